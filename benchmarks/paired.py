@@ -1,0 +1,109 @@
+"""Paired measurement: the candidates in turn, A B A B ..., so that a drifting machine cancels.
+
+Each round runs every candidate once and gives one ratio to the first; what is reported is the
+median ratio over the rounds, with its range. Times are CPU seconds of this process (and of
+its finished children), which other load on the machine disturbs least.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_s() -> float:
+    """Return the CPU seconds used so far by this process and its finished children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def measure(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1
+) -> dict[str, dict[str, float]]:
+    """Time the candidates in turn and relate each to the first.
+
+    Args:
+        candidates: name -> function that does the same amount of work as the others.
+        rounds: counted rounds.
+        warmup: rounds run first and not counted.
+
+    Returns:
+        For each name: ``median_cpu_s``, and ``ratio``, ``ratio_min``, ``ratio_max`` of its CPU
+        time to the first candidate's in the same round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for i in range(warmup + rounds):
+        for name, run in candidates.items():
+            before = cpu_s()
+            run()
+            if i >= warmup:
+                seconds[name].append(cpu_s() - before)
+    return relate(seconds)
+
+
+def relate(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Return the summary of `measure` for seconds measured elsewhere, round by round."""
+    first = next(iter(seconds.values()))
+    summary = {}
+    for name, mine in seconds.items():
+        ratios = [a / b for a, b in zip(mine, first, strict=True)]
+        summary[name] = {
+            "median_cpu_s": round(statistics.median(mine), 4),
+            "ratio": round(statistics.median(ratios), 4),
+            "ratio_min": round(min(ratios), 4),
+            "ratio_max": round(max(ratios), 4),
+        }
+    return summary
+
+
+def environment() -> dict[str, Any]:
+    """Return commit, hardware and versions, without which a figure means nothing."""
+    from importlib.metadata import version
+
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    packages = ("torch", "deepspeed", "lightning", "sentencepiece", "numpy")
+    return {
+        "commit": commit or "unknown",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def save(name: str, result: Mapping[str, Any]) -> Path:
+    """Write ``results/NAME.json`` with the environment and the command, and print it."""
+    command = "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    value = {"command": command, "environment": environment(), **result}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(value, indent=2) + "\n")
+    print(json.dumps(value, indent=2))
+    return path
+
+
+def arguments(about: str | None, **options: Any) -> argparse.Namespace:
+    """Parse ``--name VALUE`` options with these defaults."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", default=default, type=type(default))
+    return parser.parse_args()

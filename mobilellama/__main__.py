@@ -1,0 +1,47 @@
+"""Command line: ``mobilellama STAGE VERB [--section.field VALUE ...]``."""
+
+import importlib
+import sys
+
+from mobilellama.cli import report
+from mobilellama.config import ConfigError, UserError, did_you_mean
+
+STAGES = {
+    "tokenize": "raw text -> bucket files of token ids",
+    "shards": "look at, check and plot bucket files",
+    "pretrain": "train a language model on bucket files, export it",
+}
+
+
+def _help() -> str:
+    lines = ["usage: mobilellama STAGE VERB [--config FILE] [--section.field VALUE ...]", ""]
+    lines += ["From raw web text to a released small language model.", "", "stages:"]
+    lines += [f"  {stage:<9} {about}" for stage, about in STAGES.items()]
+    return "\n".join([*lines, "", "'mobilellama STAGE --help' lists its verbs."])
+
+
+def main() -> int:
+    """Dispatch to ``mobilellama.STAGE.main:main``; only that stage is imported."""
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if argv else 2
+    try:
+        if argv[0] not in STAGES:
+            raise ConfigError(
+                "mobilellama STAGE",
+                argv[0],
+                f"must be one of {', '.join(STAGES)}",
+                f"See 'mobilellama --help'{did_you_mean(argv[0], STAGES)}",
+            )
+        stage = importlib.import_module(f"mobilellama.{argv[0]}.main")
+        return int(stage.main(argv[1:]))
+    except UserError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("mobilellama: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

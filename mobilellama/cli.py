@@ -1,0 +1,192 @@
+"""The command line: verbs of a stage, and configs read by jsonargparse.
+
+    mobilellama STAGE VERB [--config FILE_OR_PRESET] [--section.field VALUE ...]
+
+A verb is a module with a frozen dataclass ``Config`` and ``main(config) -> int``. Only the
+module of the verb at hand is imported, so that ``--help`` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mobilellama.config import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One verb of a stage."""
+
+    module: str
+    """Module with ``Config`` and ``main(config) -> int``."""
+    help: str
+    """One line for the stage's ``--help``."""
+    presets: Path | None = None
+    """Folder of YAML files that ``--config NAME`` may name without path and ending."""
+
+
+def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[str]) -> int:
+    """Run the verb that `argv` names, or explain the stage.
+
+    Raises:
+        ConfigError: unknown verb, or an argument that does not fit the verb's config.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_stage_help(stage, about, verbs))
+        return 0 if argv else 2
+    if argv[0] not in verbs:
+        raise ConfigError(
+            f"mobilellama {stage} VERB",
+            argv[0],
+            f"must be one of {', '.join(verbs)}",
+            f"See 'mobilellama {stage} --help'{did_you_mean(argv[0], verbs)}",
+        )
+    verb = verbs[argv[0]]
+    module = importlib.import_module(verb.module)
+    config = parse_config(
+        module.Config,
+        argv[1:],
+        prog=f"mobilellama {stage} {argv[0]}",
+        about=module.__doc__ or verb.help,
+        presets=verb.presets,
+    )
+    return int(module.main(config))
+
+
+def _stage_help(stage: str, about: str, verbs: Mapping[str, Verb]) -> str:
+    width = max(map(len, verbs))
+    lines = [f"usage: mobilellama {stage} VERB [--config FILE] [--section.field VALUE ...]", ""]
+    lines += [*textwrap.wrap(about, 90), "", "verbs:"]
+    lines += [f"  {name:<{width}}  {verb.help}" for name, verb in verbs.items()]
+    return "\n".join([*lines, "", f"'mobilellama {stage} VERB --help' lists every field."])
+
+
+def parse_config(
+    config_class: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    about: str,
+    presets: Path | None = None,
+) -> T:
+    """Build the config from a YAML file (or preset), then overrides, then defaults.
+
+    Raises:
+        ConfigError: a field is unknown, missing, of the wrong type or breaks a rule.
+    """
+    import jsonargparse
+    from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog=prog,
+        description=about,
+        exit_on_error=False,
+        formatter_class=_Formatter,
+        add_help=True,
+    )
+    names = f" or a preset: {', '.join(preset_names(presets))}" if presets else ""
+    parser.add_argument("--config", action=ActionConfigFile, help=f"YAML file of fields{names}")
+    # No --SECTION FILE options: one file holds the whole config.
+    parser.add_class_arguments(config_class, None, sub_configs=False, fail_untyped=True)
+    try:
+        parsed = parser.parse_args(_resolve_presets(argv, presets))
+        made = parser.instantiate(parsed)
+    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
+        raise _explain(error, prog, argv, _option_names(parser)) from None
+    return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of a module's docstring and shows defaults."""
+
+
+def _option_names(parser: Any) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings]
+
+
+def preset_names(presets: Path | None) -> list[str]:
+    """Return the names of the presets in a folder, sorted."""
+    return sorted(path.stem for path in presets.glob("*.yaml")) if presets else []
+
+
+def find_preset(name: str, presets: Path, field: str) -> Path:
+    """Return the file that `name` stands for: an existing path, else a preset of the folder.
+
+    Raises:
+        ConfigError: neither a file nor a preset.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name in preset_names(presets):
+        return presets / f"{name}.yaml"
+    raise ConfigError(
+        field,
+        name,
+        f"is neither a file nor a preset ({', '.join(preset_names(presets))})",
+        f"Give a YAML file or a preset's name{did_you_mean(name, preset_names(presets))}",
+    )
+
+
+def _resolve_presets(argv: Sequence[str], presets: Path | None) -> list[str]:
+    """Replace ``--config NAME`` by the path of the preset that it names."""
+    resolved = list(argv)
+    for i, argument in enumerate(resolved):
+        inline = argument.startswith("--config=")
+        if not inline and (argument != "--config" or i + 1 == len(resolved)):
+            continue
+        name = argument.removeprefix("--config=") if inline else resolved[i + 1]
+        if presets:
+            path = str(find_preset(name, presets, "--config"))
+        elif Path(name).is_file():
+            path = name
+        else:
+            raise ConfigError("--config", name, "is not a file", "Give the path of a YAML file")
+        resolved[i if inline else i + 1] = f"--config={path}" if inline else path
+    return resolved
+
+
+def _explain(
+    error: Exception, prog: str, argv: Sequence[str], options: Sequence[str]
+) -> ConfigError:
+    """Turn the parser's complaint into ours: field, value, rule, remedy."""
+    message = " ".join(str(error).split())
+    remedy = f"See '{prog} --help'"
+    if message.startswith("unrecognized arguments: "):
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        flag = unknown[0].split("=")[0]
+        value = " ".join(unknown[1:2]) or "(no value)"
+        return ConfigError(flag, value, "is not a field", remedy + did_you_mean(flag, options))
+    if "does not accept option" in message:
+        group, option = message.split("'")[1], message.split("'")[3]
+        field = f"{group}.{option}"
+        near = did_you_mean(field, [name.lstrip("-") for name in options])
+        return ConfigError(field, f"(in {' '.join(argv)})", "is not a field", remedy + near)
+    if message.startswith("the following arguments are required: "):
+        missing = message.removeprefix("the following arguments are required: ")
+        return ConfigError(f"--{missing}", "(not given)", "is required", remedy)
+    if message.startswith('Parser key "'):
+        field, rule = message.removeprefix('Parser key "').split('":', 1)
+        rule, _, value = rule.partition("Got value:")
+        rule = (
+            rule.strip()
+            .rstrip(".")
+            .replace("<class '", "")
+            .replace("'>", "")
+            .replace("typing.", "")
+        )
+        return ConfigError(field, value.strip(), rule[:1].lower() + rule[1:], remedy)
+    return ConfigError(prog, " ".join(argv), message.rstrip("."), remedy)
+
+
+def report(error: Exception) -> int:
+    """Print a user's error as one message and return the exit code 2."""
+    print(f"mobilellama: error: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,48 @@
+"""Errors that a user can mend, and the checks that config dataclasses share.
+
+A ``UserError`` is printed as one message without a traceback, and the command exits with
+code 2. Anything else that escapes is a defect of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What the user can mend: the message says what, and how."""
+
+
+class ConfigError(UserError, ValueError):
+    """A field whose value breaks a rule; the message reads ``field = value: rule. remedy.``."""
+
+    def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
+        """Name the dotted field, its value, the rule it breaks and what to do about it."""
+        super().__init__(field, value, rule, remedy)  # all in args, so that it can be pickled
+        self.field = field
+
+    def __str__(self) -> str:
+        field, value, rule, remedy = self.args
+        shown = str(value) if isinstance(value, str | int | float) else repr(value)
+        return f"{field} = {shown}: {rule}. {remedy}" + ("" if remedy.endswith("?") else ".")
+
+
+class DataError(UserError):
+    """A file whose content is not what it must be (corrupt, truncated, changed)."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the choice nearest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def require_at_least(field: str, value: float, least: float) -> None:
+    """Raise ConfigError unless `value` is at least `least`."""
+    if not value >= least:  # "not >=" also catches NaN
+        raise ConfigError(field, value, f"must be at least {least}", f"Give {least} or more")
+
+
+def require_share(field: str, value: float) -> None:
+    """Raise ConfigError unless `value` is a share: at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ConfigError(field, value, "must be a share, 0 <= share < 1", "Give 0.01 for 1 %")

@@ -1,0 +1,34 @@
+"""Logging, configured once by a command's ``main``; metrics and results do not pass through it."""
+
+import logging
+import sys
+import warnings
+
+# Libraries whose INFO lines say nothing to a user of ours.
+_NOISY = (
+    "deepspeed",
+    "DeepSpeed",
+    "lightning",
+    "lightning.fabric",
+    "datasets",
+    "httpx",
+    "fsspec",
+    "torch",
+)
+
+
+def configure(*, rank: int = 0) -> None:
+    """Log to stderr: INFO and above on rank 0, WARNING and above (with the rank) elsewhere."""
+    prefix = "" if rank == 0 else f"[rank {rank}] "
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format=f"%(asctime)s %(levelname).1s {prefix}%(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        stream=sys.stderr,
+        force=True,
+    )
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"(torch|deepspeed|lightning)\b"
+    )

@@ -8,14 +8,15 @@
    belongs to epoch k // samples_i, and is sample permute(k % samples_i; seed, subset, epoch).
    A subset's epoch thus ends before its next begins, whatever the period.
 
-Memory and time do not depend on the corpus: one period's table has 65,536 entries and is
+Memory and time do not depend on the corpus: one period's deal has 65,536 entries and is
 remade, in milliseconds, whenever it is needed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.shards.permute import Permutation
 
 PERIOD = 65_536
+_BLOCK = 8_192  # positions located at once; divides the period
 PRESETS = Path(__file__).parent / "mixtures"
 
 
@@ -56,43 +58,55 @@ class Mixture:
     def __post_init__(self) -> None:
         assert sum(self.shares) == PERIOD and min(self.samples) > 0
 
-    @cached_property
-    def _starts(self) -> NDArray[np.int64]:
-        return np.concatenate([[0], np.cumsum(self.shares)[:-1]]).astype(np.int64)
-
     def locate(self, positions: ArrayLike) -> Located:
         """Return the sample at each position (any shape, each at least 0)."""
         positions = np.asarray(positions, dtype=np.int64)
-        period, offset = np.divmod(positions, PERIOD)
-        subset = np.empty_like(positions)
-        rank = np.empty_like(positions)
-        for t in np.unique(period):
-            here = period == t
-            dealt, ranks = _deal(self, int(t))
-            subset[here], rank[here] = dealt[offset[here]], ranks[offset[here]]
-        k = period * np.asarray(self.shares)[subset] + rank
-        epoch, within = np.divmod(k, np.asarray(self.samples)[subset])
-        sample = np.empty_like(positions)
-        for i, e in {(int(i), int(e)) for i, e in zip(subset.flat, epoch.flat, strict=True)}:
-            here = (subset == i) & (epoch == e)
-            permutation = Permutation(self.samples[i], self.seed, self.subsets[i], e)
-            sample[here] = permutation(within[here])
-        return Located(subset=subset, epoch=epoch, sample=sample)
+        assert positions.size == 0 or positions.min() >= 0, positions.min()
+        block, offset = np.divmod(positions, _BLOCK)
+        located = np.empty((3, *positions.shape), np.int64)
+        for b in np.unique(block):
+            here = block == b
+            located[:, here] = _block(self, int(b))[:, offset[here]]
+        return Located(subset=located[0, ...], epoch=located[1, ...], sample=located[2, ...])
 
     def identity(self) -> dict[str, int]:
         """Return what a run must not change: each subset's share of a period."""
         return dict(zip(self.subsets, self.shares, strict=True))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _deal(mixture: Mixture, period: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return, for each position of a period, its subset and its rank among that subset's."""
     ticket = Permutation(PERIOD, mixture.seed, "mixture", period)(np.arange(PERIOD))
-    subset = np.searchsorted(mixture._starts, ticket, side="right") - 1
-    order = np.argsort(subset, kind="stable")
+    ends = np.cumsum(mixture.shares)
+    subset = np.searchsorted(ends, ticket, side="right")
     rank = np.empty(PERIOD, np.int64)
-    rank[order] = np.arange(PERIOD) - np.repeat(mixture._starts, mixture.shares)
+    rank[np.argsort(subset, kind="stable")] = np.concatenate([np.arange(n) for n in mixture.shares])
     return subset, rank
+
+
+@lru_cache(maxsize=16)
+def _block(mixture: Mixture, block: int) -> NDArray[np.int64]:
+    """Return subset, epoch and sample of a block of consecutive positions, shape (3, _BLOCK).
+
+    A trainer asks for consecutive positions, a few at a time: one block serves many calls, and
+    each Feistel network works on long arrays. Numpy's cost a call would else be most of it.
+    """
+    period, start = divmod(block * _BLOCK, PERIOD)
+    dealt, ranks = _deal(mixture, period)
+    subset = dealt[start : start + _BLOCK]
+    k = period * np.array(mixture.shares)[subset] + ranks[start : start + _BLOCK]
+    epoch, within = np.divmod(k, np.array(mixture.samples)[subset])
+    sample = np.empty(_BLOCK, np.int64)
+    for i in np.unique(subset):
+        (places,) = np.nonzero(subset == i)
+        # The subset's numbers k rise along the block, so that each epoch is one run of places.
+        (cuts,) = np.nonzero(np.diff(epoch[places]))
+        for run in np.split(places, cuts + 1):
+            e = int(epoch[run[0]])
+            permute = Permutation(mixture.samples[i], mixture.seed, mixture.subsets[i], e)
+            sample[run] = permute(within[run])
+    return np.stack([subset, epoch, sample])
 
 
 def mix(
@@ -101,6 +115,7 @@ def mix(
     seed: int,
     weights: Mapping[str, float] | None = None,
     epochs: Mapping[str, float] | None = None,
+    field: str | None = None,
 ) -> Mixture:
     """Make the mixture of subsets.
 
@@ -109,44 +124,49 @@ def mix(
         seed: ``data.seed``.
         weights: relative share of each subset; need not sum to 1.
         epochs: instead, how often each subset is seen; neither given means once each.
+        field: what messages call the weights; by default ``data.mixture`` or ``data.epochs``.
 
     Raises:
         ConfigError: an unknown subset, one without samples, or a weight that rounds to 0.
     """
-    field = "data.epochs" if epochs is not None else "data.mixture"
-    given = {name: Fraction(1) for name in samples} if weights is None and epochs is None else {
-        name: Fraction(str(value)) for name, value in (weights or epochs or {}).items()
-    }  # fmt: skip
+    assert weights is None or epochs is None
+    field = field or ("data.mixture" if epochs is None else "data.epochs")
+    given = weights if weights is not None else epochs
+    if given is None:
+        given = dict.fromkeys(samples, 1)
+    if not given:
+        raise ConfigError(field, "(empty)", "names no subset", "Give 'subset: weight' lines")
     for name, value in given.items():
         _check_weight(f"{field}.{name}", name, value, samples)
-    if weights is None:  # epochs, as samples drawn
-        given = {name: value * samples[name] for name, value in given.items()}
     names = tuple(sorted(given))
-    shares = largest_remainder([given[name] for name in names], PERIOD)
-    for name, share in zip(names, shares, strict=True):
+    # str() takes 67.7 for the 677/10 that was written, not for the binary fraction nearest to it.
+    exact = [Fraction(str(given[name])) for name in names]
+    if weights is None:  # epochs, as samples drawn
+        exact = [value * samples[name] for name, value in zip(names, exact, strict=True)]
+    shares = largest_remainder(exact, PERIOD)
+    for name, value, share in zip(names, exact, shares, strict=True):
         if share == 0:
-            rule = f"rounds to no position in a period of {PERIOD}"
-            raise ConfigError(
-                f"{field}.{name}", float(given[name]), rule, "Raise it or leave it out"
-            )
+            portion = float(value / sum(exact))
+            rule = f"is {portion:.2g} of the mixture, which is no position in {PERIOD:,}"
+            raise ConfigError(f"{field}.{name}", given[name], rule, "Raise it or leave it out")
     return Mixture(
         subsets=names, shares=tuple(shares), samples=tuple(samples[n] for n in names), seed=seed
     )
 
 
-def _check_weight(field: str, name: str, value: Fraction, samples: Mapping[str, int]) -> None:
-    if value <= 0:
-        raise ConfigError(field, float(value), "must be above 0", "Leave the subset out instead")
+def _check_weight(field: str, name: str, value: float, samples: Mapping[str, int]) -> None:
+    if not 0 < value < math.inf:  # also catches NaN
+        raise ConfigError(field, value, "must be a number above 0", "Leave the subset out instead")
     if name not in samples:
         raise ConfigError(
             field,
-            float(value),
+            value,
             f"the dataset has no subset '{name}' (it has {', '.join(sorted(samples))})",
             f"Name its subsets{did_you_mean(name, samples)}",
         )
     if samples[name] == 0:
-        rule = f"subset '{name}' has no whole sample of this train.seq_len"
-        raise ConfigError(field, float(value), rule, "Leave it out or lower train.seq_len")
+        rule = f"subset '{name}' has no whole sample of this seq_len"
+        raise ConfigError(field, value, rule, "Leave it out or lower seq_len")
 
 
 def largest_remainder(weights: list[Fraction], total: int) -> list[int]:
@@ -173,11 +193,24 @@ def read_weights(name_or_file: str, *, field: str = "data.mixture") -> dict[str,
     import yaml
 
     path = find_preset(name_or_file, PRESETS, field)
-    value: Any = yaml.safe_load(path.read_text())
-    good = isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(weight, int | float) for name, weight in value.items()
-    )
-    if not good or not value:
+    remedy = "See the preset 'redpajama' for an example"
+    try:
+        value: Any = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        rule = f"{path} is not YAML ({' '.join(str(error).split())})"
+        raise ConfigError(field, name_or_file, rule, remedy) from None
+    if not isinstance(value, dict) or not value:
         rule = f"{path} must hold lines of 'subset: weight'"
-        raise ConfigError(field, name_or_file, rule, "See the preset 'redpajama' for an example")
-    return value
+        raise ConfigError(field, name_or_file, rule, remedy)
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ConfigError(f"{field}.{name}", weight, f"{path} must give a number", remedy)
+    return {str(name): weight for name, weight in value.items()}
+
+
+def normalisation_remark(weights: Mapping[str, float]) -> str | None:
+    """Return what was done to weights that sum neither to 1 nor to 100, or None."""
+    total = sum(Fraction(str(weight)) for weight in weights.values())
+    if total in (1, 100):
+        return None
+    return f"the weights sum to {float(total):.10g} and are normalised to 100 %"

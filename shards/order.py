@@ -1,0 +1,84 @@
+"""A run's order of samples over a dataset: the mixture, and the windows of each of its subsets.
+
+    mixture, windows = open_order(dataset, seq_len=2048, mixture="redpajama", seed=1337)
+    located = mixture.locate(position)
+    windows[mixture.subsets[int(located.subset)]].tokens(int(located.sample))
+
+Training, ``shards info``, ``shards show`` and ``shards plot`` all come here, so that what is
+looked at is what is trained on.
+"""
+
+import logging
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.shards.mixture import PERIOD, Mixture, mix, normalisation_remark, read_weights
+from mobilellama.shards.reader import TokenDataset, Windows
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SEED = 1337
+"""``data.seed`` where none is given: the order of samples, not the dataset's own seed."""
+
+
+def open_order(
+    dataset: TokenDataset,
+    *,
+    seq_len: int,
+    mixture: str | None,
+    seed: int,
+    mixture_field: str = "data.mixture",
+    seq_len_field: str = "train.seq_len",
+) -> tuple[Mixture, dict[str, Windows]]:
+    """Return the order of training samples, and the windows of each subset in it.
+
+    Args:
+        dataset: the finished dataset.
+        seq_len: tokens that a sample predicts.
+        mixture: a mixture preset or YAML file of weights; None mixes in proportion to the
+            samples, so that every subset ends its epoch at the same time, and leaves out
+            (with a warning) subsets without a whole sample.
+        seed: ``data.seed``.
+        mixture_field: what messages call the mixture.
+        seq_len_field: what messages call the sequence length.
+
+    Raises:
+        ConfigError: no such mixture, it does not fit the dataset, or the dataset holds no
+            whole sample.
+    """
+    require_at_least(seq_len_field, seq_len, 1)
+    windows = {subset: dataset.windows(subset, seq_len) for subset in dataset.subsets}
+    samples = {subset: len(view) for subset, view in windows.items()}
+    if not any(samples.values()):
+        _refuse_too_small(dataset, seq_len, seq_len_field)
+    if mixture is None:
+        for subset in sorted(name for name, count in samples.items() if not count):
+            log.warning(
+                "%s: subset '%s' is left out: none of its buckets has the %d tokens of a sample",
+                dataset.folder, subset, seq_len + 1,
+            )  # fmt: skip
+        mixed = mix({n: count for n, count in samples.items() if count}, seed=seed)
+    else:
+        weights = read_weights(mixture, field=mixture_field)
+        if remark := normalisation_remark(weights):
+            log.info("%s = %s: %s", mixture_field, mixture, remark)
+        mixed = mix(samples, seed=seed, weights=weights, field=mixture_field)
+    return mixed, {subset: windows[subset] for subset in mixed.subsets}
+
+
+def shares_text(mixture: Mixture) -> str:
+    """Return the mixture on one line: each subset's share in percent and in positions."""
+    shares = mixture.identity().items()
+    parts = [f"{name} {100 * n / PERIOD:.2f} % ({n:,})" for name, n in shares]
+    return f"{', '.join(parts)} of {PERIOD:,} positions"
+
+
+def _refuse_too_small(dataset: TokenDataset, seq_len: int, field: str) -> None:
+    largest = max((row["train_tokens"] for row in dataset.rows), default=0)
+    tokens = sum(total["train_tokens"] for total in dataset.totals.values())
+    raise ConfigError(
+        field,
+        seq_len,
+        f"no bucket of {dataset.folder} has a whole sample of {seq_len + 1} tokens "
+        f"(it has {tokens:,} training tokens, {largest:,} in its largest bucket)",
+        "Lower it or tokenise more text",
+    )

@@ -13,19 +13,40 @@ Everything in these files is a function of the corpus, the tokenizer and the set
 identity; no host, path, time or worker count is in them.
 """
 
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json, sha256_of_json, write_json
+from mobilellama.files import (
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    whole_file,
+    write_json,
+)
 
 FORMAT_VERSION = 1
-PLAN, MANIFEST, DATASET, TOKENIZER = (
-    "plan.json",
-    "manifest.parquet",
-    "dataset.json",
-    "tokenizer.model",
+PLAN = "plan.json"
+MANIFEST = "manifest.parquet"
+DATASET = "dataset.json"
+TOKENIZER = "tokenizer.model"
+
+REBUILD_MANIFEST = "Run 'mobilellama tokenize run' again: it writes both anew from the receipts"
+"""What to do about a bad manifest.parquet or dataset.json."""
+
+_HASH_SUFFIX = "_sha256"
+_COUNTED = (
+    "documents",
+    "tokens",
+    "train_tokens",
+    "bytes_in",
+    "records",
+    "bad_records",
+    "empty_texts",
+    "replaced_surrogates",
 )
 
 
@@ -159,39 +180,65 @@ def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | No
     path = folder / f"{piece.name}.json"
     if not path.exists():
         return None
-    receipt = Receipt(**read_json(path))
-    same_source = (receipt.source, receipt.start, receipt.end) == (
+    remedy = f"Remove {folder / piece.name}.* and run again"
+    try:
+        receipt = Receipt(**read_json(path))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        raise DataError(f"{path}: not a receipt. {remedy}") from None
+    origin = (receipt.source, receipt.start, receipt.end, receipt.unit)
+    if receipt.identity_sha256 != sha256_of_json(asdict(identity)) or origin != (
         piece.source,
         piece.start,
         piece.end,
-    )
-    if receipt.identity_sha256 != sha256_of_json(asdict(identity)) or not same_source:
+        piece.unit,
+    ):
         raise DataError(
             f"{path}: the receipt of {receipt.source} [{receipt.start}, {receipt.end}) does not "
-            f"belong to the plan beside it. Remove {piece.name}.* and run again"
+            f"belong to the plan beside it. {remedy}"
         )
     return receipt
 
 
-def fingerprint(identity: Identity, receipts: list[Receipt]) -> str:
+def fingerprint(identity: Identity, receipts: Iterable[Receipt]) -> str:
     """Return the sha256 that names the dataset's content: no paths, no worker counts."""
-    buckets = sorted((r.subset, r.bucket, sorted(r.sha256.items())) for r in receipts)
-    return sha256_of_json({"identity": asdict(identity), "buckets": buckets})
+    return _fingerprint(identity, ((r.subset, r.bucket, r.sha256) for r in receipts))
 
 
-def write_dataset(folder: Path, identity: Identity, receipts: list[Receipt]) -> str:
-    """Write manifest.parquet and, last, dataset.json; return the fingerprint."""
+def fingerprint_of_rows(identity: Identity, rows: Iterable[dict[str, Any]]) -> str:
+    """Return the same sha256 from the manifest's rows."""
+    return _fingerprint(identity, ((r["subset"], r["bucket"], row_hashes(r)) for r in rows))
+
+
+def _fingerprint(identity: Identity, buckets: Iterable[tuple[str, int, dict[str, str]]]) -> str:
+    hashed = sorted((subset, bucket, sorted(files.items())) for subset, bucket, files in buckets)
+    return sha256_of_json({"identity": asdict(identity), "buckets": hashed})
+
+
+def row_hashes(row: dict[str, Any]) -> dict[str, str]:
+    """Return the sha256 of each of a bucket's files, by its ending, from its manifest row."""
+    return {
+        column.removesuffix(_HASH_SUFFIX): value
+        for column, value in row.items()
+        if column.endswith(_HASH_SUFFIX)
+    }
+
+
+def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt]) -> str:
+    """Write manifest.parquet and, last, dataset.json; return the fingerprint.
+
+    The rows stand in order of subset, then bucket, whatever the order of the receipts: samples
+    are numbered in this order.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mobilellama.files import sha256_of_file, whole_file
-
+    receipts = sorted(receipts, key=lambda receipt: (receipt.subset, receipt.bucket))
     rows = []
     for receipt in receipts:
         row = asdict(receipt)
         hashes = row.pop("sha256")
         del row["bad_places"], row["identity_sha256"]
-        rows.append(row | {f"{ending}_sha256": value for ending, value in hashes.items()})
+        rows.append(row | {f"{ending}{_HASH_SUFFIX}": value for ending, value in hashes.items()})
     with whole_file(folder / MANIFEST) as file:
         pq.write_table(pa.Table.from_pylist(rows), file)
     name = fingerprint(identity, receipts)
@@ -201,21 +248,18 @@ def write_dataset(folder: Path, identity: Identity, receipts: list[Receipt]) -> 
             "fingerprint": name,
             "identity": asdict(identity),
             "manifest_sha256": sha256_of_file(folder / MANIFEST),
-            "subsets": _totals(receipts),
+            "subsets": totals_of_rows(rows),
         },
     )
     return name
 
 
-def _totals(receipts: list[Receipt]) -> dict[str, dict[str, int]]:
-    counted = (
-        "documents", "tokens", "train_tokens", "bytes_in", "records", "bad_records",
-        "empty_texts", "replaced_surrogates",
-    )  # fmt: skip
+def totals_of_rows(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return the sums of the rows' counts, by subset."""
     totals: dict[str, dict[str, int]] = {}
-    for receipt in receipts:
-        row = totals.setdefault(receipt.subset, {"buckets": 0} | dict.fromkeys(counted, 0))
-        row["buckets"] += 1
-        for name in counted:
-            row[name] += getattr(receipt, name)
+    for row in rows:
+        total = totals.setdefault(row["subset"], {"buckets": 0} | dict.fromkeys(_COUNTED, 0))
+        total["buckets"] += 1
+        for name in _COUNTED:
+            total[name] += row[name]
     return totals

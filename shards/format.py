@@ -3,7 +3,7 @@ r"""The bucket format: Megatron-LM's indexed dataset, so that its descendants re
 ``NNNNN.bin``: the ids of all documents, little endian, each document followed by EOS.
 ``NNNNN.idx``, little endian:
 
-    9 bytes   magic "MMIDIDX\\0\\0"
+    9 bytes   magic "MMIDIDX\0\0"
     uint64    version 1
     uint8     dtype code: 8 = uint16, 4 = int32
     uint64    number of sequences (one a document)
@@ -13,6 +13,7 @@ r"""The bucket format: Megatron-LM's indexed dataset, so that its descendants re
     int64[]   document indices: 0, 1, 2, ..., documents
 """
 
+import bisect
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class BucketIndex:
     def document_at(self, token: int) -> int:
         """Return the number of the document that holds the bucket's token `token`."""
         offset = token * np.dtype(self.dtype).itemsize
-        return int(np.searchsorted(self.byte_offsets, offset, side="right")) - 1
+        # Not np.searchsorted: it would first copy the array, which is not aligned in the file.
+        return bisect.bisect_right(self.byte_offsets, offset) - 1
 
     def span(self, document: int) -> tuple[int, int]:
         """Return (first token, token count) of a document."""
@@ -90,8 +92,10 @@ def read_index(path: Path) -> BucketIndex:
     """Map an .idx file.
 
     Raises:
-        DataError: the file is no index of this format, or is truncated.
+        DataError: the file is missing, is no index of this format, or is truncated.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: missing")
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = file.read(_HEADER.size)

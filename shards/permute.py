@@ -31,11 +31,14 @@ class Permutation:
             key: names and numbers that select the permutation.
         """
         assert 1 <= n <= 1 << 62, n
+        # np.int64(3) is written otherwise than 3, and would be another key.
+        assert all(type(part) in (int, str) for part in key), key
         self.n = n
         bits = max(2, (n - 1).bit_length())
         self._left_bits, self._right_bits = bits // 2, bits - bits // 2
-        # repr keeps ("a", "b") and ("a, b",) apart, and 1 from "1".
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=8 * _ROUNDS).digest()
+        # ascii keeps ("a", "b") and ("a, b",) apart, and 1 from "1"; unlike repr, it writes a
+        # name the same way whatever version of Unicode Python knows.
+        digest = hashlib.blake2b(ascii(key).encode(), digest_size=8 * _ROUNDS).digest()
         self._round_keys = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
     def __call__(self, index: ArrayLike) -> NDArray[np.int64]:
@@ -48,6 +51,8 @@ class Permutation:
 
     def _walk(self, index: ArrayLike, step: _Step) -> NDArray[np.int64]:
         start = np.asarray(index, dtype=np.uint64)
+        # Negative numbers wrap to large ones. Outside range(n), the walk might never end.
+        assert start.size == 0 or start.max() < self.n, (start.max(), self.n)
         values = step(start.reshape(-1))
         outside = np.flatnonzero(values >= self.n)
         while outside.size:

@@ -63,10 +63,14 @@ class Mixture:
         positions = np.asarray(positions, dtype=np.int64)
         assert positions.size == 0 or positions.min() >= 0, positions.min()
         block, offset = np.divmod(positions, _BLOCK)
-        located = np.empty((3, *positions.shape), np.int64)
-        for b in np.unique(block):
-            here = block == b
-            located[:, here] = _block(self, int(b))[:, offset[here]]
+        blocks = set(block.ravel().tolist())
+        if len(blocks) == 1:  # nearly every batch of a trainer
+            located = _block(self, blocks.pop())[:, offset]
+        else:
+            located = np.empty((3, *positions.shape), np.int64)
+            for b in blocks:
+                here = block == b
+                located[:, here] = _block(self, b)[:, offset[here]]
         return Located(subset=located[0, ...], epoch=located[1, ...], sample=located[2, ...])
 
     def identity(self) -> dict[str, int]:

@@ -1,8 +1,15 @@
-"""What every test may use: the sample corpus, where it is present."""
+"""What every test may use: a small corpus, tokenizer and dataset; the large sample if present."""
 
+import ast
+import json
+import os
 from pathlib import Path
+from pydoc_data import topics
 
 import pytest
+import zstandard
+
+from mobilellama.tokenize.main import main as tokenize_main
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -22,4 +29,62 @@ def llama_tokenizer() -> Path:
     path = SHARED_DATA / "llama_tokenizer.model"
     if not path.is_file():
         pytest.skip(f"the LLaMA tokenizer is not at {path}")
+    return path
+
+
+def _write_records(path: Path, texts: list[str]) -> None:
+    """Write RedPajama's records, one a line, compressed if the name says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"text": text, "meta": {"source": path.parent.name}}) for text in texts]
+    data = "".join(f"{line}\n" for line in lines).encode()
+    path.write_bytes(zstandard.compress(data) if path.suffix == ".zst" else data)
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 1.5 MB of real text in RedPajama's layout, from Python's own library.
+
+    Three subsets, five files: ``github`` (sources), ``wikipedia`` (the language's help
+    topics) and ``common_crawl`` (docstrings, .jsonl.zst).
+    """
+    root = tmp_path_factory.mktemp("small_corpus")
+    library = Path(os.__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in sorted(library.glob("[a-e]*.py"))]
+    docstrings = [
+        ast.get_docstring(node) or ""
+        for path in sorted(library.glob("[s-z]*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+    ]
+    docstrings = [text for text in docstrings if text]
+    half = len(docstrings) // 2
+    _write_records(root / "github/filtered_0.sampled.jsonl", sources[::2])
+    _write_records(root / "github/filtered_1.sampled.jsonl", sources[1::2])
+    _write_records(
+        root / "wikipedia/wiki.jsonl", [topics.topics[name] for name in sorted(topics.topics)]
+    )
+    folder = root / "common_crawl/2023-06"
+    _write_records(folder / "en_head_0000.json.gz.dedup.classifier.jsonl.zst", docstrings[:half])
+    _write_records(folder / "en_middle_0000.json.gz.dedup.classifier.jsonl.zst", docstrings[half:])
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentencepiece model of 800 pieces, trained on the small corpus."""
+    path = tmp_path_factory.mktemp("small_tokenizer") / "tokenizer.model"
+    arguments = ["--sources.root", str(small_corpus), "--output", str(path), "--vocab_size", "800"]
+    assert tokenize_main(["train-tokenizer", *arguments]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_dataset(
+    small_corpus: Path, small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The dataset folder that 'tokenize run' makes of the small corpus, 2 % held out."""
+    path = tmp_path_factory.mktemp("small_dataset") / "dataset"
+    arguments = ["--tokenizer", str(small_tokenizer), "--sources.root", str(small_corpus)]
+    arguments += ["--output", str(path), "--heldout_share", "0.02", "--workers", "2"]
+    assert tokenize_main(["run", *arguments]) == 0
     return path

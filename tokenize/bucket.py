@@ -1,0 +1,229 @@
+"""Write one slice's bucket: encode in source order, store in shuffled order, commit.
+
+1. Ids are spooled in source order into an unnamed file of the output folder, which a kill
+   cannot leave behind.
+2. Position p of the bucket holds the slice's kept document number ``permute(p)``, keyed by
+   (dataset seed, subset, bucket); blocks of it are gathered from the mapped spool, so that
+   memory is bounded by a block and the largest document.
+3. ``.bin`` and ``.idx`` are written beside their places, hashed on the way, fsynced, renamed;
+   last comes the receipt, which alone makes the bucket count.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilellama.config import UserError
+from mobilellama.files import fsync_path, sha256_of_json, temporary_path
+from mobilellama.shards.dataset import Identity, Receipt, Slice, read_receipt
+from mobilellama.shards.format import little_endian, write_index
+from mobilellama.shards.permute import Permutation
+from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.encoder import Encoder
+from mobilellama.tokenize.sources import SourcesConfig
+
+_BLOCK_TOKENS = 1 << 20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFullError(UserError):
+    """There is no room for a bucket; no other bucket need be tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is the same for every bucket of a run."""
+
+    folder: Path
+    """The dataset folder."""
+    identity: Identity
+    sources: SourcesConfig
+    max_bad_share: float
+
+
+def write_bucket(
+    work: Work, piece: Slice, encoder: Encoder, advance: Callable[[int, int, int], None]
+) -> None:
+    """Make the slice's bucket, unless its receipt is there already.
+
+    Args:
+        work: the run.
+        piece: the slice.
+        encoder: of the identity's tokenizer.
+        advance: told of each batch: (source bytes or rows read, tokens, documents).
+
+    Raises:
+        DataError: the source is corrupt, or has too many bad records.
+        DiskFullError: nothing of this bucket counts.
+    """
+    if is_finished(work.folder, piece, work.identity):
+        return
+    target = work.folder / f"{piece.name}.bin"
+    with _naming_the_bucket(target):
+        target.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent, prefix=f"{target.name}.tmp.") as spool:
+            counts = Counts()
+            lengths = _spool(spool, work, piece, encoder, counts, advance)
+            counts.require_few_bad(piece.source, work.max_bad_share)
+            _commit(spool, lengths, work, piece, counts)
+
+
+@contextmanager
+def _naming_the_bucket(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise DiskFullError(
+            f"{target}: the disk is full ({error.strerror}). Nothing of this bucket counts, "
+            "finished buckets stay. Make room and run the same command again"
+        ) from None
+
+
+def is_finished(folder: Path, piece: Slice, identity: Identity) -> bool:
+    """Return whether the bucket has its receipt, and both files in their full size.
+
+    Raises:
+        DataError: the receipt belongs to another plan.
+    """
+    receipt = read_receipt(folder, piece, identity)
+    if receipt is None:
+        return False
+    expected = receipt.tokens * little_endian(identity.dtype).itemsize
+    binary, index = folder / f"{piece.name}.bin", folder / f"{piece.name}.idx"
+    return binary.is_file() and binary.stat().st_size == expected and index.is_file()
+
+
+def _spool(
+    spool: BinaryIO,
+    work: Work,
+    piece: Slice,
+    encoder: Encoder,
+    counts: Counts,
+    advance: Callable[[int, int, int], None],
+) -> NDArray[np.int64]:
+    """Write all ids in source order; return the documents' lengths, EOS included."""
+    lengths = [np.empty(0, np.int32)]
+    source_read = 0
+    for texts in read_documents(piece, work.sources, counts):
+        ids, batch_lengths = encoder.encode_batch(texts)
+        spool.write(ids.data)
+        lengths.append(batch_lengths)
+        advance(counts.source_read - source_read, len(ids), len(texts))
+        source_read = counts.source_read
+    advance(counts.source_read - source_read, 0, 0)
+    spool.flush()
+    return np.concatenate(lengths).astype(np.int64)
+
+
+def _commit(
+    spool: BinaryIO, lengths: NDArray[np.int64], work: Work, piece: Slice, counts: Counts
+) -> None:
+    identity, stem = work.identity, work.folder / piece.name
+    order = np.arange(0)
+    if len(lengths):
+        permutation = Permutation(len(lengths), identity.seed, piece.subset, piece.bucket)
+        order = permutation(np.arange(len(lengths)))
+    binary, index = (stem.with_name(f"{stem.name}.{ending}") for ending in ("bin", "idx"))
+    temporaries = {path: temporary_path(path) for path in (binary, index)}
+    try:
+        with _HashedFile(temporaries[binary]) as file:
+            for block in _gather(spool, lengths, order, identity.dtype):
+                file.write(block.data)
+            file.sync()
+        with _HashedFile(temporaries[index]) as index_file:
+            write_index(index_file, lengths[order], identity.dtype)
+            index_file.sync()
+        receipt = Receipt(
+            subset=piece.subset,
+            bucket=piece.bucket,
+            source=piece.source,
+            start=piece.start,
+            end=piece.end,
+            unit=piece.unit,
+            documents=len(lengths),
+            tokens=int(lengths.sum()),
+            train_tokens=train_tokens(lengths[order], identity.heldout_share),
+            bytes_in=counts.bytes_in,
+            records=counts.records,
+            bad_records=counts.bad_records,
+            empty_texts=counts.empty_texts,
+            replaced_surrogates=counts.replaced_surrogates,
+            sha256={"bin": file.sha256, "idx": index_file.sha256},
+            identity_sha256=sha256_of_json(asdict(identity)),
+            bad_places=counts.bad_places,
+        )
+        if is_finished(work.folder, piece, identity):
+            return  # another worker was faster, with the same bytes
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+        fsync_path(stem.parent)
+        receipt.write(work.folder)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _gather(
+    spool: BinaryIO, lengths: NDArray[np.int64], order: NDArray[np.int64], dtype: str
+) -> Iterator[NDArray[np.integer]]:
+    """Yield the spooled documents in `order`, in blocks of about a million tokens."""
+    if not len(lengths):
+        return  # an empty file cannot be mapped
+    # A plain view: slicing a memmap object costs ten times as much.
+    ids = np.memmap(spool, dtype=little_endian(dtype), mode="r").view(np.ndarray)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    block_of = np.cumsum(lengths[order]) // _BLOCK_TOKENS
+    for documents in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
+        yield np.concatenate([ids[starts[i] : ends[i]] for i in documents])
+
+
+def train_tokens(lengths: NDArray[np.int64], heldout_share: float) -> int:
+    """Return where the held-out documents begin, in tokens.
+
+    That is the document boundary nearest to ``(1 - heldout_share)`` of the tokens, the later
+    of two equally near ones; never before the first document's end.
+    """
+    if not len(lengths):
+        return 0
+    ends = np.cumsum(lengths)
+    # In exact fractions: the last bit of a float must not decide what is held out.
+    target = (1 - Fraction(str(heldout_share))) * int(ends[-1])
+    after = min(int(np.searchsorted(ends, float(target))), len(ends) - 1)
+    near = ends[max(after - 1, 0) : after + 2].tolist()
+    return min(near, key=lambda end: (abs(end - target), -end))
+
+
+class _HashedFile(io.BufferedWriter):
+    """A new file, hashed while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "x"), 1 << 20)
+        self._digest = hashlib.sha256()
+
+    def write(self, data, /) -> int:  # pyright: ignore[reportMissingParameterType]
+        self._digest.update(data)
+        return super().write(data)
+
+    def sync(self) -> None:
+        """Hand everything to the disk."""
+        self.flush()
+        os.fsync(self.fileno())
+
+    @property
+    def sha256(self) -> str:
+        """Of everything written so far."""
+        return self._digest.hexdigest()

@@ -1,0 +1,272 @@
+r"""Read a slice: bytes -> lines -> records -> batches of texts, counting what is bad.
+
+1. ``.jsonl``: blocks of the byte range; it owns the lines whose first byte lies in it.
+   ``.jsonl.zst``: all frames of the file, decompressed; a frame without its end is an error.
+   (python-zstandard's ``stream_reader`` takes a truncated frame for a normal end of file.)
+2. Lines end at ``\n`` alone: U+2028 and U+0085 may stand inside JSON strings.
+3. orjson parses; what it refuses (NaN, lone surrogates) goes to the standard library.
+4. A record that gives no text is counted, its place kept, and left out.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from io import RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import zstandard
+
+from mobilellama.config import DataError
+from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.sources import ZSTD, SourcesConfig
+
+LEAST_BAD_RECORDS = 10
+"""So many bad records of a slice are let pass, whatever `max_bad_share` says."""
+
+_BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enough to be cheap
+_BLOCK_BYTES = 1 << 20
+_ZSTD_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
+_BAD_PLACES = 10_000  # kept in a receipt; the count goes on
+_BAD_PLACES_SHOWN = 3
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class BadRecordError(Exception):
+    """A record that gives no text; the message is the reason."""
+
+
+@dataclass
+class Counts:
+    """What was read of a slice so far."""
+
+    source_read: int = 0
+    """Bytes of the file (as it lies on disk) or rows, in the slice's unit."""
+    records: int = 0
+    bad_records: int = 0
+    bad_places: list[list[Any]] = field(default_factory=list)
+    """[place, reason] of the first 10,000 bad records."""
+    empty_texts: int = 0
+    replaced_surrogates: int = 0
+    bytes_in: int = 0
+    """UTF-8 bytes of the texts."""
+
+    def require_few_bad(self, source: str, max_bad_share: float) -> None:
+        """Raise DataError if more records were bad than `max_bad_share` allows."""
+        allowed = max(LEAST_BAD_RECORDS, int(max_bad_share * self.records))
+        if self.bad_records <= allowed:
+            return
+        first = "; ".join(
+            f"at {place:,}: {reason}" for place, reason in self.bad_places[:_BAD_PLACES_SHOWN]
+        )
+        raise DataError(
+            f"{source}: {self.bad_records:,} of {self.records:,} records are bad, more than the "
+            f"{allowed:,} that max_bad_share = {max_bad_share} allows ({first}). "
+            "Mend the file, or raise --max_bad_share"
+        )
+
+
+def read_documents(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[list[str]]:
+    """Yield the slice's texts in their order, in batches of about 1 MiB.
+
+    `counts` is current whenever a batch is yielded.
+
+    Raises:
+        DataError: the source is missing, corrupt, truncated, or no longer what was planned.
+    """
+    if sources.dataset is not None:
+        from mobilellama.tokenize.tables import read_rows
+
+        yield from _batches(read_rows(piece, sources, counts), require_text, counts)
+        return
+    assert sources.root is not None
+    path = Path(sources.root) / sources.unlabelled(piece.source)
+    text_of = partial(parse_text, column=sources.text_column)
+    with open_planned(path, piece.size) as file:
+        if path.name.endswith(ZSTD):
+            lines = split_lines(_unpacked(file, path, counts), 0)
+        else:
+            lines = _range_lines(file, piece, counts)
+        yield from _batches(lines, text_of, counts)
+
+
+@contextmanager
+def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Open a source file, which must have the plan's size before and after it is read."""
+    try:
+        file = open(path, "rb", buffering=0)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
+    with file:
+        _require_size(file, path, size, "before")
+        yield file
+        _require_size(file, path, size, "after")
+
+
+def _require_size(file: RawIOBase, path: Path, size: int, when: str) -> None:
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise DataError(
+            f"{path}: {found:,} bytes {when} reading, but it had {size:,} when the plan was made. "
+            "Restore it, or tokenise into another output folder"
+        )
+
+
+def _batches(
+    items: Iterator[tuple[int, Any]], text_of: Callable[[Any], str], counts: Counts
+) -> Iterator[list[str]]:
+    batch: list[str] = []
+    batch_bytes = 0
+    for place, item in items:
+        counts.records += 1
+        try:
+            text = text_of(item)
+        except BadRecordError as reason:
+            counts.bad_records += 1
+            if len(counts.bad_places) < _BAD_PLACES:
+                counts.bad_places.append([place, str(reason)])
+            continue
+        if not text:
+            counts.empty_texts += 1
+            continue
+        try:
+            size = len(text) if text.isascii() else len(text.encode())
+        except UnicodeEncodeError:  # JSON may spell half a surrogate pair; UTF-8 may not
+            text = _SURROGATE.sub("\ufffd", text)
+            counts.replaced_surrogates += 1
+            size = len(text.encode())
+        counts.bytes_in += size
+        batch.append(text)
+        batch_bytes += size
+        if batch_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, batch_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def parse_text(line: bytes, column: str) -> str:
+    r"""Return the text of a JSON line (without its ``\n``); lone surrogates are left in.
+
+    Raises:
+        BadRecordError: not JSON, not UTF-8, not an object, or no string in `column`.
+    """
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        record = _parse_leniently(line)
+    if not isinstance(record, dict):
+        raise BadRecordError(f"not an object but {_json_type(record)}")
+    if column not in record:
+        raise BadRecordError(f"no '{column}'")
+    return require_text(record[column], column)
+
+
+def require_text(value: Any, column: str = "text") -> str:
+    """Return `value` if it is a string.
+
+    Raises:
+        BadRecordError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise BadRecordError(f"'{column}' is not a string but {_json_type(value)}")
+    return value
+
+
+def _parse_leniently(line: bytes) -> Any:
+    """Parse what orjson refuses and Python's json takes: NaN, Infinity, lone surrogates."""
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadRecordError(
+            f"invalid UTF-8 ({error.reason} at byte {error.start} of it)"
+        ) from None
+    except RecursionError:
+        raise BadRecordError("not JSON (nested too deeply)") from None
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at character {error.pos} of it" if line.strip() else "an empty line"
+        raise BadRecordError(f"not JSON ({reason})") from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise BadRecordError(f"not JSON ({error})") from None
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
+    return names.get(type(value), "a boolean" if isinstance(value, bool) else "a number")
+
+
+def _range_lines(file: BinaryIO, piece: Slice, counts: Counts) -> Iterator[tuple[int, bytes]]:
+    """Yield (byte offset, line) of the lines whose first byte lies in the slice's range."""
+    # One byte early: if that is the end of a line, the line after it is the range's own.
+    start = max(piece.start - 1, 0)
+    file.seek(start)
+    lines = split_lines(_blocks(file, piece, counts), start)
+    if piece.start > 0:
+        next(lines, None)
+    for offset, line in lines:
+        if offset >= piece.end:
+            return
+        yield offset, line
+
+
+def _blocks(file: BinaryIO, piece: Slice, counts: Counts) -> Iterator[bytes]:
+    while block := file.read(_BLOCK_BYTES):
+        counts.source_read = min(counts.source_read + len(block), piece.end - piece.start)
+        yield block
+
+
+def _unpacked(file: BinaryIO, path: Path, counts: Counts) -> Iterator[bytes]:
+    """Yield the content of a .zst file, all its frames one after another.
+
+    Raises:
+        DataError: the file is corrupt, or ends within a frame.
+    """
+    # 2**31 is the largest window there is: files packed with --long=31 need it.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
+    frame, frames = None, 0
+    while block := file.read(_ZSTD_BLOCK_BYTES):
+        counts.source_read += len(block)
+        while block:
+            frame = frame or decompressor.decompressobj()
+            try:
+                yield frame.decompress(block)
+            except zstandard.ZstdError as error:
+                raise DataError(
+                    f"{path}: corrupt zstd data before byte {counts.source_read:,} ({error}). "
+                    "Fetch the file again"
+                ) from None
+            block = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame, frames = None, frames + 1
+    if frame is not None or frames == 0:
+        raise DataError(
+            f"{path}: truncated: its {counts.source_read:,} bytes end within a zstd frame. "
+            "Fetch the file again"
+        )
+
+
+def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
+    r"""Yield (offset, line) of blocks that start at `offset`; lines end at ``\n`` alone.
+
+    A byte order mark at offset 0 belongs to no line.
+    """
+    parts: list[bytes] = []  # of a line longer than a block: joined once, at its end
+    for block in blocks:
+        *ended, rest = block.split(b"\n")
+        for line in ended:
+            if parts:
+                line = b"".join([*parts, line])
+                parts.clear()
+            yield offset, line.removeprefix(_BOM) if offset == 0 else line
+            offset += len(line) + 1
+        if rest:
+            parts.append(rest)
+    if parts:
+        line = b"".join(parts)
+        yield offset, line.removeprefix(_BOM) if offset == 0 else line

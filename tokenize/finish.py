@@ -1,0 +1,97 @@
+"""Make the dataset of finished buckets: check, sweep, write manifest.parquet and dataset.json.
+
+'tokenize run' does this by itself, unless it is one task of several (--task_count).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.log import configure
+from mobilellama.shards.dataset import PLAN, Plan, Receipt, read_receipt, write_dataset
+from mobilellama.tokenize.bucket import is_finished
+
+_MISSING_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'tokenize finish'."""
+
+    output: str
+    """Folder that 'tokenize run' was given as --output."""
+
+
+def main(config: Config) -> int:
+    """Finish the dataset and print what it holds."""
+    configure()
+    folder = Path(config.output)
+    if not (folder / PLAN).is_file():
+        rule = f"holds no {PLAN}"
+        raise ConfigError("output", config.output, rule, "Give the --output of 'tokenize run'")
+    print(finish_dataset(folder))
+    return 0
+
+
+def finish_dataset(folder: Path) -> str:
+    """Write the manifest and dataset.json of a folder whose buckets are all there.
+
+    Returns:
+        A table of the subsets, and the fingerprint.
+
+    Raises:
+        UserError: a bucket is missing.
+        DataError: no bucket holds a document.
+    """
+    plan = Plan.read(folder)
+    missing = [piece.name for piece in plan.slices if not is_finished(folder, piece, plan.identity)]
+    if missing:
+        names = ", ".join(missing[:_MISSING_SHOWN]) + (", ..." * (len(missing) > _MISSING_SHOWN))
+        raise UserError(
+            f"{folder}: {len(missing):,} of {len(plan.slices):,} buckets are missing ({names}). "
+            "Run 'mobilellama tokenize run' (every task of its array) again; it does only these"
+        )
+    found = [read_receipt(folder, piece, plan.identity) for piece in plan.slices]
+    receipts = [receipt for receipt in found if receipt is not None]
+    if not any(receipt.documents for receipt in receipts):
+        raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
+    _sweep(folder)
+    fingerprint = write_dataset(folder, plan.identity, receipts)
+    return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left: every bucket counts, so no temporary is needed."""
+    for pattern in ("*.tmp.*", "*/*.tmp.*"):
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _table(receipts: Sequence[Receipt]) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("subset", "buckets", "documents", "tokens", "held out", "text MB", "bad", "empty")
+    ]
+    subsets = sorted({receipt.subset for receipt in receipts})
+    for name in [*subsets, "total"]:
+        mine = [receipt for receipt in receipts if name in (receipt.subset, "total")]
+        tokens = sum(receipt.tokens for receipt in mine)
+        counts = (
+            len(mine),
+            sum(receipt.documents for receipt in mine),
+            tokens,
+            tokens - sum(receipt.train_tokens for receipt in mine),
+            round(sum(receipt.bytes_in for receipt in mine) / 1e6),
+            sum(receipt.bad_records for receipt in mine),
+            sum(receipt.empty_texts for receipt in mine),
+        )
+        rows.append((name, *(f"{count:,}" for count in counts)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )

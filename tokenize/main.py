@@ -1,0 +1,25 @@
+"""Stage ``tokenize``: raw text -> bucket files of token ids."""
+
+from collections.abc import Sequence
+
+from mobilellama.cli import Verb, run_stage
+
+_VERBS = {
+    "run": Verb(
+        module="mobilellama.tokenize.run",
+        help="tokenise a corpus into a dataset folder; run again, it does what is missing",
+    ),
+    "finish": Verb(
+        module="mobilellama.tokenize.finish",
+        help="make the dataset of the buckets that the tasks of a job array wrote",
+    ),
+    "train-tokenizer": Verb(
+        module="mobilellama.tokenize.train_tokenizer",
+        help="train a sentencepiece model with LLaMA's settings on a sample of a corpus",
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb of this stage."""
+    return run_stage("tokenize", "Raw text -> bucket files of token ids.", _VERBS, argv)

@@ -1,0 +1,93 @@
+"""Make the output folder's plan, or join the one that is there.
+
+Whoever comes first writes plan.json, atomically and never over another's; everyone else's
+plan must agree with it, or the difference is named.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+from mobilellama.config import ConfigError
+from mobilellama.files import temporary_path, whole_file
+from mobilellama.shards.dataset import PLAN, TOKENIZER, Plan, Slice
+from mobilellama.tokenizer import Tokenizer
+
+
+def join_plan(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
+    """Write the plan and the tokenizer into `folder`, or check that its plan is this one.
+
+    Raises:
+        ConfigError: the folder holds something else, or was begun with another plan.
+    """
+    _require_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / PLAN).exists():
+        _write_first(folder, plan)
+    _require_same(folder, Plan.read(folder), plan, tokenizer)
+    if not (folder / TOKENIZER).exists():
+        with whole_file(folder / TOKENIZER) as file:
+            file.write(tokenizer.model_bytes)
+
+
+def _require_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        rule, remedy = "is not a folder", "Give a new or empty folder"
+        raise ConfigError("output", str(folder), rule, remedy)
+    if not folder.exists() or (folder / PLAN).exists():
+        return
+    # Another worker's plan may be on its way.
+    strangers = [name for name in sorted(os.listdir(folder)) if not name.startswith(PLAN)]
+    if strangers and not (folder / PLAN).exists():
+        rule = f"holds files ({strangers[0]}, ...) but no {PLAN}"
+        raise ConfigError("output", str(folder), rule, "Give a new or empty folder")
+
+
+def _write_first(folder: Path, plan: Plan) -> None:
+    """Put plan.json into place unless another worker's is there by then."""
+    private = temporary_path(folder / PLAN)
+    private.mkdir()
+    try:
+        plan.write(private)
+        try:
+            os.link(private / PLAN, folder / PLAN)  # unlike a rename, fails if it exists
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not (folder / PLAN).exists():
+                os.replace(private / PLAN, folder / PLAN)
+    finally:
+        shutil.rmtree(private)
+
+
+def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: Tokenizer) -> None:
+    tokenizer.require_sha256(
+        theirs.identity.tokenizer_sha256, field="tokenizer", owner=f"the plan in {folder}"
+    )
+    theirs.identity.require_same(mine.identity, owner=f"the plan in {folder}")
+    if theirs.slices == mine.slices:
+        return
+    by_place = {_place(piece): piece for piece in theirs.slices}
+    for piece in mine.slices:
+        planned = by_place.pop(_place(piece), None)
+        if planned is None:
+            _refuse(folder, piece, "is not in the plan")
+        if planned != piece:
+            size = f"{planned.size:,} {planned.unit} in the plan, {piece.size:,} now"
+            number = f"bucket {planned.bucket} in the plan, {piece.bucket} now"
+            _refuse(folder, piece, size if planned.size != piece.size else number)
+    _refuse(folder, next(iter(by_place.values())), "is in the plan, but gone")
+
+
+def _place(piece: Slice) -> tuple[str, str, int]:
+    return piece.subset, piece.source, piece.start
+
+
+def _refuse(folder: Path, piece: Slice, difference: str) -> NoReturn:
+    raise ConfigError(
+        "sources",
+        f"{piece.source} from {piece.unit[:-1]} {piece.start:,}",
+        f"{difference} ({folder / PLAN})",
+        "Restore the corpus as it was, or use another output folder",
+    )

@@ -1,0 +1,166 @@
+"""Tokenise a corpus into a dataset folder.
+
+The folder's bytes depend on the corpus, the tokenizer, and the fields seed, slice_bytes and
+heldout_share; never on workers, tasks, restarts or the machine. Stop it whenever you like:
+the same command does what is missing.
+
+  mobilellama tokenize run --tokenizer tokenizer.model --sources.root CORPUS --output DATASET
+
+As a job array, every task takes its share of the slices, and 'tokenize finish' comes last:
+
+  mobilellama tokenize run ... --task_index $SLURM_ARRAY_TASK_ID --task_count 64
+  mobilellama tokenize finish --output DATASET
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama.config import ConfigError, UserError, require_at_least, require_share
+from mobilellama.files import read_json
+from mobilellama.log import configure
+from mobilellama.progress import Progress
+from mobilellama.shards.dataset import DATASET, Identity, Plan, Slice
+from mobilellama.shards.format import dtype_for_vocabulary
+from mobilellama.tokenize.bucket import Work, is_finished
+from mobilellama.tokenize.encoder import ENCODER_VERSION
+from mobilellama.tokenize.finish import finish_dataset
+from mobilellama.tokenize.plan import join_plan
+from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.workers import write_buckets
+from mobilellama.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'tokenize run'."""
+
+    tokenizer: str
+    """Path of a sentencepiece .model file."""
+    sources: SourcesConfig
+    """The corpus."""
+    output: str
+    """Dataset folder; made if missing, joined if it has the same plan."""
+    workers: int | None = None
+    """Processes; None is one a CPU core that this process may use."""
+    seed: int = 1337
+    """Shuffles the documents within each bucket."""
+    slice_bytes: int = 1 << 30
+    """Uncompressed files larger than this are cut into ranges of so many bytes."""
+    heldout_share: float = 0.0005
+    """Share of each bucket's tokens kept for validation."""
+    max_bad_share: float = 0.001
+    """Share of a slice's records that may be bad before it fails; 10 always may."""
+    task_index: int = 0
+    """Which task of a job array this is, from 0."""
+    task_count: int = 1
+    """Tasks of the job array; above 1, 'tokenize finish' must be run after them."""
+    dry_run: bool = False
+    """Only print the subsets and their slices; write nothing."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            require_at_least("workers", self.workers, 1)
+        require_at_least("slice_bytes", self.slice_bytes, 1)
+        require_share("heldout_share", self.heldout_share)
+        require_share("max_bad_share", self.max_bad_share)
+        require_at_least("task_count", self.task_count, 1)
+        if not 0 <= self.task_index < self.task_count:
+            rule = f"must be at least 0 and below task_count = {self.task_count}"
+            raise ConfigError("task_index", self.task_index, rule, "Number the tasks from 0")
+        root = self.sources.root
+        if root and Path(self.output).resolve().is_relative_to(Path(root).resolve()):
+            rule = f"lies within sources.root = {root}"
+            raise ConfigError("output", self.output, rule, "Put the dataset beside the corpus")
+
+
+def main(config: Config) -> int:
+    """Write the buckets that are missing, then finish the dataset."""
+    configure()
+    tokenizer = Tokenizer(config.tokenizer)
+    plan = make_plan(config, tokenizer)
+    if config.dry_run:
+        print(_describe(plan))
+        return 0
+    folder = Path(config.output)
+    join_plan(folder, plan, tokenizer)
+    mine = plan.slices[config.task_index :: config.task_count]
+    missing = [piece for piece in mine if not is_finished(folder, piece, plan.identity)]
+    if not missing and (folder / DATASET).is_file():
+        fingerprint = read_json(folder / DATASET)["fingerprint"]
+        print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
+        return 0
+    if len(missing) < len(mine):
+        log.info("%d of %d buckets are there already", len(mine) - len(missing), len(mine))
+    try:
+        _write(config, plan, missing)
+    except KeyboardInterrupt:
+        there = sum(is_finished(folder, piece, plan.identity) for piece in mine)
+        print(
+            f"mobilellama: interrupted with {there:,} of {len(mine):,} buckets finished; "
+            "run the same command again to continue",
+            file=sys.stderr,
+        )
+        return 130
+    if config.task_count > 1:
+        print(
+            f"task {config.task_index} of {config.task_count}: {len(mine):,} buckets are there. "
+            f"After all tasks: mobilellama tokenize finish --output {folder}"
+        )
+        return 0
+    print(finish_dataset(folder))
+    return 0
+
+
+def make_plan(config: Config, tokenizer: Tokenizer) -> Plan:
+    """Return the plan that the config, the tokenizer and the corpus make."""
+    identity = Identity(
+        tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        eos_id=tokenizer.eos_id,
+        dtype=dtype_for_vocabulary(tokenizer.vocab_size),
+        seed=config.seed,
+        slice_bytes=config.slice_bytes,
+        heldout_share=config.heldout_share,
+        encoder_version=ENCODER_VERSION,
+    )
+    return Plan(identity=identity, slices=find_slices(config.sources, config.slice_bytes))
+
+
+def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:
+    work = Work(
+        folder=Path(config.output),
+        identity=plan.identity,
+        sources=config.sources,
+        max_bad_share=config.max_bad_share,
+    )
+    workers = config.workers or len(os.sched_getaffinity(0))
+    rows = any(piece.unit == "rows" for piece in missing)
+    name, unit = ("rows", 1.0) if rows else ("MB", 1e6)
+    total = sum(piece.end - piece.start for piece in missing) / unit
+    with Progress("tokenize", total=total, unit=name) as progress:
+        failures = write_buckets(work, missing, workers, progress, unit=unit)
+    if failures:
+        listed = "\n".join(f"  {failure}" for failure in failures)
+        raise UserError(
+            f"{len(failures):,} of {len(missing):,} slices failed, the others' buckets are kept:\n"
+            f"{listed}\nMend these and run the same command again"
+        )
+
+
+def _describe(plan: Plan) -> str:
+    lines = []
+    for subset in sorted({piece.subset for piece in plan.slices}):
+        mine = [piece for piece in plan.slices if piece.subset == subset]
+        size = sum(piece.end - piece.start for piece in mine)
+        shown = f"{size:,} rows" if mine[0].unit == "rows" else f"{size / 1e6:,.1f} MB"
+        files = len({piece.source for piece in mine})
+        lines.append(f"{subset}: {files:,} sources, {len(mine):,} slices, {shown}")
+        lines += [
+            f"  {piece.name}  {piece.source} [{piece.start:,}, {piece.end:,})" for piece in mine
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""Where the text comes from, and how it is cut into slices, the units of work.
+
+RedPajama's layout (``sources.root``):
+
+    ROOT/SUBSET/**/*.jsonl       one record a line, cut into byte ranges where it is large
+    ROOT/SUBSET/**/*.jsonl.zst   one slice each
+
+The subset is the first folder below the root, never what a record says: the field
+``red_pajama_subset`` is added by one loader and stands in no file. Slices are numbered within
+a subset in byte order of path, then offset.
+
+Anything else (``sources.dataset``) is read by ``datasets``: see tables.py.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.shards.dataset import Slice
+
+log = logging.getLogger(__name__)
+
+JSONL, ZSTD = ".jsonl", ".jsonl.zst"
+
+# Files that lie beside the data and are no data: checksums, licences, lists of addresses.
+_NOTES = ("", ".md", ".rst", ".txt", ".sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcesConfig:
+    """The corpus: either `root` or `dataset`."""
+
+    root: str | None = None
+    """Folder in RedPajama's layout: a folder a subset, with .jsonl and .jsonl.zst files."""
+    dataset: str | None = None
+    """Instead: a local folder of .parquet, .json or .jsonl files, a folder written by
+    save_to_disk, or the name of a dataset on the Hugging Face hub."""
+    name: str | None = None
+    """Configuration of a hub dataset; None takes its only or default one."""
+    split: str = "train"
+    """Split of a hub dataset or of a save_to_disk folder."""
+    subset: str | None = None
+    """Subset that `dataset` becomes; None takes the last part of its name."""
+    text_column: str = "text"
+    """Field of a record that holds the text."""
+    rows_per_slice: int = 100_000
+    """Rows a bucket, where a dataset is cut into row ranges rather than by data file."""
+
+    def __post_init__(self) -> None:
+        if (self.root is None) == (self.dataset is None):
+            shown = "(not given)" if self.root is None else self.root
+            rule = "exactly one of sources.root and sources.dataset must be given"
+            raise ConfigError("sources.root", shown, rule, "Give one of them")
+        if self.root is not None and (self.name or self.subset):
+            field = "sources.name" if self.name else "sources.subset"
+            rule = "belongs to sources.dataset; under sources.root folders are the subsets"
+            raise ConfigError(field, self.name or self.subset, rule, "Leave it out")
+        if self.subset is not None and (Path(self.subset).name != self.subset):
+            rule = "must be a plain folder name"
+            raise ConfigError("sources.subset", self.subset, rule, "Leave out '/' and '..'")
+        require_at_least("sources.rows_per_slice", self.rows_per_slice, 1)
+
+    def labelled(self, source: str) -> str:
+        """Return a source's name in the plan, which tells another text column apart."""
+        return source if self.text_column == "text" else f"{source}#{self.text_column}"
+
+    def unlabelled(self, source: str) -> str:
+        """Return the source of which `labelled` made a slice's."""
+        return source if self.text_column == "text" else source.removesuffix(f"#{self.text_column}")
+
+
+def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
+    """Return the slices of a corpus, in order of subset, then bucket.
+
+    Args:
+        sources: the corpus.
+        slice_bytes: uncompressed files larger than this are cut into ranges of this size.
+
+    Raises:
+        ConfigError: no such folder or dataset, no files, or files that are not understood.
+    """
+    if sources.dataset is not None:
+        from mobilellama.tokenize.tables import find_table_slices
+
+        return find_table_slices(sources)
+    assert sources.root is not None
+    root = Path(sources.root)
+    if not root.is_dir():
+        rule = "is not a folder"
+        raise ConfigError("sources.root", sources.root, rule, "Give the corpus's root folder")
+    subsets: dict[str, list[Slice]] = {}
+    for path in sorted(_data_files(root), key=os.fsencode):
+        subset = path.split("/")[0]
+        pieces = subsets.setdefault(subset, [])
+        size = (root / path).stat().st_size
+        step = slice_bytes if path.endswith(JSONL) else max(size, 1)
+        # An empty file is a slice too: bucket numbers must not depend on content.
+        for start in range(0, max(size, 1), step):
+            pieces.append(
+                Slice(
+                    subset=subset,
+                    bucket=len(pieces),
+                    source=sources.labelled(path),
+                    size=size,
+                    start=start,
+                    end=min(start + step, size),
+                )
+            )
+    if not subsets:
+        rule = f"holds no {JSONL} or {ZSTD} file in a subset folder"
+        raise ConfigError("sources.root", sources.root, rule, "Give the corpus's root folder")
+    return tuple(piece for subset in sorted(subsets) for piece in subsets[subset])
+
+
+def _data_files(root: Path) -> Iterator[str]:
+    """Yield the paths of the data files, relative to the root, with '/' between the parts."""
+    for path in walk_files(root):
+        ending = "".join(Path(path).suffixes)
+        if path.endswith((JSONL, ZSTD)):
+            if "/" not in path:
+                rule = f"{path} lies directly in it, but a folder gives a file its subset"
+                remedy = "Move it into a folder named for its subset, or give the folder above"
+                raise ConfigError("sources.root", str(root), rule, remedy)
+            yield path
+        elif Path(path).suffix in _NOTES:
+            log.info("left out: %s (no %s or %s)", path, JSONL, ZSTD)
+        else:
+            rule = f"{path} ends in {ending}, which is neither {JSONL} nor {ZSTD}"
+            raise ConfigError("sources.root", str(root), rule, "Convert it, or move it away")
+
+
+def walk_files(root: Path) -> Iterator[str]:
+    """Yield every file below the root but hidden ones; links are followed, loops are not."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.startswith("."):
+                continue
+            path = os.path.relpath(os.path.join(folder, name), root)
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                rule = f"holds a file whose name is not UTF-8: {os.fsencode(path)!r}"
+                raise ConfigError("sources", str(root), rule, "Rename the file") from None
+            yield path

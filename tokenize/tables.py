@@ -1,0 +1,160 @@
+"""Sources read by Hugging Face ``datasets``: anything with a column of text.
+
+- A local folder of .parquet, .json and .jsonl files: a slice a file, streamed from where it
+  lies, without a copy in a cache.
+- A local folder written by ``save_to_disk``, or a dataset's name on the hub (downloaded into
+  the cache of ``datasets``): slices of ``rows_per_slice`` rows, since its files are not the
+  user's to see.
+
+The network is used for a hub name only.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.documents import Counts, open_planned
+from mobilellama.tokenize.sources import SourcesConfig, walk_files
+
+_BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
+_ROWS_AT_ONCE = 256
+
+
+def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
+    """Return the slices of ``sources.dataset``, all in one subset.
+
+    Raises:
+        ConfigError: no such folder, dataset, split or column, or files not understood.
+    """
+    assert sources.dataset is not None
+    folder = Path(sources.dataset)
+    subset = sources.subset or folder.resolve().name
+    if folder.is_dir() and not _is_saved(folder):
+        return _file_slices(sources, folder, subset)
+    rows = len(_open_rows(sources))
+    return tuple(
+        Slice(
+            subset=subset,
+            bucket=bucket,
+            source=sources.labelled(_rows_name(sources)),
+            size=rows,
+            start=start,
+            end=min(start + sources.rows_per_slice, rows),
+            unit="rows",
+        )
+        for bucket, start in enumerate(range(0, max(rows, 1), sources.rows_per_slice))
+    )
+
+
+def _file_slices(sources: SourcesConfig, folder: Path, subset: str) -> tuple[Slice, ...]:
+    paths = sorted(walk_files(folder), key=str.encode)
+    files = [path for path in paths if Path(path).suffix in _BUILDERS]
+    others = [path for path in paths if path not in files and _is_compressed(path)]
+    if others or not files:
+        rule = f"holds {others[0]}, which" if others else "holds no file that"
+        rule += f" is {'not ' * bool(others)}one of {', '.join(_BUILDERS)}"
+        remedy = "Unpack it, or read .jsonl.zst with sources.root" if others else "Give its folder"
+        raise ConfigError("sources.dataset", str(folder), rule, remedy)
+    sizes = [(folder / path).stat().st_size for path in files]
+    return tuple(
+        Slice(
+            subset=subset,
+            bucket=bucket,
+            source=sources.labelled(path),
+            size=size,
+            start=0,
+            end=size,
+        )
+        for bucket, (path, size) in enumerate(zip(files, sizes, strict=True))
+    )
+
+
+def _is_compressed(path: str) -> bool:
+    """Return whether it is data all the same: a card or an image beside it is not."""
+    return Path(path).suffix in (".gz", ".zst", ".bz2", ".xz", ".zip", ".arrow", ".csv")
+
+
+def read_rows(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[tuple[int, Any]]:
+    """Yield (row, value of the text column) of a slice.
+
+    Raises:
+        DataError: the file cannot be read, has no such column, or has changed.
+    """
+    if piece.unit == "rows":
+        table = _open_rows(sources)
+        if len(table) != piece.size:
+            raise DataError(
+                f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan "
+                "was made. Tokenise into another output folder"
+            )
+        for start in range(piece.start, piece.end, _ROWS_AT_ONCE):
+            end = min(start + _ROWS_AT_ONCE, piece.end)
+            counts.source_read = end - piece.start
+            yield from enumerate(table[start:end][sources.text_column], start)
+        return
+    path = Path(sources.dataset or "") / sources.unlabelled(piece.source)
+    with open_planned(path, piece.size):
+        yield from _stream_file(path, sources.text_column)
+    counts.source_read = piece.size
+
+
+def _stream_file(path: Path, column: str) -> Iterator[tuple[int, Any]]:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(
+            _BUILDERS[path.suffix], data_files=str(path), split="train", streaming=True
+        )
+        row = 0
+        for batch in table.iter(batch_size=_ROWS_AT_ONCE):
+            if column not in batch:
+                raise DataError(
+                    f"{path}: no column '{column}' (it has {', '.join(batch)}). "
+                    "Name one with --sources.text_column"
+                )
+            yield from enumerate(batch[column], row)
+            row += len(batch[column])
+    except DataError:
+        raise
+    except Exception as error:  # each format's library has errors of its own
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise DataError(f"{path}: cannot be read by datasets ({reason})") from error
+
+
+def _is_saved(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _SAVED)
+
+
+def _rows_name(sources: SourcesConfig) -> str:
+    assert sources.dataset is not None
+    name = Path(sources.dataset)
+    shown = name.resolve().name if name.is_dir() else sources.dataset
+    return "/".join(filter(None, (shown, sources.name))) + f":{sources.split}"
+
+
+@lru_cache(maxsize=1)
+def _open_rows(sources: SourcesConfig) -> Any:
+    """Return the split as a table that gives rows by number, once a process."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    assert sources.dataset is not None
+    try:
+        if _is_saved(Path(sources.dataset)):
+            table = datasets.load_from_disk(sources.dataset)
+            if isinstance(table, datasets.DatasetDict):
+                table = table[sources.split]
+        else:
+            table = datasets.load_dataset(sources.dataset, sources.name, split=sources.split)
+    except Exception as error:  # not found, no network, unknown split or configuration, ...
+        rule = f"cannot be opened by datasets ({' '.join(str(error).split())})"
+        remedy = "Give a local folder, or a dataset's name on the hub with its name and split"
+        raise ConfigError("sources.dataset", sources.dataset, rule, remedy) from None
+    if sources.text_column not in table.column_names:
+        rule = f"the dataset has no such column (it has {', '.join(table.column_names)})"
+        raise ConfigError("sources.text_column", sources.text_column, rule, "Name one of them")
+    return table

@@ -1,0 +1,189 @@
+"""Train a sentencepiece BPE model with LLaMA's settings on a sample of a corpus.
+
+  mobilellama tokenize train-tokenizer --sources.root CORPUS --output tokenizer.model
+
+Settings as in LLaMA's own model file: byte fallback, identity normaliser, dummy prefix,
+digits split, whitespace-only pieces, <unk> 0, <s> 1, </s> 2. The sample is spread over
+subsets and files, and the same corpus gives the same model, byte for byte.
+"""
+
+import io
+import logging
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama.config import ConfigError, DataError, require_at_least
+from mobilellama.files import whole_file
+from mobilellama.log import configure
+from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.sources import SourcesConfig, find_slices
+
+log = logging.getLogger(__name__)
+
+# Longer lines are cut: sentencepiece leaves out sentences above a limit, and a limit without
+# bound lets one line of base64 dominate the time.
+_LINE_CHARACTERS = 4096
+_LARGEST_SENTENCE_BYTES = 4 * _LINE_CHARACTERS
+
+_LLAMA_SETTINGS = {
+    "model_type": "bpe",
+    "character_coverage": 0.99995,
+    "byte_fallback": True,
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": True,
+    "remove_extra_whitespaces": False,
+    "split_digits": True,
+    "allow_whitespace_only_pieces": True,
+    "max_sentence_length": _LARGEST_SENTENCE_BYTES,
+    "unk_id": 0,
+    "bos_id": 1,
+    "eos_id": 2,
+    "pad_id": -1,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'tokenize train-tokenizer'."""
+
+    sources: SourcesConfig
+    """The corpus."""
+    output: str
+    """Path of the .model file; must not exist."""
+    vocab_size: int = 32_000
+    """Pieces, with <unk>, <s>, </s> and the 256 bytes among them."""
+    sample_bytes: int = 200_000_000
+    """UTF-8 bytes of text to train on; training holds a few times as much in memory."""
+    slice_bytes: int = 1 << 30
+    """Uncompressed files larger than this are sampled at several places."""
+    max_bad_share: float = 0.001
+    """Share of a slice's sampled records that may be bad; 10 always may."""
+
+    def __post_init__(self) -> None:
+        require_at_least("vocab_size", self.vocab_size, 3 + 256 + 1)
+        require_at_least("sample_bytes", self.sample_bytes, 1)
+        require_at_least("slice_bytes", self.slice_bytes, 1)
+        if Path(self.output).exists():
+            rule = "exists already, and a dataset may depend on it"
+            raise ConfigError("output", self.output, rule, "Give another path, or remove it")
+
+
+def main(config: Config) -> int:
+    """Sample, train, write the model."""
+    configure()
+    slices = find_slices(config.sources, config.slice_bytes)
+    quotas = share_out(slices, config.sample_bytes)
+    sample = _Sample(config, slices, quotas)
+    model = train(iter(sample), config.vocab_size)
+    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(Path(config.output)) as file:
+        file.write(model)
+    print(
+        f"{config.output}: {config.vocab_size:,} pieces from {sample.used_bytes / 1e6:,.1f} MB "
+        f"of text in {len(slices):,} slices"
+    )
+    return 0
+
+
+def share_out(slices: Sequence[Slice], sample_bytes: int) -> list[int]:
+    """Return how many bytes of text to take from each slice.
+
+    Subsets get equal parts, and within a subset the slices do; what a small one cannot give
+    goes to the others.
+    """
+    sizes: dict[str, list[int]] = {}
+    for piece in slices:
+        sizes.setdefault(piece.subset, []).append(piece.end - piece.start)
+    parts = _fill([sum(mine) for mine in sizes.values()], sample_bytes)
+    return [
+        quota
+        for mine, part in zip(sizes.values(), parts, strict=True)
+        for quota in _fill(mine, part)
+    ]
+
+
+def _fill(capacities: Sequence[int], amount: int) -> list[int]:
+    """Divide `amount` equally, but give no one more than its capacity."""
+    parts = [0] * len(capacities)
+    smallest_first = sorted(range(len(capacities)), key=lambda i: capacities[i])
+    for done, i in enumerate(smallest_first):
+        parts[i] = min(capacities[i], amount // (len(capacities) - done))
+        amount -= parts[i]
+    return parts
+
+
+class _Sample:
+    """The lines to train on: the first documents of each slice, up to its quota."""
+
+    def __init__(self, config: Config, slices: Sequence[Slice], quotas: Sequence[int]) -> None:
+        self._config, self._slices, self._quotas = config, slices, quotas
+        self.used_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for piece, quota in zip(self._slices, self._quotas, strict=True):
+            counts = Counts()
+            left = quota
+            for texts in read_documents(piece, self._config.sources, counts):
+                for text in texts:
+                    # The whole document, or its beginning where it alone is too much.
+                    text = text[:left]
+                    left -= len(text.encode())
+                    self.used_bytes += len(text.encode())
+                    yield from _lines(text)
+                    if left <= 0:
+                        break
+                if left <= 0:
+                    break
+            counts.require_few_bad(piece.source, self._config.max_bad_share)
+
+
+def _lines(text: str) -> Iterator[str]:
+    # No piece may hold a line break (LLaMA's have none), nor a NUL, which ends C's strings.
+    for line in text.replace("\0", "\n").split("\n"):
+        for start in range(0, len(line), _LINE_CHARACTERS):
+            yield line[start : start + _LINE_CHARACTERS]
+
+
+def train(lines: Iterator[str], vocab_size: int) -> bytes:
+    """Return a trained model's bytes.
+
+    Raises:
+        ConfigError: the text is too small, or too large in its alphabet, for `vocab_size`.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        with _interruptible():
+            SentencePieceTrainer.train(
+                sentence_iterator=lines,
+                model_writer=model,
+                vocab_size=vocab_size,
+                minloglevel=2,
+                **_LLAMA_SETTINGS,
+            )
+    except DataError:
+        raise
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            "vocab_size",
+            vocab_size,
+            f"does not fit the text ({reason})",
+            "Give more text (sample_bytes, sources), or another size",
+        ) from None
+    return model.getvalue()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: Python's handler would wait for the training's end."""
+    former = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)

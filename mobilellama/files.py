@@ -20,9 +20,9 @@ def temporary_path(path: Path) -> Path:
     )
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make a file's bytes, or the renames inside a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -39,7 +39,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

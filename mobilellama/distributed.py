@@ -1,0 +1,122 @@
+"""Starting a run's processes with Lightning Fabric, and the few collectives the code needs.
+
+Fabric reads whatever environment it finds: torchrun, SLURM, or none, in which case it
+starts ``run.devices`` processes itself.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from mobilellama.config import ConfigError, require_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where a run's processes are."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is cuda where a GPU is seen, else cpu."""
+    devices: int = 1
+    """Processes per node, one a GPU; torchrun and SLURM overrule it."""
+    nodes: int = 1
+    """Nodes; torchrun and SLURM overrule it."""
+    threads: int | None = None
+    """CPU threads a process; None shares the cores out among the node's processes."""
+
+    def __post_init__(self) -> None:
+        require_at_least("launch.devices", self.devices, 1)
+        require_at_least("launch.nodes", self.nodes, 1)
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "launch.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
+            )
+
+
+class World:
+    """This process among the run's processes."""
+
+    def __init__(self, config: LaunchConfig) -> None:
+        """Start the other processes where needed, and join them."""
+        from lightning.fabric import Fabric
+        from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
+
+        cuda = config.accelerator == "cuda" or (
+            config.accelerator == "auto" and torch.cuda.is_available()
+        )
+        if not cuda:
+            # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+        world_size = int(os.environ.get("WORLD_SIZE", devices * config.nodes))
+        self.fabric = Fabric(
+            accelerator="cuda" if cuda else "cpu",
+            devices=devices,
+            num_nodes=max(1, world_size // devices),
+            strategy=DDPStrategy(process_group_backend="nccl" if cuda else "gloo"),
+        )
+        self.fabric.launch()
+        self.rank: int = self.fabric.global_rank
+        self.local_rank: int = self.fabric.local_rank
+        self.size: int = self.fabric.world_size
+        self.device: torch.device = self.fabric.device
+        # DeepSpeed reads these, and nothing else, to know its place.
+        os.environ.update(
+            RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
+        )
+        shared_by = min(devices, self.size)
+        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // shared_by))
+
+    @cached_property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes what is written once."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of numbers over all ranks (fp64; one collective, one sync)."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()  # host-device sync
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set on any rank."""
+        return self.sum([float(flag)])[0] > 0
+
+    def broadcast(self, value: int) -> int:
+        """Return rank 0's value on every rank."""
+        shared = torch.tensor([value], dtype=torch.int64, device=self.device)
+        dist.broadcast(shared, src=0)
+        return int(shared.item())
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        dist.barrier()
+
+    def run_on_main(self, work: Any) -> None:
+        """Call `work` on rank 0 and let every rank know how it ended.
+
+        Raises:
+            whatever `work` raised, on rank 0; RuntimeError on the others.
+        """
+        error: BaseException | None = None
+        if self.is_main:
+            try:
+                work()
+            except BaseException as raised:
+                error = raised
+        failed = self.any(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise RuntimeError("rank 0 failed; its message is in its log")
+
+
+def close() -> None:
+    """Leave the process group, if this process is in one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,130 @@
+"""A run's folder: names, attempts, verdict, stop file. No torch here.
+
+RUN/
+  config.yaml            the resolved config of the newest attempt
+  tokenizer.model        the dataset's tokenizer, so that a run can be exported by itself
+  attempts/NNNN.json     one a start, created exclusively; the newest owns the run (fence)
+  checkpoints/step-N/    whole checkpoints; step-N.tmp-NNNN while one is being written
+  metrics.jsonl          one JSON object an interval
+  tensorboard/           the same for TensorBoard
+  verdict.json           finished, stopped or failed, with its attempt
+  stop                   create this file to stop the run at the end of its step
+"""
+
+import os
+import re
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.config import ConfigError
+from mobilellama.files import fsync_path, read_json, write_json
+
+VerdictKind = Literal["finished", "stopped", "failed"]
+_STEP = re.compile(r"step-(\d+)")
+_LEFTOVER = re.compile(r"step-\d+\.(tmp|old)-\d+")
+
+
+class FencedError(RuntimeError):
+    """A newer attempt owns the run; this one must not write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How an attempt ended."""
+
+    kind: VerdictKind
+    message: str
+    attempt: int
+    step: int
+
+
+class RunFolder:
+    """Paths inside a run's folder, and what may be done with them."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.tokenizer = self.path / "tokenizer.model"
+        self.attempts = self.path / "attempts"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.verdict = self.path / "verdict.json"
+        self.stop = self.path / "stop"
+
+    def create(self, *, field: str = "run.folder") -> None:
+        """Make the folder and those inside it.
+
+        Raises:
+            ConfigError: it cannot be made or written to.
+        """
+        try:
+            for folder in (self.attempts, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = f"cannot be made ({error.strerror})"
+            raise ConfigError(field, str(self.path), rule, "Give a writable folder") from None
+
+    def newest_attempt(self) -> int:
+        """Return the number of the newest attempt, 0 where there is none."""
+        numbers = [int(path.stem) for path in self.attempts.glob("*.json") if path.stem.isdigit()]
+        return max(numbers, default=0)
+
+    def begin_attempt(self, facts: dict[str, Any]) -> int:
+        """Create the next attempt's file, exclusively, and return its number."""
+        facts = {"host": socket.gethostname(), "pid": os.getpid()} | facts
+        while True:
+            number = self.newest_attempt() + 1
+            path = self.attempts / f"{number:04}.json"
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            except FileExistsError:
+                continue  # another start took the number between the look and the creation
+            write_json(path, facts)
+            return number
+
+    def require_newest(self, attempt: int) -> None:
+        """Raise FencedError unless `attempt` is the newest: the check before every write."""
+        newest = self.newest_attempt()
+        if newest != attempt:
+            raise FencedError(f"{self.path}: attempt {attempt} was superseded by attempt {newest}")
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        """Write verdict.json, if the verdict's attempt still owns the run."""
+        self.require_newest(verdict.attempt)
+        write_json(self.verdict, vars(verdict))
+
+    def read_verdict(self) -> Verdict | None:
+        """Return the newest attempt's verdict; another attempt's is ignored."""
+        if not self.verdict.exists():
+            return None
+        verdict = Verdict(**read_json(self.verdict))
+        return verdict if verdict.attempt == self.newest_attempt() else None
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the folder of the checkpoint after `step` steps."""
+        return self.checkpoints / f"step-{step}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps of the whole checkpoints, ascending as integers."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = (_STEP.fullmatch(path.name) for path in self.checkpoints.iterdir())
+        return sorted(int(match[1]) for match in names if match)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed attempts left half written or half deleted."""
+        for path in self.checkpoints.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def remove_checkpoint(self, step: int, attempt: int) -> None:
+        """Delete a checkpoint; renamed first, so that half of one is never taken for a whole."""
+        self.require_newest(attempt)
+        doomed = self.checkpoint(step).with_name(f"step-{step}.old-{attempt}")
+        self.checkpoint(step).rename(doomed)
+        fsync_path(self.checkpoints)
+        shutil.rmtree(doomed, ignore_errors=True)

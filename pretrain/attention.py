@@ -1,0 +1,74 @@
+"""Causal attention, over the whole sample or within each document.
+
+On CUDA with flash-attn installed its kernels are used, the variable-length one for
+documents; elsewhere PyTorch's scaled_dot_product_attention, document by document. The loop
+over documents is exact but slow: on GPUs ``per_document`` wants flash-attn.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where documents begin in a batch whose rows are laid end to end."""
+
+    bounds: Tensor | None
+    """(documents + 1,) int32: the first token of each, then the end; None: one per row."""
+    longest: int = 0
+
+    @staticmethod
+    def from_positions(position_ids: Tensor | None) -> "Documents":
+        """Find the documents from positions that restart at 0 (and do at every row)."""
+        if position_ids is None:
+            return Documents(None)
+        starts = torch.nonzero(position_ids.flatten() == 0).flatten()  # host-device sync
+        end = torch.tensor([position_ids.numel()], device=starts.device)
+        bounds = torch.cat([starts, end]).to(torch.int32)
+        return Documents(bounds, int((bounds[1:] - bounds[:-1]).max()))
+
+
+@cache
+def _flash_attn() -> ModuleType | None:
+    try:
+        import flash_attn  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return flash_attn
+
+
+def attend(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, documents: Documents) -> Tensor:
+    """Return softmax(q k^T / sqrt(H)) v under the causal mask, (B, T, N, H)."""
+    half = q_BTNH.dtype in (torch.bfloat16, torch.float16)
+    flash = _flash_attn() if q_BTNH.is_cuda and half else None
+    if documents.bounds is None:
+        if flash:
+            return flash.flash_attn_func(q_BTNH, k_BTKH, v_BTKH, causal=True)
+        return _sdpa(q_BTNH, k_BTKH, v_BTKH)
+    q, k, v = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
+    if flash:
+        bounds, longest = documents.bounds, documents.longest
+        out = flash.flash_attn_varlen_func(
+            q, k, v, bounds, bounds, longest, longest, causal=True
+        )  # fmt: skip
+    else:
+        lengths = documents.bounds.diff().tolist()
+        parts = zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
+        out = torch.cat([_sdpa(a[None], b[None], c[None])[0] for a, b, c in parts])
+    return out.view(q_BTNH.shape)
+
+
+def _sdpa(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
+    out = F.scaled_dot_product_attention(
+        q_BTNH.transpose(1, 2),
+        k_BTKH.transpose(1, 2),
+        v_BTKH.transpose(1, 2),
+        is_causal=True,
+        enable_gqa=q_BTNH.shape[2] != k_BTKH.shape[2],
+    )
+    return out.transpose(1, 2)

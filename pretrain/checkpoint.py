@@ -1,0 +1,296 @@
+"""Checkpoints: atomic, hashed, by parameter name, loadable at any world size.
+
+    checkpoints/step-N/
+      rank-R.safetensors   what rank R owns: NAME:weight, NAME:exp_avg, NAME:exp_avg_sq (flat
+                           fp32 fragments) and rng:* (the rank's random generators)
+      rank-R.json          receipt: the file's size and sha256, and where each fragment starts
+      manifest.json        written last: step, samples consumed, identity, config, counters,
+                           and the sha256 of every receipt
+
+It is written into ``step-N.tmp-ATTEMPT/``; once every rank has fsynced its files, rank 0
+writes the manifest and renames the folder. Nothing is ever unpickled.
+"""
+
+import bisect
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mobilellama.config import DataError
+from mobilellama.distributed import World
+from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
+from mobilellama.pretrain import rng
+from mobilellama.pretrain.engine import Engine, Fragment
+from mobilellama.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+KINDS = ("weight", "exp_avg", "exp_avg_sq")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a checkpoint says of itself."""
+
+    format_version: int = FORMAT_VERSION
+    step: int
+    """Optimizer steps taken, skipped ones included."""
+    consumed: int
+    """Samples consumed: the data position."""
+    optimizer_step: int
+    """Steps that AdamW applied."""
+    world_size: int
+    attempt: int
+    identity: dict[str, Any]
+    """What must not change over a run."""
+    config: dict[str, Any]
+    """The resolved config."""
+    counters: dict[str, Any]
+    """Skipped steps and the history of the loss watch."""
+    receipts: dict[str, str]
+    """sha256 of each rank's receipt, by file name."""
+
+
+def save(
+    run: RunFolder,
+    world: World,
+    engine: Engine,
+    *,
+    attempt: int,
+    facts: dict[str, Any],
+) -> None:
+    """Write the checkpoint after ``facts["step"]`` steps, on all ranks; returns when it is whole.
+
+    Args:
+        run: the run's folder.
+        world: all ranks call this together.
+        engine: whose fragments are written.
+        attempt: this attempt; a newer one in the folder makes the write fail.
+        facts: step, consumed, identity, config and counters, as in ``Manifest``.
+
+    Raises:
+        FencedError: a newer attempt owns the run.
+        OSError: on the rank whose disk failed; RuntimeError on the others.
+    """
+    final = run.checkpoint(facts["step"])
+    folder = final.with_name(f"{final.name}.tmp-{attempt}")
+
+    def prepare() -> None:
+        run.require_newest(attempt)
+        run.remove_leftovers()
+        folder.mkdir()
+
+    def commit() -> None:
+        receipts = {path.name: sha256_of_file(path) for path in sorted(folder.glob("rank-*.json"))}
+        assert len(receipts) == world.size
+        manifest = Manifest(
+            **facts,
+            optimizer_step=engine.optimizer_step,
+            world_size=world.size,
+            attempt=attempt,
+            receipts=receipts,
+        )
+        write_json(folder / MANIFEST, asdict(manifest))
+        run.require_newest(attempt)
+        folder.rename(final)
+        fsync_path(run.checkpoints)
+
+    world.run_on_main(prepare)
+    error: Exception | None = None
+    try:
+        _write_rank(folder, world.rank, engine)
+    except Exception as raised:
+        error = raised
+    failed = world.any(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError("another rank failed to write its part; its message is in its log")
+    world.run_on_main(commit)
+
+
+def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
+    """Write this rank's tensors, then their receipt."""
+    tensors = {f"rng:{name}": state for name, state in rng.capture().items()}
+    starts: dict[str, list[int]] = {}
+    for fragment in engine.fragments():
+        starts[fragment.name] = [fragment.start, fragment.weight.numel()]
+        for kind in KINDS:
+            # A fragment is a view into one flat buffer; the file wants tensors of their own.
+            tensors[f"{fragment.name}:{kind}"] = getattr(fragment, kind).detach().cpu().clone()
+    path = folder / f"rank-{rank}.safetensors"
+    save_file(tensors, path)
+    fsync_path(path)
+    receipt = {
+        "rank": rank,
+        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)},
+        "fragments": starts,
+    }
+    write_json(folder / f"rank-{rank}.json", receipt)
+
+
+class Checkpoint:
+    """A whole checkpoint, opened for reading; a ``StateSource`` for an engine's ``load``.
+
+    Raises:
+        DataError: its manifest or a receipt is missing, broken or of another format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = _read_manifest(folder)
+        self.optimizer_step = self.manifest.optimizer_step
+        self.receipts = [self._receipt(name) for name in sorted(self.manifest.receipts)]
+        # name -> fragments (start, count, file), ascending by start
+        self._places: dict[str, list[tuple[int, int, str]]] = {}
+        for receipt in self.receipts:
+            for name, (start, count) in receipt["fragments"].items():
+                place = (start, count, receipt["file"]["name"])
+                bisect.insort(self._places.setdefault(name, []), place)
+        self._open = ExitStack()
+        self._files: dict[str, Any] = {}
+
+    def _receipt(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file() or sha256_of_file(path) != self.manifest.receipts[name]:
+            raise DataError(f"{path}: missing, or not the receipt that the manifest names")
+        receipt = read_json(path)
+        file = self.folder / receipt["file"]["name"]
+        if not file.is_file() or file.stat().st_size != receipt["file"]["bytes"]:
+            raise DataError(f"{file}: missing, or not of {receipt['file']['bytes']} bytes")
+        return receipt
+
+    def verify(self, *, share: int = 0, shares: int = 1) -> None:
+        """Check the sha256 of every `shares`-th file, from the `share`-th.
+
+        Raises:
+            DataError: a file's bytes are not those that were written.
+        """
+        for receipt in self.receipts[share::shares]:
+            file = self.folder / receipt["file"]["name"]
+            if sha256_of_file(file) != receipt["file"]["sha256"]:
+                raise DataError(f"{file}: its sha256 is not the one in its receipt")
+
+    def names(self) -> list[str]:
+        """Return the names of the parameters, sorted."""
+        return sorted(self._places)
+
+    def numel(self, name: str) -> int:
+        """Return the number of elements of a parameter."""
+        return sum(count for _, count, _ in self._places[name])
+
+    def read(self, fragment: Fragment) -> None:
+        """Fill a fragment's tensors from whatever fragments were saved."""
+        for kind in KINDS:
+            target: Tensor = getattr(fragment, kind)
+            for offset, piece in self._pieces(kind, fragment.name, fragment.start, len(target)):
+                target[offset : offset + len(piece)].copy_(piece)
+
+    def parameter(self, name: str, shape: torch.Size, kind: str = "weight") -> Tensor:
+        """Return a whole parameter (or one of its moments), fp32."""
+        flat = torch.empty(shape.numel(), dtype=torch.float32)
+        for offset, piece in self._pieces(kind, name, 0, len(flat)):
+            flat[offset : offset + len(piece)] = piece
+        return flat.view(shape)
+
+    def rng(self, rank: int) -> dict[str, Tensor] | None:
+        """Return a rank's generator states, None where the checkpoint had fewer ranks."""
+        if rank >= self.manifest.world_size:
+            return None
+        file = self._file(f"rank-{rank}.safetensors")
+        keys = [key for key in file.keys() if key.startswith("rng:")]
+        return {key.removeprefix("rng:"): file.get_tensor(key) for key in keys}
+
+    def _pieces(self, kind: str, name: str, start: int, count: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield (offset from `start`, elements) that together cover the range."""
+        if name not in self._places:
+            raise DataError(f"{self.folder}: it has no parameter '{name}'")
+        end = start + count
+        covered = start
+        for place_start, place_count, file in self._places[name]:
+            first, last = max(covered, place_start), min(end, place_start + place_count)
+            if first >= last:
+                continue
+            if first != covered:
+                break
+            stored = self._file(file).get_slice(f"{name}:{kind}")
+            yield first - start, stored[first - place_start : last - place_start]
+            covered = last
+        if covered != end:
+            raise DataError(f"{self.folder}: elements {covered} to {end} of '{name}' are missing")
+
+    def _file(self, name: str) -> Any:
+        if name not in self._files:
+            try:
+                opened = safe_open(self.folder / name, framework="pt")
+                self._files[name] = self._open.enter_context(opened)
+            except (SafetensorError, OSError) as error:
+                raise DataError(f"{self.folder / name}: cannot be read ({error})") from None
+        return self._files[name]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._open.close()
+        self._files.clear()
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{path}: missing, so this is no whole checkpoint")
+    try:
+        value = read_json(path)
+        manifest = Manifest(**value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a checkpoint's manifest ({error})") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format {manifest.format_version}; this version reads {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | None:
+    """Open the newest checkpoint whose every byte is right, on all ranks; None where none is.
+
+    Rank 0 chooses, every rank verifies a share. One that fails is named in a warning and set
+    aside as ``step-N.bad-ATTEMPT``.
+    """
+    while True:
+        steps = run.checkpoint_steps() if world.is_main else []
+        step = world.broadcast(steps[-1] if steps else -1)
+        if step < 0:
+            return None
+        folder = run.checkpoint(step)
+        checkpoint, problem = None, None
+        try:
+            checkpoint = Checkpoint(folder)
+            checkpoint.verify(share=world.rank, shares=world.size)
+        except DataError as error:
+            problem = error
+            log.warning("checkpoint passed over: %s", error)
+        if not world.any(problem is not None):
+            return checkpoint
+
+        def set_aside(folder: Path = folder) -> None:
+            folder.rename(folder.with_name(f"{folder.name}.bad-{attempt}"))
+            log.warning("%s is set aside as %s.bad-%d", folder, folder.name, attempt)
+
+        world.run_on_main(set_aside)
+
+
+def prune(run: RunFolder, *, keep_last: int, keep_every_steps: int | None, attempt: int) -> None:
+    """Delete old checkpoints: all but the last few and every n-th (rank 0 only)."""
+    for step in run.checkpoint_steps()[:-keep_last]:
+        if not keep_every_steps or step % keep_every_steps:
+            run.remove_checkpoint(step, attempt)

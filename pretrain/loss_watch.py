@@ -1,0 +1,85 @@
+"""Watching the loss: spikes are reported with their positions, lasting failure ends the run."""
+
+import logging
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from mobilellama.config import UserError, require_at_least
+
+log = logging.getLogger(__name__)
+
+
+class LossPolicyError(UserError):
+    """The run skipped too many steps in a row; a retry would do the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWatchConfig:
+    """When a loss is worth a message, and when the run ends."""
+
+    window_steps: int = 128
+    """Steps whose mean and deviation a loss is held against."""
+    spike_sigma: float = 6.0
+    """A loss this many standard deviations above the mean is a spike."""
+    max_skipped_in_a_row: int = 10
+    """Skipped steps (gradient not finite) in a row after which the run fails."""
+
+    def __post_init__(self) -> None:
+        require_at_least("loss_watch.window_steps", self.window_steps, 2)
+        require_at_least("loss_watch.max_skipped_in_a_row", self.max_skipped_in_a_row, 1)
+
+
+class LossWatch:
+    """The history that spikes are seen against; part of every checkpoint."""
+
+    def __init__(self, config: LossWatchConfig, state: dict[str, Any] | None = None) -> None:
+        self._config = config
+        state = state or {"skipped_steps": 0, "skipped_in_a_row": 0, "spikes": 0, "losses": []}
+        self.skipped_steps: int = state["skipped_steps"]
+        self.spikes: int = state["spikes"]
+        self._in_a_row: int = state["skipped_in_a_row"]
+        self._losses: deque[float] = deque(state["losses"], maxlen=config.window_steps)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the constructor takes back."""
+        return {
+            "skipped_steps": self.skipped_steps,
+            "skipped_in_a_row": self._in_a_row,
+            "spikes": self.spikes,
+            "losses": list(self._losses),
+        }
+
+    def see(self, loss: float, *, applied: bool, step: int, positions: range) -> None:
+        """Take note of a step.
+
+        Raises:
+            LossPolicyError: too many skipped steps in a row.
+        """
+        if not applied or not math.isfinite(loss):
+            self.skipped_steps += not applied
+            self._in_a_row += 1
+            log.warning(
+                "step %d: loss %s, gradient not finite, step %s (%d in a row); positions %d to %d",
+                step, loss, "skipped" if not applied else "applied", self._in_a_row,
+                positions.start, positions.stop - 1,
+            )  # fmt: skip
+            if self._in_a_row >= self._config.max_skipped_in_a_row:
+                raise LossPolicyError(
+                    f"{self._in_a_row} steps in a row had no finite gradient, the last at step "
+                    f"{step}. Look at its data with 'mobilellama pretrain replay', then lower "
+                    "optimizer.learning_rate or raise loss_watch.max_skipped_in_a_row"
+                )
+            return
+        self._in_a_row = 0
+        if len(self._losses) == self._config.window_steps:
+            mean, deviation = statistics.fmean(self._losses), statistics.pstdev(self._losses)
+            if loss > mean + self._config.spike_sigma * deviation:
+                self.spikes += 1
+                log.warning(
+                    "step %d: loss spike, %.4f against %.4f +- %.4f; positions %d to %d",
+                    step, loss, mean, deviation, positions.start, positions.stop - 1,
+                )  # fmt: skip
+        self._losses.append(loss)

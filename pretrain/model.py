@@ -1,0 +1,277 @@
+"""MobileLLaMA: the LLaMA decoder, with the parameter names of Hugging Face's Llama.
+
+Pre-norm RMSNorm, rotary positions, SwiGLU, no biases, untied input and output embeddings
+(MobileVLM, arXiv 2312.16886, section 3.3). The names make export a write without renaming.
+
+Shape suffixes: B batch, T time, D d_model, F d_ff, N heads, K key-value heads, H head_dim.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.attention import Documents, attend
+from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The architecture. Every field is part of a run's identity."""
+
+    vocab_size: int = 32_000
+    """Rows of the embedding and the head; at least the tokenizer's vocabulary."""
+    d_model: int = 2048
+    """Width of the residual stream."""
+    n_layers: int = 24
+    """Decoder layers."""
+    n_heads: int = 16
+    """Query heads; head_dim is d_model / n_heads."""
+    n_kv_heads: int | None = None
+    """Key and value heads; None means n_heads (no grouping), as in the paper."""
+    d_ff: int = 5632
+    """Width of the SwiGLU's hidden layer."""
+    max_seq_len: int = 2048
+    """Longest sequence that is trained and exported, in tokens."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary frequencies."""
+    norm_eps: float = 1e-6
+    """Added to the mean square in RMSNorm."""
+    attention: Literal["causal", "per_document"] = "causal"
+    """causal: over the whole sample, as in the paper; per_document: never across an EOS."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_seq_len"):
+            require_at_least(f"model.{name}", getattr(self, name), 1)
+        if self.d_model % self.n_heads or self.head_dim % 2:
+            rule = f"must split model.d_model = {self.d_model} into heads of even width"
+            raise ConfigError("model.n_heads", self.n_heads, rule, "Choose an even divisor")
+        if self.n_heads % self.kv_heads:
+            rule = f"must divide model.n_heads = {self.n_heads}"
+            raise ConfigError("model.n_kv_heads", self.n_kv_heads, rule, "Choose a divisor")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Key and value heads, with the default resolved."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+
+class LossSums(NamedTuple):
+    """What a forward pass gives to the loop."""
+
+    loss_sum: Tensor
+    """fp32 scalar: sum of the losses of the supervised tokens; carries the gradient."""
+    sample_loss_sums: Tensor
+    """(B,) fp32, detached: the sum of each sample."""
+    sample_tokens: Tensor
+    """(B,) int64: supervised tokens of each sample."""
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight (Zhang and Sennrich, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Rotary self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_heads, self.kv_heads = config.n_heads, config.kv_heads
+        width, kv_width = config.d_model, config.kv_heads * config.head_dim
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, kv_width, bias=False)
+        self.v_proj = nn.Linear(width, kv_width, bias=False)
+        self.o_proj = nn.Linear(width, width, bias=False)
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
+        """Return the attention's output, (B, T, D)."""
+        B, T, D = x_BTD.shape
+        q_BTNH = rotate(self.q_proj(x_BTD).view(B, T, self.n_heads, -1), rope)
+        k_BTKH = rotate(self.k_proj(x_BTD).view(B, T, self.kv_heads, -1), rope)
+        v_BTKH = self.v_proj(x_BTD).view(B, T, self.kv_heads, -1)
+        return self.o_proj(attend(q_BTNH, k_BTKH, v_BTKH, documents).reshape(B, T, D))
+
+
+def rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each head's pairs (i, i + H/2) by their position's angles, in x's precision as HF does.
+
+    Args:
+        x_BTNH: queries or keys.
+        rope: cosines and sines, each (B or 1, T, 1, H).
+    """
+    cos, sin = rope
+    first, second = x_BTNH.chunk(2, dim=-1)
+    return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return (B, T, D)."""
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+
+
+class DecoderLayer(nn.Module):
+    """Attention and SwiGLU, each on the normalised stream and added back to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.mlp = SwiGLU(config)
+
+    def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
+        """Return the stream after this layer, (B, T, D)."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, documents)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and the last norm."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.n_layers)])
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        # Not in the checkpoint: a function of the config. fp32 under bf16 too.
+        table = torch.empty(config.max_seq_len, config.head_dim)
+        self.register_buffer("cos", table, persistent=False)
+        self.register_buffer("sin", table.clone(), persistent=False)
+        self.reset_rope()
+
+    def reset_rope(self) -> None:
+        """Fill the tables of cosines and sines (again, once the model has left ``meta``)."""
+        config, device = self.config, self.cos.device
+        exponents = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
+        frequencies = 1.0 / config.rope_theta**exponents
+        angles = torch.outer(torch.arange(config.max_seq_len, device=device).float(), frequencies)
+        angles = torch.cat([angles, angles], dim=-1)
+        self.cos.copy_(angles.cos())
+        self.sin.copy_(angles.sin())
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
+        """Return the normalised last hidden states, (B, T, D)."""
+        x_BTD = self.embed_tokens(input_ids)
+        if position_ids is None:
+            T = input_ids.shape[1]
+            cos, sin = self.cos[None, :T, None], self.sin[None, :T, None]
+        else:
+            cos, sin = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]
+        rope = cos.to(x_BTD.dtype), sin.to(x_BTD.dtype)
+        documents = Documents.from_positions(position_ids)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rope, documents)
+        return self.norm(x_BTD)
+
+
+class LanguageModel(nn.Module):
+    """The decoder and its head; ``forward`` gives losses, ``logits`` gives logits."""
+
+    def __init__(self, config: ModelConfig, *, loss_chunk_tokens: int = 1024) -> None:
+        """Build the model; its weights are not initialised (see ``init_parameter``).
+
+        Args:
+            config: the architecture.
+            loss_chunk_tokens: tokens whose logits are held at a time.
+        """
+        super().__init__()
+        self.config, self.loss_chunk_tokens = config, loss_chunk_tokens
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None
+    ) -> LossSums:
+        """Return the sums of the next-token losses.
+
+        Args:
+            input_ids: (B, T) int64.
+            labels: (B, T) int64; the token that follows each input token, -100 = not supervised.
+            position_ids: (B, T) int64; None is 0 ... T-1. Where it is given, each 0 begins a
+                document, and attention does not cross from one into the next.
+        """
+        hidden_BTD = self.model(input_ids, position_ids)
+        loss_sum, losses_BT = linear_cross_entropy(
+            hidden_BTD, self.lm_head.weight, labels, chunk_tokens=self.loss_chunk_tokens
+        )
+        return LossSums(
+            loss_sum=loss_sum,
+            sample_loss_sums=losses_BT.sum(dim=1),
+            sample_tokens=(labels != -100).sum(dim=1),
+        )
+
+    def logits(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """Return the logits, (B, T, V)."""
+        return self.lm_head(self.model(input_ids, position_ids))
+
+
+def build_on(
+    device: torch.device, config: ModelConfig, *, loss_chunk_tokens: int = 1024
+) -> LanguageModel:
+    """Build the model on a device with zeros for weights; an engine's ``load`` fills them."""
+    with torch.device("meta"):
+        model = LanguageModel(config, loss_chunk_tokens=loss_chunk_tokens)
+    model.to_empty(device=device)
+    model.model.reset_rope()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model
+
+
+def init_parameter(name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:
+    """Return a parameter's first value in fp32: a function of its name and the seed alone.
+
+    Norms are 1. Matrices are normal(0, 0.02); the two that write to the residual stream,
+    o_proj and down_proj, are divided by sqrt(2 * n_layers) as in GPT-2. The paper is silent.
+    """
+    if len(shape) == 1:
+        return torch.ones(shape)
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    std = INIT_STD
+    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        std /= math.sqrt(2 * config.n_layers)
+    return torch.randn(shape, generator=generator) * std
+
+
+def count_parameters(config: ModelConfig) -> tuple[int, int]:
+    """Return (all parameters, those without the input embedding)."""
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return total, total - model.model.embed_tokens.weight.numel()

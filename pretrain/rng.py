@@ -1,0 +1,37 @@
+"""The state of every random generator of a process, as tensors."""
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def capture() -> dict[str, Tensor]:
+    """Return the states of Python's, numpy's, torch's and CUDA's generators."""
+    version, words, gauss = random.getstate()
+    assert version == 3
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = {
+        "python": torch.tensor(words, dtype=torch.int64),
+        "python_gauss": torch.tensor([float("nan") if gauss is None else gauss]).double(),
+        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore(state: dict[str, Tensor]) -> None:
+    """Set the generators to states that `capture` returned."""
+    gauss = state["python_gauss"].item()
+    words = tuple(state["python"].tolist())
+    random.setstate((3, words, None if gauss != gauss else gauss))  # NaN stands for None
+    position, has_gauss, cached = state["numpy_rest"].tolist()
+    keys = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,32 @@
+"""The learning rate as a pure function of the step."""
+
+import math
+from dataclasses import dataclass
+
+from mobilellama.config import require_at_least, require_share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up, then a cosine."""
+
+    warmup_steps: int = 2000
+    """Steps of linear warm-up; step s < warmup_steps runs at (s + 1) / warmup_steps of the peak."""
+    min_lr_share: float = 0.1
+    """The last step's learning rate, as a share of the peak (the paper's 3e-5 of 3e-4)."""
+
+    def __post_init__(self) -> None:
+        require_at_least("schedule.warmup_steps", self.warmup_steps, 0)
+        require_share("schedule.min_lr_share", self.min_lr_share)
+
+    def factor(self, step: int, max_steps: int) -> float:
+        """Return the factor of every group's peak rate at `step`, counted from 0.
+
+        After warm-up: min + (1 - min) / 2 * (1 + cos(pi * progress)), where progress goes from 0
+        to 1 over the steps warmup_steps ... max_steps - 1.
+        """
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        span = max(max_steps - 1 - self.warmup_steps, 1)
+        progress = min((step - self.warmup_steps) / span, 1.0)
+        return self.min_lr_share + (1 - self.min_lr_share) / 2 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,50 @@
+"""Model FLOPs utilisation against the *dense* peak of the GPU at hand.
+
+Peers have published figures against sparse or mistaken peaks; this table is tested.
+"""
+
+import logging
+
+from mobilellama.pretrain.model import ModelConfig, count_parameters
+
+log = logging.getLogger(__name__)
+
+# Dense bf16 TFLOP/s by the vendor's datasheets; the first pattern found in the device's name wins.
+DENSE_BF16_TFLOPS = (
+    ("H200", 989.0),
+    ("GH200", 989.0),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+    ("L4", 121.0),
+)
+
+
+def dense_peak_tflops(device_name: str) -> float | None:
+    """Return the dense bf16 peak of a GPU in TFLOP/s, None for one that is not in the table."""
+    words = device_name.replace("-", " ").split()
+    for pattern, peak in DENSE_BF16_TFLOPS:
+        wanted = pattern.split()
+        # Whole words, so that "A10" is not found in "A100" nor "L4" in "L40S".
+        if any(words[i : i + len(wanted)] == wanted for i in range(len(words))):
+            return peak
+    return None
+
+
+def flops_per_token(config: ModelConfig, seq_len: int) -> float:
+    """Return forward and backward FLOPs a token: 6 N + 12 L d_model seq_len.
+
+    N leaves the input embedding out. No causal discount and no recompute are counted (PaLM,
+    arXiv 2204.02311, appendix B).
+    """
+    _, without_embedding = count_parameters(config)
+    return 6.0 * without_embedding + 12.0 * config.n_layers * config.d_model * seq_len
+
+
+def mfu(tokens_per_s_per_gpu: float, flops: float, peak_tflops: float) -> float:
+    """Return the share of the peak that the model's own FLOPs use."""
+    return tokens_per_s_per_gpu * flops / (peak_tflops * 1e12)

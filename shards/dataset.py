@@ -34,9 +34,6 @@ MANIFEST = "manifest.parquet"
 DATASET = "dataset.json"
 TOKENIZER = "tokenizer.model"
 
-REBUILD_MANIFEST = "Run 'mobilellama tokenize run' again: it writes both anew from the receipts"
-"""What to do about a bad manifest.parquet or dataset.json."""
-
 _HASH_SUFFIX = "_sha256"
 _COUNTED = (
     "documents",
@@ -221,6 +218,11 @@ def row_hashes(row: dict[str, Any]) -> dict[str, str]:
         for column, value in row.items()
         if column.endswith(_HASH_SUFFIX)
     }
+
+
+def rebuild_manifest(folder: Path) -> str:
+    """Return what to do about a bad manifest.parquet or dataset.json."""
+    return f"Run 'mobilellama tokenize finish --output {folder}': it writes both from the receipts"
 
 
 def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt]) -> str:

@@ -61,6 +61,11 @@ def write_index(file: BinaryIO, lengths: NDArray[np.integer], dtype: str) -> Non
     file.write(np.arange(count + 1, dtype="<i8").tobytes())
 
 
+def index_bytes(documents: int) -> int:
+    """Return the size of the .idx of a bucket."""
+    return _HEADER.size + 12 * documents + 8 * (documents + 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BucketIndex:
     """The documents of a bucket: their lengths and starts, mapped, not read."""

@@ -9,6 +9,7 @@ looked at is what is trained on.
 """
 
 import logging
+from collections.abc import Mapping
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.mixture import PERIOD, Mixture, mix, normalisation_remark, read_weights
@@ -50,19 +51,29 @@ def open_order(
     samples = {subset: len(view) for subset, view in windows.items()}
     if not any(samples.values()):
         _refuse_too_small(dataset, seq_len, seq_len_field)
-    if mixture is None:
-        for subset in sorted(name for name, count in samples.items() if not count):
-            log.warning(
-                "%s: subset '%s' is left out: none of its buckets has the %d tokens of a sample",
-                dataset.folder, subset, seq_len + 1,
-            )  # fmt: skip
-        mixed = mix({n: count for n, count in samples.items() if count}, seed=seed)
-    else:
-        weights = read_weights(mixture, field=mixture_field)
-        if remark := normalisation_remark(weights):
-            log.info("%s = %s: %s", mixture_field, mixture, remark)
-        mixed = mix(samples, seed=seed, weights=weights, field=mixture_field)
+    mixed, remarks = mix_samples(samples, mixture=mixture, seed=seed, field=mixture_field)
+    for remark in remarks:
+        log.log(logging.INFO if mixture else logging.WARNING, "%s: %s", dataset.folder, remark)
     return mixed, {subset: windows[subset] for subset in mixed.subsets}
+
+
+def mix_samples(
+    samples: Mapping[str, int], *, mixture: str | None, seed: int, field: str
+) -> tuple[Mixture, list[str]]:
+    """Mix subsets of so many samples as `open_order` does; return also what to tell the user.
+
+    Raises:
+        ConfigError: no such mixture, or it does not fit the subsets.
+    """
+    if mixture is None:
+        empty = sorted(name for name, count in samples.items() if not count)
+        remarks = [f"subset '{name}' is left out: it has no whole sample" for name in empty]
+        whole = {name: count for name, count in samples.items() if count}
+        return mix(whole, seed=seed, field=field), remarks
+    weights = read_weights(mixture, field=field)
+    remark = normalisation_remark(weights)
+    remarks = [f"mixture {mixture}: {remark}"] if remark else []
+    return mix(samples, seed=seed, weights=weights, field=field), remarks
 
 
 def shares_text(mixture: Mixture) -> str:

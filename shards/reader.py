@@ -25,10 +25,10 @@ from mobilellama.shards.dataset import (
     FORMAT_VERSION,
     MANIFEST,
     PLAN,
-    REBUILD_MANIFEST,
     TOKENIZER,
     Identity,
     bucket_name,
+    rebuild_manifest,
 )
 from mobilellama.shards.format import BucketIndex, little_endian, read_index
 from mobilellama.tokenizer import Tokenizer
@@ -61,7 +61,7 @@ class TokenDataset:
         if not manifest.is_file() or sha256_of_file(manifest) != description["manifest_sha256"]:
             raise DataError(
                 f"{manifest}: {'not the one' if manifest.is_file() else 'missing; the one'} that "
-                f"{DATASET} was written with. {REBUILD_MANIFEST}"
+                f"{DATASET} was written with. {rebuild_manifest(self.folder)}"
             )
         self._map = lru_cache(maxsize=_OPEN_BUCKETS)(self._open_bucket)
 
@@ -72,6 +72,14 @@ class TokenDataset:
 
         # Without threads: a pool costs more than this table, and does not survive a fork.
         return pq.ParquetFile(self.folder / MANIFEST).read(use_threads=False).to_pylist()
+
+    @cached_property
+    def _rows_by_name(self) -> dict[str, dict[str, Any]]:
+        return {bucket_name(row["subset"], row["bucket"]): row for row in self.rows}
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return the manifest's row of bucket ``SUBSET/NNNNN``."""
+        return self._rows_by_name[name]
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -140,19 +148,20 @@ class TokenDataset:
 
 def _read_description(path: Path) -> dict[str, Any]:
     """Return the content of dataset.json, checked for the fields that opening needs."""
+    remedy = rebuild_manifest(path.parent)
     try:
         description = read_json(path)
         version = description["identity"]["format_version"]
         missing = {"fingerprint", "manifest_sha256", "subsets"} - description.keys()
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path}: not the description of a dataset. {REBUILD_MANIFEST}") from None
+        raise DataError(f"{path}: not the description of a dataset. {remedy}") from None
     if version != FORMAT_VERSION:
         raise DataError(
             f"{path}: format version {version}, but this program reads {FORMAT_VERSION}. "
             "Use the version of mobilellama that wrote it, or tokenise again"
         )
     if missing:
-        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {REBUILD_MANIFEST}")
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {remedy}")
     return description
 
 

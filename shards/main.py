@@ -1,0 +1,31 @@
+"""Stage ``shards``: look at, check and plot bucket files."""
+
+from collections.abc import Sequence
+
+from mobilellama import log
+from mobilellama.cli import Verb, run_stage
+
+_VERBS = {
+    "info": Verb(
+        module="mobilellama.shards.info",
+        help="a table of the subsets: documents, tokens, share of the mixture, epochs",
+    ),
+    "verify": Verb(
+        module="mobilellama.shards.verify",
+        help="compare every file with its sha256; say what to rebuild",
+    ),
+    "show": Verb(
+        module="mobilellama.shards.show",
+        help="the sample at a position as text, and the source files it comes from",
+    ),
+    "plot": Verb(
+        module="mobilellama.shards.plot",
+        help="document lengths and the mixture as a picture",
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb of this stage."""
+    log.configure()
+    return run_stage("shards", "Look at, check and plot bucket files.", _VERBS, argv)

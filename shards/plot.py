@@ -1,0 +1,224 @@
+"""Draw a dataset as a PNG: document lengths by subset, and the mixture beside the corpus.
+
+Left, for each subset, how its documents (filled) and its tokens (line) are spread over
+document lengths, on one logarithmic axis; the dashed line is ``seq_len``. Right, each
+subset's share of the training tokens and of the mixture, and the epochs that
+``budget_tokens`` goes through it.
+"""
+
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.files import whole_file
+from mobilellama.shards.dataset import bucket_name
+from mobilellama.shards.info import SubsetSummary, Summary, summarise
+from mobilellama.shards.reader import TokenDataset
+
+if TYPE_CHECKING:  # imported where it is used: it takes most of a second
+    from matplotlib.figure import Figure
+
+# Document lengths are counted between powers of 2 ** (1 / 4), up to 2 ** 31.
+_EDGES = 2.0 ** (np.arange(31 * 4 + 1) / 4)
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8a5a44")
+_GREY, _INK = "#c4c8cc", "#333333"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of ``mobilellama shards plot``."""
+
+    path: str
+    """The dataset folder."""
+    output: str
+    """The .png file to write; replaced if it exists."""
+    seq_len: int = 2048
+    """Tokens that a sample predicts."""
+    mixture: str | None = None
+    """A preset or a YAML file of weights; None: in proportion to the samples."""
+    budget_tokens: float | None = None
+    """Tokens of a run, say 1.3e12; None: as many as all samples hold."""
+
+    def __post_init__(self) -> None:
+        require_at_least("seq_len", self.seq_len, 1)
+        if self.budget_tokens is not None:
+            require_at_least("budget_tokens", self.budget_tokens, 1)
+        if Path(self.output).suffix.lower() != ".png":
+            raise ConfigError("output", self.output, "must end in .png", "Name a .png file")
+        if not Path(self.output).absolute().parent.is_dir():
+            rule = "lies in a folder that does not exist"
+            raise ConfigError("output", self.output, rule, "Make the folder first")
+
+
+def main(config: Config) -> int:
+    """Write the picture."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # tells of its font cache
+    dataset = TokenDataset(config.path, field="path")
+    summary = summarise(
+        dataset,
+        seq_len=config.seq_len,
+        mixture=config.mixture,
+        budget_tokens=config.budget_tokens,
+    )
+    picture = io.BytesIO()
+    draw(summary, count_lengths(dataset)).savefig(picture, format="png", dpi=150)
+    with whole_file(Path(config.output)) as file:
+        file.write(picture.getvalue())
+    print(config.output)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """A subset's document lengths (EOS included), counted between `_EDGES`."""
+
+    documents: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    """Tokens of the documents of each length."""
+
+    def median_tokens(self) -> float:
+        """Return a document's median length, to the width of a bin; 0 without documents."""
+        total = int(self.documents.sum())
+        if not total:
+            return 0.0
+        i = int(np.searchsorted(np.cumsum(self.documents), total / 2))
+        return float(np.sqrt(_EDGES[i] * _EDGES[i + 1]))
+
+
+def count_lengths(dataset: TokenDataset) -> dict[str, Lengths]:
+    """Count the document lengths of each subset; holds one bucket's at a time.
+
+    Raises:
+        DataError: an index is missing or truncated.
+    """
+    bins = len(_EDGES) - 1
+    counted = {
+        subset: Lengths(documents=np.zeros(bins, np.int64), tokens=np.zeros(bins, np.int64))
+        for subset in dataset.subsets
+    }
+    for row in dataset.rows:
+        lengths = np.array(dataset.bucket_index(bucket_name(row["subset"], row["bucket"])).lengths)
+        place = np.searchsorted(_EDGES, lengths, side="right") - 1
+        mine = counted[row["subset"]]
+        mine.documents[:] += np.bincount(place, minlength=bins)
+        mine.tokens[:] += np.bincount(place, weights=lengths, minlength=bins).astype(np.int64)
+    return counted
+
+
+def draw(summary: Summary, lengths: dict[str, Lengths]) -> "Figure":
+    """Return the figure of lengths and mixture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not through pyplot, which would choose a backend for the whole process.
+    rows = len(summary.subsets)
+    figure = Figure(figsize=(11.5, 1.9 + 0.72 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_title(summary), x=0.01, ha="left", fontsize=11, color=_INK)
+    panels: Any = figure.subfigures(1, 2, width_ratios=(1.3, 1), wspace=0.03)
+    _draw_lengths(panels[0], summary, lengths)
+    _draw_mixture(panels[1].subplots(), summary)
+    return figure
+
+
+def _title(summary: Summary) -> str:
+    total = summary.total
+    return (
+        f"{Path(summary.path).name}: {_short(total.documents)} documents, "
+        f"{_short(total.tokens)} tokens; fingerprint {summary.fingerprint[:12]}"
+    )
+
+
+def _draw_lengths(figure: Any, summary: Summary, lengths: dict[str, Lengths]) -> None:
+    axes = figure.subplots(len(lengths), 1, sharex=True, squeeze=False)[:, 0]
+    seen = np.flatnonzero(sum(mine.documents for mine in lengths.values()))
+    for i, (axis, (name, mine)) in enumerate(zip(axes, lengths.items(), strict=True)):
+        colour = _colour(i)
+        axis.stairs(_portions(mine.documents), _EDGES, fill=True, color=colour, alpha=0.45)
+        axis.stairs(_portions(mine.tokens), _EDGES, color=colour, linewidth=1.4)
+        axis.axvline(summary.seq_len, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axis.set_xscale("log")
+        axis.set_ylim(0, None)
+        axis.set_yticks([])
+        axis.margins(x=0)
+        axis.set_ylabel(name, rotation=0, ha="right", va="bottom", fontsize=9, color=_INK)
+        note = (
+            f"{_short(summary.subsets[name].documents)} documents\n"
+            f"median {_short(mine.median_tokens())}"
+        )
+        axis.annotate(
+            note, (0, 0.47), (-4, 0), xycoords="axes fraction", textcoords="offset points",
+            ha="right", va="top", fontsize=7, color="#777777",
+        )  # fmt: skip
+        axis.tick_params(axis="x", which="both", length=0 if i < len(axes) - 1 else 2.5)
+        _strip(axis)
+    if seen.size:
+        axes[0].set_xlim(_EDGES[seen[0]], _EDGES[seen[-1] + 1])
+    axes[0].set_title(
+        "document lengths: share of documents (filled) and of tokens (line)",
+        fontsize=9, loc="left", color=_INK,
+    )  # fmt: skip
+    axes[-1].xaxis.set_major_formatter(lambda tokens, _: _short(tokens, digits=1))
+    axes[-1].set_xlabel(
+        f"tokens a document (dashed: seq_len {summary.seq_len:,})", fontsize=8, color=_INK
+    )
+
+
+def _draw_mixture(axis: Any, summary: Summary) -> None:
+    names = list(summary.subsets)
+    places = np.arange(len(names), dtype=float)
+    corpus = [100 * summary.subsets[name].corpus_share for name in names]
+    mixture = [100 * summary.subsets[name].share for name in names]
+    axis.barh(places - 0.19, corpus, height=0.34, color=_GREY)
+    axis.barh(places + 0.19, mixture, height=0.34, color=[_colour(i) for i in range(len(names))])
+    for place, name, grey, colour in zip(places, names, corpus, mixture, strict=True):
+        axis.text(grey, place - 0.19, f" {grey:.1f} %", va="center", fontsize=7.5, color="#777777")
+        axis.text(
+            colour, place + 0.19, f" {_mixture_note(colour, summary.subsets[name])}",
+            va="center", fontsize=7.5, color=_INK,
+        )  # fmt: skip
+    axis.set_yticks(places, names, fontsize=9, color=_INK)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlim(0, 1.45 * max([*corpus, *mixture, 1.0]))  # room for the notes
+    axis.set_xlabel("% of the tokens", fontsize=8, color=_INK)
+    mixed = summary.mixture or "in proportion to the samples"
+    axis.set_title(
+        f"corpus (grey) and mixture: {mixed},\nepochs for {_short(summary.budget_tokens)} tokens",
+        fontsize=9, loc="left", color=_INK,
+    )  # fmt: skip
+    _strip(axis)
+
+
+def _mixture_note(percent: float, subset: SubsetSummary) -> str:
+    return f"{percent:.1f} %, {subset.epochs:.3g} epochs" if percent else "not in the mixture"
+
+
+def _strip(axis: Any) -> None:
+    for side, spine in axis.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color("#999999")
+    axis.tick_params(axis="x", labelsize=8, colors="#555555")
+    axis.tick_params(axis="y", length=0)
+
+
+def _portions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return counts / max(int(counts.sum()), 1)
+
+
+def _colour(i: int) -> str:
+    return _COLOURS[i % len(_COLOURS)]
+
+
+def _short(count: float, digits: int = 3) -> str:
+    """Return a count in so many digits: 1.21 T, 878 G, 3.40 M, 512."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            value = count / size
+            return f"{value:.{max(0, digits - len(str(int(value))))}f} {unit}"
+    return f"{count:.0f}"

@@ -1,0 +1,212 @@
+"""Print the sample at a position of the training order as text, with where it comes from.
+
+1. The position leads, by the mixture and the seed, to a subset, epoch and sample (order.py).
+2. The sample is a range of tokens of a bucket; the bucket's index says which documents are in
+   it, and the manifest of which source file or range the bucket was made.
+3. Documents stand in a bucket in shuffled order. Position p holds the kept document number
+   ``permute(p; dataset seed, subset, bucket)`` of the source: empty texts and bad records are
+   not counted.
+
+With ``--split heldout`` positions number the validation samples, subset after subset.
+"""
+
+import re
+from dataclasses import dataclass
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.shards.order import DEFAULT_SEED, open_order
+from mobilellama.shards.permute import Permutation
+from mobilellama.shards.reader import Span, Split, TokenDataset, Windows
+from mobilellama.tokenizer import Tokenizer
+
+_LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits
+_RULE_WIDTH = 100
+# What would move the cursor or colour the terminal; newline and tab stay.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of ``mobilellama shards show``."""
+
+    path: str
+    """The dataset folder."""
+    position: int
+    """Number of samples that come before it in the run, at least 0."""
+    seq_len: int = 2048
+    """Tokens that a sample predicts; the run's train.seq_len."""
+    mixture: str | None = None
+    """The run's data.mixture: a preset or a YAML file; None: in proportion to the samples."""
+    seed: int = DEFAULT_SEED
+    """The run's data.seed."""
+    split: Split = "train"
+    """"train" or "heldout"."""
+    tokenizer: str | None = None
+    """Sentencepiece model to decode with, which must be the dataset's; None: its own copy."""
+
+    def __post_init__(self) -> None:
+        require_at_least("position", self.position, 0)
+        require_at_least("seq_len", self.seq_len, 1)
+        if self.position > _LARGEST_POSITION:
+            rule = f"must be at most {_LARGEST_POSITION:,}"
+            raise ConfigError("position", self.position, rule, "Give a sample's number in the run")
+        if self.split == "heldout" and self.mixture is not None:
+            rule = "does not apply to the held-out samples, which are taken in order"
+            raise ConfigError("mixture", self.mixture, rule, "Leave it out")
+
+
+def main(config: Config) -> int:
+    """Print the sample."""
+    dataset = TokenDataset(config.path, field="path")
+    tokenizer = None
+    if config.tokenizer is not None:
+        tokenizer = Tokenizer(config.tokenizer)
+        tokenizer.require_sha256(
+            dataset.identity.tokenizer_sha256, field="tokenizer", owner=str(dataset.folder)
+        )
+    if config.split == "train":
+        windows, sample, epoch = _train_sample(dataset, config)
+        where = f"position {config.position:,} (seed {config.seed}), epoch {epoch:,}"
+    else:
+        windows, sample = _heldout_sample(dataset, config)
+        where = f"held-out position {config.position:,}"
+    print(f"{where}\n{render(describe_sample(dataset, windows, sample, tokenizer=tokenizer))}")
+    return 0
+
+
+def _train_sample(dataset: TokenDataset, config: Config) -> tuple[Windows, int, int]:
+    mixture, windows = open_order(
+        dataset,
+        seq_len=config.seq_len,
+        mixture=config.mixture,
+        seed=config.seed,
+        mixture_field="mixture",
+        seq_len_field="seq_len",
+    )
+    located = mixture.locate(config.position)
+    subset = mixture.subsets[int(located.subset)]
+    return windows[subset], int(located.sample), int(located.epoch)
+
+
+def _heldout_sample(dataset: TokenDataset, config: Config) -> tuple[Windows, int]:
+    left = config.position
+    for subset in dataset.subsets:
+        windows = dataset.windows(subset, config.seq_len, "heldout")
+        if left < len(windows):
+            return windows, left
+        left -= len(windows)
+    count = config.position - left
+    rule = f"the dataset has {count:,} held-out samples of seq_len {config.seq_len}"
+    remedy = f"Give 0 to {count - 1}" if count else "Lower seq_len"
+    raise ConfigError("position", config.position, rule, remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentPart:
+    """A document, or what of it stands in the sample."""
+
+    document: int
+    """Its number in the bucket."""
+    number_in_source: int
+    """Its number among the documents that were kept of the bucket's source, from 0."""
+    tokens: int
+    """Of the whole document, its EOS included."""
+    first: int
+    """First and last + 1 of its tokens that stand in the sample."""
+    last: int
+    text: str
+    """Of these tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDescription:
+    """A sample and where it comes from."""
+
+    subset: str
+    sample: int
+    samples: int
+    """Of the subset in an epoch."""
+    span: Span
+    source: str
+    """Path relative to the corpus root, or the name of a dataset and its split."""
+    source_range: tuple[int, int]
+    unit: str
+    """Of the range: "bytes" (of a compressed file: of the file as it is) or "rows"."""
+    parts: tuple[DocumentPart, ...]
+
+
+def describe_sample(
+    dataset: TokenDataset, windows: Windows, sample: int, *, tokenizer: Tokenizer | None = None
+) -> SampleDescription:
+    """Find a sample's documents, their text and their source.
+
+    Args:
+        dataset: the dataset that the windows are of.
+        windows: of the sample's subset.
+        sample: its number in the windows.
+        tokenizer: to decode with; None: the dataset's own.
+
+    Raises:
+        ConfigError: the dataset's tokenizer is missing or another.
+        DataError: the bucket's files are missing or truncated.
+    """
+    tokenizer = tokenizer or dataset.tokenizer
+    span = windows.span(sample)
+    ids = windows.tokens(sample)
+    row = dataset.row(span.bucket)
+    index = dataset.bucket_index(span.bucket)
+    permute = Permutation(len(index.lengths), dataset.identity.seed, windows.subset, row["bucket"])
+    parts = []
+    at, end = span.start, span.start + span.length
+    while at < end:
+        document = index.document_at(at)
+        start, tokens = index.span(document)
+        last = min(end, start + tokens)
+        inside = ids[at - span.start : last - span.start]
+        parts.append(
+            DocumentPart(
+                document=document,
+                number_in_source=int(permute(document)),
+                tokens=tokens,
+                first=at - start,
+                last=last - start,
+                text=tokenizer.decode([i for i in inside.tolist() if i != tokenizer.eos_id]),
+            )
+        )
+        at = last
+    return SampleDescription(
+        subset=windows.subset,
+        sample=sample,
+        samples=len(windows),
+        span=span,
+        source=row["source"],
+        source_range=(row["start"], row["end"]),
+        unit=row["unit"],
+        parts=tuple(parts),
+    )
+
+
+def render(description: SampleDescription) -> str:
+    """Return the sample as text to print; each document begins under a ruled line."""
+    span, (start, end) = description.span, description.source_range
+    lines = [
+        f"subset   {description.subset}, sample {description.sample:,} of {description.samples:,}",
+        f"bucket   {span.bucket}, tokens {_range(span.start, span.start + span.length)} "
+        f"of {span.bucket_tokens:,}",
+        f"source   {description.source}, {description.unit} {_range(start, end)}",
+    ]
+    for part in description.parts:
+        lines += ["", _rule(part), _CONTROL.sub("\N{REPLACEMENT CHARACTER}", part.text)]
+    return "\n".join(lines)
+
+
+def _range(start: int, end: int) -> str:
+    return f"{start:,} to {end - 1:,}"
+
+
+def _rule(part: DocumentPart) -> str:
+    extent = f"{part.tokens:,} tokens"
+    if part.first or part.last < part.tokens:
+        extent = f"tokens {_range(part.first, part.last)} of {part.tokens:,}"
+    title = f"document {part.document:,}, number {part.number_in_source:,} of the source, {extent}"
+    return f"──── {title} ".ljust(_RULE_WIDTH, "─")

@@ -1,0 +1,218 @@
+"""Compare every file of a dataset with the hash it was written with.
+
+1. The manifest is the one that dataset.json names (checked whenever a dataset is opened).
+2. The fingerprint and the totals in dataset.json follow from the manifest's rows; plan.json
+   holds the same identity.
+3. Every .bin and .idx has the size that the manifest's counts give. This finds truncated and
+   missing files at once, before anything is read.
+4. Every .bin and .idx, and the tokenizer, has its sha256.
+
+Exit code 2 and the first bad file, in the manifest's order, if anything differs.
+"""
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import DataError, require_at_least
+from mobilellama.files import sha256_of_file
+from mobilellama.progress import Progress
+from mobilellama.shards.dataset import (
+    DATASET,
+    PLAN,
+    TOKENIZER,
+    Plan,
+    bucket_name,
+    fingerprint_of_rows,
+    rebuild_manifest,
+    row_hashes,
+    totals_of_rows,
+)
+from mobilellama.shards.format import index_bytes, little_endian
+from mobilellama.shards.reader import TokenDataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of ``mobilellama shards verify``."""
+
+    path: str
+    """The dataset folder."""
+    workers: int | None = None
+    """Files read at the same time; None: as many as this process may use cores."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            require_at_least("workers", self.workers, 1)
+
+
+def main(config: Config) -> int:
+    """Check the dataset; say what was checked."""
+    started_s = time.monotonic()
+    dataset = TokenDataset(config.path, field="path")
+    checked = verify_dataset(dataset, workers=config.workers)
+    print(
+        f"{dataset.folder}: good. {checked.files:,} files, {checked.bytes / 1e6:,.1f} MB, "
+        f"{time.monotonic() - started_s:.1f} s; fingerprint {dataset.fingerprint}"
+    )
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was read and found good."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file, with the size and hash it must have."""
+
+    path: Path
+    size: int | None
+    """None where any size will do, the hash being checked anyway."""
+    sha256: str
+    remedy: str
+
+
+def verify_dataset(
+    dataset: TokenDataset, *, workers: int | None = None, buckets: Collection[str] | None = None
+) -> Checked:
+    """Check the hashes of all files, or of some buckets' files.
+
+    Args:
+        dataset: opened, hence with a good manifest.
+        workers: files read at the same time; None: as many as this process may use cores.
+        buckets: ``SUBSET/NNNNN`` of the buckets to check; None checks all, and the
+            descriptions too. Ranks that share the work take ``bucket_names(dataset)[rank::R]``.
+
+    Raises:
+        DataError: a file is missing or differs. Names the first in the manifest's order.
+    """
+    if buckets is None:
+        _check_descriptions(dataset)
+    files = list(_files(dataset, buckets))
+    # Sizes first: a truncated file need not wait for a terabyte of hashes.
+    _refuse((file, fault) for file in files if (fault := _fault_of_size(file)))
+    with Progress("verify", total=_megabytes(files), unit="MB") as progress:
+        hashes = _hash_all(files, workers or len(os.sched_getaffinity(0)), progress)
+    _refuse(
+        (file, f"sha256 {found[:12]}..., expected {file.sha256[:12]}...")
+        for file, found in zip(files, hashes, strict=True)
+        if found != file.sha256
+    )
+    return Checked(files=len(files), bytes=sum(file.path.stat().st_size for file in files))
+
+
+def bucket_names(dataset: TokenDataset) -> list[str]:
+    """Return ``SUBSET/NNNNN`` of every bucket, in the manifest's order."""
+    return [bucket_name(row["subset"], row["bucket"]) for row in dataset.rows]
+
+
+def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_File]:
+    folder, identity = dataset.folder, dataset.identity
+    for row in dataset.rows:
+        name = bucket_name(row["subset"], row["bucket"])
+        if buckets is None or name in buckets:
+            for ending, sha256 in sorted(row_hashes(row).items()):
+                yield _File(
+                    path=folder / f"{name}.{ending}",
+                    size=_expected_size(ending, row, little_endian(identity.dtype).itemsize),
+                    sha256=sha256,
+                    remedy=f"To rebuild: remove {folder / name}.* and run the same "
+                    "'mobilellama tokenize run' again; it redoes only what is missing",
+                )
+    if buckets is None:
+        yield _File(
+            path=folder / TOKENIZER,
+            size=None,
+            sha256=identity.tokenizer_sha256,
+            remedy="Copy the sentencepiece model that the dataset was made with there",
+        )
+
+
+def _expected_size(ending: str, row: dict[str, Any], itemsize: int) -> int | None:
+    if ending == "bin":
+        return row["tokens"] * itemsize
+    return index_bytes(row["documents"]) if ending == "idx" else None
+
+
+def _fault_of_size(file: _File) -> str | None:
+    if not file.path.is_file():
+        return "missing"
+    size = file.path.stat().st_size
+    if file.size in (None, size):
+        return None
+    return f"{size:,} bytes, expected {file.size:,}"
+
+
+def _megabytes(files: Iterable[_File]) -> float:
+    return sum(file.path.stat().st_size for file in files) / 1e6
+
+
+def _hash_all(files: list[_File], workers: int, progress: Progress) -> list[str]:
+    """Hash the files in threads (hashing and reading both release the interpreter's lock)."""
+    hashes = [""] * len(files)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        running: dict[Future[str], int] = {
+            pool.submit(_sha256, file.path): i for i, file in enumerate(files)
+        }
+        try:
+            for future in as_completed(running):
+                i = running[future]
+                hashes[i] = future.result()
+                progress.advance(_megabytes([files[i]]))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a terabyte
+            raise
+    return hashes
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_of_file(path)
+    except OSError as error:  # a bad block of the disk is what this command is for
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _refuse(bad: Iterable[tuple[_File, str]]) -> None:
+    """Raise DataError for the first of the bad files, and count the others."""
+    faults = list(bad)
+    if not faults:
+        return
+    file, fault = faults[0]
+    others = f" ({len(faults) - 1:,} more are bad)" if len(faults) > 1 else ""
+    raise DataError(f"{file.path}: {fault}{others}. {file.remedy}")
+
+
+def _check_descriptions(dataset: TokenDataset) -> None:
+    """Raise DataError unless dataset.json and plan.json say what the manifest says."""
+    path, remedy = dataset.folder / DATASET, rebuild_manifest(dataset.folder)
+    found = fingerprint_of_rows(dataset.identity, dataset.rows)
+    if found != dataset.fingerprint:
+        raise DataError(
+            f"{path}: its fingerprint is {dataset.fingerprint[:12]}..., but its identity and the "
+            f"manifest give {found[:12]}.... {remedy}"
+        )
+    if totals_of_rows(dataset.rows) != dataset.totals:
+        raise DataError(f"{path}: its totals are not the manifest's. {remedy}")
+    plan = dataset.folder / PLAN
+    try:
+        identity = Plan.read(dataset.folder).identity
+    except FileNotFoundError:
+        return  # only tokenising needs the plan
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{plan}: not a plan. Restore it from a copy (only tokenising reads it)"
+        ) from None
+    if identity != dataset.identity:
+        raise DataError(
+            f"{plan}: its identity is not that of {DATASET}, which the fingerprint confirms. "
+            "Copy the identity from there"
+        )

@@ -8,6 +8,7 @@ module of the verb at hand is imported, so that ``--help`` answers at once.
 
 import argparse
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.config import ConfigError, UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -82,15 +83,20 @@ def parse_config(
         ConfigError: a field is unknown, missing, of the wrong type or breaks a rule.
     """
     import jsonargparse
-    from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+    from jsonargparse import (  # pyright: ignore[reportPrivateImportUsage]
+        ActionConfigFile,
+        DefaultHelpFormatter,
+    )
+
+    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Keeps the line breaks of a module's docstring; shows types and defaults."""
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog=prog,
         description=about,
         exit_on_error=False,
-        formatter_class=_Formatter,
-        add_help=True,
+        formatter_class=Formatter,
     )
     names = f" or a preset: {', '.join(preset_names(presets))}" if presets else ""
     parser.add_argument("--config", action=ActionConfigFile, help=f"YAML file of fields{names}")
@@ -102,10 +108,6 @@ def parse_config(
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise _explain(error, prog, argv, _option_names(parser)) from None
     return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of a module's docstring and shows defaults."""
 
 
 def _option_names(parser: Any) -> list[str]:
@@ -186,7 +188,14 @@ def _explain(
     return ConfigError(prog, " ".join(argv), message.rstrip("."), remedy)
 
 
-def report(error: Exception) -> int:
-    """Print a user's error as one message and return the exit code 2."""
-    print(f"mobilellama: error: {error}", file=sys.stderr)
+def report(error: UserError) -> int:
+    """Print a user's error as one message and return the exit code 2.
+
+    Every process of a run meets the same ConfigError, and only the first prints it; any other
+    error may be this process's alone.
+    """
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
+    if rank == "0" or not isinstance(error, ConfigError):
+        where = "" if rank == "0" else f" [rank {rank}]"
+        print(f"mobilellama: error:{where} {error}", file=sys.stderr)
     return 2

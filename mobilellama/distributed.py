@@ -28,6 +28,8 @@ class LaunchConfig:
     """Nodes; torchrun and SLURM overrule it."""
     threads: int | None = None
     """CPU threads a process; None shares the cores out among the node's processes."""
+    deterministic: bool = False
+    """On GPUs: only kernels that give the same bits every time; slower. CPUs always do."""
 
     def __post_init__(self) -> None:
         require_at_least("launch.devices", self.devices, 1)
@@ -36,6 +38,14 @@ class LaunchConfig:
             raise ConfigError(
                 "launch.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
             )
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes: what torchrun or SLURM says, else devices * nodes."""
+        told = os.environ.get("WORLD_SIZE") or (
+            os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else None
+        )
+        return int(told or self.devices * self.nodes)
 
 
 class World:
@@ -53,11 +63,10 @@ class World:
             # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.
             os.environ["DS_ACCELERATOR"] = "cpu"
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
-        world_size = int(os.environ.get("WORLD_SIZE", devices * config.nodes))
         self.fabric = Fabric(
             accelerator="cuda" if cuda else "cpu",
             devices=devices,
-            num_nodes=max(1, world_size // devices),
+            num_nodes=max(1, config.world_size // devices),
             strategy=DDPStrategy(process_group_backend="nccl" if cuda else "gloo"),
         )
         self.fabric.launch()
@@ -69,17 +78,20 @@ class World:
         os.environ.update(
             RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
         )
-        shared_by = min(devices, self.size)
-        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // shared_by))
+        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // devices))
+        if config.deterministic and cuda:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            os.environ.setdefault("NCCL_ALGO", "Ring")
+            torch.use_deterministic_algorithms(True)
 
     @cached_property
     def is_main(self) -> bool:
         """Whether this is rank 0, which writes what is written once."""
         return self.rank == 0
 
-    def sum(self, values: Sequence[float]) -> list[float]:
+    def sum(self, values: Sequence[float] | torch.Tensor) -> list[float]:
         """Return the sums of numbers over all ranks (fp64; one collective, one sync)."""
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        total = torch.as_tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()  # host-device sync
 

@@ -46,16 +46,19 @@ def attend(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, documents: Documents)
     """Return softmax(q k^T / sqrt(H)) v under the causal mask, (B, T, N, H)."""
     half = q_BTNH.dtype in (torch.bfloat16, torch.float16)
     flash = _flash_attn() if q_BTNH.is_cuda and half else None
+    deterministic = torch.are_deterministic_algorithms_enabled()
     if documents.bounds is None:
         if flash:
-            return flash.flash_attn_func(q_BTNH, k_BTKH, v_BTKH, causal=True)
+            return flash.flash_attn_func(
+                q_BTNH, k_BTKH, v_BTKH, causal=True, deterministic=deterministic
+            )
         return _sdpa(q_BTNH, k_BTKH, v_BTKH)
     q, k, v = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
     if flash:
         bounds, longest = documents.bounds, documents.longest
         out = flash.flash_attn_varlen_func(
-            q, k, v, bounds, bounds, longest, longest, causal=True
-        )  # fmt: skip
+            q, k, v, bounds, bounds, longest, longest, causal=True, deterministic=deterministic
+        )
     else:
         lengths = documents.bounds.diff().tolist()
         parts = zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)

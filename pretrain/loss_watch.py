@@ -2,10 +2,11 @@
 
 import logging
 import math
-import statistics
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from mobilellama.config import UserError, require_at_least
 
@@ -75,7 +76,7 @@ class LossWatch:
             return
         self._in_a_row = 0
         if len(self._losses) == self._config.window_steps:
-            mean, deviation = statistics.fmean(self._losses), statistics.pstdev(self._losses)
+            mean, deviation = float(np.mean(self._losses)), float(np.std(self._losses))
             if loss > mean + self._config.spike_sigma * deviation:
                 self.spikes += 1
                 log.warning(

@@ -1,0 +1,223 @@
+"""The training loop. It knows no stage: data, model and groups come from outside.
+
+One step: fetch, forward and backward for each micro-batch, step the optimizer, add up losses
+and stop flags over all ranks in one reduction, log, validate, checkpoint.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.distributed import World
+from mobilellama.pretrain import checkpoint
+from mobilellama.pretrain.data import Batches
+from mobilellama.pretrain.engine import Engine
+from mobilellama.pretrain.loss_watch import LossWatch
+from mobilellama.pretrain.metrics import Metrics
+from mobilellama.pretrain.prefetch import Prefetcher
+from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.pretrain.stop import StopRequest
+from mobilellama.pretrain.tally import Tally
+from mobilellama.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Batch, length and how far."""
+
+    seq_len: int = 2048
+    """Tokens that a sample predicts."""
+    global_batch_size: int = 2560
+    """Samples per optimizer step over all ranks."""
+    micro_batch_size: int = 4
+    """Samples per rank per forward."""
+    max_steps: int = 247_955
+    """Optimizer steps of the whole run."""
+    seed: int = 1337
+    """Of the weights' initialisation."""
+    loss_chunk_tokens: int = 1024
+    """Tokens whose logits are held at a time in the loss."""
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "global_batch_size", "micro_batch_size", "max_steps"):
+            require_at_least(f"train.{name}", getattr(self, name), 1)
+        require_at_least("train.loss_chunk_tokens", self.loss_chunk_tokens, 1)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens predicted by one optimizer step."""
+        return self.global_batch_size * self.seq_len
+
+    def grad_accum_steps(self, world_size: int) -> int:
+        """Return the micro-batches of each rank in a step.
+
+        Raises:
+            ConfigError: the global batch is not a whole number of them.
+        """
+        per_step = self.micro_batch_size * world_size
+        if self.global_batch_size % per_step:
+            rule = (
+                f"must be a multiple of train.micro_batch_size * processes = "
+                f"{self.micro_batch_size} * {world_size} = {per_step}"
+            )
+            sizes = [n for n in range(1, self.global_batch_size + 1)
+                     if self.global_batch_size % (n * self.micro_batch_size) == 0]  # fmt: skip
+            remedy = (
+                f"With this micro-batch it divides over {_some(sizes)} processes"
+                if sizes
+                else "Lower train.micro_batch_size"
+            )
+            raise ConfigError("train.global_batch_size", self.global_batch_size, rule, remedy)
+        return self.global_batch_size // per_step
+
+
+def _some(numbers: list[int]) -> str:
+    shown = [str(number) for number in numbers[:8]]
+    return ", ".join(shown) + (", ..." if len(numbers) > 8 else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    every_steps: int = 500
+    """Steps from one checkpoint to the next; the last step and a stop always save."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept."""
+    keep_every_steps: int | None = 10_000
+    """Checkpoints at multiples of this are kept for good; None keeps none."""
+
+    def __post_init__(self) -> None:
+        require_at_least("checkpoint.every_steps", self.every_steps, 1)
+        require_at_least("checkpoint.keep_last", self.keep_last, 1)
+
+
+@dataclass
+class Position:
+    """How far a run is."""
+
+    step: int = 0
+    """Optimizer steps taken, skipped ones included."""
+    consumed: int = 0
+    """Samples consumed: the data position."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything a stage gives to the loop."""
+
+    run: RunFolder
+    world: World
+    attempt: int
+    engine: Engine
+    batches: Batches
+    workers: int
+    """Threads that read batches ahead."""
+    train: TrainConfig
+    schedule: ScheduleConfig
+    checkpoint: CheckpointConfig
+    watch: LossWatch
+    metrics: Metrics
+    validate: Callable[[int], Mapping[str, float]]
+    """step -> named losses, empty where none is due; all ranks call it together."""
+    identity: dict[str, Any]
+    """What a resume must not change."""
+    config: dict[str, Any]
+    """The resolved config, for the checkpoints."""
+
+
+def train(job: Training, position: Position, stop: StopRequest) -> str | None:
+    """Train from a position to ``max_steps``.
+
+    Args:
+        job: what to train, on what, and how.
+        position: updated step by step.
+        stop: asked once a step; a request on any rank stops all at the same step.
+
+    Returns:
+        None when finished, else the reason of the stop. The last step is saved either way.
+    """
+    engine, world, max_steps = job.engine, job.world, job.train.max_steps
+    data = Prefetcher(
+        job.batches,
+        position=position.consumed,
+        samples=job.train.global_batch_size,
+        workers=job.workers,
+        device=world.device,
+    )
+    saved_step = position.step
+    stop_now = False
+    engine.train(True)
+    try:
+        while position.step < max_steps and not stop_now:
+            started_s, waited_s = time.perf_counter(), data.wait_s
+            batch = data.next()
+            tally = Tally(len(job.batches.group_names), world.device)
+            for i, micro in enumerate(batch.micro_batches):
+                last = i + 1 == len(batch.micro_batches)
+                sums = engine.forward(micro.inputs, last=last)
+                engine.backward(sums.loss_sum / batch.supervised_tokens)
+                tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
+            factor = job.schedule.factor(position.step, max_steps)
+            report = engine.step(factor)
+            # The step's one reduction: losses and the wish to stop. Host-device sync.
+            totals = world.sum(tally.with_flag(stop.requested()))
+            losses, stop_now = tally.losses(totals), totals[-1] > 0
+
+            positions = range(batch.first_position, batch.first_position + batch.samples)
+            job.watch.see(
+                losses.mean, applied=report.applied, step=position.step, positions=positions
+            )
+            position.step += 1
+            position.consumed += batch.samples
+            job.metrics.see(
+                step=position.step,
+                consumed=position.consumed,
+                losses=losses,
+                report=report,
+                lr_factor=factor,
+                step_s=time.perf_counter() - started_s,
+                data_wait_s=data.wait_s - waited_s,
+                watch=job.watch,
+                final=stop_now or position.step == max_steps,
+            )
+            named = job.validate(position.step)
+            job.metrics.validation(position.step, named)
+            if position.step % job.checkpoint.every_steps == 0:
+                save(job, position)
+                saved_step = position.step
+    finally:
+        data.close()
+    if saved_step != position.step:
+        save(job, position)
+    if position.step >= max_steps:
+        return None
+    return stop.reason or "another rank was asked to stop"
+
+
+def save(job: Training, position: Position) -> None:
+    """Write a checkpoint and delete those that retention no longer keeps."""
+    started_s = time.perf_counter()
+    facts = {
+        "step": position.step,
+        "consumed": position.consumed,
+        "identity": job.identity,
+        "config": job.config,
+        "counters": {"watch": job.watch.state()},
+    }
+    checkpoint.save(job.run, job.world, job.engine, attempt=job.attempt, facts=facts)
+    log.info(
+        "saved %s in %.1f s", job.run.checkpoint(position.step), time.perf_counter() - started_s
+    )
+    if job.world.is_main:
+        checkpoint.prune(
+            job.run,
+            keep_last=job.checkpoint.keep_last,
+            keep_every_steps=job.checkpoint.keep_every_steps,
+            attempt=job.attempt,
+        )

@@ -1,0 +1,20 @@
+"""The ``pretrain`` stage: train a language model on bucket files, look at it, export it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobilellama.cli import Verb, run_stage
+
+PRESETS = Path(__file__).parent / "presets"
+VERBS = {
+    "run": Verb(
+        module="mobilellama.pretrain.run",
+        help="train, or resume a run from its newest checkpoint",
+        presets=PRESETS,
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb of the stage."""
+    return run_stage("pretrain", __doc__ or "", VERBS, argv)

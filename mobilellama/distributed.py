@@ -4,6 +4,7 @@ Fabric reads whatever environment it finds: torchrun, SLURM, or none, in which c
 starts ``run.devices`` processes itself.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class World:
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
 
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # a banner at INFO
         cuda = config.accelerator == "cuda" or (
             config.accelerator == "auto" and torch.cuda.is_available()
         )

@@ -4,17 +4,9 @@ import logging
 import sys
 import warnings
 
-# Libraries whose INFO lines say nothing to a user of ours.
-_NOISY = (
-    "deepspeed",
-    "DeepSpeed",
-    "lightning",
-    "lightning.fabric",
-    "datasets",
-    "httpx",
-    "fsspec",
-    "torch",
-)
+# Libraries whose INFO lines say nothing to a user of ours. (deepspeed and lightning set their
+# own level when they are imported, and are quietened there.)
+_NOISY = ("datasets", "httpx", "fsspec", "torch")
 
 
 def configure(*, rank: int = 0) -> None:

@@ -12,6 +12,8 @@ address map, by name.
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -64,9 +66,10 @@ class DeepSpeedEngine:
             settings["communication_data_type"] = config.communication_dtype
         self._engine: Any
         self._zero: Any  # DeepSpeedZeroOptimizer, or under bf16 BF16_Optimizer
-        self._engine, self._zero, *_ = deepspeed.initialize(
-            model=model, optimizer=adamw, config=settings, dist_init_required=False
-        )
+        with redirect_stdout(StringIO()):  # it prints a page of memory figures
+            self._engine, self._zero, *_ = deepspeed.initialize(
+                model=model, optimizer=adamw, config=settings, dist_init_required=False
+            )
         self._groups, self._world_size = groups, world_size
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         self.optimizer_step = 0

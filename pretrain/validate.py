@@ -52,7 +52,8 @@ class Validation:
         self._per_document, self._max_steps = per_document, max_steps
         views = {subset: dataset.windows(subset, seq_len, "heldout") for subset in subsets}
         self._views = {subset: view for subset, view in views.items() if len(view)}
-        if missing := sorted(set(subsets) - set(self._views)):
+        missing = sorted(set(subsets) - set(self._views))
+        if missing and world.is_main:
             log.warning(
                 "no validation on %s: the held-out documents have no sample of %d tokens",
                 ", ".join(missing), seq_len + 1,

@@ -1,0 +1,145 @@
+"""Resuming: bitwise at the same world size, the same samples at any other."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mobilellama.pretrain.checkpoint import KINDS, Checkpoint
+from mobilellama.run_folder import RunFolder
+from tests.pretrain.tiny import train_tiny
+from tests.ranks import run_ranks
+
+
+def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Return every weight and moment of a checkpoint, whole, by name."""
+    checkpoint = Checkpoint(RunFolder(run).checkpoint(step))
+    state = {}
+    for name in checkpoint.names():
+        for kind in KINDS:
+            shape = torch.Size([checkpoint.numel(name)])
+            state[f"{name}:{kind}"] = checkpoint.parameter(name, shape, kind)
+    return state
+
+
+def losses_of(run: Path) -> dict[int, dict[str, Any]]:
+    """Return what metrics.jsonl says of each step, without times and memory."""
+    measured = {"tokens_per_s_per_gpu", "mfu", "memory_gib"}
+    steps: dict[int, dict[str, Any]] = {}
+    for line in RunFolder(run).metrics.read_text().splitlines():
+        record = json.loads(line)
+        kept = {n: v for n, v in record.items() if n not in measured and not n.endswith("_s")}
+        steps.setdefault(record["step"], {}).update(kept)
+    return steps
+
+
+def cut_back(run: Path, copy: Path, *, step: int) -> Path:
+    """Copy a run's folder as it is when every process is killed after `step` was saved."""
+    shutil.copytree(run, copy)
+    folder = RunFolder(copy)
+    for later in folder.checkpoint_steps():
+        if later > step:
+            shutil.rmtree(folder.checkpoint(later))
+    folder.verdict.unlink()
+    return copy
+
+
+ENGINES = [
+    pytest.param({"engine.kind": "deepspeed", "engine.precision": "bf16"}, id="deepspeed-bf16"),
+    pytest.param({"engine.kind": "deepspeed", "engine.precision": "fp32"}, id="deepspeed-fp32"),
+    pytest.param({"engine.kind": "ddp", "engine.precision": "fp32"}, id="ddp-fp32"),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_ranks_killed_and_resumed_equal_two_that_never_stopped_bit_for_bit(
+    small_dataset: Path, tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    whole = tmp_path / "whole"
+    run_ranks(train_tiny, 2, small_dataset, whole, engine | {"checkpoint.every_steps": 4})
+    resumed = cut_back(whole, tmp_path / "resumed", step=4)
+    run_ranks(train_tiny, 2, small_dataset, resumed, engine)
+
+    expected, got = state_of(whole, 8), state_of(resumed, 8)
+    assert expected.keys() == got.keys()
+    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+    assert losses_of(whole) == losses_of(resumed)
+    assert sorted(losses_of(resumed)) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_rank_then_two_then_one_gives_the_losses_of_one_to_rounding(
+    small_dataset: Path, tmp_path: Path, precision: str
+) -> None:
+    fields = {"engine.precision": precision, "checkpoint.every_steps": 2, "train.max_steps": 6}
+    alone = tmp_path / "alone"
+    run_ranks(train_tiny, 1, small_dataset, alone, fields)
+    on_two = cut_back(alone, tmp_path / "on_two", step=2)
+    run_ranks(train_tiny, 2, small_dataset, on_two, fields)
+    elastic = cut_back(on_two, tmp_path / "elastic", step=4)
+    run_ranks(train_tiny, 1, small_dataset, elastic, fields)
+
+    expected, got = losses_of(alone), losses_of(elastic)
+    assert sorted(got) == sorted(expected) == [1, 2, 3, 4, 5, 6]
+    tolerance = 1e-5 if precision == "fp32" else 2e-3
+    for step, record in expected.items():
+        assert got[step]["consumed"] == record["consumed"] == 8 * step
+        assert got[step]["loss"] == pytest.approx(record["loss"], rel=tolerance)
+        # The same samples: the same subsets occur, with the losses of the same tokens.
+        subsets = {name for name in record if name.startswith("loss/")}
+        assert subsets == {name for name in got[step] if name.startswith("loss/")}
+        for name in subsets:
+            assert got[step][name] == pytest.approx(record[name], rel=5 * tolerance)
+
+
+def test_a_checkpoint_of_one_rank_loads_on_two_with_the_same_bits(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """Saved by 1 rank, resumed by 2 that take no step, and saved again: nothing changes."""
+    alone = tmp_path / "alone"
+    run_ranks(train_tiny, 1, small_dataset, alone, {"train.max_steps": 2})
+    before = state_of(alone, 2)
+    again = run_ranks(resave, 2, small_dataset, alone)
+    assert again == [0, 0]
+    after = state_of(alone, 2)
+    assert Checkpoint(RunFolder(alone).checkpoint(2)).manifest.world_size == 2
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+def resave(dataset: Path, run: Path) -> int:
+    """Load the newest checkpoint on these ranks and save it as its own successor."""
+    from mobilellama.cli import parse_config
+    from mobilellama.distributed import World
+    from mobilellama.pretrain import checkpoint
+    from mobilellama.pretrain.run import Config, assemble, identity_of, open_data
+    from tests.pretrain.tiny import tiny_argv
+
+    config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")
+    world, folder = World(config.launch), RunFolder(run)
+    data = open_data(config)
+    newest = checkpoint.open_newest(folder, world, attempt=1)
+    assert newest is not None
+    precision = newest.manifest.identity["engine.precision"]
+    identity = identity_of(config, data, precision)
+    job, position = assemble(config, data, world, folder, 1, precision, identity, newest)
+    world.barrier()
+    if world.is_main:
+        shutil.rmtree(folder.checkpoint(position.step))
+    facts = {
+        "step": position.step, "consumed": position.consumed, "identity": identity,
+        "config": job.config, "counters": {"watch": job.watch.state()},
+    }  # fmt: skip
+    checkpoint.save(folder, world, job.engine, attempt=1, facts=facts)
+    return 0
+
+
+def test_the_random_generators_of_each_rank_are_saved(small_dataset: Path, tmp_path: Path) -> None:
+    run_ranks(train_tiny, 2, small_dataset, tmp_path / "run", {"train.max_steps": 1})
+    for rank in range(2):
+        path = RunFolder(tmp_path / "run").checkpoint(1) / f"rank-{rank}.safetensors"
+        with safe_open(path, "pt") as file:
+            assert {"rng:python", "rng:numpy", "rng:torch"} <= set(file.keys())

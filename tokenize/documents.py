@@ -83,7 +83,8 @@ def read_documents(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iter
     if sources.dataset is not None:
         from mobilellama.tokenize.tables import read_rows
 
-        yield from _batches(read_rows(piece, sources, counts), require_text, counts)
+        text_of = partial(require_text, column=sources.text_column)
+        yield from _batches(read_rows(piece, sources, counts), text_of, counts)
         return
     assert sources.root is not None
     path = Path(sources.root) / sources.unlabelled(piece.source)
@@ -168,7 +169,7 @@ def parse_text(line: bytes, column: str) -> str:
     return require_text(record[column], column)
 
 
-def require_text(value: Any, column: str = "text") -> str:
+def require_text(value: Any, column: str) -> str:
     """Return `value` if it is a string.
 
     Raises:

@@ -23,8 +23,6 @@ class Encoder:
         self._processor = tokenizer.processor
         self._eos_id = tokenizer.eos_id
         self.dtype = little_endian(dtype_for_vocabulary(tokenizer.vocab_size))
-        # What text may become. A control id from text would end a document in its middle, as
-        # it does in tokenizers that take a literal "</s>" for the piece.
         pieces = tokenizer.proto.pieces
         self._from_text = np.array([piece.type != _CONTROL for piece in pieces])
         if tokenizer.proto.trainer_spec.byte_fallback:
@@ -41,18 +39,12 @@ class Encoder:
             lengths: ids of each document, EOS included.
 
         Raises:
-            DataError: a text became an id that no text can have; the model is broken.
+            DataError: a text became an id that no text can have.
         """
         encoded = self._processor.encode(texts, out_type="numpy", num_threads=1)
         lengths = np.fromiter(map(len, encoded), np.int32, len(encoded))
         flat = np.concatenate(encoded) if encoded else np.empty(0, np.int32)
-        if flat.size and (flat.max() >= len(self._from_text) or not self._from_text[flat].all()):
-            wrong = [i for i in np.unique(flat) if i >= len(self._from_text)]
-            wrong += [i for i in np.unique(flat) if i not in wrong and not self._from_text[i]]
-            raise DataError(
-                f"the tokenizer turned text into ids {wrong[:5]}, which are special or outside "
-                f"its {len(self._from_text):,} pieces. Use another model file"
-            )
+        require_text_ids(flat, self._from_text)
         lengths += 1
         ends = np.cumsum(lengths, dtype=np.int64)
         ids = np.full(int(ends[-1]) if len(ends) else 0, self._eos_id, self.dtype)
@@ -60,3 +52,22 @@ class Encoder:
         is_text[ends - 1] = False
         ids[is_text] = flat
         return ids, lengths
+
+
+def require_text_ids(ids: NDArray[np.integer], from_text: NDArray[np.bool_]) -> None:
+    """Raise DataError if there is an id that text cannot have.
+
+    A special id would end a document in its middle, as it does with encoders that take a
+    literal "</s>" for the piece; <unk>, where the model has bytes, would lose text.
+
+    Args:
+        ids: encoded text, without EOS.
+        from_text: for each id of the vocabulary, whether text may become it.
+    """
+    if not ids.size or (ids.max() < len(from_text) and from_text[ids].all()):
+        return
+    wrong = [int(i) for i in np.unique(ids) if i >= len(from_text) or not from_text[i]]
+    raise DataError(
+        f"text was encoded as ids {wrong[:5]}, which are special or outside the model's "
+        f"{len(from_text):,} pieces. Use another tokenizer model"
+    )

@@ -3,6 +3,7 @@
 'tokenize run' does this by itself, unless it is one task of several (--task_count).
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +64,11 @@ def finish_dataset(folder: Path) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left: every bucket counts, so no temporary is needed."""
-    for pattern in ("*.tmp.*", "*/*.tmp.*"):
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink(missing_ok=True)
+    for path in [*folder.glob("*.tmp.*"), *folder.glob("*/*.tmp.*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # a plan's
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _table(receipts: Sequence[Receipt]) -> str:

@@ -118,7 +118,6 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
 def _data_files(root: Path) -> Iterator[str]:
     """Yield the paths of the data files, relative to the root, with '/' between the parts."""
     for path in walk_files(root):
-        ending = "".join(Path(path).suffixes)
         if path.endswith((JSONL, ZSTD)):
             if "/" not in path:
                 rule = f"{path} lies directly in it, but a folder gives a file its subset"
@@ -128,7 +127,7 @@ def _data_files(root: Path) -> Iterator[str]:
         elif Path(path).suffix in _NOTES:
             log.info("left out: %s (no %s or %s)", path, JSONL, ZSTD)
         else:
-            rule = f"{path} ends in {ending}, which is neither {JSONL} nor {ZSTD}"
+            rule = f"{path} ends in {Path(path).suffix}, which is neither {JSONL} nor {ZSTD}"
             raise ConfigError("sources.root", str(root), rule, "Convert it, or move it away")
 
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilellama.config import ConfigError, DataError, require_at_least
+from mobilellama.config import ConfigError, DataError, require_at_least, require_share
 from mobilellama.files import whole_file
 from mobilellama.log import configure
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.documents import Counts, read_documents
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig, find_slices
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 # bound lets one line of base64 dominate the time.
 _LINE_CHARACTERS = 4096
 _LARGEST_SENTENCE_BYTES = 4 * _LINE_CHARACTERS
+
+_UNPACKED = 4  # bytes of text that a compressed byte usually holds
 
 _LLAMA_SETTINGS = {
     "model_type": "bpe",
@@ -67,14 +69,15 @@ class Config:
         require_at_least("vocab_size", self.vocab_size, 3 + 256 + 1)
         require_at_least("sample_bytes", self.sample_bytes, 1)
         require_at_least("slice_bytes", self.slice_bytes, 1)
-        if Path(self.output).exists():
-            rule = "exists already, and a dataset may depend on it"
-            raise ConfigError("output", self.output, rule, "Give another path, or remove it")
+        require_share("max_bad_share", self.max_bad_share)
 
 
 def main(config: Config) -> int:
     """Sample, train, write the model."""
     configure()
+    if Path(config.output).exists():
+        rule = "exists already, and a dataset may depend on it"
+        raise ConfigError("output", config.output, rule, "Give another path, or remove it")
     slices = find_slices(config.sources, config.slice_bytes)
     quotas = share_out(slices, config.sample_bytes)
     sample = _Sample(config, slices, quotas)
@@ -97,13 +100,21 @@ def share_out(slices: Sequence[Slice], sample_bytes: int) -> list[int]:
     """
     sizes: dict[str, list[int]] = {}
     for piece in slices:
-        sizes.setdefault(piece.subset, []).append(piece.end - piece.start)
+        sizes.setdefault(piece.subset, []).append(_capacity(piece, sample_bytes))
     parts = _fill([sum(mine) for mine in sizes.values()], sample_bytes)
     return [
         quota
         for mine, part in zip(sizes.values(), parts, strict=True)
         for quota in _fill(mine, part)
     ]
+
+
+def _capacity(piece: Slice, sample_bytes: int) -> int:
+    """Return about how many bytes of text a slice can give."""
+    if piece.unit == "rows":
+        return sample_bytes
+    size = piece.end - piece.start
+    return size if JSONL in piece.source and ZSTD not in piece.source else _UNPACKED * size
 
 
 def _fill(capacities: Sequence[int], amount: int) -> list[int]:
@@ -126,19 +137,21 @@ class _Sample:
     def __iter__(self) -> Iterator[str]:
         for piece, quota in zip(self._slices, self._quotas, strict=True):
             counts = Counts()
-            left = quota
-            for texts in read_documents(piece, self._config.sources, counts):
-                for text in texts:
-                    # The whole document, or its beginning where it alone is too much.
-                    text = text[:left]
-                    left -= len(text.encode())
-                    self.used_bytes += len(text.encode())
-                    yield from _lines(text)
-                    if left <= 0:
-                        break
-                if left <= 0:
-                    break
+            for text in self._documents(piece, quota, counts):
+                yield from _lines(text)
             counts.require_few_bad(piece.source, self._config.max_bad_share)
+
+    def _documents(self, piece: Slice, quota: int, counts: Counts) -> Iterator[str]:
+        for texts in read_documents(piece, self._config.sources, counts):
+            for text in texts:
+                if quota <= 0:
+                    return
+                # Of a document that alone is too much, the beginning.
+                text = text[:quota]
+                size = len(text.encode())
+                quota -= size
+                self.used_bytes += size
+                yield text
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ A slice that fails, or whose worker is killed, costs that slice alone; the other
 worker whose parent is gone stops at its next batch.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import signal
@@ -93,7 +94,7 @@ def write_buckets(
                     waiting.clear()
                 if waiting and busy[pipe].process.is_alive():
                     busy[pipe].piece = waiting.popleft()
-                    pipe.send(busy[pipe].piece)
+                    _send(pipe, busy[pipe].piece)
                 else:
                     _dismiss(pipe, busy.pop(pipe))
     finally:
@@ -119,7 +120,7 @@ def _start(work: Work, piece: Slice, busy: dict[_Pipe, _Worker]) -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
     its_end.close()
-    pipe.send(piece)
+    _send(pipe, piece)
 
 
 def _receive(pipe: _Pipe, worker: _Worker, folder: Path) -> _Advanced | _Ended:
@@ -137,10 +138,15 @@ def _receive(pipe: _Pipe, worker: _Worker, folder: Path) -> _Advanced | _Ended:
 
 
 def _dismiss(pipe: _Pipe, worker: _Worker) -> None:
-    if worker.process.is_alive():
-        pipe.send(None)
+    _send(pipe, None)
     worker.process.join()
     pipe.close()
+
+
+def _send(pipe: _Pipe, piece: Slice | None) -> None:
+    # A worker killed just now is noticed by _receive, at the end of its pipe.
+    with contextlib.suppress(ConnectionError):
+        pipe.send(piece)
 
 
 def _remove_temporaries(folder: Path, process: BaseProcess) -> None:

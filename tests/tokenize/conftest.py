@@ -1,0 +1,52 @@
+"""What the tests of this stage share: the real command, and folders as {path: sha256}."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Digest = Callable[[Path], dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def tokenize_command() -> Command:
+    """Runs ``mobilellama tokenize ARGUMENTS`` in a process of its own."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mobilellama", "tokenize", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digest() -> Digest:
+    """Returns the sha256 of every file of a folder."""
+
+    def of_folder(folder: Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    return of_folder
+
+
+@pytest.fixture(scope="session")
+def llama_dataset(
+    redpajama_sample: Path,
+    llama_tokenizer: Path,
+    tokenize_command: Command,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The dataset of the whole sample with LLaMA's tokenizer, by 2 workers; 10 s on 2 cores."""
+    folder = tmp_path_factory.mktemp("llama_dataset") / "dataset"
+    arguments = ["--tokenizer", llama_tokenizer, "--sources.root", redpajama_sample]
+    done = tokenize_command("run", *arguments, "--output", folder, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    return folder

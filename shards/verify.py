@@ -187,7 +187,7 @@ def _refuse(bad: Iterable[tuple[_File, str]]) -> None:
     if not faults:
         return
     file, fault = faults[0]
-    others = f" ({len(faults) - 1:,} more are bad)" if len(faults) > 1 else ""
+    others = f" (and {len(faults) - 1:,} more bad)" if len(faults) > 1 else ""
     raise DataError(f"{file.path}: {fault}{others}. {file.remedy}")
 
 

@@ -1,0 +1,315 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.shards import reader
+from mobilellama.shards.dataset import bucket_name, write_dataset
+from mobilellama.shards.mixture import PERIOD
+from mobilellama.shards.order import open_order
+from mobilellama.shards.reader import Split, TokenDataset
+from tests.shards.conftest import IDENTITY, MakeDataset, receipt
+
+
+def predicted_tokens(
+    dataset: TokenDataset, subset: str, seq_len: int, split: Split
+) -> dict[str, np.ndarray]:
+    """Return, for each bucket, how often each of its tokens is predicted."""
+    counts = {
+        bucket_name(subset, row["bucket"]): np.zeros(row["tokens"], int)
+        for row in dataset.rows
+        if row["subset"] == subset
+    }
+    windows = dataset.windows(subset, seq_len, split)
+    for sample in range(len(windows)):
+        span = windows.span(sample)
+        assert span.length == seq_len + 1
+        counts[span.bucket][span.start + 1 : span.start + span.length] += 1
+    return counts
+
+
+@pytest.mark.parametrize("seq_len", [1, 7, 64, 1000])
+def test_every_training_token_is_predicted_once_and_the_tail_is_counted(
+    small_dataset: Path, seq_len: int
+) -> None:
+    dataset = TokenDataset(small_dataset)
+    assert len(dataset.subsets) >= 3 and len(dataset.rows) > len(dataset.subsets)
+    for subset in dataset.subsets:
+        left_out = 0
+        for name, counts in predicted_tokens(dataset, subset, seq_len, "train").items():
+            train_tokens = dataset.row(name)["train_tokens"]
+            predicted = int(counts.sum())
+            # Nothing precedes token 0; after it, one unbroken run, each token once.
+            assert counts[0] == 0 and (counts[1 : 1 + predicted] == 1).all()
+            assert (counts[1 + predicted :] == 0).all()
+            assert 0 <= train_tokens - 1 - predicted < seq_len
+            left_out += train_tokens - 1 - predicted
+        assert dataset.windows(subset, seq_len).tail_tokens == left_out
+
+
+@pytest.mark.parametrize("seq_len", [16, 100])
+def test_heldout_windows_share_no_token_with_training_windows(
+    small_dataset: Path, seq_len: int
+) -> None:
+    dataset = TokenDataset(small_dataset)
+    assert sum(len(dataset.windows(name, seq_len, "heldout")) for name in dataset.subsets) > 20
+    for subset in dataset.subsets:
+        windows = dataset.windows(subset, seq_len, "heldout")
+        for sample in range(len(windows)):
+            span = windows.span(sample)
+            row = dataset.row(span.bucket)
+            assert row["train_tokens"] <= span.start
+            assert span.start + span.length <= row["tokens"]
+        training = dataset.windows(subset, seq_len)
+        ends = [training.span(i) for i in range(len(training))]
+        assert all(s.start + s.length <= dataset.row(s.bucket)["train_tokens"] for s in ends)
+
+
+def test_a_sample_holds_the_bytes_of_its_bucket(small_dataset: Path) -> None:
+    dataset = TokenDataset(small_dataset)
+    for subset in dataset.subsets:
+        windows = dataset.windows(subset, 50)
+        for sample in {0, len(windows) // 2, len(windows) - 1}:
+            span = windows.span(sample)
+            data = (small_dataset / f"{span.bucket}.bin").read_bytes()
+            expected = np.frombuffer(data, "<u2")[span.start : span.start + span.length]
+            assert np.array_equal(windows.tokens(sample), expected)
+
+
+def test_boundaries_are_where_documents_start(small_dataset: Path) -> None:
+    dataset = TokenDataset(small_dataset)
+    windows = dataset.windows("common_crawl", 200)
+    found = 0
+    for sample in range(len(windows)):
+        span = windows.span(sample)
+        starts = dataset.bucket_index(span.bucket).starts - span.start
+        inside = starts[(starts >= 1) & (starts < span.length)]
+        assert np.array_equal(windows.boundaries(sample), inside)
+        found += len(inside)
+    assert found > 10
+
+
+def test_windows_never_reach_from_one_bucket_into_the_next(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset({"a": [[5], [3], [9]]})
+    windows = dataset.windows("a", 2)
+    assert len(windows) == 2 + 1 + 4
+    assert windows.tail_tokens == 0
+    assert [windows.span(i).bucket[-1] for i in range(7)] == list("0012222")
+    assert [windows.span(i).start for i in range(7)] == [0, 2, 0, 0, 2, 4, 6]
+
+
+def test_buckets_too_short_for_a_sample_are_passed_over(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset({"a": [[1], [9], [4], [], [6]]})
+    windows = dataset.windows("a", 5)
+    assert [windows.span(i).bucket for i in range(len(windows))] == ["a/00001", "a/00004"]
+    assert windows.tail_tokens == 0 + 3 + 3 + 0 + 0
+    windows.will_need(0)
+    windows.will_need(1)
+
+
+def test_samples_outside_the_range_are_a_defect(make_dataset: MakeDataset) -> None:
+    windows = make_dataset({"a": [[9]]}).windows("a", 2)
+    for sample in (-1, len(windows)):
+        with pytest.raises(AssertionError):
+            windows.tokens(sample)
+
+
+def test_a_sample_cannot_be_written_to(make_dataset: MakeDataset) -> None:
+    ids = make_dataset({"a": [[9]]}).windows("a", 2).tokens(0)
+    with pytest.raises(ValueError, match="read-only"):
+        ids[0] = 1
+
+
+def test_more_buckets_than_may_be_open_are_read(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus has more buckets than a process may have files; arrays given out stay good."""
+    monkeypatch.setattr(reader, "_OPEN_BUCKETS", 4)
+    made = make_dataset({"a": [[9]] * 40})
+    windows = TokenDataset(made.folder).windows("a", 8)
+    before = len(os.listdir("/proc/self/fd"))
+    first = windows.tokens(0)
+    expected = first.copy()
+    for sample in range(len(windows)):
+        windows.tokens(sample)
+    assert len(os.listdir("/proc/self/fd")) - before <= 5
+    assert np.array_equal(first, expected)
+
+
+def steps(
+    dataset: TokenDataset,
+    *,
+    world_size: int,
+    micro_batch_size: int,
+    workers: int,
+    global_batch_size: int = 24,
+    count: int = 10,
+) -> list[list[bytes]]:
+    """Read steps as ranks do, each its slice in micro-batches; return each step's samples."""
+    mixture, windows = open_order(dataset, seq_len=32, mixture=None, seed=3)
+
+    def read(positions: Sequence[int]) -> list[bytes]:
+        located = mixture.locate(np.array(positions))
+        return [
+            windows[mixture.subsets[subset]].tokens(sample).tobytes()
+            for subset, sample in zip(located.subset, located.sample, strict=True)
+        ]
+
+    taken = []
+    each = global_batch_size // world_size
+    for step in range(count):
+        first = step * global_batch_size
+        batches = [
+            range(start, start + micro_batch_size)
+            for rank in range(world_size)
+            for start in range(first + rank * each, first + (rank + 1) * each, micro_batch_size)
+        ]
+        with ThreadPoolExecutor(workers) as pool:
+            taken.append([ids for batch in pool.map(read, batches) for ids in batch])
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("world_size", "micro_batch_size", "workers"),
+    [(1, 24, 1), (2, 3, 1), (3, 8, 4), (8, 1, 2), (24, 1, 3)],
+)
+def test_the_order_is_the_same_for_every_world_size_micro_batch_and_worker_count(
+    small_dataset: Path, world_size: int, micro_batch_size: int, workers: int
+) -> None:
+    dataset = TokenDataset(small_dataset)
+    reference = steps(dataset, world_size=1, micro_batch_size=1, workers=1)
+    assert reference == steps(
+        TokenDataset(small_dataset),
+        world_size=world_size,
+        micro_batch_size=micro_batch_size,
+        workers=workers,
+    )
+    assert len({ids for step in reference for ids in step}) > 200
+
+
+def test_an_epoch_over_real_files_reads_every_sample_of_every_subset_once(
+    small_dataset: Path,
+) -> None:
+    dataset = TokenDataset(small_dataset)
+    mixture, windows = open_order(dataset, seq_len=128, mixture=None, seed=11)
+    # Shares are exact at a period's end: so many periods hold two epochs of each subset.
+    periods = max(2 * len(windows[name]) // n + 1 for name, n in mixture.identity().items())
+    located = mixture.locate(np.arange(periods * PERIOD))
+    for i, name in enumerate(mixture.subsets):
+        stream = located.sample[located.subset == i]
+        count = len(windows[name])
+        first, second = stream[:count], stream[count : 2 * count]
+        assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(count))
+        assert first.tolist() != second.tolist()
+
+
+OPEN_AND_READ = """
+import sys, time
+from mobilellama.shards.order import open_order
+from mobilellama.shards.reader import TokenDataset
+import pyarrow.parquet
+started_s = time.perf_counter()
+dataset = TokenDataset(sys.argv[1])
+mixture, windows = open_order(dataset, seq_len=2048, mixture=None, seed=1337)
+located = mixture.locate(3 * 10**11 // 2048)
+ids = windows[mixture.subsets[int(located.subset)]].tokens(int(located.sample))
+elapsed_s = time.perf_counter() - started_s
+# Not ru_maxrss, which begins with the peak of the process that started this one.
+(peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(len(ids), sum(map(len, windows.values())), elapsed_s, int(peak.split()[1]) / 1024)
+"""
+
+
+def test_a_corpus_of_1300_billion_tokens_opens_within_a_second_and_200_mb(tmp_path: Path) -> None:
+    """2,600 buckets of 5e8 tokens, as sparse files: 2.6 TB by their sizes, no block on disk."""
+    tokens, buckets = 500_000_000, 2600
+    lengths = [1_000_000] * 500
+    receipts = []
+    for bucket in range(buckets):
+        subset = "common_crawl" if bucket % 3 else "c4"
+        path = tmp_path / f"{bucket_name(subset, bucket)}.bin"
+        path.parent.mkdir(exist_ok=True)
+        try:
+            with open(path, "wb") as file:
+                file.truncate(2 * tokens)
+        except OSError as error:
+            pytest.skip(f"the file system of {tmp_path} has no sparse files: {error}")
+        if path.stat().st_blocks > 1000:
+            pytest.skip(f"the file system of {tmp_path} has no sparse files")
+        receipts.append(receipt(subset, bucket, lengths))
+    write_dataset(tmp_path, IDENTITY, receipts)
+    out = subprocess.run(
+        [sys.executable, "-c", OPEN_AND_READ, str(tmp_path)],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    ids, samples, elapsed_s, peak_mb = map(float, out)
+    assert ids == 2049
+    assert samples == buckets * ((tokens - 1) // 2048)
+    assert elapsed_s < 1 and peak_mb < 200, (elapsed_s, peak_mb)
+
+
+@pytest.fixture
+def copy(small_dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_dataset, tmp_path / "copy"))
+
+
+def test_a_truncated_bucket_is_named_when_it_is_read(copy: Path) -> None:
+    path = copy / "wikipedia/00000.bin"
+    os.truncate(path, path.stat().st_size - 2)
+    windows = TokenDataset(copy).windows("wikipedia", 64)
+    with pytest.raises(DataError) as caught:
+        windows.tokens(0)
+    assert f"{path}: {path.stat().st_size} bytes, but the manifest says" in str(caught.value)
+    path.unlink()
+    with pytest.raises(DataError, match=r"00000\.bin: missing, but the manifest says"):
+        windows.tokens(0)
+
+
+def test_a_manifest_that_is_not_the_dataset_s_is_refused(copy: Path) -> None:
+    manifest = copy / "manifest.parquet"
+    content = bytearray(manifest.read_bytes())
+    content[100] ^= 1
+    manifest.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        TokenDataset(copy)
+    assert str(caught.value) == (
+        f"{manifest}: not the one that dataset.json was written with. Run 'mobilellama tokenize "
+        f"finish --output {copy}': it writes both from the receipts"
+    )
+    manifest.unlink()
+    with pytest.raises(DataError, match=r"manifest\.parquet: missing; the one that"):
+        TokenDataset(copy)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"identity": 3}', '{"identity": {}}'])
+def test_a_broken_dataset_json_is_named(copy: Path, content: str) -> None:
+    (copy / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json: not the description of a dataset\. Run"):
+        TokenDataset(copy)
+
+
+def test_another_format_version_is_refused(copy: Path) -> None:
+    value = json.loads((copy / "dataset.json").read_text())
+    value["identity"]["format_version"] = 99
+    (copy / "dataset.json").write_text(json.dumps(value))
+    with pytest.raises(DataError, match="format version 99, but this program reads 1"):
+        TokenDataset(copy)
+
+
+def test_folders_that_are_no_dataset_are_told_apart(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.path = .*nowhere: is not a folder"):
+        TokenDataset(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"empty: holds no dataset\.json"):
+        TokenDataset(tmp_path / "empty")
+    (copy / "dataset.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds buckets that are not finished\. Run"):
+        TokenDataset(copy)

@@ -29,6 +29,7 @@ from mobilellama.shards.dataset import (
     Identity,
     bucket_name,
     rebuild_manifest,
+    totals_of_rows,
 )
 from mobilellama.shards.format import BucketIndex, little_endian, read_index
 from mobilellama.tokenizer import Tokenizer
@@ -52,11 +53,10 @@ class TokenDataset:
         self.folder = Path(folder)
         if not (self.folder / DATASET).is_file():
             raise ConfigError(field, str(folder), *_why_no_dataset(self.folder))
-        description = _read_description(self.folder / DATASET)
+        description, self.identity = _read_description(self.folder / DATASET)
         self.fingerprint: str = description["fingerprint"]
-        self.identity = Identity(**description["identity"])
-        self.totals: dict[str, dict[str, int]] = description["subsets"]
-        """Sums of the manifest's counts, by subset."""
+        self.described_totals: dict[str, dict[str, int]] = description["subsets"]
+        """What dataset.json says of the subsets, for people; ``totals`` are the manifest's."""
         manifest = self.folder / MANIFEST
         if not manifest.is_file() or sha256_of_file(manifest) != description["manifest_sha256"]:
             raise DataError(
@@ -72,6 +72,11 @@ class TokenDataset:
 
         # Without threads: a pool costs more than this table, and does not survive a fork.
         return pq.ParquetFile(self.folder / MANIFEST).read(use_threads=False).to_pylist()
+
+    @cached_property
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Sums of the manifest's counts, by subset."""
+        return totals_of_rows(self.rows)
 
     @cached_property
     def _rows_by_name(self) -> dict[str, dict[str, Any]]:
@@ -146,23 +151,23 @@ class TokenDataset:
         return Windows(self, subset, seq_len, split)
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    """Return the content of dataset.json, checked for the fields that opening needs."""
+def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:
+    """Return the content of dataset.json, checked for what opening needs, and its identity."""
     remedy = rebuild_manifest(path.parent)
     try:
         description = read_json(path)
         version = description["identity"]["format_version"]
         missing = {"fingerprint", "manifest_sha256", "subsets"} - description.keys()
+        if version == FORMAT_VERSION and not missing:
+            return description, Identity(**description["identity"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: not the description of a dataset. {remedy}") from None
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format version {version}, but this program reads {FORMAT_VERSION}. "
-            "Use the version of mobilellama that wrote it, or tokenise again"
-        )
     if missing:
         raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {remedy}")
-    return description
+    raise DataError(
+        f"{path}: format version {version}, but this program reads {FORMAT_VERSION}. "
+        "Use the version of mobilellama that wrote it, or tokenise again"
+    )
 
 
 def _why_no_dataset(folder: Path) -> tuple[str, str]:

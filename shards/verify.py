@@ -30,7 +30,6 @@ from mobilellama.shards.dataset import (
     fingerprint_of_rows,
     rebuild_manifest,
     row_hashes,
-    totals_of_rows,
 )
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.reader import TokenDataset
@@ -200,7 +199,7 @@ def _check_descriptions(dataset: TokenDataset) -> None:
             f"{path}: its fingerprint is {dataset.fingerprint[:12]}..., but its identity and the "
             f"manifest give {found[:12]}.... {remedy}"
         )
-    if totals_of_rows(dataset.rows) != dataset.totals:
+    if dataset.described_totals != dataset.totals:
         raise DataError(f"{path}: its totals are not the manifest's. {remedy}")
     plan = dataset.folder / PLAN
     try:

@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from mobilellama.shards.reader import TokenDataset
+from tests.shards.conftest import Cli, MakeDataset
+
+
+def test_json_numbers_are_the_manifest_s_sums(small_dataset: Path, cli: Cli) -> None:
+    code, out, _ = cli("shards", "info", "--path", small_dataset, "--seq_len", 64, "--json", "true")
+    assert code == 0
+    shown = json.loads(out)
+    rows = pq.read_table(small_dataset / "manifest.parquet").to_pylist()
+    by_subset = {
+        name: [row for row in rows if row["subset"] == name] for name in shown["subsets"]
+    } | {"total": rows}
+    assert set(by_subset) == {row["subset"] for row in rows} | {"total"}
+    for name, mine in by_subset.items():
+        told = shown["subsets"][name] if name != "total" else shown["total"]
+        assert told["buckets"] == len(mine)
+        for count in ("documents", "tokens", "train_tokens", "bytes_in", "bad_records"):
+            assert told[count] == sum(row[count] for row in mine)
+        assert told["heldout_tokens"] == told["tokens"] - told["train_tokens"]
+        assert told["bytes_per_token"] == pytest.approx(told["bytes_in"] / told["tokens"])
+        samples = [(row["train_tokens"] - 1) // 64 for row in mine]
+        assert told["samples"] == sum(samples)
+        # Whole samples, the tail, and each bucket's first token, which nothing precedes.
+        assert told["samples"] * 64 + told["tail_tokens"] + len(mine) == told["train_tokens"]
+    dataset = TokenDataset(small_dataset)
+    assert shown["fingerprint"] == dataset.fingerprint
+    assert shown["tokenizer_sha256"] == dataset.identity.tokenizer_sha256
+
+
+def test_without_a_mixture_and_a_budget_every_subset_has_one_epoch(
+    small_dataset: Path, cli: Cli
+) -> None:
+    shown = json.loads(cli("shards", "info", "--path", small_dataset, "--json", "true")[1])
+    assert shown["budget_tokens"] == shown["total"]["samples"] * 2048
+    assert shown["total"]["epochs"] == 1
+    for subset in shown["subsets"].values():
+        assert subset["epochs"] == pytest.approx(1, rel=1e-3)  # shares come in 65,536ths
+
+
+def test_epochs_follow_from_budget_share_and_samples(
+    make_dataset: MakeDataset, tmp_path: Path, cli: Cli
+) -> None:
+    dataset = make_dataset({"a": [[401]], "b": [[101]], "c": [[201]]})
+    path = tmp_path / "mixture.yaml"
+    path.write_text("a: 3\nb: 1\n")
+    options = ("--path", dataset.folder, "--mixture", path, "--seq_len", 10)
+    code, out, _ = cli("shards", "info", *options, "--budget_tokens", "1.6e3", "--json", "true")
+    shown = json.loads(out)
+    assert code == 0
+    # 1,600 tokens: 1,200 over a's 400 are 3 epochs, 400 over b's 100 are 4, c is not drawn.
+    assert {name: s["share"] for name, s in shown["subsets"].items()} == {
+        "a": 0.75,
+        "b": 0.25,
+        "c": 0,
+    }
+    assert {name: s["epochs"] for name, s in shown["subsets"].items()} == {"a": 3, "b": 4, "c": 0}
+    assert shown["remarks"] == [f"mixture {path}: the weights sum to 4 and are normalised to 100 %"]
+
+
+def test_the_table_shows_totals_and_remarks(make_dataset: MakeDataset, cli: Cli) -> None:
+    dataset = make_dataset({"[red]": [[3000], [2500]], "tiny": [[7]]})
+    code, out, _ = cli("shards", "info", "--path", dataset.folder)
+    assert code == 0
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert dataset.fingerprint in out and dataset.identity.tokenizer_sha256 in out
+    assert "[red]" in lines
+    assert "5,507" in out and "note: subset 'tiny' is left out: it has no whole sample" in out
+
+
+def test_a_dataset_too_small_for_one_sample_is_still_described(
+    make_dataset: MakeDataset, cli: Cli
+) -> None:
+    dataset = make_dataset({"a": [[20]]})
+    code, out, _ = cli("shards", "info", "--path", dataset.folder)
+    assert code == 0
+    assert "note: no subset has a whole sample of seq_len 2048" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--budget_tokens", 0), "budget_tokens = 0.0: must be at least 1. Give 1 or more."),
+        (("--seq_len", 0), "seq_len = 0: must be at least 1. Give 1 or more."),
+        (("--mixture", "redpajama"), "mixture.arxiv = 2.5: the dataset has no subset 'arxiv'"),
+        (("--mixture", "none.yaml"), "mixture = none.yaml: is neither a file nor a preset"),
+        (("--budgettokens", 5), "did you mean '--budget_tokens'?"),
+    ],
+)
+def test_bad_settings_are_one_message_and_exit_code_2(
+    small_dataset: Path, cli: Cli, options: tuple[object, ...], message: str
+) -> None:
+    code, out, err = cli("shards", "info", "--path", small_dataset, *options)
+    assert (code, out) == (2, "")
+    assert message in err and err.startswith("mobilellama: error: ") and err.count("\n") == 1

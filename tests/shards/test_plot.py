@@ -1,0 +1,72 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilellama.shards.plot import count_lengths
+from mobilellama.shards.reader import TokenDataset
+from tests.shards.conftest import Cli, MakeDataset
+
+
+def test_the_picture_is_a_png_with_something_on_it(
+    small_dataset: Path, tmp_path: Path, cli: Cli
+) -> None:
+    path = tmp_path / "dataset.png"
+    code, out, _ = cli("shards", "plot", "--path", small_dataset, "--output", path)
+    assert (code, out) == (0, f"{path}\n")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert 1200 < picture.width < 2400 and 400 < picture.height < 2000
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > 50
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_dataset_too_small_for_one_sample_is_still_drawn(
+    make_dataset: MakeDataset, tmp_path: Path, cli: Cli
+) -> None:
+    dataset = make_dataset({"a": [[5, 9]], "empty": [[]]})
+    path = tmp_path / "small.png"
+    assert cli("shards", "plot", "--path", dataset.folder, "--output", path)[0] == 0
+    assert path.stat().st_size > 1000
+
+
+def test_lengths_count_every_document_and_token_once(small_dataset: Path) -> None:
+    dataset = TokenDataset(small_dataset)
+    for subset, lengths in count_lengths(dataset).items():
+        assert lengths.documents.sum() == dataset.totals[subset]["documents"]
+        assert lengths.tokens.sum() == dataset.totals[subset]["tokens"]
+
+
+def test_the_median_length_is_right_to_a_bin_s_width(make_dataset: MakeDataset) -> None:
+    counted = count_lengths(make_dataset({"a": [[10, 100, 1000], [90, 110]], "b": [[]]}))
+    assert counted["a"].median_tokens() == pytest.approx(100, rel=2**0.25 - 1)
+    assert counted["b"].median_tokens() == 0
+
+
+def test_drawing_leaves_the_process_s_backend_alone(small_dataset: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from mobilellama.shards.main import main; "
+        f"assert main(['plot', '--path', {str(small_dataset)!r}, "
+        f"'--output', {str(tmp_path / 'p.png')!r}]) == 0; "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("picture.jpg", "output = picture.jpg: must end in .png. Name a .png file."),
+        ("no/such/p.png", "output = no/such/p.png: lies in a folder that does not exist."),
+    ],
+)
+def test_bad_settings_are_one_message_and_exit_code_2(
+    small_dataset: Path, cli: Cli, output: str, message: str
+) -> None:
+    code, out, err = cli("shards", "plot", "--path", small_dataset, "--output", output)
+    assert (code, out) == (2, "")
+    assert message in err and "Traceback" not in err

@@ -159,7 +159,8 @@ def _draw_lengths(figure: Any, summary: Summary, lengths: dict[str, Lengths]) ->
         axis.tick_params(axis="x", which="both", length=0 if i < len(axes) - 1 else 2.5)
         _strip(axis)
     if seen.size:
-        axes[0].set_xlim(_EDGES[seen[0]], _EDGES[seen[-1] + 1])
+        least, most = _EDGES[seen[0]], _EDGES[seen[-1] + 1]
+        axes[0].set_xlim(min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len))
     axes[0].set_title(
         "document lengths: share of documents (filled) and of tokens (line)",
         fontsize=9, loc="left", color=_INK,
@@ -186,6 +187,7 @@ def _draw_mixture(axis: Any, summary: Summary) -> None:
     axis.set_yticks(places, names, fontsize=9, color=_INK)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlim(0, 1.45 * max([*corpus, *mixture, 1.0]))  # room for the notes
+    axis.set_xticks([tick for tick in axis.get_xticks() if tick <= 100])
     axis.set_xlabel("% of the tokens", fontsize=8, color=_INK)
     mixed = summary.mixture or "in proportion to the samples"
     axis.set_title(
@@ -196,7 +198,7 @@ def _draw_mixture(axis: Any, summary: Summary) -> None:
 
 
 def _mixture_note(percent: float, subset: SubsetSummary) -> str:
-    return f"{percent:.1f} %, {subset.epochs:.3g} epochs" if percent else "not in the mixture"
+    return f"{percent:.1f} %, epochs: {subset.epochs:.3g}" if percent else "not in the mixture"
 
 
 def _strip(axis: Any) -> None:

@@ -57,7 +57,8 @@ class World:
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
 
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # a banner at INFO
+        for name in ("lightning.fabric", "lightning.pytorch"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # INFO is a banner
         cuda = config.accelerator == "cuda" or (
             config.accelerator == "auto" and torch.cuda.is_available()
         )

@@ -6,6 +6,7 @@ about one.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import traceback
@@ -46,9 +47,11 @@ def _rank_main(
 ) -> None:
     os.environ.update(place)
     try:
-        answer.send((True, work(*args)))
+        outcome = (True, work(*args))
     except BaseException as error:
-        answer.send((False, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+        outcome = (False, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    # Plain pickle copies tensors; the connection's own would share memory that dies with us.
+    answer.send_bytes(pickle.dumps(outcome))
 
 
 class Ranks:
@@ -96,7 +99,7 @@ class Ranks:
         answer = self._answers[rank]
         assert answer.poll(TIMEOUT_S), f"rank {rank} gave no answer in {TIMEOUT_S} s"
         try:
-            good, value = answer.recv()
+            good, value = pickle.loads(answer.recv_bytes())
         except EOFError:
             raise AssertionError(f"rank {rank} died without an answer") from None
         assert good, f"rank {rank}: {value}"

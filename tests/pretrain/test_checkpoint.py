@@ -1,0 +1,231 @@
+"""Checkpoints: whole or not there, checked at load, fenced, pruned."""
+
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mobilellama.config import DataError
+from mobilellama.files import read_json
+from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.pretrain.engine import Fragment
+from mobilellama.run_folder import RunFolder
+from tests.pretrain.test_resume import losses_of, state_of
+from tests.pretrain.tiny import train_tiny
+from tests.ranks import Ranks, run_ranks
+
+
+@pytest.fixture(scope="module")
+def trained(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 steps on two ranks with checkpoints after 2, 4 and 6."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    fields = {"train.max_steps": 6, "checkpoint.every_steps": 2, "checkpoint.keep_last": 9}
+    run_ranks(train_tiny, 2, small_dataset, run, fields)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunFolder:
+    """A copy of that run."""
+    shutil.copytree(trained, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def flip_a_byte(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_checkpoint_holds_every_element_of_every_parameter_once(run: RunFolder) -> None:
+    checkpoint = Checkpoint(run.checkpoint(6))
+    checkpoint.verify()
+    assert checkpoint.manifest.step == 6
+    assert checkpoint.manifest.consumed == 48
+    assert checkpoint.manifest.optimizer_step == 6
+    assert checkpoint.manifest.world_size == 2
+    # 2 * 800 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64
+    assert sum(map(checkpoint.numel, checkpoint.names())) == 184_640
+    owned = [
+        (name, start, start + count)
+        for receipt in checkpoint.receipts
+        for name, (start, count) in receipt["fragments"].items()
+    ]
+    for name in checkpoint.names():
+        pieces = sorted(piece[1:] for piece in owned if piece[0] == name)
+        assert pieces[0][0] == 0
+        assert all(a[1] == b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+    split = [name for name, start, _ in owned if start]
+    assert split, "no parameter lies on two ranks: the test shows too little"
+
+
+def test_any_range_of_a_parameter_can_be_read_whoever_saved_it(run: RunFolder) -> None:
+    checkpoint = Checkpoint(run.checkpoint(6))
+    rng = random.Random(0)
+    for name in checkpoint.names():
+        count = checkpoint.numel(name)
+        expected = checkpoint.parameter(name, torch.Size([count]))
+        start = rng.randrange(count)
+        stop = rng.randrange(start, count) + 1
+        empty = [torch.empty(stop - start) for _ in range(3)]
+        checkpoint.read(Fragment(name, start, *empty))
+        assert torch.equal(empty[0], expected[start:stop])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_flipped_bit_in_the_tensors_is_found(run: RunFolder, rank: int) -> None:
+    file = run.checkpoint(6) / f"rank-{rank}.safetensors"
+    flip_a_byte(file, at=file.stat().st_size // 2)
+    with pytest.raises(DataError, match=rf"rank-{rank}\.safetensors: its sha256 is not"):
+        Checkpoint(run.checkpoint(6)).verify()
+
+
+@pytest.mark.parametrize("name", ["rank-0.safetensors", "rank-1.json", "manifest.json"])
+def test_a_missing_file_is_named(run: RunFolder, name: str) -> None:
+    (run.checkpoint(6) / name).unlink()
+    with pytest.raises(DataError, match=name):
+        Checkpoint(run.checkpoint(6)).verify()
+
+
+def test_a_truncated_file_is_named(run: RunFolder) -> None:
+    file = run.checkpoint(6) / "rank-1.safetensors"
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"rank-1\.safetensors: missing, or not of"):
+        Checkpoint(run.checkpoint(6))
+
+
+def test_an_edited_receipt_is_found(run: RunFolder) -> None:
+    receipt = run.checkpoint(6) / "rank-0.json"
+    receipt.write_text(receipt.read_text().replace('"rank": 0', '"rank": 1'))
+    with pytest.raises(DataError, match="not the receipt that the manifest names"):
+        Checkpoint(run.checkpoint(6))
+
+
+def resume_with_warnings(dataset: Path, run: Path, fields: dict[str, Any]) -> list[str]:
+    messages: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logging.getLogger("mobilellama.pretrain.checkpoint").addHandler(Keep(logging.WARNING))
+    train_tiny(dataset, run, fields)
+    return messages
+
+
+def test_resume_passes_over_a_bad_checkpoint_names_it_and_keeps_it_aside(
+    run: RunFolder, small_dataset: Path, trained: Path
+) -> None:
+    flip_a_byte(run.checkpoint(6) / "rank-1.safetensors", at=5000)
+    (run.checkpoint(4) / "manifest.json").unlink()
+    messages = run_ranks(resume_with_warnings, 2, small_dataset, run.path, {"train.max_steps": 6})
+    everything = "\n".join(messages[0] + messages[1])
+    assert "step-6/rank-1.safetensors: its sha256 is not the one" in everything
+    assert "step-4/manifest.json: missing" in everything
+    assert {"step-6.bad-2", "step-4.bad-2"} <= {path.name for path in run.checkpoints.iterdir()}
+    # It resumed from step 2 and came to the same end.
+    before, after = state_of(trained, 6), state_of(run.path, 6)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_only_the_last_few_and_every_nth_checkpoint_are_kept(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    fields = {
+        "train.max_steps": 9, "checkpoint.every_steps": 1, "checkpoint.keep_last": 2,
+        "checkpoint.keep_every_steps": 4, "engine.kind": "ddp",
+    }  # fmt: skip
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    assert RunFolder(tmp_path).checkpoint_steps() == [4, 8, 9]
+    assert {path.name for path in RunFolder(tmp_path).checkpoints.iterdir()} == {
+        "step-4", "step-8", "step-9",
+    }  # fmt: skip
+
+
+def test_a_superseded_attempt_can_neither_save_nor_leave_a_verdict(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    ranks = Ranks(train_tiny, 1, small_dataset, tmp_path, {"train.max_steps": 100_000})
+    folder = RunFolder(tmp_path)
+    wait_for(lambda: folder.metrics.exists())
+    folder.begin_attempt({})  # what another start, on another node, does
+    ranks.signal(0, signal.SIGTERM)
+    with pytest.raises(AssertionError, match="attempt 1 was superseded by attempt 2"):
+        ranks.results()
+    assert folder.checkpoint_steps() == []
+    assert not folder.verdict.exists()
+
+
+def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.002)
+
+
+def train_with_a_small_disk(dataset: Path, run: Path) -> int:
+    """Rank 1 may write files of 100 kB at the most: its disk is full in the first save."""
+    if os.environ["RANK"] == "1":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    return train_tiny(dataset, run, {"train.max_steps": 4, "checkpoint.every_steps": 2})
+
+
+def test_a_full_disk_on_one_rank_fails_all_and_leaves_no_checkpoint(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError, match="another rank failed to write its part"):
+        run_ranks(train_with_a_small_disk, 2, small_dataset, tmp_path)
+    folder = RunFolder(tmp_path)
+    assert folder.checkpoint_steps() == []
+    assert folder.read_verdict() is None  # a retry may find room: nothing is final
+    # With room again the same command starts over and finishes.
+    run_ranks(train_tiny, 2, small_dataset, tmp_path, {"train.max_steps": 4})
+    assert folder.checkpoint_steps() == [4]
+    assert list(folder.checkpoints.iterdir()) == [folder.checkpoint(4)]
+
+
+def test_kill_9_at_any_instant_costs_only_the_steps_since_the_last_checkpoint(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """Two ranks that save after every step are killed at random, four times."""
+    fields = {"train.max_steps": 30, "checkpoint.every_steps": 1, "checkpoint.keep_last": 3}
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    run_ranks(train_tiny, 2, small_dataset, undisturbed, fields)
+    rng = random.Random(int(time.time()))
+    folder = RunFolder(killed)
+    for _ in range(4):
+        reached = max(folder.checkpoint_steps(), default=0)
+        target = reached + rng.randint(1, 5)
+        ranks = Ranks(train_tiny, 2, small_dataset, killed, fields)
+        wait_for(lambda target=target: max(folder.checkpoint_steps(), default=0) >= target)
+        time.sleep(rng.uniform(0.0, 0.05))  # a step with its save takes about so long
+        for rank in (1, 0):
+            ranks.signal(rank, signal.SIGKILL)
+        with pytest.raises(AssertionError, match="died without an answer"):
+            ranks.results()
+        Checkpoint(folder.checkpoint(folder.checkpoint_steps()[-1])).verify()
+    run_ranks(train_tiny, 2, small_dataset, killed, fields)
+    before, after = state_of(undisturbed, 30), state_of(killed, 30)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert losses_of(undisturbed) == losses_of(killed)
+    names = {path.name for path in folder.checkpoints.iterdir()}
+    assert names == {"step-28", "step-29", "step-30"}
+
+
+def test_the_manifest_says_what_the_run_was(run: RunFolder, small_dataset: Path) -> None:
+    manifest = read_json(run.checkpoint(6) / "manifest.json")
+    fingerprint = read_json(small_dataset / "dataset.json")["fingerprint"]
+    assert manifest["identity"]["data.fingerprint"] == fingerprint
+    assert manifest["identity"]["train.seq_len"] == 32
+    assert sum(manifest["identity"]["data.mixture"].values()) == 65_536
+    assert manifest["config"]["optimizer"]["learning_rate"] == 1e-2
+    assert len(manifest["counters"]["watch"]["losses"]) == 6

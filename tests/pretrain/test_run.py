@@ -1,0 +1,285 @@
+"""Runs as a user starts them: stops, verdicts, errors, the order of samples."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.run_folder import RunFolder, Verdict
+from tests.pretrain.test_checkpoint import flip_a_byte, wait_for
+from tests.pretrain.test_resume import losses_of
+from tests.pretrain.tiny import tiny_argv, train_tiny
+from tests.ranks import Ranks, run_ranks
+
+FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
+
+
+def steps_done(run: RunFolder) -> int:
+    return len(run.metrics.read_text().splitlines()) if run.metrics.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_to_one_rank_stops_all_at_the_same_saved_step(
+    small_dataset: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = RunFolder(tmp_path)
+    ranks = Ranks(train_tiny, 2, small_dataset, tmp_path, FOREVER)
+    wait_for(lambda: steps_done(run) >= 2)
+    ranks.signal(1, number)  # not to rank 0, which writes the verdict
+    assert ranks.results() == [0, 0]
+    verdict = run.read_verdict()
+    assert verdict is not None
+    assert verdict.kind == "stopped"
+    assert run.checkpoint_steps() == [verdict.step]
+
+
+def test_the_stop_file_stops_the_run_and_is_gone_at_the_next_start(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    ranks = Ranks(train_tiny, 2, small_dataset, tmp_path, FOREVER)
+    wait_for(lambda: steps_done(run) >= 2)
+    run.stop.touch()
+    assert ranks.results() == [0, 0]
+    verdict = run.read_verdict()
+    assert verdict is not None
+    assert str(run.stop) in verdict.message
+    run_ranks(train_tiny, 2, small_dataset, tmp_path, {"train.max_steps": verdict.step + 1})
+    assert not run.stop.exists()
+    after = run.read_verdict()
+    assert after == Verdict(
+        kind="finished", message=f"finished at step {verdict.step + 1}", attempt=2,
+        step=verdict.step + 1,
+    )  # fmt: skip
+
+
+def test_the_wall_clock_limit_saves_and_stops(small_dataset: Path, tmp_path: Path) -> None:
+    fields = FOREVER | {"run.max_hours": 1e-9}
+    assert run_ranks(train_tiny, 1, small_dataset, tmp_path, fields) == [0]
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict == Verdict(
+        kind="stopped",
+        message="stopped at step 1: the wall-clock limit run.max_hours",
+        attempt=1,
+        step=1,
+    )
+
+
+def test_a_finished_run_that_is_started_again_does_nothing_and_stays_finished(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    fields = {"train.max_steps": 2}
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    before = losses_of(tmp_path)
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    assert losses_of(tmp_path) == before
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None
+    assert (verdict.kind, verdict.attempt) == ("finished", 2)
+
+
+def test_micro_batch_workers_and_engine_change_no_sample(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """Losses of the first step are those of the same samples, to rounding, in every shape."""
+    shapes: list[tuple[int, dict[str, Any]]] = [
+        (1, {"train.micro_batch_size": 8, "data.workers": 0}),
+        (2, {"train.micro_batch_size": 1, "data.workers": 1}),
+        (2, {"train.micro_batch_size": 4, "data.workers": 4, "engine.kind": "ddp"}),
+    ]
+    losses = []
+    for i, (world_size, fields) in enumerate(shapes):
+        fields |= {"engine.precision": "fp32", "train.max_steps": 3}
+        run_ranks(train_tiny, world_size, small_dataset, tmp_path / str(i), fields)
+        losses.append(losses_of(tmp_path / str(i)))
+    for step in (1, 2, 3):
+        for other in losses[1:]:
+            names = {name for name in losses[0][step] if name.startswith("loss")}
+            assert names == {name for name in other[step] if name.startswith("loss")}
+            for name in names:
+                assert other[step][name] == pytest.approx(losses[0][step][name], rel=1e-4)
+
+
+def test_per_document_attention_trains_and_differs_from_causal(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    for attention in ("causal", "per_document"):
+        fields = {"model.attention": attention, "train.max_steps": 2, "engine.precision": "fp32"}
+        run_ranks(train_tiny, 2, small_dataset, tmp_path / attention, fields)
+    causal, separate = losses_of(tmp_path / "causal"), losses_of(tmp_path / "per_document")
+    assert causal[1]["loss"] != separate[1]["loss"]
+    assert causal[1]["loss"] == pytest.approx(separate[1]["loss"], rel=0.01)
+
+
+def train_until_an_error(dataset: Path, run: Path, fields: dict[str, Any]) -> tuple[str, str]:
+    try:
+        train_tiny(dataset, run, fields)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "nothing", ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("train.seq_len", 16, "train.seq_len = 16: "),
+        ("model.d_ff", 96, "model.d_ff = 96: "),
+        ("data.seed", 7, "data.seed = 7: "),
+        ("train.global_batch_size", 16, "train.global_batch_size = 16: "),
+        ("engine.precision", "fp32", "engine.precision = fp32: "),
+    ],
+)
+def test_a_run_folder_made_by_another_config_is_refused_by_field(
+    small_dataset: Path, tmp_path: Path, field: str, value: Any, named: str
+) -> None:
+    fields = {"train.max_steps": 1, "engine.precision": "bf16"}
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    [(kind, message)] = run_ranks(
+        train_until_an_error, 1, small_dataset, tmp_path, fields | {field: value}
+    )
+    assert kind == "ConfigError"
+    assert message.startswith(named)
+    assert "was made with" in message and "another run.folder" in message
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None
+    assert (verdict.kind, verdict.message) == ("failed", message)
+    assert RunFolder(tmp_path).checkpoint_steps() == [1]  # nothing is lost
+
+
+def test_a_recipe_field_may_change_on_resume(small_dataset: Path, tmp_path: Path) -> None:
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, {"train.max_steps": 1})
+    fields = {"train.max_steps": 2, "optimizer.learning_rate": 5e-3}
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    assert losses_of(tmp_path)[2]["learning_rate"] <= 5e-3
+
+
+def test_steps_without_a_finite_gradient_end_the_run_with_a_verdict(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """An absurd learning rate makes the weights overflow; each step after that is skipped."""
+    fields = {
+        "optimizer.learning_rate": 1e30, "schedule.warmup_steps": 0, "train.max_steps": 50,
+        "loss_watch.max_skipped_in_a_row": 3,
+    }  # fmt: skip
+    [(kind, message)] = run_ranks(train_until_an_error, 1, small_dataset, tmp_path, fields)
+    assert kind == "LossPolicyError"
+    assert message.startswith("3 steps in a row had no finite gradient")
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None
+    assert verdict.kind == "failed"
+
+
+def test_data_verify_finds_a_flipped_bit_on_whichever_rank_checks_it(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    dataset = tmp_path / "dataset"
+    shutil.copytree(small_dataset, dataset)
+    flip_a_byte(dataset / "wikipedia/00000.bin", at=1000)
+    fields = {"data.verify": True, "train.max_steps": 1}
+    outcomes = run_ranks(train_until_an_error, 2, dataset, tmp_path / "run", fields)
+    assert {kind for kind, _ in outcomes} == {"DataError", "UserError"}
+    assert any("wikipedia/00000.bin" in message for _, message in outcomes)
+
+
+BAD = [
+    ({"data.path": "/nowhere"}, "data.path = /nowhere: is not a folder"),
+    ({"model.vocab_size": 500}, "model.vocab_size = 500: is below the 800 pieces of the tokenizer"),
+    ({"train.seq_len": 64}, "train.seq_len = 64: must not exceed model.max_seq_len = 32"),
+    (
+        {"train.micro_batch_size": 3},
+        "train.global_batch_size = 8: must be a multiple of train.micro_batch_size * processes",
+    ),
+    (
+        {"launch.devices": 3, "train.global_batch_size": 16},
+        "With this micro-batch it divides over 1, 2, 4, 8 processes",
+    ),
+    (
+        {"train.global_batch_size": 1_000_000, "train.micro_batch_size": 1},
+        "train.global_batch_size = 1000000: exceeds the ",
+    ),
+    (
+        {"train.seq_len": 10_000_000, "model.max_seq_len": 10_000_000},
+        "train.seq_len = 10000000: no bucket of",
+    ),
+    ({"data.mixture": "redpyjama"}, "did you mean 'redpajama'?"),
+    ({"data.mixture": "redpajama"}, "the dataset has no subset"),
+    ({"train.max_steps": 0}, "train.max_steps = 0: must be at least 1"),
+    ({"optimizer.learning_rate": -1.0}, "optimizer.learning_rate = -1.0: must be above 0"),
+    ({"schedule.min_lr_share": 1.5}, "schedule.min_lr_share = 1.5: must be a share"),
+    ({"model.n_heads": 5}, "model.n_heads = 5: must split model.d_model = 64"),
+    ({"train.seqlen": 32}, "did you mean '--train.seq_len'?"),
+    ({"train.seq_len": "many"}, "train.seq_len = many: expected an int"),
+    ({"engine.kind": "fsdp"}, "engine.kind = fsdp: expected a Literal['deepspeed', 'ddp']"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input_is_told_before_any_process_starts(
+    small_dataset: Path, tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ConfigError, DataError)) as caught:
+        train_tiny(small_dataset, tmp_path / "run", fields)
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def run_cli(dataset: Path, run: Path, fields: dict[str, Any]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mobilellama", "pretrain", *tiny_argv(dataset, run, fields)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def test_the_command_answers_bad_input_with_one_message_and_exit_code_2(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    process = run_cli(small_dataset, tmp_path, {"train.micro_batch_size": 3})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert out == ""
+    assert err.splitlines() == [err.strip()]
+    assert err.startswith("mobilellama: error: train.global_batch_size = 8: must be a multiple of")
+
+
+@pytest.mark.slow
+def test_the_command_starts_its_own_processes_and_ctrl_c_saves(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """Without torchrun: launch.devices processes; a terminal's Ctrl-C reaches all of them."""
+    run = RunFolder(tmp_path)
+    process = run_cli(small_dataset, tmp_path, FOREVER | {"launch.devices": 2})
+    wait_for(lambda: steps_done(run) >= 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    verdict = run.read_verdict()
+    assert verdict is not None
+    assert verdict.kind == "stopped"
+    manifest = json.loads((run.checkpoint(verdict.step) / "manifest.json").read_text())
+    assert manifest["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(small_dataset: Path, tmp_path: Path) -> None:
+    arguments = tiny_argv(small_dataset, tmp_path, {"train.max_steps": 2})
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            "-m", "mobilellama", "pretrain", *arguments,
+        ],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None
+    assert (verdict.kind, verdict.step) == ("finished", 2)

@@ -21,7 +21,7 @@ from pathlib import Path
 from mobilellama.config import UserError
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import TOKENIZER, Slice
-from mobilellama.tokenize.bucket import DiskFullError, Work, write_bucket
+from mobilellama.tokenize.bucket import DiskFullError, Work, is_finished, write_bucket
 from mobilellama.tokenize.encoder import Encoder
 from mobilellama.tokenizer import Tokenizer
 
@@ -81,7 +81,7 @@ def write_buckets(
                 _start(work, waiting.popleft(), busy)
             for pipe in connection.wait(list(busy)):
                 assert isinstance(pipe, _Pipe)
-                news = _receive(pipe, busy[pipe], work.folder)
+                news = _receive(pipe, busy[pipe], work)
                 if isinstance(news, _Advanced):
                     progress.advance(
                         news.source_read / unit, tokens=news.tokens, documents=news.documents
@@ -123,15 +123,17 @@ def _start(work: Work, piece: Slice, busy: dict[_Pipe, _Worker]) -> None:
     _send(pipe, piece)
 
 
-def _receive(pipe: _Pipe, worker: _Worker, folder: Path) -> _Advanced | _Ended:
+def _receive(pipe: _Pipe, worker: _Worker, work: Work) -> _Advanced | _Ended:
     try:
         return pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
-    _remove_temporaries(folder, worker.process)
+    _remove_temporaries(work.folder, worker.process)
     code = worker.process.exitcode or 0
     if code >= 0:
         raise RuntimeError(f"a worker left with exit code {code} while making {worker.piece.name}")
+    if is_finished(work.folder, worker.piece, work.identity):
+        return _Ended()  # killed between the receipt and its news
     name = signal.Signals(-code).name
     hint = "; was memory short?" if -code == signal.SIGKILL else ""
     return _Ended(failure=f"{worker.piece.name}: its worker was killed by {name}{hint}")

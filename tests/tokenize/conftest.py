@@ -16,7 +16,7 @@ Digest = Callable[[Path], dict[str, str]]
 def tokenize_command() -> Command:
     """Runs ``mobilellama tokenize ARGUMENTS`` in a process of its own."""
 
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | int | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mobilellama", "tokenize", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 

@@ -1,9 +1,399 @@
+import contextlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from mobilellama.files import read_json
 from mobilellama.shards.reader import TokenDataset
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Digest = Callable[[Path], dict[str, str]]
+
+MANY_SLICES = ("--slice_bytes", "60000", "--heldout_share", "0.02")
+
+
+def start(*arguments: str | int | Path) -> subprocess.Popen[str]:
+    """Start ``mobilellama tokenize run`` as the leader of a process group."""
+    command = [sys.executable, "-m", "mobilellama", "tokenize", "run", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def many_slices(
+    small_corpus: Path,
+    small_tokenizer: Path,
+    tokenize_command: Command,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[list[str | Path], Path]:
+    """The arguments of a run over some 90 slices, and its dataset, made by one worker.
+
+    It lasts a few seconds, so that there is an instant in its middle to kill it.
+    """
+    folder = tmp_path_factory.mktemp("many_slices") / "dataset"
+    root = folder.with_name("corpus")
+    shutil.copytree(small_corpus, root)
+    for i in range(3):
+        shutil.copytree(small_corpus / "github", root / f"github/copy_{i}")
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, *MANY_SLICES]
+    done = tokenize_command("run", *arguments, "--output", folder, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    return arguments, folder
 
 
 def test_a_run_makes_a_dataset_that_the_reader_opens(small_dataset: Path) -> None:
     dataset = TokenDataset(small_dataset)
     assert dataset.subsets == ("common_crawl", "github", "wikipedia")
     assert len(dataset.windows("github", 128)) > 100
+    rows = dataset.rows
+    assert [(row["subset"], row["bucket"]) for row in rows] == [
+        ("common_crawl", 0), ("common_crawl", 1), ("github", 0), ("github", 1), ("wikipedia", 0),
+    ]  # fmt: skip
+    assert all(0 < row["train_tokens"] <= row["tokens"] for row in rows)
+    assert rows[0]["source"].endswith("en_head_0000.json.gz.dedup.classifier.jsonl.zst")
+
+
+def test_the_folder_holds_the_files_of_the_format_and_no_others(
+    small_dataset: Path, digest: Digest
+) -> None:
+    buckets = ["common_crawl/00000", "common_crawl/00001", "github/00000", "github/00001"]
+    buckets += ["wikipedia/00000"]
+    expected = {f"{name}.{ending}" for name in buckets for ending in ("bin", "idx", "json")}
+    expected |= {"plan.json", "tokenizer.model", "manifest.parquet", "dataset.json"}
+    assert set(digest(small_dataset)) == expected
+
+
+def test_two_workers_write_the_bytes_that_one_writes(
+    many_slices: tuple[list[str | Path], Path],
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    arguments, expected = many_slices
+    done = tokenize_command("run", *arguments, "--output", tmp_path / "out", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "out") == digest(expected)
+    fingerprint = read_json(expected / "dataset.json")["fingerprint"]
+    assert f"fingerprint {fingerprint}" in done.stdout
+
+
+def test_no_file_tells_where_or_when_it_was_made(
+    many_slices: tuple[list[str | Path], Path],
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    arguments, expected = many_slices
+    corpus = arguments[arguments.index("--sources.root") + 1]
+    shutil.copytree(corpus, tmp_path / "moved")
+    moved = [tmp_path / "moved" if a == corpus else a for a in arguments]
+    done = tokenize_command("run", *moved, "--output", tmp_path / "out", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "out") == digest(expected)
+
+
+def test_kills_at_random_instants_change_no_byte(
+    many_slices: tuple[list[str | Path], Path],
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    arguments, expected = many_slices
+    rng = random.Random(3)
+    for _ in range(8):
+        process = start(*arguments, "--output", tmp_path / "out", "--workers", 2)
+        time.sleep(rng.uniform(0.3, 1.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = tokenize_command("run", *arguments, "--output", tmp_path / "out", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "out") == digest(expected)
+
+
+@pytest.mark.slow
+def test_the_redpajama_sample_gives_the_same_bytes_after_kills_and_with_one_worker(
+    redpajama_sample: Path,
+    llama_tokenizer: Path,
+    llama_dataset: Path,
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    arguments = ["--tokenizer", llama_tokenizer, "--sources.root", redpajama_sample]
+    rng = random.Random(5)
+    for _ in range(5):
+        process = start(*arguments, "--output", tmp_path / "out", "--workers", 2)
+        time.sleep(rng.uniform(0.5, 5.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = tokenize_command("run", *arguments, "--output", tmp_path / "out", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "out") == digest(llama_dataset)
+
+
+def test_leftovers_of_killed_writers_are_swept(
+    many_slices: tuple[list[str | Path], Path],
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    arguments, expected = many_slices
+    output = tmp_path / "out"
+    shutil.copytree(expected, output)
+    (output / "dataset.json").unlink()
+    (output / "github/00000.bin.tmp.host.7.abcd").write_bytes(b"half")
+    (output / "manifest.parquet.tmp.host.7.abcd").write_bytes(b"half")
+    (output / "plan.json.tmp.host.7.abcd").mkdir()
+    (output / "plan.json.tmp.host.7.abcd" / "plan.json").write_bytes(b"half")
+    done = tokenize_command("run", *arguments, "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert digest(output) == digest(expected)
+    assert not list(output.glob("*.tmp.*"))
+
+
+def test_an_interrupt_stops_the_workers_and_the_same_command_continues(
+    many_slices: tuple[list[str | Path], Path],
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    arguments, expected = many_slices
+    output = tmp_path / "out"
+    process = start(*arguments, "--output", output, "--workers", 2)
+    wait_for(lambda: list(output.glob("*/*.json")))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert re.search(r"interrupted with \d+ of \d+ buckets finished; run the same command", err)
+    assert "Traceback" not in err and out == ""
+    assert not list(output.glob("*/*.tmp.*"))
+    assert not (output / "dataset.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in output.glob("*/*.json")}
+    done = tokenize_command("run", *arguments, "--output", output, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)} of" in done.stderr
+    assert kept.items() <= {p: p.stat().st_mtime_ns for p in output.glob("*/*.json")}.items()
+    assert digest(output) == digest(expected)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the spawned processes of a process group."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            group = (folder / "stat").read_text().rpartition(")")[2].split()[2]
+            if int(group) == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_killed_worker_costs_its_slice_alone(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
+    root, output = tmp_path / "corpus", tmp_path / "out"
+    for name, words in {"c4/long.jsonl": 2_000_000, "c4/short.jsonl": 2}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text((json.dumps({"text": "word " * (words // 2)}) + "\n") * 2)
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
+    process = start(*arguments, "--workers", 1)
+    # The folder is made when the first slice, the largest, is begun; it takes seconds.
+    wait_for(lambda: (output / "c4").exists())
+    (worker,) = workers_of(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "error: 1 of 2 slices failed, the others' buckets are kept:" in err
+    assert "c4/00000: its worker was killed by SIGKILL; was memory short?" in err
+    assert "Traceback" not in err
+    assert sorted(path.name for path in (output / "c4").iterdir()) == [
+        "00001.bin", "00001.idx", "00001.json",
+    ]  # fmt: skip
+    assert tokenize_command("run", *arguments).returncode == 0
+
+
+def test_workers_end_when_their_parent_is_killed(
+    many_slices: tuple[list[str | Path], Path], tmp_path: Path
+) -> None:
+    arguments, _ = many_slices
+    output = tmp_path / "out"
+    process = start(*arguments, "--output", output, "--workers", 2)
+    wait_for(lambda: list(output.glob("*/*.json")))
+    workers = workers_of(process.pid)
+    process.kill()
+    process.communicate(timeout=60)  # the workers hold the pipes: this waits for them too
+    assert workers
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
+
+
+def test_a_finished_dataset_is_left_alone(
+    many_slices: tuple[list[str | Path], Path], tokenize_command: Command
+) -> None:
+    arguments, folder = many_slices
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    done = tokenize_command("run", *arguments, "--output", folder)
+    assert done.returncode == 0
+    fingerprint = read_json(folder / "dataset.json")["fingerprint"]
+    assert "is finished already" in done.stdout and f"fingerprint {fingerprint}" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_dry_run_describes_the_slices_and_writes_nothing(
+    many_slices: tuple[list[str | Path], Path], tokenize_command: Command, tmp_path: Path
+) -> None:
+    arguments, _ = many_slices
+    done = tokenize_command("run", *arguments, "--output", tmp_path / "out", "--dry_run", "true")
+    assert done.returncode == 0
+    assert re.search(r"github: 8 sources, \d+ slices, 4.3 MB", done.stdout)
+    assert "github/00001  github/copy_0/filtered_0.sampled.jsonl [60,000, 120,000)" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def broken_corpus(root: Path) -> Path:
+    """Make a good, a bad and a truncated file."""
+    good = b"".join(json.dumps({"text": f"document {i}"}).encode() + b"\n" for i in range(40))
+    for name, data in {
+        "c4/good.jsonl": good,
+        "c4/ugly.jsonl": good + b"no json\n" * 10,
+        "c4/bad.jsonl": good + b"no json\n" * 11,
+        "cc/cut.jsonl.zst": b"\x28\xb5\x2f\xfd\x00",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def test_failing_slices_are_all_reported_and_stop_no_other(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
+    root, output = broken_corpus(tmp_path / "corpus"), tmp_path / "out"
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
+    done = tokenize_command("run", *arguments, "--workers", 2)
+    assert done.returncode == 2
+    error = done.stderr[done.stderr.index("mobilellama: error:") :]
+    assert "2 of 4 slices failed, the others' buckets are kept" in error
+    assert "c4/00000: c4/bad.jsonl: 11 of 51 records are bad, more than the 10" in error
+    assert "(at 950: not JSON (Expecting value at character 0 of it); at 958: not JSON" in error
+    assert "cut.jsonl.zst: truncated" in error
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in (output / "c4").glob("*.json")) == ["00001.json", "00002.json"]
+    assert not (output / "dataset.json").exists()
+    again = tokenize_command("run", *arguments, "--max_bad_share", "0.5")
+    assert "1 of 2 slices failed" in again.stderr
+
+
+def test_bad_records_reach_the_manifest_and_the_table(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
+    root, output = broken_corpus(tmp_path / "corpus"), tmp_path / "out"
+    (root / "cc/cut.jsonl.zst").unlink()
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
+    done = tokenize_command("run", *arguments, "--max_bad_share", "0.5", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert [row["bad_records"] for row in TokenDataset(output).rows] == [11, 0, 10]
+    total = done.stdout.splitlines()[2].split()
+    assert total[0] == "total" and total[1:3] == ["3", "120"] and total[-2:] == ["21", "0"]
+
+
+@pytest.mark.parametrize("limit", ["spool", "bucket"])
+def test_a_full_disk_is_told_with_the_buckets_name(
+    small_tokenizer: Path, tokenize_command: Command, digest: Digest, tmp_path: Path, limit: str
+) -> None:
+    """RLIMIT_FSIZE makes writes fail as a full disk does: in the middle of a file."""
+    root, output = tmp_path / "corpus", tmp_path / "out"
+    (root / "c4").mkdir(parents=True)
+    # 400 kB of ids in one bucket, little in the other; or many documents, so that the index
+    # (20 bytes each) is larger than the ids (2 bytes a token)
+    texts = ["word " * 200_000] if limit == "spool" else ["é"] * 20_000
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (root / "c4/a.jsonl").write_text("".join(lines))
+    (root / "c4/b.jsonl").write_text(json.dumps({"text": "small"}) + "\n")
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
+    limited = shlex.join(
+        [sys.executable, "-m", "mobilellama", "tokenize", "run", *map(str, arguments)]
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 250; exec {limited} --workers 1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert f"{output}/c4/00000.bin: the disk is full" in done.stderr
+    assert "Make room and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(output.glob("c4/00000*"))
+    assert tokenize_command("run", *arguments).returncode == 0
+    assert "c4/00000.bin" in digest(output)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--sources.root", "/nowhere"], "sources.root = /nowhere: is not a folder. Give the"),
+        (["--tokenizer", "/nowhere"], "tokenizer = /nowhere: is not a file. Give the path of a"),
+        (["--sources.rot", "x"], "--sources.rot = x: is not a field."),
+        (["--heldout_share", "1.5"], "heldout_share = 1.5: must be a share, 0 <= share < 1."),
+        (["--workers", "0"], "workers = 0: must be at least 1. Give 1 or more."),
+        (["--slice_bytes", "0"], "slice_bytes = 0: must be at least 1"),
+        (["--task_index", "2", "--task_count", "2"], "task_index = 2: must be at least 0 and bel"),
+        (["--sources.dataset", "x"], "exactly one of sources.root and sources.dataset must be"),
+        (["--seed", "7"], "seed = 7: the plan in"),
+        (["--slice_bytes", "50000"], "slice_bytes = 50000: the plan in"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message_and_exit_code_2(
+    many_slices: tuple[list[str | Path], Path],
+    tokenize_command: Command,
+    changes: list[str],
+    message: str,
+) -> None:
+    arguments, folder = many_slices
+    done = tokenize_command("run", *arguments, "--output", folder, *changes)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mobilellama: error: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_an_output_within_the_corpus_is_refused(
+    small_corpus: Path, small_tokenizer: Path, tokenize_command: Command
+) -> None:
+    """Its receipts would be taken for corpus files by the next run."""
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", small_corpus]
+    done = tokenize_command("run", *arguments, "--output", small_corpus / "out")
+    assert done.returncode == 2
+    assert "lies within sources.root" in done.stderr
+    assert not (small_corpus / "out").exists()
+
+
+def test_a_config_file_gives_the_fields(
+    many_slices: tuple[list[str | Path], Path], tokenize_command: Command, tmp_path: Path
+) -> None:
+    arguments, folder = many_slices
+    values = dict(zip(map(str, arguments[::2]), arguments[1::2], strict=True))
+    (tmp_path / "run.yaml").write_text(
+        f"tokenizer: {values['--tokenizer']}\nsources:\n  root: {values['--sources.root']}\n"
+        f"output: {folder}\nslice_bytes: 60000\nheldout_share: 0.02\n"
+    )
+    done = tokenize_command("run", "--config", tmp_path / "run.yaml")
+    assert "is finished already" in done.stdout, done.stderr

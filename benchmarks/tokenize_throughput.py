@@ -1,0 +1,95 @@
+"""Tokenise throughput: our whole path from .jsonl to finished dataset beside bare sentencepiece.
+
+Both candidates encode the same documents with the same model on one core:
+
+- ``sentencepiece``: ``encode(text)``, a document at a time, over texts that lie in memory.
+- ``tokenize run``: reading, parsing, batches, encoding, shuffling, hashing, fsync, manifest;
+  one worker, its start included. The ratio is what everything around the encoder costs, less
+  what encoding in batches saves.
+
+Run with ``--corpus`` and ``--tokenizer`` on a corpus in RedPajama's layout; without them on
+Python's own library, with a tokenizer trained on it.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import paired
+
+from mobilellama.tokenize import run, train_tokenizer
+from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenizer import Tokenizer
+
+
+def library_corpus(root: Path) -> Path:
+    """Write the sources of Python's library in RedPajama's layout."""
+    library = Path(os.__file__).parent
+    folders = {"github": library, "stackexchange": library / "email", "book": library / "asyncio"}
+    for subset, folder in folders.items():
+        texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
+        (root / subset).mkdir(parents=True)
+        lines = "".join(json.dumps({"text": text, "meta": {}}) + "\n" for text in texts)
+        (root / subset / "sources.jsonl").write_text(lines)
+    return root
+
+
+def main() -> None:
+    options = paired.arguments(__doc__, corpus="", tokenizer="", rounds=5)
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        corpus = options.corpus or str(library_corpus(scratch / "corpus"))
+        sources = SourcesConfig(root=corpus)
+        model = options.tokenizer or str(scratch / "tokenizer.model")
+        if not options.tokenizer:
+            with contextlib.redirect_stdout(io.StringIO()):
+                train_tokenizer.main(
+                    train_tokenizer.Config(sources=sources, output=model, vocab_size=4000)
+                )
+        config = run.Config(
+            tokenizer=model, sources=sources, output=str(scratch / "dataset"), workers=1
+        )
+        counts = Counts()
+        texts = [
+            text
+            for piece in find_slices(sources, config.slice_bytes)
+            for batch in read_documents(piece, sources, counts)
+            for text in batch
+        ]
+        processor = Tokenizer(model).processor
+
+        def bare() -> None:
+            for text in texts:
+                processor.encode(text)
+
+        def ours() -> None:
+            shutil.rmtree(config.output, ignore_errors=True)
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert run.main(config) == 0
+
+        summary = paired.measure(
+            {"sentencepiece": bare, "tokenize run": ours}, rounds=options.rounds
+        )
+    text_mb = counts.bytes_in / 1e6
+    for row in summary.values():
+        row["text_mb_per_cpu_s"] = round(text_mb / row["median_cpu_s"], 3)
+    corpus_name = Path(options.corpus).name or "Python's library"
+    paired.save(
+        "tokenize_throughput",
+        {
+            "corpus": corpus_name,
+            "documents": len(texts),
+            "text_mb": round(text_mb, 3),
+            "vocab_size": processor.vocab_size(),
+            "candidates": summary,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

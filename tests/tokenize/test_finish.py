@@ -1,0 +1,96 @@
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files import read_json, write_json
+from mobilellama.tokenize.finish import Config, finish_dataset, main
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Digest = Callable[[Path], dict[str, str]]
+
+
+def test_the_tasks_of_an_array_and_finish_make_the_bytes_of_one_run(
+    small_corpus: Path,
+    small_tokenizer: Path,
+    small_dataset: Path,
+    tokenize_command: Command,
+    digest: Digest,
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", small_corpus]
+    arguments += ["--output", output, "--heldout_share", "0.02", "--task_count", "3"]
+    for task in (2, 0):
+        done = tokenize_command("run", *arguments, "--task_index", task)
+        assert done.returncode == 0, done.stderr
+        assert f"mobilellama tokenize finish --output {output}" in done.stdout
+    early = tokenize_command("finish", "--output", output)
+    assert early.returncode == 2
+    # slices 1 and 4 of the five are task 1's
+    assert re.search(
+        r"2 of 5 buckets are missing \(common_crawl/00001, wikipedia/00000\)", early.stderr
+    )
+    assert not (output / "dataset.json").exists()
+    assert tokenize_command("run", *arguments, "--task_index", 1).returncode == 0
+    done = tokenize_command("finish", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert digest(output) == digest(small_dataset)
+
+
+def test_the_table_adds_up(small_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(Config(output=str(small_dataset))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["subset", "buckets", "documents", "tokens"]
+    rows = [[int(x.replace(",", "")) for x in line.split()[1:]] for line in lines[1:5]]
+    for column in (0, 1, 2, 3):
+        assert sum(row[column] for row in rows[:3]) == rows[3][column]
+    assert lines[-2] == f"fingerprint {read_json(small_dataset / 'dataset.json')['fingerprint']}"
+
+
+def test_finishing_again_changes_nothing(small_dataset: Path, digest: Digest) -> None:
+    before = digest(small_dataset)
+    finish_dataset(small_dataset)
+    assert digest(small_dataset) == before
+
+
+def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output = .*: holds no plan.json"):
+        main(Config(output=str(tmp_path)))
+
+
+@pytest.fixture
+def copied(small_dataset: Path, tmp_path: Path) -> Path:
+    """A dataset to damage."""
+    import shutil
+
+    return Path(shutil.copytree(small_dataset, tmp_path / "copied"))
+
+
+def test_a_bucket_whose_file_is_cut_counts_as_missing(copied: Path) -> None:
+    path = copied / "github/00001.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"1 of 5 buckets are missing \(github/00001\)"):
+        finish_dataset(copied)
+
+
+def test_a_receipt_of_another_plan_is_refused(copied: Path) -> None:
+    receipt = read_json(copied / "github/00001.json")
+    write_json(copied / "github/00001.json", receipt | {"identity_sha256": "0" * 64})
+    with pytest.raises(DataError, match=r"does not belong to the plan beside it"):
+        finish_dataset(copied)
+
+
+def test_a_corpus_without_any_text_makes_no_dataset(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus/c4").mkdir(parents=True)
+    (tmp_path / "corpus/c4/a.jsonl").write_text('{"text": ""}\n')
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", tmp_path / "corpus"]
+    done = tokenize_command("run", *arguments, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "not one document in 1 sources" in done.stderr
+    assert not (tmp_path / "out/dataset.json").exists()

@@ -50,6 +50,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_seq_len"):
             require_at_least(f"model.{name}", getattr(self, name), 1)
+        require_at_least("model.n_kv_heads", self.kv_heads, 1)
         if self.d_model % self.n_heads or self.head_dim % 2:
             rule = f"must split model.d_model = {self.d_model} into heads of even width"
             raise ConfigError("model.n_heads", self.n_heads, rule, "Choose an even divisor")
@@ -120,7 +121,8 @@ def rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         x_BTNH: queries or keys.
         rope: cosines and sines, each (B or 1, T, 1, H).
     """
-    cos, sin = rope
+    # Under autocast the stream is fp32 and x is not: flash attention must get x's precision.
+    cos, sin = (table.to(x_BTNH.dtype) for table in rope)
     first, second = x_BTNH.chunk(2, dim=-1)
     return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
 
@@ -188,10 +190,9 @@ class Decoder(nn.Module):
         x_BTD = self.embed_tokens(input_ids)
         if position_ids is None:
             T = input_ids.shape[1]
-            cos, sin = self.cos[None, :T, None], self.sin[None, :T, None]
+            rope = self.cos[None, :T, None], self.sin[None, :T, None]
         else:
-            cos, sin = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]
-        rope = cos.to(x_BTD.dtype), sin.to(x_BTD.dtype)
+            rope = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]
         documents = Documents.from_positions(position_ids)
         for layer in self.layers:
             x_BTD = layer(x_BTD, rope, documents)

@@ -1,0 +1,149 @@
+"""Attention within documents equals the documents run one by one; nothing sees the future."""
+
+import numpy as np
+import pytest
+import torch
+
+from mobilellama.pretrain.attention import Documents, attend
+from mobilellama.pretrain.data import positions_in_documents
+from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+
+CONFIG = ModelConfig(
+    vocab_size=50, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=48, max_seq_len=32
+)
+LENGTHS = [[5, 1, 6], [12]]  # of the documents in each row
+
+
+def model() -> LanguageModel:
+    made = build_on(torch.device("cpu"), CONFIG)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            parameter.copy_(init_parameter(name, parameter.shape, CONFIG, 3))
+    return made
+
+
+def positions(lengths: list[list[int]]) -> torch.Tensor:
+    return torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_attention_equals_softmax_under_the_mask_written_out() -> None:
+    """Rows of documents a a b b b c: each token sees its document's past and itself.
+
+    a 1 . . . . .
+    a 1 1 . . . .
+    b . . 1 . . .
+    b . . 1 1 . .
+    b . . 1 1 1 .
+    c . . . . . 1
+    """
+    mask = torch.tensor(
+        [
+            [1, 0, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0],
+            [0, 0, 1, 0, 0, 0],
+            [0, 0, 1, 1, 0, 0],
+            [0, 0, 1, 1, 1, 0],
+            [0, 0, 0, 0, 0, 1],
+        ]
+    ).bool()
+    q, k, v = (random(1, 6, 2, 8, seed=i) for i in range(3))
+    scores = torch.einsum("btnh,bsnh->bnts", q, k) / 8**0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    expected = torch.einsum("bnts,bsnh->btnh", weights, v)
+    documents = Documents.from_positions(torch.tensor([[0, 1, 0, 1, 2, 0]]))
+    torch.testing.assert_close(attend(q, k, v, documents), expected)
+    causal = scores.masked_fill(~torch.ones(6, 6).tril().bool(), float("-inf")).softmax(dim=-1)
+    torch.testing.assert_close(
+        attend(q, k, v, Documents(None)), torch.einsum("bnts,bsnh->btnh", causal, v)
+    )
+
+
+def test_documents_are_found_where_positions_restart() -> None:
+    documents = Documents.from_positions(positions(LENGTHS))
+    assert documents.bounds is not None
+    # Rows of 12 laid end to end: 0, 0+5, 5+1, then the second row at 12, and the end.
+    assert documents.bounds.tolist() == [0, 5, 6, 12, 24]
+    assert documents.bounds.dtype == torch.int32  # what the variable-length kernels take
+    assert documents.longest == 12
+    assert Documents.from_positions(None).bounds is None
+
+
+def test_documents_in_one_batch_equal_documents_run_one_by_one() -> None:
+    together, alone = model(), model()
+    ids = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(5))
+    labels = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(6))
+    sums = together(ids, labels, positions(LENGTHS))
+    sums.loss_sum.backward()
+    logits = together.logits(ids, positions(LENGTHS)).detach()
+
+    total, sample_sums = torch.zeros(()), torch.zeros(2)
+    for row, lengths in enumerate(LENGTHS):
+        start = 0
+        for length in lengths:
+            part = (slice(row, row + 1), slice(start, start + length))
+            torch.testing.assert_close(logits[part], alone.logits(ids[part]))
+            loss_sum = alone(ids[part], labels[part]).loss_sum
+            loss_sum.backward()
+            total, start = total + loss_sum.detach(), start + length
+            sample_sums[row] += loss_sum.detach()
+    torch.testing.assert_close(sums.loss_sum.detach(), total)
+    torch.testing.assert_close(sums.sample_loss_sums, sample_sums)
+    for (name, one), other in zip(together.named_parameters(), alone.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        # fp32 sums in another order.
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["causal", "per_document"])
+def test_no_token_sees_the_future(lengths: list[list[int]] | None) -> None:
+    made = model()
+    position_ids = positions(lengths) if lengths else None
+    ids = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(5))
+    changed = ids.clone()
+    changed[:, 8] = (ids[:, 8] + 1) % 50
+    with torch.no_grad():
+        before, after = made.logits(ids, position_ids), made.logits(changed, position_ids)
+    assert torch.equal(before[:, :8], after[:, :8])
+    assert (before[:, 8:] - after[:, 8:]).abs().amax(dim=-1).min() > 0  # but the past, it does
+
+
+def test_no_token_sees_another_document() -> None:
+    made = model()
+    ids = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(5))
+    changed = ids.clone()
+    changed[0, 2] = (ids[0, 2] + 1) % 50  # in the first of row 0's three documents
+    with torch.no_grad():
+        before, after = (made.logits(x, positions(LENGTHS)) for x in (ids, changed))
+    differs = (before != after).any(dim=-1)
+    assert differs[0].tolist() == [False] * 2 + [True] * 3 + [False] * 7
+    assert not differs[1].any()
+
+
+def test_positions_restart_after_each_eos_which_belongs_to_the_document_it_ends() -> None:
+    """EOS is 2; `starts` are the offsets after each EOS.
+
+    input     7  2  8  9  2  5 | 6 (the last token's label)
+    position  0  1  0  1  2  0
+    """
+    ids = np.array([7, 2, 8, 9, 2, 5, 6])
+    starts = np.flatnonzero(ids[:-1] == 2) + 1
+    assert starts.tolist() == [2, 5]
+    assert positions_in_documents(6, starts).tolist() == [0, 1, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("starts", "expected"),
+    [
+        ([], [0, 1, 2, 3]),
+        ([1, 2, 3], [0, 0, 0, 0]),  # documents that are nothing but EOS
+        ([4], [0, 1, 2, 3]),  # the sample's last input is EOS: the next document's is not here
+        ([1, 4], [0, 0, 1, 2]),
+    ],
+)
+def test_positions_at_the_edges(starts: list[int], expected: list[int]) -> None:
+    given = np.array(starts, dtype=np.int64)
+    assert positions_in_documents(4, given).tolist() == expected

@@ -29,7 +29,7 @@ def linear_cross_entropy(
         A scalar and a tensor of the labels' shape, both fp32.
     """
     total, losses = _LinearCrossEntropy.apply(
-        hidden.flatten(0, -2), weight, labels.flatten(), chunk_tokens
+        hidden.flatten(0, -2), weight, labels.flatten(), chunk_tokens, torch.is_grad_enabled()
     )
     return total, losses.view(labels.shape)
 
@@ -37,16 +37,17 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, grad_enabled: bool
     ) -> tuple[Tensor, Tensor]:
         ctx.dtypes = hidden.dtype, weight.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         head = weight.to(hidden.dtype)
-        wants_gradient = any(ctx.needs_input_grad[:2])
+        # needs_input_grad is true under no_grad too, for whatever requires a gradient.
+        for_hidden, for_weight = (grad_enabled and needed for needed in ctx.needs_input_grad[:2])
         losses = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
-        hidden_grad = torch.empty_like(hidden) if wants_gradient else None
-        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if wants_gradient else None
+        hidden_grad = torch.empty_like(hidden) if for_hidden else None
+        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if for_weight else None
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part] @ head.T).float()
@@ -55,16 +56,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             log_total = logits.logsumexp(dim=-1, keepdim=True)
             loss = (log_total - logits.gather(1, target)).squeeze(1)
             losses[part] = loss.where(supervised, 0.0)
-            if hidden_grad is not None and weight_grad is not None:
+            if for_hidden or for_weight:
                 # d loss / d logits = softmax - onehot(label), in place of the logits.
                 logits.sub_(log_total).exp_()
                 logits.scatter_add_(1, target, torch.full_like(target, -1, dtype=logits.dtype))
                 logits.mul_(supervised[:, None])
                 gradient = logits.to(hidden.dtype)
-                hidden_grad[part] = gradient @ head
-                weight_grad += (gradient.T @ hidden[part]).float()
-        if wants_gradient:
-            ctx.save_for_backward(hidden_grad, weight_grad)
+                if hidden_grad is not None:
+                    hidden_grad[part] = gradient @ head
+                if weight_grad is not None:
+                    weight_grad += (gradient.T @ hidden[part]).float()
+        ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
@@ -72,6 +74,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad, weight_grad = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
-        scale = grads[0]
-        hidden_grad = (hidden_grad * scale.to(hidden_grad.dtype)).to(hidden_dtype)
-        return hidden_grad, (weight_grad * scale).to(weight_dtype), None, None
+        scale = grads[0]  # in fp32: rounded to bf16, 1 / tokens would be off by up to 0.4 %
+        if hidden_grad is not None:
+            hidden_grad = (hidden_grad.float() * scale).to(hidden_dtype)
+        if weight_grad is not None:
+            weight_grad = (weight_grad * scale).to(weight_dtype)
+        return hidden_grad, weight_grad, None, None, None

@@ -1,6 +1,7 @@
 """Command line: ``mobilellama STAGE VERB [--section.field VALUE ...]``."""
 
 import importlib
+import os
 import sys
 
 from mobilellama.cli import report
@@ -38,6 +39,9 @@ def main() -> int:
         return int(stage.main(argv[1:]))
     except UserError as error:
         return report(error)
+    except BrokenPipeError:  # the reader of "mobilellama ... | head" has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("mobilellama: interrupted", file=sys.stderr)
         return 130

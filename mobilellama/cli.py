@@ -8,7 +8,6 @@ module of the verb at hand is imported, so that ``--help`` answers at once.
 
 import argparse
 import importlib
-import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mobilellama.config import ConfigError, UserError, did_you_mean
+from mobilellama.log import rank_from_environment
 
 T = TypeVar("T")
 
@@ -83,8 +83,8 @@ def parse_config(
         ConfigError: a field is unknown, missing, of the wrong type or breaks a rule.
     """
     import jsonargparse
-    from jsonargparse import (  # pyright: ignore[reportPrivateImportUsage]
-        ActionConfigFile,
+    from jsonargparse import (
+        ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
         DefaultHelpFormatter,
     )
 
@@ -96,17 +96,21 @@ def parse_config(
         prog=prog,
         description=about,
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=Formatter,
     )
     names = f" or a preset: {', '.join(preset_names(presets))}" if presets else ""
     parser.add_argument("--config", action=ActionConfigFile, help=f"YAML file of fields{names}")
     # No --SECTION FILE options: one file holds the whole config.
     parser.add_class_arguments(config_class, None, sub_configs=False, fail_untyped=True)
+    options = _option_names(parser)
+    resolved, files = _resolve_presets(argv, presets)
+    for file in files:
+        _check_file(file, prog, options)
     try:
-        parsed = parser.parse_args(_resolve_presets(argv, presets))
-        made = parser.instantiate(parsed)
+        made = parser.instantiate(parser.parse_args(resolved))
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
-        raise _explain(error, prog, argv, _option_names(parser)) from None
+        raise _explain(error, prog, argv, options) from None
     return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
 
 
@@ -137,9 +141,9 @@ def find_preset(name: str, presets: Path, field: str) -> Path:
     )
 
 
-def _resolve_presets(argv: Sequence[str], presets: Path | None) -> list[str]:
-    """Replace ``--config NAME`` by the path of the preset that it names."""
-    resolved = list(argv)
+def _resolve_presets(argv: Sequence[str], presets: Path | None) -> tuple[list[str], list[Path]]:
+    """Replace ``--config NAME`` by the path of the preset that it names; return also the paths."""
+    resolved, files = list(argv), []
     for i, argument in enumerate(resolved):
         inline = argument.startswith("--config=")
         if not inline and (argument != "--config" or i + 1 == len(resolved)):
@@ -152,7 +156,39 @@ def _resolve_presets(argv: Sequence[str], presets: Path | None) -> list[str]:
         else:
             raise ConfigError("--config", name, "is not a file", "Give the path of a YAML file")
         resolved[i if inline else i + 1] = f"--config={path}" if inline else path
-    return resolved
+        files.append(Path(path))
+    return resolved, files
+
+
+def _check_file(path: Path, prog: str, options: Sequence[str]) -> None:
+    """Refuse a config file that is no YAML mapping, or that names what is not a field.
+
+    The parser's own words for these are vague, or a traceback.
+    """
+    import yaml
+
+    try:
+        value: Any = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        rule = f"is not YAML ({' '.join(str(error).split())})"
+        raise ConfigError("--config", str(path), rule, "Mend the file") from None
+    if not isinstance(value, dict):
+        raise ConfigError("--config", str(path), "must hold 'field: value' lines", "Mend the file")
+
+    def check(fields_: Mapping[Any, Any], above: str) -> None:
+        for name, value in fields_.items():
+            field = f"{above}{name}"
+            if any(option.startswith(f"--{field}.") for option in options):
+                if not isinstance(value, Mapping):
+                    rule = f"is a section, and must hold 'field: value' lines (in {path})"
+                    raise ConfigError(field, value, rule, f"See '{prog} --help'")
+                check(value, f"{field}.")
+            elif f"--{field}" not in options:
+                near = did_you_mean(field, [option.lstrip("-") for option in options])
+                rule = f"is not a field (in {path})"
+                raise ConfigError(field, value, rule, f"See '{prog} --help'{near}")
+
+    check(value, "")
 
 
 def _explain(
@@ -163,17 +199,17 @@ def _explain(
     remedy = f"See '{prog} --help'"
     if message.startswith("unrecognized arguments: "):
         unknown = message.removeprefix("unrecognized arguments: ").split()
-        flag = unknown[0].split("=")[0]
-        value = " ".join(unknown[1:2]) or "(no value)"
+        flag, inline, value = unknown[0].partition("=")
+        value = value if inline else " ".join(unknown[1:2]) or "(no value)"
         return ConfigError(flag, value, "is not a field", remedy + did_you_mean(flag, options))
-    if "does not accept option" in message:
-        group, option = message.split("'")[1], message.split("'")[3]
-        field = f"{group}.{option}"
-        near = did_you_mean(field, [name.lstrip("-") for name in options])
-        return ConfigError(field, f"(in {' '.join(argv)})", "is not a field", remedy + near)
+    if message.startswith("argument --"):  # "argument --config: expected one argument"
+        field, _, rule = message.removeprefix("argument ").partition(": ")
+        return ConfigError(field, "(no value)", rule.rstrip("."), remedy)
     if message.startswith("the following arguments are required: "):
-        missing = message.removeprefix("the following arguments are required: ")
-        return ConfigError(f"--{missing}", "(not given)", "is required", remedy)
+        missing = message.removeprefix("the following arguments are required: ").split(", ")
+        field = ", ".join(f"--{name}" for name in missing)
+        rule = "is required" if len(missing) == 1 else "are required"
+        return ConfigError(field, "(not given)", rule, remedy)
     if message.startswith('Parser key "'):
         field, rule = message.removeprefix('Parser key "').split('":', 1)
         rule, _, value = rule.partition("Got value:")
@@ -194,8 +230,8 @@ def report(error: UserError) -> int:
     Every process of a run meets the same ConfigError, and only the first prints it; any other
     error may be this process's alone.
     """
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
-    if rank == "0" or not isinstance(error, ConfigError):
-        where = "" if rank == "0" else f" [rank {rank}]"
+    rank = rank_from_environment()
+    if rank == 0 or not isinstance(error, ConfigError):
+        where = "" if rank == 0 else f" [rank {rank}]"
         print(f"mobilellama: error:{where} {error}", file=sys.stderr)
     return 2

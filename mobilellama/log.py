@@ -1,12 +1,19 @@
 """Logging, configured once by a command's ``main``; metrics and results do not pass through it."""
 
 import logging
+import os
 import sys
 import warnings
 
 # Libraries whose INFO lines say nothing to a user of ours. (deepspeed and lightning set their
 # own level when they are imported, and are quietened there.)
 _NOISY = ("datasets", "httpx", "fsspec", "torch")
+
+
+def rank_from_environment() -> int:
+    """Return this process's rank as its launcher tells it, before it has joined the others."""
+    told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return int(next((rank for rank in told if rank), 0))
 
 
 def configure(*, rank: int = 0) -> None:

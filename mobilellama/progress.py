@@ -78,7 +78,8 @@ class Progress:
     def line(self) -> str:
         """Return the state as one log line: share, rates, time left."""
         elapsed_s = time.monotonic() - self._started_s
-        left_s = elapsed_s * (self._total - self._done) / self._done if self._done else 0.0
+        left = max(self._total - self._done, 0.0)  # a total may be an estimate
+        left_s = elapsed_s * left / self._done if self._done else 0.0
         share = 100 * self._done / self._total if self._total else 100.0
         return (
             f"{self._title}: {share:.1f} % of {self._total:,.1f} {self._unit}, {self._rates()}, "

@@ -15,7 +15,8 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb
 from mobilellama.config import ConfigError
 
 BPE = 2  # TrainerSpec.ModelType.BPE
-NORMAL = 1  # ModelProto.SentencePiece.Type.NORMAL
+# ModelProto.SentencePiece.Type
+NORMAL, USER_DEFINED, UNUSED = 1, 4, 5
 SPACE = "▁"  # sentencepiece's stand-in for a space, U+2581
 
 
@@ -87,48 +88,28 @@ class Tokenizer:
             )
 
 
-def fast_tokenizer(tokenizer: Tokenizer) -> Any:
+def fast_tokenizer(tokenizer: Tokenizer, *, add_bos: bool = True) -> Any:
     """Build the ``tokenizers.Tokenizer`` that encodes exactly as sentencepiece does.
 
     transformers' own conversion orders merges by id and ignores scores, which mis-tokenises
     LLaMA's runs of spaces; here merges are ordered by score, then by the longer left part.
 
+    Args:
+        tokenizer: the sentencepiece model.
+        add_bos: whether encoding puts <s> first, where special tokens are asked for.
+
     Raises:
-        ConfigError: the model is not a BPE model with byte fallback and identity normaliser.
+        ConfigError: sentencepiece does with this model what ``tokenizers`` cannot do.
     """
     from tokenizers import AddedToken, decoders, models, normalizers, processors
     from tokenizers import Tokenizer as FastTokenizer
 
-    trainer, normalizer = tokenizer.proto.trainer_spec, tokenizer.proto.normalizer_spec
-    exact = (
-        trainer.model_type == BPE
-        and trainer.byte_fallback
-        and not normalizer.precompiled_charsmap
-        and not normalizer.remove_extra_whitespaces
-    )
-    if not exact:
-        raise ConfigError(
-            "tokenizer",
-            str(tokenizer.path),
-            "must be BPE with byte fallback and the identity normaliser to be exported exactly",
-            "Train it with 'mobilellama tokenize train-tokenizer'",
-        )
-    pieces = tokenizer.proto.pieces
-    vocabulary = {piece.piece: i for i, piece in enumerate(pieces)}
-    merges = []
-    for piece in pieces:
-        if piece.type == NORMAL:
-            for cut in range(1, len(piece.piece)):
-                left, right = piece.piece[:cut], piece.piece[cut:]
-                if left in vocabulary and right in vocabulary:
-                    merges.append((piece.score, len(left), len(right), left, right))
-    merges.sort(key=lambda merge: merge[:3], reverse=True)
-    unk, bos, eos = (
-        pieces[i].piece for i in (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
-    )
+    _require_exact(tokenizer)
+    pieces, normalizer = tokenizer.proto.pieces, tokenizer.proto.normalizer_spec
+    unk, bos, eos = _special_pieces(tokenizer)
     model = models.BPE(
-        vocabulary,
-        [merge[3:] for merge in merges],
+        {piece.piece: i for i, piece in enumerate(pieces)},
+        _merges(pieces),
         unk_token=unk,
         fuse_unk=True,
         byte_fallback=True,
@@ -145,32 +126,95 @@ def fast_tokenizer(tokenizer: Tokenizer) -> Any:
     fast.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in (unk, bos, eos)]
     )
-    fast.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, tokenizer.bos_id)]
-    )
+    if add_bos:
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A",
+            pair=f"{bos} $A {bos}:1 $B:1",
+            special_tokens=[(bos, tokenizer.bos_id)],
+        )
     return fast
 
 
-def write_hf_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length_tokens: int) -> None:
+def _require_exact(tokenizer: Tokenizer) -> None:
+    """Raise ConfigError unless ``fast_tokenizer`` can do all that sentencepiece does."""
+    trainer, normalizer = tokenizer.proto.trainer_spec, tokenizer.proto.normalizer_spec
+    rules = {
+        "be a BPE model": trainer.model_type == BPE,
+        "have byte fallback": trainer.byte_fallback,
+        "have the identity normaliser": not normalizer.precompiled_charsmap,
+        "keep runs of spaces": not normalizer.remove_extra_whitespaces,
+        "write spaces as U+2581": normalizer.escape_whitespaces,
+        "mark words at their beginning": not trainer.treat_whitespace_as_suffix,
+        "have no user-defined or unused pieces": all(
+            piece.type not in (USER_DEFINED, UNUSED) for piece in tokenizer.proto.pieces
+        ),
+        "have <unk>, <s> and </s>": min(tokenizer.unk_id, tokenizer.bos_id) >= 0,
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise ConfigError(
+            "tokenizer",
+            str(tokenizer.path),
+            f"must {' and '.join(broken)} to be exported exactly",
+            "Train it with 'mobilellama tokenize train-tokenizer'",
+        )
+
+
+def _merges(pieces: Any) -> list[tuple[str, str]]:
+    """Return every (left, right) that makes a piece, in the order in which they are merged."""
+    names = {piece.piece for piece in pieces}
+    merges = []
+    for piece in pieces:
+        if piece.type == NORMAL:
+            for cut in range(1, len(piece.piece)):
+                left, right = piece.piece[:cut], piece.piece[cut:]
+                if left in names and right in names:
+                    merges.append((piece.score, len(left), len(right), left, right))
+    merges.sort(key=lambda merge: merge[:3], reverse=True)
+    return [merge[3:] for merge in merges]
+
+
+def _special_pieces(tokenizer: Tokenizer) -> tuple[str, str, str]:
+    """Return the spelling of unk, bos and eos."""
+    pieces = tokenizer.proto.pieces
+    return (
+        pieces[tokenizer.unk_id].piece,
+        pieces[tokenizer.bos_id].piece,
+        pieces[tokenizer.eos_id].piece,
+    )
+
+
+def write_hf_tokenizer(
+    tokenizer: Tokenizer, folder: Path, *, max_length_tokens: int, add_bos: bool = True
+) -> None:
     """Write tokenizer.json, tokenizer.model and tokenizer_config.json for transformers 4 and 5.
 
     The class name PreTrainedTokenizerFast is what both versions load as it stands:
     LlamaTokenizer rebuilds the merges wrongly in version 5, and version 4 does not know the
-    name that version 5 would write.
+    name that version 5 would write. Padding is <unk>, which no text encodes to: with </s> a
+    trainer that masks padding would never learn to stop.
+
+    Args:
+        tokenizer: the sentencepiece model.
+        folder: where to; it exists.
+        max_length_tokens: the model's longest sequence.
+        add_bos: whether encoding puts <s> first.
     """
-    pieces = tokenizer.proto.pieces
+    unk, bos, eos = _special_pieces(tokenizer)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": pieces[tokenizer.bos_id].piece,
-        "eos_token": pieces[tokenizer.eos_id].piece,
-        "unk_token": pieces[tokenizer.unk_id].piece,
-        "add_bos_token": True,
+        "bos_token": bos,
+        "eos_token": eos,
+        "unk_token": unk,
+        "pad_token": unk,
+        "add_bos_token": add_bos,
         "add_eos_token": False,
         "legacy": True,
+        # Without it version 4 also gives token_type_ids, which a Llama's generate() refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": max_length_tokens,
         "clean_up_tokenization_spaces": False,
         "sp_model_kwargs": {},
     }
-    fast_tokenizer(tokenizer).save(str(folder / "tokenizer.json"))
+    fast_tokenizer(tokenizer, add_bos=add_bos).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

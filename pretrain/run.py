@@ -113,7 +113,7 @@ class Data:
 
 def main(config: Config) -> int:
     """Check, start the processes, train, and leave a verdict."""
-    logs.configure()
+    logs.configure(rank=logs.rank_from_environment())
     data = open_data(config)  # before any process is started, so that mistakes are told once
     world = World(config.launch)
     logs.configure(rank=world.rank)
@@ -158,12 +158,13 @@ def identity_of(config: Config, data: Data, precision: str) -> dict[str, Any]:
     """Return the fields that define the run, which a resume must not change."""
     return {
         **{f"model.{name}": value for name, value in asdict(config.model).items()},
-        "data.fingerprint": data.dataset.fingerprint,
-        "data.mixture": data.mixture.identity(),
-        "data.seed": config.data.seed,
         "train.seq_len": config.train.seq_len,
         "train.global_batch_size": config.train.global_batch_size,
         "engine.precision": precision,
+        "data.seed": config.data.seed,
+        "data.fingerprint": data.dataset.fingerprint,
+        # Last: it follows from other fields where no mixture is given.
+        "data.mixture": data.mixture.identity(),
     }
 
 

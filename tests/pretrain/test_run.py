@@ -109,8 +109,11 @@ def test_micro_batch_workers_and_engine_change_no_sample(
 def test_per_document_attention_trains_and_differs_from_causal(
     small_dataset: Path, tmp_path: Path
 ) -> None:
+    mixture = tmp_path / "docstrings.yaml"
+    mixture.write_text("common_crawl: 1\n")  # the subset of short documents
+    shared = {"train.max_steps": 2, "engine.precision": "fp32", "data.mixture": mixture}
     for attention in ("causal", "per_document"):
-        fields = {"model.attention": attention, "train.max_steps": 2, "engine.precision": "fp32"}
+        fields = shared | {"model.attention": attention}
         run_ranks(train_tiny, 2, small_dataset, tmp_path / attention, fields)
     causal, separate = losses_of(tmp_path / "causal"), losses_of(tmp_path / "per_document")
     assert causal[1]["loss"] != separate[1]["loss"]
@@ -216,7 +219,7 @@ BAD = [
     ({"schedule.min_lr_share": 1.5}, "schedule.min_lr_share = 1.5: must be a share"),
     ({"model.n_heads": 5}, "model.n_heads = 5: must split model.d_model = 64"),
     ({"train.seqlen": 32}, "did you mean '--train.seq_len'?"),
-    ({"train.seq_len": "many"}, "train.seq_len = many: expected an int"),
+    ({"train.seq_len": "many"}, "train.seq_len = many: expected a int"),
     ({"engine.kind": "fsdp"}, "engine.kind = fsdp: expected a Literal['deepspeed', 'ddp']"),
 ]
 

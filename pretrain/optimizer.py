@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mobilellama.config import ConfigError, require_at_least
+from mobilellama.config import ConfigError, require_at_least, require_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,12 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ConfigError(
-                "optimizer.learning_rate", self.learning_rate, "must be above 0", "Give e.g. 3e-4"
-            )
-        if self.max_grad_norm <= 0:
-            raise ConfigError(
-                "optimizer.max_grad_norm", self.max_grad_norm, "must be above 0", "Give e.g. 1.0"
-            )
+        for name, example in (("learning_rate", 3e-4), ("eps", 1e-8), ("max_grad_norm", 1.0)):
+            if not (value := getattr(self, name)) > 0:  # "not >" also catches NaN
+                rule = "must be above 0"
+                raise ConfigError(f"optimizer.{name}", value, rule, f"Give e.g. {example}")
+        require_share("optimizer.beta1", self.beta1)
+        require_share("optimizer.beta2", self.beta2)
         require_at_least("optimizer.weight_decay", self.weight_decay, 0)
 
 

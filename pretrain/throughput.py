@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 # Dense bf16 TFLOP/s by the vendor's datasheets; the first pattern found in the device's name wins.
 DENSE_BF16_TFLOPS = (
+    ("H200 NVL", 835.0),
     ("H200", 989.0),
     ("GH200", 989.0),
     ("H100 PCIe", 756.0),

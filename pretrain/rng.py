@@ -1,5 +1,6 @@
 """The state of every random generator of a process, as tensors."""
 
+import math
 import random
 
 import numpy as np
@@ -14,7 +15,7 @@ def capture() -> dict[str, Tensor]:
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
         "python": torch.tensor(words, dtype=torch.int64),
-        "python_gauss": torch.tensor([float("nan") if gauss is None else gauss]).double(),
+        "python_gauss": torch.tensor([math.nan if gauss is None else gauss], dtype=torch.float64),
         "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
         "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
         "torch": torch.get_rng_state(),
@@ -28,7 +29,7 @@ def restore(state: dict[str, Tensor]) -> None:
     """Set the generators to states that `capture` returned."""
     gauss = state["python_gauss"].item()
     words = tuple(state["python"].tolist())
-    random.setstate((3, words, None if gauss != gauss else gauss))  # NaN stands for None
+    random.setstate((3, words, None if math.isnan(gauss) else gauss))
     position, has_gauss, cached = state["numpy_rest"].tolist()
     keys = state["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))

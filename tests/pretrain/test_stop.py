@@ -1,0 +1,98 @@
+"""Asking a run to stop: signals, the file, the clock, and the second Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mobilellama.pretrain.stop import SIGNALS, StopRequest
+
+# A run that never looks at the flag, as one that hangs in a collective.
+STUCK = """
+import time
+from mobilellama.pretrain.stop import StopRequest
+stop = StopRequest()
+with stop.handling_signals():
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_sets_the_flag_and_nothing_else(number: signal.Signals) -> None:
+    stop = StopRequest()
+    with stop.handling_signals():
+        assert not stop.requested()
+        os.kill(os.getpid(), number)
+        assert stop.requested()
+    assert stop.reason == number.name
+
+
+def test_the_first_reason_is_kept() -> None:
+    stop = StopRequest(max_hours=0)
+    with stop.handling_signals():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.requested() and stop.reason == "SIGUSR1"
+
+
+def test_the_former_handlers_come_back_even_after_an_error() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(RuntimeError), StopRequest().handling_signals():
+        assert all(signal.getsignal(n) not in before for n in SIGNALS)
+        raise RuntimeError
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_stop_file_is_a_request(tmp_path: Path) -> None:
+    stop = StopRequest(stop_file=tmp_path / "stop")
+    assert not stop.requested()
+    (tmp_path / "stop").touch()
+    assert stop.requested()
+    assert stop.reason == f"the file {tmp_path / 'stop'}"
+    (tmp_path / "stop").unlink()
+    assert stop.requested()  # once asked for, it stays so
+
+
+def test_the_wall_clock_limit_is_a_request() -> None:
+    stop = StopRequest(max_hours=0.2 / 3600)
+    assert not stop.requested()
+    time.sleep(0.25)
+    assert stop.requested()
+    assert stop.reason == "the wall-clock limit run.max_hours"
+    assert not StopRequest(max_hours=1).requested()
+
+
+def stuck() -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_second_ctrl_c_leaves_at_once_with_130() -> None:
+    process = stuck()
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    assert process.poll() is None  # the first only set the flag
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert "second Ctrl-C: leaving at once, without a checkpoint" in errors
+
+
+def test_a_ctrl_c_that_the_launcher_passes_on_is_not_a_second_one() -> None:
+    """A terminal sends it to every process, and the launcher sends it to its own again."""
+    process = stuck()
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert process.poll() is None
+    process.kill()
+    process.communicate()

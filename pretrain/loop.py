@@ -171,7 +171,7 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
 
             positions = range(batch.first_position, batch.first_position + batch.samples)
             job.watch.see(
-                losses.mean, applied=report.applied, step=position.step, positions=positions
+                losses.mean, applied=report.applied, step=position.step + 1, positions=positions
             )
             position.step += 1
             position.consumed += batch.samples

@@ -1,0 +1,41 @@
+# Everything runs in .venv, which the first target makes.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint unit slow test-transformers4 clean
+
+help:
+	@echo "make demo                the main job on real text, CPU, a few minutes"
+	@echo "make test                ruff, pyright and all tests"
+	@echo "make unit                the fast tests alone"
+	@echo "make test-transformers4  the export, loaded by transformers 4 in its own environment"
+	@echo "make clean               remove the environments and runs/demo"
+
+# Made again whenever what is installed changes; the stamp comes last.
+$(VENV)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python demo/run.py
+
+test: lint unit slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/pyright
+
+unit: $(VENV)/.installed
+	$(BIN)/pytest -q -m 'not slow' --durations=10
+
+slow: $(VENV)/.installed
+	$(BIN)/pytest -q -m slow --durations=10
+
+test-transformers4: $(VENV)/.installed
+	$(BIN)/python tests/transformers4/run.py
+
+clean:
+	rm -rf $(VENV) .venv-transformers4 runs/demo

@@ -165,10 +165,10 @@ def cut_back(run: RunFolder, step: int) -> None:
     if not run.metrics.exists():
         return
     kept = []
-    for line in run.metrics.read_text().splitlines(keepends=True):
+    for line in run.metrics.read_text().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                kept.append(line + "\n")  # of a last line, the kill may have taken just this
         except ValueError:
             continue  # torn by a kill
     temporary = run.metrics.with_suffix(".tmp")

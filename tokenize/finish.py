@@ -3,6 +3,7 @@
 'tokenize run' does this by itself, unless it is one task of several (--task_count).
 """
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mobilellama.shards.dataset import PLAN, Plan, Receipt, read_receipt, write_
 from mobilellama.tokenize.bucket import is_finished
 
 _MISSING_SHOWN = 5
+_FINISHERS = 16  # so many may finish a folder at the same instant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,16 @@ def finish_dataset(folder: Path) -> str:
     if not any(receipt.documents for receipt in receipts):
         raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
     _sweep(folder)
-    fingerprint = write_dataset(folder, plan.identity, receipts)
+    fingerprint = _write(folder, plan, receipts)
     return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
+
+
+def _write(folder: Path, plan: Plan, receipts: list[Receipt]) -> str:
+    for _ in range(_FINISHERS):
+        # Not found: another task finishes the same folder, and swept our temporary.
+        with contextlib.suppress(FileNotFoundError):
+            return write_dataset(folder, plan.identity, receipts)
+    return write_dataset(folder, plan.identity, receipts)
 
 
 def _sweep(folder: Path) -> None:

@@ -133,6 +133,18 @@ def test_kills_at_random_instants_change_no_byte(
     assert digest(tmp_path / "out") == digest(expected)
 
 
+def test_three_runs_at_once_into_one_folder_write_the_same_bytes(
+    many_slices: tuple[list[str | Path], Path], digest: Digest, tmp_path: Path
+) -> None:
+    """As when a job array is submitted twice: plans, buckets, sweeps and finishes collide."""
+    arguments, expected = many_slices
+    runs = [start(*arguments, "--output", tmp_path / "out", "--workers", 1) for _ in range(3)]
+    for run in runs:
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
+    assert digest(tmp_path / "out") == digest(expected)
+
+
 @pytest.mark.slow
 def test_the_redpajama_sample_gives_the_same_bytes_after_kills_and_with_one_worker(
     redpajama_sample: Path,

@@ -160,10 +160,19 @@ def test_a_run_over_tables_makes_a_dataset(
     rows = TokenDataset(tmp_path / "out").rows
     assert [(row["subset"], row["documents"]) for row in rows] == [("data", 700), ("data", 700)]
     assert rows[0]["tokens"] == rows[1]["tokens"]
+
+
+def test_a_run_over_row_ranges_makes_a_dataset(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
     saved = tmp_path / "saved"
     datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(str(saved))
     arguments = ["--tokenizer", small_tokenizer, "--sources.dataset", saved]
-    arguments += ["--sources.rows_per_slice", "400", "--output", tmp_path / "out2"]
+    arguments += ["--sources.rows_per_slice", "400", "--output", tmp_path / "out"]
     done = tokenize_command("run", *arguments, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert sum(row["tokens"] for row in TokenDataset(tmp_path / "out2").rows) == rows[0]["tokens"]
+    rows = TokenDataset(tmp_path / "out").rows
+    assert [(row["subset"], row["unit"], row["documents"]) for row in rows] == [
+        ("saved", "rows", 400),
+        ("saved", "rows", 300),
+    ]

@@ -103,6 +103,9 @@ def parse_config(
     parser.add_argument("--config", action=ActionConfigFile, help=f"YAML file of fields{names}")
     # No --SECTION FILE options: one file holds the whole config.
     parser.add_class_arguments(config_class, None, sub_configs=False, fail_untyped=True)
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) in (bool, bool | None):
+            action.nargs, action.const = "?", True  # --flag alone means --flag true
     options = _option_names(parser)
     resolved, files = _resolve_presets(argv, presets)
     for file in files:

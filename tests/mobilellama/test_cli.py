@@ -1,0 +1,253 @@
+"""The command line as a user meets it: help at once, one message for a mistake, exit code 2."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mobilellama import __main__ as command
+
+Cli = Callable[..., tuple[int, str, str]]
+RUN = ("pretrain", "run")
+GIVEN = ("--data.path", "unused", "--run.folder", "unused")
+HELP = "See 'mobilellama pretrain run --help'"
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``mobilellama ARGUMENTS`` through its real entry; return (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mobilellama", *map(str, arguments)])
+        capsys.readouterr()
+        code = command.main()
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def refused(cli: Cli) -> Callable[..., str]:
+    """Run a command that must be refused; return its message, which is one line."""
+
+    def run(*arguments: object) -> str:
+        code, out, errors = cli(*arguments)
+        assert (code, out) == (2, "")
+        assert errors.startswith("mobilellama: error: ") and errors.count("\n") == 1
+        return errors.removeprefix("mobilellama: error: ").strip()
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [(), ("tokenize",), ("shards",), ("pretrain",)])
+def test_help_answers_within_a_second_and_loads_no_heavy_library(
+    arguments: tuple[str, ...],
+) -> None:
+    code = (
+        "import sys; from mobilellama.__main__ import main; code = main(); "
+        "heavy = {'torch', 'numpy', 'pyarrow', 'jsonargparse', 'transformers', 'deepspeed'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    started_s = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
+    )
+    elapsed_s = time.perf_counter() - started_s
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert done.stdout.startswith(f"usage: mobilellama {arguments[0] if arguments else 'STAGE'} ")
+    assert elapsed_s < 1.0
+
+
+def test_the_installed_command_and_the_module_are_the_same_program() -> None:
+    installed = Path(sys.executable).with_name("mobilellama")
+    if not installed.exists():
+        pytest.skip("mobilellama is not installed beside this Python")
+    outputs = [
+        subprocess.run([*program, "--help"], capture_output=True, text=True, check=True).stdout
+        for program in ([installed], [sys.executable, "-m", "mobilellama"])
+    ]
+    assert outputs[0] == outputs[1]
+    assert all(stage in outputs[0] for stage in command.STAGES)
+
+
+def test_without_arguments_the_help_is_shown_and_the_exit_code_is_2(cli: Cli) -> None:
+    assert cli() == (2, cli("--help")[1], "")
+    assert cli("shards") == (2, cli("shards", "-h")[1], "")
+
+
+def test_a_mistake_leaves_exit_code_2_one_message_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilellama", *RUN, "--config", "demo", *GIVEN],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "mobilellama: error: data.path = unused: is not a folder. "
+        "Give the --output of 'mobilellama tokenize run'.\n"
+    )
+
+
+def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
+    refused: Callable[..., str],
+) -> None:
+    assert refused("pretrian", "run") == (
+        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain. "
+        "See 'mobilellama --help'; did you mean 'pretrain'?"
+    )
+    assert refused("shards", "inof") == (
+        "mobilellama shards VERB = inof: must be one of info, verify, show, plot. "
+        "See 'mobilellama shards --help'; did you mean 'info'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--train.seqlen", "3"), "--train.seqlen = 3: is not a field."),
+        (("--train.seqlen=3",), "--train.seqlen = 3: is not a field."),
+        (("--train.seq_le",), "--train.seq_le = (no value): is not a field."),
+    ],
+)
+def test_a_field_that_does_not_exist_is_met_with_the_nearest(
+    refused: Callable[..., str], arguments: tuple[str, ...], message: str
+) -> None:
+    expected = f"{message} {HELP}; did you mean '--train.seq_len'?"
+    assert refused(*RUN, "--config", "demo", *GIVEN, *arguments) == expected
+
+
+def test_a_field_has_one_name_and_no_abbreviation(refused: Callable[..., str]) -> None:
+    """'--train.max' would else be taken for the one field that begins so, today."""
+    message = refused(*RUN, "--config", "demo", *GIVEN, "--train.max", "3")
+    assert message.startswith("--train.max = 3: is not a field.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--train.seq_len", "abc"), f"train.seq_len = abc: expected a int. {HELP}."),
+        (
+            ("--engine.kind", "dpp"),
+            f"engine.kind = dpp: expected a Literal['deepspeed', 'ddp']. {HELP}.",
+        ),
+        (("--train.seq_len=-1",), "train.seq_len = -1: must be at least 1. Give 1 or more."),
+        (("--train.seq_len",), f"--train.seq_len = (no value): expected one argument. {HELP}."),
+        (
+            ("--train.seq_len", "300"),
+            "train.seq_len = 300: must not exceed model.max_seq_len = 256. "
+            "Lower it or raise model.max_seq_len.",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(
+    refused: Callable[..., str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert refused(*RUN, "--config", "demo", *GIVEN, *arguments) == message
+
+
+def test_fields_that_are_missing_are_named_as_they_are_typed(refused: Callable[..., str]) -> None:
+    assert refused(*RUN, "--config", "demo", "--data.path", "x") == (
+        f"--run.folder = (not given): is required. {HELP}."
+    )
+    assert refused(*RUN, "--config", "demo") == (
+        f"--run.folder, --data.path = (not given): are required. {HELP}."
+    )
+
+
+def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
+    refused: Callable[..., str],
+) -> None:
+    names = "demo, mobilellama_1_4b, mobilellama_2_7b"
+    for arguments in (("--config", "mobilelama_1_4b"), ("--config=mobilelama_1_4b",)):
+        assert refused(*RUN, *arguments, *GIVEN) == (
+            f"--config = mobilelama_1_4b: is neither a file nor a preset ({names}). "
+            "Give a YAML file or a preset's name; did you mean 'mobilellama_1_4b'?"
+        )
+    assert refused("shards", "info", "--config", "none.yaml", "--path", "x") == (
+        "--config = none.yaml: is not a file. Give the path of a YAML file."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "train:\n  seqlen: 3\n",
+            f"train.seqlen = 3: is not a field (in FILE). {HELP}; did you mean 'train.seq_len'?",
+        ),
+        (
+            "trian:\n  seq_len: 3\n",
+            f"trian = {{'seq_len': 3}}: is not a field (in FILE). {HELP}; did you mean 'train'?",
+        ),
+        (
+            "train: 3\n",
+            f"train = 3: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+        ),
+        (
+            "train:\n",
+            f"train = None: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+        ),
+        ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected a int. {HELP}."),
+        ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),
+        ("- 1\n", "--config = FILE: must hold 'field: value' lines. Mend the file."),
+        ("", "--config = FILE: must hold 'field: value' lines. Mend the file."),
+        ("train: [1\n", "--config = FILE: is not YAML (while parsing a flow sequence"),
+        ("a: \udcff\n", "--config = FILE: is not YAML ('utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_named_with_it(
+    refused: Callable[..., str], tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text, errors="surrogateescape")
+    assert refused(*RUN, "--config", file, *GIVEN).startswith(message.replace("FILE", str(file)))
+
+
+@pytest.fixture
+def printed(cli: Cli, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The whole config that 'pretrain run ARGUMENTS --print_config' prints."""
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as left:
+            cli(*RUN, *arguments, "--print_config")
+        assert left.value.code == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_line_overrules_files_and_later_files_overrule_former_ones(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("train:\n  seq_len: 64\n  max_steps: 11\noptimizer:\n  eps: 1e-6\n")
+    two.write_text("train:\n  max_steps: 22\n  micro_batch_size: 2\n")
+    files = ("--config", "demo", "--config", one, f"--config={two}")
+    config = yaml.safe_load(printed(*files, *GIVEN, "--train.micro_batch_size", "1"))
+    train = config["train"]
+    assert (train["micro_batch_size"], train["max_steps"], train["seq_len"]) == (1, 22, 64)
+    assert float(config["optimizer"]["eps"]) == 1e-6
+    assert config["model"]["d_model"] == 256  # of the preset
+
+
+def test_what_print_config_prints_is_a_config_file(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(printed("--config", "demo", *GIVEN, "--train.max_steps", "7"))
+    assert yaml.safe_load(saved.read_text())["train"]["max_steps"] == 7
+    assert printed("--config", saved) == saved.read_text()
+
+
+def test_only_the_first_rank_repeats_a_mistake_that_all_have_made(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "3")
+    assert cli("pretrian") == (2, "", "")
+    monkeypatch.delenv("RANK")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    assert cli("pretrian") == (2, "", "")

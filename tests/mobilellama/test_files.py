@@ -1,0 +1,87 @@
+"""Files are whole or absent, and the same content has the same bytes and hashes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mobilellama.files import (
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    temporary_path,
+    whole_file,
+    write_json,
+)
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with whole_file(path) as file:
+        file.write(b"abc")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"abc"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_former_file_and_no_temporary(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"before")
+    with pytest.raises(error), whole_file(path) as file:
+        file.write(b"half")
+        raise error
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), whole_file(tmp_path / "folder") as file:
+        file.write(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_two_writers_of_one_file_share_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with whole_file(path) as one, whole_file(path) as other:
+        one.write(b"1" * 1000)
+        other.write(b"2")
+    assert path.read_bytes() == b"1" * 1000  # the outer one ended last
+    names = {temporary_path(path).name for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.startswith("f.tmp.") and str(os.getpid()) in name for name in names)
+
+
+def test_the_same_value_gives_the_same_bytes(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None, True], "a": "Grüße \u2028 \U0001f600", "float": 0.1}
+    for name in ("one", "two"):
+        write_json(tmp_path / name, value)
+    data = (tmp_path / "one").read_bytes()
+    assert data == (tmp_path / "two").read_bytes()
+    assert data.endswith(b"}\n") and "Grüße".encode() in data
+    assert read_json(tmp_path / "one") == value
+
+
+def test_a_value_that_is_no_json_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "f", {"a": object()})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 22) - 1, 1 << 22, (1 << 22) + 1])
+def test_a_file_is_hashed_whole_around_the_chunk_size(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "f").write_bytes(data)
+    assert sha256_of_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+def test_the_hash_of_json_is_that_of_its_canonical_text() -> None:
+    expected = hashlib.sha256('{"a":[1,"é"],"b":null}'.encode()).hexdigest()
+    assert sha256_of_json({"b": None, "a": [1, "é"]}) == expected
+    assert sha256_of_json({"a": [1, "é"], "b": None}) == expected
+    assert sha256_of_json({"a": ["é", 1], "b": None}) != expected

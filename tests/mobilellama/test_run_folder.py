@@ -1,0 +1,151 @@
+"""Attempts, the fence, verdicts and checkpoints of a run's folder."""
+
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mobilellama.config import ConfigError
+from mobilellama.files import read_json
+from mobilellama.run_folder import FencedError, RunFolder, Verdict
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "runs" / "one")
+    folder.create()
+    return folder
+
+
+def make_checkpoint(run: RunFolder, name: str) -> Path:
+    folder = run.checkpoints / name
+    folder.mkdir()
+    (folder / "weights").write_text(name)
+    return folder
+
+
+def begin_many(path: Path, count: int) -> list[int]:
+    return [RunFolder(path).begin_attempt({"argv": ["x"]}) for _ in range(count)]
+
+
+def test_attempts_count_up_from_1_and_say_who_began_them(run: RunFolder) -> None:
+    assert run.newest_attempt() == 0
+    assert [run.begin_attempt({"world_size": n}) for n in (8, 4)] == [1, 2]
+    assert run.newest_attempt() == 2
+    assert sorted(path.name for path in run.attempts.iterdir()) == ["0001.json", "0002.json"]
+    facts = read_json(run.attempts / "0002.json")
+    assert facts["world_size"] == 4 and facts["pid"] == os.getpid() and facts["host"]
+
+
+def test_attempts_go_past_four_digits(run: RunFolder) -> None:
+    (run.attempts / "9999.json").write_text("{}")
+    assert [run.begin_attempt({}), run.begin_attempt({})] == [10_000, 10_001]
+
+
+def test_no_two_of_many_starts_at_once_get_the_same_attempt(run: RunFolder) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        taken = pool.map(lambda _: begin_many(run.path, 10), range(8))
+        assert sorted(number for numbers in taken for number in numbers) == list(range(1, 81))
+
+
+def test_no_two_processes_get_the_same_attempt(run: RunFolder) -> None:
+    # spawn: a fork would copy the locks of torch's threads, and other tests set up the forkserver.
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        taken = pool.starmap(begin_many, [(run.path, 20)] * 2)
+    assert sorted(number for numbers in taken for number in numbers) == list(range(1, 41))
+
+
+def test_an_attempt_that_was_superseded_may_not_write(run: RunFolder) -> None:
+    first = run.begin_attempt({})
+    run.require_newest(first)
+    make_checkpoint(run, "step-5")
+    second = run.begin_attempt({})
+    verdict = Verdict(kind="stopped", message="m", attempt=first, step=5)
+    for write in (
+        lambda: run.require_newest(first),
+        lambda: run.write_verdict(verdict),
+        lambda: run.remove_checkpoint(5, first),
+    ):
+        with pytest.raises(FencedError, match="attempt 1 was superseded by attempt 2"):
+            write()
+    assert not run.verdict.exists() and run.checkpoint_steps() == [5]
+    run.require_newest(second)
+
+
+def test_a_verdict_is_read_back_until_another_attempt_begins(run: RunFolder) -> None:
+    assert run.read_verdict() is None
+    verdict = Verdict(
+        kind="failed", message="naïve\n“quotes”", attempt=run.begin_attempt({}), step=7
+    )
+    run.write_verdict(verdict)
+    assert run.read_verdict() == verdict
+    second = run.begin_attempt({})
+    assert run.read_verdict() is None  # it was the first attempt's
+    newer = Verdict(kind="finished", message="", attempt=second, step=9)
+    run.write_verdict(newer)
+    assert run.read_verdict() == newer
+
+
+def test_checkpoints_are_ordered_as_integers_and_only_whole_ones_count(run: RunFolder) -> None:
+    for name in ("step-100", "step-20", "step-3", "step-200.tmp-1", "step-7.old-1", "step-8.bad-1"):
+        make_checkpoint(run, name)
+    make_checkpoint(run, "step-x")
+    assert run.checkpoint_steps() == [3, 20, 100]
+    assert run.checkpoint(100) == run.checkpoints / "step-100"
+
+
+def test_a_run_without_a_folder_has_no_checkpoints(tmp_path: Path) -> None:
+    missing = RunFolder(tmp_path / "none")
+    assert missing.checkpoint_steps() == [] and missing.newest_attempt() == 0
+    assert missing.read_verdict() is None
+
+
+def test_leftovers_of_killed_attempts_go_and_all_else_stays(run: RunFolder) -> None:
+    for name in ("step-4", "step-9.tmp-2", "step-9.old-11", "step-4.bad-2", "mine"):
+        make_checkpoint(run, name)
+    run.remove_leftovers()
+    assert {path.name for path in run.checkpoints.iterdir()} == {"step-4", "step-4.bad-2", "mine"}
+
+
+def test_a_removed_checkpoint_is_gone_and_its_neighbours_stay(run: RunFolder) -> None:
+    attempt = run.begin_attempt({})
+    for step in (1, 10, 100):
+        make_checkpoint(run, f"step-{step}")
+    run.remove_checkpoint(10, attempt)
+    assert {path.name for path in run.checkpoints.iterdir()} == {"step-1", "step-100"}
+
+
+def test_a_removal_that_is_killed_half_way_leaves_nothing_that_counts(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    attempt = run.begin_attempt({})
+    make_checkpoint(run, "step-10")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("shutil.rmtree", killed)
+        run.remove_checkpoint(10, attempt)
+    assert run.checkpoint_steps() == []
+    assert [path.name for path in run.checkpoints.iterdir()] == [f"step-10.old-{attempt}"]
+    run.remove_leftovers()
+    assert not list(run.checkpoints.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_its_field(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        RunFolder(tmp_path / "file" / "run").create()
+    assert str(caught.value) == (
+        f"run.folder = {tmp_path}/file/run: cannot be made (Not a directory). "
+        "Give a writable folder."
+    )
+
+
+def test_making_a_folder_again_changes_nothing(run: RunFolder) -> None:
+    run.begin_attempt({})
+    make_checkpoint(run, "step-1")
+    run.create()
+    assert run.newest_attempt() == 1 and run.checkpoint_steps() == [1]

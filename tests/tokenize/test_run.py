@@ -115,6 +115,7 @@ def test_no_file_tells_where_or_when_it_was_made(
     assert digest(tmp_path / "out") == digest(expected)
 
 
+@pytest.mark.slow
 def test_kills_at_random_instants_change_no_byte(
     many_slices: tuple[list[str | Path], Path],
     tokenize_command: Command,
@@ -133,6 +134,7 @@ def test_kills_at_random_instants_change_no_byte(
     assert digest(tmp_path / "out") == digest(expected)
 
 
+@pytest.mark.slow
 def test_three_runs_at_once_into_one_folder_write_the_same_bytes(
     many_slices: tuple[list[str | Path], Path], digest: Digest, tmp_path: Path
 ) -> None:
@@ -354,7 +356,7 @@ def test_a_full_disk_is_told_with_the_buckets_name(
     assert f"{output}/c4/00000.bin: the disk is full" in done.stderr
     assert "Make room and run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(output.glob("c4/00000*"))
+    assert not list(output.glob("c4/0*"))  # the other slice was not even tried
     assert tokenize_command("run", *arguments).returncode == 0
     assert "c4/00000.bin" in digest(output)
 

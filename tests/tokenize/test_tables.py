@@ -145,6 +145,7 @@ def test_a_name_that_is_no_dataset_is_refused_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_over_tables_makes_a_dataset(
     small_tokenizer: Path,
     tokenize_command: Command,

@@ -71,8 +71,11 @@ def test_more_work_than_the_estimate_leaves_no_negative_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    now_s = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s)
     for total in (10, 0):
         shown = Progress("work", total=total, unit="files")
+        now_s += 50
         shown.advance(25)
         assert shown.line().endswith(" gone, 00:00:00 left")
 

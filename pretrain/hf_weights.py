@@ -57,14 +57,15 @@ def cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
         DataError: it holds NaN or infinity.
         ConfigError: it is too large for the dtype.
     """
-    if not torch.isfinite(value).all():
+    extremes = torch.stack(torch.aminmax(value))  # NaN if any element is
+    if not extremes.isfinite().all():
         raise DataError(f"parameter '{name}' holds NaN or infinity; export an earlier checkpoint")
-    out = value.to(dtype)
-    if not torch.isfinite(out).all():
-        largest = float(value.abs().max())
+    if not extremes.to(dtype).isfinite().all():  # rounding keeps the order
+        largest = float(extremes.abs().max())
         rule = f"'{name}' holds {largest:.3g}, above the largest {torch.finfo(dtype).max:.3g}"
-        raise ConfigError("dtype", _NAMES[dtype].lower(), rule, "Use bf16 or fp32")
-    return out
+        chosen = next(choice for choice, its in DTYPES.items() if its == dtype)
+        raise ConfigError("dtype", chosen, rule, "Use bf16 or fp32")
+    return value.to(dtype)
 
 
 def write_weights(

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.export import Config
+from mobilellama.pretrain.export_check import check_logits, check_tokenizer
 from mobilellama.pretrain.hf_weights import cast
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
@@ -94,6 +95,27 @@ def test_transformers_alone_takes_it_for_what_it_is(
         assert answer["dtype"] == ("torch.bfloat16" if name == "bf16" else "torch.float32")
         # A model that never saw <s> starts from the end of a former document.
         assert answer["unprompted_start"] == (1 if name == "bf16" else 2)
+
+
+def test_the_check_finds_other_weights_and_another_tokenizer(
+    exports: dict[str, Path], tiny_run: Path
+) -> None:
+    model = trained_model(tiny_run, 4)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+
+    def difference(step: int) -> float:
+        checkpoint = Checkpoint(RunFolder(tiny_run).checkpoint(step))
+        return check_logits(
+            exports["sharded"], checkpoint, shapes, model.config, dtype=torch.float32
+        )
+
+    assert difference(4) <= 1e-5
+    with pytest.raises(RuntimeError, match="logits differ from ours by"):
+        difference(2)
+    tokenizer = Tokenizer(exports["bf16"] / "tokenizer.model")
+    check_tokenizer(exports["bf16"], tokenizer, add_bos=True)
+    with pytest.raises(RuntimeError, match="AutoTokenizer gives"):
+        check_tokenizer(exports["bf16"], tokenizer, add_bos=False)
 
 
 def test_bf16_weights_are_the_masters_rounded(exports: dict[str, Path], tiny_run: Path) -> None:
@@ -297,6 +319,7 @@ def test_the_runs_own_tokenizer_decides_where_the_dataset_is_gone(
     assert f"but the run {run} was made with" in message
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_folder_and_the_next_export_succeeds(
     command: Command, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -334,7 +357,9 @@ def test_fields_that_break_a_rule_are_refused(fields: dict[str, Any], message: s
 
 
 def test_weights_that_a_dtype_cannot_hold_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'w' holds 7e\+04, above the largest 6.55e\+04"):
+    with pytest.raises(
+        ConfigError, match=r"dtype = fp16: 'w' holds 7e\+04, above the largest 6.55e\+04"
+    ):
         cast("w", torch.tensor([1.0, -7e4]), torch.float16)
     with pytest.raises(DataError, match="parameter 'w' holds NaN or infinity"):
         cast("w", torch.tensor([1.0, float("nan")]), torch.bfloat16)

@@ -70,6 +70,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_pushed_and_loaded_back_it_is_the_same_model(
     hub: HubServer, client: Client, exported: Path, load_alone: LoadAlone, tmp_path: Path
 ) -> None:

@@ -12,6 +12,14 @@ VERBS = {
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
     ),
+    "export": Verb(
+        module="mobilellama.pretrain.export",
+        help="write a checkpoint as a Hugging Face folder, and push it if asked to",
+    ),
+    "push": Verb(
+        module="mobilellama.pretrain.hub",
+        help="push an exported folder to the Hugging Face Hub",
+    ),
 }
 
 

@@ -23,7 +23,11 @@ import zstandard
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
-_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
+# encodings is tables of character names; the others are tests, programs and caches.
+_LEFT_OUT = {
+    "site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings",
+    "__pycache__",
+}  # fmt: skip
 
 Record = dict[str, Any]
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef

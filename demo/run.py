@@ -23,7 +23,7 @@ from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 sys.path.insert(0, str(HERE))
 from corpus import build_corpus  # noqa: E402  (this folder is no package)
 

@@ -1,5 +1,6 @@
 """Plain data parallelism: the whole fp32 state on every rank, autocast for bf16."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 
@@ -32,9 +33,11 @@ class DDPEngine:
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._device_type = self._parameters[0][1].device.type
         self._bf16 = precision == "bf16"
-        self._module = DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # torch 2.13 renames broadcast_buffers; 2.11 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            self._module = DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         self.optimizer_step = 0
 
     def forward(self, inputs: Mapping[str, Tensor], *, last: bool) -> LossSums:

@@ -12,6 +12,14 @@ VERBS = {
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
     ),
+    "plot": Verb(
+        module="mobilellama.pretrain.plot",
+        help="a run's losses, rates and speed as a picture",
+    ),
+    "replay": Verb(
+        module="mobilellama.pretrain.replay",
+        help="the text that a step was trained on",
+    ),
     "export": Verb(
         module="mobilellama.pretrain.export",
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",

@@ -1,0 +1,72 @@
+"""Replay shows the text of the very samples that a step was trained on."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.data import PretrainBatches
+from mobilellama.pretrain.main import main
+from mobilellama.pretrain.replay import read_run_config
+from mobilellama.shards.order import open_order
+from mobilellama.shards.reader import TokenDataset
+from tests.pretrain.tiny import train_tiny
+from tests.ranks import run_ranks
+
+
+@pytest.fixture(scope="module")
+def run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps of eight samples."""
+    path = tmp_path_factory.mktemp("replayed") / "run"
+    run_ranks(train_tiny, 1, small_dataset, path, {"train.max_steps": 2})
+    return path
+
+
+def test_the_second_step_s_samples_are_shown_in_order(
+    run: Path, small_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", "--run", str(run), "--step", "2", "--first", "1", "--count", "3"]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("step 2, position ")] == [
+        line for line in out.splitlines() if line.startswith("step 2")
+    ]
+    assert all(f"step 2, position {position}, " in out for position in (9, 10, 11))
+    assert "position 8," not in out and "position 12," not in out
+
+    dataset = TokenDataset(small_dataset)
+    mixture, windows = open_order(dataset, seq_len=32, mixture=None, seed=1337)
+    batches = PretrainBatches(
+        mixture, windows, global_batch_size=8, micro_batch_size=8, rank=0, world_size=1,
+        per_document=False,
+    )  # fmt: skip
+    ids = batches.at(8).micro_batches[0].inputs["input_ids"][1].tolist()
+    first_document = ids[: ids.index(2)] if 2 in ids else ids
+    text = dataset.tokenizer.decode(first_document).strip()
+    assert text.splitlines()[-1].strip() in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step", "0"], "step = 0: must be at least 1"),
+        (["--step", "1", "--first", "8"], "first = 8: must be below train.global_batch_size = 8"),
+    ],
+)
+def test_a_step_or_sample_that_does_not_exist_is_refused(
+    run: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        main(["replay", "--run", str(run), *arguments])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no config\.yaml"):
+        main(["replay", "--run", str(tmp_path), "--step", "1"])
+
+
+def test_a_run_s_config_yaml_reads_back_as_the_config_that_ran(run: Path) -> None:
+    config = read_run_config(run, field="run")
+    assert asdict(config) == yaml.safe_load((run / "config.yaml").read_text())
+    assert (config.train.global_batch_size, config.model.d_model) == (8, 64)

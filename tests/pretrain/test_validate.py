@@ -1,0 +1,70 @@
+"""Validation: the held-out windows, all of them and only them, whoever computes them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mobilellama.distributed import LaunchConfig, World
+from mobilellama.pretrain.ddp_engine import DDPEngine
+from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
+from mobilellama.pretrain.validate import Validation, ValidationConfig
+from mobilellama.shards.reader import TokenDataset
+from tests.ranks import run_ranks
+
+MODEL = ModelConfig(vocab_size=800, d_model=32, n_layers=1, n_heads=2, d_ff=48, max_seq_len=32)
+
+
+def build_model() -> Any:
+    model = build_on(torch.device("cpu"), MODEL)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(init_parameter(name, parameter.shape, MODEL, seed=1))
+    return model
+
+
+def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
+    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    model, optimizer = build_model(), OptimizerConfig()
+    engine = DDPEngine(
+        model, parameter_groups(model.named_parameters(), optimizer), precision="fp32",
+        optimizer=optimizer, rank=world.rank, world_size=world.size,
+    )  # fmt: skip
+    dataset = TokenDataset(folder)
+    validation = Validation(
+        ValidationConfig(every_steps=5, samples_per_subset=samples),
+        dataset=dataset, subsets=dataset.subsets, seq_len=32, micro_batch_size=4,
+        per_document=False, max_steps=12, engine=engine, world=world,
+    )  # fmt: skip
+    due = [step for step in range(1, 13) if validation(step)]
+    return dict(validation(5)), due, model.training
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("samples", [7, 10_000])
+def test_losses_are_those_of_the_held_out_windows_computed_one_by_one(
+    small_dataset: Path, world_size: int, samples: int
+) -> None:
+    results = run_ranks(validate, world_size, small_dataset, samples)
+    dataset, model = TokenDataset(small_dataset), build_model()
+    expected: dict[str, float] = {}
+    sums, counts = 0.0, 0
+    for subset in dataset.subsets:
+        view = dataset.windows(subset, 32, "heldout")
+        losses = []
+        for i in range(min(len(view), samples)):
+            ids = torch.from_numpy(view.tokens(i).astype(np.int64))[None]
+            with torch.no_grad():
+                losses.append(float(model(ids[:, :-1], ids[:, 1:]).loss_sum))
+        if losses:
+            expected[f"validation_loss/{subset}"] = sum(losses) / (32 * len(losses))
+            sums, counts = sums + sum(losses), counts + 32 * len(losses)
+    expected["validation_loss"] = sums / counts
+    assert len(expected) >= 3
+    for losses, due, training in results:
+        assert losses == pytest.approx(expected, rel=1e-5)
+        assert due == [5, 10, 12]  # every fifth step, and the last
+        assert training  # back in training mode

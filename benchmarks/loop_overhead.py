@@ -21,9 +21,12 @@ import paired
 from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.pretrain.assemble import assemble, open_data
+from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.main import PRESETS
-from mobilellama.pretrain.run import Config, assemble, begin, identity_of, open_data
+from mobilellama.pretrain.run import begin
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import RunFolder
 

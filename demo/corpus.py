@@ -167,11 +167,9 @@ def _help_topics() -> Iterator[Record]:
 def _descriptions() -> Iterator[Record]:
     found = sorted(metadata.distributions(), key=lambda item: str(item.metadata["Name"]))
     for distribution in found:
-        text = distribution.metadata.get_payload()
-        text = (
-            text if isinstance(text, str) and text.strip() else distribution.metadata["Description"]
-        )
-        if text and text.strip():
+        # The description is the metadata file's body, below a blank line.
+        _, _, text = (distribution.read_text("METADATA") or "").partition("\n\n")
+        if text.strip():
             name = distribution.metadata["Name"]
             meta = {"timestamp": "2019-04-25T12:57:54Z", "url": f"https://example.org/{name}"}
             yield {"text": text, "meta": meta | {"language": "en", "source": "c4"}}

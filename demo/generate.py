@@ -21,7 +21,7 @@ def main() -> None:
     torch.manual_seed(0)
     for prompt in PROMPTS:
         ids = [tokenizer.eos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
-        made = model.generate(
+        made = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
             max_new_tokens=48,

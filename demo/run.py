@@ -35,7 +35,7 @@ def main() -> int:
     """Run the demo into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="made anew")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps")
     options = parser.parse_args()
     out: Path = options.output
     started_s = time.monotonic()

@@ -6,15 +6,15 @@ starts ``run.devices`` processes itself.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
-from mobilellama.config import ConfigError, require_at_least
+from mobilellama.config import ConfigError, UserError, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,14 @@ class LaunchConfig:
         )
         return int(told or self.devices * self.nodes)
 
+    @property
+    def processes_per_node(self) -> int:
+        """What torchrun or SLURM says, else ``devices``."""
+        told = os.environ.get("LOCAL_WORLD_SIZE") or (
+            os.environ.get("SLURM_NTASKS_PER_NODE") if "SLURM_PROCID" in os.environ else None
+        )
+        return int(told or self.devices)
+
 
 class World:
     """This process among the run's processes."""
@@ -65,7 +73,7 @@ class World:
         if not cuda:
             # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.
             os.environ["DS_ACCELERATOR"] = "cpu"
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+        devices = config.processes_per_node
         self.fabric = Fabric(
             accelerator="cuda" if cuda else "cpu",
             devices=devices,
@@ -81,7 +89,8 @@ class World:
         os.environ.update(
             RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
         )
-        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // devices))
+        cores = len(os.sched_getaffinity(0))  # those this process may use
+        torch.set_num_threads(config.threads or max(1, cores // devices))
         if config.deterministic and cuda:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             os.environ.setdefault("NCCL_ALGO", "Ring")
@@ -112,23 +121,25 @@ class World:
         """Wait for every rank."""
         dist.barrier()
 
-    def run_on_main(self, work: Any) -> None:
+    def run_on_main(self, work: Callable[[], object]) -> None:
         """Call `work` on rank 0 and let every rank know how it ended.
 
         Raises:
-            whatever `work` raised, on rank 0; RuntimeError on the others.
+            whatever `work` raised, on rank 0; a UserError on the others if it was one, so that
+            one message tells the story, else RuntimeError.
         """
-        error: BaseException | None = None
+        error: Exception | None = None
         if self.is_main:
             try:
                 work()
-            except BaseException as raised:
+            except Exception as raised:
                 error = raised
-        failed = self.any(error is not None)
+        mine = [float(error is not None), float(isinstance(error, UserError))]
+        failed, by_user = self.sum(mine)
         if error is not None:
             raise error
         if failed:
-            raise RuntimeError("rank 0 failed; its message is in its log")
+            raise (UserError if by_user else RuntimeError)("rank 0 failed; see its message")
 
 
 def close() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError
-from mobilellama.files import fsync_path, read_json, write_json
+from mobilellama.files import fsync_path, read_json, temporary_path, write_json
 
 VerdictKind = Literal["finished", "stopped", "failed"]
 _STEP = re.compile(r"step-(\d+)")
@@ -64,8 +64,11 @@ class RunFolder:
         try:
             for folder in (self.attempts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
+                probe = temporary_path(folder / "probe")
+                probe.touch()
+                probe.unlink()
         except OSError as error:
-            rule = f"cannot be made ({error.strerror})"
+            rule = f"cannot be made or written to ({error.strerror})"
             raise ConfigError(field, str(self.path), rule, "Give a writable folder") from None
 
     def newest_attempt(self) -> int:

@@ -103,6 +103,10 @@ class PretrainBatches:
         """Return this rank's part of the step that begins at a position."""
         located = self._mixture.locate(position + self._mine)
         order = list(zip(located.subset.tolist(), located.sample.tolist(), strict=True))
+        # First all of them, so that a cold disk or network folder is asked for the whole batch
+        # at once; this runs in a thread that is ahead of the loop.
+        for i, j in order:
+            self._windows[i].will_need(j)
         tokens = np.stack([self._windows[i].tokens(j) for i, j in order]).astype(np.int64)
         ids = torch.from_numpy(tokens)  # (share, seq_len + 1)
         inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}

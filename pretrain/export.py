@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.config import ConfigError, require_at_least
 from mobilellama.files import fsync_path, temporary_path, write_json
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint
 from mobilellama.pretrain.export_check import check_logits, check_tokenizer
@@ -31,7 +31,6 @@ from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.pretrain.model_card import Card, last_losses
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
-from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
 
 log = logging.getLogger(__name__)
@@ -146,43 +145,17 @@ def run_of(checkpoint: Checkpoint) -> RunFolder | None:
 def find_tokenizer(path: str | None, checkpoint: Checkpoint, run: RunFolder | None) -> Tokenizer:
     """Open the tokenizer and make sure that it is the one the data was encoded with.
 
-    The checkpoint knows the dataset by its fingerprint. Where that dataset is at hand, its
-    tokenizer's hash decides; else the copy that the run made of it; else nothing can be
-    compared but the vocabulary, and a warning says so.
-
     Raises:
         ConfigError: no tokenizer was found, or it is another one.
     """
-    if path is None and (run is None or not run.tokenizer.is_file()):
+    found = Path(path) if path else run.tokenizer if run else None
+    if found is None or not (path or found.is_file()):
         rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
         raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
-    tokenizer = Tokenizer(path or run.tokenizer)  # type: ignore[union-attr]
-    if expected := _dataset_tokenizer_sha256(checkpoint):
-        owner = f"the dataset {checkpoint.manifest.config['data']['path']}"
-        tokenizer.require_sha256(expected, field="tokenizer", owner=owner)
-    elif run and run.tokenizer.is_file():
-        expected = Tokenizer(run.tokenizer).sha256
-        tokenizer.require_sha256(expected, field="tokenizer", owner=f"the run {run.path}")
-    else:
-        log.warning(
-            "neither run nor dataset is at hand: that %s (sha256 %s) is the tokenizer of the data "
-            "cannot be checked", tokenizer.path, tokenizer.sha256[:12],
-        )  # fmt: skip
-    rows = checkpoint.manifest.identity["model.vocab_size"]
-    if tokenizer.vocab_size > rows:
-        rule = f"has {tokenizer.vocab_size} pieces, but the model's embedding {rows} rows"
-        raise ConfigError("tokenizer", str(tokenizer.path), rule, "Give the dataset's own")
+    tokenizer = Tokenizer(found)
+    expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
+    tokenizer.require_sha256(expected, field="tokenizer", owner=f"{checkpoint.folder}'s dataset")
     return tokenizer
-
-
-def _dataset_tokenizer_sha256(checkpoint: Checkpoint) -> str | None:
-    """Return the hash in the run's dataset, if it is where it was and still the same."""
-    try:
-        dataset = TokenDataset(checkpoint.manifest.config["data"]["path"])
-    except UserError:
-        return None  # moved away, or not readable here: an export needs no dataset
-    same = dataset.fingerprint == checkpoint.manifest.identity["data.fingerprint"]
-    return dataset.identity.tokenizer_sha256 if same else None
 
 
 def verify(checkpoint: Checkpoint) -> None:

@@ -95,6 +95,8 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         require_at_least("checkpoint.every_steps", self.every_steps, 1)
         require_at_least("checkpoint.keep_last", self.keep_last, 1)
+        if self.keep_every_steps is not None:
+            require_at_least("checkpoint.keep_every_steps", self.keep_every_steps, 1)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.pretrain.run import Config as PretrainConfig
+from mobilellama.pretrain.config import Config as PretrainConfig
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset

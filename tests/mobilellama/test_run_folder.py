@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_made_is_refused_by_its_field(tmp_path: Path) ->
     with pytest.raises(ConfigError) as caught:
         RunFolder(tmp_path / "file" / "run").create()
     assert str(caught.value) == (
-        f"run.folder = {tmp_path}/file/run: cannot be made (Not a directory). "
+        f"run.folder = {tmp_path}/file/run: cannot be made or written to (Not a directory). "
         "Give a writable folder."
     )
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, checked at load, fenced, pruned."""
 
+import itertools
 import logging
 import os
 import random
@@ -62,7 +63,7 @@ def test_a_checkpoint_holds_every_element_of_every_parameter_once(run: RunFolder
     for name in checkpoint.names():
         pieces = sorted(piece[1:] for piece in owned if piece[0] == name)
         assert pieces[0][0] == 0
-        assert all(a[1] == b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
     split = [name for name, start, _ in owned if start]
     assert split, "no parameter lies on two ranks: the test shows too little"
 

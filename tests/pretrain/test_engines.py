@@ -127,7 +127,8 @@ def whole(
         flat, owners = torch.zeros(shape.numel()), torch.zeros(shape.numel())
         for state in states:
             if name in state:
-                start, value = state[name][0], state[name][1 + kind]
+                start, *values = state[name]
+                value = values[kind]
                 flat[start : start + len(value)] = value
                 owners[start : start + len(value)] += 1
         assert (owners == 1).all(), name

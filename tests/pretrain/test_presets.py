@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from mobilellama.cli import parse_config, preset_names
+from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.model import count_parameters
-from mobilellama.pretrain.run import Config
 from mobilellama.shards.mixture import read_weights
 
 # MobileVLM, arXiv 2312.16886: Table 2 (architecture), section 4.1 (recipe), Table 12 (mixture).

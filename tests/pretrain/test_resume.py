@@ -115,7 +115,9 @@ def resave(dataset: Path, run: Path) -> int:
     from mobilellama.cli import parse_config
     from mobilellama.distributed import World
     from mobilellama.pretrain import checkpoint
-    from mobilellama.pretrain.run import Config, assemble, identity_of, open_data
+    from mobilellama.pretrain.assemble import assemble, open_data
+    from mobilellama.pretrain.config import Config
+    from mobilellama.pretrain.identity import identity_of
     from tests.pretrain.tiny import tiny_argv
 
     config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mobilellama.cli import parse_config
+from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.main import PRESETS
-from mobilellama.pretrain.run import Config
 from mobilellama.pretrain.throughput import dense_peak_tflops, flops_per_token, mfu
 
 

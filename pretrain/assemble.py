@@ -1,0 +1,211 @@
+"""From a config to what the loop trains: dataset, model, engine, metrics, and their state."""
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mobilellama.config import ConfigError
+from mobilellama.distributed import World
+from mobilellama.pretrain import rng
+from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.data import PretrainBatches
+from mobilellama.pretrain.ddp_engine import DDPEngine
+from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
+from mobilellama.pretrain.engine import Engine, Fragment
+from mobilellama.pretrain.loop import Position, Training
+from mobilellama.pretrain.loss_watch import LossWatch
+from mobilellama.pretrain.metrics import Metrics
+from mobilellama.pretrain.model import (
+    LanguageModel,
+    ModelConfig,
+    build_on,
+    count_parameters,
+    init_parameter,
+)
+from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.throughput import flops_per_token
+from mobilellama.pretrain.validate import Validation
+from mobilellama.run_folder import RunFolder
+from mobilellama.shards.mixture import Mixture
+from mobilellama.shards.order import open_order, shares_text
+from mobilellama.shards.reader import TokenDataset, Windows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The opened dataset and its order."""
+
+    dataset: TokenDataset
+    mixture: Mixture
+    windows: dict[str, Windows]
+
+
+def open_data(config: Config) -> Data:
+    """Open the dataset and check everything about the config that needs no process.
+
+    Raises:
+        ConfigError: dataset, mixture, batch or vocabulary do not fit.
+    """
+    dataset = TokenDataset(config.data.path, field="data.path")
+    if dataset.identity.vocab_size > config.model.vocab_size:
+        raise ConfigError(
+            "model.vocab_size",
+            config.model.vocab_size,
+            f"is below the {dataset.identity.vocab_size} pieces of the tokenizer that "
+            f"{config.data.path} was made with",
+            "Raise it or tokenise with a smaller tokenizer",
+        )
+    mixture, windows = open_order(
+        dataset, seq_len=config.train.seq_len, mixture=config.data.mixture, seed=config.data.seed
+    )
+    samples = sum(mixture.samples)
+    if samples < config.train.global_batch_size:
+        raise ConfigError(
+            "train.global_batch_size",
+            config.train.global_batch_size,
+            f"exceeds the {samples} samples of {config.train.seq_len} tokens in {config.data.path}",
+            "Lower it or train.seq_len, or tokenise more text",
+        )
+    config.train.grad_accum_steps(config.launch.world_size)
+    return Data(dataset=dataset, mixture=mixture, windows=windows)
+
+
+def assemble(
+    config: Config,
+    data: Data,
+    world: World,
+    run: RunFolder,
+    attempt: int,
+    precision: str,
+    identity: dict[str, Any],
+    checkpoint: Checkpoint | None,
+) -> tuple[Training, Position]:
+    """Build model, engine and data, with the state of the checkpoint or a fresh one."""
+    model = build_on(world.device, config.model, loss_chunk_tokens=config.train.loss_chunk_tokens)
+    if config.engine.compile and world.device.type == "cuda":
+        for layer in model.model.layers:
+            layer.compile()
+    engine = build_engine(model, config, world, precision)
+    position = Position()
+    if checkpoint:
+        engine.load(checkpoint)
+        manifest = checkpoint.manifest
+        position = Position(step=manifest.step, consumed=manifest.consumed)
+        if states := checkpoint.rng(world.rank):
+            rng.restore(states)
+        log.info("resuming from %s, %d samples consumed", checkpoint.folder, position.consumed)
+        report_changes(manifest.config, asdict(config))
+        checkpoint.close()
+    else:
+        engine.load(FirstState(model, config.model, config.train.seed))
+        log.info("starting from step 0")
+    parameters, _ = count_parameters(config.model)
+    log.info(
+        "%s parameters, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
+        f"{parameters:,}", precision, config.engine.kind, world.size, world.device.type,
+        config.train.grad_accum_steps(world.size), config.train.micro_batch_size,
+        shares_text(data.mixture),
+    )  # fmt: skip
+    per_document = config.model.attention == "per_document"
+    watch_state = checkpoint.manifest.counters["watch"] if checkpoint else None
+    batches = PretrainBatches(
+        data.mixture,
+        data.windows,
+        global_batch_size=config.train.global_batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        per_document=per_document,
+    )
+    validation = Validation(
+        config.validation,
+        dataset=data.dataset,
+        subsets=data.mixture.subsets,
+        seq_len=config.train.seq_len,
+        micro_batch_size=config.train.micro_batch_size,
+        per_document=per_document,
+        max_steps=config.train.max_steps,
+        engine=engine,
+        world=world,
+    )
+    metrics = Metrics(
+        config.metrics,
+        run=run,
+        world=world,
+        group_names=batches.group_names,
+        peak_lr=config.optimizer.learning_rate,
+        seq_len=config.train.seq_len,
+        max_steps=config.train.max_steps,
+        flops_per_token=flops_per_token(config.model, config.train.seq_len),
+        resumed_step=position.step,
+    )
+    job = Training(
+        run=run,
+        world=world,
+        attempt=attempt,
+        engine=engine,
+        batches=batches,
+        workers=config.data.workers,
+        train=config.train,
+        schedule=config.schedule,
+        checkpoint=config.checkpoint,
+        watch=LossWatch(config.loss_watch, watch_state),
+        metrics=metrics,
+        validate=validation,
+        identity=identity,
+        config=asdict(config),
+    )
+    return job, position
+
+
+def build_engine(model: LanguageModel, config: Config, world: World, precision: str) -> Engine:
+    """Wrap the model in the engine that the config names."""
+    groups = parameter_groups(model.named_parameters(), config.optimizer)
+    if config.engine.kind == "ddp":
+        return DDPEngine(
+            model,
+            groups,
+            precision=precision,
+            optimizer=config.optimizer,
+            rank=world.rank,
+            world_size=world.size,
+        )
+    return DeepSpeedEngine(
+        model,
+        groups,
+        config=config.engine,
+        precision=precision,
+        optimizer=config.optimizer,
+        micro_batch_size=config.train.micro_batch_size,
+        world_size=world.size,
+    )
+
+
+class FirstState:
+    """The state before the first step: initial weights, moments of zero."""
+
+    optimizer_step = 0
+
+    def __init__(self, model: LanguageModel, config: ModelConfig, seed: int) -> None:
+        self._shapes = {name: value.shape for name, value in model.named_parameters()}
+        self._config, self._seed = config, seed
+
+    def read(self, fragment: Fragment) -> None:
+        """Fill a fragment's weight; its moments are zeros already."""
+        whole = init_parameter(fragment.name, self._shapes[fragment.name], self._config, self._seed)
+        piece = slice(fragment.start, fragment.start + fragment.weight.numel())
+        fragment.weight.copy_(whole.view(-1)[piece])
+
+
+def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Log the fields that this attempt changes; those of the identity were checked before."""
+    for section, fields in now.items():
+        for name, value in fields.items():
+            old = before.get(section, {}).get(name)
+            if old != value:
+                log.info(
+                    "changed since the checkpoint: %s.%s = %s, was %s", section, name, value, old
+                )

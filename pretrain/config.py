@@ -1,0 +1,64 @@
+"""The whole config of pretraining: each section beside the code that reads it, composed here."""
+
+from dataclasses import dataclass, field
+
+from mobilellama.config import ConfigError
+from mobilellama.distributed import LaunchConfig
+from mobilellama.pretrain.data import DataConfig
+from mobilellama.pretrain.engine import EngineConfig
+from mobilellama.pretrain.loop import CheckpointConfig, TrainConfig
+from mobilellama.pretrain.loss_watch import LossWatchConfig
+from mobilellama.pretrain.metrics import MetricsConfig
+from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.optimizer import OptimizerConfig
+from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.pretrain.validate import ValidationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run lives."""
+
+    folder: str
+    """The run's folder; one that has checkpoints is resumed."""
+    max_hours: float | None = None
+    """Save and stop after so many hours; None is no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Pretraining."""
+
+    run: RunConfig
+    """Where the run lives."""
+    data: DataConfig
+    """Which samples, in which order."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The architecture."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Batch, length and how far."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate over the steps."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """What optimises, and in which precision."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When to save, and what to keep."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Loss on held-out documents."""
+    loss_watch: LossWatchConfig = field(default_factory=LossWatchConfig)
+    """Spikes and skipped steps."""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """What is written, how often."""
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    """Where the processes are."""
+
+    def __post_init__(self) -> None:
+        if self.train.seq_len > self.model.max_seq_len:
+            raise ConfigError(
+                "train.seq_len",
+                self.train.seq_len,
+                f"must not exceed model.max_seq_len = {self.model.max_seq_len}",
+                "Lower it or raise model.max_seq_len",
+            )

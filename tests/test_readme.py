@@ -1,0 +1,53 @@
+"""The README tells the truth: its commands exist, with the fields that it gives them."""
+
+import importlib
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands(start: str) -> list[str]:
+    """Return the lines of the README's shell blocks that begin with a word."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(start)]
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("line", [*commands("mobilellama"), *commands("torchrun")])
+def test_every_command_is_understood(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line)
+    stage, *arguments = words[words.index("mobilellama") + 1 :]
+    main = importlib.import_module(f"mobilellama.{stage}.main").main
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--print_config"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    for flag, value in itertools.pairwise(arguments):
+        if flag.startswith("--") and not value.startswith("--") and flag != "--config":
+            assert f"{flag.split('.')[-1].lstrip('-')}: " in printed
+
+
+def test_every_make_target_it_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z0-9-]+)", " ".join(re.findall(r"`[^`]*`", README))))
+    named |= {line.split()[1] for line in commands("make")}
+    assert {"demo", "test"} <= named
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
+
+
+def test_every_file_and_folder_it_names_exists() -> None:
+    tree = re.findall(r"^(\w+)/ {2,}", README, flags=re.MULTILINE)
+    assert {"tokenize", "shards", "pretrain", "tests"} <= set(tree)
+    files = re.findall(r"`((?:shards|pretrain|tokenize|mobilellama)/\w+\.py)`", README)
+    assert files
+    assert [path for path in [*tree, *files] if not (ROOT / path).exists()] == []

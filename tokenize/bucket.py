@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mobilellama.config import UserError
 from mobilellama.files import fsync_path, sha256_of_json, temporary_path
 from mobilellama.shards.dataset import Identity, Receipt, Slice, read_receipt
-from mobilellama.shards.format import little_endian, write_index
+from mobilellama.shards.format import index_bytes, little_endian, write_index
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.documents import Counts, read_documents
 from mobilellama.tokenize.encoder import Encoder
@@ -101,9 +101,12 @@ def is_finished(folder: Path, piece: Slice, identity: Identity) -> bool:
     receipt = read_receipt(folder, piece, identity)
     if receipt is None:
         return False
-    expected = receipt.tokens * little_endian(identity.dtype).itemsize
-    binary, index = folder / f"{piece.name}.bin", folder / f"{piece.name}.idx"
-    return binary.is_file() and binary.stat().st_size == expected and index.is_file()
+    sizes = {
+        "bin": receipt.tokens * little_endian(identity.dtype).itemsize,
+        "idx": index_bytes(receipt.documents),
+    }
+    paths = {folder / f"{piece.name}.{ending}": size for ending, size in sizes.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 def _spool(

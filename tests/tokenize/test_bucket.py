@@ -9,7 +9,7 @@ from sentencepiece import SentencePieceProcessor
 from mobilellama.files import read_json, sha256_of_file
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.permute import Permutation
-from mobilellama.tokenize.bucket import Work, train_tokens, write_bucket
+from mobilellama.tokenize.bucket import Work, is_finished, train_tokens, write_bucket
 from mobilellama.tokenize.documents import Counts, read_documents
 from mobilellama.tokenize.encoder import ENCODER_VERSION, Encoder
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
@@ -181,21 +181,25 @@ def test_a_source_without_text_makes_an_empty_bucket(tmp_path: Path, small_token
     assert (receipt["documents"], receipt["train_tokens"], receipt["empty_texts"]) == (0, 0, 2)
 
 
-def test_a_bucket_with_a_receipt_is_left_alone_and_one_without_its_file_is_rebuilt(
-    tmp_path: Path, small_tokenizer: Path
+@pytest.mark.parametrize("ending", ["bin", "idx"])
+def test_a_bucket_with_a_receipt_is_left_alone_and_one_without_its_whole_files_is_rebuilt(
+    ending: str, tmp_path: Path, small_tokenizer: Path
 ) -> None:
     place(tmp_path / "corpus", ["one", "two", "three"])
     (tmp_path / "out").mkdir()
     work, encoder = make_work(tmp_path / "out", tmp_path / "corpus", small_tokenizer)
     (piece,) = find_slices(work.sources, 1 << 30)
     write_bucket(work, piece, encoder, lambda *_: None)
-    binary = tmp_path / "out/c4/00000.bin"
-    whole, written = binary.read_bytes(), binary.stat().st_mtime_ns
+    path = tmp_path / f"out/c4/00000.{ending}"
+    whole, written = path.read_bytes(), path.stat().st_mtime_ns
     write_bucket(work, piece, encoder, lambda *_: None)
-    assert binary.stat().st_mtime_ns == written
-    binary.write_bytes(whole[:-2])
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(whole[:-2])
+    assert not is_finished(work.folder, piece, work.identity)
     write_bucket(work, piece, encoder, lambda *_: None)
-    assert binary.read_bytes() == whole
+    assert path.read_bytes() == whole
+    path.unlink()
+    assert not is_finished(work.folder, piece, work.identity)
 
 
 def test_a_failing_slice_leaves_no_file(tmp_path: Path, small_tokenizer: Path) -> None:

@@ -19,7 +19,8 @@ class DataConfig:
     path: str
     """Dataset folder: the --output of 'mobilellama tokenize run'."""
     mixture: str | None = None
-    """Mixture preset (redpajama) or YAML file of 'subset: weight'; None is the corpus as it is."""
+    """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
+    'subset: epochs' lines below it; None is the corpus as it is."""
     seed: int = 1337
     """Order of the samples; not the dataset's own seed."""
     verify: bool = False

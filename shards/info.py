@@ -12,8 +12,8 @@ from typing import Any
 
 from mobilellama.config import require_at_least
 from mobilellama.shards.dataset import totals_of_rows
-from mobilellama.shards.mixture import PERIOD
-from mobilellama.shards.order import DEFAULT_SEED, mix_samples
+from mobilellama.shards.mixture import PERIOD, read_epochs
+from mobilellama.shards.order import DEFAULT_SEED, mix_samples, samples_for_epochs
 from mobilellama.shards.reader import TokenDataset
 
 
@@ -26,9 +26,9 @@ class Config:
     seq_len: int = 2048
     """Tokens that a sample predicts."""
     mixture: str | None = None
-    """A preset or a YAML file of weights; None: in proportion to the samples."""
+    """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
     budget_tokens: float | None = None
-    """Tokens of a run, say 1.3e12; None: as many as all samples hold."""
+    """Tokens of a run, say 1.3e12; None: what the mixture's epochs, or all samples once, hold."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -118,7 +118,9 @@ def summarise(
         mixed, remarks = mix_samples(samples, mixture=mixture, seed=DEFAULT_SEED, field="mixture")
         shares = {name: n / PERIOD for name, n in mixed.identity().items()}
     if budget_tokens is None:
-        budget_tokens = sum(samples.values()) * seq_len
+        epochs = None if mixture is None else read_epochs(mixture, field="mixture")
+        once = dict.fromkeys(samples, 1)
+        budget_tokens = samples_for_epochs(samples, epochs or once) * seq_len
     counts = totals_of_rows(dataset.rows)
     for name, view in windows.items():
         counts[name] |= {"samples": len(view), "tail_tokens": view.tail_tokens}

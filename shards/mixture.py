@@ -1,7 +1,18 @@
 """The order of samples: from a position in the run to (subset, epoch, sample), by arithmetic.
 
-1. Weights become integers n_i that sum to a period of 65,536 positions (largest remainder,
-   from exact fractions), once. They are part of a run's identity.
+A mixture is a YAML file (or a preset) of one of two kinds:
+
+    c4: 15.0                   weights: relative shares of the samples that are drawn,
+    wikipedia: 4.5             which need not sum to 1 or 100
+
+    epochs:                    epochs: how often each subset is seen,
+      c4: 1                    in a run of as many samples as that makes
+      wikipedia: 2.5
+
+Subsets that it does not name are left out.
+
+1. Weights, or epochs times samples, become integers n_i that sum to a period of 65,536
+   positions (largest remainder, from exact fractions), once. They are part of a run's identity.
 2. Within period t, a permutation keyed by (seed, "mixture", t) deals the positions out to the
    subsets, n_i to subset i: every subset's share is exact at every period's end.
 3. The subset's positions are numbered in the order in which they come: position k of subset i
@@ -30,6 +41,7 @@ from mobilellama.shards.permute import Permutation
 PERIOD = 65_536
 _BLOCK = 8_192  # positions located at once; divides the period
 PRESETS = Path(__file__).parent / "mixtures"
+_REMEDY = "See the preset 'redpajama' for an example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +131,7 @@ def mix(
     seed: int,
     weights: Mapping[str, float] | None = None,
     epochs: Mapping[str, float] | None = None,
-    field: str | None = None,
+    field: str = "data.mixture",
 ) -> Mixture:
     """Make the mixture of subsets.
 
@@ -128,18 +140,19 @@ def mix(
         seed: ``data.seed``.
         weights: relative share of each subset; need not sum to 1.
         epochs: instead, how often each subset is seen; neither given means once each.
-        field: what messages call the weights; by default ``data.mixture`` or ``data.epochs``.
+        field: what messages call the mixture.
 
     Raises:
         ConfigError: an unknown subset, one without samples, or a weight that rounds to 0.
     """
     assert weights is None or epochs is None
-    field = field or ("data.mixture" if epochs is None else "data.epochs")
+    if epochs is not None:
+        field = _epochs_field(field)
     given = weights if weights is not None else epochs
     if given is None:
         given = dict.fromkeys(samples, 1)
     if not given:
-        raise ConfigError(field, "(empty)", "names no subset", "Give 'subset: weight' lines")
+        raise ConfigError(field, "(empty)", "names no subset", "Name one or more")
     for name, value in given.items():
         _check_weight(f"{field}.{name}", name, value, samples)
     names = tuple(sorted(given))
@@ -189,27 +202,59 @@ def largest_remainder(weights: list[Fraction], total: int) -> list[int]:
 
 
 def read_weights(name_or_file: str, *, field: str = "data.mixture") -> dict[str, float]:
-    """Read a mixture preset, or a YAML file of ``subset: weight`` lines.
+    """Read a mixture of weights: a preset, or a YAML file of ``subset: weight`` lines.
 
     Raises:
         ConfigError: no such preset or file, or it is no mapping of names to numbers.
     """
+    path, lines = _read_lines(name_or_file, field)
+    return _numbers(lines, path, field)
+
+
+def read_epochs(name_or_file: str, *, field: str = "data.mixture") -> dict[str, float] | None:
+    """Read a mixture of epochs: ``subset: epochs`` lines below ``epochs:``; None if of weights.
+
+    Raises:
+        ConfigError: no such preset or file, or what stands at ``epochs`` is no such mapping.
+    """
+    path, lines = _read_lines(name_or_file, field)
+    # With a number it is the weight of a subset that is called 'epochs'.
+    if "epochs" not in lines or isinstance(lines["epochs"], int | float):
+        return None
+    epochs = lines.pop("epochs")
+    if lines:
+        rule = f"{path} holds 'epochs:' and also {', '.join(map(str, lines))}"
+        raise ConfigError(field, name_or_file, rule, "Indent what is below it, or leave it out")
+    if not isinstance(epochs, dict) or not epochs:
+        rule = f"{path} must hold lines of 'subset: epochs' below 'epochs:'"
+        raise ConfigError(field, name_or_file, rule, "Indent them")
+    return _numbers(epochs, path, _epochs_field(field))
+
+
+def _epochs_field(field: str) -> str:
+    return f"{field} (epochs)"
+
+
+def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[Any, Any]]:
     import yaml
 
     path = find_preset(name_or_file, PRESETS, field)
-    remedy = "See the preset 'redpajama' for an example"
     try:
         value: Any = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         rule = f"{path} is not YAML ({' '.join(str(error).split())})"
-        raise ConfigError(field, name_or_file, rule, remedy) from None
+        raise ConfigError(field, name_or_file, rule, _REMEDY) from None
     if not isinstance(value, dict) or not value:
         rule = f"{path} must hold lines of 'subset: weight'"
-        raise ConfigError(field, name_or_file, rule, remedy)
-    for name, weight in value.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ConfigError(f"{field}.{name}", weight, f"{path} must give a number", remedy)
-    return {str(name): weight for name, weight in value.items()}
+        raise ConfigError(field, name_or_file, rule, _REMEDY)
+    return path, value
+
+
+def _numbers(lines: Mapping[Any, Any], path: Path, field: str) -> dict[str, float]:
+    for name, value in lines.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{field}.{name}", value, f"{path} must give a number", _REMEDY)
+    return {str(name): value for name, value in lines.items()}
 
 
 def normalisation_remark(weights: Mapping[str, float]) -> str | None:

@@ -12,7 +12,14 @@ import logging
 from collections.abc import Mapping
 
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.shards.mixture import PERIOD, Mixture, mix, normalisation_remark, read_weights
+from mobilellama.shards.mixture import (
+    PERIOD,
+    Mixture,
+    mix,
+    normalisation_remark,
+    read_epochs,
+    read_weights,
+)
 from mobilellama.shards.reader import TokenDataset, Windows
 
 log = logging.getLogger(__name__)
@@ -35,7 +42,7 @@ def open_order(
     Args:
         dataset: the finished dataset.
         seq_len: tokens that a sample predicts.
-        mixture: a mixture preset or YAML file of weights; None mixes in proportion to the
+        mixture: a preset or YAML file of weights or epochs; None mixes in proportion to the
             samples, so that every subset ends its epoch at the same time, and leaves out
             (with a warning) subsets without a whole sample.
         seed: ``data.seed``.
@@ -70,10 +77,20 @@ def mix_samples(
         remarks = [f"subset '{name}' is left out: it has no whole sample" for name in empty]
         whole = {name: count for name, count in samples.items() if count}
         return mix(whole, seed=seed, field=field), remarks
+    epochs = read_epochs(mixture, field=field)
+    if epochs is not None:
+        mixed = mix(samples, seed=seed, epochs=epochs, field=field)
+        total = round(samples_for_epochs(samples, epochs))
+        return mixed, [f"mixture {mixture}: its epochs come to {total:,} samples"]
     weights = read_weights(mixture, field=field)
     remark = normalisation_remark(weights)
     remarks = [f"mixture {mixture}: {remark}"] if remark else []
     return mix(samples, seed=seed, weights=weights, field=field), remarks
+
+
+def samples_for_epochs(samples: Mapping[str, int], epochs: Mapping[str, float]) -> float:
+    """Return how many samples a run has that sees each subset so often."""
+    return sum(samples[name] * often for name, often in epochs.items())
 
 
 def shares_text(mixture: Mixture) -> str:

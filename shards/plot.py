@@ -41,9 +41,9 @@ class Config:
     seq_len: int = 2048
     """Tokens that a sample predicts."""
     mixture: str | None = None
-    """A preset or a YAML file of weights; None: in proportion to the samples."""
+    """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
     budget_tokens: float | None = None
-    """Tokens of a run, say 1.3e12; None: as many as all samples hold."""
+    """Tokens of a run, say 1.3e12; None: what the mixture's epochs, or all samples once, hold."""
 
     def __post_init__(self) -> None:
         require_at_least("seq_len", self.seq_len, 1)

@@ -36,7 +36,8 @@ class Config:
     seq_len: int = 2048
     """Tokens that a sample predicts; the run's train.seq_len."""
     mixture: str | None = None
-    """The run's data.mixture: a preset or a YAML file; None: in proportion to the samples."""
+    """The run's data.mixture: a preset or a YAML file of weights or epochs; None: in proportion
+    to the samples."""
     seed: int = DEFAULT_SEED
     """The run's data.seed."""
     split: Split = "train"

@@ -63,6 +63,26 @@ def test_epochs_follow_from_budget_share_and_samples(
     assert shown["remarks"] == [f"mixture {path}: the weights sum to 4 and are normalised to 100 %"]
 
 
+def test_a_mixture_of_epochs_is_shown_as_the_run_that_it_asks_for(
+    make_dataset: MakeDataset, tmp_path: Path, cli: Cli
+) -> None:
+    dataset = make_dataset({"a": [[401]], "b": [[101]], "c": [[201]]})
+    path = tmp_path / "mixture.yaml"
+    path.write_text("epochs:\n  a: 1.5\n  b: 2\n")
+    options = ("--path", dataset.folder, "--mixture", path, "--seq_len", 10)
+    shown = json.loads(cli("shards", "info", *options, "--json")[1])
+    # a 40 samples 1.5 times, b 10 samples twice: 60 + 20 samples of 10 tokens.
+    assert shown["budget_tokens"] == 800
+    subsets = shown["subsets"].items()
+    assert {name: s["share"] for name, s in subsets} == {"a": 0.75, "b": 0.25, "c": 0}
+    assert {name: s["epochs"] for name, s in subsets} == {"a": 1.5, "b": 2, "c": 0}
+    assert shown["remarks"] == [f"mixture {path}: its epochs come to 80 samples"]
+    code, out, _ = cli("shards", "info", *options, "--budget_tokens", 1600)
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0 and f"note: {shown['remarks'][0]}" in out
+    assert [row[-1] for row in rows if row[:1] in (["a"], ["b"])][-2:] == ["3.000", "4.000"]
+
+
 def test_the_table_shows_totals_and_remarks(make_dataset: MakeDataset, cli: Cli) -> None:
     dataset = make_dataset({"[red]": [[3000], [2500]], "tiny": [[7]]})
     code, out, _ = cli("shards", "info", "--path", dataset.folder)

@@ -11,6 +11,7 @@ from mobilellama.shards.mixture import (
     largest_remainder,
     mix,
     normalisation_remark,
+    read_epochs,
     read_weights,
 )
 
@@ -167,7 +168,7 @@ def test_no_weights_mix_in_proportion_to_the_samples() -> None:
             "data.mixture.b = 1: is 1e-06 of the mixture, which is no position in 65,536. "
             "Raise it or leave it out.",
         ),
-        ({}, "data.mixture = (empty): names no subset. Give 'subset: weight' lines."),
+        ({}, "data.mixture = (empty): names no subset. Name one or more."),
     ],
 )
 def test_weights_that_cannot_be_are_named(weights: dict[str, float], message: str) -> None:
@@ -181,9 +182,19 @@ def test_a_subset_without_a_whole_sample_is_named() -> None:
         mix({"a": 5, "b": 0}, seed=0, weights={"a": 1, "b": 2}, field="mixture")
 
 
-def test_epochs_are_named_by_their_own_field() -> None:
-    with pytest.raises(ConfigError, match=r"data.epochs.a = -1: must be a number above 0"):
-        mix({"a": 5}, seed=0, epochs={"a": -1})
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        ({"a": -1}, "data.mixture (epochs).a = -1: must be a number above 0"),
+        ({"d": 1}, "data.mixture (epochs).d = 1: the dataset has no subset 'd'"),
+        ({"b": 1e-4, "c": 1}, "data.mixture (epochs).b = 0.0001: is 1.5e-08 of the mixture"),
+        ({}, "data.mixture (epochs) = (empty): names no subset. Name one or more."),
+    ],
+)
+def test_epochs_that_cannot_be_are_named(epochs: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mix(SAMPLES, seed=0, epochs=epochs)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +214,45 @@ def test_a_mixture_file_that_is_none_is_explained(
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
         read_weights(str(path))
+    assert message.format(path=path) in str(caught.value)
+
+
+def test_a_file_holds_weights_or_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "mixture.yaml"
+    path.write_text("c4: 15.0\nbook: 3\n")
+    assert read_epochs(str(path)) is None
+    assert read_weights(str(path)) == {"c4": 15.0, "book": 3}
+    path.write_text("epochs:\n  c4: 1\n  book: 2.5\n")
+    assert read_epochs(str(path)) == {"c4": 1, "book": 2.5}
+    path.write_text("epochs: 2\nbook: 3\n")  # the weight of a subset of this name
+    assert read_epochs(str(path)) is None
+    assert read_weights(str(path)) == {"epochs": 2, "book": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "epochs:\n  a: 1\nb: 2\n",
+            "data.mixture = {path}: {path} holds 'epochs:' and also b. "
+            "Indent what is below it, or leave it out.",
+        ),
+        (
+            "epochs:\n",
+            "data.mixture = {path}: {path} must hold lines of 'subset: epochs' below 'epochs:'.",
+        ),
+        ("epochs: [a]\n", "must hold lines of 'subset: epochs' below 'epochs:'"),
+        ("epochs: twice\n", "must hold lines of 'subset: epochs' below 'epochs:'"),
+        ("epochs:\n  a: many\n", "data.mixture (epochs).a = many: {path} must give a number"),
+    ],
+)
+def test_a_file_of_epochs_that_is_none_is_explained(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mixture.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        read_epochs(str(path))
     assert message.format(path=path) in str(caught.value)
 
 

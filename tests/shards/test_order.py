@@ -33,6 +33,23 @@ def test_a_mixture_leaves_out_the_subsets_that_it_does_not_name(
     assert "the weights sum to 8 and are normalised to 100 %" in caplog.text
 
 
+def test_a_file_of_epochs_gives_shares_in_proportion_to_epochs_times_samples(
+    make_dataset: MakeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mixture.yaml"
+    path.write_text("epochs:\n  a: 1.5\n  b: 1\n")
+    dataset = make_dataset({"a": [[21]], "b": [[11]], "c": [[11]]})
+    with caplog.at_level(logging.INFO):
+        mixture, windows = open_order(dataset, seq_len=10, mixture=str(path), seed=0)
+    assert set(windows) == {"a", "b"}
+    # 1.5 times a's 2 samples beside b's one: 3 to 1.
+    assert mixture.identity() == {"a": PERIOD * 3 // 4, "b": PERIOD // 4}
+    assert f"mixture {path}: its epochs come to 4 samples" in caplog.text
+    path.write_text("epochs:\n  tiny: 1\n")
+    with pytest.raises(ConfigError, match=r"data.mixture \(epochs\).tiny = 1: the dataset has no"):
+        open_order(dataset, seq_len=10, mixture=str(path), seed=0)
+
+
 def test_a_subset_without_a_whole_sample_is_left_out_with_a_warning(
     make_dataset: MakeDataset, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,8 +6,6 @@ subset's share of the training tokens and of the mixture, and the epochs that
 ``budget_tokens`` goes through it.
 """
 
-import io
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.config import ConfigError, require_at_least
-from mobilellama.files import whole_file
+from mobilellama.config import require_at_least
+from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.info import SubsetSummary, Summary, summarise
 from mobilellama.shards.reader import TokenDataset
@@ -26,8 +24,7 @@ if TYPE_CHECKING:  # imported where it is used: it takes most of a second
 
 # Document lengths are counted between powers of 2 ** (1 / 4), up to 2 ** 31.
 _EDGES = 2.0 ** (np.arange(31 * 4 + 1) / 4)
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8a5a44")
-_GREY, _INK = "#c4c8cc", "#333333"
+_GREY, _NOTE = "#c4c8cc", "#777777"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +46,11 @@ class Config:
         require_at_least("seq_len", self.seq_len, 1)
         if self.budget_tokens is not None:
             require_at_least("budget_tokens", self.budget_tokens, 1)
-        if Path(self.output).suffix.lower() != ".png":
-            raise ConfigError("output", self.output, "must end in .png", "Name a .png file")
-        if not Path(self.output).absolute().parent.is_dir():
-            rule = "lies in a folder that does not exist"
-            raise ConfigError("output", self.output, rule, "Make the folder first")
+        require_png("output", self.output)
 
 
 def main(config: Config) -> int:
     """Write the picture."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # tells of its font cache
     dataset = TokenDataset(config.path, field="path")
     summary = summarise(
         dataset,
@@ -66,10 +58,7 @@ def main(config: Config) -> int:
         mixture=config.mixture,
         budget_tokens=config.budget_tokens,
     )
-    picture = io.BytesIO()
-    draw(summary, count_lengths(dataset)).savefig(picture, format="png", dpi=150)
-    with whole_file(Path(config.output)) as file:
-        file.write(picture.getvalue())
+    write_png(draw(summary, count_lengths(dataset)), config.output)
     print(config.output)
     return 0
 
@@ -113,14 +102,8 @@ def count_lengths(dataset: TokenDataset) -> dict[str, Lengths]:
 
 def draw(summary: Summary, lengths: dict[str, Lengths]) -> "Figure":
     """Return the figure of lengths and mixture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Not through pyplot, which would choose a backend for the whole process.
-    rows = len(summary.subsets)
-    figure = Figure(figsize=(11.5, 1.9 + 0.72 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(_title(summary), x=0.01, ha="left", fontsize=11, color=_INK)
+    figure = new_figure(11.5, 1.9 + 0.72 * len(summary.subsets))
+    figure.suptitle(_title(summary), x=0.01, ha="left", fontsize=11, color=INK)
     panels: Any = figure.subfigures(1, 2, width_ratios=(1.3, 1), wspace=0.03)
     _draw_lengths(panels[0], summary, lengths)
     _draw_mixture(panels[1].subplots(), summary)
@@ -139,35 +122,34 @@ def _draw_lengths(figure: Any, summary: Summary, lengths: dict[str, Lengths]) ->
     axes = figure.subplots(len(lengths), 1, sharex=True, squeeze=False)[:, 0]
     seen = np.flatnonzero(sum(mine.documents for mine in lengths.values()))
     for i, (axis, (name, mine)) in enumerate(zip(axes, lengths.items(), strict=True)):
-        colour = _colour(i)
-        axis.stairs(_portions(mine.documents), _EDGES, fill=True, color=colour, alpha=0.45)
-        axis.stairs(_portions(mine.tokens), _EDGES, color=colour, linewidth=1.4)
-        axis.axvline(summary.seq_len, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axis.stairs(_portions(mine.documents), _EDGES, fill=True, color=colour(i), alpha=0.45)
+        axis.stairs(_portions(mine.tokens), _EDGES, color=colour(i), linewidth=1.4)
+        axis.axvline(summary.seq_len, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axis.set_xscale("log")
         axis.set_ylim(0, None)
         axis.set_yticks([])
         axis.margins(x=0)
-        axis.set_ylabel(name, rotation=0, ha="right", va="bottom", fontsize=9, color=_INK)
+        axis.set_ylabel(name, rotation=0, ha="right", va="bottom", fontsize=9, color=INK)
         note = (
             f"{_short(summary.subsets[name].documents)} documents\n"
             f"median {_short(mine.median_tokens())}"
         )
         axis.annotate(
             note, (0, 0.47), (-4, 0), xycoords="axes fraction", textcoords="offset points",
-            ha="right", va="top", fontsize=7, color="#777777",
+            ha="right", va="top", fontsize=7, color=_NOTE,
         )  # fmt: skip
         axis.tick_params(axis="x", which="both", length=0 if i < len(axes) - 1 else 2.5)
-        _strip(axis)
+        strip(axis)
     if seen.size:
         least, most = _EDGES[seen[0]], _EDGES[seen[-1] + 1]
         axes[0].set_xlim(min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len))
     axes[0].set_title(
         "document lengths: share of documents (filled) and of tokens (line)",
-        fontsize=9, loc="left", color=_INK,
+        fontsize=9, loc="left", color=INK,
     )  # fmt: skip
     axes[-1].xaxis.set_major_formatter(lambda tokens, _: _short(tokens, digits=1))
     axes[-1].set_xlabel(
-        f"tokens a document (dashed: seq_len {summary.seq_len:,})", fontsize=8, color=_INK
+        f"tokens a document (dashed: seq_len {summary.seq_len:,})", fontsize=8, color=INK
     )
 
 
@@ -177,44 +159,32 @@ def _draw_mixture(axis: Any, summary: Summary) -> None:
     corpus = [100 * summary.subsets[name].corpus_share for name in names]
     mixture = [100 * summary.subsets[name].share for name in names]
     axis.barh(places - 0.19, corpus, height=0.34, color=_GREY)
-    axis.barh(places + 0.19, mixture, height=0.34, color=[_colour(i) for i in range(len(names))])
-    for place, name, grey, colour in zip(places, names, corpus, mixture, strict=True):
-        axis.text(grey, place - 0.19, f" {grey:.1f} %", va="center", fontsize=7.5, color="#777777")
+    axis.barh(places + 0.19, mixture, height=0.34, color=[colour(i) for i in range(len(names))])
+    for place, name, above, below in zip(places, names, corpus, mixture, strict=True):
+        axis.text(above, place - 0.19, f" {above:.1f} %", va="center", fontsize=7.5, color=_NOTE)
         axis.text(
-            colour, place + 0.19, f" {_mixture_note(colour, summary.subsets[name])}",
-            va="center", fontsize=7.5, color=_INK,
+            below, place + 0.19, f" {_mixture_note(below, summary.subsets[name])}",
+            va="center", fontsize=7.5, color=INK,
         )  # fmt: skip
-    axis.set_yticks(places, names, fontsize=9, color=_INK)
+    axis.set_yticks(places, names, fontsize=9, color=INK)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlim(0, 1.45 * max([*corpus, *mixture, 1.0]))  # room for the notes
     axis.set_xticks([tick for tick in axis.get_xticks() if tick <= 100])
-    axis.set_xlabel("% of the tokens", fontsize=8, color=_INK)
+    axis.set_xlabel("% of the tokens", fontsize=8, color=INK)
     mixed = summary.mixture or "in proportion to the samples"
     axis.set_title(
         f"corpus (grey) and mixture: {mixed},\nepochs for {_short(summary.budget_tokens)} tokens",
-        fontsize=9, loc="left", color=_INK,
+        fontsize=9, loc="left", color=INK,
     )  # fmt: skip
-    _strip(axis)
+    strip(axis)
 
 
 def _mixture_note(percent: float, subset: SubsetSummary) -> str:
     return f"{percent:.1f} %, epochs: {subset.epochs:.3g}" if percent else "not in the mixture"
 
 
-def _strip(axis: Any) -> None:
-    for side, spine in axis.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color("#999999")
-    axis.tick_params(axis="x", labelsize=8, colors="#555555")
-    axis.tick_params(axis="y", length=0)
-
-
 def _portions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return counts / max(int(counts.sum()), 1)
-
-
-def _colour(i: int) -> str:
-    return _COLOURS[i % len(_COLOURS)]
 
 
 def _short(count: float, digits: int = 3) -> str:

@@ -1,0 +1,62 @@
+"""What pictures share: colours, a bare axis, a PNG that is whole or absent. No stage here.
+
+matplotlib is imported where it is used, since it takes most of a second, and never through
+pyplot, which would choose a backend for the whole process.
+"""
+
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilellama.config import ConfigError
+from mobilellama.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#333333"
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8a5a44")
+_DPI = 150
+
+
+def require_png(field: str, path: str) -> None:
+    """Raise ConfigError unless `path` names a .png file in a folder that exists."""
+    if Path(path).suffix.lower() != ".png":
+        raise ConfigError(field, path, "must end in .png", "Name a .png file")
+    if not Path(path).absolute().parent.is_dir():
+        rule = "lies in a folder that does not exist"
+        raise ConfigError(field, path, rule, "Make the folder first")
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of this size, in inches."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # tells of its font cache
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def colour(i: int) -> str:
+    """Return the colour of the i-th subset, the same in every picture."""
+    return _COLOURS[i % len(_COLOURS)]
+
+
+def strip(axis: Any, *, ruled: bool = False) -> None:
+    """Leave of an axis's frame the line at its bottom; where `ruled`, rule and number heights."""
+    for side, spine in axis.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color("#999999")
+    axis.tick_params(axis="both" if ruled else "x", labelsize=8, colors="#555555")
+    axis.tick_params(axis="y", length=0)
+    if ruled:
+        axis.grid(axis="y", color="#e6e8ea", linewidth=0.7)
+        axis.set_axisbelow(True)
+
+
+def write_png(figure: "Figure", path: str) -> None:
+    """Write the figure, whole or not at all; a file that is there is replaced."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=_DPI)
+    with whole_file(Path(path)) as file:
+        file.write(picture.getvalue())

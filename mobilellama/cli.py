@@ -8,6 +8,7 @@ module of the verb at hand is imported, so that ``--help`` answers at once.
 
 import argparse
 import importlib
+import socket
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mobilellama.config import ConfigError, UserError, did_you_mean
-from mobilellama.log import rank_from_environment
+from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
+from mobilellama.log import local_rank_from_environment, rank_from_environment
 
 T = TypeVar("T")
 
@@ -173,7 +174,7 @@ def _check_file(path: Path, prog: str, options: Sequence[str]) -> None:
     try:
         value: Any = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        rule = f"is not YAML ({' '.join(str(error).split())})"
+        rule = f"is not YAML ({one_line(error)})"
         raise ConfigError("--config", str(path), rule, "Mend the file") from None
     if not isinstance(value, dict):
         raise ConfigError("--config", str(path), "must hold 'field: value' lines", "Mend the file")
@@ -198,7 +199,7 @@ def _explain(
     error: Exception, prog: str, argv: Sequence[str], options: Sequence[str]
 ) -> ConfigError:
     """Turn the parser's complaint into ours: field, value, rule, remedy."""
-    message = " ".join(str(error).split())
+    message = one_line(error)
     remedy = f"See '{prog} --help'"
     if message.startswith("unrecognized arguments: "):
         unknown = message.removeprefix("unrecognized arguments: ").split()
@@ -230,11 +231,11 @@ def _explain(
 def report(error: UserError) -> int:
     """Print a user's error as one message and return the exit code 2.
 
-    Every process of a run meets the same ConfigError, and only the first prints it; any other
-    error may be this process's alone.
+    Every process of a run meets the same ConfigError, and the first of each node prints it
+    (one node alone may lack a folder); any other error may be this process's alone.
     """
-    rank = rank_from_environment()
-    if rank == 0 or not isinstance(error, ConfigError):
-        where = "" if rank == 0 else f" [rank {rank}]"
+    rank, local_rank = rank_from_environment(), local_rank_from_environment()
+    if local_rank == 0 or not isinstance(error, ConfigError):
+        where = "" if rank == 0 else f" [rank {rank} on {socket.gethostname()}]"
         print(f"mobilellama: error:{where} {error}", file=sys.stderr)
     return 2

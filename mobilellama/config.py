@@ -30,6 +30,11 @@ class DataError(UserError):
     """A file whose content is not what it must be (corrupt, truncated, changed)."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return another library's message for a place in ours: on one line, or else its type."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the choice nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
@@ -45,4 +50,4 @@ def require_at_least(field: str, value: float, least: float) -> None:
 def require_share(field: str, value: float) -> None:
     """Raise ConfigError unless `value` is a share: at least 0 and below 1."""
     if not 0 <= value < 1:
-        raise ConfigError(field, value, "must be a share, 0 <= share < 1", "Give 0.01 for 1 %")
+        raise ConfigError(field, value, "must be at least 0 and below 1", "Give such a number")

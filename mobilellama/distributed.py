@@ -1,7 +1,7 @@
 """Starting a run's processes with Lightning Fabric, and the few collectives the code needs.
 
 Fabric reads whatever environment it finds: torchrun, SLURM, or none, in which case it
-starts ``run.devices`` processes itself.
+starts ``launch.devices`` processes itself.
 """
 
 import logging
@@ -39,6 +39,21 @@ class LaunchConfig:
             raise ConfigError(
                 "launch.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
             )
+        if self.threads is not None:
+            require_at_least("launch.threads", self.threads, 1)
+        if self.uses_cuda and self.processes_per_node > torch.cuda.device_count():
+            raise ConfigError(
+                "launch.devices",
+                self.processes_per_node,
+                f"exceeds the {torch.cuda.device_count()} GPUs of this node",
+                "Lower it, or set launch.accelerator to cpu",
+            )
+
+    @property
+    def uses_cuda(self) -> bool:
+        """Whether the processes run on GPUs, one each."""
+        wanted = self.accelerator != "cpu"
+        return wanted and torch.cuda.is_available()
 
     @property
     def world_size(self) -> int:
@@ -57,6 +72,10 @@ class LaunchConfig:
         return int(told or self.devices)
 
 
+class OtherRankError(UserError):
+    """Another rank met what the user can mend, and tells it."""
+
+
 class World:
     """This process among the run's processes."""
 
@@ -67,12 +86,14 @@ class World:
 
         for name in ("lightning.fabric", "lightning.pytorch"):
             logging.getLogger(name).setLevel(logging.WARNING)  # INFO is a banner
-        cuda = config.accelerator == "cuda" or (
-            config.accelerator == "auto" and torch.cuda.is_available()
-        )
+        cuda = config.uses_cuda
         if not cuda:
             # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.
             os.environ["DS_ACCELERATOR"] = "cpu"
+        if cuda and config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            os.environ.setdefault("NCCL_ALGO", "Ring")
+            torch.use_deterministic_algorithms(True)
         devices = config.processes_per_node
         self.fabric = Fabric(
             accelerator="cuda" if cuda else "cpu",
@@ -91,10 +112,6 @@ class World:
         )
         cores = len(os.sched_getaffinity(0))  # those this process may use
         torch.set_num_threads(config.threads or max(1, cores // devices))
-        if config.deterministic and cuda:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            os.environ.setdefault("NCCL_ALGO", "Ring")
-            torch.use_deterministic_algorithms(True)
 
     @cached_property
     def is_main(self) -> bool:
@@ -117,16 +134,12 @@ class World:
         dist.broadcast(shared, src=0)
         return int(shared.item())
 
-    def barrier(self) -> None:
-        """Wait for every rank."""
-        dist.barrier()
-
     def run_on_main(self, work: Callable[[], object]) -> None:
         """Call `work` on rank 0 and let every rank know how it ended.
 
         Raises:
-            whatever `work` raised, on rank 0; a UserError on the others if it was one, so that
-            one message tells the story, else RuntimeError.
+            whatever `work` raised, on rank 0; on the others OtherRankError if that was a
+            UserError, else RuntimeError.
         """
         error: Exception | None = None
         if self.is_main:
@@ -139,7 +152,7 @@ class World:
         if error is not None:
             raise error
         if failed:
-            raise (UserError if by_user else RuntimeError)("rank 0 failed; see its message")
+            raise (OtherRankError if by_user else RuntimeError)("rank 0 failed; see its message")
 
 
 def close() -> None:

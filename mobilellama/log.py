@@ -12,8 +12,17 @@ _NOISY = ("datasets", "httpx", "fsspec", "torch")
 
 def rank_from_environment() -> int:
     """Return this process's rank as its launcher tells it, before it has joined the others."""
-    told = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return int(next((rank for rank in told if rank), 0))
+    return _first_number("RANK", "SLURM_PROCID", "LOCAL_RANK")
+
+
+def local_rank_from_environment() -> int:
+    """Return this process's rank on its node as its launcher tells it."""
+    return _first_number("LOCAL_RANK", "SLURM_LOCALID")
+
+
+def _first_number(*names: str) -> int:
+    told = (os.environ.get(name) for name in names)
+    return int(next((value for value in told if value), 0))
 
 
 def configure(*, rank: int = 0) -> None:

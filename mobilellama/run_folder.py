@@ -11,6 +11,7 @@ RUN/
   stop                   create this file to stop the run at the end of its step
 """
 
+import json
 import os
 import re
 import shutil
@@ -106,6 +107,17 @@ class RunFolder:
             return None
         verdict = Verdict(**read_json(self.verdict))
         return verdict if verdict.attempt == self.newest_attempt() else None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the records of metrics.jsonl, without a line that a kill has torn."""
+        lines = self.metrics.read_text().splitlines() if self.metrics.is_file() else []
+        records = []
+        for line in lines:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` steps."""

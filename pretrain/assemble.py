@@ -13,7 +13,7 @@ from mobilellama.pretrain.data import PretrainBatches
 from mobilellama.pretrain.ddp_engine import DDPEngine
 from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
 from mobilellama.pretrain.engine import Engine, Fragment
-from mobilellama.pretrain.loop import Position, Training
+from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.loss_watch import LossWatch
 from mobilellama.pretrain.metrics import Metrics
 from mobilellama.pretrain.model import (
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class TrainingData:
     """The opened dataset and its order."""
 
     dataset: TokenDataset
@@ -43,7 +43,7 @@ class Data:
     windows: dict[str, Windows]
 
 
-def open_data(config: Config) -> Data:
+def open_data(config: Config) -> TrainingData:
     """Open the dataset and check everything about the config that needs no process.
 
     Raises:
@@ -70,47 +70,40 @@ def open_data(config: Config) -> Data:
             "Lower it or train.seq_len, or tokenise more text",
         )
     config.train.grad_accum_steps(config.launch.world_size)
-    return Data(dataset=dataset, mixture=mixture, windows=windows)
+    return TrainingData(dataset=dataset, mixture=mixture, windows=windows)
 
 
 def assemble(
     config: Config,
-    data: Data,
+    data: TrainingData,
     world: World,
     run: RunFolder,
     attempt: int,
     precision: str,
     identity: dict[str, Any],
     checkpoint: Checkpoint | None,
-) -> tuple[Training, Position]:
-    """Build model, engine and data, with the state of the checkpoint or a fresh one."""
+) -> Training:
+    """Build model, engine, data and metrics, with the state of the checkpoint or a fresh one."""
     model = build_on(world.device, config.model, loss_chunk_tokens=config.train.loss_chunk_tokens)
     if config.engine.compile and world.device.type == "cuda":
         for layer in model.model.layers:
             layer.compile()
     engine = build_engine(model, config, world, precision)
-    position = Position()
+    log.info(
+        "%s parameters, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
+        f"{count_parameters(config.model)[0]:,}", precision, config.engine.kind, world.size,
+        world.device.type, config.train.grad_accum_steps(world.size),
+        config.train.micro_batch_size, shares_text(data.mixture),
+    )  # fmt: skip
+    watch_state = None
     if checkpoint:
-        engine.load(checkpoint)
-        manifest = checkpoint.manifest
-        position = Position(step=manifest.step, consumed=manifest.consumed)
-        if states := checkpoint.rng(world.rank):
-            rng.restore(states)
-        log.info("resuming from %s, %d samples consumed", checkpoint.folder, position.consumed)
-        report_changes(manifest.config, asdict(config))
-        checkpoint.close()
+        restore(engine, checkpoint, world.rank)
+        report_changes(checkpoint.manifest.config, asdict(config))
+        watch_state = checkpoint.manifest.counters["watch"]
     else:
         engine.load(FirstState(model, config.model, config.train.seed))
         log.info("starting from step 0")
-    parameters, _ = count_parameters(config.model)
-    log.info(
-        "%s parameters, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
-        f"{parameters:,}", precision, config.engine.kind, world.size, world.device.type,
-        config.train.grad_accum_steps(world.size), config.train.micro_batch_size,
-        shares_text(data.mixture),
-    )  # fmt: skip
     per_document = config.model.attention == "per_document"
-    watch_state = checkpoint.manifest.counters["watch"] if checkpoint else None
     batches = PretrainBatches(
         data.mixture,
         data.windows,
@@ -140,9 +133,9 @@ def assemble(
         seq_len=config.train.seq_len,
         max_steps=config.train.max_steps,
         flops_per_token=flops_per_token(config.model, config.train.seq_len),
-        resumed_step=position.step,
+        resumed_step=checkpoint.manifest.step if checkpoint else 0,
     )
-    job = Training(
+    return Training(
         run=run,
         world=world,
         attempt=attempt,
@@ -152,13 +145,22 @@ def assemble(
         train=config.train,
         schedule=config.schedule,
         checkpoint=config.checkpoint,
-        watch=LossWatch(config.loss_watch, watch_state),
+        watch=LossWatch(config.loss_watch, watch_state, speaks=world.is_main),
         metrics=metrics,
         validate=validation,
         identity=identity,
         config=asdict(config),
     )
-    return job, position
+
+
+def restore(engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
+    """Give engine and random generators the state of a checkpoint, and close it."""
+    engine.load(checkpoint)
+    if states := checkpoint.rng(rank):
+        rng.restore(states)
+    checkpoint.close()
+    consumed = checkpoint.manifest.consumed
+    log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
 
 
 def build_engine(model: LanguageModel, config: Config, world: World, precision: str) -> Engine:

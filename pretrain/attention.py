@@ -6,8 +6,6 @@ over documents is exact but slow: on GPUs ``per_document`` wants flash-attn.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -33,36 +31,53 @@ class Documents:
         return Documents(bounds, int((bounds[1:] - bounds[:-1]).max()))
 
 
-@cache
-def _flash_attn() -> ModuleType | None:
+def import_flash_attn() -> bool:
+    """Load flash-attn if it is installed; return whether it is.
+
+    Called when a model is built: a compiler cannot trace the search for a module.
+    """
     try:
-        import flash_attn  # pyright: ignore[reportMissingImports]
+        import flash_attn  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
-        return None
-    return flash_attn
+        return False
+    return True
 
 
-def attend(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, documents: Documents) -> Tensor:
-    """Return softmax(q k^T / sqrt(H)) v under the causal mask, (B, T, N, H)."""
-    half = q_BTNH.dtype in (torch.bfloat16, torch.float16)
-    flash = _flash_attn() if q_BTNH.is_cuda and half else None
-    deterministic = torch.are_deterministic_algorithms_enabled()
+def attend(
+    q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, documents: Documents, *, flash: bool
+) -> Tensor:
+    """Return softmax(q k^T / sqrt(H)) v under the causal mask, (B, T, N, H).
+
+    Args:
+        q_BTNH: queries.
+        k_BTKH: keys; K divides N.
+        v_BTKH: values.
+        documents: attention stays inside each.
+        flash: flash-attn is installed, and is used where it can be: on CUDA, in half precision.
+    """
+    if flash and q_BTNH.is_cuda and q_BTNH.dtype in (torch.bfloat16, torch.float16):
+        return _flash(q_BTNH, k_BTKH, v_BTKH, documents)
     if documents.bounds is None:
-        if flash:
-            return flash.flash_attn_func(
-                q_BTNH, k_BTKH, v_BTKH, causal=True, deterministic=deterministic
-            )
         return _sdpa(q_BTNH, k_BTKH, v_BTKH)
+    lengths = documents.bounds.diff().tolist()  # host-device sync
+    q, k, v = (x.flatten(0, 1).split(lengths) for x in (q_BTNH, k_BTKH, v_BTKH))
+    parts = [_sdpa(a[None], b[None], c[None])[0] for a, b, c in zip(q, k, v, strict=True)]
+    return torch.cat(parts).view(q_BTNH.shape)
+
+
+def _flash(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, documents: Documents) -> Tensor:
+    from flash_attn import (  # pyright: ignore[reportMissingImports]
+        flash_attn_func,
+        flash_attn_varlen_func,
+    )
+
+    # Its backward adds up in any order unless told otherwise.
+    how = {"causal": True, "deterministic": torch.are_deterministic_algorithms_enabled()}
+    if documents.bounds is None:
+        return flash_attn_func(q_BTNH, k_BTKH, v_BTKH, **how)
     q, k, v = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
-    if flash:
-        bounds, longest = documents.bounds, documents.longest
-        out = flash.flash_attn_varlen_func(
-            q, k, v, bounds, bounds, longest, longest, causal=True, deterministic=deterministic
-        )
-    else:
-        lengths = documents.bounds.diff().tolist()
-        parts = zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
-        out = torch.cat([_sdpa(a[None], b[None], c[None])[0] for a, b, c in parts])
+    bounds, longest = documents.bounds, documents.longest
+    out = flash_attn_varlen_func(q, k, v, bounds, bounds, longest, longest, **how)
     return out.view(q_BTNH.shape)
 
 

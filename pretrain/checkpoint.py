@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mobilellama.config import DataError
-from mobilellama.distributed import World
+from mobilellama.config import DataError, UserError, require_at_least
+from mobilellama.distributed import OtherRankError, World
 from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.engine import Engine, Fragment
@@ -36,6 +36,24 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    every_steps: int = 500
+    """Steps from one checkpoint to the next; the last step and a stop always save."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept."""
+    keep_every_steps: int | None = 10_000
+    """Checkpoints at multiples of this are kept for good; None keeps none."""
+
+    def __post_init__(self) -> None:
+        require_at_least("checkpoint.every_steps", self.every_steps, 1)
+        require_at_least("checkpoint.keep_last", self.keep_last, 1)
+        if self.keep_every_steps is not None:
+            require_at_least("checkpoint.keep_every_steps", self.keep_every_steps, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +133,7 @@ def save(
     if error is not None:
         raise error
     if failed:
-        raise RuntimeError("another rank failed to write its part; its message is in its log")
+        raise RuntimeError("another rank failed to write its part; see its message")
     world.run_on_main(commit)
 
 
@@ -127,7 +145,9 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
         starts[fragment.name] = [fragment.start, fragment.weight.numel()]
         for kind in KINDS:
             # A fragment is a view into one flat buffer; the file wants tensors of their own.
-            tensors[f"{fragment.name}:{kind}"] = getattr(fragment, kind).detach().cpu().clone()
+            tensors[f"{fragment.name}:{kind}"] = (
+                getattr(fragment, kind).detach().to("cpu", copy=True)
+            )
     path = folder / f"rank-{rank}.safetensors"
     save_file(tensors, path)
     fsync_path(path)
@@ -148,7 +168,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = _read_manifest(folder)
+        self.manifest = read_manifest(folder)
         self.optimizer_step = self.manifest.optimizer_step
         self.receipts = [self._receipt(name) for name in sorted(self.manifest.receipts)]
         # name -> fragments (start, count, file), ascending by start
@@ -163,11 +183,11 @@ class Checkpoint:
     def _receipt(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         if not path.is_file() or sha256_of_file(path) != self.manifest.receipts[name]:
-            raise DataError(f"{path}: missing, or not the receipt that the manifest names")
+            raise damaged(path, "missing, or not the receipt that the manifest names")
         receipt = read_json(path)
         file = self.folder / receipt["file"]["name"]
         if not file.is_file() or file.stat().st_size != receipt["file"]["bytes"]:
-            raise DataError(f"{file}: missing, or not of {receipt['file']['bytes']} bytes")
+            raise damaged(file, f"missing, or not of {receipt['file']['bytes']} bytes")
         return receipt
 
     def verify(self, *, share: int = 0, shares: int = 1) -> None:
@@ -179,7 +199,7 @@ class Checkpoint:
         for receipt in self.receipts[share::shares]:
             file = self.folder / receipt["file"]["name"]
             if sha256_of_file(file) != receipt["file"]["sha256"]:
-                raise DataError(f"{file}: its sha256 is not the one in its receipt")
+                raise damaged(file, "its sha256 is not the one in its receipt")
 
     def names(self) -> list[str]:
         """Return the names of the parameters, sorted."""
@@ -214,7 +234,7 @@ class Checkpoint:
     def _pieces(self, kind: str, name: str, start: int, count: int) -> Iterator[tuple[int, Tensor]]:
         """Yield (offset from `start`, elements) that together cover the range."""
         if name not in self._places:
-            raise DataError(f"{self.folder}: it has no parameter '{name}'")
+            raise damaged(self.folder, f"it has no parameter '{name}'")
         end = start + count
         covered = start
         for place_start, place_count, file in self._places[name]:
@@ -227,7 +247,7 @@ class Checkpoint:
             yield first - start, stored[first - place_start : last - place_start]
             covered = last
         if covered != end:
-            raise DataError(f"{self.folder}: elements {covered} to {end} of '{name}' are missing")
+            raise damaged(self.folder, f"elements {covered} to {end} of '{name}' are missing")
 
     def _file(self, name: str) -> Any:
         if name not in self._files:
@@ -235,7 +255,7 @@ class Checkpoint:
                 opened = safe_open(self.folder / name, framework="pt")
                 self._files[name] = self._open.enter_context(opened)
             except (SafetensorError, OSError) as error:
-                raise DataError(f"{self.folder / name}: cannot be read ({error})") from None
+                raise damaged(self.folder / name, f"cannot be read ({error})") from None
         return self._files[name]
 
     def close(self) -> None:
@@ -244,20 +264,32 @@ class Checkpoint:
         self._files.clear()
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """Read a checkpoint's manifest.
+
+    Raises:
+        DataError: it is missing or broken.
+        UserError: another version wrote it.
+    """
     path = folder / MANIFEST
     if not path.is_file():
-        raise DataError(f"{path}: missing, so this is no whole checkpoint")
+        raise damaged(path, "missing, so this is no whole checkpoint")
     try:
         value = read_json(path)
-        manifest = Manifest(**value)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a checkpoint's manifest ({error})") from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format {manifest.format_version}; this version reads {FORMAT_VERSION}"
-        )
-    return manifest
+        version = value["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: format {version}, but this version reads {FORMAT_VERSION}. "
+                "Use the version that wrote it, or another run.folder"
+            )
+        return Manifest(**value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(path, f"not a checkpoint's manifest ({error})") from None
+
+
+def damaged(path: Path, what: str) -> DataError:
+    """Return the error for a file of a checkpoint that is not as it was written."""
+    return DataError(f"{path}: {what}. Take an earlier checkpoint")
 
 
 def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | None:
@@ -265,22 +297,35 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
 
     Rank 0 chooses, every rank verifies a share. One that fails is named in a warning and set
     aside as ``step-N.bad-ATTEMPT``.
+
+    Raises:
+        DataError: there were checkpoints, and none is left: starting over must be asked for.
+        OSError: on the rank that could not read; OtherRankError on the others.
     """
     while True:
         steps = run.checkpoint_steps() if world.is_main else []
         step = world.broadcast(steps[-1] if steps else -1)
         if step < 0:
+            _require_none_set_aside(run)
             return None
         folder = run.checkpoint(step)
         checkpoint, problem = None, None
         try:
             checkpoint = Checkpoint(folder)
             checkpoint.verify(share=world.rank, shares=world.size)
-        except DataError as error:
+        except (DataError, OSError) as error:
             problem = error
-            log.warning("checkpoint passed over: %s", error)
-        if not world.any(problem is not None):
+        is_bad, unreadable = world.sum(
+            [float(isinstance(problem, DataError)), float(isinstance(problem, OSError))]
+        )
+        if isinstance(problem, OSError):  # the disk's trouble is not the checkpoint's
+            raise problem
+        if unreadable:
+            raise OtherRankError(f"{folder}: another rank could not read it")
+        if not is_bad:
             return checkpoint
+        if problem:
+            log.warning("checkpoint passed over: %s", problem)
 
         def set_aside(folder: Path = folder) -> None:
             folder.rename(folder.with_name(f"{folder.name}.bad-{attempt}"))
@@ -289,8 +334,17 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
         world.run_on_main(set_aside)
 
 
-def prune(run: RunFolder, *, keep_last: int, keep_every_steps: int | None, attempt: int) -> None:
+def _require_none_set_aside(run: RunFolder) -> None:
+    bad = sorted(path.name for path in run.checkpoints.glob("step-*.bad-*"))
+    if bad:
+        raise DataError(
+            f"{run.checkpoints}: no whole checkpoint is left, but {', '.join(bad)}. To start "
+            "over, use another run.folder or remove these; to try one again, rename it to step-N"
+        )
+
+
+def prune(run: RunFolder, config: CheckpointConfig, *, attempt: int) -> None:
     """Delete old checkpoints: all but the last few and every n-th (rank 0 only)."""
-    for step in run.checkpoint_steps()[:-keep_last]:
-        if not keep_every_steps or step % keep_every_steps:
+    for step in run.checkpoint_steps()[: -config.keep_last]:
+        if not config.keep_every_steps or step % config.keep_every_steps:
             run.remove_checkpoint(step, attempt)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import LaunchConfig
+from mobilellama.pretrain.checkpoint import CheckpointConfig
 from mobilellama.pretrain.data import DataConfig
 from mobilellama.pretrain.engine import EngineConfig
-from mobilellama.pretrain.loop import CheckpointConfig, TrainConfig
+from mobilellama.pretrain.loop import TrainConfig
 from mobilellama.pretrain.loss_watch import LossWatchConfig
 from mobilellama.pretrain.metrics import MetricsConfig
 from mobilellama.pretrain.model import ModelConfig
@@ -23,6 +24,10 @@ class RunConfig:
     """The run's folder; one that has checkpoints is resumed."""
     max_hours: float | None = None
     """Save and stop after so many hours; None is no limit."""
+
+    def __post_init__(self) -> None:
+        if self.max_hours is not None:
+            require_at_least("run.max_hours", self.max_hours, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

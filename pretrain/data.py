@@ -1,5 +1,6 @@
 """From a position in the run to this rank's micro-batches: a pure function."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,24 +99,15 @@ class PretrainBatches:
         share = global_batch_size // world_size
         self._mine = np.arange(rank * share, (rank + 1) * share)
         self._per_document = per_document
-        self._seq_len = self._windows[0].seq_len
+        self._supervised_tokens = global_batch_size * self._windows[0].seq_len
 
     def at(self, position: int) -> StepBatch:
         """Return this rank's part of the step that begins at a position."""
         located = self._mixture.locate(position + self._mine)
-        order = list(zip(located.subset.tolist(), located.sample.tolist(), strict=True))
-        # First all of them, so that a cold disk or network folder is asked for the whole batch
-        # at once; this runs in a thread that is ahead of the loop.
-        for i, j in order:
-            self._windows[i].will_need(j)
-        tokens = np.stack([self._windows[i].tokens(j) for i, j in order]).astype(np.int64)
-        ids = torch.from_numpy(tokens)  # (share, seq_len + 1)
-        inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
-        if self._per_document:
-            bounds = [self._windows[i].boundaries(j) for i, j in order]
-            inputs["position_ids"] = torch.from_numpy(
-                np.stack([positions_in_documents(self._seq_len, starts) for starts in bounds])
-            )
+        order = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
+        inputs = stack_inputs(
+            [(self._windows[i], j) for i, j in order], per_document=self._per_document
+        )
         groups = torch.from_numpy(located.subset)
         size = self._micro_batch_size
         return StepBatch(
@@ -124,12 +116,33 @@ class PretrainBatches:
                     inputs={name: value[k : k + size] for name, value in inputs.items()},
                     groups=groups[k : k + size],
                 )
-                for k in range(0, len(ids), size)
+                for k in range(0, len(groups), size)
             ],
-            supervised_tokens=self._samples * self._seq_len,
+            supervised_tokens=self._supervised_tokens,
             first_position=position,
             samples=self._samples,
         )
+
+
+def stack_inputs(
+    samples: Sequence[tuple[Windows, int]], *, per_document: bool
+) -> dict[str, Tensor]:
+    """Read samples and return the model's arguments, each (samples, seq_len) int64.
+
+    Args:
+        samples: (the windows, the sample's number) of each.
+        per_document: give position_ids that restart at each document.
+    """
+    # First ask for all, so that a cold disk or network folder gets the whole batch at once; in
+    # training this runs in a thread that is ahead of the loop.
+    for view, i in samples:
+        view.will_need(i)
+    ids = torch.from_numpy(np.stack([view.tokens(i) for view, i in samples]).astype(np.int64))
+    inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
+    if per_document:
+        positions = [positions_in_documents(v.seq_len, v.boundaries(i)) for v, i in samples]
+        inputs["position_ids"] = torch.from_numpy(np.stack(positions))
+    return inputs
 
 
 def positions_in_documents(seq_len: int, starts: np.ndarray) -> np.ndarray:
@@ -137,7 +150,7 @@ def positions_in_documents(seq_len: int, starts: np.ndarray) -> np.ndarray:
 
     Args:
         seq_len: tokens of the sample.
-        starts: offsets at which a new document starts, ascending, each in 1 ... seq_len - 1.
+        starts: offsets at which a new document starts, ascending; one past the end is left out.
 
     Example: seq_len 6, starts [2, 5] -> [0, 1, 0, 1, 2, 0].
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, UserError
+from mobilellama.config import ConfigError, UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def require_repo_id(field: str, repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        rule = f"is no name that the Hub allows ({' '.join(str(error).split()).rstrip('.')})"
+        rule = f"is no name that the Hub allows ({one_line(error).rstrip('.')})"
     if rule:
         raise ConfigError(field, repo, rule, "Give USER/NAME or ORGANISATION/NAME")
 
@@ -86,10 +86,12 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     except OfflineModeIsEnabled:
         reason = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, which forbids it; unset it"
     except (httpx2.HTTPError, OSError) as error:
-        reason = f"the connection failed ({_one_line(error)})"
+        reason = f"the connection failed ({one_line(error).rstrip('.')})"
     except (RuntimeError, ValueError) as error:
         # The client wraps what stops the upload of one file, and rejected metadata, in these.
-        reason = _one_line(error) + (f" ({_one_line(error.__cause__)})" if error.__cause__ else "")
+        reason = one_line(error).rstrip(".")
+        if error.__cause__:
+            reason += f" ({one_line(error.__cause__).rstrip('.')})"
     raise UserError(
         f"push to {_endpoint()}/{repo}: {reason}. The local folder {folder} is whole; push it "
         f"with\n  mobilellama pretrain push --folder {folder} --repo {repo}"
@@ -133,15 +135,11 @@ def _refusal(error: Any, repo: str) -> str:
         return f"the token may not write to '{owner}'; use one with write access, or another owner"
     if status == 404:
         return f"the server knows no '{repo}', nor an owner '{owner}' where it could be made"
-    said = error.server_message or _one_line(error)
-    return f"the server answered {status} ({' '.join(said.split())})"
+    said = " ".join(error.server_message.split()) if error.server_message else one_line(error)
+    return f"the server answered {status} ({said.rstrip('.')})"
 
 
 def _endpoint() -> str:
     from huggingface_hub import constants
 
     return constants.ENDPOINT
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

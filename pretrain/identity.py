@@ -3,13 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
-from mobilellama.config import ConfigError
-from mobilellama.pretrain.assemble import Data
-from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.config import ConfigError, DataError
+from mobilellama.pretrain.assemble import TrainingData
+from mobilellama.pretrain.checkpoint import read_manifest
 from mobilellama.pretrain.config import Config
+from mobilellama.run_folder import RunFolder
 
 
-def identity_of(config: Config, data: Data, precision: str) -> dict[str, Any]:
+def identity_of(config: Config, data: TrainingData, precision: str) -> dict[str, Any]:
     """Return the fields that define the run, which a resume must not change."""
     return {
         **{f"model.{name}": value for name, value in asdict(config.model).items()},
@@ -24,14 +25,16 @@ def identity_of(config: Config, data: Data, precision: str) -> dict[str, Any]:
     }
 
 
-def require_same_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
-    """Raise ConfigError naming the first field that differs from the checkpoint's."""
-    for name, value in identity.items():
-        before = checkpoint.manifest.identity.get(name)
-        if before != value:
-            raise ConfigError(
-                name,
-                value,
-                f"{checkpoint.folder} was made with {before}",
-                "Use that, or another run.folder",
-            )
+def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
+    """Raise ConfigError naming the first field that differs from the run's newest checkpoint."""
+    for step in reversed(run.checkpoint_steps()):
+        try:
+            manifest = read_manifest(run.checkpoint(step))
+        except DataError:
+            continue  # damaged; opening it will say so
+        for name, value in identity.items():
+            before = manifest.identity.get(name)
+            if before != value:
+                rule = f"{run.checkpoint(step)} was made with {before}"
+                raise ConfigError(name, value, rule, "Use that, or another run.folder")
+        return

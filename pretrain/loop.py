@@ -81,24 +81,6 @@ def _some(numbers: list[int]) -> str:
     return ", ".join(shown) + (", ..." if len(numbers) > 8 else "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """When to save, and what to keep."""
-
-    every_steps: int = 500
-    """Steps from one checkpoint to the next; the last step and a stop always save."""
-    keep_last: int = 3
-    """Newest checkpoints that are kept."""
-    keep_every_steps: int | None = 10_000
-    """Checkpoints at multiples of this are kept for good; None keeps none."""
-
-    def __post_init__(self) -> None:
-        require_at_least("checkpoint.every_steps", self.every_steps, 1)
-        require_at_least("checkpoint.keep_last", self.keep_last, 1)
-        if self.keep_every_steps is not None:
-            require_at_least("checkpoint.keep_every_steps", self.keep_every_steps, 1)
-
-
 @dataclass
 class Position:
     """How far a run is."""
@@ -122,7 +104,7 @@ class Training:
     """Threads that read batches ahead."""
     train: TrainConfig
     schedule: ScheduleConfig
-    checkpoint: CheckpointConfig
+    checkpoint: checkpoint.CheckpointConfig
     watch: LossWatch
     metrics: Metrics
     validate: Callable[[int], Mapping[str, float]]
@@ -172,12 +154,12 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
             losses, stop_now = tally.losses(totals), totals[-1] > 0
 
             positions = range(batch.first_position, batch.first_position + batch.samples)
-            job.watch.see(
+            job.watch.record(
                 losses.mean, applied=report.applied, step=position.step + 1, positions=positions
             )
             position.step += 1
             position.consumed += batch.samples
-            job.metrics.see(
+            job.metrics.record(
                 step=position.step,
                 consumed=position.consumed,
                 losses=losses,
@@ -188,8 +170,8 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
                 watch=job.watch,
                 final=stop_now or position.step == max_steps,
             )
-            named = job.validate(position.step)
-            job.metrics.validation(position.step, named)
+            if not stop_now or position.step == max_steps:  # a grace time is for saving
+                job.metrics.validation(position.step, job.validate(position.step))
             if position.step % job.checkpoint.every_steps == 0:
                 save(job, position)
                 saved_step = position.step
@@ -216,10 +198,4 @@ def save(job: Training, position: Position) -> None:
     log.info(
         "saved %s in %.1f s", job.run.checkpoint(position.step), time.perf_counter() - started_s
     )
-    if job.world.is_main:
-        checkpoint.prune(
-            job.run,
-            keep_last=job.checkpoint.keep_last,
-            keep_every_steps=job.checkpoint.keep_every_steps,
-            attempt=job.attempt,
-        )
+    job.world.run_on_main(lambda: checkpoint.prune(job.run, job.checkpoint, attempt=job.attempt))

@@ -30,14 +30,18 @@ class LossWatchConfig:
 
     def __post_init__(self) -> None:
         require_at_least("loss_watch.window_steps", self.window_steps, 2)
+        require_at_least("loss_watch.spike_sigma", self.spike_sigma, 0)
         require_at_least("loss_watch.max_skipped_in_a_row", self.max_skipped_in_a_row, 1)
 
 
 class LossWatch:
     """The history that spikes are seen against; part of every checkpoint."""
 
-    def __init__(self, config: LossWatchConfig, state: dict[str, Any] | None = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: LossWatchConfig, state: dict[str, Any] | None = None, *, speaks: bool = True
+    ) -> None:
+        """Start, or go on from a checkpoint's `state`; of many ranks only one `speaks`."""
+        self._config, self._level = config, logging.WARNING if speaks else logging.DEBUG
         state = state or {"skipped_steps": 0, "skipped_in_a_row": 0, "spikes": 0, "losses": []}
         self.skipped_steps: int = state["skipped_steps"]
         self.spikes: int = state["spikes"]
@@ -53,7 +57,7 @@ class LossWatch:
             "losses": list(self._losses),
         }
 
-    def see(self, loss: float, *, applied: bool, step: int, positions: range) -> None:
+    def record(self, loss: float, *, applied: bool, step: int, positions: range) -> None:
         """Take note of a step.
 
         Raises:
@@ -62,10 +66,10 @@ class LossWatch:
         if not applied or not math.isfinite(loss):
             self.skipped_steps += not applied
             self._in_a_row += 1
-            log.warning(
-                "step %d: loss %s, gradient not finite, step %s (%d in a row); positions %d to %d",
-                step, loss, "skipped" if not applied else "applied", self._in_a_row,
-                positions.start, positions.stop - 1,
+            log.log(
+                self._level, "step %d: loss %s, %s (%d in a row); positions %d to %d",
+                step, loss, "applied" if applied else "skipped: its gradient is not finite",
+                self._in_a_row, positions.start, positions.stop - 1,
             )  # fmt: skip
             if self._in_a_row >= self._config.max_skipped_in_a_row:
                 raise LossPolicyError(
@@ -79,7 +83,8 @@ class LossWatch:
             mean, deviation = float(np.mean(self._losses)), float(np.std(self._losses))
             if loss > mean + self._config.spike_sigma * deviation:
                 self.spikes += 1
-                log.warning(
+                log.log(
+                    self._level,
                     "step %d: loss spike, %.4f against %.4f +- %.4f; positions %d to %d",
                     step, loss, mean, deviation, positions.start, positions.stop - 1,
                 )  # fmt: skip

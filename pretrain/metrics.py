@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from mobilellama.config import require_at_least
+from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import World
+from mobilellama.files import whole_file
 from mobilellama.pretrain.engine import StepReport
 from mobilellama.pretrain.loss_watch import LossWatch
 from mobilellama.pretrain.tally import Losses
@@ -33,6 +34,9 @@ class MetricsConfig:
 
     def __post_init__(self) -> None:
         require_at_least("metrics.every_steps", self.every_steps, 1)
+        if self.peak_tflops is not None and not self.peak_tflops > 0:
+            remedy = "Give the GPU's dense bf16 peak, or null"
+            raise ConfigError("metrics.peak_tflops", self.peak_tflops, "must be above 0", remedy)
 
 
 class Metrics:
@@ -72,7 +76,7 @@ class Metrics:
         self._loss_sums, self._tokens = [0.0] * groups, [0.0] * groups
         self._step_s = self._data_wait_s = 0.0
 
-    def see(
+    def record(
         self,
         *,
         step: int,
@@ -150,30 +154,28 @@ class Metrics:
 def console_line(record: Mapping[str, Any], max_steps: int) -> str:
     """Return an interval as one line, in a fixed order, with units."""
     share = f"  MFU {100 * record['mfu']:.1f} %" if record["mfu"] is not None else ""
+    subsets = "".join(
+        f"  {name.removeprefix('loss/')} {value:.3f}"
+        for name, value in record.items()
+        if name.startswith("loss/")
+    )
     return (
-        f"step {record['step']}/{max_steps}  loss {record['loss']:.4f}  "
+        f"step {record['step']}/{max_steps}  {record['tokens']:,} tokens  "
+        f"loss {record['loss']:.4f}  "
         f"grad norm {record['grad_norm']:.3f}  lr {record['learning_rate']:.2e}  "
         f"{record['tokens_per_s_per_gpu']:,.0f} tokens/s/GPU{share}  "
         f"{record['step_s']:.3f} s/step ({record['data_wait_s']:.3f} data)  "
         f"{record['memory_gib']:.1f} GiB  skipped {record['skipped_steps']}  "
-        f"{format_duration(record['left_s'])} left"
+        f"{format_duration(record['left_s'])} left{subsets}"
     )
 
 
 def cut_back(run: RunFolder, step: int) -> None:
     """Drop the records of metrics.jsonl after a step, and a torn last line."""
-    if not run.metrics.exists():
-        return
-    kept = []
-    for line in run.metrics.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")  # of a last line, the kill may have taken just this
-        except ValueError:
-            continue  # torn by a kill
-    temporary = run.metrics.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(run.metrics)
+    if run.metrics.exists():
+        kept = [record for record in run.read_metrics() if record["step"] <= step]
+        with whole_file(run.metrics) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
 def _memory_gib(device: torch.device) -> float:

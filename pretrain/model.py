@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.pretrain.attention import Documents, attend
+from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
 
 INIT_STD = 0.02
@@ -51,6 +51,8 @@ class ModelConfig:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_seq_len"):
             require_at_least(f"model.{name}", getattr(self, name), 1)
         require_at_least("model.n_kv_heads", self.kv_heads, 1)
+        require_at_least("model.rope_theta", self.rope_theta, 1)
+        require_at_least("model.norm_eps", self.norm_eps, 0)
         if self.d_model % self.n_heads or self.head_dim % 2:
             rule = f"must split model.d_model = {self.d_model} into heads of even width"
             raise ConfigError("model.n_heads", self.n_heads, rule, "Choose an even divisor")
@@ -104,6 +106,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, kv_width, bias=False)
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
+        self.flash = import_flash_attn()
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
         """Return the attention's output, (B, T, D)."""
@@ -111,7 +114,8 @@ class Attention(nn.Module):
         q_BTNH = rotate(self.q_proj(x_BTD).view(B, T, self.n_heads, -1), rope)
         k_BTKH = rotate(self.k_proj(x_BTD).view(B, T, self.kv_heads, -1), rope)
         v_BTKH = self.v_proj(x_BTD).view(B, T, self.kv_heads, -1)
-        return self.o_proj(attend(q_BTNH, k_BTKH, v_BTKH, documents).reshape(B, T, D))
+        out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, documents, flash=self.flash)
+        return self.o_proj(out_BTNH.reshape(B, T, D))
 
 
 def rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,6 +1,5 @@
 """README.md of an exported folder: what the model is and how it was made, from the run's files."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ _VALIDATION = "validation_loss"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Losses:
+class LastLosses:
     """The newest losses up to a checkpoint, nats a token; empty where none were written."""
 
     training: dict[str, float]
@@ -25,20 +24,15 @@ class Losses:
     """The same on held-out documents."""
 
 
-def last_losses(run: RunFolder | None, step: int) -> Losses:
+def last_losses(run: RunFolder | None, step: int) -> LastLosses:
     """Read the newest training and validation losses at or before `step` from metrics.jsonl."""
     training: dict[str, float] = {}
     validation: dict[str, float] = {}
-    lines = run.metrics.read_text().splitlines() if run and run.metrics.is_file() else []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if record.get("step", step + 1) <= step:
+    for record in run.read_metrics() if run else []:
+        if record["step"] <= step:
             training = _by_subset(record, "loss") or training
             validation = _by_subset(record, _VALIDATION) or validation
-    return Losses(training=training, validation=validation)
+    return LastLosses(training=training, validation=validation)
 
 
 def _by_subset(record: dict[str, Any], key: str) -> dict[str, float]:
@@ -62,7 +56,7 @@ class Card:
     model: ModelConfig
     manifest: Manifest
     tokenizer: Tokenizer
-    losses: Losses
+    losses: LastLosses
 
     def write(self, path: Path) -> None:
         """Write the card, its metadata on top."""

@@ -5,7 +5,6 @@
 Works on a finished run, a stopped one, or one that is still training.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,20 +35,19 @@ class Config:
 
 def main(config: Config) -> int:
     """Write the picture."""
-    records = read_metrics(RunFolder(config.run))
+    records = read_losses(RunFolder(config.run))
     write_png(draw(records, title=Path(config.run).name, config=config), config.output)
     print(f"wrote {config.output}")
     return 0
 
 
-def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the records of metrics.jsonl, without a torn last line.
+def read_losses(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the run's metrics.
 
     Raises:
-        ConfigError: the run has none yet.
+        ConfigError: it has no losses yet.
     """
-    lines = run.metrics.read_text().splitlines() if run.metrics.is_file() else []
-    records = [json.loads(line) for line in lines if line.endswith("}")]
+    records = run.read_metrics()
     if not any("loss" in record for record in records):
         rule = f"holds no losses yet in {run.metrics.name}"
         raise ConfigError("run", str(run.path), rule, "Give the --run.folder of 'pretrain run'")

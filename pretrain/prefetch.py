@@ -26,12 +26,21 @@ class Prefetcher:
         """
         self._batches, self._position, self._samples = batches, position, samples
         self._device = device
-        self._pool = ThreadPoolExecutor(workers, "prefetch") if workers else None
+        self._pool = (
+            ThreadPoolExecutor(workers, "prefetch", initializer=self._use_device)
+            if workers
+            else None
+        )
         self._ahead: deque[Future[StepBatch]] = deque()
         for _ in range(workers):
             self._submit()
         self.wait_s = 0.0
         """Seconds that the loop has waited for data so far."""
+
+    def _use_device(self) -> None:
+        """Let a new thread pin memory for this process's GPU, not for the first."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
 
     def _submit(self) -> None:
         assert self._pool is not None

@@ -10,7 +10,6 @@ leaves at once. What happened is in RUN/verdict.json: finished, stopped or faile
 """
 
 import logging
-import shutil
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -21,16 +20,16 @@ import yaml
 from mobilellama import __version__
 from mobilellama import log as logs
 from mobilellama.config import UserError
-from mobilellama.distributed import World, close
+from mobilellama.distributed import OtherRankError, World, close
 from mobilellama.files import whole_file
-from mobilellama.pretrain.assemble import Data, assemble, open_data
+from mobilellama.pretrain.assemble import TrainingData, assemble, open_data
 from mobilellama.pretrain.checkpoint import open_newest
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.identity import identity_of, require_same_identity
-from mobilellama.pretrain.loop import train
+from mobilellama.pretrain.loop import Position, train
 from mobilellama.pretrain.stop import StopRequest
-from mobilellama.run_folder import RunFolder, Verdict
+from mobilellama.run_folder import RunFolder, Verdict, VerdictKind
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 
@@ -43,59 +42,66 @@ def main(config: Config) -> int:
     data = open_data(config)  # before any process is started, so that mistakes are told once
     world = World(config.launch)
     logs.configure(rank=world.rank)
-    try:
-        pretrain(config, data, world)
-    finally:
-        close()
+    pretrain(config, data, world)
+    close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 
 
-def pretrain(config: Config, data: Data, world: World) -> None:
+def pretrain(config: Config, data: TrainingData, world: World) -> None:
     """Run one attempt on every process, from the newest checkpoint to its verdict."""
     run = RunFolder(config.run.folder)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of(config, data, precision)
     attempt = begin(run, world, config, data, identity)
-    step = 0
+    position = Position()
+
+    def conclude(kind: VerdictKind, message: str) -> None:
+        run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=position.step))
+
     try:
         if config.data.verify:
             log.info("checking the sha256 of every bucket of %s", data.dataset.folder)
             verify_share(data.dataset, world)
         checkpoint = open_newest(run, world, attempt=attempt)
+        job = assemble(config, data, world, run, attempt, precision, identity, checkpoint)
         if checkpoint:
-            require_same_identity(checkpoint, identity)
-            step = checkpoint.manifest.step
-        job, position = assemble(config, data, world, run, attempt, precision, identity, checkpoint)
+            position = Position(
+                step=checkpoint.manifest.step, consumed=checkpoint.manifest.consumed
+            )
         stop = StopRequest(
             stop_file=run.stop if world.is_main else None, max_hours=config.run.max_hours
         )
         with stop.handling_signals():
             reason = train(job, position, stop)
         job.metrics.close()
-        step = position.step
+    except OtherRankError:
+        raise  # that rank writes the verdict
     except UserError as error:
-        if world.is_main:
-            run.write_verdict(
-                Verdict(kind="failed", message=str(error), attempt=attempt, step=step)
-            )
+        conclude("failed", str(error))  # whichever rank met it; a retry would meet it again
         raise
     if world.is_main:
         kind = "stopped" if reason else "finished"
-        message = f"{kind} at step {step}" + (f": {reason}" if reason else "")
-        run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=step))
+        message = f"{kind} at step {position.step}" + (f": {reason}" if reason else "")
+        conclude(kind, message)
         log.info("%s; run folder %s", message, run.path)
         if reason:
             log.info("the same command goes on from here")
 
 
 def begin(
-    run: RunFolder, world: World, config: Config, data: Data, identity: dict[str, Any]
+    run: RunFolder, world: World, config: Config, data: TrainingData, identity: dict[str, Any]
 ) -> int:
-    """Make the run's folder and this attempt on rank 0; return the attempt's number."""
+    """Make the run's folder and this attempt on rank 0; return the attempt's number.
+
+    Raises:
+        ConfigError: the folder holds another run. It, and an attempt that may be at work in
+            it, are left as they are.
+    """
     number = 0
 
     def make() -> None:
         nonlocal number
+        require_same_identity(run, identity)
         run.create()
         number = run.begin_attempt(
             {
@@ -104,12 +110,13 @@ def begin(
                 "world_size": world.size,
                 "device": str(world.device),
                 "torch": torch.__version__,
-                "identity": identity,
+                "config": asdict(config),
             }
         )
         run.stop.unlink(missing_ok=True)  # a former attempt's
         run.remove_leftovers()
-        shutil.copyfile(data.dataset.tokenizer.path, run.tokenizer)
+        with whole_file(run.tokenizer) as file:
+            file.write(data.dataset.tokenizer.model_bytes)
         with whole_file(run.config) as file:
             file.write(yaml.safe_dump(asdict(config), sort_keys=False).encode())
 
@@ -128,4 +135,4 @@ def verify_share(dataset: TokenDataset, world: World) -> None:
     if problem:
         raise problem
     if bad:
-        raise UserError(f"{dataset.folder}: another rank found a bad bucket; see its message")
+        raise OtherRankError(f"{dataset.folder}: another rank found a bad bucket")

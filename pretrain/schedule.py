@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mobilellama.config import require_at_least, require_share
+from mobilellama.config import ConfigError, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         require_at_least("schedule.warmup_steps", self.warmup_steps, 0)
-        require_share("schedule.min_lr_share", self.min_lr_share)
+        if not 0 <= self.min_lr_share <= 1:
+            rule, remedy = "must be a share, 0 to 1", "Give 0.1 for a tenth of the peak"
+            raise ConfigError("schedule.min_lr_share", self.min_lr_share, rule, remedy)
 
     def factor(self, step: int, max_steps: int) -> float:
         """Return the factor of every group's peak rate at `step`, counted from 0.

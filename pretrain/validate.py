@@ -4,12 +4,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from mobilellama.config import require_at_least
 from mobilellama.distributed import World
-from mobilellama.pretrain.data import positions_in_documents
+from mobilellama.pretrain.data import stack_inputs
 from mobilellama.pretrain.engine import Engine
 from mobilellama.shards.reader import TokenDataset
 
@@ -48,7 +47,7 @@ class Validation:
         world: World,
     ) -> None:
         self._config, self._engine, self._world = config, engine, world
-        self._seq_len, self._micro_batch_size = seq_len, micro_batch_size
+        self._micro_batch_size = micro_batch_size
         self._per_document, self._max_steps = per_document, max_steps
         views = {subset: dataset.windows(subset, seq_len, "heldout") for subset in subsets}
         self._views = {subset: view for subset, view in views.items() if len(view)}
@@ -83,16 +82,8 @@ class Validation:
         loss = tokens = 0.0
         for k in range(0, len(mine), self._micro_batch_size):
             part = mine[k : k + self._micro_batch_size]
-            ids = np.stack([view.tokens(i) for i in part]).astype(np.int64)
-            inputs = {"input_ids": ids[:, :-1], "labels": ids[:, 1:]}
-            if self._per_document:
-                inputs["position_ids"] = np.stack(
-                    [positions_in_documents(self._seq_len, view.boundaries(i)) for i in part]
-                )
-            moved = {
-                name: torch.from_numpy(np.ascontiguousarray(value)).to(self._world.device)
-                for name, value in inputs.items()
-            }
+            inputs = stack_inputs([(view, i) for i in part], per_document=self._per_document)
+            moved = {name: value.to(self._world.device) for name, value in inputs.items()}
             sums = self._engine.forward(moved, last=False)
             loss += float(sums.loss_sum)
             tokens += float(sums.sample_tokens.sum())

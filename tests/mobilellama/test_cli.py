@@ -243,11 +243,16 @@ def test_what_print_config_prints_is_a_config_file(
     assert printed("--config", saved) == saved.read_text()
 
 
-def test_only_the_first_rank_repeats_a_mistake_that_all_have_made(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("rank", "local_rank"), [("RANK", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_LOCALID")]
+)
+def test_the_first_rank_of_each_node_tells_a_mistake_that_all_have_made(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, rank: str, local_rank: str
 ) -> None:
-    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv(rank, "3")
+    monkeypatch.setenv(local_rank, "1")
     assert cli("pretrian") == (2, "", "")
-    monkeypatch.delenv("RANK")
-    monkeypatch.setenv("SLURM_PROCID", "2")
-    assert cli("pretrian") == (2, "", "")
+    monkeypatch.setenv(local_rank, "0")  # the first of the second node
+    code, out, err = cli("pretrian")
+    assert (code, out) == (2, "")
+    assert err.startswith("mobilellama: error: [rank 3 on ")

@@ -10,6 +10,7 @@ from mobilellama.config import (
     DataError,
     UserError,
     did_you_mean,
+    one_line,
     require_at_least,
     require_share,
 )
@@ -20,6 +21,11 @@ def test_a_config_error_names_field_value_rule_and_remedy() -> None:
     assert str(error) == "train.seq_len = 0: must be at least 1. Give 1 or more."
     assert error.field == "train.seq_len"
     assert isinstance(error, UserError) and isinstance(error, ValueError)
+
+
+def test_another_library_s_message_stands_on_one_line() -> None:
+    assert one_line(RuntimeError("line 1:\n   bad\tvalue.\n")) == "line 1: bad value."
+    assert one_line(TimeoutError()) == "TimeoutError"
 
 
 def test_a_question_needs_no_full_stop_and_other_values_are_shown_as_python_writes_them() -> None:
@@ -55,7 +61,7 @@ def test_what_is_not_at_least_the_least_is_refused(value: float) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, math.nan])
 def test_what_is_no_share_is_refused(value: float) -> None:
-    with pytest.raises(ConfigError, match=r"must be a share, 0 <= share < 1"):
+    with pytest.raises(ConfigError, match=r"must be at least 0 and below 1"):
         require_share("x.y", value)
 
 

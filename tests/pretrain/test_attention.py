@@ -55,10 +55,10 @@ def test_attention_equals_softmax_under_the_mask_written_out() -> None:
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     expected = torch.einsum("bnts,bsnh->btnh", weights, v)
     documents = Documents.from_positions(torch.tensor([[0, 1, 0, 1, 2, 0]]))
-    torch.testing.assert_close(attend(q, k, v, documents), expected)
+    torch.testing.assert_close(attend(q, k, v, documents, flash=False), expected)
     causal = scores.masked_fill(~torch.ones(6, 6).tril().bool(), float("-inf")).softmax(dim=-1)
     torch.testing.assert_close(
-        attend(q, k, v, Documents(None)), torch.einsum("bnts,bsnh->btnh", causal, v)
+        attend(q, k, v, Documents(None), flash=False), torch.einsum("bnts,bsnh->btnh", causal, v)
     )
 
 
@@ -147,3 +147,12 @@ def test_positions_restart_after_each_eos_which_belongs_to_the_document_it_ends(
 def test_positions_at_the_edges(starts: list[int], expected: list[int]) -> None:
     given = np.array(starts, dtype=np.int64)
     assert positions_in_documents(4, given).tolist() == expected
+
+
+def test_a_decoder_layer_compiles_without_a_break() -> None:
+    """On CUDA each layer is compiled; whatever cannot be traced would cut it to pieces."""
+    compiled, ids = model(), torch.arange(24).view(2, 12)
+    expected = compiled.logits(ids)
+    for layer in compiled.model.layers:
+        layer.compile(backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled.logits(ids), expected)

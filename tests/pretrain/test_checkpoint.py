@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mobilellama.config import DataError
-from mobilellama.files import read_json
+from mobilellama.files import read_json, write_json
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.engine import Fragment
 from mobilellama.run_folder import RunFolder
@@ -137,6 +137,31 @@ def test_resume_passes_over_a_bad_checkpoint_names_it_and_keeps_it_aside(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_when_every_checkpoint_is_damaged_the_run_does_not_silently_start_over(
+    run: RunFolder, small_dataset: Path
+) -> None:
+    for step in run.checkpoint_steps():
+        (run.checkpoint(step) / "manifest.json").write_text("{}")
+    metrics = run.metrics.read_bytes()
+    for _ in range(2):  # nor at a second try
+        with pytest.raises(AssertionError, match=r"no whole checkpoint is left, but step-2\.bad-2"):
+            run_ranks(train_tiny, 2, small_dataset, run.path, {"train.max_steps": 6})
+        assert run.metrics.read_bytes() == metrics
+        verdict = run.read_verdict()
+        assert verdict is not None
+        assert verdict.kind == "failed"
+
+
+def test_a_checkpoint_of_another_format_is_refused_not_set_aside(
+    run: RunFolder, small_dataset: Path
+) -> None:
+    manifest = read_json(run.checkpoint(6) / "manifest.json") | {"format_version": 2}
+    write_json(run.checkpoint(6) / "manifest.json", manifest)
+    with pytest.raises(AssertionError, match="format 2, but this version reads 1"):
+        run_ranks(train_tiny, 1, small_dataset, run.path, {"train.max_steps": 6})
+    assert run.checkpoint_steps() == [2, 4, 6]
+
+
 def test_only_the_last_few_and_every_nth_checkpoint_are_kept(
     small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -194,6 +219,7 @@ def test_a_full_disk_on_one_rank_fails_all_and_leaves_no_checkpoint(
     assert list(folder.checkpoints.iterdir()) == [folder.checkpoint(4)]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_instant_costs_only_the_steps_since_the_last_checkpoint(
     small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -201,7 +227,9 @@ def test_kill_9_at_any_instant_costs_only_the_steps_since_the_last_checkpoint(
     fields = {"train.max_steps": 30, "checkpoint.every_steps": 1, "checkpoint.keep_last": 3}
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     run_ranks(train_tiny, 2, small_dataset, undisturbed, fields)
-    rng = random.Random(int(time.time()))
+    seed = int(time.time())
+    print(f"kills drawn with seed {seed}")  # shown by pytest if the test fails
+    rng = random.Random(seed)
     folder = RunFolder(killed)
     for _ in range(4):
         reached = max(folder.checkpoint_steps(), default=0)

@@ -12,7 +12,7 @@ CONFIG = LossWatchConfig(window_steps=4, spike_sigma=3.0, max_skipped_in_a_row=3
 
 
 def see(watch: LossWatch, loss: float, *, applied: bool = True, step: int = 0) -> None:
-    watch.see(loss, applied=applied, step=step, positions=range(10 * step, 10 * step + 10))
+    watch.record(loss, applied=applied, step=step, positions=range(10 * step, 10 * step + 10))
 
 
 def test_a_spike_is_reported_with_its_step_and_positions(caplog: pytest.LogCaptureFixture) -> None:
@@ -47,7 +47,7 @@ def test_skipped_steps_in_a_row_end_the_run_by_name(caplog: pytest.LogCaptureFix
     assert watch.skipped_steps == 3
     assert caplog.records[0].levelno == logging.WARNING
     assert caplog.records[0].getMessage() == (
-        "step 7: loss nan, gradient not finite, step skipped (1 in a row); positions 70 to 79"
+        "step 7: loss nan, skipped: its gradient is not finite (1 in a row); positions 70 to 79"
     )
 
 

@@ -21,6 +21,7 @@ from mobilellama.run_folder import RunFolder
 
 RECORD: dict[str, Any] = {
     "step": 20,
+    "tokens": 104_857_600,
     "loss": 2.34567,
     "grad_norm": 0.98765,
     "learning_rate": 3e-4,
@@ -31,6 +32,8 @@ RECORD: dict[str, Any] = {
     "memory_gib": 61.26,
     "skipped_steps": 1,
     "left_s": 93_784.0,
+    "loss/c4": 2.12345,
+    "loss/github": 1.5,
 }
 
 
@@ -75,7 +78,7 @@ def see(to: Metrics, step: int, losses: Losses, **changed: Any) -> None:
         "watch": LossWatch(LossWatchConfig()),
         "final": False,
     }
-    to.see(step=step, consumed=4 * step, losses=losses, **(facts | changed))
+    to.record(step=step, consumed=4 * step, losses=losses, **(facts | changed))
 
 
 def records(run: RunFolder) -> list[dict[str, Any]]:
@@ -197,15 +200,16 @@ def test_cutting_back_a_run_without_metrics_makes_no_file(run: RunFolder) -> Non
 
 def test_the_console_line_has_a_fixed_order_and_units() -> None:
     assert console_line(RECORD, 247_955) == (
-        "step 20/247955  loss 2.3457  grad norm 0.988  lr 3.00e-04  18,800 tokens/s/GPU  "
-        "MFU 54.2 %  1.743 s/step (0.001 data)  61.3 GiB  skipped 1  1d 02:03:04 left"
+        "step 20/247955  104,857,600 tokens  loss 2.3457  grad norm 0.988  lr 3.00e-04  "
+        "18,800 tokens/s/GPU  MFU 54.2 %  1.743 s/step (0.001 data)  61.3 GiB  skipped 1  "
+        "1d 02:03:04 left  c4 2.123  github 1.500"
     )
 
 
 def test_the_console_line_of_a_cpu_has_no_mfu_and_shows_a_loss_that_is_not_finite() -> None:
     line = console_line(RECORD | {"mfu": None, "loss": math.nan}, 100)
     assert "MFU" not in line
-    assert line.startswith("step 20/100  loss nan  grad norm")
+    assert line.startswith("step 20/100  104,857,600 tokens  loss nan  grad norm")
 
 
 def test_a_tally_adds_up_samples_by_group_over_micro_batches() -> None:

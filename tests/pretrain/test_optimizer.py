@@ -64,8 +64,8 @@ def test_two_steps_of_adamw_equal_the_formula_in_float64() -> None:
         ("learning_rate", math.nan, "must be above 0"),
         ("max_grad_norm", -1.0, "must be above 0"),
         ("eps", 0.0, "must be above 0"),
-        ("beta1", 1.0, "must be a share"),
-        ("beta2", -0.1, "must be a share"),
+        ("beta1", 1.0, "must be at least 0 and below 1"),
+        ("beta2", -0.1, "must be at least 0 and below 1"),
         ("weight_decay", -0.1, "must be at least 0"),
     ],
 )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.main import main
-from mobilellama.pretrain.plot import Config, draw, read_metrics
+from mobilellama.pretrain.plot import Config, draw, read_losses
 from mobilellama.run_folder import RunFolder
 
 
@@ -31,7 +31,7 @@ def write_metrics(run: Path) -> None:
 def test_the_curves_are_those_of_metrics_jsonl(tmp_path: Path) -> None:
     write_metrics(tmp_path)
     config = Config(run=str(tmp_path), output=str(tmp_path / "loss.png"), baseline=6.25)
-    figure = draw(read_metrics(RunFolder(tmp_path)), title="run", config=config)
+    figure = draw(read_losses(RunFolder(tmp_path)), title="run", config=config)
     lines = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
     assert list(lines["training, all"].get_xdata()) == [10, 20, 30, 40, 50]
     assert list(lines["training, all"].get_ydata()) == [7.5, 7.0, 6.5, 6.0, 5.5]

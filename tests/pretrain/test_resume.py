@@ -51,6 +51,7 @@ def cut_back(run: Path, copy: Path, *, step: int) -> Path:
 ENGINES = [
     pytest.param({"engine.kind": "deepspeed", "engine.precision": "bf16"}, id="deepspeed-bf16"),
     pytest.param({"engine.kind": "deepspeed", "engine.precision": "fp32"}, id="deepspeed-fp32"),
+    pytest.param({"engine.zero_stage": 2, "engine.precision": "bf16"}, id="zero2-bf16"),
     pytest.param({"engine.kind": "ddp", "engine.precision": "fp32"}, id="ddp-fp32"),
 ]
 
@@ -127,12 +128,11 @@ def resave(dataset: Path, run: Path) -> int:
     assert newest is not None
     precision = newest.manifest.identity["engine.precision"]
     identity = identity_of(config, data, precision)
-    job, position = assemble(config, data, world, folder, 1, precision, identity, newest)
-    world.barrier()
-    if world.is_main:
-        shutil.rmtree(folder.checkpoint(position.step))
+    job = assemble(config, data, world, folder, 1, precision, identity, newest)
+    step, consumed = newest.manifest.step, newest.manifest.consumed
+    world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(step)))
     facts = {
-        "step": position.step, "consumed": position.consumed, "identity": identity,
+        "step": step, "consumed": consumed, "identity": identity,
         "config": job.config, "counters": {"watch": job.watch.state()},
     }  # fmt: skip
     checkpoint.save(folder, world, job.engine, attempt=1, facts=facts)

@@ -138,28 +138,34 @@ def train_until_an_error(dataset: Path, run: Path, fields: dict[str, Any]) -> tu
         ("engine.precision", "fp32", "engine.precision = fp32: "),
     ],
 )
-def test_a_run_folder_made_by_another_config_is_refused_by_field(
+def test_a_run_folder_made_by_another_config_is_refused_by_field_and_left_as_it_is(
     small_dataset: Path, tmp_path: Path, field: str, value: Any, named: str
 ) -> None:
     fields = {"train.max_steps": 1, "engine.precision": "bf16"}
     run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     [(kind, message)] = run_ranks(
         train_until_an_error, 1, small_dataset, tmp_path, fields | {field: value}
     )
     assert kind == "ConfigError"
     assert message.startswith(named)
     assert "was made with" in message and "another run.folder" in message
-    verdict = RunFolder(tmp_path).read_verdict()
-    assert verdict is not None
-    assert (verdict.kind, verdict.message) == ("failed", message)
-    assert RunFolder(tmp_path).checkpoint_steps() == [1]  # nothing is lost
+    # No attempt was begun, so that one that may be at work in the folder goes on.
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_a_recipe_field_may_change_on_resume(small_dataset: Path, tmp_path: Path) -> None:
     run_ranks(train_tiny, 1, small_dataset, tmp_path, {"train.max_steps": 1})
     fields = {"train.max_steps": 2, "optimizer.learning_rate": 5e-3}
     run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
-    assert losses_of(tmp_path)[2]["learning_rate"] <= 5e-3
+    # The second of two warm-up steps runs at the new peak; each attempt's config is kept.
+    assert losses_of(tmp_path)[2]["learning_rate"] == 5e-3
+    rates = [
+        json.loads((tmp_path / f"attempts/{i:04}.json").read_text())["config"]["optimizer"]
+        for i in (1, 2)
+    ]
+    assert [rate["learning_rate"] for rate in rates] == [1e-2, 5e-3]
 
 
 def test_steps_without_a_finite_gradient_end_the_run_with_a_verdict(
@@ -188,8 +194,11 @@ def test_data_verify_finds_a_flipped_bit_on_whichever_rank_checks_it(
     flip_a_byte(dataset / "wikipedia/00000.bin", at=1000)
     fields = {"data.verify": True, "train.max_steps": 1}
     outcomes = run_ranks(train_until_an_error, 2, dataset, tmp_path / "run", fields)
-    assert {kind for kind, _ in outcomes} == {"DataError", "UserError"}
+    assert {kind for kind, _ in outcomes} == {"DataError", "OtherRankError"}
     assert any("wikipedia/00000.bin" in message for _, message in outcomes)
+    verdict = RunFolder(tmp_path / "run").read_verdict()
+    assert verdict is not None  # written by whichever rank found it
+    assert verdict.kind == "failed" and "wikipedia/00000.bin" in verdict.message
 
 
 BAD = [

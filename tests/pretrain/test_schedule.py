@@ -71,7 +71,7 @@ def test_the_factor_never_rises_after_warm_up_nor_leaves_its_bounds() -> None:
     ("fields", "message"),
     [
         ({"warmup_steps": -1}, "schedule.warmup_steps = -1: must be at least 0"),
-        ({"min_lr_share": 1.0}, "schedule.min_lr_share = 1.0: must be a share"),
+        ({"min_lr_share": 1.1}, "schedule.min_lr_share = 1.1: must be a share"),
     ],
 )
 def test_values_out_of_range_are_refused(fields: dict[str, float], message: str) -> None:

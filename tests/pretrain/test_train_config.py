@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.checkpoint import CheckpointConfig
 from mobilellama.pretrain.config import Config, RunConfig
 from mobilellama.pretrain.data import DataConfig
-from mobilellama.pretrain.loop import CheckpointConfig, TrainConfig
+from mobilellama.pretrain.loop import TrainConfig
 from mobilellama.pretrain.loss_watch import LossWatchConfig
 from mobilellama.pretrain.metrics import MetricsConfig
 from mobilellama.pretrain.model import ModelConfig

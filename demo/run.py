@@ -5,7 +5,6 @@ runs: only the preset is smaller.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from corpus import build_corpus
 
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
@@ -24,9 +24,6 @@ from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
-sys.path.insert(0, str(HERE))
-from corpus import build_corpus  # noqa: E402  (this folder is no package)
-
 VOCAB_SIZE = 4096
 SEQ_LEN = 256
 
@@ -39,8 +36,7 @@ def main() -> int:
     options = parser.parse_args()
     out: Path = options.output
     started_s = time.monotonic()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    start_anew(out)
 
     say("1  real text from this machine, laid out as RedPajama v1")
     for subset, size in build_corpus(out / "corpus").items():
@@ -85,6 +81,16 @@ def main() -> int:
     mobilellama("pretrain export", checkpoint=run.path, output=out / "model")
     execute([sys.executable, str(HERE / "generate.py"), str(out / "model")])
     return report(out, run, entropy, time.monotonic() - started_s)
+
+
+def start_anew(out: Path) -> None:
+    """Make the folder, or empty one that an earlier demo has made; touch no other."""
+    mark = out / ".made-by-demo"
+    if out.exists() and any(out.iterdir()) and not mark.exists():
+        sys.exit(f"demo: --output = {out}: holds files that no demo has made. Give another folder")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    mark.touch()
 
 
 def say(title: str) -> None:
@@ -142,8 +148,7 @@ def interrupt(argv: list[str], run: RunFolder, *, after_step: int) -> None:
 
 def steps_done(run: RunFolder) -> int:
     """Return the last step in metrics.jsonl."""
-    lines = run.metrics.read_text().splitlines() if run.metrics.exists() else []
-    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+    return max((record["step"] for record in run.read_metrics()), default=0)
 
 
 def unigram_entropy(folder: Path) -> float:
@@ -164,7 +169,7 @@ def unigram_entropy(folder: Path) -> float:
 
 def report(out: Path, run: RunFolder, entropy: float, elapsed_s: float) -> int:
     """Print what was made, where, and how to look further; fail if nothing was learnt."""
-    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    records = run.read_metrics()
     training = [record["loss"] for record in records if "loss" in record][-1]
     heldout = [r["validation_loss"] for r in records if "validation_loss" in r][-1]
     say(f"done in {format_duration(elapsed_s)}")
@@ -181,10 +186,11 @@ made
   {out}/model/             the Hugging Face folder
 
 look further
+  source .venv/bin/activate
   tensorboard --logdir {out}/run
   mobilellama pretrain replay --run {out}/run --step 1
-  mobilellama shards show --path {out}/dataset --seq_len {SEQ_LEN} --position 12345
-  python demo/generate.py {out}/model""")
+  mobilellama shards info --path {out}/dataset --mixture {HERE}/mixture.yaml
+  python {HERE}/generate.py {out}/model""")
     if heldout > entropy - 1.0:
         print("\ndemo: the held-out loss should be at least 1 nat below the unigram entropy")
         return 1

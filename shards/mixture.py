@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mobilellama.cli import find_preset
-from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.shards.permute import Permutation
 
 PERIOD = 65_536
@@ -242,7 +242,7 @@ def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[Any, Any]]:
     try:
         value: Any = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        rule = f"{path} is not YAML ({' '.join(str(error).split())})"
+        rule = f"{path} is not YAML ({one_line(error)})"
         raise ConfigError(field, name_or_file, rule, _REMEDY) from None
     if not isinstance(value, dict) or not value:
         rule = f"{path} must hold lines of 'subset: weight'"

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mobilellama.config import ConfigError, DataError
+from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.documents import Counts, open_planned
 from mobilellama.tokenize.sources import SourcesConfig, walk_files
@@ -121,7 +121,7 @@ def _stream_file(path: Path, column: str) -> Iterator[tuple[int, Any]]:
     except DataError:
         raise
     except Exception as error:  # each format's library has errors of its own
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise DataError(f"{path}: cannot be read by datasets ({reason})") from error
 
 
@@ -151,7 +151,7 @@ def _open_rows(sources: SourcesConfig) -> Any:
         else:
             table = datasets.load_dataset(sources.dataset, sources.name, split=sources.split)
     except Exception as error:  # not found, no network, unknown split or configuration, ...
-        rule = f"cannot be opened by datasets ({' '.join(str(error).split())})"
+        rule = f"cannot be opened by datasets ({one_line(error)})"
         remedy = "Give a local folder, or a dataset's name on the hub with its name and split"
         raise ConfigError("sources.dataset", sources.dataset, rule, remedy) from None
     if sources.text_column not in table.column_names:

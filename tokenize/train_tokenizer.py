@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilellama.config import ConfigError, DataError, require_at_least, require_share
+from mobilellama.config import ConfigError, DataError, one_line, require_at_least, require_share
 from mobilellama.files import whole_file
 from mobilellama.log import configure
 from mobilellama.shards.dataset import Slice
@@ -182,11 +182,10 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
     except DataError:
         raise
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
             "vocab_size",
             vocab_size,
-            f"does not fit the text ({reason})",
+            f"does not fit the text ({one_line(error)})",
             "Give more text (sample_bytes, sources), or another size",
         ) from None
     return model.getvalue()

@@ -111,4 +111,5 @@ def resolve_precision(precision: str, device: torch.device) -> Literal["bf16", "
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    mkldnn = torch.backends.mkldnn.is_available()
+    return "bf16" if mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"

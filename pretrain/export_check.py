@@ -4,7 +4,6 @@ Logits of the folder's model against ours with the same rounded weights, both co
 fp32; ids of the folder's tokenizer against sentencepiece's.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import torch
 from mobilellama.pretrain.hf_weights import ParameterSource, cast
 from mobilellama.pretrain.model import ModelConfig, build_on
 from mobilellama.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
 
 # Of the largest logit. Both sides compute in fp32 but sum in different orders (SDPA, norms):
 # 1e-6 to 1e-5 was seen; a wrong weight, rotation or norm gives 1e-2 and more.

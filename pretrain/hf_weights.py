@@ -75,8 +75,8 @@ def write_weights(
     *,
     dtype: torch.dtype,
     max_shard_bytes: int,
-) -> list[str]:
-    """Write all parameters, in the mapping's order; return the names of the weight files.
+) -> None:
+    """Write all parameters, in the mapping's order.
 
     Args:
         source: gives each parameter in fp32.
@@ -104,7 +104,6 @@ def write_weights(
                 "weight_map": dict(sorted(plan.tensor_to_filename.items())),
             },
         )
-    return list(plan.filename_to_tensors)
 
 
 def write_safetensors(

@@ -3,11 +3,7 @@
 Peers have published figures against sparse or mistaken peaks; this table is tested.
 """
 
-import logging
-
 from mobilellama.pretrain.model import ModelConfig, count_parameters
-
-log = logging.getLogger(__name__)
 
 # Dense bf16 TFLOP/s by the vendor's datasheets; the first pattern found in the device's name wins.
 DENSE_BF16_TFLOPS = (

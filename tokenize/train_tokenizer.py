@@ -8,7 +8,6 @@ subsets and files, and the same corpus gives the same model, byte for byte.
 """
 
 import io
-import logging
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,6 @@ from mobilellama.log import configure
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.documents import Counts, read_documents
 from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig, find_slices
-
-log = logging.getLogger(__name__)
 
 # Longer lines are cut: sentencepiece leaves out sentences above a limit, and a limit without
 # bound lets one line of base64 dominate the time.

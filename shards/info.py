@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mobilellama import log as logs
 from mobilellama.config import require_at_least
 from mobilellama.shards.dataset import totals_of_rows
 from mobilellama.shards.mixture import PERIOD, read_epochs
@@ -40,6 +41,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Print the tables, or JSON."""
+    logs.configure()
     dataset = TokenDataset(config.path, field="path")
     summary = summarise(
         dataset,

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from mobilellama import log
 from mobilellama.cli import Verb, run_stage
 
-_VERBS = {
+VERBS = {
     "info": Verb(
         module="mobilellama.shards.info",
         help="a table of the subsets: documents, tokens, share of the mixture, epochs",
@@ -27,5 +26,4 @@ _VERBS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb of this stage."""
-    log.configure()
-    return run_stage("shards", "Look at, check and plot bucket files.", _VERBS, argv)
+    return run_stage("shards", "Look at, check and plot bucket files.", VERBS, argv)

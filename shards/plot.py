@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilellama import log as logs
 from mobilellama.config import require_at_least
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.shards.dataset import bucket_name
@@ -51,6 +52,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Write the picture."""
+    logs.configure()
     dataset = TokenDataset(config.path, field="path")
     summary = summarise(
         dataset,

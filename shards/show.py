@@ -13,6 +13,7 @@ With ``--split heldout`` positions number the validation samples, subset after s
 import re
 from dataclasses import dataclass
 
+from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.order import DEFAULT_SEED, open_order
 from mobilellama.shards.permute import Permutation
@@ -58,6 +59,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Print the sample."""
+    logs.configure()
     dataset = TokenDataset(config.path, field="path")
     tokenizer = None
     if config.tokenizer is not None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobilellama import log as logs
 from mobilellama.config import DataError, require_at_least
 from mobilellama.files import sha256_of_file
 from mobilellama.progress import Progress
@@ -51,6 +52,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Check the dataset; say what was checked."""
+    logs.configure()
     started_s = time.monotonic()
     dataset = TokenDataset(config.path, field="path")
     checked = verify_dataset(dataset, workers=config.workers)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.log import configure
 from mobilellama.shards.dataset import PLAN, Plan, Receipt, read_receipt, write_dataset
 from mobilellama.tokenize.bucket import is_finished
 
@@ -28,7 +28,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Finish the dataset and print what it holds."""
-    configure()
+    logs.configure()
     folder = Path(config.output)
     if not (folder / PLAN).is_file():
         rule = f"holds no {PLAN}"

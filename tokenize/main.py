@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mobilellama.cli import Verb, run_stage
 
-_VERBS = {
+VERBS = {
     "run": Verb(
         module="mobilellama.tokenize.run",
         help="tokenise a corpus into a dataset folder; run again, it does what is missing",
@@ -22,4 +22,4 @@ _VERBS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb of this stage."""
-    return run_stage("tokenize", "Raw text -> bucket files of token ids.", _VERBS, argv)
+    return run_stage("tokenize", "Raw text -> bucket files of token ids.", VERBS, argv)

@@ -18,9 +18,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
 from mobilellama.files import read_json
-from mobilellama.log import configure
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import DATASET, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
@@ -80,7 +80,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Write the buckets that are missing, then finish the dataset."""
-    configure()
+    logs.configure()
     tokenizer = Tokenizer(config.tokenizer)
     plan = make_plan(config, tokenizer)
     if config.dry_run:

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, one_line, require_at_least, require_share
 from mobilellama.files import whole_file
-from mobilellama.log import configure
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.documents import Counts, read_documents
 from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig, find_slices
@@ -71,7 +71,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Sample, train, write the model."""
-    configure()
+    logs.configure()
     if Path(config.output).exists():
         rule = "exists already, and a dataset may depend on it"
         raise ConfigError("output", config.output, rule, "Give another path, or remove it")

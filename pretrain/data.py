@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mobilellama.config import require_at_least
 from mobilellama.shards.mixture import Mixture
+from mobilellama.shards.order import DEFAULT_SEED
 from mobilellama.shards.reader import Windows
 
 
@@ -22,7 +23,7 @@ class DataConfig:
     mixture: str | None = None
     """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
     'subset: epochs' lines below it; None is the corpus as it is."""
-    seed: int = 1337
+    seed: int = DEFAULT_SEED
     """Order of the samples; not the dataset's own seed."""
     verify: bool = False
     """Check every bucket's sha256 before training."""

@@ -14,7 +14,7 @@ from mobilellama import log as logs
 from mobilellama.config import require_at_least
 from mobilellama.shards.dataset import totals_of_rows
 from mobilellama.shards.mixture import PERIOD, read_epochs
-from mobilellama.shards.order import DEFAULT_SEED, mix_samples, samples_for_epochs
+from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, mix_samples, samples_for_epochs
 from mobilellama.shards.reader import TokenDataset
 
 
@@ -24,7 +24,7 @@ class Config:
 
     path: str
     """The dataset folder."""
-    seq_len: int = 2048
+    seq_len: int = DEFAULT_SEQ_LEN
     """Tokens that a sample predicts."""
     mixture: str | None = None
     """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_SEED = 1337
 """``data.seed`` where none is given: the order of samples, not the dataset's own seed."""
+DEFAULT_SEQ_LEN = 2048
+"""Tokens that a sample predicts where nothing else is said."""
 
 
 def open_order(

@@ -18,6 +18,7 @@ from mobilellama.config import require_at_least
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.info import SubsetSummary, Summary, summarise
+from mobilellama.shards.order import DEFAULT_SEQ_LEN
 from mobilellama.shards.reader import TokenDataset
 
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
@@ -36,7 +37,7 @@ class Config:
     """The dataset folder."""
     output: str
     """The .png file to write; replaced if it exists."""
-    seq_len: int = 2048
+    seq_len: int = DEFAULT_SEQ_LEN
     """Tokens that a sample predicts."""
     mixture: str | None = None
     """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""

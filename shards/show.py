@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.shards.order import DEFAULT_SEED, open_order
+from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, open_order
 from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import Span, Split, TokenDataset, Windows
 from mobilellama.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ class Config:
     """The dataset folder."""
     position: int
     """Number of samples that come before it in the run, at least 0."""
-    seq_len: int = 2048
+    seq_len: int = DEFAULT_SEQ_LEN
     """Tokens that a sample predicts; the run's train.seq_len."""
     mixture: str | None = None
     """The run's data.mixture: a preset or a YAML file of weights or epochs; None: in proportion

@@ -34,6 +34,9 @@ from mobilellama.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
+DEFAULT_DATASET_SEED = 1337
+"""The dataset's own seed where none is given; not ``data.seed``, the order of samples."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -47,7 +50,7 @@ class Config:
     """Dataset folder; made if missing, joined if it has the same plan."""
     workers: int | None = None
     """Processes; None is one a CPU core that this process may use."""
-    seed: int = 1337
+    seed: int = DEFAULT_DATASET_SEED
     """Shuffles the documents within each bucket."""
     slice_bytes: int = 1 << 30
     """Uncompressed files larger than this are cut into ranges of so many bytes."""

@@ -29,7 +29,8 @@ from mobilellama.pretrain.validate import Validation
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
-from mobilellama.shards.reader import TokenDataset, Windows
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.windows import Windows
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mobilellama.config import require_at_least
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import DEFAULT_SEED
-from mobilellama.shards.reader import Windows
+from mobilellama.shards.windows import Windows
 
 
 @dataclass(frozen=True, kw_only=True)

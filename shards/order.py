@@ -20,7 +20,8 @@ from mobilellama.shards.mixture import (
     read_epochs,
     read_weights,
 )
-from mobilellama.shards.reader import TokenDataset, Windows
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.windows import Windows
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, open_order
 from mobilellama.shards.permute import Permutation
-from mobilellama.shards.reader import Span, Split, TokenDataset, Windows
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.windows import Span, Split, Windows
 from mobilellama.tokenizer import Tokenizer
 
 _LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits

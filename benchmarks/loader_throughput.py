@@ -1,9 +1,10 @@
-"""Loader throughput: our order and reader beside a bare memmap with a materialised permutation.
+"""Loader throughput: what training reads with, beside a bare memmap and a stored permutation.
 
-Both read the same samples' worth of tokens from a warm page cache and give batches of int64
-arrays, as a trainer's loop takes them. The bare loader knows one file and one array of sample
-numbers (8 bytes a sample, which the corpus of 1.3T tokens makes 5 GB a process); ours goes
-through a mixture of subsets, bucket files and the arithmetic order, and stores nothing.
+Both read as many samples from a warm page cache and give input_ids and labels as contiguous
+int64 tensors, micro-batch by micro-batch, on one thread. The bare loader knows one file and
+one array of sample numbers (8 bytes a sample, which the corpus of 1.3T tokens makes 5 GB a
+process); ours is ``PretrainBatches.at``, as the training loop calls it: it locates the samples
+in a mixture of subsets by arithmetic, asks the kernel for their pages, and stores nothing.
 The tokens are random ids: what they say changes nothing here.
 """
 
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import paired
+import torch
 from numpy.typing import NDArray
 
+from mobilellama.pretrain.data import PretrainBatches
 from mobilellama.shards.dataset import Identity, Receipt, bucket_name, write_dataset
-from mobilellama.shards.mixture import PERIOD, Mixture
+from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import DEFAULT_SEED, open_order
-from mobilellama.shards.reader import TokenDataset, Windows
+from mobilellama.shards.reader import TokenDataset
 
 SUBSETS = {"arxiv": 1, "c4": 2, "common_crawl": 4, "github": 1}  # buckets of each
 EOS_ID, DOCUMENT_TOKENS = 2, 1000
@@ -26,29 +29,37 @@ EOS_ID, DOCUMENT_TOKENS = 2, 1000
 
 def main() -> None:
     options = paired.arguments(
-        __doc__, million_tokens=200, seq_len=2048, batch_size=8, batches=12_000, rounds=7
-    )
+        __doc__, million_tokens=200, seq_len=2048, global_batch_size=32, micro_batch_size=8,
+        steps=3000, rounds=7,
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    samples = options.steps * options.global_batch_size
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder) / "dataset", options.million_tokens * 1_000_000)
         flat = join_buckets(dataset, Path(folder) / "flat.bin")
         mixture, windows = open_order(
             dataset, seq_len=options.seq_len, mixture=None, seed=DEFAULT_SEED
         )
-        shape = (options.batches, options.batch_size)
+        batches = PretrainBatches(
+            mixture, windows, global_batch_size=options.global_batch_size,
+            micro_batch_size=options.micro_batch_size, rank=0, world_size=1, per_document=False,
+        )  # fmt: skip
         summary = paired.measure(
             {
-                "bare_memmap": bare_loader(flat, options.seq_len, shape),
-                "ours": our_loader(mixture, windows, options.seq_len, shape),
+                "bare_memmap": bare_loader(
+                    flat, options.seq_len, samples, options.micro_batch_size
+                ),
+                "ours": our_loader(batches, options.steps, options.global_batch_size),
             },
             rounds=options.rounds,
         )
-    tokens = options.batches * options.batch_size * options.seq_len
+    tokens = samples * options.seq_len
     for figures in summary.values():
         figures["million_tokens_per_cpu_s"] = round(tokens / figures["median_cpu_s"] / 1e6, 1)
     paired.save(
         "loader_throughput",
         {
-            "what": "batches of int64 samples, random ids, page cache warm; the ratio is CPU time",
+            "what": "int64 input_ids and labels of random ids, page cache warm; CPU time",
             "settings": vars(options) | {"buckets": SUBSETS, "tokens_per_round": tokens},
             "results": summary,
         },
@@ -92,38 +103,34 @@ def join_buckets(dataset: TokenDataset, path: Path) -> NDArray[np.uint16]:
 
 
 def bare_loader(
-    flat: NDArray[np.uint16], seq_len: int, shape: tuple[int, int]
+    flat: NDArray[np.uint16], seq_len: int, samples: int, micro_batch_size: int
 ) -> Callable[[], None]:
-    """Return a pass over `shape` (batches, batch size) samples of one memmap."""
+    """Return a pass over so many samples of one memmap, in a stored order."""
     order = np.random.default_rng(0).permutation((len(flat) - 1) // seq_len)
-    steps = np.resize(order, shape)
+    starts = np.resize(order * seq_len, (samples // micro_batch_size, micro_batch_size))
 
     def read() -> None:
-        batch = np.empty((shape[1], seq_len + 1), np.int64)
-        for samples in steps:
-            for row, sample in zip(batch, samples.tolist(), strict=True):
-                row[:] = flat[sample * seq_len : sample * seq_len + seq_len + 1]
+        for micro in starts:
+            inputs_of([flat[start : start + seq_len + 1] for start in micro.tolist()])
 
     return read
 
 
-def our_loader(
-    mixture: Mixture, windows: dict[str, Windows], seq_len: int, shape: tuple[int, int]
-) -> Callable[[], None]:
-    """Return a pass over as many samples, each batch located when it is read."""
-    views = [windows[name] for name in mixture.subsets]
+def inputs_of(rows: list[NDArray[np.uint16]]) -> dict[str, torch.Tensor]:
+    """Return input_ids and labels, (samples, seq_len) int64, as training wants them."""
+    ids = torch.from_numpy(np.stack(rows).astype(np.int64))
+    return {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
+
+
+def our_loader(batches: PretrainBatches, steps: int, global_batch_size: int) -> Callable[[], None]:
+    """Return a pass over so many steps."""
     first = 0
 
     def read() -> None:
         nonlocal first
-        batch = np.empty((shape[1], seq_len + 1), np.int64)
-        for step in range(shape[0]):
-            start = first + step * shape[1]
-            located = mixture.locate(np.arange(start, start + shape[1]))
-            places = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
-            for row, (subset, sample) in zip(batch, places, strict=True):
-                row[:] = views[subset].tokens(sample)
-        first += PERIOD  # new positions each round: no round profits from the last one's tables
+        for step in range(steps):
+            batches.at(first + step * global_batch_size)
+        first += 2 * PERIOD  # new positions each round: no round profits from the last's tables
 
     return read
 

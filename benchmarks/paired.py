@@ -1,8 +1,10 @@
-"""Paired measurement: the candidates in turn, A B A B ..., so that a drifting machine cancels.
+"""Paired measurement: the candidates in turn, A B, B A, A B, ...: a drifting machine cancels.
 
 Each round runs every candidate once and gives one ratio to the first; what is reported is the
-median ratio over the rounds, with its range. Times are CPU seconds of this process (and of
-its finished children), which other load on the machine disturbs least.
+median ratio over the rounds, with its range. Odd rounds run in the opposite order, so that
+what one candidate leaves behind (caches, frequency) falls upon each alike. Times are CPU
+seconds of this process (and of its finished children), which other load on the machine
+disturbs least.
 """
 
 import argparse
@@ -41,9 +43,10 @@ def measure(
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(warmup + rounds):
-        for name, run in candidates.items():
+        order = list(candidates)
+        for name in order[::-1] if i % 2 else order:
             before = cpu_s()
-            run()
+            candidates[name]()
             if i >= warmup:
                 seconds[name].append(cpu_s() - before)
     return relate(seconds)

@@ -368,7 +368,7 @@ def test_a_full_disk_is_told_with_the_buckets_name(
         (["--sources.root", "/nowhere"], "sources.root = /nowhere: is not a folder. Give the"),
         (["--tokenizer", "/nowhere"], "tokenizer = /nowhere: is not a file. Give the path of a"),
         (["--sources.rot", "x"], "--sources.rot = x: is not a field."),
-        (["--heldout_share", "1.5"], "heldout_share = 1.5: must be a share, 0 <= share < 1."),
+        (["--heldout_share", "1.5"], "heldout_share = 1.5: must be at least 0 and below 1."),
         (["--workers", "0"], "workers = 0: must be at least 1. Give 1 or more."),
         (["--slice_bytes", "0"], "slice_bytes = 0: must be at least 1"),
         (["--task_index", "2", "--task_count", "2"], "task_index = 2: must be at least 0 and bel"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.run_folder import RunFolder
@@ -35,6 +36,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Write the picture."""
+    logs.configure()
     records = read_losses(RunFolder(config.run))
     write_png(draw(records, title=Path(config.run).name, config=config), config.output)
     print(f"wrote {config.output}")

@@ -9,6 +9,7 @@ a spike in the loss can be looked at days later, on any machine that has the dat
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import Config as PretrainConfig
@@ -39,6 +40,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Print the samples."""
+    logs.configure()
     run = read_run_config(config.run, field="run")
     batch = run.train.global_batch_size
     if config.first >= batch:

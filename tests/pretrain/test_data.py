@@ -13,7 +13,8 @@ from mobilellama.pretrain.data import MicroBatch, PretrainBatches, StepBatch
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order
-from mobilellama.shards.reader import TokenDataset, Windows
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.windows import Windows
 
 SEQ_LEN, BATCH, POSITION = 48, 16, 160
 CPU = torch.device("cpu")

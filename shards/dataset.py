@@ -112,10 +112,10 @@ class Plan:
     identity: Identity
     slices: tuple[Slice, ...]
 
-    def write(self, folder: Path) -> None:
-        """Write plan.json."""
+    def write(self, folder: Path, name: str = PLAN) -> None:
+        """Write plan.json, or a file of another name."""
         write_json(
-            folder / PLAN,
+            folder / name,
             {"identity": asdict(self.identity), "slices": [asdict(piece) for piece in self.slices]},
         )
 

@@ -4,18 +4,33 @@
 """
 
 import contextlib
-import shutil
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.shards.dataset import PLAN, Plan, Receipt, read_receipt, write_dataset
+from mobilellama.shards.dataset import (
+    DATASET,
+    MANIFEST,
+    PLAN,
+    TOKENIZER,
+    Plan,
+    Receipt,
+    read_receipt,
+    write_dataset,
+)
 from mobilellama.tokenize.bucket import is_finished
 
 _MISSING_SHOWN = 5
 _FINISHERS = 16  # so many may finish a folder at the same instant
+
+# What mobilellama.files.temporary_path makes of our files' names: NAME.tmp.HOST.PID.RANDOM.
+_TEMPORARY = r"\.tmp\..+\.[0-9]+\.[0-9a-f]{8}"
+_OURS = "|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET)))
+_LEFT_IN_FOLDER = re.compile(rf"({_OURS}){_TEMPORARY}")
+_LEFT_IN_SUBSET = re.compile(rf"[0-9]{{5,}}\.(bin|idx|json){_TEMPORARY}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +74,7 @@ def finish_dataset(folder: Path) -> str:
     receipts = [receipt for receipt in found if receipt is not None]
     if not any(receipt.documents for receipt in receipts):
         raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
-    _sweep(folder)
+    _sweep(folder, plan)
     fingerprint = _write(folder, plan, receipts)
     return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
 
@@ -72,13 +87,17 @@ def _write(folder: Path, plan: Plan, receipts: list[Receipt]) -> str:
     return write_dataset(folder, plan.identity, receipts)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left: every bucket counts, so no temporary is needed."""
-    for path in [*folder.glob("*.tmp.*"), *folder.glob("*/*.tmp.*")]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)  # a plan's
-        else:
-            path.unlink(missing_ok=True)
+def _sweep(folder: Path, plan: Plan) -> None:
+    """Remove what killed writers left: every bucket counts, so no temporary is needed.
+
+    Only files that we name so: a subset may be called ``a.tmp.b``.
+    """
+    places = {folder: _LEFT_IN_FOLDER}
+    places |= {folder / piece.subset: _LEFT_IN_SUBSET for piece in plan.slices}
+    for place, pattern in places.items():
+        for path in list(place.iterdir()):
+            if pattern.fullmatch(path.name) and not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 def _table(receipts: Sequence[Receipt]) -> str:

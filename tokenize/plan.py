@@ -5,7 +5,6 @@ plan must agree with it, or the difference is named.
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,18 +46,17 @@ def _require_free(folder: Path) -> None:
 def _write_first(folder: Path, plan: Plan) -> None:
     """Put plan.json into place unless another worker's is there by then."""
     private = temporary_path(folder / PLAN)
-    private.mkdir()
     try:
-        plan.write(private)
+        plan.write(folder, private.name)
         try:
-            os.link(private / PLAN, folder / PLAN)  # unlike a rename, fails if it exists
+            os.link(private, folder / PLAN)  # unlike a rename, fails if it exists
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links
             if not (folder / PLAN).exists():
-                os.replace(private / PLAN, folder / PLAN)
+                os.replace(private, folder / PLAN)
     finally:
-        shutil.rmtree(private)
+        private.unlink(missing_ok=True)
 
 
 def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: Tokenizer) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from mobilellama.files import read_json
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.verify import verify_dataset
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
@@ -179,14 +180,29 @@ def test_leftovers_of_killed_writers_are_swept(
     output = tmp_path / "out"
     shutil.copytree(expected, output)
     (output / "dataset.json").unlink()
-    (output / "github/00000.bin.tmp.host.7.abcd").write_bytes(b"half")
-    (output / "manifest.parquet.tmp.host.7.abcd").write_bytes(b"half")
-    (output / "plan.json.tmp.host.7.abcd").mkdir()
-    (output / "plan.json.tmp.host.7.abcd" / "plan.json").write_bytes(b"half")
+    for name in ("github/00000.bin", "manifest.parquet", "plan.json"):
+        (output / f"{name}.tmp.a.host-7.7.0123abcd").write_bytes(b"half")
     done = tokenize_command("run", *arguments, "--output", output)
     assert done.returncode == 0, done.stderr
     assert digest(output) == digest(expected)
     assert not list(output.glob("*.tmp.*"))
+
+
+def test_a_subset_that_is_named_as_a_temporary_is_not_swept(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
+    root, output = tmp_path / "corpus", tmp_path / "out"
+    names = ("a.tmp.b", "plan.json.tmp.host.7.0123abcd")
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "a.jsonl").write_text('{"text": "some words"}\n')
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
+    done = tokenize_command("run", *arguments, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    (output / names[0] / "notes.tmp.txt").write_text("a user's")
+    assert tokenize_command("finish", "--output", output).returncode == 0
+    verify_dataset(TokenDataset(output))
+    assert (output / names[0] / "notes.tmp.txt").exists()
 
 
 def test_an_interrupt_stops_the_workers_and_the_same_command_continues(

@@ -13,11 +13,10 @@ Everything in these files is a function of the corpus, the tokenizer and the set
 identity; no host, path, time or worker count is in them.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import (
@@ -33,6 +32,11 @@ PLAN = "plan.json"
 MANIFEST = "manifest.parquet"
 DATASET = "dataset.json"
 TOKENIZER = "tokenizer.model"
+
+_MALFORMED = (ValueError, TypeError, KeyError, RecursionError)
+"""What reading JSON that is broken, or is of another shape, raises."""
+
+T = TypeVar("T", "Identity", "Slice", "Receipt")
 
 _HASH_SUFFIX = "_sha256"
 _COUNTED = (
@@ -121,12 +125,22 @@ class Plan:
 
     @staticmethod
     def read(folder: Path) -> "Plan":
-        """Read plan.json."""
-        value = read_json(folder / PLAN)
-        return Plan(
-            identity=Identity(**value["identity"]),
-            slices=tuple(Slice(**piece) for piece in value["slices"]),
-        )
+        """Read plan.json.
+
+        Raises:
+            DataError: it is not a plan.
+        """
+        try:
+            value = read_json(folder / PLAN)
+            return Plan(
+                identity=_typed(Identity, value["identity"]),
+                slices=tuple(_typed(Slice, piece) for piece in value["slices"]),
+            )
+        except _MALFORMED:
+            raise DataError(
+                f"{folder / PLAN}: not a plan. Restore it from a copy, or remove {folder} and run "
+                "'mobilellama tokenize run' again"
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,22 +182,35 @@ class Receipt:
         write_json(folder / f"{self.name}.json", asdict(self))
 
 
+def _typed(kind: type[T], values: Any) -> T:
+    """Make a dataclass of a JSON object, or raise TypeError where a field is of another type."""
+    made = kind(**values)
+    for item in fields(made):
+        expected, found = get_origin(item.type) or item.type, getattr(made, item.name)
+        if type(found) is not expected and not (expected is float and type(found) is int):
+            raise TypeError(f"{item.name} is a {type(found).__name__}")
+    return made
+
+
 def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | None:
     """Return the slice's receipt, or None where there is none yet.
 
     Raises:
-        DataError: the receipt belongs to another plan.
+        DataError: it is not a receipt, or belongs to another plan.
     """
     path = folder / f"{piece.name}.json"
     if not path.exists():
         return None
     remedy = f"Remove {folder / piece.name}.* and run again"
     try:
-        receipt = Receipt(**read_json(path))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        receipt = _typed(Receipt, read_json(path))
+        if sorted(receipt.sha256) != ["bin", "idx"]:
+            raise TypeError("sha256")
+    except _MALFORMED:
         raise DataError(f"{path}: not a receipt. {remedy}") from None
-    origin = (receipt.source, receipt.start, receipt.end, receipt.unit)
+    origin = (receipt.name, receipt.source, receipt.start, receipt.end, receipt.unit)
     if receipt.identity_sha256 != sha256_of_json(asdict(identity)) or origin != (
+        piece.name,
         piece.source,
         piece.start,
         piece.end,

@@ -208,7 +208,7 @@ def _check_descriptions(dataset: TokenDataset) -> None:
         identity = Plan.read(dataset.folder).identity
     except FileNotFoundError:
         return  # only tokenising needs the plan
-    except (ValueError, KeyError, TypeError):
+    except DataError:
         raise DataError(
             f"{plan}: not a plan. Restore it from a copy (only tokenising reads it)"
         ) from None

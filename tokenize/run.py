@@ -20,10 +20,10 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
-from mobilellama.files import read_json
 from mobilellama.progress import Progress
-from mobilellama.shards.dataset import DATASET, Identity, Plan, Slice
+from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
+from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenize.bucket import Work, is_finished
 from mobilellama.tokenize.encoder import ENCODER_VERSION
 from mobilellama.tokenize.finish import finish_dataset
@@ -93,8 +93,7 @@ def main(config: Config) -> int:
     join_plan(folder, plan, tokenizer)
     mine = plan.slices[config.task_index :: config.task_count]
     missing = [piece for piece in mine if not is_finished(folder, piece, plan.identity)]
-    if not missing and (folder / DATASET).is_file():
-        fingerprint = read_json(folder / DATASET)["fingerprint"]
+    if not missing and (fingerprint := _finished_fingerprint(folder, plan)):
         print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
         return 0
     if len(missing) < len(mine):
@@ -132,6 +131,21 @@ def make_plan(config: Config, tokenizer: Tokenizer) -> Plan:
         encoder_version=ENCODER_VERSION,
     )
     return Plan(identity=identity, slices=find_slices(config.sources, config.slice_bytes))
+
+
+def _finished_fingerprint(folder: Path, plan: Plan) -> str | None:
+    """Return the dataset's fingerprint; None where it is to be finished (again)."""
+    if not (folder / DATASET).is_file():
+        return None
+    try:
+        dataset = TokenDataset(folder)
+    except UserError as error:
+        log.warning("%s. All buckets are there; finishing again", str(error).partition(". ")[0])
+        return None
+    if dataset.identity != plan.identity:
+        log.warning("%s does not belong to %s; finishing again", folder / DATASET, PLAN)
+        return None
+    return dataset.fingerprint
 
 
 def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import read_json, write_json
 from mobilellama.tokenize.finish import Config, finish_dataset, main
+from mobilellama.tokenize.main import main as tokenize_main
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
@@ -81,6 +82,46 @@ def test_a_receipt_of_another_plan_is_refused(copied: Path) -> None:
     receipt = read_json(copied / "github/00001.json")
     write_json(copied / "github/00001.json", receipt | {"identity_sha256": "0" * 64})
     with pytest.raises(DataError, match=r"does not belong to the plan beside it"):
+        finish_dataset(copied)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b'{"identity": {', b"\xff\x00", b"{}", b"[" * 99999]
+)
+@pytest.mark.parametrize("name", ["plan.json", "github/00001.json"])
+def test_a_file_that_is_no_plan_or_receipt_is_named_with_a_remedy(
+    copied: Path,
+    small_tokenizer: Path,
+    small_corpus: Path,
+    name: str,
+    content: bytes,
+) -> None:
+    (copied / name).write_bytes(content)
+    what = "a plan. Restore it" if name == "plan.json" else "a receipt. Remove .*github/00001"
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", small_corpus]
+    arguments += ["--output", copied, "--heldout_share", 0.02]
+    for verb in (["finish", "--output", copied], ["run", *arguments]):
+        with pytest.raises(DataError, match=rf"{name}: not {what}.* again"):
+            tokenize_main([*map(str, verb)])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("documents", "7"), ("tokens", 1.5), ("sha256", {}), ("bucket", True)]
+)
+def test_a_receipt_with_a_field_of_another_type_is_refused(
+    copied: Path, field: str, value: object
+) -> None:
+    receipt = read_json(copied / "github/00001.json")
+    write_json(copied / "github/00001.json", receipt | {field: value})
+    with pytest.raises(DataError, match=r"github/00001.json: not a receipt. Remove"):
+        finish_dataset(copied)
+
+
+def test_a_plan_with_a_field_of_another_type_is_refused(copied: Path) -> None:
+    plan = read_json(copied / "plan.json")
+    plan["slices"][0]["size"] = "7"
+    write_json(copied / "plan.json", plan)
+    with pytest.raises(DataError, match=r"plan.json: not a plan. Restore it"):
         finish_dataset(copied)
 
 

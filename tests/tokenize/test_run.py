@@ -17,6 +17,7 @@ import pytest
 from mobilellama.files import read_json
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import verify_dataset
+from mobilellama.tokenize.main import main
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
@@ -289,6 +290,40 @@ def test_a_finished_dataset_is_left_alone(
     fingerprint = read_json(folder / "dataset.json")["fingerprint"]
     assert "is finished already" in done.stdout and f"fingerprint {fingerprint}" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("manifest.parquet", None, "manifest.parquet: missing"),
+        ("manifest.parquet", b"PAR1", "not the one that dataset.json was written with"),
+        ("dataset.json", b'{"fingerprint"', "not the description of a dataset"),
+        ("dataset.json", b"", "not the description of a dataset"),
+        ("dataset.json", b"[1]", "not the description of a dataset"),
+        ("dataset.json", b"\xff\x00", "not the description of a dataset"),
+    ],
+)
+def test_a_dataset_whose_description_is_broken_is_finished_again(
+    small_corpus: Path,
+    small_tokenizer: Path,
+    small_dataset: Path,
+    digest: Digest,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    reason: str,
+) -> None:
+    output = Path(shutil.copytree(small_dataset, tmp_path / "out"))
+    (output / name).unlink()
+    if content is not None:
+        (output / name).write_bytes(content)
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", small_corpus]
+    arguments += ["--output", output, "--heldout_share", 0.02]
+    assert main(["run", *map(str, arguments)]) == 0
+    out, err = capfd.readouterr()
+    assert reason in err and "finishing again" in err and "is finished already" not in out
+    assert digest(output) == digest(small_dataset)
 
 
 def test_a_dry_run_describes_the_slices_and_writes_nothing(

@@ -1,6 +1,7 @@
 """Command line: ``mobilellama STAGE VERB [--section.field VALUE ...]``."""
 
 import importlib
+import io
 import os
 import sys
 
@@ -24,6 +25,8 @@ def _help() -> str:
 def main() -> int:
     """Dispatch to ``mobilellama.STAGE.main:main``; only that stage is imported."""
     argv = sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a sample's text may not fit the terminal
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0 if argv else 2
@@ -36,12 +39,20 @@ def main() -> int:
                 f"See 'mobilellama --help'{did_you_mean(argv[0], STAGES)}",
             )
         stage = importlib.import_module(f"mobilellama.{argv[0]}.main")
-        return int(stage.main(argv[1:]))
+        code = int(stage.main(argv[1:]))
+        sys.stdout.flush()  # here, where a full disk behind it can still be told
+        return code
     except UserError as error:
         return report(error)
     except BrokenPipeError:  # the reader of "mobilellama ... | head" has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # disks, permissions, paths: the user's to mend
+        if os.environ.get("MOBILELLAMA_TRACEBACK"):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "Check the path, its permissions and the room on its disk, and run again"
+        return report(UserError(f"{place}{error.strerror or error}. {remedy}"))
     except KeyboardInterrupt:
         print("mobilellama: interrupted", file=sys.stderr)
         return 130

@@ -8,6 +8,8 @@ module of the verb at hand is imported, so that ``--help`` answers at once.
 
 import argparse
 import importlib
+import itertools
+import re
 import socket
 import sys
 import textwrap
@@ -108,6 +110,8 @@ def parse_config(
         if getattr(action, "_typehint", None) in (bool, bool | None):
             action.nargs, action.const = "?", True  # --flag alone means --flag true
     options = _option_names(parser)
+    _hide_sections(parser, options)
+    _require_values(argv, options, prog)
     resolved, files = _resolve_presets(argv, presets)
     for file in files:
         _check_file(file, prog, options)
@@ -116,6 +120,29 @@ def parse_config(
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise _explain(error, prog, argv, options) from None
     return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+
+
+def _hide_sections(parser: Any, options: Sequence[str]) -> None:
+    """Leave the sections' own options out of the help: one file holds the whole config."""
+    for action in parser._actions:
+        if action.option_strings and _is_section(action.option_strings[0], options):
+            action.help = argparse.SUPPRESS
+
+
+def _is_section(option: str, options: Sequence[str]) -> bool:
+    return any(other.startswith(f"{option}.") for other in options)
+
+
+def _require_values(argv: Sequence[str], options: Sequence[str], prog: str) -> None:
+    """Refuse what is most likely an unset shell variable, and a file for one section."""
+    for before, argument in itertools.pairwise(["", *argv]):
+        flag, inline, value = argument.partition("=")
+        if argument == "" or (inline and value == "" and flag in options):
+            field = flag.lstrip("-") or before.lstrip("-") or prog
+            raise ConfigError(field, "(empty)", "must not be empty", "Is a shell variable unset")
+        if _is_section(flag, options):
+            rule, remedy = "is a section", f"Give {flag}.FIELD, or --config FILE for all sections"
+            raise ConfigError(flag, value or _given(flag[2:], argv), rule, remedy)
 
 
 def _option_names(parser: Any) -> list[str]:
@@ -172,7 +199,7 @@ def _check_file(path: Path, prog: str, options: Sequence[str]) -> None:
     import yaml
 
     try:
-        value: Any = yaml.safe_load(path.read_text())
+        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         rule = f"is not YAML ({one_line(error)})"
         raise ConfigError("--config", str(path), rule, "Mend the file") from None
@@ -217,6 +244,9 @@ def _explain(
     if message.startswith('Parser key "'):
         field, rule = message.removeprefix('Parser key "').split('":', 1)
         rule, _, value = rule.partition("Got value:")
+        if union := re.search(r"Union subtypes Subtypes: \[([^\]]*)\]", rule):
+            value = _given(field, argv)
+            rule = "expected " + union[1].replace("NoneType", "null").replace(", ", " or ")
         rule = (
             rule.strip()
             .rstrip(".")
@@ -226,6 +256,16 @@ def _explain(
         )
         return ConfigError(field, value.strip(), rule[:1].lower() + rule[1:], remedy)
     return ConfigError(prog, " ".join(argv), message.rstrip("."), remedy)
+
+
+def _given(field: str, argv: Sequence[str]) -> str:
+    """Return the value that the command line gives a field."""
+    for argument, following in itertools.pairwise([*argv, ""]):
+        if argument == f"--{field}":
+            return following
+        if argument.startswith(f"--{field}="):
+            return argument.partition("=")[2]
+    return "(in the config file)"
 
 
 def report(error: UserError) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.log import number_from_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,19 @@ class LaunchConfig:
             raise ConfigError(
                 "launch.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
             )
+        cores = os.cpu_count() or 1
         if self.threads is not None:
             require_at_least("launch.threads", self.threads, 1)
+            if self.threads > cores:
+                rule = f"exceeds the {cores} cores of this machine"
+                raise ConfigError("launch.threads", self.threads, rule, "Lower it")
+        if self.devices > max(64, cores):
+            rule = "is more processes than any node runs"
+            raise ConfigError("launch.devices", self.devices, rule, "Count them per node")
+        if self.nodes > 1 and not {"WORLD_SIZE", "NODE_RANK", "SLURM_PROCID"} & set(os.environ):
+            remedy = "Start with torchrun or srun on every node"
+            rule = "needs a launcher that starts the other nodes' processes"
+            raise ConfigError("launch.nodes", self.nodes, rule, remedy)
         if self.uses_cuda and self.processes_per_node > torch.cuda.device_count():
             raise ConfigError(
                 "launch.devices",
@@ -58,18 +70,14 @@ class LaunchConfig:
     @property
     def world_size(self) -> int:
         """Number of processes: what torchrun or SLURM says, else devices * nodes."""
-        told = os.environ.get("WORLD_SIZE") or (
-            os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else None
-        )
-        return int(told or self.devices * self.nodes)
+        slurm = ["SLURM_NTASKS"] if "SLURM_PROCID" in os.environ else []
+        return number_from_environment("WORLD_SIZE", *slurm) or self.devices * self.nodes
 
     @property
     def processes_per_node(self) -> int:
         """What torchrun or SLURM says, else ``devices``."""
-        told = os.environ.get("LOCAL_WORLD_SIZE") or (
-            os.environ.get("SLURM_NTASKS_PER_NODE") if "SLURM_PROCID" in os.environ else None
-        )
-        return int(told or self.devices)
+        slurm = ["SLURM_NTASKS_PER_NODE"] if "SLURM_PROCID" in os.environ else []
+        return number_from_environment("LOCAL_WORLD_SIZE", *slurm) or self.devices
 
 
 class OtherRankError(UserError):
@@ -138,8 +146,8 @@ class World:
         """Call `work` on rank 0 and let every rank know how it ended.
 
         Raises:
-            whatever `work` raised, on rank 0; on the others OtherRankError if that was a
-            UserError, else RuntimeError.
+            whatever `work` raised, on rank 0; on the others OtherRankError if that is the
+            user's to mend, else RuntimeError.
         """
         error: Exception | None = None
         if self.is_main:
@@ -147,7 +155,7 @@ class World:
                 work()
             except Exception as raised:
                 error = raised
-        mine = [float(error is not None), float(isinstance(error, UserError))]
+        mine = [float(error is not None), float(isinstance(error, UserError | OSError))]
         failed, by_user = self.sum(mine)
         if error is not None:
             raise error

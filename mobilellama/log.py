@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from mobilellama.config import ConfigError
+
 # Libraries whose INFO lines say nothing to a user of ours. (deepspeed and lightning set their
 # own level when they are imported, and are quietened there.)
 _NOISY = ("datasets", "httpx", "fsspec", "torch")
@@ -12,17 +14,27 @@ _NOISY = ("datasets", "httpx", "fsspec", "torch")
 
 def rank_from_environment() -> int:
     """Return this process's rank as its launcher tells it, before it has joined the others."""
-    return _first_number("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return number_from_environment("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def local_rank_from_environment() -> int:
     """Return this process's rank on its node as its launcher tells it."""
-    return _first_number("LOCAL_RANK", "SLURM_LOCALID")
+    return number_from_environment("LOCAL_RANK", "SLURM_LOCALID")
 
 
-def _first_number(*names: str) -> int:
-    told = (os.environ.get(name) for name in names)
-    return int(next((value for value in told if value), 0))
+def number_from_environment(*names: str) -> int:
+    """Return the first of the variables that is set, as a number, or 0.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    for name in names:
+        if value := os.environ.get(name):
+            if not value.isdigit():
+                rule, remedy = "must be a number", "Let torchrun or SLURM set it, or unset it"
+                raise ConfigError(f"the environment's {name}", value, rule, remedy)
+            return int(value)
+    return 0
 
 
 def configure(*, rank: int = 0) -> None:

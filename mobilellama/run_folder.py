@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, UserError
 from mobilellama.files import fsync_path, read_json, temporary_path, write_json
 
 VerdictKind = Literal["finished", "stopped", "failed"]
@@ -28,7 +28,7 @@ _STEP = re.compile(r"step-(\d+)")
 _LEFTOVER = re.compile(r"step-\d+\.(tmp|old)-\d+")
 
 
-class FencedError(RuntimeError):
+class FencedError(UserError):
     """A newer attempt owns the run; this one must not write."""
 
 
@@ -94,7 +94,20 @@ class RunFolder:
         """Raise FencedError unless `attempt` is the newest: the check before every write."""
         newest = self.newest_attempt()
         if newest != attempt:
-            raise FencedError(f"{self.path}: attempt {attempt} was superseded by attempt {newest}")
+            facts = self.read_attempt(newest)
+            who = f"on {facts['host']}, process {facts['pid']}" if facts else "just begun"
+            raise FencedError(
+                f"{self.path}: attempt {attempt} was superseded by attempt {newest} ({who}), which "
+                "goes on; this one stops"
+            )
+
+    def read_attempt(self, number: int) -> dict[str, Any]:
+        """Return what an attempt wrote of itself; empty if it was killed before it could."""
+        try:
+            facts = read_json(self.attempts / f"{number:04}.json")
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
     def write_verdict(self, verdict: Verdict) -> None:
         """Write verdict.json, if the verdict's attempt still owns the run."""
@@ -109,14 +122,17 @@ class RunFolder:
         return verdict if verdict.attempt == self.newest_attempt() else None
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the records of metrics.jsonl, without a line that a kill has torn."""
-        lines = self.metrics.read_text().splitlines() if self.metrics.is_file() else []
+        """Return the records of metrics.jsonl, without lines that a kill or a hand has spoilt."""
+        if not self.metrics.is_file():
+            return []
         records = []
-        for line in lines:
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
         return records
 
     def checkpoint(self, step: int) -> Path:

@@ -215,6 +215,7 @@ def write_hf_tokenizer(
         "clean_up_tokenization_spaces": False,
         "sp_model_kwargs": {},
     }
-    fast_tokenizer(tokenizer, add_bos=add_bos).save(str(folder / "tokenizer.json"))
+    fast = fast_tokenizer(tokenizer, add_bos=add_bos)
+    (folder / "tokenizer.json").write_text(fast.to_str(pretty=True), encoding="utf-8")
     (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

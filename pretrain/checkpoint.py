@@ -12,7 +12,9 @@ writes the manifest and renames the folder. Nothing is ever unpickled.
 """
 
 import bisect
+import errno
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mobilellama.config import DataError, UserError, require_at_least
+from mobilellama.config import DataError, UserError, one_line, require_at_least
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
 from mobilellama.pretrain import rng
@@ -129,11 +131,10 @@ def save(
         _write_rank(folder, world.rank, engine)
     except Exception as raised:
         error = raised
-    failed = world.any(error is not None)
-    if error is not None:
-        raise error
-    if failed:
-        raise RuntimeError("another rank failed to write its part; see its message")
+    if world.any(error is not None):
+        if world.is_main:  # what was written takes room that the next try may need
+            shutil.rmtree(folder, ignore_errors=True)
+        raise error or OtherRankError(f"{folder}: another rank could not write its part")
     world.run_on_main(commit)
 
 
@@ -149,7 +150,10 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
                 getattr(fragment, kind).detach().to("cpu", copy=True)
             )
     path = folder / f"rank-{rank}.safetensors"
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, in the library's own words
+        raise OSError(errno.EIO, one_line(error), str(path)) from None
     fsync_path(path)
     receipt = {
         "rank": rank,
@@ -282,8 +286,12 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: format {version}, but this version reads {FORMAT_VERSION}. "
                 "Use the version that wrote it, or another run.folder"
             )
-        return Manifest(**value)
-    except (ValueError, TypeError, KeyError) as error:
+        manifest = Manifest(**value)
+        missing = {"data.tokenizer_sha256", "data.fingerprint"} - manifest.identity.keys()
+        if missing or "model" not in manifest.config:
+            raise damaged(path, f"its identity or config is not whole {sorted(missing)}")
+        return manifest
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, f"not a checkpoint's manifest ({error})") from None
 
 

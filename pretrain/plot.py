@@ -50,7 +50,7 @@ def read_losses(run: RunFolder) -> list[dict[str, Any]]:
         ConfigError: it has no losses yet.
     """
     records = run.read_metrics()
-    if not any("loss" in record for record in records):
+    if not all(_series(records, name)[1] for name in ("loss", "tokens")):
         rule = f"holds no losses yet in {run.metrics.name}"
         raise ConfigError("run", str(run.path), rule, "Give the --run.folder of 'pretrain run'")
     return records
@@ -73,11 +73,10 @@ def draw(records: list[dict[str, Any]], *, title: str, config: Config) -> Any:
         axis.set_title(label, fontsize=9, color=INK, loc="left")
         axis.set_ylim(bottom=0)
         strip(axis, ruled=True)
-    last = [record for record in records if "loss" in record][-1]
-    figure.suptitle(
-        f"{title}: step {last['step']:,}, {last['tokens']:,} tokens, loss {last['loss']:.3f}",
-        color=INK,
-    )
+    (*_, step), (*_, loss) = _series(records, "loss")
+    _, (*_, tokens) = _series(records, "tokens")
+    text = f"{title}: step {step:,}, {tokens:,} tokens, loss {loss:.3f}"
+    figure.suptitle(text, color=INK, parse_math=False)  # a folder's name may hold a $
     return figure
 
 
@@ -106,5 +105,5 @@ def _draw_losses(axis: Any, records: list[dict[str, Any]], config: Config) -> No
 
 
 def _series(records: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    pairs = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+    pairs = [(r["step"], r[name]) for r in records if isinstance(r.get(name), int | float)]
     return [step for step, _ in pairs], [value for _, value in pairs]

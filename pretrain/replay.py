@@ -7,14 +7,12 @@ a spike in the loss can be looked at days later, on any machine that has the dat
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from mobilellama import log as logs
-from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.pretrain.config import Config as PretrainConfig
 from mobilellama.run_folder import RunFolder
-from mobilellama.shards.order import open_order
+from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.show import describe_sample, render
 
@@ -31,6 +29,8 @@ class Config:
     """First sample of the step's global batch to show."""
     count: int = 4
     """Samples to show."""
+    dataset: str | None = None
+    """The dataset's folder, if it is elsewhere now; None is where the run had it."""
 
     def __post_init__(self) -> None:
         require_at_least("step", self.step, 1)
@@ -41,14 +41,22 @@ class Config:
 def main(config: Config) -> int:
     """Print the samples."""
     logs.configure()
-    run = read_run_config(config.run, field="run")
-    batch = run.train.global_batch_size
+    facts = read_facts(RunFolder(config.run))
+    identity, batch = facts["identity"], facts["config"]["train"]["global_batch_size"]
     if config.first >= batch:
         rule = f"must be below train.global_batch_size = {batch}"
         raise ConfigError("first", config.first, rule, "Lower it")
-    dataset = TokenDataset(run.data.path)
-    mixture, windows = open_order(
-        dataset, seq_len=run.train.seq_len, mixture=run.data.mixture, seed=run.data.seed
+    if config.step > facts["config"]["train"]["max_steps"]:
+        rule = f"is after the run's last, train.max_steps = {facts['config']['train']['max_steps']}"
+        raise ConfigError("step", config.step, rule, "Lower it")
+    dataset = open_dataset(config.dataset or facts["config"]["data"]["path"], identity)
+    seq_len, shares = identity["train.seq_len"], identity["data.mixture"]
+    windows = {subset: dataset.windows(subset, seq_len) for subset in shares}
+    mixture = Mixture(
+        subsets=tuple(shares),
+        shares=tuple(shares.values()),
+        samples=tuple(len(windows[subset]) for subset in shares),
+        seed=identity["data.seed"],
     )
     start = (config.step - 1) * batch
     for position in range(start + config.first, start + min(config.first + config.count, batch)):
@@ -59,14 +67,35 @@ def main(config: Config) -> int:
     return 0
 
 
-def read_run_config(folder: str | Path, *, field: str) -> PretrainConfig:
-    """Return the config that a run's newest attempt used.
+def read_facts(run: RunFolder) -> dict[str, Any]:
+    """Return what the run's newest attempt wrote of itself: its identity and config.
 
     Raises:
         ConfigError: the folder is not a run's.
     """
-    path = RunFolder(folder).config
-    if not path.is_file():
-        rule = f"holds no {path.name}, so it is not a run's folder"
-        raise ConfigError(field, str(folder), rule, "Give the --run.folder of 'pretrain run'")
-    return parse_config(PretrainConfig, ["--config", str(path)], prog=str(path), about="")
+    for number in range(run.newest_attempt(), 0, -1):
+        if facts := run.read_attempt(number):
+            return facts
+    rule = f"holds no attempt in {run.attempts.name}/, so it is not a run's folder"
+    raise ConfigError("run", str(run.path), rule, "Give the --run.folder of 'pretrain run'")
+
+
+def open_dataset(path: str, identity: dict[str, Any]) -> TokenDataset:
+    """Open the dataset, and make sure that it is the run's.
+
+    Raises:
+        ConfigError: it is not there, or is another one.
+    """
+    try:
+        dataset = TokenDataset(path, field="dataset")
+    except ConfigError as error:
+        field, value, rule, _ = error.args
+        remedy = "Say with --dataset where the run's dataset is now"
+        raise ConfigError(field, value, rule, remedy) from None
+    if dataset.fingerprint != identity["data.fingerprint"]:
+        rule = (
+            f"has the fingerprint {dataset.fingerprint[:12]}, but the run was trained on "
+            f"{identity['data.fingerprint'][:12]}"
+        )
+        raise ConfigError("dataset", path, rule, "Give the dataset that the run was trained on")
+    return dataset

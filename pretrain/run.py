@@ -6,7 +6,8 @@
 --config takes a YAML file or a preset's name; any field can be overruled on the command line.
 The same command resumes: it goes on from the newest whole checkpoint in the run's folder, on
 however many processes. Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C
-leaves at once. What happened is in RUN/verdict.json: finished, stopped or failed.
+leaves at once. What happened is in RUN/verdict.json: finished, stopped or failed; a run that
+was saved and stopped exits with 0 like one that finished, and a crash leaves no verdict.
 """
 
 import logging
@@ -29,7 +30,7 @@ from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.identity import identity_of, require_same_identity
 from mobilellama.pretrain.loop import Position, train
 from mobilellama.pretrain.stop import StopRequest
-from mobilellama.run_folder import RunFolder, Verdict, VerdictKind
+from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 
@@ -74,11 +75,19 @@ def pretrain(config: Config, data: TrainingData, world: World) -> None:
         with stop.handling_signals():
             reason = train(job, position, stop)
         job.metrics.close()
-    except OtherRankError:
-        raise  # that rank writes the verdict
+    except (OtherRankError, FencedError):
+        raise  # the verdict is the other rank's, or the newer attempt's
     except UserError as error:
         conclude("failed", str(error))  # whichever rank met it; a retry would meet it again
         raise
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        # Not final, so no verdict: whoever started the run may start it again.
+        raise OtherRankError(
+            "the connection to another rank is lost, so that rank was killed or its node is down. "
+            "The same command goes on from the newest checkpoint"
+        ) from None
     if world.is_main:
         kind = "stopped" if reason else "finished"
         message = f"{kind} at step {position.step}" + (f": {reason}" if reason else "")
@@ -86,6 +95,11 @@ def pretrain(config: Config, data: TrainingData, world: World) -> None:
         log.info("%s; run folder %s", message, run.path)
         if reason:
             log.info("the same command goes on from here")
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return any(word in str(error) for word in words)
 
 
 def begin(
@@ -110,6 +124,7 @@ def begin(
                 "world_size": world.size,
                 "device": str(world.device),
                 "torch": torch.__version__,
+                "identity": identity,
                 "config": asdict(config),
             }
         )

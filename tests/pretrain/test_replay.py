@@ -1,15 +1,17 @@
 """Replay shows the text of the very samples that a step was trained on."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.data import PretrainBatches
 from mobilellama.pretrain.main import main
-from mobilellama.pretrain.replay import read_run_config
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from tests.pretrain.tiny import train_tiny
@@ -47,10 +49,35 @@ def test_the_second_step_s_samples_are_shown_in_order(
     assert text.splitlines()[-1].strip() in out
 
 
+def test_a_dataset_that_has_moved_is_found_where_one_says_and_checked(
+    run: Path, small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    attempt = moved / "attempts/0001.json"
+    attempt.write_text(attempt.read_text().replace(str(small_dataset), "/gone"))
+    arguments = ["replay", "--run", str(moved), "--step", "1", "--count", "1"]
+    with pytest.raises(ConfigError, match=r"dataset = /gone: is not a folder\. Say with --dataset"):
+        main(arguments)
+    assert main([*arguments, "--dataset", str(small_dataset)]) == 0
+    there = capsys.readouterr().out
+    assert main(["replay", "--run", str(run), "--step", "1", "--count", "1"]) == 0
+    assert capsys.readouterr().out == there
+
+    other = tmp_path / "dataset"
+    shutil.copytree(small_dataset, other)
+    description = other / "dataset.json"
+    fingerprint = TokenDataset(small_dataset).fingerprint
+    description.write_text(description.read_text().replace(fingerprint, "0" * 64))
+    with pytest.raises(ConfigError, match="has the fingerprint 000000000000, but the run was"):
+        main([*arguments, "--dataset", str(other)])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--step", "0"], "step = 0: must be at least 1"),
+        (["--step", "3"], "step = 3: is after the run's last, train.max_steps = 2"),
         (["--step", "1", "--first", "8"], "first = 8: must be below train.global_batch_size = 8"),
     ],
 )
@@ -62,11 +89,11 @@ def test_a_step_or_sample_that_does_not_exist_is_refused(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no config\.yaml"):
+    with pytest.raises(ConfigError, match="holds no attempt in attempts/"):
         main(["replay", "--run", str(tmp_path), "--step", "1"])
 
 
-def test_a_run_s_config_yaml_reads_back_as_the_config_that_ran(run: Path) -> None:
-    config = read_run_config(run, field="run")
+def test_a_run_s_config_yaml_is_the_config_that_ran(run: Path) -> None:
+    config = parse_config(Config, ["--config", str(run / "config.yaml")], prog="test", about="")
     assert asdict(config) == yaml.safe_load((run / "config.yaml").read_text())
     assert (config.train.global_batch_size, config.model.d_model) == (8, 64)

@@ -227,6 +227,13 @@ BAD = [
     ({"optimizer.learning_rate": -1.0}, "optimizer.learning_rate = -1.0: must be above 0"),
     ({"schedule.min_lr_share": 1.5}, "schedule.min_lr_share = 1.5: must be a share"),
     ({"model.n_heads": 5}, "model.n_heads = 5: must split model.d_model = 64"),
+    ({"launch.nodes": 2}, "launch.nodes = 2: needs a launcher"),
+    ({"launch.threads": 1_000_000}, "launch.threads = 1000000: exceeds the"),
+    ({"launch.devices": 1000}, "launch.devices = 1000: is more processes than any node runs"),
+    ({"data.path": ""}, "data.path = (empty): must not be empty"),
+    ({"data.workers": "many"}, "data.workers = many: expected a int"),
+    ({"run.max_hours": "long"}, "run.max_hours = long: expected float or null"),
+    ({"model": "file.yaml"}, "--model = file.yaml: is a section"),
     ({"train.seqlen": 32}, "did you mean '--train.seq_len'?"),
     ({"train.seq_len": "many"}, "train.seq_len = many: expected a int"),
     ({"engine.kind": "fsdp"}, "engine.kind = fsdp: expected a Literal['deepspeed', 'ddp']"),
@@ -295,3 +302,26 @@ def test_torchrun_starts_the_same_run(small_dataset: Path, tmp_path: Path) -> No
     verdict = RunFolder(tmp_path).read_verdict()
     assert verdict is not None
     assert (verdict.kind, verdict.step) == ("finished", 2)
+
+
+def test_a_rank_that_is_killed_is_told_of_by_the_others_in_one_message(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    ranks = Ranks(train_tiny, 2, small_dataset, tmp_path, FOREVER)
+    wait_for(lambda: steps_done(run) >= 2)
+    ranks.signal(1, signal.SIGKILL)
+    with pytest.raises(AssertionError, match="OtherRankError: the connection to another rank"):
+        ranks.results()
+    assert run.read_verdict() is None  # a crash is not final
+
+
+def test_spoilt_lines_of_metrics_jsonl_do_not_stop_a_resume(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, {"train.max_steps": 1})
+    with open(run.metrics, "ab") as file:
+        file.write(b'5\n{"loss": 3}\n{"step": "x"}\n\xff\xfe\n')
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, {"train.max_steps": 2})
+    assert sorted(losses_of(tmp_path)) == [1, 2]

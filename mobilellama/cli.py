@@ -97,6 +97,7 @@ def parse_config(
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog=prog,
+        usage=f"{prog} [--config FILE] [--section.field VALUE ...]",
         description=about,
         exit_on_error=False,
         allow_abbrev=False,
@@ -253,6 +254,7 @@ def _explain(
             .replace("<class '", "")
             .replace("'>", "")
             .replace("typing.", "")
+            .replace("a int", "an int")
         )
         return ConfigError(field, value.strip(), rule[:1].lower() + rule[1:], remedy)
     return ConfigError(prog, " ".join(argv), message.rstrip("."), remedy)

@@ -129,7 +129,7 @@ def test_a_field_has_one_name_and_no_abbreviation(refused: Callable[..., str]) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--train.seq_len", "abc"), f"train.seq_len = abc: expected a int. {HELP}."),
+        (("--train.seq_len", "abc"), f"train.seq_len = abc: expected an int. {HELP}."),
         (
             ("--engine.kind", "dpp"),
             f"engine.kind = dpp: expected a Literal['deepspeed', 'ddp']. {HELP}.",
@@ -191,7 +191,7 @@ def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
             "train:\n",
             f"train = None: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
         ),
-        ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected a int. {HELP}."),
+        ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected an int. {HELP}."),
         ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),
         ("- 1\n", "--config = FILE: must hold 'field: value' lines. Mend the file."),
         ("", "--config = FILE: must hold 'field: value' lines. Mend the file."),

@@ -231,11 +231,11 @@ BAD = [
     ({"launch.threads": 1_000_000}, "launch.threads = 1000000: exceeds the"),
     ({"launch.devices": 1000}, "launch.devices = 1000: is more processes than any node runs"),
     ({"data.path": ""}, "data.path = (empty): must not be empty"),
-    ({"data.workers": "many"}, "data.workers = many: expected a int"),
+    ({"data.workers": "many"}, "data.workers = many: expected an int"),
     ({"run.max_hours": "long"}, "run.max_hours = long: expected float or null"),
     ({"model": "file.yaml"}, "--model = file.yaml: is a section"),
     ({"train.seqlen": 32}, "did you mean '--train.seq_len'?"),
-    ({"train.seq_len": "many"}, "train.seq_len = many: expected a int"),
+    ({"train.seq_len": "many"}, "train.seq_len = many: expected an int"),
     ({"engine.kind": "fsdp"}, "engine.kind = fsdp: expected a Literal['deepspeed', 'ddp']"),
 ]
 

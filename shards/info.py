@@ -11,10 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mobilellama import log as logs
-from mobilellama.config import require_at_least
 from mobilellama.shards.dataset import totals_of_rows
 from mobilellama.shards.mixture import PERIOD, read_epochs
-from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, mix_samples, samples_for_epochs
+from mobilellama.shards.order import (
+    DEFAULT_SEED,
+    DEFAULT_SEQ_LEN,
+    mix_samples,
+    require_budget,
+    require_seq_len,
+    samples_for_epochs,
+)
 from mobilellama.shards.reader import TokenDataset
 
 
@@ -34,9 +40,8 @@ class Config:
     """Print JSON instead of tables."""
 
     def __post_init__(self) -> None:
-        require_at_least("seq_len", self.seq_len, 1)
-        if self.budget_tokens is not None:
-            require_at_least("budget_tokens", self.budget_tokens, 1)
+        require_seq_len("seq_len", self.seq_len)
+        require_budget("budget_tokens", self.budget_tokens)
 
 
 def main(config: Config) -> int:
@@ -164,6 +169,13 @@ def _print_tables(summary: Summary) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=140)
+    # Not by rich itself: it ends the process with code 1 where the reader of a pipe has left.
+    with console.capture() as text:
+        _print_to(console, summary)
+    print(text.get(), end="", flush=True)
+
+
+def _print_to(console: Any, summary: Summary) -> None:
     console.print(f"dataset      {summary.path}", markup=False, soft_wrap=True)
     console.print(f"fingerprint  {summary.fingerprint}")
     console.print(

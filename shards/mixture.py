@@ -41,6 +41,7 @@ from mobilellama.shards.permute import Permutation
 PERIOD = 65_536
 _BLOCK = 8_192  # positions located at once; divides the period
 PRESETS = Path(__file__).parent / "mixtures"
+_LARGEST_WEIGHT = 10**12
 _REMEDY = "See the preset 'redpajama' for an example"
 
 
@@ -252,9 +253,25 @@ def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[Any, Any]]:
 
 def _numbers(lines: Mapping[Any, Any], path: Path, field: str) -> dict[str, float]:
     for name, value in lines.items():
+        place = f"{field}.{name}"
+        if isinstance(value, str) and (meant := _number_in(value)) is not None:
+            rule = f"{path} must give a number, but to YAML this is text"
+            raise ConfigError(place, value, rule, f"Write {meant}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{field}.{name}", value, f"{path} must give a number", _REMEDY)
+            raise ConfigError(place, value, f"{path} must give a number", _REMEDY)
+        if not 0 < value <= _LARGEST_WEIGHT:  # also catches NaN
+            rule = f"{path} must give a number above 0, at most {_LARGEST_WEIGHT:,}"
+            raise ConfigError(place, value, rule, "Leave a subset out that is not to be seen")
     return {str(name): value for name, value in lines.items()}
+
+
+def _number_in(text: str) -> float | None:
+    """Return the number that a string spells, as 1.0e3 does, which is none in YAML 1.1."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value <= _LARGEST_WEIGHT else None
 
 
 def normalisation_remark(weights: Mapping[str, float]) -> str | None:

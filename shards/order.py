@@ -29,6 +29,25 @@ DEFAULT_SEED = 1337
 """``data.seed`` where none is given: the order of samples, not the dataset's own seed."""
 DEFAULT_SEQ_LEN = 2048
 """Tokens that a sample predicts where nothing else is said."""
+_LARGEST_SEQ_LEN = 2**31
+_LARGEST_BUDGET = 1e18
+
+
+def require_seq_len(field: str, seq_len: int) -> None:
+    """Raise ConfigError unless `seq_len` is a length that a sample may have."""
+    require_at_least(field, seq_len, 1)
+    if seq_len > _LARGEST_SEQ_LEN:
+        rule = f"must be at most {_LARGEST_SEQ_LEN:,}"
+        raise ConfigError(field, seq_len, rule, "Give the run's train.seq_len")
+
+
+def require_budget(field: str, budget_tokens: float | None) -> None:
+    """Raise ConfigError unless `budget_tokens` is None or a number of tokens."""
+    if budget_tokens is not None:
+        require_at_least(field, budget_tokens, 1)
+        if budget_tokens > _LARGEST_BUDGET:
+            rule = f"must be at most {_LARGEST_BUDGET:.0e}"
+            raise ConfigError(field, budget_tokens, rule, "Give the tokens of a run")
 
 
 def open_order(
@@ -56,7 +75,7 @@ def open_order(
         ConfigError: no such mixture, it does not fit the dataset, or the dataset holds no
             whole sample.
     """
-    require_at_least(seq_len_field, seq_len, 1)
+    require_seq_len(seq_len_field, seq_len)
     windows = {subset: dataset.windows(subset, seq_len) for subset in dataset.subsets}
     samples = {subset: len(view) for subset, view in windows.items()}
     if not any(samples.values()):

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama import log as logs
-from mobilellama.config import require_at_least
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.info import SubsetSummary, Summary, summarise
-from mobilellama.shards.order import DEFAULT_SEQ_LEN
+from mobilellama.shards.order import DEFAULT_SEQ_LEN, require_budget, require_seq_len
 from mobilellama.shards.reader import TokenDataset
 
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
@@ -45,9 +44,8 @@ class Config:
     """Tokens of a run, say 1.3e12; None: what the mixture's epochs, or all samples once, hold."""
 
     def __post_init__(self) -> None:
-        require_at_least("seq_len", self.seq_len, 1)
-        if self.budget_tokens is not None:
-            require_at_least("budget_tokens", self.budget_tokens, 1)
+        require_seq_len("seq_len", self.seq_len)
+        require_budget("budget_tokens", self.budget_tokens)
         require_png("output", self.output)
 
 

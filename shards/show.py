@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, open_order
+from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, open_order, require_seq_len
 from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.windows import Span, Split, Windows
@@ -49,7 +49,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require_at_least("position", self.position, 0)
-        require_at_least("seq_len", self.seq_len, 1)
+        require_seq_len("seq_len", self.seq_len)
         if self.position > _LARGEST_POSITION:
             rule = f"must be at most {_LARGEST_POSITION:,}"
             raise ConfigError("position", self.position, rule, "Give a sample's number in the run")

@@ -75,10 +75,7 @@ class Config:
         if not 0 <= self.task_index < self.task_count:
             rule = f"must be at least 0 and below task_count = {self.task_count}"
             raise ConfigError("task_index", self.task_index, rule, "Number the tasks from 0")
-        root = self.sources.root
-        if root and Path(self.output).resolve().is_relative_to(Path(root).resolve()):
-            rule = f"lies within sources.root = {root}"
-            raise ConfigError("output", self.output, rule, "Put the dataset beside the corpus")
+        self.sources.require_outside(self.output)
 
 
 def main(config: Config) -> int:

@@ -14,16 +14,20 @@ Anything else (``sources.dataset``) is read by ``datasets``: see tables.py.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.shards.dataset import Slice
+from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
 
 log = logging.getLogger(__name__)
 
 JSONL, ZSTD = ".jsonl", ".jsonl.zst"
+
+LARGEST_PLAN = 1_000_000
+"""Slices: each is three files and an entry of the plan."""
 
 # Files that lie beside the data and are no data: checksums, licences, lists of addresses.
 _NOTES = ("", ".md", ".rst", ".txt", ".sha256")
@@ -63,6 +67,16 @@ class SourcesConfig:
             raise ConfigError("sources.subset", self.subset, rule, "Leave out '/' and '..'")
         require_at_least("sources.rows_per_slice", self.rows_per_slice, 1)
 
+    def require_outside(self, output: str) -> None:
+        """Raise ConfigError if `output` lies within the corpus, whose next reader would find it."""
+        for field, folder in (("root", self.root), ("dataset", self.dataset)):
+            # A dataset's name on the hub is no folder.
+            if folder is None or not Path(folder).is_dir():
+                continue
+            if Path(output).resolve().is_relative_to(Path(folder).resolve()):
+                rule = f"lies within sources.{field} = {folder}"
+                raise ConfigError("output", output, rule, "Put it beside the corpus")
+
     def labelled(self, source: str) -> str:
         """Return a source's name in the plan, which tells another text column apart."""
         return source if self.text_column == "text" else f"{source}#{self.text_column}"
@@ -80,23 +94,49 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
         slice_bytes: uncompressed files larger than this are cut into ranges of this size.
 
     Raises:
-        ConfigError: no such folder or dataset, no files, or files that are not understood.
+        ConfigError: no such folder or dataset, no files, files that are not understood, or more
+            than a million slices.
     """
     if sources.dataset is not None:
         from mobilellama.tokenize.tables import find_table_slices
 
-        return find_table_slices(sources)
+        slices = find_table_slices(sources)
+        _require_free_names({piece.subset for piece in slices}, "sources.subset")
+        return slices
     assert sources.root is not None
-    root = Path(sources.root)
+    slices = _find_root_slices(sources, Path(sources.root), slice_bytes)
+    _require_free_names({piece.subset for piece in slices}, "sources.root")
+    return slices
+
+
+def _require_free_names(subsets: Iterable[str], field: str) -> None:
+    """Raise ConfigError if a subset's folder would stand where a file of the dataset must."""
+    for subset in sorted(subsets):
+        if subset in (PLAN, TOKENIZER, MANIFEST, DATASET):
+            rule = "a dataset folder has a file of this name, so that no subset can"
+            raise ConfigError(field, subset, rule, "Rename the subset")
+
+
+def require_few_slices(count: int, field: str, value: int) -> None:
+    """Raise ConfigError if a plan would have too many slices, before they are listed."""
+    if count > LARGEST_PLAN:
+        rule = f"cuts the corpus into {count:,} slices or more, of at most {LARGEST_PLAN:,}"
+        raise ConfigError(field, value, rule, "Give a larger number")
+
+
+def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> tuple[Slice, ...]:
     if not root.is_dir():
         rule = "is not a folder"
-        raise ConfigError("sources.root", sources.root, rule, "Give the corpus's root folder")
+        raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
+    count = 0
     subsets: dict[str, list[Slice]] = {}
     for path in sorted(_data_files(root), key=os.fsencode):
         subset = path.split("/")[0]
         pieces = subsets.setdefault(subset, [])
         size = (root / path).stat().st_size
         step = slice_bytes if path.endswith(JSONL) else max(size, 1)
+        count += -(-max(size, 1) // step)
+        require_few_slices(count, "slice_bytes", slice_bytes)
         # An empty file is a slice too: bucket numbers must not depend on content.
         for start in range(0, max(size, 1), step):
             pieces.append(
@@ -111,7 +151,7 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
             )
     if not subsets:
         rule = f"holds no {JSONL} or {ZSTD} file in a subset folder"
-        raise ConfigError("sources.root", sources.root, rule, "Give the corpus's root folder")
+        raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
     return tuple(piece for subset in sorted(subsets) for piece in subsets[subset])
 
 
@@ -132,9 +172,14 @@ def _data_files(root: Path) -> Iterator[str]:
 
 
 def walk_files(root: Path) -> Iterator[str]:
-    """Yield every file below the root but hidden ones; links are followed, loops are not."""
+    """Yield every file below the root but hidden ones; links are followed, loops are not.
+
+    Raises:
+        ConfigError: a link leads nowhere, or a name is not UTF-8.
+        OSError: a folder cannot be listed.
+    """
     seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -150,4 +195,11 @@ def walk_files(root: Path) -> Iterator[str]:
             except UnicodeEncodeError:
                 rule = f"holds a file whose name is not UTF-8: {os.fsencode(path)!r}"
                 raise ConfigError("sources", str(root), rule, "Rename the file") from None
+            if not os.path.exists(os.path.join(folder, name)):  # a link to a folder is one too
+                rule = f"holds the link {path}, which leads nowhere"
+                raise ConfigError("sources", str(root), rule, "Mend the link, or remove it")
             yield path
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error

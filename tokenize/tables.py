@@ -17,7 +17,7 @@ from typing import Any
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.documents import Counts, open_planned
-from mobilellama.tokenize.sources import SourcesConfig, walk_files
+from mobilellama.tokenize.sources import SourcesConfig, require_few_slices, walk_files
 
 _BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
@@ -36,6 +36,8 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
     if folder.is_dir() and not _is_saved(folder):
         return _file_slices(sources, folder, subset)
     rows = len(_open_rows(sources))
+    count = -(-max(rows, 1) // sources.rows_per_slice)
+    require_few_slices(count, "sources.rows_per_slice", sources.rows_per_slice)
     return tuple(
         Slice(
             subset=subset,

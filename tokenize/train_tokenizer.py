@@ -8,6 +8,7 @@ subsets and files, and the same corpus gives the same model, byte for byte.
 """
 
 import io
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, DataError, one_line, require_at_least, require_share
+from mobilellama.config import ConfigError, one_line, require_at_least, require_share
 from mobilellama.files import whole_file
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.documents import Counts, read_documents
@@ -25,6 +26,8 @@ from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig, find_slices
 # bound lets one line of base64 dominate the time.
 _LINE_CHARACTERS = 4096
 _LARGEST_SENTENCE_BYTES = 4 * _LINE_CHARACTERS
+
+_LARGEST_VOCABULARY = 1_000_000
 
 _UNPACKED = 4  # bytes of text that a compressed byte usually holds
 
@@ -67,26 +70,43 @@ class Config:
         require_at_least("sample_bytes", self.sample_bytes, 1)
         require_at_least("slice_bytes", self.slice_bytes, 1)
         require_share("max_bad_share", self.max_bad_share)
+        if self.vocab_size > _LARGEST_VOCABULARY:
+            rule = f"must be at most {_LARGEST_VOCABULARY:,}"
+            raise ConfigError("vocab_size", self.vocab_size, rule, "32000 is LLaMA's")
+        self.sources.require_outside(self.output)
 
 
 def main(config: Config) -> int:
     """Sample, train, write the model."""
     logs.configure()
-    if Path(config.output).exists():
+    output = Path(config.output)
+    if output.exists():
         rule = "exists already, and a dataset may depend on it"
         raise ConfigError("output", config.output, rule, "Give another path, or remove it")
     slices = find_slices(config.sources, config.slice_bytes)
+    _make_place(output)
     quotas = share_out(slices, config.sample_bytes)
     sample = _Sample(config, slices, quotas)
     model = train(iter(sample), config.vocab_size)
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(Path(config.output)) as file:
+    with whole_file(output) as file:
         file.write(model)
     print(
         f"{config.output}: {config.vocab_size:,} pieces from {sample.used_bytes / 1e6:,.1f} MB "
         f"of text in {len(slices):,} slices"
     )
     return 0
+
+
+def _make_place(output: Path) -> None:
+    """Make the folder of the output, before the training and not after it."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"its folder cannot be made ({error.strerror})"
+        raise ConfigError("output", str(output), rule, "Give another path") from None
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        rule = f"{output.parent} may not be written to"
+        raise ConfigError("output", str(output), rule, "Give another path")
 
 
 def share_out(slices: Sequence[Slice], sample_bytes: int) -> list[int]:
@@ -163,22 +183,32 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
 
     Raises:
         ConfigError: the text is too small, or too large in its alphabet, for `vocab_size`.
+        Exception: what `lines` raised.
     """
     from sentencepiece import SentencePieceTrainer
 
     model = io.BytesIO()
+    failed: list[Exception] = []
+
+    def watched() -> Iterator[str]:
+        try:
+            yield from lines
+        except Exception as error:
+            failed.append(error)
+            raise
+
     try:
         with _interruptible():
             SentencePieceTrainer.train(
-                sentence_iterator=lines,
+                sentence_iterator=watched(),
                 model_writer=model,
                 vocab_size=vocab_size,
                 minloglevel=2,
                 **_LLAMA_SETTINGS,
             )
-    except DataError:
-        raise
     except (RuntimeError, OSError) as error:
+        if failed:  # sentencepiece makes its own error of the reader's
+            raise failed[0] from None
         raise ConfigError(
             "vocab_size",
             vocab_size,

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -102,11 +104,23 @@ def test_a_dataset_too_small_for_one_sample_is_still_described(
     assert "note: no subset has a whole sample of seq_len 2048" in out
 
 
+def test_a_reader_that_leaves_ends_it_as_other_commands(small_dataset: Path) -> None:
+    command = f"{sys.executable} -m mobilellama shards info --path {small_dataset}"
+    script = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--budget_tokens", 0), "budget_tokens = 0.0: must be at least 1. Give 1 or more."),
         (("--seq_len", 0), "seq_len = 0: must be at least 1. Give 1 or more."),
+        (("--seq_len", 10**20), f"seq_len = {10**20}: must be at most 2,147,483,648. Give the"),
+        (
+            ("--budget_tokens", "1e300"),
+            "budget_tokens = 1e+300: must be at most 1e+18. Give the to",
+        ),
         (("--mixture", "redpajama"), "mixture.arxiv = 2.5: the dataset has no subset 'arxiv'"),
         (("--mixture", "none.yaml"), "mixture = none.yaml: is neither a file nor a preset"),
         (("--budgettokens", 5), "did you mean '--budget_tokens'?"),

@@ -259,3 +259,25 @@ def test_a_file_of_epochs_that_is_none_is_explained(
 def test_a_preset_s_name_is_suggested() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'redpajama'\?"):
         read_weights("redpyjama")
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "0", "-1", "1" + "0" * 400])
+@pytest.mark.parametrize("lines", ["a: {}", "epochs:\n  a: {}"])
+def test_a_file_with_a_weight_that_is_no_number_above_0_is_refused(
+    tmp_path: Path, lines: str, value: str
+) -> None:
+    path = tmp_path / "mixture.yaml"
+    path.write_text(lines.format(value))
+    read = read_epochs if "epochs" in lines else read_weights
+    with pytest.raises(ConfigError, match=r"\.a = .*must give a number above 0, at most 1,000,"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("text", ["1.0e3", "1e3", "'1000'"])
+def test_a_number_that_is_text_to_yaml_is_refused_with_how_to_write_it(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "mixture.yaml"
+    path.write_text(f"a: {text}")
+    with pytest.raises(ConfigError, match=r"to YAML this is text. Write 1000.0\.$"):
+        read_weights(str(path))

@@ -89,6 +89,47 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     assert [piece.source for piece in found] == ["c4/a.jsonl"]
 
 
+@pytest.mark.parametrize("link", ["c4/b.jsonl", "wikipedia", "c4/README.md"])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, link: str) -> None:
+    """A subset's above all: it would be left out as a note is."""
+    sources = place(tmp_path, c4__a_DOT_jsonl=4)
+    os.symlink(tmp_path / "gone", tmp_path / link)
+    with pytest.raises(ConfigError, match=rf"sources = .*: holds the link {link}, which leads now"):
+        find_slices(sources, 10)
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset.json", "plan.json", "manifest.parquet", "tokenizer.model"]
+)
+def test_a_subset_that_is_named_as_a_file_of_the_dataset_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    place(tmp_path / name, a_DOT_jsonl=4)
+    with pytest.raises(ConfigError, match=rf"sources.root = {name}: a dataset folder has a file"):
+        find_slices(SourcesConfig(root=str(tmp_path)), 10)
+    sources = SourcesConfig(dataset=str(tmp_path / name))
+    with pytest.raises(ConfigError, match=rf"sources.subset = {name}: a dataset folder has a f"):
+        find_slices(sources, 10)
+
+
+def test_a_plan_of_too_many_slices_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    sources = place(tmp_path, c4__a_DOT_jsonl=1)
+    os.truncate(tmp_path / "c4/a.jsonl", 10**10)
+    with pytest.raises(
+        ConfigError, match=r"slice_bytes = 7: cuts the corpus into 1,428,571,429 slices"
+    ):
+        find_slices(sources, 7)
+
+
+def test_an_output_within_a_corpus_of_either_kind_is_refused(tmp_path: Path) -> None:
+    for sources in (SourcesConfig(root=str(tmp_path)), SourcesConfig(dataset=str(tmp_path))):
+        for output in (tmp_path, tmp_path / "a/b", tmp_path / "a/../b"):
+            with pytest.raises(ConfigError, match=r"output = .*: lies within sources\."):
+                sources.require_outside(str(output))
+        sources.require_outside(str(tmp_path / "../beside"))
+    SourcesConfig(dataset="hub/name").require_outside("hub/name/out")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

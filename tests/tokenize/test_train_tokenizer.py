@@ -1,7 +1,9 @@
+import json
 import random
 from pathlib import Path
 
 import pytest
+import zstandard
 from sentencepiece import SentencePieceProcessor
 
 from mobilellama.config import ConfigError, DataError
@@ -141,3 +143,28 @@ def test_a_corrupt_source_is_named(tmp_path: Path) -> None:
     (tmp_path / "corpus/c4/a.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd")
     with pytest.raises(DataError, match=r"c4/a\.jsonl\.zst: truncated"):
         train(tmp_path / "corpus", tmp_path / "m")
+    # Cut in its middle, where the first lines have been trained on already.
+    lines = [json.dumps({"text": random.Random(i).randbytes(500).hex()}) for i in range(5000)]
+    packed = zstandard.compress("\n".join(lines).encode())
+    (tmp_path / "corpus/c4/a.jsonl.zst").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DataError, match=r"c4/a\.jsonl\.zst: truncated"):
+        train(tmp_path / "corpus", tmp_path / "m")
+
+
+def test_a_vocabulary_beyond_reason_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"vocab_size = 10{12}: must be at most 1,000,000"):
+        train(small_corpus, tmp_path / "m", "--vocab_size", str(10**12))
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_training(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobilellama.tokenize.train_tokenizer.train", lambda *_: pytest.fail())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"output = .*/m: its folder cannot be made \("):
+        train(small_corpus, tmp_path / "file/m")
+    with pytest.raises(ConfigError, match=r"output = .*/m: lies within sources.root"):
+        train(small_corpus, small_corpus / "c4/m")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ConfigError, match=r"output = .*/m: .* may not be written to"):
+        train(small_corpus, tmp_path / "m")

@@ -29,6 +29,7 @@ from mobilellama.shards.dataset import (
     Plan,
     bucket_name,
     fingerprint_of_rows,
+    read_receipt,
     rebuild_manifest,
     row_hashes,
 )
@@ -193,7 +194,10 @@ def _refuse(bad: Iterable[tuple[_File, str]]) -> None:
 
 
 def _check_descriptions(dataset: TokenDataset) -> None:
-    """Raise DataError unless dataset.json and plan.json say what the manifest says."""
+    """Raise DataError unless dataset.json and plan.json say what the manifest says.
+
+    Receipts may be missing, since only tokenising needs them, but not broken.
+    """
     path, remedy = dataset.folder / DATASET, rebuild_manifest(dataset.folder)
     found = fingerprint_of_rows(dataset.identity, dataset.rows)
     if found != dataset.fingerprint:
@@ -205,15 +209,17 @@ def _check_descriptions(dataset: TokenDataset) -> None:
         raise DataError(f"{path}: its totals are not the manifest's. {remedy}")
     plan = dataset.folder / PLAN
     try:
-        identity = Plan.read(dataset.folder).identity
+        planned = Plan.read(dataset.folder)
     except FileNotFoundError:
         return  # only tokenising needs the plan
     except DataError:
         raise DataError(
             f"{plan}: not a plan. Restore it from a copy (only tokenising reads it)"
         ) from None
-    if identity != dataset.identity:
+    if planned.identity != dataset.identity:
         raise DataError(
             f"{plan}: its identity is not that of {DATASET}, which the fingerprint confirms. "
             "Copy the identity from there"
         )
+    for piece in planned.slices:
+        read_receipt(dataset.folder, piece, planned.identity)

@@ -138,6 +138,14 @@ def test_another_tokenizer_and_another_plan_are_found(copy: Path) -> None:
         verify_dataset(TokenDataset(copy))
 
 
+def test_a_broken_receipt_is_found_with_a_remedy_and_a_missing_one_is_let_be(copy: Path) -> None:
+    (copy / "github/00000.json").unlink()
+    verify_dataset(TokenDataset(copy))
+    (copy / "github/00000.json").write_text('{"subset"')
+    with pytest.raises(DataError, match=r"github/00000.json: not a receipt. Remove .* run again"):
+        verify_dataset(TokenDataset(copy))
+
+
 def test_bad_settings_are_one_message_and_exit_code_2(small_dataset: Path, cli: Cli) -> None:
     code, out, err = cli("shards", "verify", "--path", small_dataset, "--workers", 0)
     assert (code, out) == (2, "")

@@ -79,7 +79,8 @@ def make_job(
     fields = {
         "data.path": dataset, "run.folder": folder, "engine.kind": kind,
         "engine.precision": precision, "train.max_steps": 1_000_000,
-        "model.d_model": width, "checkpoint.every_steps": 1_000_000, "validation.every_steps": "null",
+        "model.d_model": width, "checkpoint.every_steps": 1_000_000,
+        "validation.every_steps": "null",
     }  # fmt: skip
     argv = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
     config = parse_config(

@@ -12,6 +12,7 @@ STAGES = {
     "tokenize": "raw text -> bucket files of token ids",
     "shards": "look at, check and plot bucket files",
     "pretrain": "train a language model on bucket files, export it",
+    "sft": "finetune it on conversations, talk to it, export it",
 }
 
 

@@ -14,6 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shards": set(),
     "tokenize": {"shards"},
     "pretrain": {"shards"},
+    "sft": {"tokenize", "shards", "pretrain"},
 }
 
 

@@ -5,6 +5,7 @@
       tokenizer.model      the sentencepiece model, so that the folder explains itself
       SUBSET/NNNNN.bin     ids (shards/format.py)
       SUBSET/NNNNN.idx     where each document starts
+      SUBSET/NNNNN.mask    in datasets of rows: which tokens are supervised
       SUBSET/NNNNN.json    receipt; a bucket without one does not count
       manifest.parquet     one row a bucket
       dataset.json         written last; a folder without one is no dataset
@@ -69,16 +70,27 @@ class Identity:
     format_version: int = FORMAT_VERSION
     encoder_version: int
     """Rises when the encoder's output changes."""
+    rows: dict[str, Any] = field(default_factory=dict)
+    """Of a dataset of packed rows: "seq_len", and what else decides their bytes; else empty."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written and hashed; an empty `rows` is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "rows" or value}
+
+    @property
+    def sha256(self) -> str:
+        """What a receipt says of the identity it was made under."""
+        return sha256_of_json(self.to_json())
 
     def require_same(self, other: "Identity", *, owner: str) -> None:
         """Raise ConfigError naming the first field in which `other` differs from this one."""
-        for item in fields(self):
-            mine, theirs = getattr(self, item.name), getattr(other, item.name)
-            if mine != theirs:
+        mine, theirs = (asdict(one) | one.rows for one in (self, other))
+        for name in sorted(mine.keys() | theirs.keys(), key=lambda name: name == "rows"):
+            if mine.get(name) != theirs.get(name):
                 raise ConfigError(
-                    item.name,
-                    theirs,
-                    f"{owner} was begun with {item.name} = {mine}",
+                    name,
+                    theirs.get(name),
+                    f"{owner} was begun with {name} = {mine.get(name)}",
                     "Use the same value, or another output folder",
                 )
 
@@ -120,7 +132,10 @@ class Plan:
         """Write plan.json, or a file of another name."""
         write_json(
             folder / name,
-            {"identity": asdict(self.identity), "slices": [asdict(piece) for piece in self.slices]},
+            {
+                "identity": self.identity.to_json(),
+                "slices": [asdict(piece) for piece in self.slices],
+            },
         )
 
     @staticmethod
@@ -154,10 +169,11 @@ class Receipt:
     end: int
     unit: str
     documents: int
+    """The bucket's sequences: documents, or in a dataset of rows conversations."""
     tokens: int
     """EOS included."""
     train_tokens: int
-    """Tokens before the held-out documents; always a document boundary."""
+    """Tokens before the held-out documents (or rows); always a document (or row) boundary."""
     bytes_in: int
     """UTF-8 bytes of the texts."""
     records: int
@@ -167,8 +183,11 @@ class Receipt:
     replaced_surrogates: int
     """Texts in which lone surrogates became U+FFFD."""
     sha256: dict[str, str]
-    """Of each file, by its ending: "bin", "idx"."""
+    """Of each file, by its ending: "bin", "idx", and in a dataset of rows "mask"."""
     identity_sha256: str
+    counts: dict[str, int] = field(default_factory=dict)
+    """Of a bucket of rows: "rows", "train_rows", and what else its maker counts; columns of the
+    manifest too."""
     bad_places: list[list[Any]] = field(default_factory=list)
     """[place, reason] of the bad records: byte offset in the uncompressed file, or row."""
 
@@ -204,12 +223,12 @@ def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | No
     remedy = f"Remove {folder / piece.name}.* and run again"
     try:
         receipt = _typed(Receipt, read_json(path))
-        if sorted(receipt.sha256) != ["bin", "idx"]:
+        if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * bool(identity.rows):
             raise TypeError("sha256")
     except _MALFORMED:
         raise DataError(f"{path}: not a receipt. {remedy}") from None
     origin = (receipt.name, receipt.source, receipt.start, receipt.end, receipt.unit)
-    if receipt.identity_sha256 != sha256_of_json(asdict(identity)) or origin != (
+    if receipt.identity_sha256 != identity.sha256 or origin != (
         piece.name,
         piece.source,
         piece.start,
@@ -235,7 +254,7 @@ def fingerprint_of_rows(identity: Identity, rows: Iterable[dict[str, Any]]) -> s
 
 def _fingerprint(identity: Identity, buckets: Iterable[tuple[str, int, dict[str, str]]]) -> str:
     hashed = sorted((subset, bucket, sorted(files.items())) for subset, bucket, files in buckets)
-    return sha256_of_json({"identity": asdict(identity), "buckets": hashed})
+    return sha256_of_json({"identity": identity.to_json(), "buckets": hashed})
 
 
 def row_hashes(row: dict[str, Any]) -> dict[str, str]:
@@ -265,9 +284,10 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
     rows = []
     for receipt in receipts:
         row = asdict(receipt)
-        hashes = row.pop("sha256")
+        hashes, counts = row.pop("sha256"), row.pop("counts")
         del row["bad_places"], row["identity_sha256"]
-        rows.append(row | {f"{ending}{_HASH_SUFFIX}": value for ending, value in hashes.items()})
+        row |= {f"{ending}{_HASH_SUFFIX}": value for ending, value in hashes.items()}
+        rows.append(row | counts)
     with whole_file(folder / MANIFEST) as file:
         pq.write_table(pa.Table.from_pylist(rows), file)
     name = fingerprint(identity, receipts)
@@ -275,7 +295,7 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
         folder / DATASET,
         {
             "fingerprint": name,
-            "identity": asdict(identity),
+            "identity": identity.to_json(),
             "manifest_sha256": sha256_of_file(folder / MANIFEST),
             "subsets": totals_of_rows(rows),
         },

@@ -1,16 +1,18 @@
 r"""The bucket format: Megatron-LM's indexed dataset, so that its descendants read our files.
 
-``NNNNN.bin``: the ids of all documents, little endian, each document followed by EOS.
-``NNNNN.idx``, little endian:
+``NNNNN.bin``: the ids of all sequences, little endian, one after another. For pretraining a
+sequence is a document, followed by EOS; for finetuning a sequence is a conversation and a
+document is a packed row of them, with ``NNNNN.mask`` beside it: a byte a token, 1 where the
+token is supervised. ``NNNNN.idx``, little endian:
 
     9 bytes   magic "MMIDIDX\0\0"
     uint64    version 1
     uint8     dtype code: 8 = uint16, 4 = int32
-    uint64    number of sequences (one a document)
+    uint64    number of sequences
     uint64    number of document indices (documents + 1)
-    int32[]   length of each sequence, in tokens, its EOS included
+    int32[]   length of each sequence, in tokens
     int64[]   byte offset of each sequence in the .bin file
-    int64[]   document indices: 0, 1, 2, ..., documents
+    int64[]   document indices: the first sequence of each document, then their number
 """
 
 import bisect
@@ -44,53 +46,66 @@ def little_endian(dtype: str) -> np.dtype:
     return np.dtype(dtype).newbyteorder("<")
 
 
-def write_index(file: BinaryIO, lengths: NDArray[np.integer], dtype: str) -> None:
-    """Write the .idx of documents stored one after another.
+def write_index(
+    file: BinaryIO,
+    lengths: NDArray[np.integer],
+    dtype: str,
+    documents: NDArray[np.integer] | None = None,
+) -> None:
+    """Write the .idx of sequences stored one after another.
 
     Args:
         file: opened for writing.
-        lengths: tokens of each document, EOS included, in the order of the .bin file.
+        lengths: tokens of each sequence, EOS included, in the order of the .bin file.
         dtype: "uint16" or "int32".
+        documents: (documents + 1,) the first sequence of each document, then the number of
+            sequences; None: every sequence is a document.
     """
     count = len(lengths)
+    if documents is None:
+        documents = np.arange(count + 1)
+    assert documents[0] == 0 and documents[-1] == count
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[:count]
-    file.write(_HEADER.pack(_MAGIC, _VERSION, _CODES[dtype], count, count + 1))
+    file.write(_HEADER.pack(_MAGIC, _VERSION, _CODES[dtype], count, len(documents)))
     file.write(np.asarray(lengths, dtype="<i4").tobytes())
     file.write((starts * np.dtype(dtype).itemsize).astype("<i8").tobytes())
-    file.write(np.arange(count + 1, dtype="<i8").tobytes())
+    file.write(np.asarray(documents, dtype="<i8").tobytes())
 
 
-def index_bytes(documents: int) -> int:
-    """Return the size of the .idx of a bucket."""
-    return _HEADER.size + 12 * documents + 8 * (documents + 1)
+def index_bytes(sequences: int, documents: int | None = None) -> int:
+    """Return the size of the .idx of a bucket; documents is None where each sequence is one."""
+    documents = sequences if documents is None else documents
+    return _HEADER.size + 12 * sequences + 8 * (documents + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketIndex:
-    """The documents of a bucket: their lengths and starts, mapped, not read."""
+    """The sequences of a bucket: their lengths and starts, mapped, not read."""
 
     dtype: str
     lengths: NDArray[np.int32]
-    """Tokens of each document, EOS included."""
+    """Tokens of each sequence, EOS included."""
     byte_offsets: NDArray[np.int64]
-    """Where each document starts in the .bin file."""
+    """Where each sequence starts in the .bin file."""
+    documents: NDArray[np.int64]
+    """(documents + 1,) the first sequence of each document, then the number of sequences."""
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Where each document starts, in tokens."""
+        """Where each sequence starts, in tokens."""
         return self.byte_offsets // np.dtype(self.dtype).itemsize
 
-    def document_at(self, token: int) -> int:
-        """Return the number of the document that holds the bucket's token `token`."""
+    def sequence_at(self, token: int) -> int:
+        """Return the number of the sequence that holds the bucket's token `token`."""
         offset = token * np.dtype(self.dtype).itemsize
         # Not np.searchsorted: it would first copy the array, which is not aligned in the file.
         return bisect.bisect_right(self.byte_offsets, offset) - 1
 
-    def span(self, document: int) -> tuple[int, int]:
-        """Return (first token, token count) of a document."""
+    def span(self, sequence: int) -> tuple[int, int]:
+        """Return (first token, token count) of a sequence."""
         itemsize = np.dtype(self.dtype).itemsize
-        return int(self.byte_offsets[document]) // itemsize, int(self.lengths[document])
+        return int(self.byte_offsets[sequence]) // itemsize, int(self.lengths[sequence])
 
 
 def read_index(path: Path) -> BucketIndex:
@@ -115,8 +130,10 @@ def read_index(path: Path) -> BucketIndex:
         )
     data = np.memmap(path, dtype=np.uint8, mode="r")
     lengths_end = _HEADER.size + 4 * count
+    offsets_end = lengths_end + 8 * count
     return BucketIndex(
         dtype=_DTYPES[code],
         lengths=data[_HEADER.size : lengths_end].view("<i4"),
-        byte_offsets=data[lengths_end : lengths_end + 8 * count].view("<i8"),
+        byte_offsets=data[lengths_end:offsets_end].view("<i8"),
+        documents=data[offsets_end:].view("<i8"),
     )

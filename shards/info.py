@@ -15,10 +15,10 @@ from mobilellama.shards.dataset import totals_of_rows
 from mobilellama.shards.mixture import PERIOD, read_epochs
 from mobilellama.shards.order import (
     DEFAULT_SEED,
-    DEFAULT_SEQ_LEN,
     mix_samples,
     require_budget,
     require_seq_len,
+    resolve_seq_len,
     samples_for_epochs,
 )
 from mobilellama.shards.reader import TokenDataset
@@ -30,8 +30,8 @@ class Config:
 
     path: str
     """The dataset folder."""
-    seq_len: int = DEFAULT_SEQ_LEN
-    """Tokens that a sample predicts."""
+    seq_len: int | None = None
+    """Tokens that a sample predicts; None: what the dataset's rows were packed to, else 2048."""
     mixture: str | None = None
     """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
     budget_tokens: float | None = None
@@ -50,7 +50,7 @@ def main(config: Config) -> int:
     dataset = TokenDataset(config.path, field="path")
     summary = summarise(
         dataset,
-        seq_len=config.seq_len,
+        seq_len=resolve_seq_len(dataset, config.seq_len),
         mixture=config.mixture,
         budget_tokens=config.budget_tokens,
     )
@@ -117,7 +117,7 @@ def summarise(
     Raises:
         ConfigError: the mixture does not fit the dataset.
     """
-    windows = {subset: dataset.windows(subset, seq_len) for subset in dataset.subsets}
+    windows = {subset: dataset.view(subset, seq_len) for subset in dataset.subsets}
     samples = {subset: len(view) for subset, view in windows.items()}
     shares, remarks = {}, [f"no subset has a whole sample of seq_len {seq_len}"]
     if mixture is not None or any(samples.values()):

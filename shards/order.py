@@ -1,8 +1,8 @@
-"""A run's order of samples over a dataset: the mixture, and the windows of each of its subsets.
+"""A run's order of samples over a dataset: the mixture, and the view of each of its subsets.
 
-    mixture, windows = open_order(dataset, seq_len=2048, mixture="redpajama", seed=1337)
+    mixture, views = open_order(dataset, seq_len=2048, mixture="redpajama", seed=1337)
     located = mixture.locate(position)
-    windows[mixture.subsets[int(located.subset)]].tokens(int(located.sample))
+    views[mixture.subsets[int(located.subset)]].tokens(int(located.sample))
 
 Training, ``shards info``, ``shards show`` and ``shards plot`` all come here, so that what is
 looked at is what is trained on.
@@ -21,7 +21,7 @@ from mobilellama.shards.mixture import (
     read_weights,
 )
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.windows import Windows
+from mobilellama.shards.windows import View
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,19 @@ _LARGEST_SEQ_LEN = 2**31
 _LARGEST_BUDGET = 1e18
 
 
-def require_seq_len(field: str, seq_len: int) -> None:
-    """Raise ConfigError unless `seq_len` is a length that a sample may have."""
+def require_seq_len(field: str, seq_len: int | None) -> None:
+    """Raise ConfigError unless `seq_len` is a length that a sample may have, or None."""
+    if seq_len is None:
+        return
     require_at_least(field, seq_len, 1)
     if seq_len > _LARGEST_SEQ_LEN:
         rule = f"must be at most {_LARGEST_SEQ_LEN:,}"
         raise ConfigError(field, seq_len, rule, "Give the run's train.seq_len")
+
+
+def resolve_seq_len(dataset: TokenDataset, seq_len: int | None) -> int:
+    """Return `seq_len`, or where it is None what the dataset's rows were packed to, or 2048."""
+    return dataset.identity.rows.get("seq_len", DEFAULT_SEQ_LEN) if seq_len is None else seq_len
 
 
 def require_budget(field: str, budget_tokens: float | None) -> None:
@@ -58,8 +65,8 @@ def open_order(
     seed: int,
     mixture_field: str = "data.mixture",
     seq_len_field: str = "train.seq_len",
-) -> tuple[Mixture, dict[str, Windows]]:
-    """Return the order of training samples, and the windows of each subset in it.
+) -> tuple[Mixture, Mapping[str, View]]:
+    """Return the order of training samples, and the samples of each subset in it.
 
     Args:
         dataset: the finished dataset.
@@ -76,14 +83,14 @@ def open_order(
             whole sample.
     """
     require_seq_len(seq_len_field, seq_len)
-    windows = {subset: dataset.windows(subset, seq_len) for subset in dataset.subsets}
-    samples = {subset: len(view) for subset, view in windows.items()}
+    views = {subset: dataset.view(subset, seq_len) for subset in dataset.subsets}
+    samples = {subset: len(view) for subset, view in views.items()}
     if not any(samples.values()):
         _refuse_too_small(dataset, seq_len, seq_len_field)
     mixed, remarks = mix_samples(samples, mixture=mixture, seed=seed, field=mixture_field)
     for remark in remarks:
         log.log(logging.INFO if mixture else logging.WARNING, "%s: %s", dataset.folder, remark)
-    return mixed, {subset: windows[subset] for subset in mixed.subsets}
+    return mixed, {subset: views[subset] for subset in mixed.subsets}
 
 
 def mix_samples(

@@ -17,7 +17,7 @@ from mobilellama import log as logs
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.info import SubsetSummary, Summary, summarise
-from mobilellama.shards.order import DEFAULT_SEQ_LEN, require_budget, require_seq_len
+from mobilellama.shards.order import require_budget, require_seq_len, resolve_seq_len
 from mobilellama.shards.reader import TokenDataset
 
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
@@ -36,8 +36,8 @@ class Config:
     """The dataset folder."""
     output: str
     """The .png file to write; replaced if it exists."""
-    seq_len: int = DEFAULT_SEQ_LEN
-    """Tokens that a sample predicts."""
+    seq_len: int | None = None
+    """Tokens that a sample predicts; None: what the dataset's rows were packed to, else 2048."""
     mixture: str | None = None
     """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
     budget_tokens: float | None = None
@@ -55,7 +55,7 @@ def main(config: Config) -> int:
     dataset = TokenDataset(config.path, field="path")
     summary = summarise(
         dataset,
-        seq_len=config.seq_len,
+        seq_len=resolve_seq_len(dataset, config.seq_len),
         mixture=config.mixture,
         budget_tokens=config.budget_tokens,
     )

@@ -27,7 +27,8 @@ from mobilellama.shards.dataset import (
     totals_of_rows,
 )
 from mobilellama.shards.format import BucketIndex, little_endian, read_index
-from mobilellama.shards.windows import Split, Windows
+from mobilellama.shards.rows import Rows
+from mobilellama.shards.windows import Split, View, Windows
 from mobilellama.tokenizer import Tokenizer
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
@@ -132,6 +133,21 @@ class TokenDataset:
         # A plain array over the map: slicing np.memmap, a subclass, costs several times more.
         return np.frombuffer(mapped, dtype), mapped
 
+    def bucket_mask(self, name: str, tokens: int) -> NDArray[np.uint8]:
+        """Return a byte for each token of bucket ``SUBSET/NNNNN``, mapped: 1 is supervised.
+
+        Raises:
+            DataError: the file is missing or has another size.
+        """
+        path = self.folder / f"{name}.mask"
+        size = path.stat().st_size if path.is_file() else -1
+        if size != tokens:
+            raise DataError(
+                f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but the manifest says "
+                f"{tokens} bytes. Run 'mobilellama shards verify --path {self.folder}'"
+            )
+        return np.memmap(path, np.uint8, mode="r") if tokens else np.empty(0, np.uint8)
+
     def bucket_index(self, name: str) -> BucketIndex:
         """Return where the documents of bucket ``SUBSET/NNNNN`` are.
 
@@ -143,6 +159,20 @@ class TokenDataset:
     def windows(self, subset: str, seq_len: int, split: Split = "train") -> Windows:
         """Return the subset's samples of `seq_len` tokens to predict."""
         return Windows(self, subset, seq_len, split)
+
+    def view(self, subset: str, seq_len: int, split: Split = "train") -> View:
+        """Return the subset's samples: packed rows where the dataset has them, else windows.
+
+        Raises:
+            ConfigError: the rows were packed to another length.
+        """
+        if not self.identity.rows:
+            return self.windows(subset, seq_len, split)
+        packed = self.identity.rows["seq_len"]
+        if seq_len != packed:
+            rule = f"{self.folder} holds rows packed to {packed} tokens"
+            raise ConfigError("train.seq_len", seq_len, rule, f"Use {packed}, or prepare again")
+        return Rows(self, subset, split)
 
 
 def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:

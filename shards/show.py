@@ -13,12 +13,16 @@ With ``--split heldout`` positions number the validation samples, subset after s
 import re
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.shards.order import DEFAULT_SEED, DEFAULT_SEQ_LEN, open_order, require_seq_len
+from mobilellama.shards.order import DEFAULT_SEED, open_order, require_seq_len, resolve_seq_len
 from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.windows import Span, Split, Windows
+from mobilellama.shards.rows import Rows
+from mobilellama.shards.windows import Span, Split, View
 from mobilellama.tokenizer import Tokenizer
 
 _LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits
@@ -35,8 +39,9 @@ class Config:
     """The dataset folder."""
     position: int
     """Number of samples that come before it in the run, at least 0."""
-    seq_len: int = DEFAULT_SEQ_LEN
-    """Tokens that a sample predicts; the run's train.seq_len."""
+    seq_len: int | None = None
+    """Tokens that a sample predicts, the run's train.seq_len; None: what the dataset's rows were
+    packed to, else 2048."""
     mixture: str | None = None
     """The run's data.mixture: a preset or a YAML file of weights or epochs; None: in proportion
     to the samples."""
@@ -78,10 +83,10 @@ def main(config: Config) -> int:
     return 0
 
 
-def _train_sample(dataset: TokenDataset, config: Config) -> tuple[Windows, int, int]:
+def _train_sample(dataset: TokenDataset, config: Config) -> tuple[View, int, int]:
     mixture, windows = open_order(
         dataset,
-        seq_len=config.seq_len,
+        seq_len=resolve_seq_len(dataset, config.seq_len),
         mixture=config.mixture,
         seed=config.seed,
         mixture_field="mixture",
@@ -92,15 +97,15 @@ def _train_sample(dataset: TokenDataset, config: Config) -> tuple[Windows, int, 
     return windows[subset], int(located.sample), int(located.epoch)
 
 
-def _heldout_sample(dataset: TokenDataset, config: Config) -> tuple[Windows, int]:
-    left = config.position
+def _heldout_sample(dataset: TokenDataset, config: Config) -> tuple[View, int]:
+    left, seq_len = config.position, resolve_seq_len(dataset, config.seq_len)
     for subset in dataset.subsets:
-        windows = dataset.windows(subset, config.seq_len, "heldout")
+        windows = dataset.view(subset, seq_len, "heldout")
         if left < len(windows):
             return windows, left
         left -= len(windows)
     count = config.position - left
-    rule = f"the dataset has {count:,} held-out samples of seq_len {config.seq_len}"
+    rule = f"the dataset has {count:,} held-out samples of seq_len {seq_len}"
     remedy = f"Give 0 to {count - 1}" if count else "Lower seq_len"
     raise ConfigError("position", config.position, rule, remedy)
 
@@ -111,15 +116,16 @@ class DocumentPart:
 
     document: int
     """Its number in the bucket."""
-    number_in_source: int
-    """Its number among the documents that were kept of the bucket's source, from 0."""
+    number_in_source: int | None
+    """Its number among the documents that were kept of the bucket's source, from 0; None in a
+    dataset of rows, which is not in the source's order."""
     tokens: int
     """Of the whole document, its EOS included."""
     first: int
     """First and last + 1 of its tokens that stand in the sample."""
     last: int
     text: str
-    """Of these tokens."""
+    """Of these tokens; what is supervised in a row stands in \u27e6 \u27e7."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +146,14 @@ class SampleDescription:
 
 
 def describe_sample(
-    dataset: TokenDataset, windows: Windows, sample: int, *, tokenizer: Tokenizer | None = None
+    dataset: TokenDataset, view: View, sample: int, *, tokenizer: Tokenizer | None = None
 ) -> SampleDescription:
     """Find a sample's documents, their text and their source.
 
     Args:
         dataset: the dataset that the windows are of.
-        windows: of the sample's subset.
-        sample: its number in the windows.
+        view: of the sample's subset.
+        sample: its number in the view.
         tokenizer: to decode with; None: the dataset's own.
 
     Raises:
@@ -155,39 +161,50 @@ def describe_sample(
         DataError: the bucket's files are missing or truncated.
     """
     tokenizer = tokenizer or dataset.tokenizer
-    span = windows.span(sample)
-    ids = windows.tokens(sample)
+    span = view.span(sample)
+    ids = view.tokens(sample)
+    mask = view.mask(sample) if isinstance(view, Rows) else None
     row = dataset.row(span.bucket)
     index = dataset.bucket_index(span.bucket)
-    permute = Permutation(len(index.lengths), dataset.identity.seed, windows.subset, row["bucket"])
+    permute = Permutation(len(index.lengths), dataset.identity.seed, view.subset, row["bucket"])
     parts = []
     at, end = span.start, span.start + span.length
     while at < end:
-        document = index.document_at(at)
+        document = index.sequence_at(at)
         start, tokens = index.span(document)
         last = min(end, start + tokens)
-        inside = ids[at - span.start : last - span.start]
+        inside = slice(at - span.start, last - span.start)
         parts.append(
             DocumentPart(
                 document=document,
-                number_in_source=int(permute(document)),
+                number_in_source=int(permute(document)) if mask is None else None,
                 tokens=tokens,
                 first=at - start,
                 last=last - start,
-                text=tokenizer.decode([i for i in inside.tolist() if i != tokenizer.eos_id]),
+                text=_text(tokenizer, ids[inside], None if mask is None else mask[inside]),
             )
         )
         at = last
     return SampleDescription(
-        subset=windows.subset,
+        subset=view.subset,
         sample=sample,
-        samples=len(windows),
+        samples=len(view),
         span=span,
         source=row["source"],
         source_range=(row["start"], row["end"]),
         unit=row["unit"],
         parts=tuple(parts),
     )
+
+
+def _text(tokenizer: Tokenizer, ids: NDArray[np.integer], mask: NDArray[np.uint8] | None) -> str:
+    """Decode; where there is a mask, mark what is supervised."""
+    if mask is None:
+        return tokenizer.decode([i for i in ids.tolist() if i != tokenizer.eos_id])
+    cuts = np.flatnonzero(np.diff(mask)) + 1
+    runs = zip(np.split(ids, cuts), np.split(mask, cuts), strict=True)
+    shown = [(tokenizer.decode(run.tolist()), kind.any()) for run, kind in runs]
+    return "".join(f"\u27e6{text}\u27e7" if supervised else text for text, supervised in shown)
 
 
 def render(description: SampleDescription) -> str:
@@ -212,5 +229,8 @@ def _rule(part: DocumentPart) -> str:
     extent = f"{part.tokens:,} tokens"
     if part.first or part.last < part.tokens:
         extent = f"tokens {_range(part.first, part.last)} of {part.tokens:,}"
-    title = f"document {part.document:,}, number {part.number_in_source:,} of the source, {extent}"
+    title = f"conversation {part.document:,}, {extent}"
+    if part.number_in_source is not None:
+        number = f"number {part.number_in_source:,} of the source"
+        title = f"document {part.document:,}, {number}, {extent}"
     return f"──── {title} ".ljust(_RULE_WIDTH, "─")

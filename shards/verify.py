@@ -3,9 +3,9 @@
 1. The manifest is the one that dataset.json names (checked whenever a dataset is opened).
 2. The fingerprint and the totals in dataset.json follow from the manifest's rows; plan.json
    holds the same identity.
-3. Every .bin and .idx has the size that the manifest's counts give. This finds truncated and
-   missing files at once, before anything is read.
-4. Every .bin and .idx, and the tokenizer, has its sha256.
+3. Every .bin, .idx and .mask has the size that the manifest's counts give. This finds truncated
+   and missing files at once, before anything is read.
+4. Each of these, and the tokenizer, has its sha256.
 
 Exit code 2 and the first bad file, in the manifest's order, if anything differs.
 """
@@ -142,7 +142,9 @@ def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_
 def _expected_size(ending: str, row: dict[str, Any], itemsize: int) -> int | None:
     if ending == "bin":
         return row["tokens"] * itemsize
-    return index_bytes(row["documents"]) if ending == "idx" else None
+    if ending == "mask":
+        return row["tokens"]
+    return index_bytes(row["documents"], row.get("rows")) if ending == "idx" else None
 
 
 def _fault_of_size(file: _File) -> str | None:

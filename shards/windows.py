@@ -9,7 +9,7 @@ serve any ``seq_len``; no sample reaches from one bucket into the next.
 
 import bisect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,36 @@ class Span:
     bucket_tokens: int
     start: int
     length: int
+
+
+class View(Protocol):
+    """A subset's samples: ``Windows`` or ``Rows``. The order needs their number alone."""
+
+    subset: str
+    seq_len: int
+    """Tokens that a sample predicts, padding included."""
+    tail_tokens: int
+    """Tokens that could be predicted but stand in no whole sample."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def span(self, sample: int) -> Span:
+        """Return where a sample's tokens are."""
+        ...
+
+    def tokens(self, sample: int) -> NDArray[np.integer]:
+        """Return the sample's ids."""
+        ...
+
+    def boundaries(self, sample: int) -> NDArray[np.int64]:
+        """Return the offsets at which a new document starts inside the sample."""
+        ...
+
+    def will_need(self, sample: int) -> None:
+        """Ask the kernel to read the sample's pages ahead."""
+        ...
 
 
 class Windows:

@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import UserError
-from mobilellama.files import fsync_path, sha256_of_json, temporary_path
+from mobilellama.files import fsync_path, temporary_path
 from mobilellama.shards.dataset import Identity, Receipt, Slice, read_receipt
 from mobilellama.shards.format import index_bytes, little_endian, write_index
 from mobilellama.shards.permute import Permutation
@@ -165,7 +165,7 @@ def _commit(
             empty_texts=counts.empty_texts,
             replaced_surrogates=counts.replaced_surrogates,
             sha256={"bin": file.sha256, "idx": index_file.sha256},
-            identity_sha256=sha256_of_json(asdict(identity)),
+            identity_sha256=identity.sha256,
             bad_places=counts.bad_places,
         )
         if is_finished(work.folder, piece, identity):

@@ -1,11 +1,10 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import sha256_of_json
 from mobilellama.shards.dataset import (
     Plan,
     Slice,
@@ -68,7 +67,7 @@ def test_another_identity_is_refused_by_the_field_that_differs() -> None:
 def test_a_receipt_counts_only_for_its_own_plan_and_slice(tmp_path: Path) -> None:
     (tmp_path / "c4").mkdir()
     assert read_receipt(tmp_path, PIECE, IDENTITY) is None
-    mine = replace(receipt("c4", 0, [3]), identity_sha256=sha256_of_json(asdict(IDENTITY)))
+    mine = replace(receipt("c4", 0, [3]), identity_sha256=IDENTITY.sha256)
     mine.write(tmp_path)
     assert read_receipt(tmp_path, PIECE, IDENTITY) == mine
     for piece, identity in (

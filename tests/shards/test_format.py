@@ -42,7 +42,7 @@ def test_every_token_is_found_in_its_document(tmp_path: Path, dtype: str) -> Non
     path = tmp_path / "00000.idx"
     path.write_bytes(index_of([3, 1, 2], dtype))
     index = read_index(path)
-    assert [index.document_at(token) for token in range(6)] == [0, 0, 0, 1, 2, 2]
+    assert [index.sequence_at(token) for token in range(6)] == [0, 0, 0, 1, 2, 2]
     assert [index.span(document) for document in range(3)] == [(0, 3), (3, 1), (4, 2)]
     assert index.starts.tolist() == [0, 3, 4] and index.lengths.tolist() == [3, 1, 2]
 
@@ -72,3 +72,14 @@ def test_what_is_no_index_is_explained(tmp_path: Path, content: bytes | None, me
     with pytest.raises(DataError) as caught:
         read_index(path)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
+
+
+def test_a_document_may_hold_several_sequences(tmp_path: Path) -> None:
+    path = tmp_path / "rows.idx"
+    with open(path, "wb") as file:
+        write_index(file, np.array([3, 1, 2, 5]), "uint16", np.array([0, 2, 3, 4]))
+    assert path.stat().st_size == index_bytes(4, 3)
+    index = read_index(path)
+    assert index.documents.tolist() == [0, 2, 3, 4]
+    assert index.lengths.tolist() == [3, 1, 2, 5]
+    assert index.starts.tolist() == [0, 3, 4, 6]

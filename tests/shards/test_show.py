@@ -36,6 +36,7 @@ def test_every_document_shown_begins_as_its_source_document_does(
         for sample in range(0, len(windows), 5):
             shown = describe_sample(dataset, windows, sample)
             for part in shown.parts:
+                assert part.number_in_source is not None
                 text = source_texts[shown.source][part.number_in_source]
                 # A character that the window cuts is shown as U+FFFD.
                 visible = part.text.rstrip("\N{REPLACEMENT CHARACTER}")
@@ -76,6 +77,7 @@ def test_a_long_document_is_put_together_from_its_samples(
     whole = [p for one in first for p in one.parts if p.first == 0 and p.last == p.tokens]
     assert max(len(part.text) for part in whole) > 10_000
     for part in whole:
+        assert part.number_in_source is not None
         assert part.text == source_texts[first[0].source][part.number_in_source]
 
 

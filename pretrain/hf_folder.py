@@ -1,0 +1,360 @@
+"""A Hugging Face folder of Llama's shape, from anyone, as a source of this model's weights.
+
+    config.json                            either version's spelling, leftover keys ignored
+    model.safetensors                      or, in this order of preference,
+    model.safetensors.index.json           with its shards,
+    pytorch_model.bin                      read with weights_only, so that no code in it runs,
+    pytorch_model.bin.index.json           with its shards
+
+Names and shapes must be exactly those of the config's model: what is skipped silently here is
+noise in a finetuning run. Only ``*.rotary_emb.inv_freq`` is left aside, which versions before
+4.32 of transformers stored although it follows from the config.
+"""
+
+import hashlib
+import logging
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.files import read_json
+from mobilellama.pretrain.model import LanguageModel, ModelConfig
+
+log = logging.getLogger(__name__)
+
+_WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_BLOCKS, _BLOCK_BYTES = 64, 4096
+
+
+class HfFolder:
+    """The weights of an exported or published Llama, by parameter name.
+
+    A tied head (``tie_word_embeddings``) is given as a copy of the embedding: our model has no
+    tied weights.
+
+    Args:
+        folder: holds config.json and the weights.
+        field: the config field that named the folder, for messages.
+
+    Raises:
+        ConfigError: it is no such folder, or its model computes what ours does not.
+        DataError: a file is damaged, or its names or shapes are not those of the config's model.
+    """
+
+    def __init__(self, folder: str | Path, *, field: str = "init") -> None:
+        self.folder = Path(folder)
+        remedy = "Give a folder with config.json and model.safetensors or pytorch_model.bin"
+        if not (self.folder / "config.json").is_file():
+            is_folder = self.folder.is_dir()
+            rule = "has no config.json" if is_folder else "is not a folder"
+            raise ConfigError(field, str(folder), rule, remedy)
+        values = _read_json(self.folder / "config.json")
+        self.config = model_config(values, self.folder / "config.json")
+        self.tied = bool(values.get("tie_word_embeddings", False))
+        self._paths, weight_map = _weight_files(self.folder, field, remedy)
+        self._files: dict[str, _WeightFile] = {}
+        self._file_of: dict[str, _WeightFile] = {}
+        for path in self._paths:
+            file = self._files[path.name] = _open(path)
+            for name in file.shapes:
+                if weight_map.get(name, path.name) == path.name:
+                    self._file_of[name] = file
+        for name, file_name in weight_map.items():
+            if name not in self._files[file_name].shapes:
+                raise DataError(f"{self.folder / file_name}: lacks {name}, which the index says")
+        self._require_the_configs_model()
+
+    def names(self) -> list[str]:
+        """Return the names of the parameters, in the order of our model's."""
+        return list(self._shapes)
+
+    def parameter(self, name: str, shape: torch.Size) -> Tensor:
+        """Return a parameter in fp32, a copy of its own.
+
+        Raises:
+            DataError: it is stored in another shape.
+        """
+        value = self.stored(name)
+        if value.shape != shape:
+            raise DataError(f"{self.folder}: '{name}' is {_dims(value.shape)}, not {_dims(shape)}")
+        return value.to(torch.float32, copy=True)
+
+    def stored(self, name: str) -> Tensor:
+        """Return a parameter as it is stored: fp32, bf16 or fp16. It may be a view of the file."""
+        name = _EMBEDDING if self.tied and name == _HEAD else name
+        return self._file_of[name].tensor(name)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the folder, as 64 hexadecimal digits, without reading all of it.
+
+        sha256 of config.json and, for each weight file, its name, size and 64 evenly spaced
+        blocks of 4 KiB.
+        """
+        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
+        for path in self._paths:
+            size_bytes = path.stat().st_size
+            digest.update(f"\n{path.name} {size_bytes}\n".encode())
+            with open(path, "rb") as file:
+                for i in range(_BLOCKS):
+                    file.seek(max(0, size_bytes - _BLOCK_BYTES) * i // (_BLOCKS - 1))
+                    digest.update(file.read(_BLOCK_BYTES))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._files.clear()
+        self._file_of.clear()
+
+    @cached_property
+    def _shapes(self) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            return {n: p.shape for n, p in LanguageModel(self.config).named_parameters()}
+
+    def _require_the_configs_model(self) -> None:
+        """Check every name, shape and dtype; leave the rotary tables aside."""
+        stray = [name for name in self._file_of if name.endswith(".rotary_emb.inv_freq")]
+        if stray:
+            log.info("%s: %d stored rotary tables ignored", self.folder, len(stray))
+        stored = set(self._file_of) - set(stray)
+        wanted = set(self._shapes)
+        if self.tied:
+            log.warning(
+                "%s: its head is tied to its embedding; ours becomes a copy of it, and the two "
+                "part in training",
+                self.folder,
+            )
+            stored, wanted = stored - {_HEAD}, wanted - {_HEAD}
+        missing, unexpected = sorted(wanted - stored), sorted(stored - wanted)
+        if missing or unexpected:
+            hint = ""
+            if "embed_tokens.weight" in unexpected:
+                hint = "; the names lack the prefix 'model.': save the model with its head"
+            raise DataError(
+                f"{self.folder}: its weights are not those of its config.json's model: "
+                f"{_some(missing)} missing, {_some(unexpected)} unexpected{hint}"
+            )
+        for name in self._shapes if not self.tied else wanted:
+            file, shape = self._file_of[name], self._shapes[name]
+            if file.shapes[name] != shape:
+                raise DataError(
+                    f"{self.folder}: '{name}' is {_dims(file.shapes[name])}, but its config.json's "
+                    f"model wants {_dims(shape)}"
+                )
+            if file.dtypes[name] not in _FLOATS.values():
+                raise DataError(
+                    f"{self.folder}: '{name}' is stored as {file.dtypes[name]}; fp32, bf16 and "
+                    "fp16 can be read"
+                )
+
+
+def model_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
+    """Return the architecture that a config.json describes.
+
+    Args:
+        values: its content.
+        path: its path, for messages.
+
+    Raises:
+        ConfigError: a size is missing, or the model computes what ours does not.
+    """
+    _require_same_computation(values, path)
+    width, heads = (_size(values, key, path) for key in ("hidden_size", "num_attention_heads"))
+    head_dim = values.get("head_dim")
+    if head_dim is not None and head_dim * heads != width:
+        rule = f"must be hidden_size / num_attention_heads = {width} / {heads}"
+        raise _refusal(path, "head_dim", head_dim, rule)
+    return ModelConfig(
+        vocab_size=_size(values, "vocab_size", path),
+        d_model=width,
+        n_layers=_size(values, "num_hidden_layers", path),
+        n_heads=heads,
+        n_kv_heads=_size(values, "num_key_value_heads", path, default=heads),
+        d_ff=_size(values, "intermediate_size", path),
+        max_seq_len=_size(values, "max_position_embeddings", path, default=2048),
+        rope_theta=_rope_theta(values, path),
+        norm_eps=_number(values, "rms_norm_eps", 1e-6, path),
+    )
+
+
+def _require_same_computation(values: Mapping[str, Any], path: Path) -> None:
+    """Raise ConfigError for the first key whose value asks for another computation."""
+    model_type = values.get("model_type", "(absent)")
+    if model_type not in ("llama", "mistral"):
+        raise _refusal(path, "model_type", model_type, "must be llama or mistral")
+    only: dict[str, tuple[Any, ...]] = {
+        "hidden_act": ("silu",),
+        "attention_bias": (False, None),
+        "mlp_bias": (False, None),
+        "quantization_config": (None,),
+    }
+    for key, allowed in only.items():
+        if values.get(key, allowed[0]) not in allowed:
+            raise _refusal(path, key, values[key], f"must be {str(allowed[0]).lower()}")
+    if model_type == "mistral":
+        # Absent means 4096 to transformers. A window as wide as the context hides nothing.
+        window = values.get("sliding_window", 4096)
+        if window is not None and window < _size(values, "max_position_embeddings", path):
+            rule = "attention must reach over max_position_embeddings"
+            raise _refusal(path, "sliding_window", window, rule)
+        if values.get("num_key_value_heads") is None:
+            rule = "must be given, since its default is not num_attention_heads"
+            raise _refusal(path, "num_key_value_heads", None, rule)
+
+
+def _rope_theta(values: Mapping[str, Any], path: Path) -> float:
+    """Return the base of the rotary frequencies: version 5 keeps it in rope_parameters."""
+    for key in ("rope_scaling", "rope_parameters"):
+        its = values.get(key) or {}
+        if not isinstance(its, Mapping):
+            raise _refusal(path, key, its, "must be a mapping")
+        kind = its.get("rope_type", its.get("type", "default"))
+        if kind != "default" or its.get("partial_rotary_factor", 1) != 1:
+            raise _refusal(path, key, its, "rotary positions must not be scaled or partial")
+    if values.get("partial_rotary_factor") not in (None, 1):
+        key = "partial_rotary_factor"
+        raise _refusal(path, key, values[key], "must be 1")
+    new = values.get("rope_parameters") or {}
+    return _number(new if "rope_theta" in new else values, "rope_theta", 10_000.0, path)
+
+
+def _size(values: Mapping[str, Any], key: str, path: Path, *, default: int | None = None) -> int:
+    value = values.get(key)
+    value = default if value is None else value
+    if type(value) is not int or value < 1:
+        shown = "(absent)" if value is None else value
+        raise _refusal(path, key, shown, "must be a whole number above 0")
+    return value
+
+
+def _number(values: Mapping[str, Any], key: str, default: float, path: Path) -> float:
+    value = values.get(key)
+    if value is None:
+        return default
+    if type(value) not in (int, float):
+        raise _refusal(path, key, value, "must be a number")
+    return float(value)
+
+
+def _refusal(path: Path, key: str, value: object, rule: str) -> ConfigError:
+    return ConfigError(f"{path}: {key}", value, rule, "Give a folder of the LLaMA architecture")
+
+
+class _WeightFile(Protocol):
+    """One file of weights, open."""
+
+    shapes: dict[str, torch.Size]
+    dtypes: dict[str, Any]
+
+    def tensor(self, name: str) -> Tensor: ...
+
+
+class _Safetensors:
+    """A .safetensors file: header read, tensors read on demand."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: Any = safe_open(path, framework="pt")
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}
+        self.shapes = {name: torch.Size(its.get_shape()) for name, its in slices.items()}
+        kinds = {name: its.get_dtype() for name, its in slices.items()}
+        self.dtypes: dict[str, Any] = {n: _FLOATS.get(kind, kind) for n, kind in kinds.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+
+class _Pickle:
+    """A .bin file: a pickled dict of tensors, memory-mapped, no code of it run."""
+
+    def __init__(self, path: Path) -> None:
+        # Only the zip format (torch 1.6 and later) can be mapped.
+        mapped = zipfile.is_zipfile(path)
+        if not mapped and path.open("rb").read(2) == b"PK":
+            raise ValueError("it is truncated")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+        if not isinstance(content, dict) or not all(isinstance(n, str) for n in content):
+            raise ValueError("it is no dict of tensors")
+        others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+        if others:
+            raise ValueError(f"it holds what is no tensor: {_some(others)}")
+        self._tensors: dict[str, Tensor] = content
+        self.shapes = {name: value.shape for name, value in content.items()}
+        self.dtypes: dict[str, Any] = {name: value.dtype for name, value in content.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+def _open(path: Path) -> _WeightFile:
+    """Open a file of weights.
+
+    Raises:
+        DataError: it is damaged, or would run code.
+    """
+    try:
+        return _Safetensors(path) if path.suffix == ".safetensors" else _Pickle(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: is damaged or truncated ({one_line(error)})") from None
+    except pickle.UnpicklingError as error:
+        if "global" in str(error).lower():  # torch names the function that it refuses
+            what = "holds a pickle with more than tensors, which would run code; convert it to"
+            raise DataError(f"{path}: {what} safetensors where you trust it") from None
+        raise DataError(f"{path}: is damaged or no file of weights") from None
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+def _weight_files(folder: Path, field: str, remedy: str) -> tuple[list[Path], dict[str, str]]:
+    """Return the weight files that transformers would take, and the index's map if there is one."""
+    for name in _WHOLE_FILES:
+        if (folder / name).is_file():
+            return [folder / name], {}
+        index = folder / f"{name}.index.json"
+        if not index.is_file():
+            continue
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise DataError(f"{index}: has no weight_map")
+        if outside := [f for f in weight_map.values() if f != Path(str(f)).name]:
+            raise DataError(f"{index}: names {outside[0]!r}, which is no file beside it")
+        paths = [folder / file for file in sorted(set(weight_map.values()))]
+        if absent := [path.name for path in paths if not path.is_file()]:
+            raise DataError(f"{folder}: its index names {_some(absent)} not in the folder")
+        return paths, weight_map
+    raise ConfigError(field, str(folder), f"has no {' or '.join(_WHOLE_FILES)}", remedy)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({one_line(error)})") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: must hold a JSON object")
+    return value
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the count of names and the first few."""
+    names = list(names)
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} ({', '.join(names[:3])}{more})" if names else "0"
+
+
+def _dims(shape: torch.Size) -> str:
+    return " x ".join(map(str, shape))

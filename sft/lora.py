@@ -1,0 +1,173 @@
+"""LoRA: low-rank updates beside frozen weights (Hu et al., arXiv 2106.09685), through peft.
+
+An adapted linear layer computes ``W x + alpha / rank * B (A (dropout(x)))``. W keeps its value
+and gets the name ``MODULE.base_layer.weight``; what trains is ``MODULE.lora_A.default.weight``
+(rank, in), which begins kaiming-uniform, and ``MODULE.lora_B.default.weight`` (out, rank), which
+begins at zero, so that the first forward pass is the base model's.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mobilellama.config import ConfigError, did_you_mean, require_at_least, require_share
+from mobilellama.pretrain.hf_weights import ParameterSource
+from mobilellama.pretrain.model import LanguageModel, ModelConfig
+
+# The linear layers of a decoder layer, and the module that each lies in.
+LINEARS = {
+    "q_proj": "self_attn",
+    "k_proj": "self_attn",
+    "v_proj": "self_attn",
+    "o_proj": "self_attn",
+    "gate_proj": "mlp",
+    "up_proj": "mlp",
+    "down_proj": "mlp",
+}
+_BASE, _A, _B = ".base_layer.weight", ".lora_A.default.weight", ".lora_B.default.weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Which weights train. The defaults but the rank's are MobileVLM's (its scripts: rank 128)."""
+
+    rank: int | None = None
+    """Rank of the updates; None trains every weight of the model (full finetuning)."""
+    alpha: int = 256
+    """The updates are scaled by alpha / rank."""
+    dropout: float = 0.05
+    """Share of an update's inputs that are zeroed in training."""
+    targets: list[str] = field(default_factory=lambda: list(LINEARS))
+    """Linear layers that get an update, by the last part of their names."""
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            require_at_least("lora.rank", self.rank, 1)
+        require_at_least("lora.alpha", self.alpha, 1)
+        require_share("lora.dropout", self.dropout)
+        rule = f"must be some of {', '.join(LINEARS)}, each once"
+        for target in self.targets:
+            if target in ("lm_head", "embed_tokens"):
+                raise ConfigError(
+                    "lora.targets",
+                    target,
+                    "cannot be adapted: the loss reads the head's weight and the embedding is a "
+                    "look-up, neither a call of a linear layer",
+                    "Leave it out, or finetune all weights with lora.rank null",
+                )
+            if target not in LINEARS:
+                remedy = f"Name linear layers{did_you_mean(target, LINEARS)}"
+                raise ConfigError("lora.targets", target, rule, remedy)
+        if not self.targets or len({*self.targets}) < len(self.targets):
+            raise ConfigError("lora.targets", self.targets, rule, "Name at least one, none twice")
+
+
+class LowRank(NamedTuple):
+    """The update of one weight."""
+
+    rank: int
+    scaling: float
+    """What B @ A is multiplied by."""
+
+
+def adapted_weights(model: ModelConfig, config: LoraConfig) -> dict[str, LowRank]:
+    """Return the weights that the config adapts, by their plain names; none for rank None."""
+    if config.rank is None:
+        return {}
+    low_rank = LowRank(config.rank, config.alpha / config.rank)
+    return {
+        f"model.layers.{layer}.{LINEARS[target]}.{target}.weight": low_rank
+        for layer in range(model.n_layers)
+        for target in LINEARS
+        if target in config.targets
+    }
+
+
+def inject(model: LanguageModel, config: LoraConfig) -> None:
+    """Put adapters beside the model's linear layers and freeze all else; no-op for rank None.
+
+    The adapters have the device and dtype of their base weights and are zero, as
+    ``build_on`` leaves all weights: A's first value is ``init_lora_parameter``'s. On ``meta``
+    they are on ``meta``. peft computes them in their own dtype and gives the result that of the
+    base layer, so that a model cast to bf16 computes all in bf16, and autocast decides as it
+    does for any linear layer.
+    """
+    if config.rank is None:
+        return
+    import peft
+
+    leaves = "|".join(target for target in LINEARS if target in config.targets)
+    # Anchored, for a suffix alone would also match a vision tower's q_proj.
+    pattern = rf"model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{leaves})"
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=pattern,
+    )
+    # On meta first: peft's own draws would move the global random generator.
+    peft.inject_adapter_in_model(settings, model, low_cpu_mem_usage=True)
+    for name in adapted_weights(model.config, config):
+        base = model.get_parameter(_layer_of(name) + _BASE)
+        if base.device.type != "meta":
+            for suffix in (_A, _B):
+                adapter = model.get_submodule(_layer_of(_layer_of(name) + suffix))
+                adapter.to_empty(device=base.device).to(base.dtype)
+                torch.nn.init.zeros_(adapter.get_parameter("weight"))
+
+
+def _layer_of(name: str) -> str:
+    """Return the module of a plain weight."""
+    return name.removesuffix(".weight")
+
+
+def base_name(name: str) -> str:
+    """Return the plain name of a base weight of an adapted layer; other names as they are."""
+    return name.removesuffix(_BASE) + ".weight" if name.endswith(_BASE) else name
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter's name is that of an adapter's A or B."""
+    return name.endswith((_A, _B))
+
+
+def init_lora_parameter(name: str, shape: torch.Size, seed: int) -> Tensor:
+    """Return an adapter's first value in fp32: a function of its name and the seed alone.
+
+    A is uniform in +-1 / sqrt(in), which is peft's kaiming-uniform with a = sqrt(5); B is zero.
+    """
+    assert is_adapter(name)
+    if name.endswith(_B):
+        return torch.zeros(shape)
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(shape[1])
+
+
+class Merged:
+    """A ``ParameterSource`` by plain names: the base with its updates added, in fp32."""
+
+    def __init__(self, source: ParameterSource, adapted: Mapping[str, LowRank]) -> None:
+        """Merge as parameters are asked for.
+
+        Args:
+            source: gives base and adapters by the names of an injected model.
+            adapted: the updated weights, by plain names.
+        """
+        self._source, self._adapted = source, adapted
+
+    def parameter(self, name: str, shape: torch.Size) -> Tensor:
+        """Return W, or W + scaling * B @ A, fp32."""
+        low_rank = self._adapted.get(name)
+        if low_rank is None:
+            return self._source.parameter(name, shape)
+        layer, (out_width, in_width) = _layer_of(name), shape
+        weight = self._source.parameter(layer + _BASE, shape)
+        a = self._source.parameter(layer + _A, torch.Size((low_rank.rank, in_width)))
+        b = self._source.parameter(layer + _B, torch.Size((out_width, low_rank.rank)))
+        return torch.addmm(weight, b, a, alpha=low_rank.scaling)

@@ -1,0 +1,209 @@
+"""Decoding: one loop over a model's public forward, for a chat's one prompt and for batches.
+
+1. The prompts are padded on the left; mask and positions leave the padding out.
+2. One forward over them fills the key-value cache; each later one feeds a token a row.
+3. A row ends at its stop or its limit and leaves the batch, with its part of the cache.
+
+Chance: each row draws one uniform number a token from a generator of its own, so that what
+is around a row changes its answer only as far as batching changes the logits' last bits (in
+fp32 next to never; bf16 rounds more).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mobilellama.config import ConfigError, UserError, require_at_least
+
+Finish = Literal["stop", "length", "cut"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen; the fields are applied from the last to the first."""
+
+    temperature: float = 0.0
+    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together reach this probability."""
+    top_k: int | None = None
+    """Draw among this many likeliest tokens; None is no limit."""
+    repetition_penalty: float = 1.0
+    """Above 1, makes tokens of prompt and answer less likely (CTRL, arXiv:1909.05858, 4.1)."""
+
+    def __post_init__(self) -> None:
+        require_at_least("temperature", self.temperature, 0)
+        if not 0 < self.top_p <= 1:
+            rule = "must be above 0 and at most 1"
+            raise ConfigError("top_p", self.top_p, rule, "1 leaves no token out")
+        if self.top_k is not None:
+            require_at_least("top_k", self.top_k, 1)
+        if not self.repetition_penalty > 0:
+            rule = "must be above 0"
+            raise ConfigError("repetition_penalty", self.repetition_penalty, rule, "1 is none")
+
+
+@dataclass
+class Decoded:
+    """What the model said to one prompt."""
+
+    ids: list[int]
+    """In order; where ``finish`` is "stop", the last ones are the stop."""
+    finish: Finish
+    """At a stop, at the row's limit, or cut by an interruption."""
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    sampling: Sampling,
+    generators: Sequence[np.random.Generator],
+    limits: Sequence[int],
+    ended: Callable[[Sequence[int]], bool],
+    on_token: Callable[[int, int], None] | None = None,
+    interrupted: Callable[[], bool] | None = None,
+) -> list[Decoded]:
+    """Answer prompts together.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        prompts: ids of each, at least one.
+        sampling: how tokens are chosen.
+        generators: of each row; one number a token is drawn, with temperature 0 none.
+        limits: most tokens of each answer, at least 1.
+        ended: whether a row's answer so far is at its end; asked after each token.
+        on_token: told (row, id) as each token comes.
+        interrupted: asked before each token; True ends all rows that still run.
+
+    Raises:
+        UserError: the logits are not finite, or the model keeps no key-value cache.
+    """
+    assert prompts and all(prompts) and min(limits) >= 1
+    assert len(prompts) == len(limits) == len(generators)
+    answers = [Decoded([], "cut") for _ in prompts]
+    rows = list(range(len(prompts)))  # of the batch's slots, as rows leave it
+    feed, mask = _pad_left(prompts, model.device)
+    seen = _seen(prompts, model) if sampling.repetition_penalty != 1 else None
+    more = _more_inputs(model)
+    cache = None
+    while rows and not (interrupted and interrupted()):
+        if "position_ids" in more:
+            more["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -feed.shape[1] :]
+        output = model(
+            input_ids=feed, attention_mask=mask, past_key_values=cache, use_cache=True, **more
+        )
+        cache = _cache_of(output, model, len(rows))
+        draws = None
+        if sampling.temperature > 0:
+            draws = torch.tensor([generators[row].random() for row in rows], device=feed.device)
+        chosen = choose(output.logits[:, -1].float(), sampling, draws=draws, seen=seen)
+        kept = []
+        for slot, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):  # sync
+            if token < 0:
+                why = "its weights are damaged, or overflow in this dtype (try --dtype fp32)"
+                raise UserError(f"the model's logits are not finite: {why}")
+            answers[row].ids.append(token)
+            if on_token:
+                on_token(row, token)
+            if ended(answers[row].ids):
+                answers[row].finish = "stop"
+            elif len(answers[row].ids) >= limits[row]:
+                answers[row].finish = "length"
+            else:
+                kept.append(slot)
+        feed = chosen[:, None]
+        if seen is not None:
+            seen.scatter_(1, feed, True)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        if kept and len(kept) < len(rows):
+            slots = torch.tensor(kept, device=feed.device)
+            cache.batch_select_indices(slots)
+            feed, mask = feed[slots], mask[slots]
+            seen = None if seen is None else seen[slots]
+        rows = [rows[slot] for slot in kept]
+    return answers
+
+
+def choose(
+    logits: torch.Tensor,
+    sampling: Sampling,
+    *,
+    draws: torch.Tensor | None,
+    seen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Choose each row's next token.
+
+    Args:
+        logits: (B, V) fp32.
+        sampling: how.
+        draws: (B,) uniform numbers in [0, 1), one a row; None where the temperature is 0.
+        seen: (B, V) whether a token occurred; None where there is no penalty.
+
+    Returns:
+        (B,) ids; -1 where a row's logits are not finite.
+    """
+    broken = ~torch.isfinite(logits.amax(-1))  # NaN and +inf pass through a maximum
+    if seen is not None:
+        penalty = sampling.repetition_penalty
+        lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
+        logits = torch.where(seen, lowered, logits)
+    if sampling.temperature == 0:
+        return logits.argmax(-1).masked_fill(broken, -1)
+    assert draws is not None
+    logits = logits - logits.amax(-1, keepdim=True)  # or a small temperature overflows
+    share, order = (logits / sampling.temperature).softmax(-1).sort(-1, descending=True)
+    if sampling.top_k is not None:
+        share[:, sampling.top_k :] = 0
+        share = share / share.sum(-1, keepdim=True)
+    if sampling.top_p < 1:
+        share[share.cumsum(-1) - share >= sampling.top_p] = 0  # the first reaching it stays
+    reached = share.cumsum(-1)
+    slot = (reached <= draws[:, None].to(reached) * reached[:, -1:]).sum(-1, keepdim=True)
+    # Rounded up to the whole, a draw would choose behind the last token that has a share.
+    slot = slot.minimum((share > 0).sum(-1, keepdim=True) - 1).clamp(min=0)
+    return order.gather(-1, slot).squeeze(-1).masked_fill(broken, -1)
+
+
+def _pad_left(
+    prompts: Sequence[Sequence[int]], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and mask, both (B, longest); the padding's id does not matter."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _seen(prompts: Sequence[Sequence[int]], model: Any) -> torch.Tensor:
+    """Return (B, V): which tokens each prompt holds. Padding is not among them."""
+    width = model.get_output_embeddings().weight.shape[0]
+    seen = torch.zeros(len(prompts), width, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, torch.tensor(prompt)] = True
+    return seen.to(model.device)
+
+
+def _more_inputs(model: Any) -> dict[str, Any]:
+    """Return what this model's forward also takes: positions, and only the last logits."""
+    known = signature(model.forward).parameters
+    wanted = {"position_ids": None, "logits_to_keep": 1}
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def _cache_of(output: Any, model: Any, rows: int) -> Any:
+    cache, name = getattr(output, "past_key_values", None), type(model).__name__
+    if cache is None:
+        raise UserError(f"{name} keeps no key-value cache, without which it cannot be used here")
+    if rows > 1 and not hasattr(cache, "batch_select_indices"):
+        kind = type(cache).__name__
+        raise UserError(f"{name}'s cache, a {kind}, cannot drop a row: give --batch_size 1")
+    return cache

@@ -11,7 +11,7 @@ model card. It is written beside FOLDER, checked, and renamed: there is a whole 
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ from typing import Literal
 import torch
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, require_at_least
+from mobilellama.config import ConfigError, DataError, require_at_least
 from mobilellama.files import fsync_path, temporary_path, write_json
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint
 from mobilellama.pretrain.export_check import check_logits, check_tokenizer
 from mobilellama.pretrain.hf_config import generation_config, llama_config
-from mobilellama.pretrain.hf_weights import DTYPES, require_same_names, write_weights
+from mobilellama.pretrain.hf_weights import DTYPES, write_weights
 from mobilellama.pretrain.hub import push, require_repo_id
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.pretrain.model_card import Card, last_losses
@@ -169,6 +169,21 @@ def verify(checkpoint: Checkpoint) -> None:
         for i, size_mb in enumerate(sizes_mb):
             checkpoint.verify(share=i, shares=len(sizes_mb))
             progress.advance(size_mb)
+
+
+def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
+    """Raise DataError unless the checkpoint has exactly these parameters, in these sizes."""
+    stored = set(checkpoint.names())
+    missing, unexpected = sorted(set(shapes) - stored), sorted(stored - set(shapes))
+    wrong = [
+        f"{name} ({checkpoint.numel(name)} elements, not {shapes[name].numel()})"
+        for name in sorted(stored & set(shapes))
+        if checkpoint.numel(name) != shapes[name].numel()
+    ]
+    for problem, names in (("lacks", missing), ("also has", unexpected), ("has sizes of", wrong)):
+        if names:
+            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+            raise DataError(f"{checkpoint.folder}: it {problem} {some}, unlike its config's model")
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import whole_file, write_json
-from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.progress import Progress
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -33,21 +32,6 @@ class ParameterSource(Protocol):
     def parameter(self, name: str, shape: torch.Size) -> Tensor:
         """Return a whole parameter in fp32."""
         ...
-
-
-def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
-    """Raise DataError unless the checkpoint has exactly these parameters, in these sizes."""
-    stored = set(checkpoint.names())
-    missing, unexpected = sorted(set(shapes) - stored), sorted(stored - set(shapes))
-    wrong = [
-        f"{name} ({checkpoint.numel(name)} elements, not {shapes[name].numel()})"
-        for name in sorted(stored & set(shapes))
-        if checkpoint.numel(name) != shapes[name].numel()
-    ]
-    for problem, names in (("lacks", missing), ("also has", unexpected), ("has sizes of", wrong)):
-        if names:
-            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-            raise DataError(f"{checkpoint.folder}: it {problem} {some}, unlike its config's model")
 
 
 def cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:

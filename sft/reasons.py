@@ -1,0 +1,142 @@
+"""Why a record is dropped, what is mended in one that is kept, and the tally of both.
+
+Every record that is read is either kept or dropped for one ``Drop``; a kept one may have been
+mended in several ways. Nothing is dropped or mended without being counted here.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mobilellama.config import DataError
+
+LEAST_DROPPED_RECORDS = 10
+"""So many records of a file may be dropped, whatever `max_bad_share` says."""
+
+_EXAMPLES = 5  # kept of each reason
+_FIRST_PLACES = 3  # shown in an error
+_EXCERPT_CHARACTERS = 80
+
+
+class Drop(StrEnum):
+    """Why a record gives no conversation; the value is a column of the manifest."""
+
+    NOT_JSON = "dropped_not_json"
+    UNKNOWN_SHAPE = "dropped_unknown_shape"
+    NOT_TEXT = "dropped_not_text"
+    UNKNOWN_ROLE = "dropped_unknown_role"
+    TOOL_CALL = "dropped_tool_call"
+    MISPLACED_SYSTEM = "dropped_misplaced_system"
+    UNPLACED_SYSTEM = "dropped_unplaced_system"
+    NOT_ALTERNATING = "dropped_not_alternating"
+    EMPTY_QUESTION = "dropped_empty_question"
+    EMPTY_ANSWER = "dropped_empty_answer"
+    NO_EXCHANGE = "dropped_no_exchange"
+    NOTHING_SUPERVISED = "dropped_nothing_supervised"
+
+
+class Mend(StrEnum):
+    """What is changed in a conversation that is kept; the value is a column of the manifest."""
+
+    LEADING_TURNS = "mended_leading_turns"
+    TRAILING_TURN = "mended_trailing_turn"
+    EMPTY_SYSTEM = "mended_empty_system"
+    SURROGATES = "mended_surrogates"
+    SPLIT = "mended_split"
+    TRUNCATED = "mended_truncated"
+    CUT_AWAY = "mended_cut_away"
+
+
+MEANING: dict[str, str] = {
+    Drop.NOT_JSON: "is not JSON in UTF-8",
+    Drop.UNKNOWN_SHAPE: "has none of the known shapes",
+    Drop.NOT_TEXT: "has a turn whose content is not text",
+    Drop.UNKNOWN_ROLE: "has a turn of an unknown role",
+    Drop.TOOL_CALL: "calls a tool",
+    Drop.MISPLACED_SYSTEM: "has a system turn that is not its first turn",
+    Drop.UNPLACED_SYSTEM: "has a system turn, for which the template has no place",
+    Drop.NOT_ALTERNATING: "has two questions or two answers in a row",
+    Drop.EMPTY_QUESTION: "has an empty question",
+    Drop.EMPTY_ANSWER: "has an empty answer",
+    Drop.NO_EXCHANGE: "has no question that is followed by an answer",
+    Drop.NOTHING_SUPERVISED: "has no answer that begins within seq_len",
+    Mend.LEADING_TURNS: "answers before the first question left out",
+    Mend.TRAILING_TURN: "last question without an answer left out",
+    Mend.EMPTY_SYSTEM: "empty system turn left out",
+    Mend.SURROGATES: "half surrogate pairs replaced by U+FFFD",
+    Mend.SPLIT: "longer than seq_len, split between exchanges",
+    Mend.TRUNCATED: "one exchange longer than seq_len, its tail cut off",
+    Mend.CUT_AWAY: "an exchange left out: its answer begins after seq_len",
+}
+"""What each reason means, for the report: a record that ..., or what was done to it."""
+
+
+class DropError(Exception):
+    """This record gives no conversation."""
+
+    def __init__(self, reason: Drop, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass
+class Tally:
+    """What was dropped and mended so far, with the first places of each reason."""
+
+    records: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """By the value of ``Drop`` or ``Mend``: records dropped, conversations mended."""
+    examples: list[list[str]] = field(default_factory=list)
+    """[place, reason, detail] of the first five of each reason, in order of appearance."""
+    _shown: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def dropped(self) -> int:
+        """Records that gave no conversation."""
+        return sum(self.counts[reason] for reason in Drop)
+
+    def add(self, reason: Drop | Mend, place: str, detail: str = "") -> None:
+        """Count a record that was dropped or mended."""
+        self.counts[reason.value] += 1
+        if self._shown[reason.value] < _EXAMPLES:
+            self._shown[reason.value] += 1
+            self.examples.append([place, reason.value, detail])
+
+    def columns(self) -> dict[str, int]:
+        """Return the count of every reason there is, 0 included."""
+        return {reason.value: self.counts[reason.value] for reason in (*Drop, *Mend)}
+
+    def too_many(self, max_bad_share: float) -> bool:
+        """Return whether more records were dropped than `max_bad_share` of them, and than 10."""
+        return self.dropped > max(LEAST_DROPPED_RECORDS, int(max_bad_share * self.records))
+
+    def require_few_dropped(self, source: str, max_bad_share: float) -> None:
+        """Raise DataError where ``too_many`` were dropped, naming the first places."""
+        if not self.too_many(max_bad_share):
+            return
+        raise DataError(
+            f"{source}: {self.dropped:,} of {self.records:,} records give no conversation, more "
+            f"than max_bad_share = {max_bad_share} allows ({self.first_places()}). "
+            "Mend the file, see --data.format, or raise --max_bad_share"
+        )
+
+    def first_places(self) -> str:
+        """Return the first few dropped records and why, for an error."""
+        dropped = [example for example in self.examples if example[1] in set(Drop)]
+        return "; ".join(describe_example(*example) for example in dropped[:_FIRST_PLACES])
+
+
+def describe_example(place: str, reason: str, detail: str) -> str:
+    """Return ``PLACE meaning: detail``."""
+    return f"{place} {MEANING[reason]}" + (f": {detail}" if detail else "")
+
+
+def excerpt(value: Any) -> str:
+    """Return the beginning of a record or a text on one line, for an example."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text[: 4 * _EXCERPT_CHARACTERS].split())
+    text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be printed
+    cut = len(text) > _EXCERPT_CHARACTERS
+    return text[:_EXCERPT_CHARACTERS] + "..." * cut

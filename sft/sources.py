@@ -1,0 +1,349 @@
+r"""Where conversations come from: files, folders of them, and what ``datasets`` opens.
+
+    FILE.json       a list of records, one object that wraps such a list, or one record
+    FILE.jsonl      a record a line; also .jsonl.zst and .jsonl.gz, all frames of them
+    FILE.parquet    a record a row
+    FOLDER          its files of these endings, in byte order of their paths
+    FOLDER          written by ``save_to_disk``
+    NAME            of a dataset on the Hugging Face hub; only here the network is used
+
+A source file is a slice, the unit of work, and makes one bucket. A record's place is written
+``FILE:LINE`` (from 1, as editors count) or ``FILE[INDEX]`` (from 0, as JSON tools do).
+"""
+
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, Protocol
+
+import orjson
+import zstandard
+
+from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.sft.records import FIELDS, Format, is_record
+from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.documents import open_planned, split_lines
+from mobilellama.tokenize.sources import walk_files
+
+log = logging.getLogger(__name__)
+
+SUBSET = "conversations"
+"""The dataset's only subset, so that an epoch is every row of every file once."""
+
+_ENDINGS = (".json", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+_DATA_ALL_THE_SAME = (".arrow", ".bz2", ".csv", ".gz", ".tar", ".tsv", ".xz", ".zip", ".zst")
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which ``datasets`` leaves in folders
+_SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
+_BLOCK_BYTES = 1 << 20
+_PACKED_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
+_ROWS_AT_ONCE = 256
+_BOMS = (b"\xff\xfe", b"\xfe\xff")  # UTF-16, and UTF-32 in one of its orders
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The conversations."""
+
+    path: str
+    """A .json, .jsonl, .jsonl.zst, .jsonl.gz or .parquet file, a folder of them, a folder
+    written by save_to_disk, or the name of a dataset on the Hugging Face hub."""
+    format: Format = "auto"
+    """Shape of the records; auto looks at each."""
+    name: str | None = None
+    """Configuration of a hub dataset; None takes its only or default one."""
+    split: str = "train"
+    """Split of a hub dataset or of a save_to_disk folder."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether ``datasets`` opens it: neither a file nor a folder of files."""
+        path = Path(self.path)
+        return not path.exists() or any((path / name).is_file() for name in _SAVED)
+
+    def require_outside(self, output: str) -> None:
+        """Raise ConfigError if `output` lies within the data, whose next reader would find it."""
+        folder = Path(self.path)
+        if folder.is_dir() and Path(output).resolve().is_relative_to(folder.resolve()):
+            rule = f"lies within data.path = {self.path}"
+            raise ConfigError("output", output, rule, "Put it beside the data")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a source, not judged yet."""
+
+    place: str
+    value: Any
+    """The parsed JSON value or table row; bytes where it is a line to be parsed."""
+    source_read: int
+    """Bytes (or rows) of the source that are read with this record."""
+
+
+def find_slices(data: DataConfig) -> tuple[Slice, ...]:
+    """Return one slice for each source file, or one for a table.
+
+    Raises:
+        ConfigError: no such file, folder or dataset, nothing readable in it, or data that is not
+            understood.
+    """
+    path = Path(data.path)
+    if data.is_table:
+        shown = path.resolve().name if path.is_dir() else data.path
+        source = "/".join(filter(None, (shown, data.name))) + f":{data.split}"
+        return (_slice(0, source, len(_open_table(data)), unit="rows"),)
+    if path.is_file():
+        if not path.name.endswith(_ENDINGS):
+            rule = f"ends in none of {', '.join(_ENDINGS)}"
+            raise ConfigError("data.path", data.path, rule, "Convert the file")
+        return (_slice(0, path.name, path.stat().st_size),)
+    files = sorted(_data_files(path), key=str.encode)
+    if not files:
+        rule = f"holds no file that ends in {', '.join(_ENDINGS)}"
+        raise ConfigError("data.path", data.path, rule, "Give the folder of the files, or a file")
+    return tuple(_slice(i, file, (path / file).stat().st_size) for i, file in enumerate(files))
+
+
+def _slice(bucket: int, source: str, size: int, unit: str = "bytes") -> Slice:
+    return Slice(
+        subset=SUBSET, bucket=bucket, source=source, size=size, start=0, end=size, unit=unit
+    )
+
+
+def _data_files(folder: Path) -> Iterator[str]:
+    for path in walk_files(folder):
+        if Path(path).name not in _DESCRIPTIONS and path.endswith(_ENDINGS):
+            yield path
+        elif path.endswith(_DATA_ALL_THE_SAME):
+            rule = f"holds {path}, which ends in none of {', '.join(_ENDINGS)}"
+            raise ConfigError("data.path", str(folder), rule, "Convert it, or move it away")
+        else:
+            log.info("left out: %s (ends in none of %s)", path, ", ".join(_ENDINGS))
+
+
+def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
+    """Yield the records of a slice in their order.
+
+    Raises:
+        DataError: the source is missing, corrupt, truncated, in another encoding, or no longer
+            what was planned.
+    """
+    if piece.unit == "rows":
+        yield from _table_rows(piece, data)
+        return
+    given = Path(data.path)
+    path = given if given.is_file() else given / piece.source
+    with open_planned(path, piece.size) as file:
+        if path.name.endswith(".parquet"):
+            yield from _parquet_rows(file, path, piece)
+        elif path.name.endswith(".json"):
+            yield from _json_records(file, path, piece)
+        else:
+            yield from _lines(file, path, piece)
+
+
+def _lines(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+    """Yield the lines of a .jsonl file, unparsed; blank ones are no records."""
+    open_frame = next((new for ending, new in _FRAMES.items() if path.name.endswith(ending)), None)
+    blocks = _unpacked(file, path, open_frame) if open_frame else _blocks(file)
+    for number, (_, line) in enumerate(split_lines(_in_utf8(blocks, path), 0), 1):
+        if line and not line.isspace():
+            yield Record(f"{piece.source}:{number}", line, file.tell())
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    while block := file.read(_BLOCK_BYTES):
+        yield block
+
+
+def _in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """Pass blocks on, if the first is not in an encoding that no line could be read in."""
+    for number, block in enumerate(blocks):
+        if number == 0:
+            _require_no_utf16(block, path)
+        yield block
+
+
+def _require_no_utf16(start: bytes, path: Path) -> None:
+    if start.startswith(_BOMS) or b"\0" in start[:_BLOCK_BYTES]:
+        raise DataError(
+            f"{path}: not UTF-8 text (it begins with {start[:8]!r}; UTF-16 has such bytes). "
+            "Convert it to UTF-8"
+        )
+
+
+class _Frame(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+_FRAMES: dict[str, Callable[[], _Frame]] = {
+    # 2**31 is the largest window there is: files packed with --long=31 need it.
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj(),
+    ".gz": lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS),
+}
+
+
+def _unpacked(file: BinaryIO, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
+    """Yield the content of a compressed file, all its frames one after another.
+
+    Raises:
+        DataError: the file is corrupt, or ends within a frame.
+    """
+    frame, frames = None, 0
+    while block := file.read(_PACKED_BLOCK_BYTES):
+        while block:
+            frame = frame or open_frame()
+            try:
+                yield frame.decompress(block)
+            except (zstandard.ZstdError, zlib.error) as error:
+                raise DataError(
+                    f"{path}: corrupt before byte {file.tell():,} ({error}). Fetch the file again"
+                ) from None
+            block = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame, frames = None, frames + 1
+    if frame is not None or frames == 0:
+        raise DataError(
+            f"{path}: truncated: its {file.tell():,} bytes end within a compressed frame. "
+            "Fetch the file again"
+        )
+
+
+def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+    """Yield the records of a .json file, which is held in memory."""
+    data = file.read().removeprefix(b"\xef\xbb\xbf")
+    if _holds_lines(data):
+        log.info("%s holds a record a line", path)
+        file.seek(0)
+        yield from _lines(file, path, piece)
+        return
+    records = _records_of(_parse_file(data, path), path)
+    del data
+    for i, value in enumerate(records):
+        yield Record(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
+
+
+def _holds_lines(data: bytes) -> bool:
+    """Return whether the first line is an object by itself, and is not the only one."""
+    first, _, rest = data.lstrip().partition(b"\n")
+    if not first.startswith(b"{") or not rest.strip():
+        return False
+    try:
+        return isinstance(orjson.loads(first), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _parse_file(data: bytes, path: Path) -> Any:
+    _require_no_utf16(data, path)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:  # Python's own takes NaN and halves of surrogate pairs
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start:,}). Convert it to UTF-8"
+        ) from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip())
+        fault, remedy = ("truncated", "Fetch it again") if cut else ("not JSON", "Mend it")
+        at = f"{error.msg} at line {error.lineno:,}, column {error.colno:,}"
+        raise DataError(f"{path}: {fault} ({at}). {remedy}") from None
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}: not JSON ({one_line(error)}). Mend it") from None
+
+
+def _records_of(value: Any, path: Path) -> list[Any]:
+    """Return the records of a whole file's value."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        if is_record(value):
+            return [value]
+        lists = [item for item in value.values() if isinstance(item, list)]
+        if len(lists) == 1:
+            return lists[0]
+    held = f"an object of {', '.join(map(str, value))}" if isinstance(value, dict) else "no list"
+    raise DataError(
+        f"{path}: must hold a list of records, or one object with one list of them, but holds "
+        f"{held or 'an empty object'}. Give the file of the conversations"
+    )
+
+
+def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        table = pq.ParquetFile(file)
+        total = max(table.metadata.num_rows, 1)
+        columns = [name for name in table.schema_arrow.names if name in FIELDS]
+        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns or None):
+            for value in batch.to_pylist():
+                row += 1
+                yield Record(f"{piece.source}[{row - 1}]", value, piece.size * row // total)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: cannot be read as parquet, after row {row:,} ({one_line(error)}). "
+            "Fetch the file again"
+        ) from None
+
+
+def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
+    table = _open_table(data)
+    if len(table) != piece.size:
+        raise DataError(
+            f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan was "
+            "made. Prepare into another output folder"
+        )
+    if columns := [name for name in table.column_names if name in FIELDS]:
+        table = table.select_columns(columns)
+    for row, value in enumerate(table):
+        yield Record(f"{piece.source}[{row}]", value, row + 1)
+
+
+def _open_table(data: DataConfig) -> Any:
+    """Return the split as ``datasets`` opens it: rows by number.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    path = Path(data.path)
+    # A name on the hub is OWNER/NAME or NAME; what looks like a path is not asked for there.
+    if not path.exists() and (path.is_absolute() or data.path.count("/") > 1 or path.suffix):
+        rule = "is neither a file nor a folder"
+        raise ConfigError("data.path", data.path, rule, "Give the path of the conversations")
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if not path.exists():
+            return datasets.load_dataset(data.path, data.name, split=data.split)
+        table = datasets.load_from_disk(data.path)
+    except Exception as error:  # not found, no network, unknown split or configuration, ...
+        _refuse_table(data, error)
+    if isinstance(table, datasets.DatasetDict):
+        if data.split not in table:
+            rule = f"{data.path} has no such split (it has {', '.join(map(str, table))})"
+            raise ConfigError("data.split", data.split, rule, "Name one of them")
+        return table[data.split]
+    return table
+
+
+def _refuse_table(data: DataConfig, error: Exception) -> NoReturn:
+    rule = f"is no file or folder, and datasets cannot open it ({one_line(error)})"
+    if Path(data.path).exists():
+        rule = f"cannot be opened by datasets ({one_line(error)})"
+    remedy = "Give a local file or folder, or a dataset's name on the hub with its split"
+    raise ConfigError("data.path", data.path, rule, remedy) from None

@@ -1,0 +1,85 @@
+import itertools
+import random
+import time
+
+import numpy as np
+import pytest
+
+from mobilellama.sft.packing import pack, waste
+from tests.sft.conversations import make_lengths
+
+
+def room_left(rows: list[list[int]], lengths: list[int], seq_len: int) -> list[int]:
+    return [seq_len - sum(lengths[i] for i in row) for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_sequence_is_in_one_row_and_no_row_is_too_long(seed: int) -> None:
+    rng = random.Random(seed)
+    seq_len = rng.choice([1, 7, 64, 500])
+    lengths = [rng.randint(1, seq_len) for _ in range(rng.randint(0, 400))]
+    rows = pack(lengths, seq_len)
+    assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
+    assert min(room_left(rows, lengths, seq_len), default=0) >= 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_best_fit_decreasing(seed: int) -> None:
+    """Compare the rooms left with a direct search for the best row, on small numbers."""
+    rng = random.Random(seed)
+    lengths = [rng.randint(1, 50) for _ in range(300)]
+    rooms: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        best = min((room for room in rooms if room >= length), default=None)
+        if best is None:
+            rooms.append(50 - length)
+        else:
+            rooms[rooms.index(best)] = best - length
+    assert sorted(room_left(pack(lengths, 50), lengths, 50)) == sorted(rooms)
+
+
+def test_a_table_of_rows() -> None:
+    lengths = [3, 7, 5, 5, 2, 8, 1]
+    #          0  1  2  3  4  5  6
+    assert pack(lengths, 10) == [
+        [5, 4],  # 8 + 2
+        [1, 0],  # 7 + 3
+        [2, 3],  # 5 + 5
+        [6],  # 1
+    ]
+    assert pack([], 10) == []
+    assert pack([10], 10) == [[0]]
+
+
+def test_the_same_lengths_give_the_same_rows_from_a_list_and_an_array() -> None:
+    lengths = make_lengths(500, seed=3, seq_len=2048)
+    assert pack(lengths, 2048) == pack(np.array(lengths, dtype=np.int32), 2048)
+
+
+@pytest.mark.parametrize(
+    ("scale", "seq_len", "most"),
+    [(1.0, 2048, 0.03), (1.0, 4096, 0.03), (1.0, 1024, 0.03), (0.1, 2048, 0.03), (3.0, 2048, 0.07)],
+    ids=["ShareGPT", "longer rows", "shorter rows", "short data", "long data"],
+)
+def test_less_than_three_per_cent_of_the_positions_are_empty(
+    scale: float, seq_len: int, most: float
+) -> None:
+    lengths = make_lengths(3_000, seq_len=seq_len, scale=scale)
+    rows = pack(lengths, seq_len)
+    assert 0 <= waste(sum(lengths), len(rows), seq_len) < most
+    # One conversation a row, as without packing, would leave most of them empty.
+    assert waste(sum(lengths), len(lengths), seq_len) > 0.25
+
+
+def test_waste_is_the_share_of_positions_without_a_token() -> None:
+    assert waste(75, 1, 100) == 0.25
+    assert waste(0, 0, 100) == 0.0
+
+
+@pytest.mark.slow
+def test_a_million_sequences_are_packed_within_seconds() -> None:
+    lengths = np.minimum(np.random.default_rng(0).lognormal(6, 1, 1_000_000) + 1, 2048)
+    started_s = time.monotonic()
+    rows = pack(lengths.astype(np.int64), 2048)
+    assert time.monotonic() - started_s < 20  # about 2 on an idle core
+    assert sum(map(len, rows)) == 1_000_000

@@ -101,15 +101,7 @@ class HfFolder:
         sha256 of config.json and, for each weight file, its name, size and 64 evenly spaced
         blocks of 4 KiB.
         """
-        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
-        for path in self._paths:
-            size_bytes = path.stat().st_size
-            digest.update(f"\n{path.name} {size_bytes}\n".encode())
-            with open(path, "rb") as file:
-                for i in range(_BLOCKS):
-                    file.seek(max(0, size_bytes - _BLOCK_BYTES) * i // (_BLOCKS - 1))
-                    digest.update(file.read(_BLOCK_BYTES))
-        return digest.hexdigest()
+        return sampled_sha256([self.folder / "config.json"], self._paths)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -156,6 +148,26 @@ class HfFolder:
                     f"{self.folder}: '{name}' is stored as {file.dtypes[name]}; fp32, bf16 and "
                     "fp16 can be read"
                 )
+
+
+def sampled_sha256(whole: Iterable[Path], sampled: Iterable[Path]) -> str:
+    """Return a sha256 over small files and, of large ones, names, sizes and evenly spaced blocks.
+
+    Args:
+        whole: files whose every byte counts.
+        sampled: files of which 64 blocks of 4 KiB count.
+    """
+    digest = hashlib.sha256()
+    for path in whole:
+        digest.update(path.read_bytes())
+    for path in sampled:
+        size_bytes = path.stat().st_size
+        digest.update(f"\n{path.name} {size_bytes}\n".encode())
+        with open(path, "rb") as file:
+            for i in range(_BLOCKS):
+                file.seek(max(0, size_bytes - _BLOCK_BYTES) * i // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
 
 
 def model_config(values: Mapping[str, Any], path: Path) -> ModelConfig:

@@ -19,6 +19,9 @@ from collections.abc import Sequence
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError, Mend, excerpt
 
+CLEANING_VERSION = 1
+"""Rises when other conversations come of the same records."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

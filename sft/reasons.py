@@ -104,6 +104,14 @@ class Tally:
             self._shown[reason.value] += 1
             self.examples.append([place, reason.value, detail])
 
+    def examples_by_reason(self) -> list[list[str]]:
+        """Return the examples in the order of the reasons; of one reason, in that of the records.
+
+        So they do not depend on how far reading was ahead of encoding.
+        """
+        order = {reason.value: i for i, reason in enumerate((*Drop, *Mend))}
+        return sorted(self.examples, key=lambda example: order[example[1]])
+
     def columns(self) -> dict[str, int]:
         """Return the count of every reason there is, 0 included."""
         return {reason.value: self.counts[reason.value] for reason in (*Drop, *Mend)}

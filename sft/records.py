@@ -11,8 +11,11 @@ A field that is null counts as absent: tables have a column for every field of a
 Nothing is judged here but the shape; see clean.py.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
+
+import orjson
 
 from mobilellama.sft.conversation import Role, Turn
 from mobilellama.sft.reasons import Drop, DropError, excerpt
@@ -50,6 +53,27 @@ _CALL_KEYS = ("tool_calls", "function_call")
 
 FIELDS = frozenset((*_TURN_LISTS["auto"], *_QUESTIONS, *_INPUTS, *_ANSWERS, *_SYSTEMS))
 """Every field of a record that is read; a table's other columns need not be."""
+
+
+def parse_line(line: bytes) -> Any:
+    """Return the value of a JSON line; halves of surrogate pairs are left in.
+
+    Raises:
+        DropError: it is not JSON, or not UTF-8.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        pass
+    try:  # Python's own takes NaN and halves of surrogate pairs
+        return json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        detail = f"{error.reason} at byte {error.start} of it"
+    except json.JSONDecodeError as error:
+        detail = f"{error.msg} at character {error.pos} of it"
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of too many digits
+        detail = str(error)
+    raise DropError(Drop.NOT_JSON, f"{detail}: {excerpt(line.decode(errors='replace'))}")
 
 
 def read_turns(record: Any, kind: Format = "auto") -> list[Turn]:

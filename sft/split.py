@@ -34,6 +34,8 @@ class Parts:
 
     parts: tuple[Encoded, ...]
     """Each of at most seq_len tokens, with at least one supervised; may be none."""
+    tokens: int
+    """Of the whole conversation, before anything was split or cut."""
     split: bool = False
     """Whether the exchanges did not fit into one part."""
     truncated: int = 0
@@ -52,7 +54,7 @@ def split_conversation(
     """
     whole = encode(template, tokenizer, turns)
     if len(whole.ids) <= seq_len:
-        return Parts(parts=(whole,))
+        return Parts(parts=(whole,), tokens=len(whole.ids))
     system, exchanges = _exchanges(turns)
     ends = _exchange_ends(whole.supervised)
     assert len(ends) == len(exchanges), (len(ends), len(exchanges))
@@ -74,7 +76,11 @@ def split_conversation(
             truncated, cut_away = truncated + kept, cut_away + (not kept)
         start = stop
     return Parts(
-        parts=tuple(parts), split=len(exchanges) > 1, truncated=truncated, cut_away=cut_away
+        parts=tuple(parts),
+        tokens=len(whole.ids),
+        split=len(exchanges) > 1,
+        truncated=truncated,
+        cut_away=cut_away,
     )
 
 

@@ -1,0 +1,317 @@
+"""Turn conversations into a dataset of packed, masked rows.
+
+Records are cleaned, written in a chat template, split where they are longer than seq_len, and
+packed into rows of seq_len tokens; report.json says what was kept, changed and dropped, and why.
+The folder's bytes depend on the data, the tokenizer, the template, and the fields seq_len, seed,
+heldout_share and data.format; never on workers or restarts. Stop it whenever you like: the same
+command does what is missing.
+
+  mobilellama sft prepare --data.path sharegpt.json --tokenizer DIR --output DATASET
+"""
+
+import itertools
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from mobilellama import log as logs
+from mobilellama.config import (
+    ConfigError,
+    DataError,
+    UserError,
+    require_at_least,
+    require_share,
+)
+from mobilellama.files import whole_file, write_json
+from mobilellama.progress import Progress
+from mobilellama.sft.bucket import (
+    Encode,
+    Spooled,
+    Work,
+    is_finished,
+    lay_out,
+    make_receipt,
+    spool,
+    write_bucket,
+)
+from mobilellama.sft.clean import CLEANING_VERSION
+from mobilellama.sft.labels import special_tokens
+from mobilellama.sft.packing import PACKING_VERSION
+from mobilellama.sft.reasons import Drop, describe_example
+from mobilellama.sft.report import REPORT, describe, make_report
+from mobilellama.sft.sources import SUBSET, DataConfig, find_slices, read_records
+from mobilellama.sft.split import ENCODING_VERSION
+from mobilellama.sft.template import Template, read_template
+from mobilellama.sft.workers import Job, encoding
+from mobilellama.shards.dataset import (
+    DATASET,
+    PLAN,
+    Identity,
+    Plan,
+    Receipt,
+    Slice,
+    read_receipt,
+    write_dataset,
+)
+from mobilellama.shards.format import dtype_for_vocabulary
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+
+log = logging.getLogger(__name__)
+
+TEMPLATE = "template.yaml"
+"""The template in a dataset folder, which 'sft run' gives on to the model."""
+
+_DRY_RECORDS = 1_000
+_FIRST_PLACES = 3
+_TEMPORARY = re.compile(r".+\.tmp\..+")  # what mobilellama.files.temporary_path makes
+_OURS = re.compile(rf"([0-9]{{5,}}\.(bin|idx|mask|json)|{PLAN}|{TEMPLATE}|{REPORT}|{DATASET}).*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'sft prepare'."""
+
+    data: DataConfig
+    """The conversations."""
+    tokenizer: str
+    """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
+    output: str
+    """Dataset folder; made if missing, continued if it was begun with the same settings."""
+    template: str = "vicuna_v1"
+    """How conversations are written: a preset's name, or a YAML file."""
+    seq_len: int = 2048
+    """Tokens of a row; longer conversations are split between exchanges."""
+    heldout_share: float = 0.01
+    """Share of the conversations kept for validation; at least one unless it is 0."""
+    seed: int = 1337
+    """Chooses the conversations that are held out."""
+    workers: int | None = None
+    """Processes that encode; None is one a CPU core that this process may use."""
+    max_bad_share: float = 0.1
+    """Share of a file's records that may be dropped before it fails; 10 always may."""
+    dry_run: bool = False
+    """Only read, clean and encode the first thousand records and report; write nothing."""
+
+    def __post_init__(self) -> None:
+        require_at_least("seq_len", self.seq_len, 2)
+        require_share("heldout_share", self.heldout_share)
+        require_share("max_bad_share", self.max_bad_share)
+        if self.workers is not None:
+            require_at_least("workers", self.workers, 1)
+        self.data.require_outside(self.output)
+
+
+def main(config: Config) -> int:
+    """Write the buckets that are missing, then finish the dataset and report."""
+    logs.configure()
+    template = read_template(config.template)
+    tokenizer = open_tokenizer(config.tokenizer)
+    special_tokens(template, tokenizer)  # refuses a template that the tokenizer cannot write
+    plan = make_plan(config, template, tokenizer)
+    work = Work(
+        folder=Path(config.output),
+        identity=plan.identity,
+        data=config.data,
+        template=template,
+        max_bad_share=config.max_bad_share,
+    )
+    if config.dry_run:
+        return _dry_run(config, work, plan, tokenizer)
+    _join_plan(work.folder, plan, tokenizer)
+    try:
+        receipts = _write_missing(config, work, plan, tokenizer)
+    except KeyboardInterrupt:
+        there = sum(is_finished(work.folder, piece, plan.identity) for piece in plan.slices)
+        print(
+            f"mobilellama: interrupted with {there:,} of {len(plan.slices):,} buckets finished; "
+            "run the same command again to continue",
+            file=sys.stderr,
+        )
+        return 130
+    print(_finish(work, tokenizer, receipts))
+    return 0
+
+
+def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> Plan:
+    """Return the plan that the config, the tokenizer, the template and the data make."""
+    identity = Identity(
+        tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        eos_id=-1 if tokenizer.eos_id is None else tokenizer.eos_id,
+        dtype=dtype_for_vocabulary(tokenizer.vocab_size),
+        seed=config.seed,
+        slice_bytes=0,  # a file is never cut
+        heldout_share=config.heldout_share,
+        encoder_version=ENCODING_VERSION,
+        rows={
+            "seq_len": config.seq_len,
+            "template": template.name,
+            "template_sha256": template.sha256,
+            "data.format": config.data.format,
+            "cleaning_version": CLEANING_VERSION,
+            "packing_version": PACKING_VERSION,
+        },
+    )
+    return Plan(identity=identity, slices=find_slices(config.data))
+
+
+def _join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer) -> None:
+    """Write the plan, or check that the folder was begun with this one."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("output", str(folder), "is not a folder", "Give a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / PLAN).exists():
+        strangers = [name for name in sorted(os.listdir(folder)) if not name.startswith(PLAN)]
+        if strangers:
+            rule = f"holds files ({strangers[0]}, ...) but no {PLAN}"
+            raise ConfigError("output", str(folder), rule, "Give a new or empty folder")
+        plan.write(folder)
+    theirs, owner = Plan.read(folder), f"the plan in {folder}"
+    tokenizer.require_sha256(theirs.identity.tokenizer_sha256, field="tokenizer", owner=owner)
+    theirs.identity.require_same(plan.identity, owner=owner)
+    for planned, found in itertools.zip_longest(theirs.slices, plan.slices):
+        if planned != found:
+            raise ConfigError(
+                "data.path",
+                found.source if found else planned.source,
+                f"is not what {owner} has in its place: {_shown(planned)}; now {_shown(found)}",
+                "Restore the data as it was, or use another output folder",
+            )
+
+
+def _shown(piece: Slice | None) -> str:
+    return f"{piece.source} of {piece.size:,} {piece.unit}" if piece else "nothing"
+
+
+def _write_missing(
+    config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer
+) -> list[Receipt]:
+    """Write the buckets that are missing, in their order; return all receipts."""
+    folder, identity = work.folder, plan.identity
+    missing = {piece.name for piece in plan.slices if not is_finished(folder, piece, identity)}
+    if missing and len(missing) < len(plan.slices):
+        there = len(plan.slices) - len(missing)
+        log.info("%d of %d buckets are there already", there, len(plan.slices))
+    name, unit = ("rows", 1.0) if plan.slices[0].unit == "rows" else ("MB", 1e6)
+    total = sum(piece.size for piece in plan.slices if piece.name in missing) / unit
+    workers = (config.workers or len(os.sched_getaffinity(0))) if missing else 1
+    receipts: list[Receipt] = []
+    with encoding(_job(config, work), tokenizer, workers) as encode:
+        with Progress("prepare", total=total, unit=name) as progress:
+
+            def advance(source_read: int, tokens: int, conversations: int) -> None:
+                progress.advance(source_read / unit, tokens=tokens, conversations=conversations)
+
+            for piece in plan.slices:
+                receipt = read_receipt(folder, piece, identity)
+                if piece.name in missing or receipt is None:
+                    before = sum(receipt.counts["conversations"] for receipt in receipts)
+                    receipt = write_bucket(work, piece, encode, advance, before)
+                receipts.append(receipt)
+    return receipts
+
+
+def _job(config: Config, work: Work) -> Job:
+    return Job(
+        tokenizer=config.tokenizer,
+        tokenizer_sha256=work.identity.tokenizer_sha256,
+        template=work.template,
+        seq_len=config.seq_len,
+    )
+
+
+def _finish(work: Work, tokenizer: TextTokenizer, receipts: Sequence[Receipt]) -> str:
+    """Sweep, write what describes the dataset, dataset.json last; return what to print."""
+    folder, identity = work.folder, work.identity
+    report = make_report(identity, receipts)
+    if not report["conversations"]:
+        raise DataError(f"{work.data.path}: {_nothing_left(receipts)}")
+    if not _is_described(work):
+        _sweep(folder)
+        tokenizer.save(folder)
+        with whole_file(folder / TEMPLATE) as file:
+            file.write(_template_yaml(work.template).encode())
+        write_json(folder / REPORT, report)
+        write_dataset(folder, identity, receipts)
+    fingerprint = TokenDataset(folder).fingerprint
+    return f"{describe(report)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
+
+
+def _nothing_left(receipts: Sequence[Receipt]) -> str:
+    records = sum(receipt.records for receipt in receipts)
+    places = [
+        describe_example(*example)
+        for receipt in receipts
+        for example in receipt.bad_places
+        if example[1] in set(Drop)
+    ]
+    why = f" ({'; '.join(places[:_FIRST_PLACES])})" if places else ""
+    return (
+        f"not one conversation is left of {records:,} records{why}. "
+        "Give a file of conversations, or see --data.format and --seq_len"
+    )
+
+
+def _is_described(work: Work) -> bool:
+    """Return whether the folder is a finished dataset with all that belongs to it."""
+    names = (DATASET, TEMPLATE, REPORT)
+    if not all((work.folder / name).is_file() for name in names):
+        return False
+    try:
+        return TokenDataset(work.folder).identity == work.identity
+    except UserError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left: every bucket counts, so no temporary is needed."""
+    for path in [*folder.iterdir(), *(folder / SUBSET).iterdir()]:
+        if _OURS.fullmatch(path.name) and _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _template_yaml(template: Template) -> str:
+    """Return the template as a file that ``read_template`` reads again."""
+    import yaml
+
+    values: dict[str, Any] = {
+        item.name: getattr(template, item.name) for item in fields(template) if item.name != "name"
+    }
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
+
+
+def _dry_run(config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer) -> int:
+    """Report on the first thousand records."""
+    receipts: list[Receipt] = []
+    left = _DRY_RECORDS
+    with encoding(_job(config, work), tokenizer, 1) as encode:
+        for piece in plan.slices:
+            if left:
+                receipt = _try(work, piece, encode, left, receipts)
+                left -= receipt.records
+                receipts.append(receipt)
+    print(describe(make_report(plan.identity, receipts)))
+    print(f"\ndry run: the first {_DRY_RECORDS - left:,} records, nothing was written")
+    return 0
+
+
+def _try(
+    work: Work, piece: Slice, encode: Encode, limit: int, receipts: Sequence[Receipt]
+) -> Receipt:
+    """Make a slice's bucket of so many records in memory; return its receipt."""
+    spooled = Spooled(ids=BytesIO(), mask=BytesIO())
+    records = itertools.islice(read_records(piece, work.data), limit)
+    spool(spooled, records, work, encode, lambda *_: None)
+    if spooled.tally.too_many(work.max_bad_share):
+        log.warning("%s: so many dropped records would fail the whole file", piece.source)
+    before = sum(receipt.counts["conversations"] for receipt in receipts)
+    layout = lay_out(spooled, piece, work.identity, before)
+    return make_receipt(spooled, layout, piece, work.identity, {})

@@ -1,0 +1,131 @@
+"""What 'sft prepare' read, kept, changed and left out: as a table, and as report.json.
+
+All of it comes from the buckets' receipts, so that a run that was resumed reports the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mobilellama.sft.packing import waste
+from mobilellama.sft.reasons import MEANING, Drop, Mend
+from mobilellama.shards.dataset import Identity, Receipt
+
+REPORT = "report.json"
+
+_SUMMED = (
+    "conversations",
+    "heldout_conversations",
+    "rows",
+    "train_rows",
+    "supervised_tokens",
+)
+_EXAMPLES_SHOWN = 2
+
+
+def make_report(identity: Identity, receipts: Sequence[Receipt]) -> dict[str, Any]:
+    """Return report.json's value.
+
+    Args:
+        identity: the dataset's.
+        receipts: of its buckets, in their order.
+    """
+    sums = {name: sum(receipt.counts[name] for receipt in receipts) for name in _SUMMED}
+    tokens = sum(receipt.tokens for receipt in receipts)
+    seq_len = identity.rows["seq_len"]
+    return {
+        "template": identity.rows["template"],
+        "seq_len": seq_len,
+        "records": sum(receipt.records for receipt in receipts),
+        "dropped_records": sum(receipt.bad_records for receipt in receipts),
+        **sums,
+        "parts": sum(receipt.documents for receipt in receipts),
+        "heldout_rows": sums["rows"] - sums["train_rows"],
+        "tokens": tokens,
+        "heldout_tokens": tokens - sum(receipt.train_tokens for receipt in receipts),
+        "supervised_share": sums["supervised_tokens"] / tokens if tokens else 0.0,
+        "waste_share": waste(tokens, sums["rows"], seq_len),
+        "longest_conversation_tokens": max(
+            receipt.counts["longest_tokens"] for receipt in receipts
+        ),
+        "dropped": _reasons(Drop, receipts),
+        "mended": _reasons(Mend, receipts),
+        "sources": [_source(receipt) for receipt in receipts],
+    }
+
+
+def _reasons(kinds: type[Drop] | type[Mend], receipts: Sequence[Receipt]) -> dict[str, Any]:
+    """Return the count, meaning and examples of each reason that occurred."""
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        count = sum(receipt.counts[kind.value] for receipt in receipts)
+        if count:
+            examples = [
+                {"place": place, "detail": detail}
+                for receipt in receipts
+                for place, reason, detail in receipt.bad_places
+                if reason == kind.value
+            ]
+            found[kind.name.lower()] = {
+                "count": count,
+                "meaning": MEANING[kind],
+                "examples": examples,
+            }
+    return found
+
+
+def _source(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "source": receipt.source,
+        "bucket": receipt.name,
+        "records": receipt.records,
+        "dropped_records": receipt.bad_records,
+        "conversations": receipt.counts["conversations"],
+        "rows": receipt.counts["rows"],
+        "tokens": receipt.tokens,
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    """Return the report as text for a terminal."""
+    records = report["records"]
+    lines = [
+        _line("records read", records, _sources(report)),
+        _line("conversations kept", report["conversations"], _share(report, "conversations")),
+        _line("  of them held out", report["heldout_conversations"]),
+        *_lines_of(report["mended"], "changed"),
+        _line("records dropped", report["dropped_records"], _share(report, "dropped_records")),
+        *_lines_of(report["dropped"], "dropped"),
+        _line("parts", report["parts"], "conversations, and what long ones were split into"),
+        _line("rows", report["rows"], f"of {report['seq_len']:,} tokens"),
+        _line("  of them held out", report["heldout_rows"]),
+        _line("tokens", report["tokens"], f"{100 * report['waste_share']:.2f} % of the rows empty"),
+        _line("supervised tokens", report["supervised_tokens"], _supervised(report)),
+        _line("longest conversation", report["longest_conversation_tokens"], "tokens"),
+    ]
+    return "\n".join(lines)
+
+
+def _line(name: str, count: int, remark: str = "") -> str:
+    return f"{name:<20} {count:>14,}  {remark}".rstrip()
+
+
+def _sources(report: dict[str, Any]) -> str:
+    count = len(report["sources"])
+    return f"in {count:,} source{'s' * (count != 1)}"
+
+
+def _share(report: dict[str, Any], name: str) -> str:
+    return f"{100 * report[name] / report['records']:.2f} %" if report["records"] else ""
+
+
+def _supervised(report: dict[str, Any]) -> str:
+    return f"{100 * report['supervised_share']:.2f} % of the tokens"
+
+
+def _lines_of(reasons: dict[str, Any], verb: str) -> list[str]:
+    lines = []
+    for found in reasons.values():
+        lines.append(_line(f"  {verb}", found["count"], found["meaning"]))
+        for example in found["examples"][:_EXAMPLES_SHOWN]:
+            lines.append(f"{'':<37}{example['place']}  {example['detail']}".rstrip())
+    return lines

@@ -1,0 +1,191 @@
+"""Conversations -> tokens, by several processes, in the order in which they came.
+
+What comes out does not depend on the number of processes. A process whose parent is gone ends
+by itself; one that is killed ends the work with a message.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import resource_tracker
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilellama.config import DataError, UserError
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.reasons import Mend
+from mobilellama.sft.split import Parts, split_conversation
+from mobilellama.sft.template import Template
+from mobilellama.shards.format import dtype_for_vocabulary, little_endian
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+
+_BATCHES_AHEAD = 4  # for each process: it never waits, and little is held in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is the same for every conversation; small, and sent with each batch."""
+
+    tokenizer: str
+    """Its path, from which each process opens it."""
+    tokenizer_sha256: str
+    template: Template
+    seq_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """A conversation that is to be encoded."""
+
+    turns: tuple[Turn, ...]
+    place: str
+    mended: tuple[Mend, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Conversations that are encoded together."""
+
+    conversations: Sequence[Cleaned]
+    source_read: int
+    """Bytes (or rows) of the source that were read since the batch before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedBatch:
+    """The parts of a batch's conversations, one after another."""
+
+    ids: NDArray[np.integer]
+    """All parts' ids, in the dtype of the bucket."""
+    mask: NDArray[np.uint8]
+    """1 where the token is supervised."""
+    lengths: NDArray[np.int64]
+    """Tokens of each part."""
+    outcomes: tuple[Parts, ...]
+    """What became of each conversation; the parts' arrays are left out."""
+    part_counts: NDArray[np.int64]
+    """Parts of each conversation."""
+
+
+@contextlib.contextmanager
+def encoding(
+    job: Job, tokenizer: TextTokenizer, workers: int
+) -> Iterator[Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]]:
+    """Give a function that encodes batches in their order.
+
+    Args:
+        job: what the batches have in common.
+        tokenizer: the job's, for this process.
+        workers: processes; 1 encodes in this one.
+
+    Raises:
+        UserError: (by that function) a worker was killed.
+    """
+    if workers == 1:
+        yield lambda batches: (
+            (batch, encode_batch(job, tokenizer, _turns_of(batch))) for batch in batches
+        )
+        return
+    pool = _start_pool(workers)
+    try:
+        yield lambda batches: _encode_ahead(pool, job, batches, _BATCHES_AHEAD * workers)
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed while encoding; was memory short? Finished buckets stay: "
+            "run the same command again, with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
+    # Workers inherit this mask: Ctrl-C is the parent's to handle, from the first moment.
+    # The tracker, which the first start would bring up, would lift it.
+    resource_tracker.ensure_running()
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        pool.submit(os.getpid)  # the first job starts all processes
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    return pool
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent does: a pool's workers would wait for ever."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _encode_ahead(
+    pool: ProcessPoolExecutor, job: Job, batches: Iterator[Batch], ahead: int
+) -> Iterator[tuple[Batch, EncodedBatch]]:
+    running: deque[tuple[Batch, Future[EncodedBatch]]] = deque()
+    for batch in batches:
+        running.append((batch, pool.submit(_encode_there, job, _turns_of(batch))))
+        if len(running) > ahead:
+            batch, future = running.popleft()
+            yield batch, future.result()
+    while running:
+        batch, future = running.popleft()
+        yield batch, future.result()
+
+
+def _turns_of(batch: Batch) -> list[tuple[Turn, ...]]:
+    return [conversation.turns for conversation in batch.conversations]
+
+
+def _encode_there(job: Job, conversations: Sequence[tuple[Turn, ...]]) -> EncodedBatch:
+    return encode_batch(job, _open_once(job), conversations)
+
+
+@lru_cache(maxsize=1)
+def _open_once(job: Job) -> TextTokenizer:
+    tokenizer = open_tokenizer(job.tokenizer)
+    tokenizer.require_sha256(job.tokenizer_sha256, field="tokenizer", owner="the plan")
+    return tokenizer
+
+
+def encode_batch(
+    job: Job, tokenizer: TextTokenizer, conversations: Sequence[tuple[Turn, ...]]
+) -> EncodedBatch:
+    """Encode cleaned conversations.
+
+    Raises:
+        DataError: the tokenizer gave an id outside its vocabulary.
+    """
+    dtype = little_endian(dtype_for_vocabulary(tokenizer.vocab_size))
+    made = [
+        split_conversation(job.template, tokenizer, turns, job.seq_len) for turns in conversations
+    ]
+    parts = [part for outcome in made for part in outcome.parts]
+    ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])
+    if ids.size and not 0 <= ids.min() <= ids.max() < tokenizer.vocab_size:
+        raise DataError(
+            f"{tokenizer.path}: gave the id {ids.max()}, outside its vocabulary of "
+            f"{tokenizer.vocab_size:,}. Use another tokenizer"
+        )
+    supervised = np.concatenate([np.empty(0, np.bool_), *(part.supervised for part in parts)])
+    return EncodedBatch(
+        ids=ids.astype(dtype),
+        mask=supervised.astype(np.uint8),
+        lengths=np.array([len(part.ids) for part in parts], np.int64),
+        outcomes=tuple(replace(outcome, parts=()) for outcome in made),
+        part_counts=np.array([len(outcome.parts) for outcome in made], np.int64),
+    )

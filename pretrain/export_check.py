@@ -1,17 +1,17 @@
 """Does transformers, alone, read an exported folder as what was trained?
 
 Logits of the folder's model against ours with the same rounded weights, both computed in
-fp32; ids of the folder's tokenizer against sentencepiece's.
+fp32; ids of the folder's tokenizer against the training's.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from mobilellama.pretrain.hf_weights import ParameterSource, cast
-from mobilellama.pretrain.model import ModelConfig, build_on
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.pretrain.hf_weights import DTYPES, ParameterSource, cast
+from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.tokenizer import TextTokenizer
 
 # Of the largest logit. Both sides compute in fp32 but sum in different orders (SDPA, norms):
 # 1e-6 to 1e-5 was seen; a wrong weight, rotation or norm gives 1e-2 and more.
@@ -21,61 +21,91 @@ _TEXTS = ("Hello world", " leading", "a  b   c", "\tdef f(x):\n    return x", "n
 
 
 def check_logits(
-    folder: Path,
-    source: ParameterSource,
-    shapes: Mapping[str, torch.Size],
-    config: ModelConfig,
-    *,
-    dtype: torch.dtype,
+    folder: Path, source: ParameterSource, config: ModelConfig, *, dtype: str
 ) -> float:
     """Return the largest difference of logits, relative to the largest logit.
 
     Args:
         folder: the export.
         source: gives each parameter in fp32, again.
-        shapes: every parameter's name and shape.
         config: the architecture.
         dtype: of the export.
 
     Raises:
         RuntimeError: the difference is above ``LOGIT_TOLERANCE``.
     """
+    expected = our_logits(source, config, dtype=dtype)
+    found = their_logits(folder, probe_ids(config))
+    return require_same_logits(found, expected, what=f"{folder}: transformers' logits")
+
+
+def probe_ids(config: ModelConfig) -> Tensor:
+    """Return the (1, T) token ids that logits are compared on: drawn, always the same."""
+    length = min(_TOKENS, config.max_seq_len)
+    return torch.randint(config.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def our_logits(source: ParameterSource, config: ModelConfig, *, dtype: str) -> Tensor:
+    """Return our model's logits on ``probe_ids``, (1, T, V): weights rounded, computed in fp32."""
+    model = build_on(torch.device("cpu"), config)
+    for name, parameter in model.named_parameters():
+        value = source.parameter(name, parameter.shape)
+        parameter.copy_(cast(name, value, DTYPES[dtype]))
+    return model_logits(model)
+
+
+@torch.no_grad()
+def model_logits(model: LanguageModel) -> Tensor:
+    """Return a model's logits on ``probe_ids``, (1, T, V), without dropout."""
+    return model.eval().logits(probe_ids(model.config))
+
+
+@torch.no_grad()
+def their_logits(folder: Path, input_ids: Tensor) -> Tensor:
+    """Return the logits that transformers computes in fp32 with a folder's model, (1, T, V)."""
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    ours = build_on(torch.device("cpu"), config)
-    parameters = dict(ours.named_parameters())
-    generator = torch.Generator().manual_seed(0)
-    length = min(_TOKENS, config.max_seq_len)
-    input_ids = torch.randint(config.vocab_size, (1, length), generator=generator)
-    with torch.no_grad():
-        for name, shape in shapes.items():
-            parameters[name].copy_(cast(name, source.parameter(name, shape), dtype))
-        expected = ours.logits(input_ids)
-        del ours, parameters
-        theirs = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
-        found = theirs(input_ids=input_ids).logits
-    scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
-    difference = float((found - expected).abs().max()) / scale
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model(input_ids=input_ids).logits
+
+
+def require_same_logits(found: Tensor, expected: Tensor, *, what: str) -> float:
+    """Return the largest difference of logits, relative to the largest logit.
+
+    Args:
+        found: the logits in question.
+        expected: ours, of the same shape.
+        what: whose `found` are, for the message.
+
+    Raises:
+        RuntimeError: the difference is above ``LOGIT_TOLERANCE``.
+    """
+    difference = relative_difference(found, expected)
     if not difference <= LOGIT_TOLERANCE:  # also catches NaN
         raise RuntimeError(
-            f"{folder}: transformers' logits differ from ours by {difference:.2g} of the largest "
-            f"logit (tolerance {LOGIT_TOLERANCE:.0e}); the export was not kept"
+            f"{what} differ from ours by {difference:.2g} of the largest logit (tolerance "
+            f"{LOGIT_TOLERANCE:.0e}); the export was not kept"
         )
     return difference
 
 
-def check_tokenizer(folder: Path, tokenizer: Tokenizer, *, add_bos: bool) -> None:
-    """Raise RuntimeError unless AutoTokenizer gives sentencepiece's ids on some hard texts."""
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors, as a share of the second's largest value."""
+    scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
+    return float((found - expected).abs().max()) / scale
+
+
+def check_tokenizer(folder: Path, tokenizer: TextTokenizer, *, add_bos: bool) -> None:
+    """Raise RuntimeError unless AutoTokenizer gives the training's ids on some hard texts."""
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     start = [tokenizer.bos_id] if add_bos else []
     for text in _TEXTS:
-        expected, found = start + tokenizer.processor.encode(text), loaded(text).input_ids
+        expected, found = start + tokenizer.encode(text, begins=True), loaded(text).input_ids
         if found != expected:
             raise RuntimeError(
                 f"{folder}: AutoTokenizer gives {found} for {text!r}, not {expected}"

@@ -7,13 +7,13 @@ Version 5 reads ``dtype`` and ``rope_parameters``, version 4 ``torch_dtype`` and
 from typing import Any
 
 from mobilellama.pretrain.model import INIT_STD, ModelConfig
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizer import TextTokenizer
 
 _DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _NEW_TOKENS = 256  # transformers' own default, 20, cuts answers off
 
 
-def llama_config(model: ModelConfig, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
+def llama_config(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> dict[str, Any]:
     """Return config.json of a LlamaForCausalLM with this architecture."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -44,16 +44,19 @@ def llama_config(model: ModelConfig, tokenizer: Tokenizer, dtype: str) -> dict[s
     }
 
 
-def generation_config(tokenizer: Tokenizer, *, add_bos: bool) -> dict[str, Any]:
+def generation_config(
+    *, start_id: int | None, eos_id: int | list[int] | None, pad_id: int | None
+) -> dict[str, Any]:
     """Return generation_config.json: greedy, and a start that the model has seen.
 
-    Generation without a prompt starts from ``bos_token_id``. In pretraining a document follows
-    the former one's EOS, and <s> never occurs.
+    Args:
+        start_id: what generation without a prompt starts from; written as ``bos_token_id``.
+        eos_id: what ends it, one id or several.
+        pad_id: what the shorter rows of a batch are filled with.
     """
+    ids = {"bos_token_id": start_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     return {
-        "bos_token_id": tokenizer.bos_id if add_bos else tokenizer.eos_id,
-        "eos_token_id": tokenizer.eos_id,
-        "pad_token_id": tokenizer.unk_id,
+        **{name: value for name, value in ids.items() if value is not None},
         "do_sample": False,
         "max_new_tokens": _NEW_TOKENS,
     }

@@ -1,5 +1,6 @@
 """README.md of an exported folder: what the model is and how it was made, from the run's files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from mobilellama.pretrain.checkpoint import Manifest
 from mobilellama.pretrain.model import ModelConfig, count_parameters
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import PERIOD
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizer import TextTokenizer
 
 _VALIDATION = "validation_loss"
+AUTO_TOKENIZER = """\
+Use `AutoTokenizer`. `LlamaTokenizer` of transformers 5 rebuilds its merges without the model's
+scores and splits leading and repeated spaces otherwise than in training; `AutoTokenizer` reads
+`tokenizer.json` as it stands, which gives the training's ids exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,32 +60,24 @@ class Card:
     add_bos: bool
     model: ModelConfig
     manifest: Manifest
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     losses: LastLosses
 
     def write(self, path: Path) -> None:
         """Write the card, its metadata on top."""
-        from huggingface_hub import ModelCard, ModelCardData
-
-        metadata = ModelCardData(
-            license=self.license,
-            library_name="transformers",
-            pipeline_tag="text-generation",
-            tags=["llama", "mobilellama"],
+        write_card(
+            path,
+            title=self.title,
+            license_name=self.license,
+            introduction=self._introduction(),
+            sections={
+                "How to load": self._usage(),
+                "Architecture": architecture_table(self.model, self.tokenizer, self.dtype),
+                "Training": self._training(),
+                "Data": self._data(),
+                "Limits": self._limits(),
+            },
         )
-        text = "\n\n".join(
-            [
-                f"---\n{metadata.to_yaml()}\n---",
-                f"# {self.title}",
-                self._introduction(),
-                "## How to load\n\n" + self._usage(),
-                "## Architecture\n\n" + self._architecture(),
-                "## Training\n\n" + self._training(),
-                "## Data\n\n" + self._data(),
-                "## Limits\n\n" + self._limits(),
-            ]
-        )
-        ModelCard(text + "\n").save(path)
 
     @property
     def _tokens(self) -> int:
@@ -98,10 +95,7 @@ class Card:
         )
 
     def _usage(self) -> str:
-        bos, eos = (
-            self.tokenizer.proto.pieces[i].piece
-            for i in (self.tokenizer.bos_id, self.tokenizer.eos_id)
-        )
+        bos, eos = self.tokenizer.bos_token, spelling(self.tokenizer, self.tokenizer.eos_id)
         no_bos = ", add_special_tokens=False" if self.add_bos else ""
         switch = (
             f"This export's tokenizer puts `{bos}` first all the same, as was asked for;\n"
@@ -120,40 +114,19 @@ inputs = tokenizer("The capital of France is", return_tensors="pt"{no_bos})
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))
 ```
 
-Use `AutoTokenizer`. `LlamaTokenizer` of transformers 5 rebuilds its merges without the model's
-scores and splits leading and repeated spaces otherwise than in training; `AutoTokenizer` reads
-`tokenizer.json` as it stands, which gives sentencepiece's ids exactly.
+{AUTO_TOKENIZER}
 
 **No `{bos}`.** In pretraining every document is followed by `{eos}` and none is preceded by
 `{bos}`: this model has never seen it. Start a text from `{eos}` (a new document) or from
 nothing; `generate()` without a prompt starts from `{bos if self.add_bos else eos}`.
 {switch}"""
 
-    def _architecture(self) -> str:
-        model = self.model
-        return _table(
-            ("", ""),
-            [
-                ("layers", f"{model.n_layers}"),
-                ("width", f"{model.d_model:,}"),
-                ("heads", f"{model.n_heads} of {model.head_dim}"),
-                ("key-value heads", f"{model.kv_heads}"),
-                ("SwiGLU width", f"{model.d_ff:,}"),
-                ("vocabulary", f"{model.vocab_size:,} ({self.tokenizer.vocab_size:,} pieces)"),
-                ("context", f"{model.max_seq_len:,} tokens"),
-                ("rotary base", f"{model.rope_theta:g}"),
-                ("RMSNorm epsilon", f"{model.norm_eps:g}"),
-                ("embeddings", "input and output untied"),
-                ("weights", f"{self.dtype}, rounded from fp32 masters"),
-            ],
-        )
-
     def _training(self) -> str:
         config = self.manifest.config
         train, optimizer, schedule = config["train"], config["optimizer"], config["schedule"]
         peak, low = optimizer["learning_rate"], schedule["min_lr_share"]
         batch = train["global_batch_size"]
-        return _table(
+        return table(
             ("", ""),
             [
                 ("steps", f"{self.manifest.step:,} of {train['max_steps']:,}"),
@@ -162,12 +135,7 @@ nothing; `generate()` without a prompt starts from `{bos if self.add_bos else eo
                     "batch",
                     f"{batch:,} x {train['seq_len']:,} = {batch * train['seq_len']:,} tokens",
                 ),
-                (
-                    "optimizer",
-                    f"AdamW, betas {optimizer['beta1']:g} and {optimizer['beta2']:g}, eps "
-                    f"{optimizer['eps']:g}, weight decay {optimizer['weight_decay']:g}, "
-                    f"gradient norm clipped at {optimizer['max_grad_norm']:g}",
-                ),
+                ("optimizer", optimizer_text(optimizer)),
                 (
                     "learning rate",
                     f"{schedule['warmup_steps']:,} steps of warm-up to {peak:g}, then cosine to "
@@ -187,13 +155,13 @@ nothing; `generate()` without a prompt starts from `{bos if self.add_bos else eo
             (
                 subset or "all",
                 f"{100 * share / PERIOD:.2f} %",
-                _loss(losses.training.get(subset)),
-                _loss(losses.validation.get(subset)),
+                loss_text(losses.training.get(subset)),
+                loss_text(losses.validation.get(subset)),
             )
             for subset, share in shares.items()
         ]
         return (
-            _table(("subset", "share", "training loss", "held-out loss"), rows)
+            table(("subset", "share", "training loss", "held-out loss"), rows)
             + "\n\nLosses are in nats a token, of the last interval at or before this step; "
             "held-out documents were never trained on.\n\n"
             f"Dataset fingerprint `{self.manifest.identity['data.fingerprint']}`, order seed "
@@ -219,10 +187,81 @@ _ATTENTION = {
 }
 
 
-def _loss(value: float | None) -> str:
+def architecture_table(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> str:
+    """Return the architecture as a table."""
+    return table(
+        ("", ""),
+        [
+            ("layers", f"{model.n_layers}"),
+            ("width", f"{model.d_model:,}"),
+            ("heads", f"{model.n_heads} of {model.head_dim}"),
+            ("key-value heads", f"{model.kv_heads}"),
+            ("SwiGLU width", f"{model.d_ff:,}"),
+            ("vocabulary", f"{model.vocab_size:,} ({tokenizer.vocab_size:,} pieces)"),
+            ("context", f"{model.max_seq_len:,} tokens"),
+            ("rotary base", f"{model.rope_theta:g}"),
+            ("RMSNorm epsilon", f"{model.norm_eps:g}"),
+            ("embeddings", "input and output untied"),
+            ("weights", f"{dtype}, rounded from fp32 masters"),
+        ],
+    )
+
+
+def optimizer_text(optimizer: Mapping[str, Any]) -> str:
+    """Return the optimizer's section of a config as one line."""
+    return (
+        f"AdamW, betas {optimizer['beta1']:g} and {optimizer['beta2']:g}, eps "
+        f"{optimizer['eps']:g}, weight decay {optimizer['weight_decay']:g}, "
+        f"gradient norm clipped at {optimizer['max_grad_norm']:g}"
+    )
+
+
+def spelling(tokenizer: TextTokenizer, token_id: int | None) -> str:
+    """Return how a special token is written; empty where there is none."""
+    return next((text for text, its in tokenizer.specials.items() if its.id == token_id), "")
+
+
+def write_card(
+    path: Path,
+    *,
+    title: str,
+    license_name: str,
+    introduction: str,
+    sections: Mapping[str, str],
+    library: str = "transformers",
+    **metadata: Any,
+) -> None:
+    """Write a card: the Hub's metadata, title, introduction and sections.
+
+    Args:
+        path: README.md.
+        title: of the card.
+        license_name: the Hub's name of a licence.
+        introduction: the first paragraph.
+        sections: text by heading.
+        library: that loads the folder.
+        metadata: more fields of huggingface_hub's ``ModelCardData``.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        license=license_name,
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=["llama", "mobilellama"],
+        **metadata,
+    )
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {title}", introduction]
+    parts += [f"## {heading}\n\n{text}" for heading, text in sections.items()]
+    ModelCard("\n\n".join(parts) + "\n").save(path)
+
+
+def loss_text(value: float | None) -> str:
+    """Return a loss, nats a token, for a table."""
     return "-" if value is None else f"{value:.4f}"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
     lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

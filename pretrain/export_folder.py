@@ -1,0 +1,235 @@
+"""What every export shares: which checkpoint, into which folder, whole or not at all."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mobilellama.config import ConfigError, DataError, require_at_least
+from mobilellama.files import fsync_path, temporary_path, write_json
+from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint
+from mobilellama.pretrain.hf_config import llama_config
+from mobilellama.pretrain.hf_weights import DTYPES, ParameterSource, write_weights
+from mobilellama.pretrain.hub import require_repo_id
+from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.progress import Progress
+from mobilellama.run_folder import RunFolder
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+
+log = logging.getLogger(__name__)
+
+CHECKED_BELOW_PARAMETERS = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """The folder that is written, and how."""
+
+    output: str
+    """The folder to write; must not exist, or be empty."""
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Of a model's weights. bf16 is what forward and backward computed with, so that nothing is
+    lost that training knew of; fp16 cannot hold fp32's range."""
+    max_shard_size_gb: float = 5.0
+    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    name: str | None = None
+    """The model card's title; None takes the repository's or the folder's name."""
+    license: str = "apache-2.0"
+    """The Hub's name of the weights' licence, for the model card."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(OutputConfig):
+    """The export of a run's checkpoint."""
+
+    checkpoint: str
+    """A run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
+    tokenizer: str | None = None
+    """The dataset's tokenizer: a sentencepiece model or a Hugging Face folder; None takes the
+    run's own copy."""
+    check: bool | None = None
+    """Load the folder with transformers and compare logits and ids with ours; None does so below
+    1e9 parameters, since it holds two fp32 copies of the model, one after the other."""
+    push: str | None = None
+    """USER/NAME on the Hugging Face Hub to push to; None does not push."""
+    private: bool = False
+    """Make that repository private."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push is not None:
+            require_repo_id("push", self.push)
+        elif self.private:
+            raise ConfigError("private", "true", "nothing is pushed", "Give --push USER/NAME too")
+
+    @property
+    def title(self) -> str:
+        """The model card's title, with the default resolved."""
+        return self.name or self.push or Path(self.output).resolve().name
+
+    def checks(self, parameters: int) -> bool:
+        """Whether a model of so many parameters is compared with transformers."""
+        return self.check or (self.check is None and parameters < CHECKED_BELOW_PARAMETERS)
+
+
+def require_free(output: Path) -> None:
+    """Raise ConfigError if the folder exists and holds something; warn of dead exports beside."""
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(
+            "output",
+            str(output),
+            "exists and is not empty",
+            "Give another folder, or remove it; 'mobilellama pretrain push' pushes it as it is",
+        )
+    for path in output.parent.glob(f"{output.name}.tmp.*"):
+        log.warning("%s is half an export, by a process that died or still runs", path)
+
+
+def find_checkpoint(path: str) -> Checkpoint:
+    """Open the checkpoint that `path` names.
+
+    Raises:
+        ConfigError: it is neither a checkpoint nor a run that has one.
+        DataError: its manifest or a receipt is damaged.
+    """
+    folder = Path(path).resolve()
+    run = RunFolder(folder)
+    remedy = "Give RUN or RUN/checkpoints/step-N, of 'mobilellama pretrain run'"
+    if (folder / MANIFEST).is_file():
+        return Checkpoint(folder)
+    if steps := run.checkpoint_steps():
+        log.info("step %d is the run's newest checkpoint", steps[-1])
+        return Checkpoint(run.checkpoint(steps[-1]))
+    if run.checkpoints.is_dir():
+        raise ConfigError("checkpoint", path, "the run has no whole checkpoint", remedy)
+    others = RunFolder(folder.parent.parent).checkpoint_steps()
+    if others and folder.parent.name == run.checkpoints.name:
+        remedy = f"The run has {', '.join(f'step-{step}' for step in others)}"
+    raise ConfigError("checkpoint", path, "is neither a checkpoint nor a run's folder", remedy)
+
+
+def run_of(checkpoint: Checkpoint) -> RunFolder | None:
+    """Return the run that the checkpoint lies in; None for one that was moved out."""
+    run = RunFolder(checkpoint.folder.parent.parent)
+    return run if checkpoint.folder.parent == run.checkpoints else None
+
+
+def find_tokenizer(
+    path: str | None, checkpoint: Checkpoint, run: RunFolder | None
+) -> TextTokenizer:
+    """Open the tokenizer and make sure that it is the one the data was encoded with.
+
+    Raises:
+        ConfigError: no tokenizer was found, or it is another one.
+    """
+    found = path or (run.path if run else None)
+    if found is None:
+        rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
+        raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
+    tokenizer = open_tokenizer(found, field="tokenizer")
+    expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
+    tokenizer.require_sha256(expected, field="tokenizer", owner=f"{checkpoint.folder}'s dataset")
+    return tokenizer
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Check the sha256 of the checkpoint's files, with a bar.
+
+    Raises:
+        DataError: a file's bytes are not those that were written.
+    """
+    sizes_mb = [receipt["file"]["bytes"] / 1e6 for receipt in checkpoint.receipts]
+    with Progress(f"verify {checkpoint.folder.name}", total=sum(sizes_mb), unit="MB") as progress:
+        for i, size_mb in enumerate(sizes_mb):
+            checkpoint.verify(share=i, shares=len(sizes_mb))
+            progress.advance(size_mb)
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, torch.Size]:
+    """Return every parameter's name and shape, in the model's order."""
+    with torch.device("meta"):
+        return {n: p.shape for n, p in LanguageModel(model).named_parameters()}
+
+
+def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
+    """Raise DataError unless the checkpoint has exactly these parameters, in these sizes."""
+    stored = set(checkpoint.names())
+    missing, unexpected = sorted(set(shapes) - stored), sorted(stored - set(shapes))
+    wrong = [
+        f"{name} ({checkpoint.numel(name)} elements, not {shapes[name].numel()})"
+        for name in sorted(stored & set(shapes))
+        if checkpoint.numel(name) != shapes[name].numel()
+    ]
+    for problem, names in (("lacks", missing), ("also has", unexpected), ("has sizes of", wrong)):
+        if names:
+            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+            raise DataError(f"{checkpoint.folder}: it {problem} {some}, unlike its config's model")
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `output`; fsync and rename it at the end, or remove it."""
+    temporary = temporary_path(output)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        rule = f"cannot be made ({error.strerror})"
+        raise ConfigError("output", str(output), rule, "Give a writable folder") from None
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            fsync_path(path)
+        fsync_path(temporary)
+        temporary.rename(output)  # over an empty folder too
+        fsync_path(output.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_model(
+    config: OutputConfig,
+    folder: Path,
+    source: ParameterSource,
+    model: ModelConfig,
+    tokenizer: TextTokenizer,
+) -> None:
+    """Write config.json and the weights, cast to the config's dtype.
+
+    Args:
+        config: dtype and size of the files.
+        folder: where to; it exists.
+        source: gives each parameter in fp32.
+        model: the architecture.
+        tokenizer: whose special ids config.json states.
+    """
+    write_json(folder / "config.json", llama_config(model, tokenizer, config.dtype))
+    write_weights(
+        source,
+        parameter_shapes(model),
+        folder,
+        dtype=DTYPES[config.dtype],
+        max_shard_bytes=round(config.max_shard_size_gb * 1e9),
+    )
+
+
+def print_files(output: Path, started_s: float) -> None:
+    """Print the command's result: the folder's size and its files.
+
+    Args:
+        output: the folder.
+        started_s: ``time.monotonic()`` when the work began.
+    """
+    size_gb = sum(path.stat().st_size for path in output.iterdir()) / 1e9
+    print(f"{output}: {size_gb:.2f} GB in {time.monotonic() - started_s:.0f} s")
+    for path in sorted(output.iterdir()):
+        print(f"  {path.name:<34} {path.stat().st_size:>15,} bytes")

@@ -3,7 +3,7 @@
 Both read as many samples from a warm page cache and give input_ids and labels as contiguous
 int64 tensors, micro-batch by micro-batch, on one thread. The bare loader knows one file and
 one array of sample numbers (8 bytes a sample, which the corpus of 1.3T tokens makes 5 GB a
-process); ours is ``PretrainBatches.at``, as the training loop calls it: it locates the samples
+process); ours is ``MixedBatches.at``, as the training loop calls it: it locates the samples
 in a mixture of subsets by arithmetic, asks the kernel for their pages, and stores nothing.
 The tokens are random ids: what they say changes nothing here.
 """
@@ -17,7 +17,7 @@ import paired
 import torch
 from numpy.typing import NDArray
 
-from mobilellama.pretrain.data import PretrainBatches
+from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.shards.dataset import Identity, Receipt, bucket_name, write_dataset
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import DEFAULT_SEED, open_order
@@ -40,9 +40,10 @@ def main() -> None:
         mixture, windows = open_order(
             dataset, seq_len=options.seq_len, mixture=None, seed=DEFAULT_SEED
         )
-        batches = PretrainBatches(
-            mixture, windows, global_batch_size=options.global_batch_size,
-            micro_batch_size=options.micro_batch_size, rank=0, world_size=1, per_document=False,
+        batches = MixedBatches(
+            mixture, windows, WindowInputs(per_document=False),
+            global_batch_size=options.global_batch_size,
+            micro_batch_size=options.micro_batch_size, rank=0, world_size=1,
         )  # fmt: skip
         summary = paired.measure(
             {
@@ -122,7 +123,7 @@ def inputs_of(rows: list[NDArray[np.uint16]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
 
 
-def our_loader(batches: PretrainBatches, steps: int, global_batch_size: int) -> Callable[[], None]:
+def our_loader(batches: MixedBatches, steps: int, global_batch_size: int) -> Callable[[], None]:
     """Return a pass over so many steps."""
     first = 0
 

@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.pretrain.assemble import assemble, open_data
+from mobilellama.pretrain.attempt import begin
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.main import PRESETS
-from mobilellama.pretrain.run import begin
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import RunFolder
 
@@ -60,7 +61,7 @@ def ours(job: Training, steps: int) -> float:
 
 def bare(job: Training, steps: int) -> float:
     """Return this process's CPU seconds for so many bare steps."""
-    batches = [job.batches.at(i * job.train.global_batch_size) for i in range(steps + 1)]
+    batches = [job.batches.at(i * job.global_batch_size) for i in range(steps + 1)]
     engine, started_s = job.engine, 0.0
     for i, batch in enumerate(batches):
         for k, micro in enumerate(batch.micro_batches):
@@ -88,7 +89,7 @@ def make_job(
     )
     data, run = open_data(config), RunFolder(folder)
     identity = identity_of(config, data, precision)
-    attempt = begin(run, world, config, data, identity)
+    attempt = begin(world, run, data.dataset, identity, asdict(config))
     return assemble(config, data, world, run, attempt, precision, identity, None)
 
 

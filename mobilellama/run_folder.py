@@ -2,9 +2,12 @@
 
 RUN/
   config.yaml            the resolved config of the newest attempt
-  tokenizer.model        the dataset's tokenizer, so that a run can be exported by itself
+  tokenizer.model        the dataset's tokenizer (or tokenizer/), so that a run can be exported
+                         by itself
+  template.yaml          a chat model's template, for the same reason
   attempts/NNNN.json     one a start, created exclusively; the newest owns the run (fence)
   checkpoints/step-N/    whole checkpoints; step-N.tmp-NNNN while one is being written
+  frozen/SHA.safetensors parameters that do not train, once; checkpoints name them by sha256
   metrics.jsonl          one JSON object an interval
   tensorboard/           the same for TensorBoard
   verdict.json           finished, stopped or failed, with its attempt
@@ -49,6 +52,8 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.tokenizer = self.path / "tokenizer.model"
+        self.template = self.path / "template.yaml"
+        self.frozen = self.path / "frozen"
         self.attempts = self.path / "attempts"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"

@@ -1,36 +1,40 @@
 """From a config to what the loop trains: dataset, model, engine, metrics, and their state."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.config import Config
-from mobilellama.pretrain.data import PretrainBatches
+from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.pretrain.ddp_engine import DDPEngine
 from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
-from mobilellama.pretrain.engine import Engine, Fragment
+from mobilellama.pretrain.engine import Engine, EngineConfig, Fragment
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.loss_watch import LossWatch
 from mobilellama.pretrain.metrics import Metrics
 from mobilellama.pretrain.model import (
     LanguageModel,
-    ModelConfig,
     build_on,
     count_parameters,
     init_parameter,
 )
-from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
 from mobilellama.pretrain.throughput import flops_per_token
 from mobilellama.pretrain.validate import Validation
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.windows import Windows
+from mobilellama.shards.windows import View
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class TrainingData:
 
     dataset: TokenDataset
     mixture: Mixture
-    windows: dict[str, Windows]
+    views: Mapping[str, View]
 
 
 def open_data(config: Config) -> TrainingData:
@@ -59,7 +63,7 @@ def open_data(config: Config) -> TrainingData:
             f"{config.data.path} was made with",
             "Raise it or tokenise with a smaller tokenizer",
         )
-    mixture, windows = open_order(
+    mixture, views = open_order(
         dataset, seq_len=config.train.seq_len, mixture=config.data.mixture, seed=config.data.seed
     )
     samples = sum(mixture.samples)
@@ -71,7 +75,7 @@ def open_data(config: Config) -> TrainingData:
             "Lower it or train.seq_len, or tokenise more text",
         )
     config.train.grad_accum_steps(config.launch.world_size)
-    return TrainingData(dataset=dataset, mixture=mixture, windows=windows)
+    return TrainingData(dataset=dataset, mixture=mixture, views=views)
 
 
 def assemble(
@@ -85,11 +89,15 @@ def assemble(
     checkpoint: Checkpoint | None,
 ) -> Training:
     """Build model, engine, data and metrics, with the state of the checkpoint or a fresh one."""
-    model = build_on(world.device, config.model, loss_chunk_tokens=config.train.loss_chunk_tokens)
-    if config.engine.compile and world.device.type == "cuda":
-        for layer in model.model.layers:
-            layer.compile()
-    engine = build_engine(model, config, world, precision)
+    model = build_on(
+        world.device,
+        config.model,
+        loss_chunk_tokens=config.train.loss_chunk_tokens,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+    )
+    engine = build_engine(
+        model, world, precision, config.engine, config.optimizer, config.train.micro_batch_size
+    )
     log.info(
         "%s parameters, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
         f"{count_parameters(config.model)[0]:,}", precision, config.engine.kind, world.size,
@@ -102,17 +110,18 @@ def assemble(
         report_changes(checkpoint.manifest.config, asdict(config))
         watch_state = checkpoint.manifest.counters["watch"]
     else:
-        engine.load(FirstState(model, config.model, config.train.seed))
+        initial = partial(init_parameter, config=config.model, seed=config.train.seed)
+        engine.load(FirstState(model, initial))
         log.info("starting from step 0")
-    per_document = config.model.attention == "per_document"
-    batches = PretrainBatches(
+    inputs = WindowInputs(per_document=config.model.attention == "per_document")
+    batches = MixedBatches(
         data.mixture,
-        data.windows,
+        data.views,
+        inputs,
         global_batch_size=config.train.global_batch_size,
         micro_batch_size=config.train.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
-        per_document=per_document,
     )
     validation = Validation(
         config.validation,
@@ -120,7 +129,7 @@ def assemble(
         subsets=data.mixture.subsets,
         seq_len=config.train.seq_len,
         micro_batch_size=config.train.micro_batch_size,
-        per_document=per_document,
+        inputs=inputs,
         max_steps=config.train.max_steps,
         engine=engine,
         world=world,
@@ -143,7 +152,8 @@ def assemble(
         engine=engine,
         batches=batches,
         workers=config.data.workers,
-        train=config.train,
+        global_batch_size=config.train.global_batch_size,
+        max_steps=config.train.max_steps,
         schedule=config.schedule,
         checkpoint=config.checkpoint,
         watch=LossWatch(config.loss_watch, watch_state, speaks=world.is_main),
@@ -164,25 +174,38 @@ def restore(engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
     log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
 
 
-def build_engine(model: LanguageModel, config: Config, world: World, precision: str) -> Engine:
-    """Wrap the model in the engine that the config names."""
-    groups = parameter_groups(model.named_parameters(), config.optimizer)
-    if config.engine.kind == "ddp":
+def build_engine(
+    model: LanguageModel,
+    world: World,
+    precision: str,
+    config: EngineConfig,
+    optimizer: OptimizerConfig,
+    micro_batch_size: int,
+) -> Engine:
+    """Wrap the model, of which those parameters train that want a gradient, in an engine."""
+    if config.compile and world.device.type == "cuda":
+        for layer in model.model.layers:
+            layer.compile()
+    groups = parameter_groups(
+        ((name, value) for name, value in model.named_parameters() if value.requires_grad),
+        optimizer,
+    )
+    if config.kind == "ddp":
         return DDPEngine(
             model,
             groups,
             precision=precision,
-            optimizer=config.optimizer,
+            optimizer=optimizer,
             rank=world.rank,
             world_size=world.size,
         )
     return DeepSpeedEngine(
         model,
         groups,
-        config=config.engine,
+        config=config,
         precision=precision,
-        optimizer=config.optimizer,
-        micro_batch_size=config.train.micro_batch_size,
+        optimizer=optimizer,
+        micro_batch_size=micro_batch_size,
         world_size=world.size,
     )
 
@@ -192,15 +215,21 @@ class FirstState:
 
     optimizer_step = 0
 
-    def __init__(self, model: LanguageModel, config: ModelConfig, seed: int) -> None:
+    def __init__(self, model: LanguageModel, initial: Callable[[str, torch.Size], Tensor]) -> None:
+        """Take the weights from a function.
+
+        Args:
+            model: whose parameters they are.
+            initial: (name, shape) -> the first value, fp32.
+        """
         self._shapes = {name: value.shape for name, value in model.named_parameters()}
-        self._config, self._seed = config, seed
+        self._initial = initial
 
     def read(self, fragment: Fragment) -> None:
         """Fill a fragment's weight; its moments are zeros already."""
-        whole = init_parameter(fragment.name, self._shapes[fragment.name], self._config, self._seed)
+        whole = self._initial(fragment.name, self._shapes[fragment.name])
         piece = slice(fragment.start, fragment.start + fragment.weight.numel())
-        fragment.weight.copy_(whole.view(-1)[piece])
+        fragment.weight.copy_(whole.reshape(-1)[piece])
 
 
 def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@
                            fp32 fragments) and rng:* (the rank's random generators)
       rank-R.json          receipt: the file's size and sha256, and where each fragment starts
       manifest.json        written last: step, samples consumed, identity, config, counters,
-                           and the sha256 of every receipt
+                           the sha256 of every receipt, and that of the frozen parameters
+    frozen/SHA.safetensors the parameters that do not train, where there are any (frozen.py)
 
 It is written into ``step-N.tmp-ATTEMPT/``; once every rank has fsynced its files, rank 0
 writes the manifest and renames the folder. Nothing is ever unpickled.
@@ -31,6 +32,7 @@ from mobilellama.distributed import OtherRankError, World
 from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.engine import Engine, Fragment
+from mobilellama.pretrain.frozen import FrozenFile
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class Manifest:
     """Skipped steps and the history of the loss watch."""
     receipts: dict[str, str]
     """sha256 of each rank's receipt, by file name."""
+    frozen_sha256: str | None = None
+    """Of the file of the parameters that do not train; None where all do."""
 
 
 def save(
@@ -96,7 +100,7 @@ def save(
         world: all ranks call this together.
         engine: whose fragments are written.
         attempt: this attempt; a newer one in the folder makes the write fail.
-        facts: step, consumed, identity, config and counters, as in ``Manifest``.
+        facts: step, consumed, identity, config, counters and frozen_sha256, as in ``Manifest``.
 
     Raises:
         FencedError: a newer attempt owns the run.
@@ -183,6 +187,10 @@ class Checkpoint:
                 bisect.insort(self._places.setdefault(name, []), place)
         self._open = ExitStack()
         self._files: dict[str, Any] = {}
+        self._frozen: FrozenFile | None = None
+        if sha256 := self.manifest.frozen_sha256:
+            run = RunFolder(folder.resolve().parent.parent)
+            self._frozen = self._open.enter_context(FrozenFile(run, sha256))
 
     def _receipt(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -204,13 +212,17 @@ class Checkpoint:
             file = self.folder / receipt["file"]["name"]
             if sha256_of_file(file) != receipt["file"]["sha256"]:
                 raise damaged(file, "its sha256 is not the one in its receipt")
+        if self._frozen and share == 0:
+            self._frozen.verify()
 
     def names(self) -> list[str]:
-        """Return the names of the parameters, sorted."""
-        return sorted(self._places)
+        """Return the names of the parameters, frozen ones included, sorted."""
+        return sorted([*self._places, *(self._frozen.names() if self._frozen else [])])
 
     def numel(self, name: str) -> int:
         """Return the number of elements of a parameter."""
+        if self._frozen and name in self._frozen.names():
+            return self._frozen.numel(name)
         return sum(count for _, count, _ in self._places[name])
 
     def read(self, fragment: Fragment) -> None:
@@ -221,7 +233,9 @@ class Checkpoint:
                 target[offset : offset + len(piece)].copy_(piece)
 
     def parameter(self, name: str, shape: torch.Size, kind: str = "weight") -> Tensor:
-        """Return a whole parameter (or one of its moments), fp32."""
+        """Return a whole parameter (or, of one that trains, a moment), fp32."""
+        if self._frozen and kind == "weight" and name in self._frozen.names():
+            return self._frozen.parameter(name, shape)
         flat = torch.empty(shape.numel(), dtype=torch.float32)
         for offset, piece in self._pieces(kind, name, 0, len(flat)):
             flat[offset : offset + len(piece)] = piece
@@ -264,6 +278,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files."""
+        self._frozen = None
         self._open.close()
         self._files.clear()
 

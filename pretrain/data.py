@@ -1,6 +1,6 @@
 """From a position in the run to this rank's micro-batches: a pure function."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,10 @@ from torch import Tensor
 from mobilellama.config import require_at_least
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import DEFAULT_SEED
-from mobilellama.shards.windows import Windows
+from mobilellama.shards.windows import View
+
+Sample = tuple[View, int] | None
+"""A view and a number in it; None is a place after the run's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,48 +71,65 @@ class Batches(Protocol):
         ...
 
 
-class PretrainBatches:
-    """Windows of tokens in the mixture's order; rank r takes the r-th slice of each batch."""
+class Inputs(Protocol):
+    """How a stage makes the model's arguments of samples."""
+
+    def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Return the model's arguments, each (samples, ...)."""
+        ...
+
+    def supervised_tokens(self, samples: Sequence[Sample]) -> int:
+        """Return how many of the samples' tokens are supervised."""
+        ...
+
+
+class MixedBatches:
+    """Samples in the mixture's order; rank r takes the r-th slice of each batch."""
 
     def __init__(
         self,
         mixture: Mixture,
-        windows: dict[str, Windows],
+        views: Mapping[str, View],
+        inputs: Inputs,
         *,
         global_batch_size: int,
         micro_batch_size: int,
         rank: int,
         world_size: int,
-        per_document: bool,
+        end: int | None = None,
     ) -> None:
         """Prepare to read.
 
         Args:
             mixture: the order.
-            windows: the samples of each of the mixture's subsets.
+            views: the samples of each of the mixture's subsets.
+            inputs: makes the model's arguments of samples.
             global_batch_size: samples per optimizer step over all ranks.
             micro_batch_size: samples per rank per forward.
             rank: this process.
             world_size: all processes.
-            per_document: give position_ids that restart at each document.
+            end: the run's number of samples: its last step may be short, and its missing places
+                are given to `inputs` as None; None: the run ends with a whole step.
         """
         assert global_batch_size % (micro_batch_size * world_size) == 0
         self.group_names = mixture.subsets
-        self._mixture, self._windows = mixture, [windows[name] for name in mixture.subsets]
+        self._mixture, self._views = mixture, [views[name] for name in mixture.subsets]
+        self._inputs, self._end = inputs, end
         self._samples, self._micro_batch_size = global_batch_size, micro_batch_size
         share = global_batch_size // world_size
-        self._mine = np.arange(rank * share, (rank + 1) * share)
-        self._per_document = per_document
-        self._supervised_tokens = global_batch_size * self._windows[0].seq_len
+        self._mine = slice(rank * share, (rank + 1) * share)
 
     def at(self, position: int) -> StepBatch:
         """Return this rank's part of the step that begins at a position."""
-        located = self._mixture.locate(position + self._mine)
+        located = self._mixture.locate(position + np.arange(self._samples))
         order = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
-        inputs = stack_inputs(
-            [(self._windows[i], j) for i, j in order], per_document=self._per_document
-        )
-        groups = torch.from_numpy(located.subset)
+        samples: list[Sample] = [(self._views[i], j) for i, j in order]
+        count = self._samples
+        if self._end is not None:
+            count = min(max(self._end - position, 0), count)
+            samples[count:] = [None] * (self._samples - count)
+        inputs = self._inputs.stack(samples[self._mine])
+        groups = torch.from_numpy(located.subset[self._mine])
         size = self._micro_batch_size
         return StepBatch(
             micro_batches=[
@@ -119,31 +139,41 @@ class PretrainBatches:
                 )
                 for k in range(0, len(groups), size)
             ],
-            supervised_tokens=self._supervised_tokens,
+            supervised_tokens=self._inputs.supervised_tokens(samples),
             first_position=position,
-            samples=self._samples,
+            samples=count,
         )
 
 
-def stack_inputs(
-    samples: Sequence[tuple[Windows, int]], *, per_document: bool
-) -> dict[str, Tensor]:
-    """Read samples and return the model's arguments, each (samples, seq_len) int64.
+class WindowInputs:
+    """Pretraining's: every token of a window is supervised."""
 
-    Args:
-        samples: (the windows, the sample's number) of each.
-        per_document: give position_ids that restart at each document.
-    """
-    # First ask for all, so that a cold disk or network folder gets the whole batch at once; in
-    # training this runs in a thread that is ahead of the loop.
-    for view, i in samples:
-        view.will_need(i)
-    ids = torch.from_numpy(np.stack([view.tokens(i) for view, i in samples]).astype(np.int64))
-    inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
-    if per_document:
-        positions = [positions_in_documents(v.seq_len, v.boundaries(i)) for v, i in samples]
-        inputs["position_ids"] = torch.from_numpy(np.stack(positions))
-    return inputs
+    def __init__(self, *, per_document: bool) -> None:
+        """Prepare.
+
+        Args:
+            per_document: give position_ids that restart at each document.
+        """
+        self._per_document = per_document
+
+    def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Return the model's arguments, each (samples, seq_len) int64."""
+        # First ask for all, so that a cold disk or network folder gets the whole batch at once;
+        # in training this runs in a thread that is ahead of the loop.
+        places = [sample for sample in samples if sample is not None]
+        assert len(places) == len(samples)  # pretraining ends with a whole step
+        for view, i in places:
+            view.will_need(i)
+        ids = torch.from_numpy(np.stack([view.tokens(i) for view, i in places]).astype(np.int64))
+        inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
+        if self._per_document:
+            positions = [positions_in_documents(v.seq_len, v.boundaries(i)) for v, i in places]
+            inputs["position_ids"] = torch.from_numpy(np.stack(positions))
+        return inputs
+
+    def supervised_tokens(self, samples: Sequence[Sample]) -> int:
+        """Return the number of tokens that the samples predict."""
+        return sum(sample[0].seq_len for sample in samples if sample is not None)
 
 
 def positions_in_documents(seq_len: int, starts: np.ndarray) -> np.ndarray:

@@ -27,31 +27,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Batch, length and how far."""
+class BatchConfig:
+    """The batch, and what memory it may take; each stage adds how far it goes."""
 
-    seq_len: int = 2048
-    """Tokens that a sample predicts."""
     global_batch_size: int = 2560
     """Samples per optimizer step over all ranks."""
     micro_batch_size: int = 4
     """Samples per rank per forward."""
-    max_steps: int = 247_955
-    """Optimizer steps of the whole run."""
     seed: int = 1337
-    """Of the weights' initialisation."""
+    """Of the weights that are initialised."""
     loss_chunk_tokens: int = 1024
     """Tokens whose logits are held at a time in the loss."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input alone and compute the layer again in the backward pass: less memory,
+    about a third more time. Changes no number."""
 
     def __post_init__(self) -> None:
-        for name in ("seq_len", "global_batch_size", "micro_batch_size", "max_steps"):
+        for name in ("global_batch_size", "micro_batch_size", "loss_chunk_tokens"):
             require_at_least(f"train.{name}", getattr(self, name), 1)
-        require_at_least("train.loss_chunk_tokens", self.loss_chunk_tokens, 1)
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens predicted by one optimizer step."""
-        return self.global_batch_size * self.seq_len
 
     def grad_accum_steps(self, world_size: int) -> int:
         """Return the micro-batches of each rank in a step.
@@ -74,6 +67,26 @@ class TrainConfig:
             )
             raise ConfigError("train.global_batch_size", self.global_batch_size, rule, remedy)
         return self.global_batch_size // per_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(BatchConfig):
+    """Batch, length and how far."""
+
+    seq_len: int = 2048
+    """Tokens that a sample predicts."""
+    max_steps: int = 247_955
+    """Optimizer steps of the whole run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("seq_len", "max_steps"):
+            require_at_least(f"train.{name}", getattr(self, name), 1)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens predicted by one optimizer step."""
+        return self.global_batch_size * self.seq_len
 
 
 def _some(numbers: list[int]) -> str:
@@ -102,7 +115,10 @@ class Training:
     batches: Batches
     workers: int
     """Threads that read batches ahead."""
-    train: TrainConfig
+    global_batch_size: int
+    """Positions that a step takes; the run's last step may take fewer."""
+    max_steps: int
+    """Optimizer steps of the whole run."""
     schedule: ScheduleConfig
     checkpoint: checkpoint.CheckpointConfig
     watch: LossWatch
@@ -113,10 +129,12 @@ class Training:
     """What a resume must not change."""
     config: dict[str, Any]
     """The resolved config, for the checkpoints."""
+    frozen_sha256: str | None = None
+    """Names the file of the parameters that do not train, if there are any."""
 
 
 def train(job: Training, position: Position, stop: StopRequest) -> str | None:
-    """Train from a position to ``max_steps``.
+    """Train from a position to the job's last step.
 
     Args:
         job: what to train, on what, and how.
@@ -126,11 +144,11 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
     Returns:
         None when finished, else the reason of the stop. The last step is saved either way.
     """
-    engine, world, max_steps = job.engine, job.world, job.train.max_steps
+    engine, world, max_steps = job.engine, job.world, job.max_steps
     data = Prefetcher(
         job.batches,
         position=position.consumed,
-        samples=job.train.global_batch_size,
+        samples=job.global_batch_size,
         workers=job.workers,
         device=world.device,
     )
@@ -138,6 +156,8 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
     stop_now = False
     engine.train(True)
     try:
+        if position.step == 0:
+            job.metrics.validation(0, job.validate(0))
         while position.step < max_steps and not stop_now:
             started_s, waited_s = time.perf_counter(), data.wait_s
             batch = data.next()
@@ -162,6 +182,7 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
             job.metrics.record(
                 step=position.step,
                 consumed=position.consumed,
+                samples=batch.samples,
                 losses=losses,
                 report=report,
                 lr_factor=factor,
@@ -193,6 +214,7 @@ def save(job: Training, position: Position) -> None:
         "identity": job.identity,
         "config": job.config,
         "counters": {"watch": job.watch.state()},
+        "frozen_sha256": job.frozen_sha256,
     }
     checkpoint.save(job.run, job.world, job.engine, attempt=job.attempt, facts=facts)
     log.info(

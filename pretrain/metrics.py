@@ -72,7 +72,7 @@ class Metrics:
 
     def _reset(self) -> None:
         groups = len(self._group_names)
-        self._steps = 0
+        self._steps = self._positions = 0
         self._loss_sums, self._tokens = [0.0] * groups, [0.0] * groups
         self._step_s = self._data_wait_s = 0.0
 
@@ -81,6 +81,7 @@ class Metrics:
         *,
         step: int,
         consumed: int,
+        samples: int,
         losses: Losses,
         report: StepReport,
         lr_factor: float,
@@ -91,6 +92,7 @@ class Metrics:
     ) -> None:
         """Take note of a step; at the interval's end, or a final step, write."""
         self._steps += 1
+        self._positions += samples * self._seq_len
         for i in range(len(self._group_names)):
             self._loss_sums[i] += losses.loss_sums[i]
             self._tokens[i] += losses.tokens[i]
@@ -99,7 +101,7 @@ class Metrics:
         if step % self._config.every_steps and not final:
             return
         tokens = sum(self._tokens)
-        per_gpu = tokens / self._step_s / self._world.size
+        per_gpu = self._positions / self._step_s / self._world.size
         record = {
             "step": step,
             "consumed": consumed,
@@ -108,6 +110,7 @@ class Metrics:
             "grad_norm": report.grad_norm,
             "learning_rate": self._peak_lr * lr_factor,
             "tokens_per_s_per_gpu": per_gpu,
+            "supervised_share": tokens / self._positions,
             "mfu": mfu(per_gpu, self._flops, self._peak_tflops) if self._peak_tflops else None,
             "step_s": self._step_s / self._steps,
             "data_wait_s": self._data_wait_s / self._steps,
@@ -153,6 +156,8 @@ class Metrics:
 
 def console_line(record: Mapping[str, Any], max_steps: int) -> str:
     """Return an interval as one line, in a fixed order, with units."""
+    supervised = record["supervised_share"]
+    supervised = f" ({100 * supervised:.0f} % supervised)" if supervised < 1 else ""
     share = f"  MFU {100 * record['mfu']:.1f} %" if record["mfu"] is not None else ""
     subsets = "".join(
         f"  {name.removeprefix('loss/')} {value:.3f}"
@@ -163,7 +168,7 @@ def console_line(record: Mapping[str, Any], max_steps: int) -> str:
         f"step {record['step']}/{max_steps}  {record['tokens']:,} tokens  "
         f"loss {record['loss']:.4f}  "
         f"grad norm {record['grad_norm']:.3f}  lr {record['learning_rate']:.2e}  "
-        f"{record['tokens_per_s_per_gpu']:,.0f} tokens/s/GPU{share}  "
+        f"{record['tokens_per_s_per_gpu']:,.0f} tokens/s/GPU{supervised}{share}  "
         f"{record['step_s']:.3f} s/step ({record['data_wait_s']:.3f} data)  "
         f"{record['memory_gib']:.1f} GiB  skipped {record['skipped_steps']}  "
         f"{format_duration(record['left_s'])} left{subsets}"

@@ -8,12 +8,14 @@ Shape suffixes: B batch, T time, D d_model, F d_ff, N heads, K key-value heads, 
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
@@ -178,6 +180,7 @@ class Decoder(nn.Module):
         self.register_buffer("cos", table, persistent=False)
         self.register_buffer("sin", table.clone(), persistent=False)
         self.reset_rope()
+        self.gradient_checkpointing = False
 
     def reset_rope(self) -> None:
         """Fill the tables of cosines and sines (again, once the model has left ``meta``)."""
@@ -198,8 +201,12 @@ class Decoder(nn.Module):
         else:
             rope = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]
         documents = Documents.from_positions(position_ids)
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
-            x_BTD = layer(x_BTD, rope, documents)
+            if recompute:
+                x_BTD = checkpoint(layer, x_BTD, rope, documents, use_reentrant=False)
+            else:
+                x_BTD = layer(x_BTD, rope, documents)
         return self.norm(x_BTD)
 
 
@@ -245,11 +252,27 @@ class LanguageModel(nn.Module):
 
 
 def build_on(
-    device: torch.device, config: ModelConfig, *, loss_chunk_tokens: int = 1024
+    device: torch.device,
+    config: ModelConfig,
+    *,
+    loss_chunk_tokens: int = 1024,
+    gradient_checkpointing: bool = False,
+    adapt: Callable[[LanguageModel], object] | None = None,
 ) -> LanguageModel:
-    """Build the model on a device with zeros for weights; an engine's ``load`` fills them."""
+    """Build the model on a device with zeros for weights; an engine's ``load`` fills them.
+
+    Args:
+        device: where to.
+        config: the architecture.
+        loss_chunk_tokens: tokens whose logits are held at a time.
+        gradient_checkpointing: compute each layer again in the backward pass.
+        adapt: changes the model while it is on ``meta``: adds adapters, freezes parameters.
+    """
     with torch.device("meta"):
         model = LanguageModel(config, loss_chunk_tokens=loss_chunk_tokens)
+        if adapt:
+            adapt(model)
+    model.model.gradient_checkpointing = gradient_checkpointing
     model.to_empty(device=device)
     model.model.reset_rope()
     with torch.no_grad():

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
-from mobilellama.config import ConfigError, require_at_least
+from mobilellama.config import ConfigError, require_at_least, require_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +13,8 @@ class ScheduleConfig:
 
     warmup_steps: int = 2000
     """Steps of linear warm-up; step s < warmup_steps runs at (s + 1) / warmup_steps of the peak."""
+    warmup_share: float | None = None
+    """Warm-up as a share of the run's steps, rounded up, instead of warmup_steps."""
     min_lr_share: float = 0.1
     """The last step's learning rate, as a share of the peak (the paper's 3e-5 of 3e-4)."""
 
@@ -20,15 +23,24 @@ class ScheduleConfig:
         if not 0 <= self.min_lr_share <= 1:
             rule, remedy = "must be a share, 0 to 1", "Give 0.1 for a tenth of the peak"
             raise ConfigError("schedule.min_lr_share", self.min_lr_share, rule, remedy)
+        if self.warmup_share is not None:
+            require_share("schedule.warmup_share", self.warmup_share)
+
+    def warmup(self, max_steps: int) -> int:
+        """Return the steps of warm-up in a run of `max_steps`."""
+        if self.warmup_share is None:
+            return self.warmup_steps
+        return math.ceil(Fraction(str(self.warmup_share)) * max_steps)
 
     def factor(self, step: int, max_steps: int) -> float:
         """Return the factor of every group's peak rate at `step`, counted from 0.
 
         After warm-up: min + (1 - min) / 2 * (1 + cos(pi * progress)), where progress goes from 0
-        to 1 over the steps warmup_steps ... max_steps - 1.
+        to 1 over the steps warmup ... max_steps - 1.
         """
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        span = max(max_steps - 1 - self.warmup_steps, 1)
-        progress = min((step - self.warmup_steps) / span, 1.0)
+        warmup = self.warmup(max_steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        span = max(max_steps - 1 - warmup, 1)
+        progress = min((step - warmup) / span, 1.0)
         return self.min_lr_share + (1 - self.min_lr_share) / 2 * (1 + math.cos(math.pi * progress))

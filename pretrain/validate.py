@@ -8,7 +8,7 @@ import torch
 
 from mobilellama.config import require_at_least
 from mobilellama.distributed import World
-from mobilellama.pretrain.data import stack_inputs
+from mobilellama.pretrain.data import Inputs
 from mobilellama.pretrain.engine import Engine
 from mobilellama.shards.reader import TokenDataset
 
@@ -21,6 +21,8 @@ class ValidationConfig:
 
     every_steps: int | None = 1000
     """Steps from one validation to the next; None never validates. The last step always does."""
+    at_start: bool = False
+    """Validate before the first step too."""
     samples_per_subset: int = 64
     """The first so many held-out samples of each subset; fewer where there are fewer."""
 
@@ -41,27 +43,26 @@ class Validation:
         subsets: tuple[str, ...],
         seq_len: int,
         micro_batch_size: int,
-        per_document: bool,
+        inputs: Inputs,
         max_steps: int,
         engine: Engine,
         world: World,
     ) -> None:
         self._config, self._engine, self._world = config, engine, world
         self._micro_batch_size = micro_batch_size
-        self._per_document, self._max_steps = per_document, max_steps
-        views = {subset: dataset.windows(subset, seq_len, "heldout") for subset in subsets}
+        self._inputs, self._max_steps = inputs, max_steps
+        views = {subset: dataset.view(subset, seq_len, "heldout") for subset in subsets}
         self._views = {subset: view for subset, view in views.items() if len(view)}
         missing = sorted(set(subsets) - set(self._views))
         if missing and world.is_main:
             log.warning(
-                "no validation on %s: the held-out documents have no sample of %d tokens",
-                ", ".join(missing), seq_len + 1,
+                "no validation on %s: what is held out has no sample of %d tokens",
+                ", ".join(missing), seq_len,
             )  # fmt: skip
 
     def __call__(self, step: int) -> Mapping[str, float]:
         """Return the loss of each subset and of all, in nats a token; empty if none is due."""
-        every = self._config.every_steps
-        if not self._views or every is None or (step % every and step != self._max_steps):
+        if not self._views or not self._is_due(step):
             return {}
         self._engine.train(False)
         with torch.no_grad():
@@ -74,6 +75,14 @@ class Validation:
         }
         return {"validation_loss": sum(totals[::2]) / sum(totals[1::2]), **losses}
 
+    def _is_due(self, step: int) -> bool:
+        every = self._config.every_steps
+        if every is None:
+            return False
+        if step == 0:
+            return self._config.at_start
+        return step % every == 0 or step == self._max_steps
+
     def _subset(self, subset: str) -> tuple[float, float]:
         """Return (loss sum, tokens) of this rank's share of a subset."""
         view = self._views[subset]
@@ -82,7 +91,7 @@ class Validation:
         loss = tokens = 0.0
         for k in range(0, len(mine), self._micro_batch_size):
             part = mine[k : k + self._micro_batch_size]
-            inputs = stack_inputs([(view, i) for i in part], per_document=self._per_document)
+            inputs = self._inputs.stack([(view, i) for i in part])
             moved = {name: value.to(self._world.device) for name, value in inputs.items()}
             sums = self._engine.forward(moved, last=False)
             loss += float(sums.loss_sum)

@@ -2,7 +2,9 @@
 
     DATASET/
       plan.json            identity and slices; written first
-      tokenizer.model      the sentencepiece model, so that the folder explains itself
+      tokenizer.model      the sentencepiece model, so that the folder explains itself; or
+      tokenizer/           another tokenizer's Hugging Face files
+      template.yaml        in datasets of rows: the chat template
       SUBSET/NNNNN.bin     ids (shards/format.py)
       SUBSET/NNNNN.idx     where each document starts
       SUBSET/NNNNN.mask    in datasets of rows: which tokens are supervised
@@ -33,6 +35,7 @@ PLAN = "plan.json"
 MANIFEST = "manifest.parquet"
 DATASET = "dataset.json"
 TOKENIZER = "tokenizer.model"
+TEMPLATE = "template.yaml"
 
 _MALFORMED = (ValueError, TypeError, KeyError, RecursionError)
 """What reading JSON that is broken, or is of another shape, raises."""

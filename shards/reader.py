@@ -20,6 +20,7 @@ from mobilellama.shards.dataset import (
     FORMAT_VERSION,
     MANIFEST,
     PLAN,
+    TEMPLATE,
     TOKENIZER,
     Identity,
     bucket_name,
@@ -49,6 +50,8 @@ class TokenDataset:
         if not (self.folder / DATASET).is_file():
             raise ConfigError(field, str(folder), *_why_no_dataset(self.folder))
         description, self.identity = _read_description(self.folder / DATASET)
+        self.template = self.folder / TEMPLATE
+        """The chat template that a dataset of rows was made with; other datasets have none."""
         self.fingerprint: str = description["fingerprint"]
         self.described_totals: dict[str, dict[str, int]] = description["subsets"]
         """What dataset.json says of the subsets, for people; ``totals`` are the manifest's."""

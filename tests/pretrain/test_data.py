@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,38 +11,38 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import DataError
-from mobilellama.pretrain.data import MicroBatch, PretrainBatches, StepBatch
+from mobilellama.pretrain.data import MicroBatch, MixedBatches, StepBatch, WindowInputs
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.windows import Windows
+from mobilellama.shards.windows import View
 
 SEQ_LEN, BATCH, POSITION = 48, 16, 160
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def order(small_dataset: object) -> tuple[Mixture, dict[str, Windows]]:
+def order(small_dataset: object) -> tuple[Mixture, Mapping[str, View]]:
     dataset = TokenDataset(str(small_dataset))
     return open_order(dataset, seq_len=SEQ_LEN, mixture=None, seed=7)
 
 
 def batches(
-    order: tuple[Mixture, dict[str, Windows]],
+    order: tuple[Mixture, Mapping[str, View]],
     *,
     rank: int = 0,
     world_size: int = 1,
     micro_batch_size: int = 4,
     per_document: bool = True,
-) -> PretrainBatches:
-    return PretrainBatches(
+) -> MixedBatches:
+    return MixedBatches(
         *order,
+        WindowInputs(per_document=per_document),
         global_batch_size=BATCH,
         micro_batch_size=micro_batch_size,
         rank=rank,
         world_size=world_size,
-        per_document=per_document,
     )
 
 
@@ -61,7 +63,7 @@ def assert_same(one: StepBatch, other: StepBatch) -> None:
 
 
 def test_a_batch_is_the_windows_at_its_positions(
-    order: tuple[Mixture, dict[str, Windows]],
+    order: tuple[Mixture, Mapping[str, View]], small_dataset: Path
 ) -> None:
     mixture, windows = order
     batch = batches(order).at(POSITION)
@@ -69,12 +71,13 @@ def test_a_batch_is_the_windows_at_its_positions(
     assert (batch.first_position, batch.samples) == (POSITION, BATCH)
     assert batch.supervised_tokens == BATCH * SEQ_LEN == got["labels"].numel()
     assert got["input_ids"].dtype == got["labels"].dtype == got["groups"].dtype == torch.int64
+    dataset = TokenDataset(small_dataset)
     for i in range(BATCH):
         located = mixture.locate(POSITION + i)
         subset = mixture.subsets[int(located.subset)]
         span = windows[subset].span(int(located.sample))
         raw = np.fromfile(
-            windows[subset]._dataset.folder / f"{span.bucket}.bin",
+            dataset.folder / f"{span.bucket}.bin",
             dtype="<u2",
             count=SEQ_LEN + 1,
             offset=2 * span.start,
@@ -87,7 +90,7 @@ def test_a_batch_is_the_windows_at_its_positions(
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_and_micro_batches_do_not_change_the_global_batch(
-    order: tuple[Mixture, dict[str, Windows]], world_size: int, micro_batch_size: int
+    order: tuple[Mixture, Mapping[str, View]], world_size: int, micro_batch_size: int
 ) -> None:
     whole = joined([batches(order).at(POSITION)])
     parts = [
@@ -105,7 +108,7 @@ def test_ranks_and_micro_batches_do_not_change_the_global_batch(
         assert part.supervised_tokens == BATCH * SEQ_LEN  # of all ranks
 
 
-def test_positions_restart_after_each_eos(order: tuple[Mixture, dict[str, Windows]]) -> None:
+def test_positions_restart_after_each_eos(order: tuple[Mixture, Mapping[str, View]]) -> None:
     some = joined([batches(order).at(position) for position in range(0, 40 * BATCH, BATCH)])
     restarts = 0
     for ids, positions in zip(some["input_ids"], some["position_ids"], strict=True):
@@ -117,7 +120,7 @@ def test_positions_restart_after_each_eos(order: tuple[Mixture, dict[str, Window
     assert restarts > 20  # the documents are short enough that this says something
 
 
-def test_causal_batches_have_no_positions(order: tuple[Mixture, dict[str, Windows]]) -> None:
+def test_causal_batches_have_no_positions(order: tuple[Mixture, Mapping[str, View]]) -> None:
     inputs = batches(order, per_document=False).at(0).micro_batches[0].inputs
     assert inputs.keys() == {"input_ids", "labels"}
 
@@ -125,7 +128,7 @@ def test_causal_batches_have_no_positions(order: tuple[Mixture, dict[str, Window
 @pytest.mark.parametrize("start", [0, 5 * BATCH, 3])
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_any_number_of_reader_threads_gives_the_same_batches_in_order(
-    order: tuple[Mixture, dict[str, Windows]], workers: int, start: int
+    order: tuple[Mixture, Mapping[str, View]], workers: int, start: int
 ) -> None:
     source = batches(order)
     ahead = Prefetcher(source, position=start, samples=BATCH, workers=workers, device=CPU)

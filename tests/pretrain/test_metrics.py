@@ -26,6 +26,7 @@ RECORD: dict[str, Any] = {
     "grad_norm": 0.98765,
     "learning_rate": 3e-4,
     "tokens_per_s_per_gpu": 18_800.4,
+    "supervised_share": 1.0,
     "mfu": 0.5423,
     "step_s": 1.7432,
     "data_wait_s": 0.0012,
@@ -78,7 +79,7 @@ def see(to: Metrics, step: int, losses: Losses, **changed: Any) -> None:
         "watch": LossWatch(LossWatchConfig()),
         "final": False,
     }
-    to.record(step=step, consumed=4 * step, losses=losses, **(facts | changed))
+    to.record(step=step, consumed=4 * step, samples=4, losses=losses, **(facts | changed))
 
 
 def records(run: RunFolder) -> list[dict[str, Any]]:
@@ -104,8 +105,10 @@ def test_losses_of_an_interval_are_means_over_tokens_not_over_steps(
     assert record["loss"] == pytest.approx((300 + 600 + 100) / 500)
     assert record["loss/book"] == pytest.approx(900 / 400)
     assert record["loss/github"] == pytest.approx(1.0)
-    assert record["tokens_per_s_per_gpu"] == pytest.approx(500 / 5.0)
-    assert record["mfu"] == pytest.approx(500 / 5.0 * 1e9 / 1e12)
+    # Two steps of 4 samples of 100 tokens, of which 500 were supervised.
+    assert record["tokens_per_s_per_gpu"] == pytest.approx(800 / 5.0)
+    assert record["supervised_share"] == pytest.approx(500 / 800)
+    assert record["mfu"] == pytest.approx(800 / 5.0 * 1e9 / 1e12)
     assert (record["step_s"], record["data_wait_s"]) == (2.5, 0.25)
     assert record["left_s"] == pytest.approx(8 * 2.5)  # steps 3 ... 10
     assert (record["step"], record["consumed"], record["tokens"]) == (2, 8, 800)

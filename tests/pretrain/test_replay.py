@@ -10,7 +10,7 @@ import yaml
 from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.config import Config
-from mobilellama.pretrain.data import PretrainBatches
+from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.pretrain.main import main
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
@@ -39,9 +39,9 @@ def test_the_second_step_s_samples_are_shown_in_order(
 
     dataset = TokenDataset(small_dataset)
     mixture, windows = open_order(dataset, seq_len=32, mixture=None, seed=1337)
-    batches = PretrainBatches(
-        mixture, windows, global_batch_size=8, micro_batch_size=8, rank=0, world_size=1,
-        per_document=False,
+    batches = MixedBatches(
+        mixture, windows, WindowInputs(per_document=False), global_batch_size=8,
+        micro_batch_size=8, rank=0, world_size=1,
     )  # fmt: skip
     ids = batches.at(8).micro_batches[0].inputs["input_ids"][1].tolist()
     first_document = ids[: ids.index(2)] if 2 in ids else ids

@@ -77,3 +77,15 @@ def test_the_factor_never_rises_after_warm_up_nor_leaves_its_bounds() -> None:
 def test_values_out_of_range_are_refused(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ScheduleConfig(**fields)  # pyright: ignore[reportArgumentType]
+
+
+def test_warm_up_may_be_a_share_of_the_run_rounded_up() -> None:
+    schedule = ScheduleConfig(warmup_steps=7, warmup_share=0.04, min_lr_share=0.0)
+    assert [schedule.warmup(steps) for steps in (100, 101, 1, 0)] == [4, 5, 1, 0]
+    assert [schedule.factor(step, 100) for step in (0, 3)] == [0.25, 1.0]
+    assert schedule.factor(99, 100) == 0.0
+
+
+def test_a_warm_up_share_of_the_whole_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"schedule.warmup_share = 1.0: must be at least 0"):
+        ScheduleConfig(warmup_share=1.0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mobilellama.distributed import LaunchConfig, World
+from mobilellama.pretrain.data import WindowInputs
 from mobilellama.pretrain.ddp_engine import DDPEngine
 from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
 from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
@@ -37,7 +38,7 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
     validation = Validation(
         ValidationConfig(every_steps=5, samples_per_subset=samples),
         dataset=dataset, subsets=dataset.subsets, seq_len=32, micro_batch_size=4,
-        per_document=False, max_steps=12, engine=engine, world=world,
+        inputs=WindowInputs(per_document=False), max_steps=12, engine=engine, world=world,
     )  # fmt: skip
     due = [step for step in range(1, 13) if validation(step)]
     return dict(validation(5)), due, model.training

@@ -1,0 +1,154 @@
+"""One attempt of a run, of any stage: from the newest checkpoint to a verdict."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import yaml
+
+from mobilellama import __version__
+from mobilellama.config import UserError
+from mobilellama.distributed import OtherRankError, World
+from mobilellama.files import whole_file
+from mobilellama.pretrain.checkpoint import Checkpoint, open_newest
+from mobilellama.pretrain.identity import require_same_identity
+from mobilellama.pretrain.loop import Position, Training, train
+from mobilellama.pretrain.stop import StopRequest
+from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.verify import bucket_names, verify_dataset
+
+log = logging.getLogger(__name__)
+
+
+def run_attempt(
+    world: World,
+    run: RunFolder,
+    dataset: TokenDataset,
+    *,
+    identity: dict[str, Any],
+    config: dict[str, Any],
+    max_hours: float | None,
+    verify: bool,
+    assemble: Callable[[int, Checkpoint | None], Training],
+) -> None:
+    """Run one attempt on every process; all call this together.
+
+    Args:
+        world: the processes.
+        run: the run's folder; made if it is not there.
+        dataset: what the run is trained on.
+        identity: the fields that a resume must not change (rank 0's counts).
+        config: the resolved config.
+        max_hours: save and stop after so many hours; None is no limit.
+        verify: check the sha256 of every bucket first.
+        assemble: (attempt, newest whole checkpoint) -> what to train.
+
+    Raises:
+        ConfigError: the folder holds another run, which is left as it is.
+        UserError: what a retry would meet again; the verdict ``failed`` says it too.
+    """
+    attempt = begin(world, run, dataset, identity, config)
+    position = Position()
+
+    def conclude(kind: VerdictKind, message: str) -> None:
+        run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=position.step))
+
+    try:
+        if verify:
+            log.info("checking the sha256 of every bucket of %s", dataset.folder)
+            _verify_share(dataset, world)
+        checkpoint = open_newest(run, world, attempt=attempt)
+        job = assemble(attempt, checkpoint)
+        if checkpoint:
+            position = Position(
+                step=checkpoint.manifest.step, consumed=checkpoint.manifest.consumed
+            )
+        stop = StopRequest(stop_file=run.stop if world.is_main else None, max_hours=max_hours)
+        with stop.handling_signals():
+            reason = train(job, position, stop)
+        job.metrics.close()
+    except (OtherRankError, FencedError):
+        raise  # the verdict is the other rank's, or the newer attempt's
+    except UserError as error:
+        conclude("failed", str(error))  # whichever rank met it; a retry would meet it again
+        raise
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        # Not final, so no verdict: whoever started the run may start it again.
+        raise OtherRankError(
+            "the connection to another rank is lost, so that rank was killed or its node is down. "
+            "The same command goes on from the newest checkpoint"
+        ) from None
+    if world.is_main:
+        kind = "stopped" if reason else "finished"
+        message = f"{kind} at step {position.step}" + (f": {reason}" if reason else "")
+        conclude(kind, message)
+        log.info("%s; run folder %s", message, run.path)
+        if reason:
+            log.info("the same command goes on from here")
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return any(word in str(error) for word in words)
+
+
+def begin(
+    world: World,
+    run: RunFolder,
+    dataset: TokenDataset,
+    identity: dict[str, Any],
+    config: dict[str, Any],
+) -> int:
+    """Make the run's folder and this attempt on rank 0; return the attempt's number.
+
+    Raises:
+        ConfigError: the folder holds another run. It, and an attempt that may be at work in
+            it, are left as they are.
+    """
+    number = 0
+
+    def make() -> None:
+        nonlocal number
+        require_same_identity(run, identity)
+        run.create()
+        number = run.begin_attempt(
+            {
+                "version": __version__,
+                "argv": sys.argv[1:],
+                "world_size": world.size,
+                "device": str(world.device),
+                "torch": torch.__version__,
+                "identity": identity,
+                "config": config,
+            }
+        )
+        run.stop.unlink(missing_ok=True)  # a former attempt's
+        run.remove_leftovers()
+        dataset.tokenizer.save(run.path)
+        if dataset.template.is_file():
+            with whole_file(run.template) as file:
+                file.write(dataset.template.read_bytes())
+        with whole_file(run.config) as file:
+            file.write(yaml.safe_dump(config, sort_keys=False).encode())
+
+    world.run_on_main(make)
+    return world.broadcast(number)
+
+
+def _verify_share(dataset: TokenDataset, world: World) -> None:
+    """Check this rank's share of the buckets; fail on every rank if one is bad."""
+    problem: UserError | None = None
+    try:
+        verify_dataset(dataset, workers=1, buckets=bucket_names(dataset)[world.rank :: world.size])
+    except UserError as error:
+        problem = error
+    bad = world.any(problem is not None)
+    if problem:
+        raise problem
+    if bad:
+        raise OtherRankError(f"{dataset.folder}: another rank found a bad bucket")

@@ -161,7 +161,8 @@ def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([0.3, 0.05, 0.5, 0.15]).log()[None]
 
     def chosen(draw: float, **fields: Any) -> int:
-        sampling = Sampling(**({"temperature": 1.0} | fields))
+        settings: dict[str, Any] = {"temperature": 1.0} | fields
+        sampling = Sampling(**settings)
         return int(choose(logits, sampling, draws=torch.tensor([draw])))
 
     draws = [0.0, 0.49, 0.51, 0.79, 0.81, 0.94, 0.96, 0.9999999]
@@ -179,7 +180,7 @@ def test_logits_that_are_not_finite_are_an_error_with_a_remedy() -> None:
     with torch.no_grad():
         model.lm_head.weight[5] = float("nan")
     for sampling in (GREEDY, Sampling(temperature=1.0)):
-        with pytest.raises(UserError, match="logits are not finite: .*--dtype fp32"):
+        with pytest.raises(UserError, match=r"logits are not finite: .*--dtype fp32"):
             answer(model, prompts(4), sampling)
 
 
@@ -188,6 +189,6 @@ def test_logits_that_are_not_finite_are_an_error_with_a_remedy() -> None:
     [("temperature", -1.0), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.1),
      ("top_k", 0), ("repetition_penalty", 0.0)],
 )  # fmt: skip
-def test_a_wrong_setting_is_named(field: str, value: float) -> None:
+def test_a_wrong_setting_is_named(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"^{field} = "):
-        Sampling(**{field: value})  # pyright: ignore[reportArgumentType]
+        Sampling(**{field: value})

@@ -1,0 +1,232 @@
+r"""Talk to a chat model in the terminal; its answers come token by token.
+
+    mobilellama sft chat --model DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
+
+Ctrl-C stops an answer; Ctrl-D leaves. A line that ends in a backslash goes on in the next.
+Lines that begin with / are commands: /help lists them. With a pipe as input, each line is a
+question, and the answers alone are on the output:
+
+    printf 'Hello\nWho are you?\n' | mobilellama sft chat --model DIR --temperature 0
+"""
+
+import importlib
+import io
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, UserError, did_you_mean, require_at_least
+from mobilellama.sft.chat_model import ChatTokenizer, ModelChoice, load_model, quieten
+from mobilellama.sft.decode import Sampling
+from mobilellama.sft.dialogue import Dialogue, require_system
+
+log = logging.getLogger(__name__)
+
+COMMANDS = {
+    "/reset": "forget what was said; the system text stays",
+    "/system": "TEXT: set the system text and go on; without TEXT: the template's own",
+    "/undo": "take the last question and its answer back",
+    "/retry": "answer the last question again",
+    "/save": "FILE: write the conversation as JSON messages",
+    "/help": "this list",
+    "/quit": "leave (also /exit, Ctrl-D, Ctrl-C twice)",
+}
+# What would move the cursor, colour the terminal or turn the text round is shown, not sent.
+# Pictures stand for control characters (U+2400 on); newline and tab stay, \r says nothing.
+_VISIBLE = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x0D: "",
+    0x7F: "␡",
+    **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelChoice, Sampling):
+    """Fields of ``mobilellama sft chat``."""
+
+    system: str | None = None
+    """System text; None: the template's own, or none."""
+    temperature: float = 0.7
+    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    top_p: float = 0.9
+    """Draw among the likeliest tokens that together reach this probability."""
+    max_new_tokens: int = 512
+    """Most tokens of an answer."""
+    seed: int | None = None
+    """Makes the answers repeatable; None: others each time."""
+
+    def __post_init__(self) -> None:
+        ModelChoice.__post_init__(self)
+        Sampling.__post_init__(self)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
+        if self.seed is not None:
+            require_at_least("seed", self.seed, 0)
+
+
+def main(config: Config) -> int:
+    """Load the model and talk until the input ends."""
+    logs.configure()
+    quieten()
+    tokenizer = ChatTokenizer(config)
+    try:
+        require_system(tokenizer, config.system)
+    except UserError as error:
+        if config.system is None:
+            raise
+        remedy = "Leave it out, or take another template"
+        raise ConfigError("system", config.system, str(error), remedy) from None
+    dialogue = Dialogue(
+        tokenizer,
+        load_model(config),
+        sampling=config,
+        max_new_tokens=config.max_new_tokens,
+        system=config.system,
+        seed=config.seed,
+    )
+    return Terminal(dialogue, interactive=sys.stdin.isatty()).run()
+
+
+def visible(text: str) -> str:
+    """Return text that a terminal shows as it stands, control characters as pictures."""
+    return text.translate(_VISIBLE)
+
+
+class Terminal:
+    """Reads questions and commands, writes answers to stdout and notices to stderr."""
+
+    def __init__(self, dialogue: Dialogue, *, interactive: bool) -> None:
+        self._dialogue, self._interactive = dialogue, interactive
+        self._pressed = False  # Ctrl-C, since the question was entered
+        self._leaving = False  # Ctrl-C at the prompt, and nothing entered since
+
+    def run(self) -> int:
+        """Answer until the input ends or the user leaves."""
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
+        if not self._interactive:  # Ctrl-C ends the program, as it does others in a pipe
+            self._talk()
+            return 0
+        try:
+            importlib.import_module("readline")  # gives input() a history and line editing
+        except ImportError:
+            log.debug("no readline: lines cannot be edited")
+        self._notice("Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
+        # Noted, and no exception: one that comes just after the answer must not end the program.
+        former = signal.signal(signal.SIGINT, self._note_ctrl_c)
+        try:
+            self._talk()
+        finally:
+            signal.signal(signal.SIGINT, former)
+        return 0
+
+    def _note_ctrl_c(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._pressed = True
+
+    def _talk(self) -> None:
+        while (entered := self._read()) is not None:
+            if not entered.strip():
+                continue
+            if entered.startswith("/"):
+                name, _, rest = entered.strip().partition(" ")
+                if name in ("/quit", "/exit"):
+                    break
+                self._command(name, rest.strip())
+            else:
+                self._answer(entered.strip())
+
+    def _read(self) -> str | None:
+        """Return the next question or command, joined where lines end in a backslash."""
+        lines: list[str] = []
+        while (line := self._read_line("> " if not lines else ". ")) is not None:
+            lines.append(line.removesuffix("\\"))
+            if not line.endswith("\\"):
+                break
+        return "\n".join(lines) if lines else None
+
+    def _read_line(self, prompt: str) -> str | None:
+        if not self._interactive:
+            line = sys.stdin.readline()
+            return line.rstrip("\r\n") if line else None
+        while True:
+            noting = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                line = input(prompt)
+            except EOFError:
+                print()
+                return None
+            except KeyboardInterrupt:
+                print()
+                if self._leaving:
+                    return None
+                self._leaving = True
+                self._notice("Ctrl-C again, Ctrl-D or /quit leaves")
+            else:
+                self._leaving = False
+                return line
+            finally:
+                signal.signal(signal.SIGINT, noting)
+
+    def _answer(self, question: str) -> None:
+        dialogue, left_out = self._dialogue, self._dialogue.left_out
+        self._pressed = False
+        try:
+            exchange = dialogue.ask(question, write=self._write, interrupted=lambda: self._pressed)
+        except UserError as error:
+            self._notice(str(error))
+            return
+        self._write("\n")
+        if exchange.finish == "cut":
+            self._notice("stopped" if exchange.answer else "stopped; the question is taken back")
+        elif exchange.finish == "length":
+            self._notice("the answer is at its limit: --max_new_tokens, or the context's end")
+        if dialogue.left_out > left_out:
+            self._notice(f"the context is full: the {dialogue.left_out} oldest left out")
+
+    def _command(self, name: str, rest: str) -> None:
+        dialogue = self._dialogue
+        try:
+            if name == "/reset":
+                dialogue.reset()
+                self._notice("forgotten")
+            elif name == "/system":
+                dialogue.set_system(rest or None)
+                self._notice("the system text is set" if rest else "the template's system text")
+            elif name == "/undo":
+                question = dialogue.undo()
+                self._notice("nothing to undo" if question is None else f"took back: {question}")
+            elif name == "/retry":
+                question = dialogue.undo()
+                self._notice("nothing to retry") if question is None else self._answer(question)
+            elif name == "/save":
+                self._save(rest)
+            elif name == "/help":
+                self._notice("\n".join(f"{name:<8} {what}" for name, what in COMMANDS.items()))
+            else:
+                near = did_you_mean(name, COMMANDS)
+                self._notice(
+                    f"{name} is no command{near} (/help lists them; begin with a space to say it)"
+                )
+        except UserError as error:
+            self._notice(str(error))
+
+    def _save(self, name: str) -> None:
+        if not name:
+            raise UserError("/save needs the name of a file")
+        path = Path(name).expanduser()
+        self._dialogue.save(path)
+        self._notice(f"wrote {path}")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(visible(text))
+        sys.stdout.flush()
+
+    def _notice(self, text: str) -> None:
+        sys.stdout.flush()
+        print(f"[{visible(text)}]" if "\n" not in text else visible(text), file=sys.stderr)
+        sys.stderr.flush()

@@ -1,0 +1,432 @@
+"""A Hugging Face chat folder: messages to ids, ids to text, where an answer ends, the model.
+
+What ends an answer is gathered from all that may say it, since any one of them is wrong in
+some published folder: the tokenizer's eos, generation_config.json's, and what the chat
+template writes after an answer.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
+from mobilellama.sft.conversation import Turn
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
+# Stand-ins for what is said, which no template contains.
+_QUESTION, _ANSWER, _NEXT = "1st question", "1st answer", "2nd question"
+_CHARACTER_TOKENS = 4  # of a character that is written byte by byte, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which model, and where it runs."""
+
+    model: str
+    """A Hugging Face chat folder: what 'sft export' writes, or any other's."""
+    template: str | None = None
+    """A chat template's name or YAML file; None: the one in the folder."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the weights; auto: bf16 on GPUs that have it, else fp16; on CPUs as stored, fp16 as
+    fp32."""
+
+    def __post_init__(self) -> None:
+        folder = Path(self.model)
+        if (folder / "adapter_config.json").is_file():
+            remedy = "Make a whole model of it with 'mobilellama sft merge'"
+            raise ConfigError("model", self.model, "is an adapter without its base", remedy)
+        if not (folder / "config.json").is_file():
+            rule = "has no config.json" if folder.is_dir() else "is not a folder"
+            remedy = _REMEDY
+            if (folder / "checkpoints").is_dir() or (folder / "manifest.json").is_file():
+                remedy = "It looks like a run or a checkpoint: write it out with 'sft export'"
+            raise ConfigError("model", self.model, rule, remedy)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What ends an answer."""
+
+    ids: frozenset[int]
+    """Tokens, each of which ends it."""
+    texts: tuple[str, ...] = ()
+    """Texts, each of which ends it, however they are cut into tokens."""
+
+
+class ChatTokenizer:
+    """A chat folder's tokenizer and template; no weights are read.
+
+    Raises:
+        ConfigError: the folder has no tokenizer that can be read, or no template.
+    """
+
+    def __init__(self, choice: ModelChoice) -> None:
+        self.model = choice.model
+        self.inner = _load_tokenizer(choice.model)
+        if choice.template:
+            from mobilellama.sft.template import read_template
+
+            template = read_template(choice.template, field="template")
+            self.inner.chat_template = template.jinja()
+            ends = template.stop
+        elif self.inner.chat_template:
+            ends = self._ends()
+        else:
+            raise ConfigError(
+                "model",
+                choice.model,
+                "has no chat template",
+                f"Give --template: {', '.join(template_names())}, or a YAML file",
+            )
+        self.stop = self._stop(ends)
+        self.context_tokens = _context_tokens(choice.model, self.inner)
+
+    def prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the ids that the model continues with its answer.
+
+        A special token that a message spells out is text, as in training, if this version
+        of transformers can tell the two apart; else it is the token.
+
+        Raises:
+            UserError: the template refuses these turns, in its own words.
+        """
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        if self._spells_special(turns) and _can_sanitize(self.inner):
+            try:
+                return self.inner.apply_chat_template(
+                    messages,
+                    add_generation_prompt=True,
+                    return_dict=False,
+                    sanitize_control_tokens=True,
+                )
+            except (NotImplementedError, ValueError) as error:
+                log.debug("control tokens stay as they are: %s", one_line(error))
+        text = self._render(messages, add_generation_prompt=True)
+        return self.inner(text, add_special_tokens=False).input_ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return an answer's text: no special tokens, no stop, no white space around it."""
+        text = self.decode(ids)
+        for stop in self.stop.texts:
+            text = text.split(stop)[0]
+        return text.rstrip("\ufffd").strip()  # half a character, where the answer was cut
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids as it stands; special tokens give nothing."""
+        return self.inner.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Return whether an answer's last token ends it."""
+        if ids[-1] in self.stop.ids:
+            return True
+        if not self.stop.texts:
+            return False
+        # A token stands for one byte or more, or for nothing at the beginning.
+        longest = max(len(text.encode()) for text in self.stop.texts)
+        tail = self.decode(ids[-longest - 1 :])
+        return any(text in tail for text in self.stop.texts)
+
+    def _render(self, messages: Sequence[dict[str, str]], **options: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self.inner.apply_chat_template(messages, tokenize=False, **options)
+        except (TemplateError, TypeError) as error:
+            raise UserError(f"the chat template refuses this: {one_line(error)}") from None
+
+    def _ends(self) -> tuple[str, ...]:
+        """Return what the template writes between an answer and the next question."""
+        asked = {"role": "user", "content": _QUESTION}
+        answered = {"role": "assistant", "content": _ANSWER}
+        try:
+            text = self._render([asked, answered, {"role": "user", "content": _NEXT}])
+        except UserError:
+            return ()
+        _, answer, after = text.partition(_ANSWER)
+        between, question, _ = after.partition(_NEXT)
+        return (between,) if answer and question else ()
+
+    def _stop(self, ends: Sequence[str]) -> Stop:
+        """Gather what ends an answer.
+
+        Of each end, the first special token counts (<|im_end|> of ChatML's <|im_end|>, newline,
+        <|im_start|>); where it has none, its text.
+        """
+        settings = _read_generation_config(self.model)
+        eos = settings.get("eos_token_id")
+        ids = {*(eos if isinstance(eos, list) else [eos]), self.inner.eos_token_id}
+        texts = settings.get("stop_strings") or []
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for end in ends:
+            tokens = self.inner(end, add_special_tokens=False).input_ids
+            special = [token for token in tokens if token in self.inner.added_tokens_decoder]
+            if special:
+                ids.add(special[0])
+            elif text := end.rstrip() or end:
+                texts.append(text)
+        return Stop(frozenset(ids) - {None}, tuple(texts))
+
+    def _spells_special(self, turns: Sequence[Turn]) -> bool:
+        names = [token.content for token in self.inner.added_tokens_decoder.values()]
+        return any(name in turn.content for turn in turns for name in names)
+
+
+class TextStream:
+    """An answer's tokens to text as they come; what may yet change is held back.
+
+    Held back are bytes of a character that is not whole, and what may become a stop text.
+    Only the last few tokens are decoded again for each new one.
+    """
+
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._context = self._read = 0  # the text of ids[:_read] is out; decode from _context
+        self._held = ""
+        self._begun = self._closed = False
+
+    def add(self, token: int) -> str:
+        """Return the text that this token makes final."""
+        if token in self._tokenizer.stop.ids:
+            return ""
+        self._ids.append(token)
+        before = self._tokenizer.decode(self._ids[self._context : self._read])
+        text = self._tokenizer.decode(self._ids[self._context :])
+        unfinished = text.endswith("\ufffd") and len(self._ids) - self._read < _CHARACTER_TOKENS
+        if unfinished or len(text) <= len(before):
+            return ""
+        self._context, self._read = self._read, len(self._ids)
+        return self._release(text[len(before) :])
+
+    def _release(self, text: str) -> str:
+        if self._closed:
+            return ""
+        held = self._held + text
+        if not self._begun:
+            held = held.lstrip()
+            self._begun = bool(held)
+        stops = self._tokenizer.stop.texts
+        for stop in stops:
+            if stop in held:
+                held, self._closed = held.split(stop)[0], True
+        keep = 0 if self._closed else _overlap(held, stops)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+    def end(self) -> str:
+        """Return what was held back, at the end of the answer."""
+        held, self._held = self._held, ""
+        return "" if self._closed else held
+
+
+def _overlap(text: str, stops: Sequence[str]) -> int:
+    """Return the length of the longest end of `text` with which a stop begins."""
+    lengths = [
+        length for stop in stops for length in range(1, len(stop)) if text.endswith(stop[:length])
+    ]
+    return max(lengths, default=0)
+
+
+def template_names() -> list[str]:
+    """Return the names of our own templates."""
+    from mobilellama.cli import preset_names
+    from mobilellama.sft.template import TEMPLATES
+
+    return preset_names(TEMPLATES)
+
+
+def quieten() -> None:
+    """Keep transformers' bars and hints from between our lines."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def load_model(choice: ModelChoice) -> Any:
+    """Return the folder's model on its device, in evaluation mode.
+
+    Raises:
+        ConfigError: the device is not there, or the folder cannot be read.
+        DataError: weights are missing, or of another shape than config.json says.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device, dtype = find_device(choice.device), find_dtype(choice)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            choice.model,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+        model, info = loaded
+        model = model.to(device)
+    except torch.OutOfMemoryError as error:
+        rule = f"does not fit into the memory of {device} ({one_line(error)})"
+        raise ConfigError("model", choice.model, rule, "Use another device or dtype") from None
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        raise _unreadable(choice.model, "cannot be read", error) from error
+    # transformers only warns, and gives such weights random values.
+    wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if wrong:
+        raise DataError(
+            f"{choice.model}: {len(wrong)} weights are missing, or not of config.json's shape "
+            f"({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}); copy the folder again"
+        )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = str(model.dtype).removeprefix("torch.")
+    log.info("%s: %s parameters in %s on %s", choice.model, f"{parameters:,}", name, device)
+    return model.eval()
+
+
+def find_device(name: str) -> Any:
+    """Return the torch.device of a name.
+
+    Raises:
+        ConfigError: it is no device's name, or the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        remedy = f"Use auto, cpu, cuda or cuda:N{did_you_mean(name, ['cuda', 'cpu'])}"
+        raise ConfigError("device", name, "is no device", remedy) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        rule = f"is not there: {torch.cuda.device_count()} GPUs are seen"
+        raise ConfigError("device", name, rule, "Use auto or cpu")
+    return device
+
+
+def find_dtype(choice: ModelChoice) -> Any:
+    """Return the torch.dtype to load in."""
+    import torch
+
+    if choice.dtype != "auto":
+        return getattr(torch, DTYPES[choice.dtype])
+    if find_device(choice.device).type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
+    stored = getattr(_read_config(choice.model), "dtype", None)
+    if isinstance(stored, str):  # version 4 may leave it as it stands in config.json
+        stored = getattr(torch, stored.removeprefix("torch."))
+    return torch.float32 if stored in (None, torch.float16) else stored
+
+
+def identify(folder: str) -> str:
+    """Return a sha256 that tells this model from any other, wherever its folder lies.
+
+    Of each weights file its size and 64 stretches of 4 KiB, evenly spaced: training changes
+    every tensor, so that another checkpoint differs in all of them. The other files whole.
+    """
+    digest = hashlib.sha256()
+    weights = (".safetensors", ".bin")
+    texts = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+             "tokenizer_config.json", "chat_template.jinja")  # fmt: skip
+    for path in sorted(Path(folder).iterdir()):
+        if path.name in texts:
+            digest.update(f"{path.name}\0".encode() + path.read_bytes())
+        elif path.suffix in weights and path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with open(path, "rb") as file:
+                for i in range(64):
+                    file.seek(size * i // 64)
+                    digest.update(file.read(4096))
+    return digest.hexdigest()
+
+
+def _unreadable(folder: str, what: str, error: Exception) -> ConfigError:
+    return ConfigError("model", folder, f"{what} ({one_line(error).rstrip('.')})", _REMEDY)
+
+
+def _read_config(folder: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        raise _unreadable(folder, "cannot be read", error) from error
+
+
+def _load_tokenizer(folder: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        inner = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        raise _unreadable(folder, "has no tokenizer that can be read", error) from error
+    return _mended(inner, Path(folder) / "tokenizer.model")
+
+
+def _mended(inner: Any, path: Path) -> Any:
+    """Return LLaMA's first tokenizer exactly; any other as it is.
+
+    transformers 5 rebuilds its merges by id rather than by score, and cuts runs of spaces
+    otherwise than the model has learnt.
+    """
+    settings = getattr(inner, "init_kwargs", {})
+    if type(inner).__name__ != "LlamaTokenizer" or not settings.get("legacy", True):
+        return inner
+    if not path.is_file():
+        return inner
+    from transformers import PreTrainedTokenizerFast
+
+    from mobilellama.tokenizer import Tokenizer, fast_tokenizer
+
+    try:
+        sentencepiece = Tokenizer(path, field="model")
+        fast = fast_tokenizer(sentencepiece, add_bos=False)
+    except ConfigError as error:
+        log.warning("the tokenizer may cut runs of spaces wrongly: %s", error)
+        return inner
+    if len(inner) != sentencepiece.vocab_size:  # tokens were added, and have ids of their own
+        return inner
+    names = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        chat_template=inner.chat_template,
+        **{name: getattr(inner, name) for name in names},
+    )
+
+
+def _read_generation_config(folder: str) -> dict[str, Any]:
+    from mobilellama.files import read_json
+
+    path = Path(folder) / "generation_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(read_json(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({one_line(error)}); copy the folder again") from None
+
+
+def _context_tokens(folder: str, tokenizer: Any) -> int | None:
+    """Return the most tokens that prompt and answer may have together; None: no limit known."""
+    known = getattr(_read_config(folder).get_text_config(), "max_position_embeddings", None)
+    if known is None and tokenizer.model_max_length < 1 << 30:  # else "not given"
+        known = tokenizer.model_max_length
+    return known
+
+
+def _can_sanitize(tokenizer: Any) -> bool:
+    return "sanitize_control_tokens" in signature(tokenizer.apply_chat_template).parameters

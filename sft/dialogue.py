@@ -1,0 +1,166 @@
+"""A conversation with a chat model: what was said, what of it fits, and the next answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilellama.config import UserError
+from mobilellama.files import write_json
+from mobilellama.sft.chat_model import ChatTokenizer, TextStream
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.decode import Finish, Sampling, decode
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question and what was answered."""
+
+    question: str
+    answer: str
+    finish: Finish
+    """"cut" where the user stopped the answer."""
+
+
+class Dialogue:
+    """The exchanges so far, and the model that answers the next question.
+
+    Where the context is full, the oldest exchanges are left out of the prompt; they stay in
+    ``exchanges``, and `left_out` counts them.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ChatTokenizer,
+        model: Any,
+        *,
+        sampling: Sampling,
+        max_new_tokens: int,
+        system: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.exchanges: list[Exchange] = []
+        self.left_out = 0
+        self.system = system
+        self.model = model
+        self._tokenizer = tokenizer
+        self._sampling, self._max_new_tokens = sampling, max_new_tokens
+        self._generator = np.random.default_rng(seed)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        write: Callable[[str], None],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Exchange:
+        """Answer a question, and keep both.
+
+        Args:
+            question: the user's next turn.
+            write: told the answer's text as it comes.
+            interrupted: asked before each token; True ends the answer there.
+
+        Returns:
+            The exchange. One that was cut before its first character is not kept.
+
+        Raises:
+            UserError: the question alone fills the context, or the template refuses it.
+        """
+        prompt, limit = self._fit(question)
+        stream = TextStream(self._tokenizer)
+
+        def on_token(row: int, token: int) -> None:
+            del row  # the only one
+            if text := stream.add(token):
+                write(text)
+
+        [decoded] = decode(
+            self.model,
+            [prompt],
+            sampling=self._sampling,
+            generators=[self._generator],
+            limits=[limit],
+            ended=self._tokenizer.ended,
+            on_token=on_token,
+            interrupted=interrupted,
+        )
+        if rest := stream.end():
+            write(rest)
+        exchange = Exchange(question, self._tokenizer.text(decoded.ids), decoded.finish)
+        if exchange.answer or exchange.finish != "cut":
+            self.exchanges.append(exchange)
+        return exchange
+
+    def _fit(self, question: str) -> tuple[list[int], int]:
+        """Return the prompt, with as many exchanges as fit, and the answer's limit in tokens."""
+        context = self._tokenizer.context_tokens
+        prompt = self._tokenizer.prompt(self._turns(question))
+        if context is None:
+            return prompt, self._max_new_tokens
+        wanted = min(self._max_new_tokens, context // 4)  # room that an answer should have
+        while context - len(prompt) < wanted and self.left_out < len(self.exchanges):
+            self.left_out += 1
+            prompt = self._tokenizer.prompt(self._turns(question))
+        if len(prompt) >= context:
+            raise UserError(
+                f"your message makes a prompt of {len(prompt):,} tokens, and the model's context "
+                f"is {context:,}: shorten it, or the system text"
+            )
+        return prompt, min(self._max_new_tokens, context - len(prompt))
+
+    def _turns(self, question: str | None = None) -> list[Turn]:
+        turns = [] if self.system is None else [Turn("system", self.system)]
+        for exchange in self.exchanges[self.left_out if question is not None else 0 :]:
+            turns.append(Turn("user", exchange.question))
+            turns.append(Turn("assistant", exchange.answer))
+        return turns if question is None else [*turns, Turn("user", question)]
+
+    def set_system(self, text: str | None) -> None:
+        """Set the system text; None leaves it to the template.
+
+        Raises:
+            UserError: the template takes none, in its own words; the former one stays.
+        """
+        require_system(self._tokenizer, text)
+        self.system, self.left_out = text, 0
+
+    def undo(self) -> str | None:
+        """Take the last exchange back and return its question; None where there is none."""
+        if not self.exchanges:
+            return None
+        self.left_out = 0  # one fewer may make room for an older one
+        return self.exchanges.pop().question
+
+    def reset(self) -> None:
+        """Forget every exchange; the system text stays."""
+        self.exchanges, self.left_out = [], 0
+
+    def save(self, path: Path) -> None:
+        """Write the whole conversation as one line of messages, which 'sft prepare' reads.
+
+        An answer that the user stopped has ``"cut": true`` beside its content.
+
+        Raises:
+            UserError: the file exists, or cannot be written.
+        """
+        if path.exists():
+            raise UserError(f"{path} exists: give another name")
+        messages: list[dict[str, Any]] = [
+            {"role": turn.role, "content": turn.content} for turn in self._turns()
+        ]
+        for message, exchange in zip(messages[-1::-2], self.exchanges[::-1], strict=False):
+            if exchange.finish == "cut":
+                message["cut"] = True
+        try:
+            write_json(path, {"messages": messages}, indent=None)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def require_system(tokenizer: ChatTokenizer, text: str | None) -> None:
+    """Raise UserError, in the template's own words, unless it takes this system text."""
+    turns = [] if text is None else [Turn("system", text)]
+    tokenizer.prompt([*turns, Turn("user", "Hello")])

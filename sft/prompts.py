@@ -1,0 +1,106 @@
+"""A JSON-lines file of prompts -> rows, each with the turns that ask for an answer.
+
+A row is an object with one of
+
+    {"prompt": "..."}                                        one question
+    {"messages": [{"role": "user", "content": "..."}, ...]}  a conversation
+    {"conversations": [{"from": "human", "value": "..."}, ...]}
+
+and any other fields, which are copied. A conversation ends with the user's turn; an answer
+after it is left out: it is what the model is to write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.reasons import MEANING, DropError
+from mobilellama.sft.records import read_turns
+
+ASKING = ("prompt", "messages", "conversations")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the input."""
+
+    place: str
+    """FILE:LINE, for messages."""
+    fields: dict[str, Any]
+    """All that the line holds."""
+    turns: tuple[Turn, ...]
+    """Perhaps a system turn, then user and assistant in turn, the user's last."""
+
+
+def read_prompts(path: Path, *, system: str | None, reserved: Sequence[str]) -> list[Row]:
+    """Return the rows of a file; empty lines are no rows.
+
+    Args:
+        path: the file.
+        system: system text of rows that have none of their own; None: none.
+        reserved: fields that the output adds, which a row must not have.
+
+    Raises:
+        ConfigError: there is no such file, or it has no row.
+        DataError: a line is not a row; the message names it.
+    """
+    if not path.is_file():
+        raise ConfigError("input", str(path), "is not a file", "Give a JSON-lines file of prompts")
+    rows = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                rows.append(_row(line, f"{path}:{number}", system, reserved))
+    if not rows:
+        remedy = 'Give a JSON-lines file such as {"prompt": "..."} on every line'
+        raise ConfigError("input", str(path), "has no prompts", remedy)
+    return rows
+
+
+def _row(line: bytes, place: str, system: str | None, reserved: Sequence[str]) -> Row:
+    try:
+        fields = orjson.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place} is not JSON ({one_line(error)}); mend the line") from None
+    if not isinstance(fields, dict):
+        raise DataError(f"{place} is no object but {line[:60].decode().strip()}; mend the line")
+    asking = [name for name in ASKING if fields.get(name) is not None]
+    if len(asking) != 1:
+        found = " and ".join(asking) or ", ".join(fields) or "nothing"
+        raise DataError(f"{place} must have one of {', '.join(ASKING)}; it has {found}")
+    if taken := [name for name in reserved if name in fields]:
+        raise DataError(f"{place} has the field {taken[0]}, which the output adds; rename it")
+    if asking[0] == "prompt":
+        if not isinstance(fields["prompt"], str):
+            raise DataError(f"{place}: prompt must be a string; mend the line")
+        turns = [Turn("user", fields["prompt"])]
+    else:
+        turns = _turns({asking[0]: fields[asking[0]]}, place)
+    if system is not None and turns[0].role != "system":
+        turns = [Turn("system", system), *turns]
+    return Row(place, fields, tuple(turns))
+
+
+def _turns(record: dict[str, Any], place: str) -> list[Turn]:
+    """Return a conversation's turns up to the user's last."""
+    try:
+        turns = read_turns(record)
+    except DropError as error:
+        detail = f" ({error.detail})" if error.detail else ""
+        raise DataError(f"{place} {MEANING[error.reason]}{detail}; mend the line") from None
+    if turns and turns[-1].role == "assistant":
+        turns.pop()
+    roles = [turn.role for turn in turns]
+    said = roles[1:] if roles[:1] == ["system"] else roles
+    if not said or said != ["user", "assistant"] * (len(said) // 2) + ["user"]:
+        raise DataError(
+            f"{place}: the turns must be the user's and the assistant's in turn, after at most one "
+            f"of the system, and begin and end with the user's; they are "
+            f"{', '.join(roles) or 'none'}; mend the line"
+        )
+    return turns

@@ -24,6 +24,10 @@ VERBS = {
         module="mobilellama.pretrain.export",
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",
     ),
+    "evaluate": Verb(
+        module="mobilellama.pretrain.evaluate",
+        help="score an exported model on language benchmarks, beside the published scores",
+    ),
     "push": Verb(
         module="mobilellama.pretrain.hub",
         help="push an exported folder to the Hugging Face Hub",

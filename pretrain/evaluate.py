@@ -1,0 +1,336 @@
+"""Score a model on language benchmarks with lm-evaluation-harness, beside the published scores.
+
+    mobilellama pretrain evaluate --model FOLDER --output results.json [--data DIR]
+
+FOLDER is what 'pretrain export' or 'sft export' wrote, or any causal language model of
+transformers. The tasks are the ten of MobileLLaMA's table by default, with its number of
+examples in the prompt; any other of the harness may be named. Results are written after each
+task, and a second call with the same --output goes on where the first one ended.
+
+Without a network, --data DIR holds one folder a task, with a JSON object a line (or .parquet,
+as the hub has it), and nothing is fetched:
+
+    task            shots  file under DIR                   fields of a row
+    arc_easy            0  arc_easy/test.jsonl              question, choices.text,
+                                                            choices.label, answerKey
+    arc_challenge       0  arc_challenge/test.jsonl         as arc_easy
+    boolq               0  boolq/validation.jsonl           passage, question, label
+    rte                 0  rte/validation.jsonl             sentence1, sentence2, label
+    winogrande          0  winogrande/validation.jsonl      sentence, option1, option2, answer
+    truthfulqa_mc1      0  truthfulqa/validation.jsonl      question, mc1_targets.choices,
+                                                            mc1_targets.labels
+    truthfulqa_mc2      0  truthfulqa/validation.jsonl      question, mc2_targets.choices,
+                                                            mc2_targets.labels
+    hellaswag           0  hellaswag/validation.jsonl       activity_label, ctx_a, ctx_b,
+                                                            endings, label
+    piqa                0  piqa/validation.jsonl            goal, sol1, sol2, label
+    mmlu                5  mmlu/test.jsonl, mmlu/dev.jsonl  question, choices, answer, subject
+
+MMLU's 57 subjects may also lie in folders, mmlu/SUBJECT/test.jsonl and dev.jsonl. With examples
+in the prompt other tasks need their training split too, TASK/train.jsonl.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, one_line, require_at_least
+from mobilellama.files import read_json, write_json
+from mobilellama.pretrain import harness
+from mobilellama.pretrain.eval_data import LocalData
+from mobilellama.pretrain.published_scores import PUBLISHED
+from mobilellama.pretrain.score_table import mean_of_comparable, score_table
+
+log = logging.getLogger(__name__)
+
+_FORMAT_VERSION = 1
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'pretrain evaluate'."""
+
+    model: str
+    """Folder of a causal language model with its tokenizer, or a name on the Hugging Face Hub."""
+    tasks: str = ",".join(PUBLISHED)
+    """Names of the harness's tasks, with commas between."""
+    data: str | None = None
+    """Folder of local task files; None lets the harness fetch the tasks' data."""
+    fewshot: int | None = None
+    """Examples in the prompt, for all tasks; None takes the paper's (MMLU 5, the others 0) and a
+    further task's own."""
+    add_bos: bool | None = None
+    """Whether every prompt begins with <s>; None does as the folder's tokenizer says. A base
+    model of 'pretrain export' has never seen <s>; harness versions of the paper's time added
+    none."""
+    batch_size: int | Literal["auto"] = 8
+    """Requests a forward pass; auto tries on a GPU how many fit."""
+    limit: int | None = None
+    """First questions of each task (of each subject); None scores all. For trials only."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the weights; auto is the folder's own on a GPU, and fp32 on a CPU."""
+    output: str | None = None
+    """JSON file of the results; tasks that it has already are not run again. None only prints."""
+
+    def __post_init__(self) -> None:
+        names = self.task_names
+        if not all(names) or len(set(names)) < len(names):
+            rule = "must name each task once, with commas between"
+            raise ConfigError("tasks", self.tasks, rule, "Mend the list")
+        if self.fewshot is not None:
+            require_at_least("fewshot", self.fewshot, 0)
+        if self.limit is not None:
+            require_at_least("limit", self.limit, 1)
+        if self.batch_size != "auto":
+            require_at_least("batch_size", self.batch_size, 1)
+        if self.data is not None and not Path(self.data).is_dir():
+            remedy = "See 'mobilellama pretrain evaluate --help' for its layout"
+            raise ConfigError("data", self.data, "is not a folder", remedy)
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks, in the order in which they are run."""
+        return [name.strip() for name in self.tasks.split(",")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One task, with everything that decides its score beside the model."""
+
+    name: str
+    shots: int | None
+    specs: list[dict[str, Any]] | None
+    """Overrides that bring local data; None fetches."""
+    settings: dict[str, Any]
+    """What a stored result must have been made with to stand for this one."""
+
+
+def main(config: Config) -> int:
+    """Score the model on every task, print the table."""
+    logs.configure()
+    version = harness.require_harness()
+    require_model(config.model)
+    with environment(offline=config.data is not None), harness.quiet() as truncations:
+        tasks = harness.Tasks(config.task_names)
+        plans = [make_plan(config, tasks, name, version) for name in config.task_names]
+        tokenizer, add_bos = harness.load_tokenizer(config.model, config.add_bos)
+        device = find_device(config.device)
+        dtype = find_dtype(config, device)
+        results = Results.open(config, add_bos=add_bos, dtype=dtype)
+        missing = [plan for plan in plans if not results.has(plan)]
+        lm: Any = None
+        for plan in missing:
+            if lm is None:
+                lm = harness.load_model(
+                    config.model, tokenizer, add_bos=add_bos, device=device,
+                    dtype=_TORCH_NAMES[dtype], batch_size=config.batch_size,
+                )  # fmt: skip
+            log.info("%s ...", plan.name)
+            started_s, truncations.count = time.monotonic(), 0
+            score = harness.evaluate(
+                lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
+            )
+            results.add(plan, score, truncations.count, time.monotonic() - started_s, device=device)
+    print(score_table(results.tasks_of(config.task_names), config.model, limit=config.limit))
+    if config.output:
+        print(f"written to {config.output}")
+    return 0
+
+
+def require_model(model: str) -> None:
+    """Raise ConfigError unless it is a model's folder, or may be a name on the Hub."""
+    path = Path(model)
+    remedy = "Give the --output of 'mobilellama pretrain export'"
+    if not path.is_dir():
+        if model.count("/") != 1 or model.startswith((".", "/", "~")) or path.parent.is_dir():
+            raise ConfigError("model", model, "is not a folder", remedy)
+        return  # USER/NAME
+    if not (path / "config.json").is_file():
+        raise ConfigError("model", model, "has no config.json", remedy)
+    if not any((path / name).is_file() for name in _TOKENIZER):
+        raise ConfigError("model", model, "has no tokenizer", f"Add its {_TOKENIZER[0]}")
+
+
+@contextmanager
+def environment(*, offline: bool) -> Iterator[None]:
+    """Set what the libraries read when they are imported, until the block ends.
+
+    Args:
+        offline: forbid them to ask the Hub.
+    """
+    wanted = dict.fromkeys(_OFFLINE, "1") if offline else {}
+    if not sys.stderr.isatty():
+        wanted["TQDM_MININTERVAL"] = "60"  # a line a minute, where a bar would fill the log
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> Plan:
+    """Decide a task's shots and read its local data, before any model is loaded.
+
+    Raises:
+        ConfigError: data is missing, or the task is a group that has no local layout.
+        DataError: a row is broken.
+    """
+    wanted = config.fewshot
+    if wanted is None and name in PUBLISHED:
+        wanted = PUBLISHED[name].shots
+    shots = tasks.shots(name, wanted)
+    settings: dict[str, Any] = {"lm_eval": version, "shots": shots, "limit": config.limit}
+    if config.data is None:
+        return Plan(name=name, shots=shots, specs=None, settings=settings | {"data": "hub"})
+    leaves = tasks.leaves(name)
+    if tasks.is_group(name) and name != "mmlu":
+        remedy = f"Name its tasks: {','.join(leaves)}"
+        raise ConfigError("tasks", name, "is a group, which --data cannot serve", remedy)
+    own = next(iter(leaves.values())).get("num_fewshot") or 0
+    data = LocalData(Path(config.data), name, leaves, own if shots is None else shots)
+    if len(data.specs) < len(leaves):
+        log.warning("%s: the data has %d of %d subjects", name, len(data.specs), len(leaves))
+    settings |= {"data": data.sha256}
+    return Plan(name=name, shots=shots, specs=data.specs, settings=settings)
+
+
+def find_device(device: str) -> str:
+    """Return torch's name of the device.
+
+    Raises:
+        ConfigError: torch does not know it, or it is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        rule = f"cannot be used ({one_line(error).rstrip('.')})"
+        raise ConfigError("device", device, rule, "Give auto, cpu, cuda or cuda:N") from None
+    return device
+
+
+def find_dtype(config: Config, device: str) -> str:
+    """Return the dtype of the weights: bf16, fp16 or fp32."""
+    if config.dtype != "auto":
+        return config.dtype
+    if device == "cpu":
+        return "fp32"
+    from transformers import AutoConfig
+
+    stored = str(getattr(AutoConfig.from_pretrained(config.model), "dtype", None) or "float32")
+    named = {name: short for short, name in _TORCH_NAMES.items()}
+    return named.get(stored.removeprefix("torch."), "fp32")
+
+
+class Results:
+    """The results file: opened or begun, and written whole after each task."""
+
+    def __init__(self, path: Path | None, content: dict[str, Any]) -> None:
+        self._path, self._content = path, content
+
+    @classmethod
+    def open(cls, config: Config, *, add_bos: bool, dtype: str) -> "Results":
+        """Go on with the file of the same model and settings, or begin one.
+
+        Raises:
+            ConfigError: the file is of another model, of other settings, or something else.
+        """
+        path = Path(config.output) if config.output else None
+        content: dict[str, Any] = {
+            "format": _FORMAT_VERSION,
+            "model": {"path": config.model, "fingerprint": fingerprint(config.model)},
+            "settings": {"add_bos": add_bos, "dtype": dtype},
+            "tasks": {},
+        }
+        if path is None or not path.exists():
+            if path is not None and not path.parent.is_dir():
+                raise ConfigError("output", str(path), "its folder does not exist", "Make it")
+            return cls(path, content)
+        remedy = "Give another file, or remove this one"
+        try:
+            before = read_json(path)
+            found = {"model": before["model"]["fingerprint"], **before["settings"]}
+            finished = dict(before["tasks"])
+        except (ValueError, KeyError, TypeError, OSError):
+            rule = "exists and is no results file of 'pretrain evaluate'"
+            raise ConfigError("output", str(path), rule, remedy) from None
+        wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                rule = f"holds results with {name} = {found.get(name)}, and this call has {value}"
+                raise ConfigError("output", str(path), rule, remedy)
+        return cls(path, content | {"tasks": finished})
+
+    def has(self, plan: Plan) -> bool:
+        """Whether the task is finished, with the same settings."""
+        stored = self._content["tasks"].get(plan.name)
+        if stored is None:
+            return False
+        changed = [n for n, value in plan.settings.items() if stored["settings"].get(n) != value]
+        if changed:
+            log.info("%s: done before with other %s; run again", plan.name, " and ".join(changed))
+            return False
+        log.info("%s: done already (%s)", plan.name, stored["date"])
+        return True
+
+    def add(
+        self, plan: Plan, score: harness.Score, truncated: int, duration_s: float, *, device: str
+    ) -> None:
+        """Keep a task's result, and write the file."""
+        if truncated:
+            log.warning("%s: %d prompts were cut at their start", plan.name, truncated)
+        self._content["tasks"][plan.name] = {
+            **asdict(score),
+            "settings": plan.settings,
+            "truncated_prompts": truncated,
+            "device": device,
+            "torch": metadata.version("torch"),
+            "transformers": metadata.version("transformers"),
+            "duration_s": round(duration_s, 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._content["mean"] = mean_of_comparable(self._content["tasks"])
+        if self._path:
+            write_json(self._path, self._content)
+
+    def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the results of some tasks."""
+        return {name: self._content["tasks"][name] for name in names}
+
+
+def fingerprint(model: str) -> str:
+    """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
+    folder = Path(model)
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        commit = getattr(AutoConfig.from_pretrained(model), "_commit_hash", None)
+        return f"{model}@{commit or 'unknown'}"
+    from mobilellama.pretrain.hf_folder import sampled_sha256
+
+    whole = [folder / name for name in ("config.json", *_TOKENIZER) if (folder / name).is_file()]
+    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    return sampled_sha256(whole, weights)

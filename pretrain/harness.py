@@ -1,0 +1,312 @@
+"""lm-evaluation-harness, held at arm's length: its tasks, our way to load a model, one score.
+
+Traps that are kept out of sight here: indexing all of its tasks takes seconds, so only the
+folders of the known ones are read where they suffice; a task's overrides are merged only when it
+is a group's member; ``add_special_tokens`` adds <s> only where the tokenizer was loaded to do so;
+an empty context is scored after <s>, which a base model has never seen.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
+
+# Folders of the harness that hold the tasks below, so that the other thousands are not read.
+_FOLDERS = {
+    "arc_easy": "arc",
+    "arc_challenge": "arc",
+    "boolq": "super_glue/boolq",
+    "rte": "glue/rte",
+    "winogrande": "winogrande",
+    "truthfulqa_mc1": "truthfulqa",
+    "truthfulqa_mc2": "truthfulqa",
+    "hellaswag": "hellaswag",
+    "piqa": "piqa",
+    "mmlu": "mmlu/default",
+}
+_SEED = 1234  # the harness's own, for the choice of examples
+_BOOTSTRAP_ITERATIONS = 1000  # only for metrics whose standard error has no formula
+
+
+def require_harness() -> str:
+    """Return the version of lm_eval.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        rule = "'pretrain evaluate' runs lm-evaluation-harness, an optional dependency"
+        remedy = "Install it: pip install 'mobilellama[eval]'"
+        raise ConfigError("lm_eval", "(not installed)", rule, remedy) from None
+
+
+class Tasks:
+    """The harness's index of tasks, as far as some names need it.
+
+    Raises:
+        ConfigError: a name is no task, or one that stands for several.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        import lm_eval.tasks
+        from lm_eval.tasks import TaskManager
+
+        root = Path(lm_eval.tasks.__file__).parent
+        folders = sorted({_FOLDERS.get(name, "?") for name in names})
+        self.manager: Any = None
+        if all((root / folder).is_dir() for folder in folders):
+            paths: list[str | Path] = [root / folder for folder in folders]
+            self.manager = TaskManager(include_defaults=False, include_path=paths)
+        if self.manager is None or not set(names) <= set(self.manager.all_tasks):
+            self.manager = TaskManager()
+        for name in names:
+            self._require_task(name)
+
+    def _require_task(self, name: str) -> None:
+        known = self.manager.all_tasks
+        if name not in known:
+            near = did_you_mean(name, known)
+            remedy = f"'lm_eval ls tasks' lists them all{near}"
+            raise ConfigError("tasks", name, "is no task of the installed harness", remedy)
+        if name in self.manager.all_tags:
+            its = ",".join(sorted(self.manager.task_index[name].tags))
+            raise ConfigError("tasks", name, "is a tag, with no score of its own", f"Give {its}")
+
+    def is_group(self, name: str) -> bool:
+        """Whether the name stands for several tasks and an aggregate of them."""
+        return name in self.manager.all_groups
+
+    def config(self, name: str) -> dict[str, Any]:
+        """Return a packaged task's or group's config; functions are not resolved."""
+        return dict(self.manager.task_index[name].cfg)
+
+    def leaves(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the configs of the tasks that a name stands for: of itself, unless a group."""
+        entry = self.manager.task_index[name]
+        if self.is_group(name):
+            members = [m if isinstance(m, str) else m["task"] for m in entry.cfg["task"]]
+        elif name in self.manager.all_tags:
+            members = sorted(entry.tags)
+        else:
+            return {name: self.config(name)}
+        return {leaf: config for member in members for leaf, config in self.leaves(member).items()}
+
+    def shots(self, name: str, wanted: int | None) -> int | None:
+        """Return the examples in the prompt: 0 where a task allows none; None is its own number.
+
+        TruthfulQA's prompt has its own examples, and the harness ignores other wishes.
+        """
+        return 0 if self.config(name).get("num_fewshot") == 0 else wanted
+
+
+@contextmanager
+def quiet() -> Iterator["Truncations"]:
+    """Keep the libraries' log lines away, and count the prompts that were cut at their start."""
+    import transformers
+    from datasets import disable_progress_bars, enable_progress_bars
+
+    truncations = Truncations()
+    cut = logging.getLogger("lm_eval.models.huggingface")
+    others = [logging.getLogger(name) for name in ("lm_eval", "accelerate", "evaluate")]
+    levels = [logger.level for logger in others]
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+    for logger in others:
+        logger.setLevel(logging.ERROR)
+    cut.setLevel(logging.WARNING)
+    cut.addFilter(truncations)
+    try:
+        yield truncations
+    finally:
+        cut.removeFilter(truncations)
+        cut.setLevel(logging.NOTSET)
+        for logger, level in zip(others, levels, strict=True):
+            logger.setLevel(level)
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
+        enable_progress_bars()
+
+
+class Truncations(logging.Filter):
+    """Swallows the harness's warning of each prompt that is too long, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let errors pass only."""
+        self.count += str(record.msg).startswith("Combined length of context")
+        return record.levelno >= logging.ERROR
+
+
+def load_tokenizer(model: str, add_bos: bool | None) -> tuple[Any, bool]:
+    """Return the tokenizer, and whether it puts <s> first.
+
+    Args:
+        model: folder or name on the hub.
+        add_bos: None takes what the tokenizer's files say.
+
+    Raises:
+        ConfigError: there is none, or it cannot be told to.
+    """
+    from transformers import AutoTokenizer
+
+    options = {} if add_bos is None else {"add_bos_token": add_bos}
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(model, **options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        rule = f"has no tokenizer that transformers can load ({one_line(error).rstrip('.')})"
+        raise ConfigError("model", model, rule, "Export it with its tokenizer") from None
+    start = tokenizer.encode("a")[:1]
+    puts_bos = tokenizer.bos_token_id is not None and start == [tokenizer.bos_token_id]
+    if add_bos and not puts_bos:
+        rule = f"the tokenizer of {model} begins with {start} all the same"
+        raise ConfigError("add_bos", "true", rule, "Leave add_bos away")
+    # Told to add none, it is never asked for special tokens at all.
+    return tokenizer, puts_bos if add_bos is None else add_bos
+
+
+def load_model(
+    model: str, tokenizer: Any, *, add_bos: bool, device: str, dtype: Any, batch_size: int | str
+) -> Any:
+    """Return the harness's model.
+
+    Args:
+        model: folder or name on the hub.
+        tokenizer: from ``load_tokenizer``.
+        add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
+            end of a former document.
+        device: torch's name of it.
+        dtype: torch's dtype of the weights.
+        batch_size: requests a forward pass, or "auto".
+
+    Raises:
+        ConfigError: the weights cannot be loaded.
+    """
+    from lm_eval.models import huggingface
+    from transformers import AutoModelForCausalLM
+
+    make: Any = huggingface.HFLM  # typed as Any: a decorator hides its parameters
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        rule = f"is no causal language model that transformers can load ({one_line(error)})"
+        raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
+    start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id
+    return make(
+        pretrained=loaded.to(device),
+        tokenizer=tokenizer,
+        add_bos_token=add_bos,
+        prefix_token_id=start,
+        batch_size=batch_size,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one task gave."""
+
+    version: str
+    """The packaged task's."""
+    shots: int
+    """Examples in the prompt."""
+    samples: int
+    """Questions that were scored."""
+    metrics: dict[str, float]
+    """By the harness's name; ``NAME_stderr`` is a standard error."""
+    leaves: dict[str, dict[str, float]]
+    """The same of each task of a group; empty for a single task."""
+
+
+def evaluate(
+    lm: Any,
+    tasks: Tasks,
+    name: str,
+    *,
+    specs: list[dict[str, Any]] | None,
+    shots: int | None,
+    limit: int | None,
+) -> Score:
+    """Run one task, or the tasks of a group.
+
+    Args:
+        lm: from ``load_model``.
+        tasks: the index.
+        name: the task.
+        specs: overrides that bring local data; None lets the harness fetch.
+        shots: examples in the prompt; None is the task's own number.
+        limit: first questions of each task; None is all.
+
+    Raises:
+        UserError: the data cannot be fetched.
+    """
+    from datasets.exceptions import DatasetsError
+    from lm_eval import evaluator
+
+    run: Any = evaluator.simple_evaluate  # typed as Any: a decorator hides its parameters
+    # A bare dict would be taken for a new task; only a group's members are merged.
+    wanted: Any = [name] if specs is None else [{"group": "local_data", "task": specs}]
+    try:
+        built = tasks.manager.load(wanted)
+    except (OSError, DatasetsError) as error:
+        raise UserError(
+            f"task '{name}': its data cannot be fetched ({one_line(error).rstrip('.')}); give "
+            "--data DIR with local files, see 'mobilellama pretrain evaluate --help'"
+        ) from None
+    found = run(
+        model=lm,
+        tasks=[*built["groups"].values()] if built.get("groups") else [*built["tasks"].values()],
+        task_manager=tasks.manager,
+        num_fewshot=shots,
+        limit=limit,
+        bootstrap_iters=_BOOTSTRAP_ITERATIONS,
+        log_samples=False,
+        fewshot_random_seed=_SEED,
+    )
+    counts = {leaf: int(found["n-samples"][leaf]["effective"]) for leaf in built["tasks"]}
+    by_leaf = {leaf: _numbers(found["results"][leaf]) for leaf in counts}
+    version = tasks.config(name).get("metadata", {}).get("version", "unknown")
+    return Score(
+        version=str(version),
+        shots=max(int(found["n-shot"][leaf]) for leaf in counts),
+        samples=sum(counts.values()),
+        metrics=_aggregate(by_leaf, counts) if tasks.is_group(name) else by_leaf[name],
+        leaves=by_leaf if tasks.is_group(name) else {},
+    )
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return ``{"acc": ..., "acc_stderr": ...}`` of the harness's ``{"acc,none": ...}``."""
+    return {
+        key.removesuffix(",none"): float(value)
+        for key, value in metrics.items()
+        if "," in key and isinstance(value, int | float) and value == value
+    }
+
+
+def _aggregate(
+    leaves: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]
+) -> dict[str, float]:
+    """Return what all tasks of a group have: means over questions, pooled standard errors."""
+    from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
+
+    sizes = [counts[leaf] for leaf in leaves]
+    shared = set.intersection(*(set(metrics) for metrics in leaves.values()))
+    mean: dict[str, float] = {}
+    for metric in sorted(shared):
+        values = [metrics[metric] for metrics in leaves.values()]
+        if metric.endswith("_stderr"):
+            mean[metric] = float(pooled_sample_stderr(values, sizes))
+        else:
+            mean[metric] = float(aggregate_subtask_metrics(values, sizes))
+    return mean

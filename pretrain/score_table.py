@@ -1,0 +1,101 @@
+"""The table of scores, beside the published ones."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mobilellama.pretrain.published_scores import MMLU_SUBJECTS, PUBLISHED, PUBLISHED_CHAT_HELLASWAG
+
+_HEAD = ("task", "version", "shots", "metric", "n", "score", "stderr", "1.4B", "2.7B")
+
+
+def score_table(tasks: Mapping[str, Mapping[str, Any]], model: str, *, limit: int | None) -> str:
+    """Return the table as text.
+
+    Args:
+        tasks: a result for each task, as in the results file.
+        model: what was scored, for the heading.
+        limit: questions that each task was cut to.
+    """
+    rows = [_HEAD, *(_row(name, result) for name, result in tasks.items())]
+    if mean := mean_of_comparable(tasks):
+        label, score = f"mean of {len(mean['tasks'])}", f"{mean['score']:.4f}"
+        published = (f"{mean[size]:.4f}" for size in ("mobilellama_1_4b", "mobilellama_2_7b"))
+        rows.append((label, "", "", "", "", score, "", *published))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in (0, 3) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(0, f"{Path(model).name}, and MobileLLaMA as published (arXiv 2312.16886, table 3)")
+    return "\n".join([*lines, *_notes(tasks, limit)])
+
+
+def mean_of_comparable(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the plain mean accuracy over the tasks that can be compared: ours, and both sizes'.
+
+    None where there are fewer than two.
+    """
+    names = [name for name in tasks if not _difference(name, tasks[name])]
+    if len(names) < 2:
+        return None
+    scores = [PUBLISHED[name] for name in names]
+    return {
+        "tasks": names,
+        "score": sum(tasks[name]["metrics"]["acc"] for name in names) / len(names),
+        "mobilellama_1_4b": sum(score.mobilellama_1_4b for score in scores) / len(names),
+        "mobilellama_2_7b": sum(score.mobilellama_2_7b for score in scores) / len(names),
+    }
+
+
+def _difference(name: str, result: Mapping[str, Any]) -> str:
+    """Return what sets a result apart from the published one; nothing if they compare."""
+    if name not in PUBLISHED:
+        return "not published"
+    if result["shots"] != PUBLISHED[name].shots:
+        return f"{PUBLISHED[name].shots} shots were published"
+    if name == "mmlu" and len(result["leaves"]) < MMLU_SUBJECTS:
+        return f"{len(result['leaves'])} of {MMLU_SUBJECTS} subjects"
+    return ""
+
+
+def _row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+    metrics = result["metrics"]
+    # Plain accuracy is what the paper has; a further task shows the first metric that it has.
+    metric = "acc" if "acc" in metrics else next(iter(metrics), "-")
+    stderr = metrics.get(f"{metric}_stderr")
+    published = None if _difference(name, result) else PUBLISHED[name]
+    return (
+        name,
+        result["version"],
+        str(result["shots"]),
+        metric,
+        str(result["samples"]),
+        f"{metrics[metric]:.4f}" if metric in metrics else "-",
+        "-" if stderr is None else f"{stderr:.4f}",
+        f"{published.mobilellama_1_4b:g}" if published else "-",
+        f"{published.mobilellama_2_7b:g}" if published else "-",
+    )
+
+
+def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[str]:
+    notes = []
+    if limit is not None:
+        notes.append(f"Only the first {limit} questions of each task (--limit): no measurement.")
+    if other := [
+        name for name in tasks if name in PUBLISHED and not _comparable(name, tasks[name])
+    ]:
+        notes.append(f"Other shots than published, not compared: {', '.join(other)}.")
+    if cut := {name: n for name, its in tasks.items() if (n := its["truncated_prompts"])}:
+        some = ", ".join(f"{name} {count}" for name, count in cut.items())
+        notes.append(f"Prompts cut at their start to the model's length: {some}.")
+    if "hellaswag" in tasks:
+        chat = ", ".join(
+            f"{size} {base:.2f} -> {tuned:.2f}"
+            for size, (base, tuned) in PUBLISHED_CHAT_HELLASWAG.items()
+        )
+        notes.append(f"HellaSwag of the authors' chat models, base -> chat (shots unsaid): {chat}.")
+    return notes

@@ -1,0 +1,569 @@
+"""Evaluation: the harness scores what our own forward pass scores, offline, task by task.
+
+Everything runs on a random model of 200,000 parameters and the rows of ``eval_tasks.py``.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.pretrain import evaluate, harness
+from mobilellama.pretrain.eval_data import ROW_FIELDS, LocalData
+from mobilellama.pretrain.evaluate import Config, Results
+from mobilellama.pretrain.hf_folder import HfFolder
+from mobilellama.pretrain.model import LanguageModel, build_on
+from mobilellama.pretrain.published_scores import PUBLISHED, PUBLISHED_AVERAGES
+from mobilellama.pretrain.score_table import mean_of_comparable, score_table
+from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
+from tests.pretrain.conftest import Command
+from tests.pretrain.eval_tasks import FILES, SUBJECTS, write_jsonl, write_tasks
+
+pytest.importorskip("lm_eval")
+
+CHOICE = {"validation_split": "validation", "training_split": "train"}  # a packaged task's splits
+
+
+def write_model(folder: Path, tokenizer: Path, *, add_bos: bool) -> Path:
+    """Write a random Llama with our tokenizer, long enough for TruthfulQA's prompt."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=800,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=1024,
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.1)
+    model.save_pretrained(folder)
+    write_hf_tokenizer(Tokenizer(tokenizer), folder, max_length_tokens=1024, add_bos=add_bos)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model: its tokenizer adds no <s>."""
+    return write_model(tmp_path_factory.mktemp("models") / "base", small_tokenizer, add_bos=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Local files of the ten tasks."""
+    return write_tasks(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def ours(base: Path) -> LanguageModel:
+    """Our own model with the same weights."""
+    source = HfFolder(base)
+    model = build_on(torch.device("cpu"), source.config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(source.parameter(name, parameter.shape))
+    return model
+
+
+class Hand:
+    """Log-likelihoods by our own forward pass and sentencepiece's own ids."""
+
+    def __init__(self, model: LanguageModel, tokenizer: Path, *, add_bos: bool) -> None:
+        self.model, self.tokenizer = model, Tokenizer(tokenizer)
+        self.start = [self.tokenizer.bos_id] if add_bos else []
+
+    def loglikelihood(self, context: str, answer: str) -> float:
+        """Return the sum of the log-probabilities of the answer's tokens."""
+        ids = self.start + self.tokenizer.processor.encode(context + answer)
+        cut = len(self.start) + len(self.tokenizer.processor.encode(context))
+        with torch.no_grad():
+            logprobs = self.model.logits(torch.tensor([ids])).log_softmax(-1)[0]
+        return sum(float(logprobs[i - 1, ids[i]]) for i in range(cut, len(ids)))
+
+    def arc(self, rows: list[dict[str, Any]]) -> tuple[float, float]:
+        """Return the accuracy, plain and by length in characters."""
+        plain = normed = 0
+        for row in rows:
+            context = f"Question: {row['question']}\nAnswer:"
+            texts = row["choices"]["text"]
+            right = row["choices"]["label"].index(row["answerKey"])
+            scores = [self.loglikelihood(context, f" {text}") for text in texts]
+            by_length = [score / len(text) for score, text in zip(scores, texts, strict=True)]
+            plain += scores.index(max(scores)) == right
+            normed += by_length.index(max(by_length)) == right
+        return plain / len(rows), normed / len(rows)
+
+    def truthfulqa_mc2(self, rows: list[dict[str, Any]], prompt: str) -> float:
+        """Return the mean share of probability on the true answers."""
+        shares = []
+        for row in rows:
+            context = f"{prompt}\n\nQ: {row['question']}\nA:"
+            targets = row["mc2_targets"]
+            p = [math.exp(self.loglikelihood(context, f" {c}")) for c in targets["choices"]]
+            true = sum(p[i] for i, label in enumerate(targets["labels"]) if label)
+            shares.append(true / sum(p))
+        return sum(shares) / len(shares)
+
+
+def truthfulqa_prompt() -> str:
+    """Return the six examples that the packaged task begins every prompt with."""
+    text = str(harness.Tasks(["truthfulqa_mc2"]).config("truthfulqa_mc2")["doc_to_text"])
+    found = re.search(r"prompt_qa = '(.*?)'%}", text, re.DOTALL)
+    assert found and found[1].count("Q: ") == 6
+    return re.sub(r"\s*\\n\s*", "\n", found[1]).strip() if "\\n" in found[1] else found[1].strip()
+
+
+def run(command: Command, *arguments: object) -> str:
+    """Run the command, which must succeed; return what it printed."""
+    done = command("pretrain", "evaluate", *arguments)
+    assert done.code == 0, done.err
+    return done.out
+
+
+def stored(path: Path, task: str) -> dict[str, Any]:
+    return json.loads(path.read_text())["tasks"][task]
+
+
+# --- Scores ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_our_own_forward_pass_with_and_without_bos(
+    command: Command,
+    base: Path,
+    data: Path,
+    ours: LanguageModel,
+    small_tokenizer: Path,
+    tmp_path: Path,
+) -> None:
+    found = {}
+    for add_bos in (False, True):
+        output = tmp_path / f"{add_bos}.json"
+        arguments = ["--model", base, "--data", data, "--output", output]
+        tasks = ["--tasks", "arc_easy,truthfulqa_mc2"]
+        run(command, *arguments, *tasks, *(["--add_bos"] if add_bos else []))
+        hand = Hand(ours, small_tokenizer, add_bos=add_bos)
+        arc = stored(output, "arc_easy")
+        plain, normed = hand.arc(FILES["arc_easy/test.jsonl"])
+        assert arc["metrics"]["acc"] == pytest.approx(plain)
+        assert arc["metrics"]["acc_norm"] == pytest.approx(normed)
+        assert (arc["samples"], arc["shots"], arc["version"]) == (9, 0, "1.0")
+        truthful = stored(output, "truthfulqa_mc2")
+        expected = hand.truthfulqa_mc2(FILES["truthfulqa/validation.jsonl"], truthfulqa_prompt())
+        # Sums of tens of log-probabilities, batched and padded there and single here.
+        assert truthful["metrics"]["acc"] == pytest.approx(expected, rel=1e-3)
+        assert truthful["truncated_prompts"] == 0
+        assert json.loads(output.read_text())["settings"]["add_bos"] is add_bos
+        found[add_bos] = truthful["metrics"]["acc"]
+    # Far more than the tolerance above: what the model sees is really another prompt.
+    assert abs(found[True] - found[False]) > 0.01 * found[False]
+
+
+@pytest.mark.slow
+def test_the_bos_switch_decides_the_ids_that_the_model_sees(
+    base: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    chat = write_model(tmp_path / "chat", small_tokenizer, add_bos=True)
+    tokenizer = Tokenizer(small_tokenizer)
+    context = tokenizer.processor.encode("Question: x\nAnswer:")
+    answer = tokenizer.processor.encode("Question: x\nAnswer: yes")[len(context) :]
+    for folder, asked, expected in [
+        (base, None, False),
+        (base, False, False),
+        (base, True, True),
+        (chat, None, True),
+        (chat, True, True),
+        (chat, False, False),
+    ]:
+        loaded, add_bos = harness.load_tokenizer(str(folder), asked)
+        assert add_bos is expected
+        lm = harness.load_model(
+            str(folder), loaded, add_bos=add_bos, device="cpu", dtype="float32", batch_size=1
+        )
+        start = [tokenizer.bos_id] if expected else []
+        assert lm._encode_pair("Question: x\nAnswer:", " yes") == (start + context, answer)
+        # An empty context: <s> if it is wanted, else the end of a former document.
+        assert lm.prefix_token_id == (tokenizer.bos_id if expected else tokenizer.eos_id)
+
+
+@pytest.mark.slow
+def test_all_ten_tasks_run_without_a_network_or_a_cache(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    output, home = tmp_path / "results.json", tmp_path / "home"
+    # Port 9 answers nobody: an attempt to fetch would fail the command.
+    environment = os.environ | {
+        "HF_HOME": str(home), "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilellama", "pretrain", "evaluate", "--model", str(base)]
+        + ["--data", str(data), "--output", str(output)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (home / "hub").exists() and not (home / "datasets").exists()
+    found = json.loads(output.read_text())
+    assert list(found["tasks"]) == list(PUBLISHED)
+    for name, result in found["tasks"].items():
+        assert 0 <= result["metrics"]["acc"] <= 1 and result["metrics"]["acc_stderr"] > 0
+        assert result["shots"] == PUBLISHED[name].shots
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"{name} "))
+        assert f"{result['metrics']['acc']:.4f}" in line
+    # MMLU: the mean over questions, not over subjects, of the two that the data has.
+    mmlu = found["tasks"]["mmlu"]
+    assert mmlu["samples"] == sum(SUBJECTS.values()) == 15
+    by_subject = {name.removeprefix("mmlu_"): its["acc"] for name, its in mmlu["leaves"].items()}
+    assert set(by_subject) == set(SUBJECTS)
+    assert mmlu["metrics"]["acc"] == pytest.approx(
+        sum(by_subject[name] * n for name, n in SUBJECTS.items()) / 15
+    )
+    assert "Not compared: mmlu (2 of 57 subjects)." in done.stdout
+    assert "mmlu: the data has 2 of 57 subjects" in done.stderr
+    assert found["mean"]["tasks"] == [name for name in PUBLISHED if name != "mmlu"]
+    # Nothing of the libraries' own logging: bars, and lines of ours.
+    lines = [part for line in done.stderr.splitlines() for part in line.split("\r") if part]
+    ours = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [IW] ")
+    assert [line for line in lines if not ours.match(line) and "it/s" not in line] == []
+
+
+# --- Going on -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_second_call_runs_only_what_is_missing(
+    command: Command, base: Path, data: Path, tmp_path: Path, small_tokenizer: Path
+) -> None:
+    output, mine = tmp_path / "results.json", tmp_path / "data"
+    shutil.copytree(data, mine)
+    common = ["--model", base, "--data", mine, "--output", output]
+    run(command, *common, "--tasks", "piqa")
+    # A mark that only a new run would remove.
+    content = json.loads(output.read_text())
+    content["tasks"]["piqa"]["metrics"]["acc"] = 0.125
+    output.write_text(json.dumps(content))
+    printed = run(command, *common, "--tasks", "rte,piqa")
+    assert stored(output, "piqa")["metrics"]["acc"] == 0.125
+    assert list(json.loads(output.read_text())["tasks"]) == ["piqa", "rte"]
+    assert re.search(r"^piqa .* 0\.1250 ", printed, re.MULTILINE)
+    # Other settings of a task, or other data: run again.
+    run(command, *common, "--tasks", "piqa", "--limit", 2)
+    assert stored(output, "piqa")["metrics"]["acc"] != 0.125
+    assert stored(output, "piqa")["samples"] == 2
+    first = stored(output, "rte")
+    rows = FILES["rte/validation.jsonl"]
+    write_jsonl(mine / "rte/validation.jsonl", rows[:4])
+    run(command, *common, "--tasks", "rte")
+    assert (first["samples"], stored(output, "rte")["samples"]) == (10, 4)
+    # Other settings of the model, or another model: refused, and the file is as it was.
+    before = output.read_bytes()
+    done = command("pretrain", "evaluate", *common, "--tasks", "piqa", "--add_bos")
+    assert done.code == 2
+    assert "holds results with add_bos = False, and this call has True. Give another" in done.err
+    chat = write_model(tmp_path / "chat", small_tokenizer, add_bos=True)
+    done = command("pretrain", "evaluate", *common, "--model", chat, "--tasks", "piqa")
+    assert done.code == 2 and f"output = {output}: holds results with model = " in done.err
+    assert output.read_bytes() == before
+
+
+def test_a_file_of_something_else_is_not_overwritten(base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "notes.json"
+    for text in ("mine", "[]", '{"model": 1}'):
+        output.write_text(text)
+        with pytest.raises(ConfigError, match="exists and is no results file of 'pretrain eval"):
+            Results.open(Config(model=str(base), output=str(output)), add_bos=False, dtype="fp32")
+        assert output.read_text() == text
+    config = Config(model=str(base), output=str(tmp_path / "no/where.json"))
+    with pytest.raises(ConfigError, match="its folder does not exist. Make it"):
+        Results.open(config, add_bos=False, dtype="fp32")
+
+
+def test_the_fingerprint_knows_weights_config_and_tokenizer(base: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(base, tmp_path / "copied"))
+    first = evaluate.fingerprint(str(base))
+    assert evaluate.fingerprint(str(copied)) == first
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        content = (copied / name).read_bytes()
+        (copied / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert evaluate.fingerprint(str(copied)) != first
+        (copied / name).write_bytes(content)
+
+
+# --- Local data -----------------------------------------------------------------------------
+
+
+def test_missing_data_is_told_with_task_path_and_fields(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LocalData(tmp_path, "boolq", {"boolq": CHOICE}, 0)
+    assert str(caught.value) == (
+        f"data = {tmp_path}: has no boolq/validation.jsonl (or .parquet) for the task 'boolq'. "
+        "A row of it is a JSON object with passage, question, label."
+    )
+    with pytest.raises(ConfigError, match=r"no truthfulqa_mc1/validation.jsonl nor truthfulqa/va"):
+        LocalData(tmp_path, "truthfulqa_mc1", {"truthfulqa_mc1": CHOICE}, 0)
+    write_jsonl(tmp_path / "piqa/validation.jsonl", FILES["piqa/validation.jsonl"])
+    assert len(LocalData(tmp_path, "piqa", {"piqa": CHOICE}, 0).specs) == 1
+    with pytest.raises(ConfigError, match=r"has no piqa/train.jsonl .* for the task 'piqa'"):
+        LocalData(tmp_path, "piqa", {"piqa": CHOICE}, 1)
+
+
+MMLU = {
+    f"mmlu_{name}": {"test_split": "test", "fewshot_split": "dev", "dataset_name": name}
+    for name in [*SUBJECTS, "virology"]
+}
+
+
+def test_mmlu_comes_in_one_file_or_a_folder_a_subject(data: Path, tmp_path: Path) -> None:
+    for subject in SUBJECTS:
+        for split in ("dev", "test"):
+            rows = [row for row in FILES[f"mmlu/{split}.jsonl"] if row["subject"] == subject]
+            write_jsonl(tmp_path / f"mmlu/{subject}/{split}.jsonl", rows)
+    for folder in (data, tmp_path):
+        specs = LocalData(folder, "mmlu", MMLU, 5).specs
+        assert [spec["task"] for spec in specs] == [f"mmlu_{name}" for name in SUBJECTS]
+        for spec, (subject, n) in zip(specs, SUBJECTS.items(), strict=True):
+            made = spec["custom_dataset"]()
+            assert {split: len(rows) for split, rows in made.items()} == {"test": n, "dev": 5}
+            assert {row["subject"] for row in made["test"]} == {subject}
+            assert (spec["test_split"], spec["fewshot_split"]) == ("test", "dev")
+    assert "dev" not in LocalData(tmp_path, "mmlu", MMLU, 0).specs[0]["custom_dataset"]()
+    (tmp_path / "mmlu/anatomy/dev.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"has no mmlu/anatomy/dev.jsonl .* answer, subject"):
+        LocalData(tmp_path, "mmlu", MMLU, 5)
+    (tmp_path / "mmlu/anatomi").mkdir()
+    with pytest.raises(DataError, match=r"'anatomi' is no subject of MMLU; did you mean 'anatomy'"):
+        LocalData(tmp_path, "mmlu", MMLU, 5)
+    with pytest.raises(ConfigError, match=r"has no mmlu/test.jsonl nor mmlu/SUBJECT/test.jsonl"):
+        LocalData(tmp_path / "piqa", "mmlu", MMLU, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "piqa/validation.jsonl: is empty"),
+        ("{}\n{", "piqa/validation.jsonl:2: is not JSON"),
+        ("\n[1]\n", "piqa/validation.jsonl:2: must be a JSON object"),
+        (
+            '{"goal": "g", "sol1": "a", "label": 0}',
+            "piqa/validation.jsonl:1: the row lacks 'sol2'; it needs goal, sol1, sol2, label",
+        ),
+        (
+            '{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}\n'
+            '{"goal": "g", "sol1": "a", "sol2": "b", "label": "0"}',
+            "task 'piqa': a field changes its type from row to row",
+        ),
+    ],
+)
+def test_a_broken_row_is_told_by_file_and_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "piqa").mkdir()
+    (tmp_path / "piqa/validation.jsonl").write_text(text)
+    with pytest.raises(DataError) as caught:
+        LocalData(tmp_path, "piqa", {"piqa": CHOICE}, 0)
+    assert message in str(caught.value)
+
+
+def test_a_field_inside_a_field_is_looked_for_too(tmp_path: Path) -> None:
+    row = FILES["arc_easy/test.jsonl"][0] | {"choices": ["a", "b"]}
+    write_jsonl(tmp_path / "arc_easy/test.jsonl", [row])
+    with pytest.raises(DataError, match="the row lacks 'choices.text'"):
+        LocalData(tmp_path, "arc_easy", {"arc_easy": {"test_split": "test"}}, 0)
+
+
+def test_parquet_as_the_hub_has_it_gives_the_same_rows(data: Path, tmp_path: Path) -> None:
+    from pyarrow import Table, parquet
+
+    rows = FILES["arc_easy/test.jsonl"]
+    (tmp_path / "arc_easy").mkdir()
+    for i, part in enumerate((rows[:5], rows[5:])):
+        path = tmp_path / f"arc_easy/test-0000{i}-of-00002.parquet"
+        parquet.write_table(Table.from_pylist(part), path)
+    leaves = {"arc_easy": {"test_split": "test"}}
+    made = [
+        LocalData(folder, "arc_easy", leaves, 0).specs[0]["custom_dataset"]()["test"].to_list()
+        for folder in (data, tmp_path)
+    ]
+    assert made[0] == made[1] == rows
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=rf"{path}: is damaged"):
+        LocalData(tmp_path, "arc_easy", leaves, 0)
+
+
+def test_the_help_names_every_task_with_its_shots_split_and_fields() -> None:
+    tasks = harness.Tasks(list(PUBLISHED))
+    text = str(evaluate.__doc__)
+    assert set(ROW_FIELDS) == set(PUBLISHED)
+    for name, score in PUBLISHED.items():
+        leaf = next(iter(tasks.leaves(name).values()))
+        split = leaf.get("test_split") or leaf["validation_split"]
+        folder = "truthfulqa" if name.startswith("truthfulqa") else name
+        assert re.search(rf"^    {name} +{score.shots}  {folder}/{split}\.jsonl", text, re.M)
+        assert all(field in text for field in ROW_FIELDS[name])
+    assert len(tasks.leaves("mmlu")) == 57
+
+
+# --- Misuse ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tasks": "piqa,,rte"}, "tasks = piqa,,rte: must name each task once"),
+        ({"tasks": "piqa,piqa"}, "tasks = piqa,piqa: must name each task once"),
+        ({"fewshot": -1}, "fewshot = -1: must be at least 0"),
+        ({"limit": 0}, "limit = 0: must be at least 1"),
+        ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
+        ({"data": "/no/where"}, "data = /no/where: is not a folder"),
+    ],
+)
+def test_fields_that_break_a_rule_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(model="m", **fields)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_model_that_is_none_is_told(base: Path, tmp_path: Path) -> None:
+    def message(model: Path | str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            evaluate.require_model(str(model))
+        return str(caught.value)
+
+    assert f"model = {tmp_path}/nowhere: is not a folder. Give the" in message(tmp_path / "nowhere")
+    assert "has no config.json" in message(tmp_path)
+    copied = Path(shutil.copytree(base, tmp_path / "copied"))
+    for path in copied.glob("tokenizer*"):
+        path.unlink()
+    assert message(copied).endswith("has no tokenizer. Add its tokenizer.json.")
+    (copied / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match="has no tokenizer that transformers can load"):
+        harness.load_tokenizer(str(copied), None)
+    evaluate.require_model("somebody/a-model-on-the-hub")  # may be; asking it is transformers' part
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"device = gpu: cannot be used \(.*Give auto, cpu, cud"):
+        evaluate.find_device("gpu")
+    if not torch.cuda.is_available():
+        assert evaluate.find_device("auto") == "cpu"
+        with pytest.raises(ConfigError, match=r"device = cuda: cannot be used"):
+            evaluate.find_device("cuda")
+
+
+def test_on_a_gpu_the_weights_keep_their_own_dtype(base: Path, tmp_path: Path) -> None:
+    assert evaluate.find_dtype(Config(model=str(base)), "cpu") == "fp32"
+    copied = Path(shutil.copytree(base, tmp_path / "copied"))
+    values = json.loads((copied / "config.json").read_text())
+    for dtype, short in (("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")):
+        (copied / "config.json").write_text(json.dumps(values | {"dtype": dtype}))
+        assert evaluate.find_dtype(Config(model=str(copied)), "cuda") == short
+        assert evaluate.find_dtype(Config(model=str(copied)), "cpu") == "fp32"
+    assert evaluate.find_dtype(Config(model=str(copied), dtype="bf16"), "cpu") == "bf16"
+
+
+def test_without_the_harness_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(ConfigError, match=r"Install it: pip install 'mobilellama\[eval\]'"):
+        harness.require_harness()
+
+
+def test_the_help_needs_neither_torch_nor_the_harness() -> None:
+    code = (
+        "import sys, mobilellama.pretrain.evaluate\n"
+        "print({'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.slow
+def test_unknown_tasks_and_groups_are_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        harness.Tasks(["arc_easy", "hellaswagg"])
+    assert "tasks = hellaswagg: is no task of the installed harness" in str(caught.value)
+    assert str(caught.value).endswith("did you mean 'hellaswag'?")
+    with pytest.raises(ConfigError, match=r"ai2_arc: is a tag, .*Give arc_challenge,arc_easy"):
+        harness.Tasks(["ai2_arc"])
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_fetched_is_told(base: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilellama", "pretrain", "evaluate", "--model", str(base)]
+        + ["--tasks", "piqa"],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "mobilellama: error: task 'piqa': its data cannot be fetched (" in done.stderr
+    assert "give --data DIR with local files" in done.stderr
+
+
+# --- The table ------------------------------------------------------------------------------
+
+
+def result(acc: float, *, shots: int = 0, leaves: int = 0, truncated: int = 0) -> dict[str, Any]:
+    return {
+        "version": "1.0",
+        "shots": shots,
+        "samples": 100,
+        "metrics": {"acc": acc, "acc_stderr": 0.05},
+        "leaves": {str(i): {} for i in range(leaves)},
+        "truncated_prompts": truncated,
+    }
+
+
+def test_the_published_averages_are_the_means_of_the_published_columns() -> None:
+    full = {
+        name: result(0.5, shots=score.shots, leaves=57 if name == "mmlu" else 0)
+        for name, score in PUBLISHED.items()
+    }
+    mean = mean_of_comparable(full)
+    assert mean and mean["tasks"] == list(PUBLISHED) and mean["score"] == 0.5
+    assert round(mean["mobilellama_1_4b"], 4) == PUBLISHED_AVERAGES[0] == 0.4490
+    assert round(mean["mobilellama_2_7b"], 4) == PUBLISHED_AVERAGES[1] == 0.4923
+
+
+def test_the_table_compares_only_what_was_measured_alike() -> None:
+    tasks = {
+        "arc_easy": result(0.6),
+        "boolq": result(0.5),
+        "piqa": result(0.7, shots=3, truncated=4),
+        "mmlu": result(0.3, shots=5, leaves=56),
+        "lambada_openai": result(0.4),
+    }
+    assert score_table(tasks, "runs/mine", limit=100).splitlines() == [
+        "mine, and MobileLLaMA as published (arXiv 2312.16886, table 3)",
+        "task            version  shots  metric    n   score  stderr    1.4B    2.7B",
+        "arc_easy            1.0      0  acc     100  0.6000  0.0500    0.61    0.68",
+        "boolq               1.0      0  acc     100  0.5000  0.0500    0.53    0.61",
+        "piqa                1.0      3  acc     100  0.7000  0.0500       -       -",
+        "mmlu                1.0      5  acc     100  0.3000  0.0500       -       -",
+        "lambada_openai      1.0      0  acc     100  0.4000  0.0500       -       -",
+        # (0.61 + 0.53) / 2 and (0.68 + 0.61) / 2
+        "mean of 2                                    0.5500          0.5700  0.6450",
+        "Only the first 100 questions of each task (--limit): no measurement.",
+        "Not compared: piqa (0 shots were published), mmlu (56 of 57 subjects).",
+        "Prompts cut at their start to the model's length: piqa 4.",
+    ]
+    assert "mean" not in score_table({"piqa": result(0.7)}, "m", limit=None)

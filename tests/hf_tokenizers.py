@@ -27,8 +27,8 @@ def write_tokenizer(
     """Train a BPE of `kind` with special tokens, and write its two files into a new folder.
 
     Kinds: ``byte_level`` (GPT-2's and its heirs'), ``byte_level_prefix`` (a space before each
-    text), ``prepend`` (LLaMA's legacy tokenizer.json), ``first`` and ``always`` (a Metaspace
-    that marks the first text, or each).
+    text), ``prepend`` (LLaMA's legacy tokenizer.json), ``first``, ``always`` and ``never`` (a
+    Metaspace that marks the beginning of the first text, of each, or of none).
     """
     tokenizer: Any = Tokenizer(models.BPE(byte_fallback=not kind.startswith("byte_level")))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -43,7 +43,7 @@ def write_tokenizer(
         tokenizer.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
         )
-        scheme: Any = "first" if kind == "first" else "always"
+        scheme: Any = "always" if kind == "prepend" else kind
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     trainer = BpeTrainer(
         vocab_size=700, special_tokens=names, initial_alphabet=alphabet, show_progress=False

@@ -9,7 +9,7 @@ from typing import Any
 from mobilellama.pretrain.model import INIT_STD, ModelConfig
 from mobilellama.tokenizer import TextTokenizer
 
-_DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _NEW_TOKENS = 256  # transformers' own default, 20, cuts answers off
 
 
@@ -39,8 +39,8 @@ def llama_config(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> di
         "use_cache": True,
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
-        "dtype": _DTYPE_NAMES[dtype],
-        "torch_dtype": _DTYPE_NAMES[dtype],
+        "dtype": DTYPE_NAMES[dtype],
+        "torch_dtype": DTYPE_NAMES[dtype],
     }
 
 

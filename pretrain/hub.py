@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # than the shards beside it, so what this export does not have must go.
 _STALE = ["model*.safetensors", "model.safetensors.index.json"]
 _WHOLE = ("config.json", "tokenizer.json", "README.md")
+_WHOLE_ADAPTER = ("adapter_config.json", "tokenizer.json", "README.md")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Config:
     """Fields of 'pretrain push'."""
 
     folder: str
-    """What 'pretrain export' wrote."""
+    """What 'pretrain export', 'sft export' or 'sft merge' wrote."""
     repo: str
     """USER/NAME or ORGANISATION/NAME."""
     private: bool = False
@@ -67,7 +68,8 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
             `private`.
         UserError: the server refused, or cannot be reached; the folder is as it was.
     """
-    if missing := [name for name in _WHOLE if not (folder / name).is_file()]:
+    wanted = _WHOLE_ADAPTER if (folder / _WHOLE_ADAPTER[0]).is_file() else _WHOLE
+    if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise ConfigError(
             "folder",
             str(folder),

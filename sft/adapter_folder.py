@@ -11,6 +11,7 @@ modules trained beside the adapter. These are read. A variant that computes some
 
 import math
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,27 @@ def write_adapter(
     with Progress("adapter", total=total_mb, unit="MB") as progress:
         tensors = (source.parameter(name, shape) for name, shape in adapters.items())
         write_safetensors(folder / WEIGHTS_FILE, stored, torch.float32, tensors, progress)
+
+
+@torch.no_grad()
+def peft_logits(base: Path, adapter: Path, input_ids: Tensor) -> Tensor:
+    """Return the logits that peft computes in fp32 with an adapter on a folder's model.
+
+    Args:
+        base: a Hugging Face folder.
+        adapter: a peft folder.
+        input_ids: (B, T) int64.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    with warnings.catch_warnings():  # peft asks transformers 5.23 in a way that it deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+    return adapted.eval()(input_ids=input_ids).logits
 
 
 class AdapterFolder:

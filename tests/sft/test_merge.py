@@ -1,0 +1,186 @@
+"""Merging: base plus adapter in one folder, whoever made the two."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.export_check import probe_ids
+from mobilellama.pretrain.hf_folder import HfFolder
+from mobilellama.sft.adapter_folder import peft_logits
+from mobilellama.sft.main import main
+from mobilellama.sft.merge import Config, check_merge
+
+IDS = torch.arange(3, 40)[None]
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA of peft's on the tiny chat model, with B drawn so that it changes the model."""
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    model = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_chat_model, dtype=torch.float32),
+        peft.LoraConfig(
+            task_type="CAUSAL_LM", r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"]
+        ),
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def logits(folder: Path) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def merge(*arguments: object) -> int:
+    return main(["merge", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def merged(adapter: Path, tiny_chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("merged") / "fp32"
+    arguments = ["--adapter", adapter, "--base", tiny_chat_model, "--output", output]
+    assert merge(*arguments, "--dtype", "fp32") == 0
+    return output
+
+
+def test_the_merged_folder_computes_what_base_plus_adapter_does(
+    merged: Path, adapter: Path, tiny_chat_model: Path
+) -> None:
+    expected = peft_logits(tiny_chat_model, adapter, IDS)
+    assert (logits(tiny_chat_model) - expected).abs().max() > 0.01 * expected.abs().max()
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_merged_in_fp32_and_rounded_once(
+    merged: Path, adapter: Path, tiny_chat_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    output = tmp_path / "bf16"
+    assert merge("--adapter", adapter, "--base", tiny_chat_model, "--output", output) == 0
+    said = capsys.readouterr().out
+    assert "Merged in fp32, the logits are within" in said and "rounded to bf16, within" in said
+    exact, rounded, base = HfFolder(merged), HfFolder(output), HfFolder(tiny_chat_model)
+    changed = set()
+    for name in exact.names():
+        assert torch.equal(rounded.stored(name), exact.stored(name).bfloat16())
+        if not torch.equal(exact.stored(name), base.stored(name).float()):
+            changed.add(name.split(".")[-2])
+    assert changed == {"q_proj", "down_proj"}
+
+
+def test_the_folder_keeps_the_tokenizer_its_template_and_the_stops(
+    merged: Path, tiny_chat_model: Path
+) -> None:
+    ours, theirs = (AutoTokenizer.from_pretrained(f) for f in (merged, tiny_chat_model))
+    messages = [{"role": "user", "content": "What is  a list?"}]
+    assert ours.apply_chat_template(messages, tokenize=False) == theirs.apply_chat_template(
+        messages, tokenize=False
+    )
+    assert ours("a  b").input_ids == theirs("a  b").input_ids
+    generation = json.loads((merged / "generation_config.json").read_text())
+    assert generation == json.loads((tiny_chat_model / "generation_config.json").read_text())
+    config = json.loads((merged / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == "float32"
+    assert "rank 4" in (merged / "README.md").read_text()
+
+
+def test_the_adapters_own_tokenizer_goes_before_the_bases(
+    adapter: Path, tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    chat = tmp_path / "adapter"
+    chat.mkdir()
+    for source, names in (
+        (adapter, ["adapter_config.json", "adapter_model.safetensors"]),
+        (tiny_chat_model, ["tokenizer.json", "tokenizer_config.json"]),
+    ):
+        for name in names:
+            (chat / name).write_bytes((source / name).read_bytes())
+    (chat / "chat_template.jinja").write_text("{{ 'another template' }}")
+    output = tmp_path / "out"
+    arguments = ["--adapter", chat, "--base", tiny_chat_model, "--output", output]
+    assert merge(*arguments, "--check", "false") == 0
+    assert (output / "chat_template.jinja").read_text() == "{{ 'another template' }}"
+    # What the adapter's folder does not say is the base's.
+    assert (output / "generation_config.json").is_file()
+
+
+def test_a_merge_that_moves_the_logits_is_refused(
+    merged: Path, tiny_chat_model: Path, adapter: Path
+) -> None:
+    folder = HfFolder(merged)
+    config = Config(output="o", adapter="a", base="b", dtype="fp32")
+
+    class Scaled:
+        """The merged weights with one layer's update off by a hundredth."""
+
+        def parameter(self, name: str, shape: torch.Size) -> torch.Tensor:
+            scale = 1.01 if name == "model.layers.1.mlp.down_proj.weight" else 1
+            return folder.parameter(name, shape) * scale
+
+    def unmerged() -> torch.Tensor:
+        return peft_logits(tiny_chat_model, adapter, probe_ids(folder.config))
+
+    check_merge(config, merged, folder, folder.config, unmerged)
+    with pytest.raises(RuntimeError, match="base plus adapter: merged logits differ from ours by"):
+        check_merge(config, merged, Scaled(), folder.config, unmerged)
+
+
+def test_a_base_with_a_tied_head_is_written_untied(
+    adapter: Path, tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_chat_model, dtype=torch.float32)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    tied = tmp_path / "tied"
+    model.save_pretrained(tied)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tied / name).write_bytes((tiny_chat_model / name).read_bytes())
+    assert "lm_head.weight" not in (tied / "model.safetensors").read_bytes()[:5000].decode(
+        errors="replace"
+    )
+    output = tmp_path / "out"
+    arguments = ["--adapter", adapter, "--base", tied, "--output", output, "--dtype", "fp32"]
+    assert merge(*arguments) == 0
+    torch.testing.assert_close(
+        logits(output), peft_logits(tied, adapter, IDS), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "checkpoint = null: must be given, or adapter and base, and not both"),
+        ({"checkpoint": "r", "adapter": "a", "base": "b"}, "checkpoint = r: must be given, or"),
+        ({"adapter": "a"}, "base = null: must be given: a holds no weights of its base"),
+        ({"checkpoint": "r", "max_shard_size_gb": 0}, "max_shard_size_gb = 0: must be at least"),
+    ],
+)
+def test_fields_that_break_a_rule_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(output="o", **fields)
+    assert str(caught.value).startswith(message)
+
+
+def test_wrong_paths_are_told_and_nothing_is_written(
+    adapter: Path, tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"base = .*: has no config\.json"):
+        merge("--adapter", adapter, "--base", adapter, "--output", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"adapter = .*: has no adapter_config\.json"):
+        merge("--adapter", tmp_path, "--base", tiny_chat_model, "--output", tmp_path / "out")
+    with pytest.raises(ConfigError, match="is neither a checkpoint nor a run's folder"):
+        merge("--checkpoint", tiny_chat_model, "--output", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -45,7 +45,7 @@ from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
 from mobilellama.sft.reasons import Drop, describe_example
 from mobilellama.sft.report import REPORT, describe, make_report
-from mobilellama.sft.sources import SUBSET, DataConfig, find_slices, read_records
+from mobilellama.sft.sources import DataConfig, find_slices, read_records
 from mobilellama.sft.split import ENCODING_VERSION
 from mobilellama.sft.template import Template, read_template
 from mobilellama.sft.workers import Job, encoding
@@ -70,8 +70,8 @@ TEMPLATE = "template.yaml"
 
 _DRY_RECORDS = 1_000
 _FIRST_PLACES = 3
-_TEMPORARY = re.compile(r".+\.tmp\..+")  # what mobilellama.files.temporary_path makes
-_OURS = re.compile(rf"([0-9]{{5,}}\.(bin|idx|mask|json)|{PLAN}|{TEMPLATE}|{REPORT}|{DATASET}).*")
+# What mobilellama.files.temporary_path makes of a file's name: NAME.tmp.HOST.PID.RANDOM.
+_TEMPORARY = re.compile(r".+\.tmp\..+\.[0-9]+\.[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,8 +272,8 @@ def _is_described(work: Work) -> bool:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left: every bucket counts, so no temporary is needed."""
-    for path in [*folder.iterdir(), *(folder / SUBSET).iterdir()]:
-        if _OURS.fullmatch(path.name) and _TEMPORARY.fullmatch(path.name) and path.is_file():
+    for path in list(folder.rglob("*")):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 

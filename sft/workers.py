@@ -95,7 +95,8 @@ def encoding(
             (batch, encode_batch(job, tokenizer, _turns_of(batch))) for batch in batches
         )
         return
-    pool = _start_pool(workers)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
     try:
         yield lambda batches: _encode_ahead(pool, job, batches, _BATCHES_AHEAD * workers)
     except BrokenProcessPool:
@@ -107,18 +108,16 @@ def encoding(
         pool.shutdown(cancel_futures=True)
 
 
-def _start_pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
-    # Workers inherit this mask: Ctrl-C is the parent's to handle, from the first moment.
-    # The tracker, which the first start would bring up, would lift it.
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Block SIGINT, also for processes that are started meanwhile: Ctrl-C is the parent's."""
+    # The tracker, which the first start would bring up, would lift the mask.
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        pool.submit(os.getpid)  # the first job starts all processes
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
-    return pool
 
 
 def _leave_with_parent() -> None:
@@ -138,7 +137,8 @@ def _encode_ahead(
 ) -> Iterator[tuple[Batch, EncodedBatch]]:
     running: deque[tuple[Batch, Future[EncodedBatch]]] = deque()
     for batch in batches:
-        running.append((batch, pool.submit(_encode_there, job, _turns_of(batch))))
+        with _ctrl_c_held_back():  # any submission may start a worker
+            running.append((batch, pool.submit(_encode_there, job, _turns_of(batch))))
         if len(running) > ahead:
             batch, future = running.popleft()
             yield batch, future.result()

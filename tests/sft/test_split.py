@@ -37,12 +37,24 @@ class Characters(TextTokenizer):
         return Path("characters")
 
     @property
+    def sha256(self) -> str:
+        return "0" * 64
+
+    @property
     def vocab_size(self) -> int:
         return 0x110000 + len(self._specials)
 
     @property
-    def bos_id(self) -> int:
+    def bos_id(self) -> int | None:
         return 0x110000
+
+    @property
+    def eos_id(self) -> int | None:
+        return None
+
+    @property
+    def pad_id(self) -> int | None:
+        return None
 
     @property
     def bos_token(self) -> str:
@@ -59,6 +71,18 @@ class Characters(TextTokenizer):
     def encode(self, text: str, *, begins: bool) -> list[int]:
         self.encoded_characters += len(text)
         return [ord(character) for character in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def require_sha256(self, expected: str, *, field: str, owner: str) -> None:
+        assert expected == self.sha256
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def write_hf(self, folder: Path, **_: object) -> None:
+        raise NotImplementedError
 
 
 def exchanges(spelt: str) -> list[Turn]:

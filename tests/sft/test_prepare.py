@@ -1,0 +1,566 @@
+"""'sft prepare' from end to end: what is in the files, in the report, and after a kill."""
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files import read_json
+from mobilellama.sft.bucket import heldout_of
+from mobilellama.sft.labels import encode
+from mobilellama.sft.main import main
+from mobilellama.sft.records import read_turns
+from mobilellama.sft.split import split_conversation
+from mobilellama.sft.template import read_template
+from mobilellama.shards.main import main as shards_main
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.rows import Rows
+from mobilellama.tokenizer import Tokenizer, open_tokenizer
+from tests.sft.conversations import make_conversations, write_lines, write_sharegpt
+
+SEQ_LEN = 256
+NAMES = ("a.json", "b.jsonl", "c.jsonl")
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file of a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def prepare(tokenizer: Path, data: Path, output: Path, *more: str) -> int:
+    arguments = ["--tokenizer", str(tokenizer), "--data.path", str(data), "--output", str(output)]
+    if "--seq_len" not in more:
+        arguments += ["--seq_len", str(SEQ_LEN)]
+    if "--workers" not in more:
+        arguments += ["--workers", "1"]
+    return main(["prepare", *arguments, *more])
+
+
+def hello(**changes: str) -> dict[str, Any]:
+    turns = {"human": "Hi", "gpt": "Hello!"} | changes
+    return {"conversations": [{"from": role, "value": text} for role, text in turns.items()]}
+
+
+@pytest.fixture(scope="module")
+def records() -> dict[str, list[Any]]:
+    """Three files' records, one in twenty of them bad."""
+    made: dict[str, list[Any]] = {}
+    for seed, name in enumerate(NAMES):
+        made[name] = make_conversations(60, seed=seed, scale=0.08)
+        made[name][7] = hello(gpt="")
+        made[name][20] = {"text": "no conversation"}
+        made[name][40]["conversations"].insert(0, {"from": "gpt", "value": "Cut off."})
+    return made
+
+
+@pytest.fixture(scope="module")
+def conversations(records: dict[str, list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conversations") / "data"
+    for name, those in records.items():
+        (write_sharegpt if name.endswith(".json") else write_lines)(folder / name, those)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    conversations: Path, small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    output = tmp_path_factory.mktemp("prepared") / "dataset"
+    more = ("--heldout_share", "0.1")
+    assert prepare(small_tokenizer, conversations, output, *more) == 0
+    return output
+
+
+def stored(dataset: TokenDataset, split: str) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield (ids, mask) of every part of a split, cut at the boundaries of the rows."""
+    rows = dataset.view("conversations", SEQ_LEN, split)  # pyright: ignore[reportArgumentType]
+    assert isinstance(rows, Rows)
+    for i in range(len(rows)):
+        assert 0 < len(rows.tokens(i)) <= SEQ_LEN
+        cuts = rows.boundaries(i)
+        ids, masks = np.split(rows.tokens(i), cuts), np.split(rows.mask(i), cuts)
+        for part, mask in zip(ids, masks, strict=True):
+            yield part.tolist(), mask.tolist()
+
+
+def expected_parts(records: Sequence[Any], model: Path) -> list[list[tuple[list[int], list[int]]]]:
+    """Return the parts of each good conversation, made without any of the files."""
+    template, tokenizer = read_template("vicuna_v1"), Tokenizer(model)
+    found = []
+    for i, record in enumerate(records):
+        if i in (7, 20):
+            continue
+        turns = [turn for turn in read_turns(record) if turn.content != "Cut off."]
+        parts = split_conversation(template, tokenizer, turns, SEQ_LEN).parts
+        found.append([(p.ids.tolist(), p.supervised.astype(int).tolist()) for p in parts])
+    return found
+
+
+def test_every_part_of_every_conversation_is_stored_once_with_its_mask(
+    prepared: Path, records: dict[str, list[Any]], small_tokenizer: Path
+) -> None:
+    dataset = TokenDataset(prepared)
+    found = [*stored(dataset, "train"), *stored(dataset, "heldout")]
+    expected = [
+        part
+        for those in records.values()
+        for parts in expected_parts(those, small_tokenizer)
+        for part in parts
+    ]
+    assert len(expected) > 200
+    assert sorted(found) == sorted(expected)
+
+
+def test_the_parts_of_a_conversation_are_held_out_together(
+    prepared: Path, records: dict[str, list[Any]], small_tokenizer: Path
+) -> None:
+    dataset = TokenDataset(prepared)
+    train, heldout = ([str(part) for part in stored(dataset, s)] for s in ("train", "heldout"))
+    sides = {"train": 0, "heldout": 0, "split and held out": 0}
+    for those in records.values():
+        for parts in expected_parts(those, small_tokenizer):
+            in_train, in_heldout = (
+                [str(part) in side for part in parts] for side in (train, heldout)
+            )
+            assert all(in_train) != all(in_heldout)
+            assert any(in_train) != any(in_heldout)
+            sides["heldout" if all(in_heldout) else "train"] += 1
+            sides["split and held out"] += all(in_heldout) and len(parts) > 1
+    # 3 files of 58 good records each, a tenth of 174 to the nearest
+    assert (sides["train"], sides["heldout"]) == (157, 17)
+    assert sides["split and held out"] > 0
+
+
+def test_the_ids_decode_to_the_templates_text_and_the_mask_to_the_answers(
+    tmp_path: Path, llama_tokenizer: Path
+) -> None:
+    record = {"conversations": [
+        {"from": "human", "value": "Hi there"}, {"from": "gpt", "value": "Hello!\nHow are you?"},
+        {"from": "human", "value": "Fine </s> you?"}, {"from": "gpt", "value": "Well  enough"},
+    ]}  # fmt: skip
+    path = write_lines(tmp_path / "a.jsonl", [record])
+    assert prepare(llama_tokenizer, path, tmp_path / "out") == 0
+    dataset, tokenizer = TokenDataset(tmp_path / "out"), Tokenizer(llama_tokenizer)
+    ((ids, mask),) = stored(dataset, "train")
+    system = read_template("vicuna_v1").default_system
+
+    def spell(chosen: Sequence[int]) -> str:
+        return "".join(tokenizer.processor.id_to_piece(i) for i in chosen).replace("▁", " ")
+
+    # LLaMA's tokenizer begins a text with a space, after </s> too.
+    assert spell(ids).replace("<0x0A>", "\n") == (
+        f"<s> {system} USER: Hi there ASSISTANT: Hello!\nHow are you?</s>"
+        " USER: Fine </s> you? ASSISTANT: Well  enough</s>"
+    )
+    answers = [i for i, one in zip(ids, mask, strict=True) if one]
+    assert spell(answers).replace("<0x0A>", "\n") == " Hello!\nHow are you?</s> Well  enough</s>"
+    assert ids.count(tokenizer.eos_id) == 2  # the question's own is text
+    turns = read_turns(record)
+    assert encode(read_template("vicuna_v1"), tokenizer, turns).ids.tolist() == ids
+
+
+def test_verify_passes_and_finds_a_flipped_bit_of_each_file(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shards_main(["verify", "--path", str(prepared), "--workers", "1"]) == 0
+    assert "good" in capsys.readouterr().out
+    for ending in ("mask", "bin", "idx"):
+        copy = tmp_path / ending
+        shutil.copytree(prepared, copy)
+        path = copy / f"conversations/00001.{ending}"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(DataError) as error:
+            shards_main(["verify", "--path", str(copy), "--workers", "1"])
+        assert str(error.value).startswith(f"{path}: sha256 ")
+
+
+def test_the_report_says_what_was_read_kept_changed_and_dropped(
+    prepared: Path, records: dict[str, list[Any]], small_tokenizer: Path
+) -> None:
+    report = read_json(prepared / "report.json")
+    parts = [p for those in records.values() for p in expected_parts(those, small_tokenizer)]
+    flat = [part for those in parts for part in those]
+    tokens = sum(len(ids) for ids, _ in flat)
+    supervised = sum(sum(mask) for _, mask in flat)
+    assert report["records"] == 180
+    assert report["dropped_records"] == 6
+    assert report["conversations"] == 174
+    assert report["heldout_conversations"] == 17
+    assert (report["parts"], report["tokens"]) == (len(flat), tokens)
+    assert report["supervised_tokens"] == supervised
+    assert report["supervised_share"] == pytest.approx(supervised / tokens)
+    assert report["waste_share"] == pytest.approx(1 - tokens / (report["rows"] * SEQ_LEN))
+    assert {name: found["count"] for name, found in report["dropped"].items()} == {
+        "unknown_shape": 3, "empty_answer": 3,
+    }  # fmt: skip
+    assert report["dropped"]["empty_answer"]["examples"][:2] == [
+        {"place": "a.json[7]", "detail": "turn 1 of 2"},
+        {"place": "b.jsonl:8", "detail": "turn 1 of 2"},
+    ]
+    assert report["mended"]["leading_turns"]["count"] == 3
+    assert report["mended"]["split"]["count"] == sum(len(those) > 1 for those in parts)
+    assert [source["source"] for source in report["sources"]] == [*NAMES]
+    dataset = TokenDataset(prepared)
+    for split, name in (("train", "train_rows"), ("heldout", "heldout_rows")):
+        view = dataset.view("conversations", SEQ_LEN, split)  # pyright: ignore[reportArgumentType]
+        assert len(view) == report[name] > 0
+
+
+def test_the_table_names_each_reason_with_examples(
+    conversations: Path, small_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(small_tokenizer, conversations, tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "records read                    180  in 3 sources",
+        "conversations kept              174  96.67 %",
+        "  of them held out                2",
+        "  dropped                         3  has an empty answer",
+        "a.json[7]  turn 1 of 2",
+        "b.jsonl:21  its fields are text",
+        "  changed                         3  answers before the first question left out",
+    ):
+        assert line in shown
+
+
+def test_the_folder_explains_itself(prepared: Path, small_tokenizer: Path) -> None:
+    names = {
+        f"conversations/0000{i}.{end}" for i in range(3) for end in ("bin", "idx", "mask", "json")
+    }
+    names |= {"plan.json", "manifest.parquet", "dataset.json", "report.json"}
+    assert set(digest(prepared)) == names | {"tokenizer.model", "template.yaml"}
+    assert open_tokenizer(prepared).sha256 == Tokenizer(small_tokenizer).sha256
+    assert read_template(prepared / "template.yaml").sha256 == read_template("vicuna_v1").sha256
+    rows = TokenDataset(prepared).identity.rows
+    assert (rows["seq_len"], rows["template"]) == (SEQ_LEN, "vicuna_v1")
+    assert rows["template_sha256"] == read_template("vicuna_v1").sha256
+
+
+def test_two_workers_write_the_bytes_that_one_writes(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    more = ("--heldout_share", "0.1", "--workers", "2")
+    assert prepare(small_tokenizer, conversations, tmp_path / "out", *more) == 0
+    assert digest(tmp_path / "out") == digest(prepared)
+
+
+def test_the_data_may_lie_elsewhere(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(conversations, tmp_path / "moved")
+    more = ("--heldout_share", "0.1")
+    assert prepare(small_tokenizer, tmp_path / "moved", tmp_path / "out", *more) == 0
+    assert digest(tmp_path / "out") == digest(prepared)
+
+
+def test_what_is_missing_is_made_again_with_the_same_bytes(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    """As a kill leaves it: between two renames, before a receipt, with temporaries beside."""
+    output = tmp_path / "out"
+    shutil.copytree(prepared, output)
+    (output / "dataset.json").unlink()
+    (output / "conversations/00001.json").unlink()
+    (output / "conversations/00001.mask").unlink()
+    mask = output / "conversations/00002.mask"
+    mask.write_bytes(mask.read_bytes()[:-1])
+    for name in ("conversations/00001.bin", "manifest.parquet", "tokenizer.model"):
+        (output / f"{name}.tmp.a.host-7.7.0123abcd").write_bytes(b"half")
+    untouched = (output / "conversations/00000.bin").stat().st_mtime_ns
+    assert prepare(small_tokenizer, conversations, output, "--heldout_share", "0.1") == 0
+    assert digest(output) == digest(prepared)
+    assert (output / "conversations/00000.bin").stat().st_mtime_ns == untouched
+
+
+def test_a_finished_dataset_is_left_alone(
+    conversations: Path, prepared: Path, small_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+    assert prepare(small_tokenizer, conversations, prepared, "--heldout_share", "0.1") == 0
+    assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == written
+    assert TokenDataset(prepared).fingerprint in capsys.readouterr().out
+
+
+def start(tokenizer: Path, data: Path, output: Path, workers: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mobilellama", "sft", "prepare", "--tokenizer", str(tokenizer)]
+    command += ["--data.path", str(data), "--output", str(output), "--workers", str(workers)]
+    return subprocess.Popen(
+        [*command, "--seq_len", str(SEQ_LEN)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def processes_of_group(group: int) -> list[str]:
+    """Return the living processes that a command started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, itself = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        found += [path.parent.name] * (itself == str(group) and state != "Z")
+    return found
+
+
+@pytest.mark.slow
+def test_kills_change_no_byte_and_leave_no_process(small_tokenizer: Path, tmp_path: Path) -> None:
+    data, rng = tmp_path / "data", random.Random(4)
+    for seed in range(12):
+        write_lines(data / f"{seed:02}.jsonl", make_conversations(60, seed=seed))
+    expected = tmp_path / "expected"
+    assert prepare(small_tokenizer, data, expected) == 0
+    output = tmp_path / "out"
+    for kill in range(4):
+        process = start(small_tokenizer, data, output, workers=2)
+        limit = time.monotonic() + 60
+        while len(list(output.glob("*/*.json"))) <= 2 * kill and time.monotonic() < limit:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        os.kill(process.pid, signal.SIGKILL)  # its workers live on, for a moment
+        process.communicate()
+        limit = time.monotonic() + 20
+        while processes_of_group(process.pid):
+            assert time.monotonic() < limit, "a worker outlived its parent"
+            time.sleep(0.05)
+    done = start(small_tokenizer, data, output, workers=2)
+    _, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    assert digest(output) == digest(expected)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_with_a_message_and_without_a_traceback(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    for seed in range(12):
+        write_lines(tmp_path / f"data/{seed:02}.jsonl", make_conversations(120, seed=seed))
+    process = start(small_tokenizer, tmp_path / "data", tmp_path / "out", workers=2)
+    limit = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*/*.json")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "of 12 buckets finished; run the same command again to continue" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        (("--seq_len", "128"), "seq_len = 128"),
+        (("--heldout_share", "0.5"), "heldout_share = 0.5"),
+        (("--seed", "3"), "seed = 3"),
+        (("--template", "plain"), "template"),
+        (("--data.format", "sharegpt"), "data.format = sharegpt"),
+    ],
+)
+def test_another_setting_in_the_same_folder_is_refused_by_name(
+    more: tuple[str, ...], field: str, conversations: Path, prepared: Path, small_tokenizer: Path
+) -> None:
+    before = digest(prepared)
+    with pytest.raises(ConfigError) as error:
+        prepare(small_tokenizer, conversations, prepared, "--heldout_share", "0.1", *more)
+    assert str(error.value).startswith(field)
+    assert f": the plan in {prepared} was begun with {error.value.field} = " in str(error.value)
+    assert digest(prepared) == before
+
+
+def test_other_data_or_another_tokenizer_in_the_same_folder_is_refused(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    more = ("--heldout_share", "0.1")
+    shutil.copytree(conversations, tmp_path / "data")
+    with open(tmp_path / "data/b.jsonl", "a") as file:
+        file.write(json.dumps(hello()) + "\n")
+    with pytest.raises(ConfigError) as error:
+        prepare(small_tokenizer, tmp_path / "data", prepared, *more)
+    assert str(error.value).startswith("data.path = b.jsonl: is not what the plan in ")
+    (tmp_path / "data/b.jsonl").unlink()
+    with pytest.raises(ConfigError) as error:
+        prepare(small_tokenizer, tmp_path / "data", prepared, *more)
+    assert "data.path = c.jsonl: is not what the plan in" in str(error.value)
+    other = tmp_path / "tokenizer.model"
+    other.write_bytes(small_tokenizer.read_bytes() + b"\x1a\x00")  # an empty trainer_spec more
+    with pytest.raises(ConfigError, match=r"tokenizer = .* has sha256"):
+        prepare(other, conversations, prepared, *more)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("x")
+    with pytest.raises(ConfigError, match=r"holds files \(mine.txt, ...\) but no plan.json"):
+        prepare(small_tokenizer, conversations, tmp_path / "full", *more)
+
+
+def test_a_dry_run_reports_on_the_first_thousand_records_and_writes_nothing(
+    small_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = [hello(human=f"Question {i}?", gpt=f"Answer {i}." * (i != 5)) for i in range(700)]
+    for name in ("a", "b"):
+        write_lines(tmp_path / f"data/{name}.jsonl", many)
+    assert prepare(small_tokenizer, tmp_path / "data", tmp_path / "out", "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert "records read                  1,000  in 2 sources" in shown
+    assert "conversations kept              998" in shown
+    assert "dry run: the first 1,000 records, nothing was written" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_bad_records_fail_the_file_with_the_first_places(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    good, bad = [hello()] * 90, [hello(gpt=" ")] * 11
+    path = write_lines(tmp_path / "a.jsonl", [*good[:40], *bad, *good[40:]])
+    with pytest.raises(DataError) as error:
+        prepare(small_tokenizer, path, tmp_path / "out")
+    assert str(error.value) == (
+        "a.jsonl: 11 of 101 records give no conversation, more than max_bad_share = 0.1 allows "
+        "(a.jsonl:41 has an empty answer: turn 1 of 2; a.jsonl:42 has an empty answer: turn 1 of "
+        "2; a.jsonl:43 has an empty answer: turn 1 of 2). "
+        "Mend the file, see --data.format, or raise --max_bad_share"
+    )
+    assert not list((tmp_path / "out").rglob("*.json*tmp*"))
+    assert not list((tmp_path / "out/conversations").iterdir())
+    assert prepare(small_tokenizer, path, tmp_path / "out", "--max_bad_share", "0.2") == 0
+    assert TokenDataset(tmp_path / "out").totals["conversations"]["bad_records"] == 11
+
+
+def test_a_few_bad_records_of_every_kind_are_dropped_by_name(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    lines = [
+        '{"conversations": [',
+        '{"text": "x"}',
+        json.dumps(hello(gpt="")),
+        json.dumps(hello(human="")),
+        '{"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}',
+        '{"messages": [{"role": "user", "content": 7}]}',
+        '[{"from": "human", "value": "x"}, {"from": "user", "value": "y"}]',
+        '[{"from": "human", "value": "x"}]',
+        '[{"from": "human", "value": "x"}, {"from": "system", "value": "y"}]',
+        json.dumps(hello(human="word " * 2_000)),
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*lines, json.dumps(hello())]))
+    assert prepare(small_tokenizer, path, tmp_path / "out") == 0
+    report = read_json(tmp_path / "out/report.json")
+    assert report["conversations"] == 1
+    found = {n: f["examples"][0]["place"] for n, f in report["dropped"].items()}
+    assert found == {
+        "not_json": "a.jsonl:1", "unknown_shape": "a.jsonl:2", "empty_answer": "a.jsonl:3",
+        "empty_question": "a.jsonl:4", "unknown_role": "a.jsonl:5", "not_text": "a.jsonl:6",
+        "not_alternating": "a.jsonl:7", "no_exchange": "a.jsonl:8",
+        "misplaced_system": "a.jsonl:9", "nothing_supervised": "a.jsonl:10",
+    }  # fmt: skip
+    assert all(found["count"] == 1 for found in report["dropped"].values())
+
+
+def test_data_without_one_conversation_is_refused(small_tokenizer: Path, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3)
+    with pytest.raises(DataError, match="not one conversation is left of 3 records"):
+        prepare(small_tokenizer, path, tmp_path / "out")
+    assert not (tmp_path / "out/dataset.json").exists()
+    empty = write_sharegpt(tmp_path / "b.json", [])
+    with pytest.raises(DataError, match="not one conversation is left of 0 records"):
+        prepare(small_tokenizer, empty, tmp_path / "out_b")
+
+
+def test_one_file_without_a_conversation_does_no_harm(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "data/a.jsonl", [hello(gpt="")])
+    write_lines(tmp_path / "data/b.jsonl", [])
+    write_lines(tmp_path / "data/c.jsonl", [hello()] * 2)
+    assert prepare(small_tokenizer, tmp_path / "data", tmp_path / "out") == 0
+    dataset = TokenDataset(tmp_path / "out")
+    assert [row["rows"] for row in dataset.rows] == [0, 0, 2]
+    assert len([*stored(dataset, "train")]) == len([*stored(dataset, "heldout")]) == 1
+
+
+def test_a_template_that_the_tokenizer_cannot_write_is_refused_at_once(
+    conversations: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="is no special token of"):
+        prepare(small_tokenizer, conversations, tmp_path / "out", "--template", "chatml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_system_text_that_the_template_has_no_place_for_drops_the_record(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "mute.yaml"
+    template.write_text(
+        "{about: a test, source: a test, bos: true, user: 'Q: {content} ', prompt: 'A:',"
+        " assistant: ' {content}', end: '</s>', between: '', specials: ['</s>'], stop: []}"
+    )
+    spoken = {"messages": [{"role": "system", "content": "Be kind."},
+                           {"role": "user", "content": "Hi"},
+                           {"role": "assistant", "content": "Hello!"}]}  # fmt: skip
+    path = write_lines(tmp_path / "a.jsonl", [hello(), spoken])
+    assert prepare(small_tokenizer, path, tmp_path / "out", "--template", str(template)) == 0
+    dropped = read_json(tmp_path / "out/report.json")["dropped"]
+    assert dropped["unplaced_system"]["examples"] == [{"place": "a.jsonl:2", "detail": "Be kind."}]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_that_counts(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    output, more = tmp_path / "out", ("--heldout_share", "0.1")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
+    try:
+        with pytest.raises(UserError) as error:
+            prepare(small_tokenizer, conversations, output, *more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value).startswith(f"{output}/conversations/00000.bin: the disk is full (")
+    assert list((output / "conversations").iterdir()) == []
+    assert prepare(small_tokenizer, conversations, output, *more) == 0
+    assert digest(output) == digest(prepared)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.5, 0.99])
+def test_the_held_out_are_a_share_and_never_all_and_grow_one_by_one(share: float) -> None:
+    counts = [heldout_of(n, share) for n in range(3_001)]
+    steps = {after - before for before, after in itertools.pairwise(counts)}
+    assert steps <= {0, 1}
+    assert counts[3_000] == {0.0: 0, 0.001: 3, 0.01: 30, 0.3: 900, 0.5: 1_500, 0.99: 2_970}[share]
+    assert all(count < n for n, count in enumerate(counts) if n)
+    assert counts[:3] == ([0, 0, 1] if share else [0, 0, 0])
+
+
+def test_nothing_is_held_out_where_the_share_is_0(
+    conversations: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    assert prepare(small_tokenizer, conversations, output, "--heldout_share", "0") == 0
+    assert len(TokenDataset(output).view("conversations", SEQ_LEN, "heldout")) == 0
+
+
+def test_the_seed_chooses_who_is_held_out(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    more = ("--heldout_share", "0.1", "--seed", "5")
+    assert prepare(small_tokenizer, conversations, tmp_path / "out", *more) == 0
+    one, other = TokenDataset(prepared), TokenDataset(tmp_path / "out")
+    assert sorted(stored(one, "heldout")) != sorted(stored(other, "heldout"))
+    everything = [[*stored(d, "train"), *stored(d, "heldout")] for d in (one, other)]
+    assert sorted(everything[0]) == sorted(everything[1])

@@ -22,7 +22,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
 # Stand-ins for what is said, which no template contains.
 _QUESTION, _ANSWER, _NEXT = "1st question", "1st answer", "2nd question"
-_CHARACTER_TOKENS = 4  # of a character that is written byte by byte, at most
+_BYTES = 4  # of a character in UTF-8, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,13 +201,19 @@ class TextStream:
         if token in self._tokenizer.stop.ids:
             return ""
         self._ids.append(token)
+        unread = self._tokenizer.decode(self._ids[self._read :])
+        if 0 < len(unread) - len(unread.rstrip("\ufffd")) < _BYTES:
+            return ""  # bytes of a character that the next tokens may make whole
+        return self._release(self._new_text())
+
+    def _new_text(self) -> str:
+        """Return what the unread tokens add, which depends on those before them."""
         before = self._tokenizer.decode(self._ids[self._context : self._read])
         text = self._tokenizer.decode(self._ids[self._context :])
-        unfinished = text.endswith("\ufffd") and len(self._ids) - self._read < _CHARACTER_TOKENS
-        if unfinished or len(text) <= len(before):
+        if len(text) <= len(before):
             return ""
         self._context, self._read = self._read, len(self._ids)
-        return self._release(text[len(before) :])
+        return text[len(before) :]
 
     def _release(self, text: str) -> str:
         if self._closed:
@@ -225,9 +231,10 @@ class TextStream:
         return held[: len(held) - keep]
 
     def end(self) -> str:
-        """Return what was held back, at the end of the answer."""
+        """Return what was held back, at the end of the answer; half a character is left out."""
+        text = self._release(self._new_text().rstrip("\ufffd"))
         held, self._held = self._held, ""
-        return "" if self._closed else held
+        return text if self._closed else text + held
 
 
 def _overlap(text: str, stops: Sequence[str]) -> int:

@@ -4,9 +4,11 @@
 2. One forward over them fills the key-value cache; each later one feeds a token a row.
 3. A row ends at its stop or its limit and leaves the batch, with its part of the cache.
 
-Chance: each row draws one uniform number a token from a generator of its own, so that what
-is around a row changes its answer only as far as batching changes the logits' last bits (in
-fp32 next to never; bf16 rounds more).
+Chance: each row draws one key a token from a generator of its own, and a hash of key and
+token gives the Gumbel noise that makes the likeliest token a sample. What is around a row
+changes its answer only where batching changes the logits' last bits and two tokens nearly tie:
+of fp32's about one token in a million. (A draw from the cumulative distribution would pass
+next to one of V edges instead of one: a thousand times as often.)
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ import torch
 
 from mobilellama.config import ConfigError, UserError, require_at_least
 
+_32_BITS = (1 << 32) - 1
 Finish = Literal["stop", "length", "cut"]
 
 
@@ -75,7 +78,7 @@ def decode(
         model: a causal language model of transformers, in evaluation mode.
         prompts: ids of each, at least one.
         sampling: how tokens are chosen.
-        generators: of each row; one number a token is drawn, with temperature 0 none.
+        generators: of each row; one key a token is drawn, with temperature 0 none.
         limits: most tokens of each answer, at least 1.
         ended: whether a row's answer so far is at its end; asked after each token.
         on_token: told (row, id) as each token comes.
@@ -99,10 +102,11 @@ def decode(
             input_ids=feed, attention_mask=mask, past_key_values=cache, use_cache=True, **more
         )
         cache = _cache_of(output, model, len(rows))
-        draws = None
+        keys = None
         if sampling.temperature > 0:
-            draws = torch.tensor([generators[row].random() for row in rows], device=feed.device)
-        chosen = choose(output.logits[:, -1].float(), sampling, draws=draws, seen=seen)
+            drawn = [int(generators[row].integers(1 << 63)) for row in rows]
+            keys = torch.tensor(drawn, device=feed.device)
+        chosen = choose(output.logits[:, -1].float(), sampling, keys=keys, seen=seen)
         kept = []
         for slot, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):  # sync
             if token < 0:
@@ -134,7 +138,7 @@ def choose(
     logits: torch.Tensor,
     sampling: Sampling,
     *,
-    draws: torch.Tensor | None,
+    keys: torch.Tensor | None,
     seen: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Choose each row's next token.
@@ -142,7 +146,7 @@ def choose(
     Args:
         logits: (B, V) fp32.
         sampling: how.
-        draws: (B,) uniform numbers in [0, 1), one a row; None where the temperature is 0.
+        keys: (B,) int64, random, not negative; None where the temperature is 0.
         seen: (B, V) whether a token occurred; None where there is no penalty.
 
     Returns:
@@ -153,21 +157,42 @@ def choose(
         penalty = sampling.repetition_penalty
         lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
         logits = torch.where(seen, lowered, logits)
-    if sampling.temperature == 0:
-        return logits.argmax(-1).masked_fill(broken, -1)
-    assert draws is not None
-    logits = logits - logits.amax(-1, keepdim=True)  # or a small temperature overflows
-    share, order = (logits / sampling.temperature).softmax(-1).sort(-1, descending=True)
+    if sampling.temperature > 0:
+        assert keys is not None
+        logits = logits - logits.amax(-1, keepdim=True)  # or a small temperature overflows
+        logits = _without_tail(logits / sampling.temperature, sampling)
+        logits = logits + gumbel_noise(keys, logits.shape[-1])
+    return logits.argmax(-1).masked_fill(broken, -1)
+
+
+def _without_tail(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return (B, V) logits with -inf where top_k and then top_p leave a token out."""
+    if sampling.top_k is None and sampling.top_p == 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k is not None:
-        share[:, sampling.top_k :] = 0
-        share = share / share.sum(-1, keepdim=True)
-    if sampling.top_p < 1:
-        share[share.cumsum(-1) - share >= sampling.top_p] = 0  # the first reaching it stays
-    reached = share.cumsum(-1)
-    slot = (reached <= draws[:, None].to(reached) * reached[:, -1:]).sum(-1, keepdim=True)
-    # Rounded up to the whole, a draw would choose behind the last token that has a share.
-    slot = slot.minimum((share > 0).sum(-1, keepdim=True) - 1).clamp(min=0)
-    return order.gather(-1, slot).squeeze(-1).masked_fill(broken, -1)
+        ordered[:, sampling.top_k :] = -torch.inf
+    share = ordered.softmax(-1)
+    ordered[share.cumsum(-1) - share >= sampling.top_p] = -torch.inf  # the one reaching it stays
+    return torch.empty_like(logits).scatter_(-1, order, ordered)
+
+
+def gumbel_noise(keys: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Return (B, V) fp64 noise, a function of key and token alone, the same on every device.
+
+    The likeliest token after adding it to log probabilities is a sample of them (Gumbel 1954;
+    Maddison et al., arXiv:1411.0030, section 2.1).
+    """
+    tokens = torch.arange(vocab_size, device=keys.device)
+    mixed = _mix(_mix(tokens ^ (keys & _32_BITS)[:, None]) ^ (keys >> 32)[:, None])
+    return -((mixed.double() + 0.5) / 2**32).log().neg().log()
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """Permute 32-bit numbers at random: C. Wellons' lowbias32, in int64, which wraps around."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & _32_BITS
+    x = (x ^ (x >> 15)) * 0x846CA68B & _32_BITS
+    return x ^ (x >> 16)
 
 
 def _pad_left(

@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.sft.decode import Decoded, Sampling, choose, decode
+from mobilellama.sft.decode import Decoded, Sampling, choose, decode, gumbel_noise
 from tests.sft.tiny_chat_model import tiny_llama
 
 VOCAB = 96
 GREEDY = Sampling()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)  # so small a model gains nothing from more
 
 
 def tiny_gpt2() -> Any:
@@ -151,28 +156,51 @@ def test_the_same_seed_gives_the_same_answer_and_another_gives_another() -> None
     assert first != answer(model, prompts(6), warm, seeds=[4])
 
 
-def test_draws_follow_the_distribution() -> None:
-    """probabilities  .5  .3  .15  .05   of the ids 2, 0, 3, 1.
+def frequencies(**fields: Any) -> list[float]:
+    """Return how often each of four tokens is chosen, in 40000 draws."""
+    probabilities = torch.tensor([0.3, 0.05, 0.5, 0.15])
+    settings: dict[str, Any] = {"temperature": 1.0} | fields
+    draws = 40_000
+    chosen = choose(
+        probabilities.log().expand(draws, 4),
+        Sampling(**settings),
+        keys=torch.tensor(np.random.default_rng(1).integers(1 << 63, size=draws)),
+    )
+    return (chosen.bincount(minlength=4) / draws).tolist()
 
-    draws 0-.5 choose 2, -.8 choose 0, -.95 choose 3, -1 choose 1
-    top_p .6  -> 2 and 0 remain (.5 alone is below .6), as .625 and .375
-    top_k 1   -> 2 remains
-    """
-    logits = torch.tensor([0.3, 0.05, 0.5, 0.15]).log()[None]
 
-    def chosen(draw: float, **fields: Any) -> int:
-        settings: dict[str, Any] = {"temperature": 1.0} | fields
-        sampling = Sampling(**settings)
-        return int(choose(logits, sampling, draws=torch.tensor([draw])))
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [0.3, 0.05, 0.5, 0.15]),
+        # .5 alone is below .6, so .3 stays too
+        ({"top_p": 0.6}, [0.375, 0, 0.625, 0]),
+        ({"top_p": 0.01}, [0, 0, 1, 0]),
+        ({"top_k": 3}, [0.3 / 0.95, 0, 0.5 / 0.95, 0.15 / 0.95]),
+        # of the two that top_k leaves, .5 makes .625
+        ({"top_k": 2, "top_p": 0.6}, [0, 0, 1, 0]),
+        # probabilities squared: .09 .0025 .25 .0225, in all .365
+        ({"temperature": 0.5}, [0.09 / 0.365, 0.0025 / 0.365, 0.25 / 0.365, 0.0225 / 0.365]),
+        ({"temperature": 1e-30}, [0, 0, 1, 0]),
+    ],
+)
+def test_draws_follow_the_distribution(fields: dict[str, Any], expected: list[float]) -> None:
+    found = frequencies(**fields)
+    # The standard deviation of a share of 40000 draws is at most .0025.
+    assert found == pytest.approx(expected, abs=0.01)
+    assert [share == 0 for share in found] == [share == 0 for share in expected]
 
-    draws = [0.0, 0.49, 0.51, 0.79, 0.81, 0.94, 0.96, 0.9999999]
-    assert [chosen(draw) for draw in draws] == [2, 2, 0, 0, 3, 3, 1, 1]
-    assert [chosen(draw, top_p=0.6) for draw in (0.6, 0.65, 1.0)] == [2, 0, 0]
-    assert [chosen(draw, top_p=0.01) for draw in (0.0, 1.0)] == [2, 2]
-    assert [chosen(draw, top_k=1) for draw in (0.0, 1.0)] == [2, 2]
-    # softmax(log p / 0.5) is p squared, normalised: .25 / .365 = .685 of id 2
-    assert [chosen(draw, temperature=0.5) for draw in (0.68, 0.69)] == [2, 0]
-    assert chosen(0.99, temperature=1e-30) == 2
+
+def test_noise_is_gumbels_and_free_of_what_is_near() -> None:
+    """Mean .5772, variance pi^2/6; neighbouring rows and tokens have nothing in common."""
+    keys = torch.tensor(np.random.default_rng(1).integers(1 << 63, size=1000))
+    noise = gumbel_noise(keys, 500)
+    assert noise.mean() == pytest.approx(0.5772, abs=0.01)
+    assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.03)
+    for one, other in ((noise[1:], noise[:-1]), (noise[:, 1:], noise[:, :-1])):
+        pair = torch.stack([one.flatten(), other.flatten()])
+        assert abs(torch.corrcoef(pair)[0, 1]) < 0.01
+    assert torch.equal(gumbel_noise(keys[7:8], 500)[0], noise[7])
 
 
 def test_logits_that_are_not_finite_are_an_error_with_a_remedy() -> None:

@@ -57,3 +57,23 @@ def write_tiny_chat_model(
         config = json.loads(path.read_text()) | {"chat_template": chat_template}
         path.write_text(json.dumps(config))
     return folder
+
+
+def answers_of_transformers(
+    folder: Path, conversations: list[list[dict[str, str]]], *, max_new_tokens: int
+) -> list[str]:
+    """Return greedy answers, one conversation at a time, by transformers alone."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    answers = []
+    for messages in conversations:
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        ids = model.generate(
+            **prompt, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=0
+        )[0, prompt["input_ids"].shape[1] :]
+        answers.append(tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip())
+    return answers

@@ -173,7 +173,7 @@ def environment(*, offline: bool) -> Iterator[None]:
     Args:
         offline: forbid them to ask the Hub.
     """
-    wanted = dict.fromkeys(_OFFLINE, "1") if offline else {}
+    wanted: dict[str, str] = {name: "1" for name in _OFFLINE if offline}
     if not sys.stderr.isatty():
         wanted["TQDM_MININTERVAL"] = "60"  # a line a minute, where a bar would fill the log
     before = {name: os.environ.get(name) for name in wanted}
@@ -192,7 +192,7 @@ def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> 
     """Decide a task's shots and read its local data, before any model is loaded.
 
     Raises:
-        ConfigError: data is missing, or the task is a group that has no local layout.
+        ConfigError: data is missing.
         DataError: a row is broken.
     """
     wanted = config.fewshot
@@ -203,9 +203,6 @@ def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> 
     if config.data is None:
         return Plan(name=name, shots=shots, specs=None, settings=settings | {"data": "hub"})
     leaves = tasks.leaves(name)
-    if tasks.is_group(name) and name != "mmlu":
-        remedy = f"Name its tasks: {','.join(leaves)}"
-        raise ConfigError("tasks", name, "is a group, which --data cannot serve", remedy)
     own = next(iter(leaves.values())).get("num_fewshot") or 0
     data = LocalData(Path(config.data), name, leaves, own if shots is None else shots)
     if len(data.specs) < len(leaves):

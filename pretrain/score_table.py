@@ -85,10 +85,9 @@ def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[st
     notes = []
     if limit is not None:
         notes.append(f"Only the first {limit} questions of each task (--limit): no measurement.")
-    if other := [
-        name for name in tasks if name in PUBLISHED and not _comparable(name, tasks[name])
-    ]:
-        notes.append(f"Other shots than published, not compared: {', '.join(other)}.")
+    known = {name: _difference(name, its) for name, its in tasks.items() if name in PUBLISHED}
+    if other := [f"{name} ({what})" for name, what in known.items() if what]:
+        notes.append(f"Not compared: {', '.join(other)}.")
     if cut := {name: n for name, its in tasks.items() if (n := its["truncated_prompts"])}:
         some = ", ".join(f"{name} {count}" for name, count in cut.items())
         notes.append(f"Prompts cut at their start to the model's length: {some}.")

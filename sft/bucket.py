@@ -127,7 +127,7 @@ def write_bucket(
         UserError: the disk is full; nothing of this bucket counts.
     """
     stem = work.folder / piece.name
-    with _naming_the_bucket(stem.with_name(f"{stem.name}.bin")):
+    with naming_a_full_disk(stem.with_name(f"{stem.name}.bin")):
         stem.parent.mkdir(exist_ok=True)
         with (
             tempfile.TemporaryFile(dir=stem.parent, prefix=f"{stem.name}.tmp.") as ids,
@@ -144,14 +144,15 @@ def write_bucket(
 
 
 @contextmanager
-def _naming_the_bucket(target: Path) -> Iterator[None]:
+def naming_a_full_disk(target: Path) -> Iterator[None]:
+    """Turn a full disk into a UserError that names what was being written."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
         raise UserError(
-            f"{target}: the disk is full ({error.strerror}). Nothing of this bucket counts, "
+            f"{target}: the disk is full ({error.strerror}). Nothing of it counts, "
             "finished buckets stay. Make room and run the same command again"
         ) from None
 
@@ -185,7 +186,8 @@ def spool(
                 Mend.CUT_AWAY: outcome.cut_away,
             }
             for mend in (*cleaned.mended, *(mend for mend, times in done.items() if times)):
-                tally.add(mend, cleaned.place, shown if mend in done else "")
+                detail = shown if mend in done else excerpt(cleaned.turns[0].content)
+                tally.add(mend, cleaned.place, detail)
         kept = int(np.count_nonzero(encoded.part_counts))
         advance(batch.source_read, len(encoded.ids), kept)
     spooled.ids.flush()

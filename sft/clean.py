@@ -46,7 +46,8 @@ def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Mend]]:
     for number, turn in enumerate(rest):
         if not turn.content.strip():
             reason = Drop.EMPTY_QUESTION if turn.role == "user" else Drop.EMPTY_ANSWER
-            raise DropError(reason, f"turn {number} of {len(rest)}")
+            beside = rest[number + 1 if turn.role == "user" else number - 1].content
+            raise DropError(reason, f"turn {number} of {len(rest)}, beside: {excerpt(beside)}")
     return _without_surrogates((*system, *rest), mended), mended
 
 

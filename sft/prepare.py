@@ -37,6 +37,7 @@ from mobilellama.sft.bucket import (
     is_finished,
     lay_out,
     make_receipt,
+    naming_a_full_disk,
     spool,
     write_bucket,
 )
@@ -124,7 +125,8 @@ def main(config: Config) -> int:
     )
     if config.dry_run:
         return _dry_run(config, work, plan, tokenizer)
-    _join_plan(work.folder, plan, tokenizer)
+    with naming_a_full_disk(work.folder):
+        _join_plan(work.folder, plan, tokenizer)
     try:
         receipts = _write_missing(config, work, plan, tokenizer)
     except KeyboardInterrupt:
@@ -135,7 +137,8 @@ def main(config: Config) -> int:
             file=sys.stderr,
         )
         return 130
-    print(_finish(work, tokenizer, receipts))
+    with naming_a_full_disk(work.folder):
+        print(_finish(work, tokenizer, receipts))
     return 0
 
 

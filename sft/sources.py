@@ -7,7 +7,8 @@ r"""Where conversations come from: files, folders of them, and what ``datasets``
     FOLDER          written by ``save_to_disk``
     NAME            of a dataset on the Hugging Face hub; only here the network is used
 
-A source file is a slice, the unit of work, and makes one bucket. A record's place is written
+A source file is a slice, the unit of work, and makes one bucket, packed by itself: files of a few
+conversations each leave more room empty than one file of them all. A record's place is written
 ``FILE:LINE`` (from 1, as editors count) or ``FILE[INDEX]`` (from 0, as JSON tools do).
 """
 

@@ -214,8 +214,8 @@ def test_the_report_says_what_was_read_kept_changed_and_dropped(
         "unknown_shape": 3, "empty_answer": 3,
     }  # fmt: skip
     assert report["dropped"]["empty_answer"]["examples"][:2] == [
-        {"place": "a.json[7]", "detail": "turn 1 of 2"},
-        {"place": "b.jsonl:8", "detail": "turn 1 of 2"},
+        {"place": "a.json[7]", "detail": "turn 1 of 2, beside: Hi"},
+        {"place": "b.jsonl:8", "detail": "turn 1 of 2, beside: Hi"},
     ]
     assert report["mended"]["leading_turns"]["count"] == 3
     assert report["mended"]["split"]["count"] == sum(len(those) > 1 for those in parts)
@@ -236,7 +236,7 @@ def test_the_table_names_each_reason_with_examples(
         "conversations kept              174  96.67 %",
         "  of them held out                2",
         "  dropped                         3  has an empty answer",
-        "a.json[7]  turn 1 of 2",
+        "a.json[7]  turn 1 of 2, beside: Hi",
         "b.jsonl:21  its fields are text",
         "  changed                         3  answers before the first question left out",
     ):
@@ -365,6 +365,26 @@ def test_ctrl_c_stops_with_a_message_and_without_a_traceback(
     assert "of 12 buckets finished; run the same command again to continue" in err
 
 
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_command_with_a_message(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    for seed in range(12):
+        write_lines(tmp_path / f"data/{seed:02}.jsonl", make_conversations(120, seed=seed))
+    process = start(small_tokenizer, tmp_path / "data", tmp_path / "out", workers=2)
+    limit = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*/*.json")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    for one in processes_of_group(process.pid):
+        if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes():
+            os.kill(int(one), signal.SIGKILL)
+            break
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "mobilellama: error: a worker process was killed while encoding; was memory sho" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
@@ -433,8 +453,9 @@ def test_too_many_bad_records_fail_the_file_with_the_first_places(
         prepare(small_tokenizer, path, tmp_path / "out")
     assert str(error.value) == (
         "a.jsonl: 11 of 101 records give no conversation, more than max_bad_share = 0.1 allows "
-        "(a.jsonl:41 has an empty answer: turn 1 of 2; a.jsonl:42 has an empty answer: turn 1 of "
-        "2; a.jsonl:43 has an empty answer: turn 1 of 2). "
+        "(a.jsonl:41 has an empty answer: turn 1 of 2, beside: Hi; "
+        "a.jsonl:42 has an empty answer: turn 1 of 2, beside: Hi; "
+        "a.jsonl:43 has an empty answer: turn 1 of 2, beside: Hi). "
         "Mend the file, see --data.format, or raise --max_bad_share"
     )
     assert not list((tmp_path / "out").rglob("*.json*tmp*"))

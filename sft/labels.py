@@ -15,12 +15,13 @@
    cut into two calls. Nothing is tokenised twice, no length is subtracted, and so there is no
    "tokenization mismatch".
 
-The cut can give other ids than the whole string only where a tokenizer joins the prompt's last
-character with the answer's first. For vicuna_v1, phi2 and mistral it cannot: the cut is before
-a space, and no piece of LLaMA's model has a space after another character, so that the ids are
-those of the original's training, whatever the texts. After a prompt that ends in a line break
-(chatml) it happens to answers that start with one. The cut is right there too: generation
-starts from the prompt's ids, and a model must be taught to go on from those.
+The cut can give other ids than the whole string only where a tokenizer looks across it. For
+vicuna_v1, phi2 and mistral none does: the cut is before a space that follows a mark, and no
+piece of LLaMA's model has a space after another character, so that the ids are those of the
+original's training, whatever the texts. After a prompt that ends in line breaks (chatml, qwen2)
+an answer that starts with white space may be joined with them, and for plain nothing parts the
+texts at all. The cut is right there too: generation starts from the prompt's own ids, and a
+model must be taught to go on from those.
 """
 
 from collections.abc import Sequence

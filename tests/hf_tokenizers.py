@@ -5,15 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
 TEXT = [
     "A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT:",
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
     "user assistant system model question answer and the other  one\n\nanother line\n",
+    "one\n\n\n\nand\n\n\n\nthe other\n\n\n\none\n\n\n",
     "Give me the answer to the question, please: what is it? It is the answer, of course.",
 ]
+# What such tokenizers cut at first: words, numbers, signs with the line breaks after them, lines.
+LINES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def write_tokenizer(
@@ -26,9 +32,10 @@ def write_tokenizer(
 ) -> Path:
     """Train a BPE of `kind` with special tokens, and write its two files into a new folder.
 
-    Kinds: ``byte_level`` (GPT-2's and its heirs'), ``byte_level_prefix`` (a space before each
-    text), ``prepend`` (LLaMA's legacy tokenizer.json), ``first``, ``always`` and ``never`` (a
-    Metaspace that marks the beginning of the first text, of each, or of none).
+    Kinds: ``byte_level`` (GPT-2's, Phi-2's), ``byte_level_lines`` (Llama 3's and Qwen's, which
+    keep line breaks together), ``byte_level_prefix`` (a space before each text), ``prepend``
+    (LLaMA's legacy tokenizer.json), ``first``, ``always`` and ``never`` (a Metaspace that marks
+    the beginning of the first text, of each, or of none).
     """
     tokenizer: Any = Tokenizer(models.BPE(byte_fallback=not kind.startswith("byte_level")))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -36,6 +43,12 @@ def write_tokenizer(
     if kind.startswith("byte_level"):
         prefix = kind == "byte_level_prefix"
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+        if kind == "byte_level_lines":
+            steps = [
+                pre_tokenizers.Split(Regex(LINES), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
         tokenizer.decoder = decoders.ByteLevel()
     else:
         alphabet = [chr(i) for i in range(32, 127)]
@@ -57,8 +70,11 @@ def write_tokenizer(
         steps = [{"type": "Prepend", "prepend": "▁"}, spaces]
         value |= {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": steps}}
     tokenizer = Tokenizer.from_str(json.dumps(value))
-    tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False) if isinstance(t, str) else t for t in specials]
+    tokenizer.add_tokens(  # add_special_tokens() would make them special whatever they say
+        [
+            AddedToken(t, normalized=False, special=True) if isinstance(t, str) else t
+            for t in specials
+        ]
     )
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -158,8 +158,9 @@ def test_the_jinja_does_not_lean_on_a_readers_rules_for_white_space(name: str) -
     """transformers trims blocks, plain Jinja does not, and drops a last line break."""
     template, given = read_template(name), turns("\n Q", "A\n", "Q", "A", system="S")
     messages = [{"role": turn.role, "content": turn.content} for turn in given]
-    for options in ({}, {"trim_blocks": True}, {"lstrip_blocks": True, "trim_blocks": True}):
-        jinja = jinja2.Environment(**options).from_string(template.jinja())
+    for trim, lstrip in itertools.product((False, True), repeat=2):
+        reader = jinja2.Environment(trim_blocks=trim, lstrip_blocks=lstrip)
+        jinja = reader.from_string(template.jinja())
         assert jinja.render(messages=messages, bos_token="<s>") == template.text(given, bos="<s>")
 
 

@@ -97,13 +97,13 @@ class Dialogue:
     def _fit(self, question: str) -> tuple[list[int], int]:
         """Return the prompt, with as many exchanges as fit, and the answer's limit in tokens."""
         context = self._tokenizer.context_tokens
-        prompt = self._tokenizer.prompt(self._turns(question))
+        prompt = self._tokenizer.prompt(self.turns(question))
         if context is None:
             return prompt, self._max_new_tokens
         wanted = min(self._max_new_tokens, context // 4)  # room that an answer should have
         while context - len(prompt) < wanted and self.left_out < len(self.exchanges):
             self.left_out += 1
-            prompt = self._tokenizer.prompt(self._turns(question))
+            prompt = self._tokenizer.prompt(self.turns(question))
         if len(prompt) >= context:
             raise UserError(
                 f"your message makes a prompt of {len(prompt):,} tokens, and the model's context "
@@ -111,7 +111,8 @@ class Dialogue:
             )
         return prompt, min(self._max_new_tokens, context - len(prompt))
 
-    def _turns(self, question: str | None = None) -> list[Turn]:
+    def turns(self, question: str | None = None) -> list[Turn]:
+        """Return all that was said; with a question, what its prompt is made of."""
         turns = [] if self.system is None else [Turn("system", self.system)]
         for exchange in self.exchanges[self.left_out if question is not None else 0 :]:
             turns.append(Turn("user", exchange.question))
@@ -149,7 +150,7 @@ class Dialogue:
         if path.exists():
             raise UserError(f"{path} exists: give another name")
         messages: list[dict[str, Any]] = [
-            {"role": turn.role, "content": turn.content} for turn in self._turns()
+            {"role": turn.role, "content": turn.content} for turn in self.turns()
         ]
         for message, exchange in zip(messages[-1::-2], self.exchanges[::-1], strict=False):
             if exchange.finish == "cut":

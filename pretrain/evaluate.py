@@ -36,27 +36,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, one_line, require_at_least
-from mobilellama.files import read_json, write_json
 from mobilellama.pretrain import harness
 from mobilellama.pretrain.eval_data import LocalData
+from mobilellama.pretrain.eval_results import TOKENIZER_FILES, Plan, Results
 from mobilellama.pretrain.published_scores import PUBLISHED
-from mobilellama.pretrain.score_table import mean_of_comparable, score_table
+from mobilellama.pretrain.score_table import score_table
 
 log = logging.getLogger(__name__)
 
-_FORMAT_VERSION = 1
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,18 +103,6 @@ class Config:
         return [name.strip() for name in self.tasks.split(",")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One task, with everything that decides its score beside the model."""
-
-    name: str
-    shots: int | None
-    specs: list[dict[str, Any]] | None
-    """Overrides that bring local data; None fetches."""
-    settings: dict[str, Any]
-    """What a stored result must have been made with to stand for this one."""
-
-
 def main(config: Config) -> int:
     """Score the model on every task, print the table."""
     logs.configure()
@@ -131,7 +114,7 @@ def main(config: Config) -> int:
         tokenizer, add_bos = harness.load_tokenizer(config.model, config.add_bos)
         device = find_device(config.device)
         dtype = find_dtype(config, device)
-        results = Results.open(config, add_bos=add_bos, dtype=dtype)
+        results = Results.open(config.output, config.model, add_bos=add_bos, dtype=dtype)
         missing = [plan for plan in plans if not results.has(plan)]
         lm: Any = None
         for plan in missing:
@@ -162,8 +145,8 @@ def require_model(model: str) -> None:
         return  # USER/NAME
     if not (path / "config.json").is_file():
         raise ConfigError("model", model, "has no config.json", remedy)
-    if not any((path / name).is_file() for name in _TOKENIZER):
-        raise ConfigError("model", model, "has no tokenizer", f"Add its {_TOKENIZER[0]}")
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ConfigError("model", model, "has no tokenizer", f"Add its {TOKENIZER_FILES[0]}")
 
 
 @contextmanager
@@ -240,94 +223,3 @@ def find_dtype(config: Config, device: str) -> str:
     stored = str(getattr(AutoConfig.from_pretrained(config.model), "dtype", None) or "float32")
     named = {name: short for short, name in _TORCH_NAMES.items()}
     return named.get(stored.removeprefix("torch."), "fp32")
-
-
-class Results:
-    """The results file: opened or begun, and written whole after each task."""
-
-    def __init__(self, path: Path | None, content: dict[str, Any]) -> None:
-        self._path, self._content = path, content
-
-    @classmethod
-    def open(cls, config: Config, *, add_bos: bool, dtype: str) -> "Results":
-        """Go on with the file of the same model and settings, or begin one.
-
-        Raises:
-            ConfigError: the file is of another model, of other settings, or something else.
-        """
-        path = Path(config.output) if config.output else None
-        content: dict[str, Any] = {
-            "format": _FORMAT_VERSION,
-            "model": {"path": config.model, "fingerprint": fingerprint(config.model)},
-            "settings": {"add_bos": add_bos, "dtype": dtype},
-            "tasks": {},
-        }
-        if path is None or not path.exists():
-            if path is not None and not path.parent.is_dir():
-                raise ConfigError("output", str(path), "its folder does not exist", "Make it")
-            return cls(path, content)
-        remedy = "Give another file, or remove this one"
-        try:
-            before = read_json(path)
-            found = {"model": before["model"]["fingerprint"], **before["settings"]}
-            finished = dict(before["tasks"])
-        except (ValueError, KeyError, TypeError, OSError):
-            rule = "exists and is no results file of 'pretrain evaluate'"
-            raise ConfigError("output", str(path), rule, remedy) from None
-        wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                rule = f"holds results with {name} = {found.get(name)}, and this call has {value}"
-                raise ConfigError("output", str(path), rule, remedy)
-        return cls(path, content | {"tasks": finished})
-
-    def has(self, plan: Plan) -> bool:
-        """Whether the task is finished, with the same settings."""
-        stored = self._content["tasks"].get(plan.name)
-        if stored is None:
-            return False
-        changed = [n for n, value in plan.settings.items() if stored["settings"].get(n) != value]
-        if changed:
-            log.info("%s: done before with other %s; run again", plan.name, " and ".join(changed))
-            return False
-        log.info("%s: done already (%s)", plan.name, stored["date"])
-        return True
-
-    def add(
-        self, plan: Plan, score: harness.Score, truncated: int, duration_s: float, *, device: str
-    ) -> None:
-        """Keep a task's result, and write the file."""
-        if truncated:
-            log.warning("%s: %d prompts were cut at their start", plan.name, truncated)
-        self._content["tasks"][plan.name] = {
-            **asdict(score),
-            "settings": plan.settings,
-            "truncated_prompts": truncated,
-            "device": device,
-            "torch": metadata.version("torch"),
-            "transformers": metadata.version("transformers"),
-            "duration_s": round(duration_s, 1),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        self._content["mean"] = mean_of_comparable(self._content["tasks"])
-        if self._path:
-            write_json(self._path, self._content)
-
-    def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
-        """Return the results of some tasks."""
-        return {name: self._content["tasks"][name] for name in names}
-
-
-def fingerprint(model: str) -> str:
-    """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
-    folder = Path(model)
-    if not folder.is_dir():
-        from transformers import AutoConfig
-
-        commit = getattr(AutoConfig.from_pretrained(model), "_commit_hash", None)
-        return f"{model}@{commit or 'unknown'}"
-    from mobilellama.pretrain.hf_folder import sampled_sha256
-
-    whole = [folder / name for name in ("config.json", *_TOKENIZER) if (folder / name).is_file()]
-    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
-    return sampled_sha256(whole, weights)

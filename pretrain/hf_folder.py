@@ -13,26 +13,28 @@ noise in a finetuning run. Only ``*.rotary_emb.inv_freq`` is left aside, which v
 
 import hashlib
 import logging
-import pickle
-import zipfile
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mobilellama.config import ConfigError, DataError, one_line
-from mobilellama.files import read_json
+from mobilellama.config import ConfigError, DataError
+from mobilellama.pretrain.hf_weight_files import (
+    FLOATS,
+    WeightFile,
+    find_weights,
+    open_weights,
+    read_object,
+    some,
+)
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
 
 log = logging.getLogger(__name__)
 
-_WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-_FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 
 
@@ -58,14 +60,14 @@ class HfFolder:
             is_folder = self.folder.is_dir()
             rule = "has no config.json" if is_folder else "is not a folder"
             raise ConfigError(field, str(folder), rule, remedy)
-        values = _read_json(self.folder / "config.json")
+        values = read_object(self.folder / "config.json")
         self.config = model_config(values, self.folder / "config.json")
         self.tied = bool(values.get("tie_word_embeddings", False))
-        self._paths, weight_map = _weight_files(self.folder, field, remedy)
-        self._files: dict[str, _WeightFile] = {}
-        self._file_of: dict[str, _WeightFile] = {}
+        self._paths, weight_map = find_weights(self.folder, field, remedy)
+        self._files: dict[str, WeightFile] = {}
+        self._file_of: dict[str, WeightFile] = {}
         for path in self._paths:
-            file = self._files[path.name] = _open(path)
+            file = self._files[path.name] = open_weights(path)
             for name in file.shapes:
                 if weight_map.get(name, path.name) == path.name:
                     self._file_of[name] = file
@@ -134,7 +136,7 @@ class HfFolder:
                 hint = "; the names lack the prefix 'model.': save the model with its head"
             raise DataError(
                 f"{self.folder}: its weights are not those of its config.json's model: "
-                f"{_some(missing)} missing, {_some(unexpected)} unexpected{hint}"
+                f"{some(missing)} missing, {some(unexpected)} unexpected{hint}"
             )
         for name in self._shapes if not self.tied else wanted:
             file, shape = self._file_of[name], self._shapes[name]
@@ -143,7 +145,7 @@ class HfFolder:
                     f"{self.folder}: '{name}' is {_dims(file.shapes[name])}, but its config.json's "
                     f"model wants {_dims(shape)}"
                 )
-            if file.dtypes[name] not in _FLOATS.values():
+            if file.dtypes[name] not in FLOATS.values():
                 raise DataError(
                     f"{self.folder}: '{name}' is stored as {file.dtypes[name]}; fp32, bf16 and "
                     "fp16 can be read"
@@ -260,112 +262,6 @@ def _number(values: Mapping[str, Any], key: str, default: float, path: Path) -> 
 
 def _refusal(path: Path, key: str, value: object, rule: str) -> ConfigError:
     return ConfigError(f"{path}: {key}", value, rule, "Give a folder of the LLaMA architecture")
-
-
-class _WeightFile(Protocol):
-    """One file of weights, open."""
-
-    shapes: dict[str, torch.Size]
-    dtypes: dict[str, Any]
-
-    def tensor(self, name: str) -> Tensor: ...
-
-
-class _Safetensors:
-    """A .safetensors file: header read, tensors read on demand."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: Any = safe_open(path, framework="pt")
-        slices = {name: self._file.get_slice(name) for name in self._file.keys()}
-        self.shapes = {name: torch.Size(its.get_shape()) for name, its in slices.items()}
-        kinds = {name: its.get_dtype() for name, its in slices.items()}
-        self.dtypes: dict[str, Any] = {n: _FLOATS.get(kind, kind) for n, kind in kinds.items()}
-
-    def tensor(self, name: str) -> Tensor:
-        return self._file.get_tensor(name)
-
-
-class _Pickle:
-    """A .bin file: a pickled dict of tensors, memory-mapped, no code of it run."""
-
-    def __init__(self, path: Path) -> None:
-        # Only the zip format (torch 1.6 and later) can be mapped.
-        mapped = zipfile.is_zipfile(path)
-        if not mapped and path.open("rb").read(2) == b"PK":
-            raise ValueError("it is truncated")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
-        if not isinstance(content, dict) or not all(isinstance(n, str) for n in content):
-            raise ValueError("it is no dict of tensors")
-        others = [name for name, value in content.items() if not isinstance(value, Tensor)]
-        if others:
-            raise ValueError(f"it holds what is no tensor: {_some(others)}")
-        self._tensors: dict[str, Tensor] = content
-        self.shapes = {name: value.shape for name, value in content.items()}
-        self.dtypes: dict[str, Any] = {name: value.dtype for name, value in content.items()}
-
-    def tensor(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-
-def _open(path: Path) -> _WeightFile:
-    """Open a file of weights.
-
-    Raises:
-        DataError: it is damaged, or would run code.
-    """
-    try:
-        return _Safetensors(path) if path.suffix == ".safetensors" else _Pickle(path)
-    except SafetensorError as error:
-        raise DataError(f"{path}: is damaged or truncated ({one_line(error)})") from None
-    except pickle.UnpicklingError as error:
-        if "global" in str(error).lower():  # torch names the function that it refuses
-            what = "holds a pickle with more than tensors, which would run code; convert it to"
-            raise DataError(f"{path}: {what} safetensors where you trust it") from None
-        raise DataError(f"{path}: is damaged or no file of weights") from None
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
-
-
-def _weight_files(folder: Path, field: str, remedy: str) -> tuple[list[Path], dict[str, str]]:
-    """Return the weight files that transformers would take, and the index's map if there is one."""
-    for name in _WHOLE_FILES:
-        if (folder / name).is_file():
-            return [folder / name], {}
-        index = folder / f"{name}.index.json"
-        if not index.is_file():
-            continue
-        weight_map = _read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise DataError(f"{index}: has no weight_map")
-        if outside := [f for f in weight_map.values() if f != Path(str(f)).name]:
-            raise DataError(f"{index}: names {outside[0]!r}, which is no file beside it")
-        paths = [folder / file for file in sorted(set(weight_map.values()))]
-        if absent := [path.name for path in paths if not path.is_file()]:
-            raise DataError(f"{folder}: its index names {_some(absent)} not in the folder")
-        return paths, weight_map
-    raise ConfigError(field, str(folder), f"has no {' or '.join(_WHOLE_FILES)}", remedy)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        value = read_json(path)
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({one_line(error)})") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: must hold a JSON object")
-    return value
-
-
-def _some(names: Iterable[str]) -> str:
-    """Return the count of names and the first few."""
-    names = list(names)
-    more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} ({', '.join(names[:3])}{more})" if names else "0"
 
 
 def _dims(shape: torch.Size) -> str:

@@ -20,7 +20,8 @@ import torch
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain import evaluate, harness
 from mobilellama.pretrain.eval_data import ROW_FIELDS, LocalData
-from mobilellama.pretrain.evaluate import Config, Results
+from mobilellama.pretrain.eval_results import Results, fingerprint
+from mobilellama.pretrain.evaluate import Config
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.published_scores import PUBLISHED, PUBLISHED_AVERAGES
@@ -290,21 +291,20 @@ def test_a_file_of_something_else_is_not_overwritten(base: Path, tmp_path: Path)
     for text in ("mine", "[]", '{"model": 1}'):
         output.write_text(text)
         with pytest.raises(ConfigError, match="exists and is no results file of 'pretrain eval"):
-            Results.open(Config(model=str(base), output=str(output)), add_bos=False, dtype="fp32")
+            Results.open(str(output), str(base), add_bos=False, dtype="fp32")
         assert output.read_text() == text
-    config = Config(model=str(base), output=str(tmp_path / "no/where.json"))
     with pytest.raises(ConfigError, match=r"its folder does not exist\. Make it"):
-        Results.open(config, add_bos=False, dtype="fp32")
+        Results.open(str(tmp_path / "no/where.json"), str(base), add_bos=False, dtype="fp32")
 
 
 def test_the_fingerprint_knows_weights_config_and_tokenizer(base: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(base, tmp_path / "copied"))
-    first = evaluate.fingerprint(str(base))
-    assert evaluate.fingerprint(str(copied)) == first
+    first = fingerprint(str(base))
+    assert fingerprint(str(copied)) == first
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         content = (copied / name).read_bytes()
         (copied / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        assert evaluate.fingerprint(str(copied)) != first
+        assert fingerprint(str(copied)) != first
         (copied / name).write_bytes(content)
 
 

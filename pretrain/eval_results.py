@@ -1,0 +1,138 @@
+"""The results file of 'pretrain evaluate': opened or begun, and written whole after each task.
+
+    model      path and fingerprint        settings   add_bos, dtype
+    tasks      by name: version, shots, samples, metrics, leaves (subjects), settings, date, ...
+    mean       over the tasks that compare with the published ones
+
+The model and the settings are the file's: another's results are refused. A task's own settings
+(shots, limit, data, harness) decide whether its stored result stands or is made again.
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError
+from mobilellama.files import read_json, write_json
+from mobilellama.pretrain.harness import Score
+from mobilellama.pretrain.score_table import mean_of_comparable
+
+log = logging.getLogger(__name__)
+
+_FORMAT_VERSION = 1
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One task, with everything that decides its score beside the model."""
+
+    name: str
+    shots: int | None
+    specs: list[dict[str, Any]] | None
+    """Overrides that bring local data; None fetches."""
+    settings: dict[str, Any]
+    """What a stored result must have been made with to stand for this one."""
+
+
+class Results:
+    """The results file: opened or begun, and written whole after each task."""
+
+    def __init__(self, path: Path | None, content: dict[str, Any]) -> None:
+        self._path, self._content = path, content
+
+    @classmethod
+    def open(cls, output: str | None, model: str, *, add_bos: bool, dtype: str) -> "Results":
+        """Go on with the file of the same model and settings, or begin one.
+
+        Args:
+            output: the file; None keeps the results in memory.
+            model: folder or name on the hub.
+            add_bos: whether prompts begin with <s>.
+            dtype: of the weights.
+
+        Raises:
+            ConfigError: the file is of another model, of other settings, or something else.
+        """
+        path = Path(output) if output else None
+        content: dict[str, Any] = {
+            "format": _FORMAT_VERSION,
+            "model": {"path": model, "fingerprint": fingerprint(model)},
+            "settings": {"add_bos": add_bos, "dtype": dtype},
+            "tasks": {},
+        }
+        if path is None or not path.exists():
+            if path is not None and not path.parent.is_dir():
+                raise ConfigError("output", str(path), "its folder does not exist", "Make it")
+            return cls(path, content)
+        remedy = "Give another file, or remove this one"
+        try:
+            before = read_json(path)
+            found = {"model": before["model"]["fingerprint"], **before["settings"]}
+            finished = dict(before["tasks"])
+        except (ValueError, KeyError, TypeError, OSError):
+            rule = "exists and is no results file of 'pretrain evaluate'"
+            raise ConfigError("output", str(path), rule, remedy) from None
+        wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                rule = f"holds results with {name} = {found.get(name)}, and this call has {value}"
+                raise ConfigError("output", str(path), rule, remedy)
+        return cls(path, content | {"tasks": finished})
+
+    def has(self, plan: Plan) -> bool:
+        """Whether the task is finished, with the same settings."""
+        stored = self._content["tasks"].get(plan.name)
+        if stored is None:
+            return False
+        changed = [n for n, value in plan.settings.items() if stored["settings"].get(n) != value]
+        if changed:
+            log.info("%s: done before with other %s; run again", plan.name, " and ".join(changed))
+            return False
+        log.info("%s: done already (%s)", plan.name, stored["date"])
+        return True
+
+    def add(
+        self, plan: Plan, score: Score, truncated: int, duration_s: float, *, device: str
+    ) -> None:
+        """Keep a task's result, and write the file."""
+        if truncated:
+            log.warning("%s: %d prompts were cut at their start", plan.name, truncated)
+        self._content["tasks"][plan.name] = {
+            **asdict(score),
+            "settings": plan.settings,
+            "truncated_prompts": truncated,
+            "device": device,
+            "torch": metadata.version("torch"),
+            "transformers": metadata.version("transformers"),
+            "duration_s": round(duration_s, 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._content["mean"] = mean_of_comparable(self._content["tasks"])
+        if self._path:
+            write_json(self._path, self._content)
+
+    def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the results of some tasks."""
+        return {name: self._content["tasks"][name] for name in names}
+
+
+def fingerprint(model: str) -> str:
+    """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
+    folder = Path(model)
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        commit = getattr(AutoConfig.from_pretrained(model), "_commit_hash", None)
+        return f"{model}@{commit or 'unknown'}"
+    from mobilellama.pretrain.hf_folder import sampled_sha256
+
+    whole = [
+        folder / name for name in ("config.json", *TOKENIZER_FILES) if (folder / name).is_file()
+    ]
+    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    return sampled_sha256(whole, weights)

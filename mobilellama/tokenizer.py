@@ -160,9 +160,14 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
         return HfTokenizer(found / HF_FOLDER, field=field)
     has_json = (found / TOKENIZER_FILE).is_file()
     if (found / SENTENCEPIECE_FILE).is_file():
-        tokenizer = Tokenizer(found / SENTENCEPIECE_FILE, field=field)
+        try:
+            tokenizer = Tokenizer(found / SENTENCEPIECE_FILE, field=field)
+        except ConfigError:
+            if has_json:  # some folders give another kind of file this name
+                return HfTokenizer(found, field=field)
+            raise
         added = sorted(set(added_tokens(found, field=field)) - _hf_specials(tokenizer))
-        if not added and not (has_json and broken_rules(tokenizer)):
+        if not added and (not has_json or _is_conversion(found / TOKENIZER_FILE, tokenizer)):
             return tokenizer
         if not has_json:
             rule = f"adds {', '.join(added[:4])} to {SENTENCEPIECE_FILE}, without {TOKENIZER_FILE}"
@@ -172,6 +177,13 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
         return HfTokenizer(found, field=field)
     rule = f"holds neither {SENTENCEPIECE_FILE} nor {TOKENIZER_FILE}"
     raise ConfigError(field, str(path), rule, "Give a tokenizer's file or folder")
+
+
+def _is_conversion(path: Path, tokenizer: "Tokenizer") -> bool:
+    """Whether a tokenizer.json has the model's pieces, and we could write it exactly."""
+    vocabulary = json.loads(path.read_bytes()).get("model", {}).get("vocab")
+    pieces = {piece.piece: i for i, piece in enumerate(tokenizer.proto.pieces)}
+    return vocabulary == pieces and not broken_rules(tokenizer)
 
 
 def require_same_tokenizer(

@@ -200,6 +200,17 @@ def test_sentencepiece_is_taken_where_the_json_adds_nothing(
         assert opened.encode(text, begins=False) == model.encode(text, begins=False)
 
 
+def test_the_json_is_taken_where_the_model_beside_it_is_another(
+    folders: dict[str, Path], small_tokenizer: Path, tmp_path: Path
+) -> None:
+    for content in (small_tokenizer.read_bytes(), b"of another kind"):
+        HfTokenizer(folders["prepend"]).save(tmp_path)
+        (tmp_path / "tokenizer" / "tokenizer.model").write_bytes(content)
+        opened = open_tokenizer(tmp_path / "tokenizer")
+        assert isinstance(opened, HfTokenizer)
+        assert opened.sha256 == HfTokenizer(folders["prepend"]).sha256
+
+
 def test_a_saved_sentencepiece_model_opens_from_its_folder(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:

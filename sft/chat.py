@@ -17,12 +17,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, did_you_mean, require_at_least
 from mobilellama.sft.chat_model import ChatTokenizer, ModelChoice, load_model, quieten
-from mobilellama.sft.decode import Sampling
-from mobilellama.sft.dialogue import Dialogue, require_system
+from mobilellama.sft.sampling import Sampling
+
+if TYPE_CHECKING:
+    from mobilellama.sft.dialogue import Dialogue  # which imports torch
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class Config(ModelChoice, Sampling):
 
 def main(config: Config) -> int:
     """Load the model and talk until the input ends."""
+    from mobilellama.sft.dialogue import Dialogue, require_system
+
     logs.configure()
     quieten()
     tokenizer = ChatTokenizer(config)
@@ -99,7 +104,7 @@ def visible(text: str) -> str:
 class Terminal:
     """Reads questions and commands, writes answers to stdout and notices to stderr."""
 
-    def __init__(self, dialogue: Dialogue, *, interactive: bool) -> None:
+    def __init__(self, dialogue: "Dialogue", *, interactive: bool) -> None:
         self._dialogue, self._interactive = dialogue, interactive
         self._pressed = False  # Ctrl-C, since the question was entered
         self._leaving = False  # Ctrl-C at the prompt, and nothing entered since

@@ -99,7 +99,12 @@ class ChatTokenizer:
         Raises:
             UserError: the template refuses these turns, in its own words.
         """
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        # The command line's bytes may be no text, and come as half surrogate pairs.
+        contents = [turn.content.encode(errors="replace").decode() for turn in turns]
+        messages = [
+            {"role": turn.role, "content": content}
+            for turn, content in zip(turns, contents, strict=True)
+        ]
         if self._spells_special(turns) and _can_sanitize(self.inner):
             try:
                 return self.inner.apply_chat_template(

@@ -19,35 +19,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.config import UserError
+from mobilellama.sft.sampling import Sampling
 
 _32_BITS = (1 << 32) - 1
 Finish = Literal["stop", "length", "cut"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen; the fields are applied from the last to the first."""
-
-    temperature: float = 0.0
-    """0 takes the likeliest token; 1 draws from the model's own distribution."""
-    top_p: float = 1.0
-    """Draw among the likeliest tokens that together reach this probability."""
-    top_k: int | None = None
-    """Draw among this many likeliest tokens; None is no limit."""
-    repetition_penalty: float = 1.0
-    """Above 1, makes tokens of prompt and answer less likely (CTRL, arXiv:1909.05858, 4.1)."""
-
-    def __post_init__(self) -> None:
-        require_at_least("temperature", self.temperature, 0)
-        if not 0 < self.top_p <= 1:
-            rule = "must be above 0 and at most 1"
-            raise ConfigError("top_p", self.top_p, rule, "1 leaves no token out")
-        if self.top_k is not None:
-            require_at_least("top_k", self.top_k, 1)
-        if not self.repetition_penalty > 0:
-            rule = "must be above 0"
-            raise ConfigError("repetition_penalty", self.repetition_penalty, rule, "1 is none")
 
 
 @dataclass
@@ -92,7 +68,7 @@ def decode(
     answers = [Decoded([], "cut") for _ in prompts]
     rows = list(range(len(prompts)))  # of the batch's slots, as rows leave it
     feed, mask = _pad_left(prompts, model.device)
-    seen = _seen(prompts, model) if sampling.repetition_penalty != 1 else None
+    seen = None
     more = _more_inputs(model)
     cache = None
     while rows and not (interrupted and interrupted()):
@@ -106,7 +82,10 @@ def decode(
         if sampling.temperature > 0:
             drawn = [int(generators[row].integers(1 << 63)) for row in rows]
             keys = torch.tensor(drawn, device=feed.device)
-        chosen = choose(output.logits[:, -1].float(), sampling, keys=keys, seen=seen)
+        logits = output.logits[:, -1].float()
+        if sampling.repetition_penalty != 1 and seen is None:
+            seen = _seen(prompts, logits)
+        chosen = choose(logits, sampling, keys=keys, seen=seen)
         kept = []
         for slot, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):  # sync
             if token < 0:
@@ -208,13 +187,12 @@ def _pad_left(
     return ids.to(device), mask.to(device)
 
 
-def _seen(prompts: Sequence[Sequence[int]], model: Any) -> torch.Tensor:
-    """Return (B, V): which tokens each prompt holds. Padding is not among them."""
-    width = model.get_output_embeddings().weight.shape[0]
-    seen = torch.zeros(len(prompts), width, dtype=torch.bool)
+def _seen(prompts: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
+    """Return, in the shape of the logits, which tokens each prompt holds; padding is none."""
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, torch.tensor(prompt)] = True
-    return seen.to(model.device)
+    return seen.to(logits.device)
 
 
 def _more_inputs(model: Any) -> dict[str, Any]:

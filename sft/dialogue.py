@@ -11,7 +11,8 @@ from mobilellama.config import UserError
 from mobilellama.files import write_json
 from mobilellama.sft.chat_model import ChatTokenizer, TextStream
 from mobilellama.sft.conversation import Turn
-from mobilellama.sft.decode import Finish, Sampling, decode
+from mobilellama.sft.decode import Finish, decode
+from mobilellama.sft.sampling import Sampling
 
 
 @dataclass(frozen=True)

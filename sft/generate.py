@@ -39,8 +39,8 @@ from mobilellama.sft.chat_model import (
     load_model,
     quieten,
 )
-from mobilellama.sft.decode import Sampling, decode
 from mobilellama.sft.prompts import Row, read_prompts
+from mobilellama.sft.sampling import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +211,8 @@ def answer_batch(
         UserError: the batch does not fit into the device's memory.
     """
     import torch
+
+    from mobilellama.sft.decode import decode
 
     rooms = [_room(one, tokenizer.context_tokens) for one in batch]
     if min(rooms) < 1:

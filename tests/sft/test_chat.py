@@ -17,8 +17,8 @@ import pytest
 from mobilellama.config import UserError
 from mobilellama.sft.chat import visible
 from mobilellama.sft.chat_model import ChatTokenizer, ModelChoice, load_model
-from mobilellama.sft.decode import Sampling
 from mobilellama.sft.dialogue import Dialogue
+from mobilellama.sft.sampling import Sampling
 from tests.pretrain.conftest import Command, Outcome
 from tests.sft.tiny_chat_model import CONTEXT_TOKENS, answers_of_transformers, write_tiny_chat_model
 

@@ -71,6 +71,11 @@ def test_a_special_token_that_a_user_spells_out_is_text(tokenizer: ChatTokenizer
     assert tokenizer.inner.decode(ids[1:]) == f"USER: {said} ASSISTANT:"
 
 
+def test_bytes_that_are_no_text_do_not_break_a_prompt(tokenizer: ChatTokenizer) -> None:
+    ids = tokenizer.prompt([Turn("user", "caf\udce9")])
+    assert tokenizer.inner.decode(ids[1:]) == "USER: caf? ASSISTANT:"
+
+
 def test_one_of_our_templates_takes_the_folders_place(tiny_chat_model: Path) -> None:
     tokenizer = ChatTokenizer(ModelChoice(model=str(tiny_chat_model), template="vicuna_v1"))
     text = tokenizer.inner.decode(tokenizer.prompt(QUESTION))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.sft.decode import Decoded, Sampling, choose, decode, gumbel_noise
+from mobilellama.sft.decode import Decoded, choose, decode, gumbel_noise
+from mobilellama.sft.sampling import Sampling
 from tests.sft.tiny_chat_model import tiny_llama
 
 VOCAB = 96

@@ -26,7 +26,7 @@ import paired
 from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
-from mobilellama.pretrain.assemble import assemble, open_data
+from mobilellama.pretrain.assemble import assemble, open_data, pretraining
 from mobilellama.pretrain.attempt import begin
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.identity import identity_of
@@ -87,10 +87,14 @@ def make_job(
     config = parse_config(
         Config, ["--config", "demo", *argv], prog="loop_overhead", about="", presets=PRESETS
     )
-    data, run = open_data(config), RunFolder(folder)
-    identity = identity_of(config, data, precision)
+    data = open_data(
+        config, seq_len=config.train.seq_len, vocab_size=config.model.vocab_size, mixture=None
+    )
+    run = RunFolder(folder)
+    identity = identity_of(config, config.model, data, precision)
     attempt = begin(world, run, data.dataset, identity, asdict(config))
-    return assemble(config, data, world, run, attempt, precision, identity, None)
+    stage = pretraining(config)
+    return assemble(config, stage, data, world, run, attempt, precision, identity, None)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """From a config to what the loop trains: dataset, model, engine, metrics, and their state."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,21 +14,17 @@ from mobilellama.config import ConfigError
 from mobilellama.distributed import World
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.checkpoint import Checkpoint
-from mobilellama.pretrain.config import Config
-from mobilellama.pretrain.data import MixedBatches, WindowInputs
+from mobilellama.pretrain.config import Config, StageConfig
+from mobilellama.pretrain.data import Inputs, MixedBatches, WindowInputs
 from mobilellama.pretrain.ddp_engine import DDPEngine
 from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
-from mobilellama.pretrain.engine import Engine, EngineConfig, Fragment
+from mobilellama.pretrain.engine import Engine, Fragment
+from mobilellama.pretrain.frozen import write_frozen
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.loss_watch import LossWatch
 from mobilellama.pretrain.metrics import Metrics
-from mobilellama.pretrain.model import (
-    LanguageModel,
-    build_on,
-    count_parameters,
-    init_parameter,
-)
-from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
+from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.throughput import flops_per_token
 from mobilellama.pretrain.validate import Validation
 from mobilellama.run_folder import RunFolder
@@ -38,6 +35,9 @@ from mobilellama.shards.windows import View
 
 log = logging.getLogger(__name__)
 
+Initial = Callable[[str, torch.Size], Tensor]
+"""(parameter's name, shape) -> its first value."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
@@ -47,39 +47,74 @@ class TrainingData:
     mixture: Mixture
     views: Mapping[str, View]
 
+    @property
+    def seq_len(self) -> int:
+        """Tokens that a sample predicts."""
+        return self.views[self.mixture.subsets[0]].seq_len
 
-def open_data(config: Config) -> TrainingData:
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a stage trains, beside the sections that all stages have."""
+
+    model: ModelConfig
+    initial: Initial
+    """The first value of a parameter that trains, fp32."""
+    inputs: Inputs
+    """Makes the model's arguments of samples."""
+    max_steps: int | None = None
+    """Optimizer steps of the run; None where `samples` says how far it goes."""
+    samples: int | None = None
+    """Samples of the run, whose last step may be short."""
+    adapt: Callable[[LanguageModel], object] | None = None
+    """Adds adapters to the model, or freezes parameters of it."""
+    stored: Initial | None = None
+    """A parameter that does not train, in the dtype it comes in; None where all train."""
+
+
+def open_data(
+    config: StageConfig, *, seq_len: int, vocab_size: int, mixture: str | None = None
+) -> TrainingData:
     """Open the dataset and check everything about the config that needs no process.
 
     Raises:
         ConfigError: dataset, mixture, batch or vocabulary do not fit.
     """
     dataset = TokenDataset(config.data.path, field="data.path")
-    if dataset.identity.vocab_size > config.model.vocab_size:
+    if dataset.identity.vocab_size > vocab_size:
         raise ConfigError(
             "model.vocab_size",
-            config.model.vocab_size,
+            vocab_size,
             f"is below the {dataset.identity.vocab_size} pieces of the tokenizer that "
             f"{config.data.path} was made with",
             "Raise it or tokenise with a smaller tokenizer",
         )
-    mixture, views = open_order(
-        dataset, seq_len=config.train.seq_len, mixture=config.data.mixture, seed=config.data.seed
-    )
-    samples = sum(mixture.samples)
+    mixed, views = open_order(dataset, seq_len=seq_len, mixture=mixture, seed=config.data.seed)
+    samples = sum(mixed.samples)
     if samples < config.train.global_batch_size:
         raise ConfigError(
             "train.global_batch_size",
             config.train.global_batch_size,
-            f"exceeds the {samples} samples of {config.train.seq_len} tokens in {config.data.path}",
+            f"exceeds the {samples} samples of {seq_len} tokens in {config.data.path}",
             "Lower it or train.seq_len, or tokenise more text",
         )
     config.train.grad_accum_steps(config.launch.world_size)
-    return TrainingData(dataset=dataset, mixture=mixture, views=views)
+    return TrainingData(dataset=dataset, mixture=mixed, views=views)
+
+
+def pretraining(config: Config) -> Stage:
+    """Return what pretraining trains: every weight of a new model, on windows of text."""
+    return Stage(
+        model=config.model,
+        initial=partial(init_parameter, config=config.model, seed=config.train.seed),
+        inputs=WindowInputs(per_document=config.model.attention == "per_document"),
+        max_steps=config.train.max_steps,
+    )
 
 
 def assemble(
-    config: Config,
+    config: StageConfig,
+    stage: Stage,
     data: TrainingData,
     world: World,
     run: RunFolder,
@@ -91,46 +126,49 @@ def assemble(
     """Build model, engine, data and metrics, with the state of the checkpoint or a fresh one."""
     model = build_on(
         world.device,
-        config.model,
+        stage.model,
         loss_chunk_tokens=config.train.loss_chunk_tokens,
         gradient_checkpointing=config.train.gradient_checkpointing,
+        adapt=stage.adapt,
     )
-    engine = build_engine(
-        model, world, precision, config.engine, config.optimizer, config.train.micro_batch_size
-    )
+    engine = build_engine(model, config, world, precision)
     log.info(
-        "%s parameters, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
-        f"{count_parameters(config.model)[0]:,}", precision, config.engine.kind, world.size,
+        "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
+        count_text(model), precision, config.engine.kind, world.size,
         world.device.type, config.train.grad_accum_steps(world.size),
         config.train.micro_batch_size, shares_text(data.mixture),
     )  # fmt: skip
+    resolved = asdict(config) | {"model": asdict(stage.model)}
+    max_steps = last_step(config, stage, checkpoint)
+    resolved["train"] |= {"seq_len": data.seq_len, "max_steps": max_steps}
     watch_state = None
     if checkpoint:
-        restore(engine, checkpoint, world.rank)
-        report_changes(checkpoint.manifest.config, asdict(config))
         watch_state = checkpoint.manifest.counters["watch"]
+        frozen_sha256 = checkpoint.manifest.frozen_sha256
+        report_changes(checkpoint.manifest.config, resolved)
+        restore(model, engine, checkpoint, world.rank)
     else:
-        initial = partial(init_parameter, config=config.model, seed=config.train.seed)
-        engine.load(FirstState(model, initial))
+        engine.load(FirstState(model, stage.initial))
+        frozen_sha256 = freeze(model, stage, world, run)
         log.info("starting from step 0")
-    inputs = WindowInputs(per_document=config.model.attention == "per_document")
     batches = MixedBatches(
         data.mixture,
         data.views,
-        inputs,
+        stage.inputs,
         global_batch_size=config.train.global_batch_size,
         micro_batch_size=config.train.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
+        end=stage.samples,
     )
     validation = Validation(
         config.validation,
         dataset=data.dataset,
         subsets=data.mixture.subsets,
-        seq_len=config.train.seq_len,
+        seq_len=data.seq_len,
         micro_batch_size=config.train.micro_batch_size,
-        inputs=inputs,
-        max_steps=config.train.max_steps,
+        inputs=stage.inputs,
+        max_steps=max_steps,
         engine=engine,
         world=world,
     )
@@ -140,9 +178,9 @@ def assemble(
         world=world,
         group_names=batches.group_names,
         peak_lr=config.optimizer.learning_rate,
-        seq_len=config.train.seq_len,
-        max_steps=config.train.max_steps,
-        flops_per_token=flops_per_token(config.model, config.train.seq_len),
+        seq_len=data.seq_len,
+        max_steps=max_steps,
+        flops_per_token=flops_per_token(stage.model, data.seq_len),
         resumed_step=checkpoint.manifest.step if checkpoint else 0,
     )
     return Training(
@@ -153,20 +191,45 @@ def assemble(
         batches=batches,
         workers=config.data.workers,
         global_batch_size=config.train.global_batch_size,
-        max_steps=config.train.max_steps,
+        max_steps=max_steps,
         schedule=config.schedule,
         checkpoint=config.checkpoint,
         watch=LossWatch(config.loss_watch, watch_state, speaks=world.is_main),
         metrics=metrics,
         validate=validation,
         identity=identity,
-        config=asdict(config),
+        config=resolved,
+        frozen_sha256=frozen_sha256,
     )
 
 
-def restore(engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
-    """Give engine and random generators the state of a checkpoint, and close it."""
+def last_step(config: StageConfig, stage: Stage, checkpoint: Checkpoint | None) -> int:
+    """Return the optimizer steps of the whole run; the last of `samples` may be short."""
+    if stage.samples is None:
+        assert stage.max_steps is not None
+        return stage.max_steps
+    step, consumed = (0, 0)
+    if checkpoint:
+        step, consumed = checkpoint.manifest.step, checkpoint.manifest.consumed
+    left = max(stage.samples - consumed, 0)
+    return step + math.ceil(left / config.train.global_batch_size)
+
+
+def count_text(model: LanguageModel) -> str:
+    """Return the model's parameters, and how many of them train where not all do."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    train = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if train == total:
+        return f"{total:,} parameters"
+    return f"{total:,} parameters, of which {train:,} ({100 * train / total:.2f} %) train"
+
+
+@torch.no_grad()
+def restore(model: LanguageModel, engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
+    """Give model, engine and random generators the state of a checkpoint, and close it."""
     engine.load(checkpoint)
+    for name, parameter in frozen_parameters(model).items():
+        parameter.copy_(checkpoint.parameter(name, parameter.shape))
     if states := checkpoint.rng(rank):
         rng.restore(states)
     checkpoint.close()
@@ -174,38 +237,55 @@ def restore(engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
     log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
 
 
-def build_engine(
-    model: LanguageModel,
-    world: World,
-    precision: str,
-    config: EngineConfig,
-    optimizer: OptimizerConfig,
-    micro_batch_size: int,
-) -> Engine:
+def frozen_parameters(model: LanguageModel) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that do not train, by name."""
+    return {name: value for name, value in model.named_parameters() if not value.requires_grad}
+
+
+@torch.no_grad()
+def freeze(model: LanguageModel, stage: Stage, world: World, run: RunFolder) -> str | None:
+    """Set the parameters that do not train, write them into the run, return the file's sha256."""
+    frozen = frozen_parameters(model)
+    if not frozen:
+        return None
+    stored = stage.stored
+    assert stored is not None
+    for name, parameter in frozen.items():
+        parameter.copy_(stored(name, parameter.shape))
+    sha256: str | None = None
+
+    def write() -> None:
+        nonlocal sha256
+        shapes = {name: parameter.shape for name, parameter in frozen.items()}
+        sha256 = write_frozen(run, shapes, stored)
+
+    world.run_on_main(write)
+    return sha256  # rank 0 alone writes manifests
+
+
+def build_engine(model: LanguageModel, config: StageConfig, world: World, precision: str) -> Engine:
     """Wrap the model, of which those parameters train that want a gradient, in an engine."""
-    if config.compile and world.device.type == "cuda":
+    if config.engine.compile and world.device.type == "cuda":
         for layer in model.model.layers:
             layer.compile()
-    groups = parameter_groups(
-        ((name, value) for name, value in model.named_parameters() if value.requires_grad),
-        optimizer,
-    )
-    if config.kind == "ddp":
+    named = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+    groups = parameter_groups(named, config.optimizer)
+    if config.engine.kind == "ddp":
         return DDPEngine(
             model,
             groups,
             precision=precision,
-            optimizer=optimizer,
+            optimizer=config.optimizer,
             rank=world.rank,
             world_size=world.size,
         )
     return DeepSpeedEngine(
         model,
         groups,
-        config=config,
+        config=config.engine,
         precision=precision,
-        optimizer=optimizer,
-        micro_batch_size=micro_batch_size,
+        optimizer=config.optimizer,
+        micro_batch_size=config.train.micro_batch_size,
         world_size=world.size,
     )
 
@@ -215,13 +295,7 @@ class FirstState:
 
     optimizer_step = 0
 
-    def __init__(self, model: LanguageModel, initial: Callable[[str, torch.Size], Tensor]) -> None:
-        """Take the weights from a function.
-
-        Args:
-            model: whose parameters they are.
-            initial: (name, shape) -> the first value, fp32.
-        """
+    def __init__(self, model: LanguageModel, initial: Initial) -> None:
         self._shapes = {name: value.shape for name, value in model.named_parameters()}
         self._initial = initial
 
@@ -235,9 +309,11 @@ class FirstState:
 def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Log the fields that this attempt changes; those of the identity were checked before."""
     for section, fields in now.items():
+        old = before.get(section, {})
+        if not isinstance(fields, dict) or not isinstance(old, dict):
+            fields, old = {"": fields}, {"": old}
         for name, value in fields.items():
-            old = before.get(section, {}).get(name)
-            if old != value:
-                log.info(
-                    "changed since the checkpoint: %s.%s = %s, was %s", section, name, value, old
-                )
+            if old.get(name) != value:
+                field = f"{section}.{name}".rstrip(".")
+                was = old.get(name)
+                log.info("changed since the checkpoint: %s = %s, was %s", field, value, was)

@@ -1,13 +1,16 @@
-"""The whole config of pretraining: each section beside the code that reads it, composed here."""
+"""The sections that every stage's run has, and the whole config of pretraining.
+
+Each section lies beside the code that reads it and is composed here.
+"""
 
 from dataclasses import dataclass, field
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import LaunchConfig
 from mobilellama.pretrain.checkpoint import CheckpointConfig
-from mobilellama.pretrain.data import DataConfig
+from mobilellama.pretrain.data import DataConfig, MixtureConfig
 from mobilellama.pretrain.engine import EngineConfig
-from mobilellama.pretrain.loop import TrainConfig
+from mobilellama.pretrain.loop import BatchConfig, TrainConfig
 from mobilellama.pretrain.loss_watch import LossWatchConfig
 from mobilellama.pretrain.metrics import MetricsConfig
 from mobilellama.pretrain.model import ModelConfig
@@ -31,17 +34,15 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Pretraining."""
+class StageConfig:
+    """What a run of any stage is told."""
 
     run: RunConfig
     """Where the run lives."""
     data: DataConfig
     """Which samples, in which order."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    """The architecture."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """Batch, length and how far."""
+    train: BatchConfig
+    """Batch, and how far."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -51,13 +52,25 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When to save, and what to keep."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """Loss on held-out documents."""
+    """Loss on what is held out."""
     loss_watch: LossWatchConfig = field(default_factory=LossWatchConfig)
     """Spikes and skipped steps."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """What is written, how often."""
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     """Where the processes are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(StageConfig):
+    """Pretraining."""
+
+    data: MixtureConfig
+    """Which samples, in which order."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The architecture."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Batch, length and how far."""
 
     def __post_init__(self) -> None:
         if self.train.seq_len > self.model.max_seq_len:

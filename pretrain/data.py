@@ -22,10 +22,7 @@ class DataConfig:
     """Which samples, in which order."""
 
     path: str
-    """Dataset folder: the --output of 'mobilellama tokenize run'."""
-    mixture: str | None = None
-    """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
-    'subset: epochs' lines below it; None is the corpus as it is."""
+    """Dataset folder: the --output of 'tokenize run', or for finetuning of 'sft prepare'."""
     seed: int = DEFAULT_SEED
     """Order of the samples; not the dataset's own seed."""
     verify: bool = False
@@ -35,6 +32,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_at_least("data.workers", self.workers, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig(DataConfig):
+    """Which samples, in which order, of several subsets."""
+
+    mixture: str | None = None
+    """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
+    'subset: epochs' lines below it; None is the corpus as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,18 @@ from typing import Any
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.assemble import TrainingData
 from mobilellama.pretrain.checkpoint import read_manifest
-from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.model import ModelConfig
 from mobilellama.run_folder import RunFolder
 
 
-def identity_of(config: Config, data: TrainingData, precision: str) -> dict[str, Any]:
-    """Return the fields that define the run, which a resume must not change."""
+def identity_of(
+    config: StageConfig, model: ModelConfig, data: TrainingData, precision: str
+) -> dict[str, Any]:
+    """Return the fields that define a run of any stage, which a resume must not change."""
     return {
-        **{f"model.{name}": value for name, value in asdict(config.model).items()},
-        "train.seq_len": config.train.seq_len,
+        **{f"model.{name}": value for name, value in asdict(model).items()},
+        "train.seq_len": data.seq_len,
         "train.global_batch_size": config.train.global_batch_size,
         "engine.precision": precision,
         "data.seed": config.data.seed,

@@ -15,7 +15,12 @@ IGNORED = -100
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, chunk_tokens: int
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    chunk_tokens: int,
+    supervised_only: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the sum of the losses, which carries the gradient, and each token's loss, detached.
 
@@ -24,13 +29,23 @@ def linear_cross_entropy(
         weight: (V, D), the head.
         labels: (...), int64; a token with label -100 has loss 0 and no gradient.
         chunk_tokens: tokens whose logits are held at a time.
+        supervised_only: compute no logits for tokens with label -100, which in finetuning are
+            the larger part; to find the others costs a host-device sync.
 
     Returns:
         A scalar and a tensor of the labels' shape, both fp32.
     """
-    total, losses = _LinearCrossEntropy.apply(
-        hidden.flatten(0, -2), weight, labels.flatten(), chunk_tokens, torch.is_grad_enabled()
+    rows, targets = hidden.flatten(0, -2), labels.flatten()
+    if not supervised_only:
+        total, losses = _LinearCrossEntropy.apply(
+            rows, weight, targets, chunk_tokens, torch.is_grad_enabled()
+        )
+        return total, losses.view(labels.shape)
+    places = (targets != IGNORED).nonzero().squeeze(1)  # host-device sync
+    total, some = _LinearCrossEntropy.apply(
+        rows[places], weight, targets[places], chunk_tokens, torch.is_grad_enabled()
     )
+    losses = torch.zeros(targets.shape, device=some.device).index_copy(0, places, some)
     return total, losses.view(labels.shape)
 
 

@@ -237,8 +237,13 @@ class LanguageModel(nn.Module):
                 document, and attention does not cross from one into the next.
         """
         hidden_BTD = self.model(input_ids, position_ids)
+        # Where documents are apart, the attention has synchronised already.
         loss_sum, losses_BT = linear_cross_entropy(
-            hidden_BTD, self.lm_head.weight, labels, chunk_tokens=self.loss_chunk_tokens
+            hidden_BTD,
+            self.lm_head.weight,
+            labels,
+            chunk_tokens=self.loss_chunk_tokens,
+            supervised_only=position_ids is not None,
         )
         return LossSums(
             loss_sum=loss_sum,

@@ -55,10 +55,11 @@ def parameter_groups(
     norms: list[nn.Parameter] = []
     for _, parameter in named_parameters:
         (matrices if parameter.dim() >= 2 else norms).append(parameter)
-    return [
+    groups = [
         ParameterGroup("matrices", tuple(matrices), config.learning_rate, config.weight_decay),
         ParameterGroup("norms", tuple(norms), config.learning_rate, 0.0),
     ]
+    return [group for group in groups if group.parameters]  # LoRA trains matrices alone
 
 
 def build_adamw(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.optim.AdamW:

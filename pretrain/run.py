@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from mobilellama import log as logs
 from mobilellama.distributed import World, close
-from mobilellama.pretrain.assemble import assemble, open_data
+from mobilellama.pretrain.assemble import assemble, open_data, pretraining
 from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.engine import resolve_precision
@@ -25,12 +25,18 @@ from mobilellama.run_folder import RunFolder
 def main(config: Config) -> int:
     """Check, start the processes, train, and leave a verdict."""
     logs.configure(rank=logs.rank_from_environment())
-    data = open_data(config)  # before any process is started, so that mistakes are told once
+    # Before any process is started, so that mistakes are told once.
+    data = open_data(
+        config,
+        seq_len=config.train.seq_len,
+        vocab_size=config.model.vocab_size,
+        mixture=config.data.mixture,
+    )
     world = World(config.launch)
     logs.configure(rank=world.rank)
     run = RunFolder(config.run.folder)
     precision = resolve_precision(config.engine.precision, world.device)
-    identity = identity_of(config, data, precision)
+    identity = identity_of(config, config.model, data, precision)
     run_attempt(
         world,
         run,
@@ -40,7 +46,7 @@ def main(config: Config) -> int:
         max_hours=config.run.max_hours,
         verify=config.data.verify,
         assemble=lambda attempt, checkpoint: assemble(
-            config, data, world, run, attempt, precision, identity, checkpoint
+            config, pretraining(config), data, world, run, attempt, precision, identity, checkpoint
         ),
     )
     close()  # not after an error: leaving the group would wait for ranks that wait for us

@@ -29,12 +29,14 @@ from mobilellama.files import (
     whole_file,
     write_json,
 )
+from mobilellama.hf_tokenizer import TOKENIZER_FILE
+from mobilellama.tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
 
 FORMAT_VERSION = 1
 PLAN = "plan.json"
 MANIFEST = "manifest.parquet"
 DATASET = "dataset.json"
-TOKENIZER = "tokenizer.model"
+TOKENIZER = SENTENCEPIECE_FILE
 TEMPLATE = "template.yaml"
 
 _MALFORMED = (ValueError, TypeError, KeyError, RecursionError)
@@ -88,8 +90,8 @@ class Identity:
     def require_same(self, other: "Identity", *, owner: str) -> None:
         """Raise ConfigError naming the first field in which `other` differs from this one."""
         mine, theirs = (asdict(one) | one.rows for one in (self, other))
-        for name in sorted(mine.keys() | theirs.keys(), key=lambda name: name == "rows"):
-            if mine.get(name) != theirs.get(name):
+        for name in mine | theirs:
+            if name != "rows" and mine.get(name) != theirs.get(name):
                 raise ConfigError(
                     name,
                     theirs.get(name),
@@ -117,6 +119,12 @@ class Slice:
     def name(self) -> str:
         """``SUBSET/NNNNN``, the bucket's path without its ending."""
         return bucket_name(self.subset, self.bucket)
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """Return the file that decides a dataset's ids, of whichever kind its tokenizer is."""
+    other = folder / HF_FOLDER / TOKENIZER_FILE
+    return other if other.is_file() else folder / TOKENIZER
 
 
 def bucket_name(subset: str, bucket: int) -> str:
@@ -269,8 +277,15 @@ def row_hashes(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def maker(folder: Path) -> str:
+    """Return the command that makes such a dataset and redoes what is missing of it."""
+    return "sft prepare" if (folder / TEMPLATE).is_file() else "tokenize run"
+
+
 def rebuild_manifest(folder: Path) -> str:
     """Return what to do about a bad manifest.parquet or dataset.json."""
+    if maker(folder) == "sft prepare":
+        return f"Remove {folder / DATASET} and run the same 'mobilellama sft prepare' again"
     return f"Run 'mobilellama tokenize finish --output {folder}': it writes both from the receipts"
 
 

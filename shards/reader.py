@@ -21,16 +21,16 @@ from mobilellama.shards.dataset import (
     MANIFEST,
     PLAN,
     TEMPLATE,
-    TOKENIZER,
     Identity,
     bucket_name,
     rebuild_manifest,
+    tokenizer_file,
     totals_of_rows,
 )
 from mobilellama.shards.format import BucketIndex, little_endian, read_index
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.
@@ -90,9 +90,9 @@ class TokenDataset:
         return tuple(sorted(self.totals))
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> TextTokenizer:
         """The tokenizer that the dataset was made with."""
-        tokenizer = Tokenizer(self.folder / TOKENIZER)
+        tokenizer = open_tokenizer(tokenizer_file(self.folder))
         tokenizer.require_sha256(
             self.identity.tokenizer_sha256, field="tokenizer", owner=str(self.folder)
         )

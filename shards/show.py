@@ -23,7 +23,7 @@ from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Span, Split, View
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 _LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits
 _RULE_WIDTH = 100
@@ -50,7 +50,7 @@ class Config:
     split: Split = "train"
     """"train" or "heldout"."""
     tokenizer: str | None = None
-    """Sentencepiece model to decode with, which must be the dataset's; None: its own copy."""
+    """Tokenizer to decode with, which must be the dataset's; None: its own copy."""
 
     def __post_init__(self) -> None:
         require_at_least("position", self.position, 0)
@@ -69,7 +69,7 @@ def main(config: Config) -> int:
     dataset = TokenDataset(config.path, field="path")
     tokenizer = None
     if config.tokenizer is not None:
-        tokenizer = Tokenizer(config.tokenizer)
+        tokenizer = open_tokenizer(config.tokenizer)
         tokenizer.require_sha256(
             dataset.identity.tokenizer_sha256, field="tokenizer", owner=str(dataset.folder)
         )
@@ -146,7 +146,7 @@ class SampleDescription:
 
 
 def describe_sample(
-    dataset: TokenDataset, view: View, sample: int, *, tokenizer: Tokenizer | None = None
+    dataset: TokenDataset, view: View, sample: int, *, tokenizer: TextTokenizer | None = None
 ) -> SampleDescription:
     """Find a sample's documents, their text and their source.
 
@@ -197,7 +197,9 @@ def describe_sample(
     )
 
 
-def _text(tokenizer: Tokenizer, ids: NDArray[np.integer], mask: NDArray[np.uint8] | None) -> str:
+def _text(
+    tokenizer: TextTokenizer, ids: NDArray[np.integer], mask: NDArray[np.uint8] | None
+) -> str:
     """Decode; where there is a mask, mark what is supervised."""
     if mask is None:
         return tokenizer.decode([i for i in ids.tolist() if i != tokenizer.eos_id])

@@ -25,13 +25,14 @@ from mobilellama.progress import Progress
 from mobilellama.shards.dataset import (
     DATASET,
     PLAN,
-    TOKENIZER,
     Plan,
     bucket_name,
     fingerprint_of_rows,
+    maker,
     read_receipt,
     rebuild_manifest,
     row_hashes,
+    tokenizer_file,
 )
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.reader import TokenDataset
@@ -128,14 +129,14 @@ def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_
                     size=_expected_size(ending, row, little_endian(identity.dtype).itemsize),
                     sha256=sha256,
                     remedy=f"To rebuild: remove {folder / name}.* and run the same "
-                    "'mobilellama tokenize run' again; it redoes only what is missing",
+                    f"'mobilellama {maker(folder)}' again; it redoes only what is missing",
                 )
     if buckets is None:
         yield _File(
-            path=folder / TOKENIZER,
+            path=tokenizer_file(folder),
             size=None,
             sha256=identity.tokenizer_sha256,
-            remedy="Copy the sentencepiece model that the dataset was made with there",
+            remedy="Copy the tokenizer that the dataset was made with there",
         )
 
 

@@ -160,3 +160,34 @@ def test_only_the_gradients_that_are_asked_for_are_computed(case: str, products:
         )  # fmt: skip
     else:
         assert case in ("no_grad", "frozen")
+
+
+def test_only_supervised_tokens_take_logits_where_that_is_asked_for() -> None:
+    hidden, weight, labels = problem()
+    labels[::3] = -100
+    hidden.requires_grad_(True)
+    weight.requires_grad_(True)
+    expected, each = linear_cross_entropy(hidden, weight, labels, chunk_tokens=1000)
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    with Recorder() as seen:
+        total, losses = linear_cross_entropy(
+            hidden, weight, labels, chunk_tokens=1000, supervised_only=True
+        )
+        got = torch.autograd.grad(total, (hidden, weight))
+    # All logits would be 21 * 50; those of the 11 supervised tokens are less than the head.
+    assert seen.largest == weight.numel() < labels.numel() * weight.shape[0]
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(losses, each)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_a_batch_without_any_supervised_token_has_loss_and_gradients_of_zero() -> None:
+    hidden, weight, labels = problem()
+    hidden.requires_grad_(True)
+    weight.requires_grad_(True)
+    total, losses = linear_cross_entropy(
+        hidden, weight, torch.full_like(labels, -100), chunk_tokens=7, supervised_only=True
+    )
+    gradients = torch.autograd.grad(total, (hidden, weight))
+    assert total.item() == 0 and not losses.any()
+    assert not any(gradient.any() for gradient in gradients)

@@ -211,3 +211,27 @@ def test_parameters_are_counted_with_and_without_the_input_embedding() -> None:
 def test_an_impossible_architecture_is_refused(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**fields)  # pyright: ignore[reportArgumentType]
+
+
+def test_gradient_checkpointing_changes_no_bit_and_keeps_less() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(TINY.vocab_size, (2, 9), generator=generator)
+    gradients, kept = [], []
+    for checkpointing in (False, True):
+        model = build_on(torch.device("cpu"), TINY, gradient_checkpointing=checkpointing)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(init_parameter(name, parameter.shape, TINY, seed=1))
+        sizes: list[int] = []
+
+        def note(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = model(ids[:, :-1], ids[:, 1:]).loss_sum
+        loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        kept.append(sum(sizes))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[1] < kept[0] / 2

@@ -125,7 +125,7 @@ def test_another_tokenizer_and_another_plan_are_found(copy: Path) -> None:
     tokenizer, plan = copy / "tokenizer.model", copy / "plan.json"
     content = tokenizer.read_bytes()
     flip(tokenizer)
-    with pytest.raises(DataError, match=r"tokenizer\.model: sha256 .*\. Copy the sentencepiece"):
+    with pytest.raises(DataError, match=r"tokenizer\.model: sha256 .*\. Copy the tokenizer"):
         verify_dataset(TokenDataset(copy))
     tokenizer.write_bytes(content)
     value = json.loads(plan.read_text())

@@ -1,0 +1,50 @@
+"""The whole config of finetuning: pretraining's sections, with finetuning's values."""
+
+from dataclasses import dataclass, field
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.loop import BatchConfig
+from mobilellama.pretrain.optimizer import OptimizerConfig
+from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.sft.lora import LoraConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(BatchConfig):
+    """The batch, and how far."""
+
+    global_batch_size: int = 128
+    """Rows per optimizer step over all ranks."""
+    epochs: float = 3.0
+    """How often every row is seen; the last step may be short."""
+    max_steps: int | None = None
+    """Optimizer steps of the run, instead of epochs; None goes by epochs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.epochs < float("inf"):
+            raise ConfigError("train.epochs", self.epochs, "must be above 0", "Give e.g. 3")
+        if self.max_steps is not None:
+            require_at_least("train.max_steps", self.max_steps, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(StageConfig):
+    """Finetuning on conversations."""
+
+    init: str
+    """What to start from: a Hugging Face folder of Llama's shape, or a run's folder or checkpoint
+    of 'pretrain run' or 'sft run'. A resume does not read it."""
+    train: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Batch, and how far."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Whether all weights train, or low-rank updates of some."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-5, beta2=0.999, weight_decay=0.0)
+    )
+    """AdamW."""
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig(warmup_share=0.04, min_lr_share=0.0)
+    )
+    """The learning rate over the steps."""

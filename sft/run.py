@@ -1,0 +1,142 @@
+"""Finetune a model on conversations, all its weights or low-rank updates (LoRA) of them.
+
+    mobilellama sft run --config demo_sft --init BASE --data.path DATASET --run.folder RUN
+    torchrun --nproc_per_node 8 -m mobilellama sft run --config mobilellama_1_4b_sft ...
+    mobilellama sft run --config mobilellama_1_4b_sft --lora.rank 128 ...
+
+DATASET is what 'sft prepare' made. BASE is a Hugging Face folder of Llama's shape (safetensors or
+.bin), a run of 'pretrain run', or another of 'sft run'. The loss is the mean over all supervised
+tokens of the global batch; every row is seen once an epoch.
+
+The same command resumes, on however many processes, bit for bit where nothing else changed.
+Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. What happened
+is in RUN/verdict.json, as for 'pretrain run'; 'pretrain plot' and 'pretrain replay' show this run
+too. Export it with 'sft export', a LoRA run's merged model with 'sft merge'.
+"""
+
+import logging
+from dataclasses import asdict, replace
+from typing import Any
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError
+from mobilellama.distributed import World, close
+from mobilellama.pretrain.assemble import Stage, TrainingData, assemble, open_data
+from mobilellama.pretrain.attempt import run_attempt
+from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.pretrain.engine import resolve_precision
+from mobilellama.pretrain.identity import identity_of
+from mobilellama.pretrain.loop import Training
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.config import Config
+from mobilellama.sft.row_inputs import RowInputs
+from mobilellama.sft.start import Start, first_values, open_start
+from mobilellama.shards.reader import TokenDataset
+
+log = logging.getLogger(__name__)
+
+
+def main(config: Config) -> int:
+    """Check, start the processes, train, and leave a verdict."""
+    logs.configure(rank=logs.rank_from_environment())
+    # Before any process is started, so that mistakes are told once.
+    run = RunFolder(config.run.folder)
+    seq_len = packed_length(config.data.path)
+    start = open_start(config.init, run)
+    require_fit(start, seq_len)
+    data = open_data(config, seq_len=seq_len, vocab_size=start.model.vocab_size)
+    require_same_tokenizer(config, start, data.dataset)
+    world = World(config.launch)
+    logs.configure(rank=world.rank)
+    precision = resolve_precision(config.engine.precision, world.device)
+    identity = identity_of_run(config, start, data, precision)
+    stage = finetuning(config, start, data)
+
+    def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
+        if checkpoint is None:
+            start.verify(world.rank, world.size)
+        return assemble(config, stage, data, world, run, attempt, precision, identity, checkpoint)
+
+    run_attempt(
+        world,
+        run,
+        data.dataset,
+        identity=identity,
+        config=asdict(config) | {"model": asdict(start.model)},
+        max_hours=config.run.max_hours,
+        verify=config.data.verify,
+        assemble=build,
+    )
+    close()  # not after an error: leaving the group would wait for ranks that wait for us
+    return 0
+
+
+def packed_length(path: str) -> int:
+    """Return what the dataset's rows were packed to, in tokens.
+
+    Raises:
+        ConfigError: it is no dataset of rows.
+    """
+    dataset = TokenDataset(path, field="data.path")
+    if not dataset.identity.rows:
+        rule = "holds plain text, not conversations"
+        raise ConfigError("data.path", path, rule, "Give the --output of 'mobilellama sft prepare'")
+    return dataset.identity.rows["seq_len"]
+
+
+def require_fit(start: Start, seq_len: int) -> None:
+    """Raise ConfigError unless the model takes rows of this length."""
+    if seq_len > start.model.max_seq_len:
+        raise ConfigError(
+            "init",
+            f"a model of {start.model.max_seq_len} positions",
+            f"is too short for the dataset's rows of {seq_len} tokens",
+            f"Prepare with --seq_len {start.model.max_seq_len} or less",
+        )
+
+
+def require_same_tokenizer(config: Config, start: Start, dataset: TokenDataset) -> None:
+    """Raise ConfigError if the model was trained with another tokenizer than the dataset's."""
+    if start.tokenizer is None:
+        return
+    kind, known = start.tokenizer
+    used = dataset.identity.tokenizer_sha256
+    if dataset.tokenizer.path.suffix != kind:
+        log.warning(
+            "%s has a tokenizer in a %s file and %s in a %s file: they are not compared",
+            config.init, kind, config.data.path, dataset.tokenizer.path.suffix,
+        )  # fmt: skip
+    elif known != used:
+        raise ConfigError(
+            "data.path",
+            config.data.path,
+            f"was prepared with the tokenizer {used[:12]}, but {config.init} has {known[:12]}",
+            f"Prepare the data with --tokenizer {config.init}, or its tokenizer.model",
+        )
+
+
+def finetuning(config: Config, start: Start, data: TrainingData) -> Stage:
+    """Return what finetuning trains, on packed rows, for so many epochs."""
+    rows = sum(data.mixture.samples)
+    by_epochs = config.train.max_steps is None
+    pad_id = data.dataset.tokenizer.pad_id
+    return Stage(
+        model=replace(start.model, attention="per_document"),
+        inputs=RowInputs(seq_len=data.seq_len, pad_id=0 if pad_id is None else pad_id),
+        max_steps=config.train.max_steps,
+        samples=round(config.train.epochs * rows) if by_epochs else None,
+        **first_values(start, config.lora, config.train.seed),
+    )
+
+
+def identity_of_run(
+    config: Config, start: Start, data: TrainingData, precision: str
+) -> dict[str, Any]:
+    """Return the fields that a resume must not change."""
+    return {
+        "init.fingerprint": start.fingerprint,
+        "lora.rank": config.lora.rank,
+        "lora.alpha": config.lora.alpha,
+        "lora.targets": list(config.lora.targets),
+        **identity_of(config, start.model, data, precision),
+    }

@@ -1,0 +1,160 @@
+"""What a run starts from: architecture and weights of a folder or checkpoint, or its own state."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.files import sha256_of_file
+from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
+from mobilellama.pretrain.export_folder import find_checkpoint
+from mobilellama.pretrain.hf_folder import HfFolder
+from mobilellama.pretrain.model import ModelConfig
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.lora import (
+    LoraConfig,
+    Merged,
+    adapted_weights,
+    base_name,
+    init_lora_parameter,
+    inject,
+    is_adapter,
+)
+from mobilellama.shards.dataset import tokenizer_file
+from mobilellama.tokenizer import open_tokenizer
+
+log = logging.getLogger(__name__)
+
+Read = Callable[[str, torch.Size], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The architecture, a name for the weights, and the weights while they are at hand."""
+
+    model: ModelConfig
+    fingerprint: str
+    """Names the weights; part of the run's identity."""
+    parameter: Read
+    """A weight by its plain name, fp32."""
+    stored: Read
+    """The same in the dtype it comes in."""
+    tokenizer: tuple[str, str] | None
+    """Ending and sha256 of the tokenizer that the model was trained with, where they are known."""
+    verify: Callable[[int, int], None]
+    """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
+
+
+def open_start(init: str, run: RunFolder) -> Start:
+    """Open what a run starts from; where it has a checkpoint already, what that says of it.
+
+    Raises:
+        ConfigError: `init` is neither a Hugging Face folder nor a checkpoint, or its model computes
+            what ours does not.
+        DataError: its files are damaged.
+    """
+    if resumed := _of_the_run_itself(run):
+        return resumed
+    folder = Path(init)
+    start = _of_folder(init) if (folder / "config.json").is_file() else _of_checkpoint(init)
+    # Conversations are packed, and must not see one another.
+    return replace(start, model=replace(start.model, attention="per_document"))
+
+
+def _of_folder(init: str) -> Start:
+    folder = HfFolder(init, field="init")
+    return Start(
+        model=folder.config,
+        fingerprint=folder.fingerprint,
+        parameter=folder.parameter,
+        stored=lambda name, shape: folder.stored(name).view(shape),
+        tokenizer=_tokenizer_of(Path(init)),
+        verify=lambda share, shares: None,
+    )
+
+
+def _tokenizer_of(folder: Path) -> tuple[str, str] | None:
+    try:
+        tokenizer = open_tokenizer(folder, field="init")
+        return tokenizer.path.suffix, tokenizer.sha256
+    except ConfigError:
+        log.warning("%s has no tokenizer that could be compared with the dataset's", folder)
+        return None
+
+
+def _of_checkpoint(init: str) -> Start:
+    if not Path(init).is_dir():
+        remedy = "Give a Hugging Face folder, or a run's folder or checkpoint"
+        raise ConfigError("init", init, "is not a folder", remedy)
+    try:
+        checkpoint = find_checkpoint(init)
+    except ConfigError as error:
+        _, value, rule, _ = error.args
+        remedy = "Give a Hugging Face folder, or a run's folder or checkpoint"
+        raise ConfigError("init", value, rule, remedy) from None
+    config = checkpoint.manifest.config
+    model = ModelConfig(**config["model"])
+    adapted = adapted_weights(model, LoraConfig(**config.get("lora", {"rank": None})))
+    read = Merged(checkpoint, adapted).parameter
+    return Start(
+        model=model,
+        fingerprint=sha256_of_file(checkpoint.folder / MANIFEST),
+        parameter=read,
+        stored=read,
+        tokenizer=_tokenizer_of_run(checkpoint),
+        verify=lambda share, shares: checkpoint.verify(share=share, shares=shares),
+    )
+
+
+def _tokenizer_of_run(checkpoint: Checkpoint) -> tuple[str, str]:
+    run = RunFolder(checkpoint.folder.parent.parent)
+    sha256 = checkpoint.manifest.identity["data.tokenizer_sha256"]
+    return tokenizer_file(run.path).suffix, sha256
+
+
+def _of_the_run_itself(run: RunFolder) -> Start | None:
+    """Return what the run's newest readable checkpoint says; its weights come from there."""
+
+    def absent(name: str, shape: torch.Size) -> Tensor:
+        del shape
+        raise DataError(f"{run.path}: no checkpoint of the run is left, so '{name}' is unknown")
+
+    for step in reversed(run.checkpoint_steps()):
+        try:
+            manifest = read_manifest(run.checkpoint(step))
+            return Start(
+                model=ModelConfig(**manifest.config["model"]),
+                fingerprint=manifest.identity["init.fingerprint"],
+                parameter=absent,
+                stored=absent,
+                tokenizer=None,
+                verify=lambda share, shares: None,
+            )
+        except DataError:
+            continue  # damaged; opening it will say so
+        except KeyError:
+            rule = "holds a run of 'pretrain run'"
+            remedy = "Give another folder, and that one as --init"
+            raise ConfigError("run.folder", str(run.path), rule, remedy) from None
+    return None
+
+
+def first_values(start: Start, lora: LoraConfig, seed: int) -> dict[str, Any]:
+    """Return ``Stage``'s fields that say what trains, and from which values."""
+
+    def initial(name: str, shape: torch.Size) -> Tensor:
+        if is_adapter(name):
+            return init_lora_parameter(name, shape, seed)
+        return start.parameter(base_name(name), shape)
+
+    return {
+        "initial": initial,
+        "stored": lambda name, shape: start.stored(base_name(name), shape),
+        "adapt": partial(inject, config=lora),
+    }

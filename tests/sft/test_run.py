@@ -1,0 +1,315 @@
+"""'sft run': every row once an epoch, resumed bit for bit, all weights or LoRA, from any start."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
+from mobilellama.pretrain.data import MixedBatches, Sample
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.row_inputs import RowInputs
+from mobilellama.sft.start import open_start
+from mobilellama.shards.order import open_order
+from mobilellama.shards.reader import TokenDataset
+from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
+from tests.pretrain.test_resume import cut_back, losses_of, state_of
+from tests.pretrain.tiny import train_tiny
+from tests.ranks import run_ranks
+from tests.sft.conversations import make_conversations, write_sharegpt
+from tests.sft.tiny_sft import finetune_tiny, prepare_tiny
+
+LORA: dict[str, Any] = {"lora.rank": 4, "lora.alpha": 8, "lora.dropout": 0.1}
+EPOCHS: dict[str, Any] = {"train.max_steps": None, "train.epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def chats(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of rows of 128 tokens whose number is no multiple of the batch, 4."""
+    folder = tmp_path_factory.mktemp("chats")
+    data = write_sharegpt(folder / "small.json", make_conversations(40, scale=0.05))
+    fields = {"data.path": data, "template": "plain"}
+    dataset = prepare_tiny(folder, small_tokenizer, **fields)
+    assert rows_of(dataset) % 4 and 10 < rows_of(dataset) < 40
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of a random model."""
+    folder = tmp_path_factory.mktemp("base") / "hf"
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=800, hidden_size=48, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    write_hf_tokenizer(Tokenizer(small_tokenizer), folder, max_length_tokens=128)
+    return folder
+
+
+def rows_of(dataset: Path) -> int:
+    return sum(row["train_rows"] for row in TokenDataset(dataset).rows)
+
+
+class Noted(RowInputs):
+    """Notes every sample that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(seq_len=128, pad_id=0)
+        self.seen: list[int | None] = []
+
+    def stack(self, samples: Any) -> dict[str, torch.Tensor]:
+        self.seen += [None if sample is None else sample[1] for sample in samples]
+        return super().stack(samples)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_every_row_is_seen_once_an_epoch_and_the_last_step_is_short(
+    chats: Path, world_size: int
+) -> None:
+    mixture, views = open_order(TokenDataset(chats), seq_len=128, mixture=None, seed=5)
+    rows, epochs = rows_of(chats), 3
+    ranks = [Noted() for _ in range(world_size)]
+    readers = [
+        MixedBatches(
+            mixture, views, noted, global_batch_size=4, micro_batch_size=2, rank=rank,
+            world_size=world_size, end=epochs * rows,
+        )
+        for rank, noted in enumerate(ranks)
+    ]  # fmt: skip
+    position, order = 0, []
+    while position < epochs * rows:
+        steps = [reader.at(position) for reader in readers]
+        order += [sample for noted in ranks for sample in noted.seen[-4 // world_size :]]
+        assert len({(step.samples, step.supervised_tokens) for step in steps}) == 1
+        labels = [micro.inputs["labels"] for step in steps for micro in step.micro_batches]
+        assert steps[0].supervised_tokens == sum(int((part != -100).sum()) for part in labels)
+        position += steps[0].samples
+    assert position == epochs * rows
+    missing = -epochs * rows % 4
+    assert missing and order[len(order) - missing :] == [None] * missing
+    seen = order[: len(order) - missing]
+    for epoch in range(epochs):
+        assert sorted(seen[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+    assert seen[:rows] != seen[rows : 2 * rows]  # in another order
+
+
+def test_a_step_after_the_end_is_empty(chats: Path) -> None:
+    """The prefetcher reads ahead of the last step."""
+    mixture, views = open_order(TokenDataset(chats), seq_len=128, mixture=None, seed=5)
+    samples: list[Sample] = [None] * 2
+    reader = MixedBatches(
+        mixture, views, RowInputs(seq_len=128, pad_id=0), global_batch_size=2,
+        micro_batch_size=2, rank=0, world_size=1, end=6,
+    )  # fmt: skip
+    step = reader.at(6)
+    assert (step.samples, step.supervised_tokens) == (0, 0)
+    expected = RowInputs(seq_len=128, pad_id=0).stack(samples)["labels"]
+    assert torch.equal(step.micro_batches[0].inputs["labels"], expected)
+
+
+ENGINES = [
+    pytest.param({"engine.kind": "deepspeed", "engine.precision": "bf16"}, id="zero1-bf16"),
+    pytest.param(
+        {"engine.kind": "deepspeed", "engine.zero_stage": 2, "engine.precision": "bf16"} | LORA,
+        id="zero2-bf16-lora",
+    ),
+    pytest.param({"engine.kind": "ddp", "engine.precision": "fp32"} | LORA, id="ddp-fp32-lora"),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_resumed_in_mid_epoch_equals_one_that_never_stopped_bit_for_bit(
+    base: Path, chats: Path, tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    fields = engine | EPOCHS | {"checkpoint.every_steps": 5, "validation.at_start": True}
+    whole, steps = tmp_path / "whole", -(-2 * rows_of(chats) // 4)
+    gone = shutil.copytree(base, tmp_path / "base")
+    run_ranks(finetune_tiny, 2, gone, chats, whole, fields)
+    resumed = cut_back(whole, tmp_path / "resumed", step=5)
+    shutil.rmtree(gone)  # a resume does not need what the run started from
+    run_ranks(finetune_tiny, 2, gone, chats, resumed, fields)
+
+    (tmp_path / "a").mkdir()
+    assert RunFolder(whole).read_verdict() is not None
+    trained = {
+        folder: {name: value for name, value in moments_of(folder, steps).items()}
+        for folder in (whole, resumed)
+    }
+    assert trained[whole].keys() == trained[resumed].keys()
+    assert all(torch.equal(trained[whole][n], trained[resumed][n]) for n in trained[whole])
+    assert losses_of(whole) == losses_of(resumed)
+    assert sorted(losses_of(whole)) == list(range(steps + 1))  # 0 is the validation at the start
+    last = losses_of(whole)[steps]
+    assert last["consumed"] == 2 * rows_of(chats)
+    assert last["validation_loss"] < losses_of(whole)[0]["validation_loss"]
+
+
+def moments_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Every trained parameter's weight and moments; every frozen one's weight."""
+    checkpoint = Checkpoint(RunFolder(run).checkpoint(step))
+    if checkpoint.manifest.frozen_sha256 is None:
+        return state_of(run, step)
+    state = {}
+    for name in checkpoint.names():
+        kinds = ("weight", "exp_avg", "exp_avg_sq") if ".lora_" in name else ("weight",)
+        shape = torch.Size([checkpoint.numel(name)])
+        state |= {f"{name}:{kind}": checkpoint.parameter(name, shape, kind) for kind in kinds}
+    return state
+
+
+def test_another_number_of_ranks_sees_the_same_rows(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    fields = LORA | {"lora.dropout": 0.0, "checkpoint.every_steps": 2}
+    alone = tmp_path / "alone"
+    run_ranks(finetune_tiny, 1, base, chats, alone, fields)
+    on_two = cut_back(alone, tmp_path / "on_two", step=2)
+    run_ranks(finetune_tiny, 2, base, chats, on_two, fields)
+    expected, got = losses_of(alone), losses_of(on_two)
+    assert sorted(got) == sorted(expected) == [1, 2, 3, 4]
+    for step, record in expected.items():
+        assert got[step]["consumed"] == record["consumed"]
+        assert got[step]["loss"] == pytest.approx(record["loss"], rel=1e-5)
+
+
+def test_lora_trains_its_adapters_alone_and_writes_the_base_once(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run_ranks(finetune_tiny, 1, base, chats, run, LORA | {"checkpoint.every_steps": 2})
+    folder = RunFolder(run)
+    manifests = [read_manifest(folder.checkpoint(step)) for step in (2, 4)]
+    (frozen,) = folder.frozen.iterdir()
+    assert {m.frozen_sha256 for m in manifests} == {frozen.stem}
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain = dict(model.named_parameters())
+    before, after = (Checkpoint(folder.checkpoint(step)) for step in (2, 4))
+    adapters = [name for name in after.names() if ".lora_" in name]
+    assert len(adapters) == 2 * 7 * 2  # A and B of seven linears in two layers
+    for name in after.names():
+        shape = torch.Size([after.numel(name)])
+        value = after.parameter(name, shape)
+        if name in adapters:
+            assert not torch.equal(value, before.parameter(name, shape)), name
+        else:
+            assert torch.equal(value, plain[name.replace(".base_layer", "")].flatten()), name
+    assert {n.replace(".base_layer", "") for n in after.names()} - {*adapters} == plain.keys()
+
+
+def test_a_run_starts_from_bin_files_a_pretrained_run_and_another_sft_run(
+    base: Path, chats: Path, tmp_path: Path, small_dataset: Path
+) -> None:
+    """The first loss tells the start: that of the base, whatever the base is written in."""
+    fields = {"train.max_steps": 1, "validation.at_start": True}
+    binary = shutil.copytree(base, tmp_path / "bin")
+    weights = LlamaForCausalLM.from_pretrained(base).state_dict()
+    stray = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
+    torch.save(weights | stray, binary / "pytorch_model.bin")
+    (binary / "model.safetensors").unlink()
+    pretrained = tmp_path / "pretrained"
+    run_ranks(
+        train_tiny, 1, small_dataset, pretrained,
+        {"model.max_seq_len": 128, "train.max_steps": 1, "validation.every_steps": None},
+    )  # fmt: skip
+    lora = tmp_path / "lora"
+    run_ranks(finetune_tiny, 1, base, chats, lora, LORA | {"lora.dropout": 0.0})
+    starts = {}
+    for name, init in {"hf": base, "bin": binary, "run": pretrained, "sft": lora}.items():
+        run = tmp_path / f"from_{name}"
+        run_ranks(finetune_tiny, 1, init, chats, run, fields)
+        starts[name] = losses_of(run)[0]["validation_loss"]
+    assert starts["bin"] == starts["hf"]
+    assert starts["run"] != starts["hf"]
+    # An SFT run with adapters is gone on from as its merged model.
+    assert starts["sft"] == pytest.approx(losses_of(lora)[4]["validation_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lora.rank": 8}, r"lora.rank = 8: .*step-4 was made with 4"),
+        ({"lora.rank": None}, r"lora.rank = None: .*step-4 was made with 4"),
+        ({"data.seed": 3}, r"data.seed = 3: .* was made with 1337"),
+    ],
+)
+def test_what_defines_a_run_may_not_change(
+    change: dict[str, Any], message: str, base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run_ranks(finetune_tiny, 1, base, chats, run, LORA)
+    with pytest.raises(AssertionError, match=message):
+        run_ranks(finetune_tiny, 1, base, chats, run, LORA | change)
+
+
+def test_more_epochs_go_on_where_the_short_last_step_ended(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run_ranks(finetune_tiny, 1, base, chats, run, EPOCHS | {"train.epochs": 1})
+    run_ranks(finetune_tiny, 1, base, chats, run, EPOCHS | {"train.epochs": 2})
+    rows = rows_of(chats)
+    records = losses_of(run)
+    first = -(-rows // 4)
+    assert records[first]["consumed"] == rows
+    assert records[max(records)]["consumed"] == 2 * rows
+    assert max(records) == first + first
+
+
+def test_a_missing_frozen_file_stops_the_run_with_its_name(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run_ranks(finetune_tiny, 1, base, chats, run, LORA | {"train.max_steps": 1})
+    (frozen,) = RunFolder(run).frozen.iterdir()
+    frozen.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"{frozen.name}: missing; the run's checkpoints need it"):
+        Checkpoint(RunFolder(run).checkpoint(1))
+    with pytest.raises(AssertionError, match=f"{frozen.name}: missing"):
+        run_ranks(finetune_tiny, 1, base, chats, run, LORA)
+    assert RunFolder(run).checkpoint_steps() == [1]  # the checkpoint itself is not set aside
+
+
+def test_starts_that_cannot_be_are_refused_by_name(
+    base: Path, chats: Path, tmp_path: Path, small_dataset: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    for init, message in (
+        (tmp_path / "none", r"init = .*none: is not a folder\. Give a Hugging Face folder"),
+        (chats, r"init = .*: is neither a checkpoint nor a run's folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            open_start(str(init), run)
+    with pytest.raises(ConfigError, match=r"holds plain text, not conversations"):
+        finetune_tiny(base, small_dataset, tmp_path / "run")
+    short = shutil.copytree(base, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    with pytest.raises(ConfigError, match=r"64 positions: is too short for the dataset's rows"):
+        finetune_tiny(short, chats, tmp_path / "run")
+
+
+def test_a_model_with_another_tokenizer_than_the_datasets_is_refused(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(base, tmp_path / "other")
+    proto = Tokenizer(other / "tokenizer.model").proto
+    proto.pieces[700].piece = "somethingelse"
+    (other / "tokenizer.model").write_bytes(proto.SerializeToString())
+    with pytest.raises(ConfigError, match=r"data.path = .*: was prepared with the tokenizer"):
+        finetune_tiny(other, chats, tmp_path / "run")
+
+
+def test_a_pretraining_runs_folder_is_not_trained_in(
+    base: Path, chats: Path, tmp_path: Path, small_dataset: Path
+) -> None:
+    run = tmp_path / "run"
+    run_ranks(train_tiny, 1, small_dataset, run, {"train.max_steps": 1})
+    with pytest.raises(ConfigError, match=r"run.folder = .*: holds a run of 'pretrain run'"):
+        finetune_tiny(base, chats, run)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
+from mobilellama.config import ConfigError
 from mobilellama.files import write_json
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.export_check import check_logits, check_tokenizer
@@ -54,6 +55,9 @@ def main(config: Config) -> int:
     output = Path(config.output)
     require_free(output)
     checkpoint = find_checkpoint(config.checkpoint)
+    if "init" in checkpoint.manifest.config:
+        rule, remedy = "is of a finetuning run", "Export it with 'mobilellama sft export'"
+        raise ConfigError("checkpoint", config.checkpoint, rule, remedy)
     run = run_of(checkpoint)
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run)
     verify(checkpoint)
@@ -84,10 +88,9 @@ def write_export(
     require_same_names(checkpoint, shapes)
     # In pretraining a document follows the former one's EOS, and <s> never occurs.
     start_id = tokenizer.bos_id if config.add_bos else tokenizer.eos_id
-    write_json(
-        folder / "generation_config.json",
-        generation_config(start_id=start_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id),
-    )
+    eos_ids = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    values = generation_config(start_id=start_id, eos_ids=eos_ids, pad_id=tokenizer.pad_id)
+    write_json(folder / "generation_config.json", values)
     tokenizer.write_hf(folder, max_length_tokens=model.max_seq_len, add_bos=config.add_bos)
     card = Card(
         title=config.title,

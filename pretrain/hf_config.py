@@ -45,16 +45,17 @@ def llama_config(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> di
 
 
 def generation_config(
-    *, start_id: int | None, eos_id: int | list[int] | None, pad_id: int | None
+    *, start_id: int | None, eos_ids: list[int], pad_id: int | None
 ) -> dict[str, Any]:
     """Return generation_config.json: greedy, and a start that the model has seen.
 
     Args:
         start_id: what generation without a prompt starts from; written as ``bos_token_id``.
-        eos_id: what ends it, one id or several.
+        eos_ids: what ends it; none, one or several.
         pad_id: what the shorter rows of a batch are filled with.
     """
-    ids = {"bos_token_id": start_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
+    eos = eos_ids if len(eos_ids) > 1 else next(iter(eos_ids), None)
+    ids = {"bos_token_id": start_id, "eos_token_id": eos, "pad_token_id": pad_id}
     return {
         **{name: value for name, value in ids.items() if value is not None},
         "do_sample": False,

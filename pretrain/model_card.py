@@ -72,7 +72,9 @@ class Card:
             introduction=self._introduction(),
             sections={
                 "How to load": self._usage(),
-                "Architecture": architecture_table(self.model, self.tokenizer, self.dtype),
+                "Architecture": architecture_table(
+                    self.model, self.tokenizer, f"{self.dtype}, rounded from fp32 masters"
+                ),
                 "Training": self._training(),
                 "Data": self._data(),
                 "Limits": self._limits(),
@@ -187,8 +189,8 @@ _ATTENTION = {
 }
 
 
-def architecture_table(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> str:
-    """Return the architecture as a table."""
+def architecture_table(model: ModelConfig, tokenizer: TextTokenizer, weights: str) -> str:
+    """Return the architecture as a table; `weights` says how they are stored."""
     return table(
         ("", ""),
         [
@@ -202,7 +204,7 @@ def architecture_table(model: ModelConfig, tokenizer: TextTokenizer, dtype: str)
             ("rotary base", f"{model.rope_theta:g}"),
             ("RMSNorm epsilon", f"{model.norm_eps:g}"),
             ("embeddings", "input and output untied"),
-            ("weights", f"{dtype}, rounded from fp32 masters"),
+            ("weights", weights),
         ],
     )
 

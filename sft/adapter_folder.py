@@ -10,19 +10,17 @@ modules trained beside the adapter. These are read. A variant that computes some
 """
 
 import math
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json, write_json
+from mobilellama.files import write_json
+from mobilellama.pretrain.hf_weight_files import open_weights, read_object
 from mobilellama.pretrain.hf_weights import ParameterSource, write_safetensors
 from mobilellama.progress import Progress
 from mobilellama.sft.lora import LINEARS, LoraConfig, LowRank, Merged, base_name, is_adapter
@@ -133,10 +131,7 @@ class AdapterFolder:
             rule = f"has no {CONFIG_FILE}" if self.folder.is_dir() else "is not a folder"
             remedy = "Give what 'mobilellama sft export' wrote of a LoRA run, or peft's own folder"
             raise ConfigError(field, str(folder), rule, remedy)
-        try:
-            self._settings: dict[str, Any] = dict(read_json(path))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: is not a JSON object ({error})") from None
+        self._settings = read_object(path)
         self._require_plain_lora(path)
         # module -> A and B; plain name -> a whole weight that replaces the base's
         self._factors, self._whole = self._sort(self._read())
@@ -227,18 +222,10 @@ class AdapterFolder:
                 raise ConfigError(f"{path}: {key}", value, rule, remedy)
 
     def _read(self) -> dict[str, Tensor]:
-        path = self.folder / WEIGHTS_FILE
-        try:
+        for path in (self.folder / WEIGHTS_FILE, self.folder / PICKLE_FILE):
             if path.is_file():
-                return load_file(path)
-            path = self.folder / PICKLE_FILE
-            if path.is_file():
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-            raise DataError(f"{path}: is damaged or truncated ({error})") from None
-        except pickle.UnpicklingError:
-            what = "is damaged, or a pickle with more than tensors, which would run code"
-            raise DataError(f"{path}: {what}") from None
+                file = open_weights(path)
+                return {name: file.tensor(name) for name in file.shapes}
         rule = f"has neither {WEIGHTS_FILE} nor {PICKLE_FILE}"
         raise ConfigError(self._field, str(self.folder), rule, "Give a whole adapter")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama import __version__
 from mobilellama.pretrain.model import count_parameters
@@ -51,23 +51,34 @@ class ChatCard:
                 "Format": self._format(),
                 "Training": self._training(),
                 "Data": self._data(),
-                "Architecture": architecture_table(model, tokenizer, self.dtype),
+                "Architecture": architecture_table(model, tokenizer, self._weights()),
                 "Limits": _LIMITS,
             },
             library="peft" if self.kind == "adapter" else "transformers",
             base_model=_hub_name(self.base),
         )
 
+    def _weights(self) -> str:
+        if self.kind == "adapter":
+            return "the base's; the adapter is fp32"
+        return f"{self.dtype}, rounded from fp32 masters"
+
+    @property
+    def _base(self) -> str | None:
+        """The base as others may know it: paths of this machine say nothing to them."""
+        return Path(self.base).name if self.base and Path(self.base).exists() else self.base
+
     def _introduction(self) -> str:
         parameters, _ = count_parameters(self.finetuned.model)
-        rank, base = self.finetuned.lora.rank, f" of `{self.base}`" if self.base else ""
+        rank, base = self.finetuned.lora.rank, f" `{self._base}`" if self._base else ""
+        of_base = f" of{base}" if base else ""
         what = {
-            "model": f"A chat model of the LLaMA architecture: a finetuning{base}, all "
+            "model": f"A chat model of the LLaMA architecture: a finetuning{of_base}, all "
             f"{parameters:,} parameters.",
             "merged": f"A chat model of the LLaMA architecture ({parameters:,} parameters): a "
-            f"LoRA adapter of rank {rank} merged in fp32 into its base{base and f', {base[4:]}'}.",
-            "adapter": f"A LoRA adapter of rank {rank} that makes a chat model{base}, a model of "
-            f"the LLaMA architecture with {parameters:,} parameters.",
+            f"LoRA adapter of rank {rank}, merged in fp32 into its base{base}.",
+            "adapter": f"A LoRA adapter of rank {rank} that makes a chat model of its base{base}, "
+            f"a model of the LLaMA architecture with {parameters:,} parameters.",
         }
         return f"{what[self.kind]} It answers questions in turn, in the format below."
 
@@ -77,7 +88,7 @@ class ChatCard:
         if self.kind == "adapter":
             imports = f"from peft import PeftModel\n{imports}"
             load = (
-                f'base = AutoModelForCausalLM.from_pretrained("{self.base}")\n'
+                f'base = AutoModelForCausalLM.from_pretrained("{self._base}")\n'
                 "model = PeftModel.from_pretrained(base, path)"
             )
         text = f"""```python
@@ -97,11 +108,11 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 """
         if self.kind == "adapter":
             return text + (
-                f"`mobilellama sft merge --adapter {self.title} --base {self.base} --output "
+                f"`mobilellama sft merge --adapter {self.title} --base {self._base} --output "
                 "FOLDER` adds it to its base in fp32 and writes a model that loads without peft.\n"
                 f"\n{AUTO_TOKENIZER}"
             )
-        return (
+        return text + (
             f"In a terminal: `mobilellama sft chat --model {self.title}`; for a file of prompts, "
             f"`mobilellama sft generate`.\n\n{AUTO_TOKENIZER}"
         )
@@ -124,6 +135,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
         manifest, lora = self.finetuned.checkpoint.manifest, self.finetuned.lora
         config = manifest.config
         train, optimizer, schedule = config["train"], config["optimizer"], config["schedule"]
+        seq_len = manifest.identity["train.seq_len"]
         trained = "all parameters"
         if lora.rank is not None:
             trained = (
@@ -131,11 +143,12 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
                 f"{', '.join(lora.targets)}"
             )
         rows = [
-            ("base", f"`{self.base}`" if self.base else "-"),
+            ("base", f"`{self._base}`" if self._base else "-"),
             ("trained", trained),
             ("steps", f"{manifest.step:,}"),
-            ("samples seen", f"{manifest.consumed:,} packed rows{self._epochs()}"),
-            ("batch", f"{train['global_batch_size']:,} rows of {train['seq_len']:,} tokens"),
+            ("rows seen", f"{manifest.consumed:,}, each of several conversations"),
+            ("epochs asked for", "-" if train["max_steps"] else f"{train['epochs']:g}"),
+            ("batch", f"{train['global_batch_size']:,} rows of {seq_len:,} tokens"),
             ("loss", "mean over all answer tokens of the batch, and their ends"),
             ("optimizer", optimizer_text(optimizer)),
             (
@@ -147,10 +160,6 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
             ("made with", f"mobilellama {__version__}"),
         ]
         return table(("", ""), rows)
-
-    def _epochs(self) -> str:
-        epochs = _find(self.finetuned.checkpoint.manifest.config, "epochs")
-        return f" ({epochs:g} epochs were asked for)" if isinstance(epochs, int | float) else ""
 
     def _data(self) -> str:
         identity, losses = self.finetuned.checkpoint.manifest.identity, self.losses
@@ -191,10 +200,3 @@ def _hub_name(base: str | None) -> str | None:
     except HFValidationError:
         return None
     return base
-
-
-def _find(config: dict[str, Any], name: str) -> Any:
-    """Return the field of that name from whichever section has it."""
-    return next(
-        (its[name] for its in config.values() if isinstance(its, dict) and name in its), None
-    )

@@ -34,7 +34,7 @@ def write_chat_files(folder: Path, finetuned: Finetuned) -> None:
     )
     values = generation_config(
         start_id=tokenizer.bos_id,
-        eos_id=stop_ids(template, tokenizer),
+        eos_ids=stop_ids(template, tokenizer),
         pad_id=tokenizer.pad_id,
     )
     write_json(folder / "generation_config.json", values)

@@ -58,8 +58,8 @@ def main(config: Config) -> int:
         config.checkpoint, tokenizer=config.tokenizer, template=config.template
     )
     base = config.base or finetuned.base
-    if finetuned.lora.rank is not None and base is None:
-        raise _no_base()
+    if finetuned.lora.rank is not None:
+        require_base(config, base)
     verify(finetuned.checkpoint)
     started_s = time.monotonic()
     checks = config.checks(count_parameters(finetuned.model)[0])
@@ -86,14 +86,15 @@ def main(config: Config) -> int:
     return 0
 
 
-def _no_base() -> ConfigError:
-    return ConfigError(
-        "base",
-        "null",
-        "is not given, and the run did not begin from a Hugging Face folder: who loads an adapter "
-        "must know of which model it is one",
-        "Give the base's folder or Hub name; 'mobilellama pretrain export' writes one",
-    )
+def require_base(config: Config, base: str | None) -> None:
+    """Raise ConfigError unless whoever loads the adapter can know of which model it is one."""
+    remedy = "Give the base's folder or Hub name; 'mobilellama pretrain export' writes one"
+    if base is None:
+        rule = "is not given, and the run did not begin from a Hugging Face folder that is there"
+        raise ConfigError("base", "null", rule, remedy)
+    if config.push and Path(base).exists():
+        rule = "is a path of this machine, which says nothing to those who pull the adapter"
+        raise ConfigError("base", base, rule, "Give the base's Hub name, USER/NAME")
 
 
 def write_card(
@@ -136,10 +137,11 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
     if not checks:
         return
     check_chat_ids(folder, finetuned)
-    if not Path(base).is_dir():
+    here = base if Path(base).is_dir() else finetuned.base
+    if here is None:
         log.info("%s is no folder here, so the adapter is not computed with it", base)
         return
-    found = peft_logits(Path(base), folder, probe_ids(finetuned.model))
-    what = f"{folder}: peft's logits on {base}"
+    found = peft_logits(Path(here), folder, probe_ids(finetuned.model))
+    what = f"{folder}: peft's logits on {here}"
     difference = require_same_logits(found, finetuned.unmerged_logits(), what=what)
     log.info("checked: transformers' ids are ours, peft's logits within %.1g of ours", difference)

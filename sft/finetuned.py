@@ -52,8 +52,8 @@ class Finetuned:
     @property
     def base(self) -> str | None:
         """The Hugging Face folder that the run began from, where it was one and is still there."""
-        init = self.checkpoint.manifest.config.get("init", {}).get("path")
-        return init if init and (Path(init) / "config.json").is_file() else None
+        init = self.checkpoint.manifest.config["init"]
+        return init if (Path(init) / "config.json").is_file() else None
 
     @torch.no_grad()
     def unmerged_logits(self) -> torch.Tensor:

@@ -257,4 +257,4 @@ def test_damaged_folders_are_told(base: Path, make_adapter: MakeAdapter, tmp_pat
     change(adapter, r=8)
     assert "has rank 4, but adapter_config.json says 8" in message()
     (adapter / "adapter_config.json").write_text("[")
-    assert "adapter_config.json: is not a JSON object" in message()
+    assert "adapter_config.json: is not JSON" in message()

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, did_you_mean, require_at_least
-from mobilellama.sft.chat_model import ChatTokenizer, ModelChoice, load_model, quieten
+from mobilellama.sft.chat_model import ModelChoice, load_model, quieten
+from mobilellama.sft.chat_tokenizer import ChatTokenizer
 from mobilellama.sft.sampling import Sampling
 
 if TYPE_CHECKING:

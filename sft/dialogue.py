@@ -9,7 +9,7 @@ import numpy as np
 
 from mobilellama.config import UserError
 from mobilellama.files import write_json
-from mobilellama.sft.chat_model import ChatTokenizer, TextStream
+from mobilellama.sft.chat_tokenizer import ChatTokenizer, TextStream
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.decode import Finish, decode
 from mobilellama.sft.sampling import Sampling

@@ -31,14 +31,8 @@ from mobilellama.files import sha256_of_file
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.answers import Answers
-from mobilellama.sft.chat_model import (
-    ChatTokenizer,
-    ModelChoice,
-    find_dtype,
-    identify,
-    load_model,
-    quieten,
-)
+from mobilellama.sft.chat_model import ModelChoice, find_dtype, identify, load_model, quieten
+from mobilellama.sft.chat_tokenizer import ChatTokenizer
 from mobilellama.sft.prompts import Row, read_prompts
 from mobilellama.sft.sampling import Sampling
 

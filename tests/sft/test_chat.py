@@ -16,7 +16,8 @@ import pytest
 
 from mobilellama.config import UserError
 from mobilellama.sft.chat import visible
-from mobilellama.sft.chat_model import ChatTokenizer, ModelChoice, load_model
+from mobilellama.sft.chat_model import ModelChoice, load_model
+from mobilellama.sft.chat_tokenizer import ChatTokenizer
 from mobilellama.sft.dialogue import Dialogue
 from mobilellama.sft.sampling import Sampling
 from tests.pretrain.conftest import Command, Outcome

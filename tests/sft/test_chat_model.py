@@ -10,14 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.sft.chat_model import (
-    ChatTokenizer,
-    ModelChoice,
-    Stop,
-    TextStream,
-    identify,
-    load_model,
-)
+from mobilellama.sft.chat_model import ModelChoice, identify, load_model
+from mobilellama.sft.chat_tokenizer import ChatTokenizer, Stop, TextStream
 from mobilellama.sft.conversation import Turn
 from mobilellama.tokenizer import Tokenizer
 from tests.hostile_texts import hostile_texts
@@ -243,6 +237,7 @@ def test_what_is_no_chat_folder_is_refused_with_a_remedy(
     base = copy_of(tiny_chat_model, tmp_path / "base", without="chat_template")
     assert "has no chat template. Give --template: " in message(base)
     assert "did you mean 'vicuna_v1'" in message(base, template="vicuna_v2")
+    assert "writes <|im_start|>, <|im_end|>, which" in message(base, template="chatml")
     (base / "tokenizer.json").write_text("{")
     assert "has no tokenizer that can be read" in message(base)
     empty = copy_of(tiny_chat_model, tmp_path / "empty")

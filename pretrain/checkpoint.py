@@ -32,7 +32,7 @@ from mobilellama.distributed import OtherRankError, World
 from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.engine import Engine, Fragment
-from mobilellama.pretrain.frozen import FrozenFile
+from mobilellama.pretrain.frozen import FrozenError, FrozenFile
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -324,6 +324,7 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
     Raises:
         DataError: there were checkpoints, and none is left: starting over must be asked for.
         OSError: on the rank that could not read; OtherRankError on the others.
+        FrozenError: the file of the parameters that do not train is missing or damaged.
     """
     while True:
         steps = run.checkpoint_steps() if world.is_main else []
@@ -336,12 +337,11 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
         try:
             checkpoint = Checkpoint(folder)
             checkpoint.verify(share=world.rank, shares=world.size)
-        except (DataError, OSError) as error:
+        except (DataError, FrozenError, OSError) as error:
             problem = error
-        is_bad, unreadable = world.sum(
-            [float(isinstance(problem, DataError)), float(isinstance(problem, OSError))]
-        )
-        if isinstance(problem, OSError):  # the disk's trouble is not the checkpoint's
+        bad = isinstance(problem, DataError)
+        is_bad, unreadable = world.sum([float(bad), float(problem is not None and not bad)])
+        if problem and not bad:  # the disk's trouble, or the frozen file's, is not the checkpoint's
             raise problem
         if unreadable:
             raise OtherRankError(f"{folder}: another rank could not read it")

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mobilellama.config import DataError
+from mobilellama.config import UserError
 from mobilellama.files import fsync_path, sha256_of_file
 from mobilellama.pretrain.hf_weights import write_safetensors
 from mobilellama.progress import Progress
@@ -49,11 +49,15 @@ def write_frozen(
     return sha256
 
 
+class FrozenError(UserError):
+    """The file is not as it was written; no checkpoint of the run is to blame, or of use."""
+
+
 class FrozenFile:
     """The parameters of a run that do not train, opened for reading.
 
     Raises:
-        DataError: the file is missing or no safetensors file.
+        FrozenError: the file is missing or no safetensors file.
     """
 
     def __init__(self, run: RunFolder, sha256: str) -> None:
@@ -66,11 +70,11 @@ class FrozenFile:
             raise self._damaged(f"cannot be read ({error}). Restore it from a copy") from None
         self._names = frozenset(self._file.keys())
 
-    def _damaged(self, what: str) -> DataError:
-        return DataError(f"{self.path}: {what}")
+    def _damaged(self, what: str) -> FrozenError:
+        return FrozenError(f"{self.path}: {what}")
 
     def verify(self) -> None:
-        """Raise DataError unless the file's bytes are those that were written."""
+        """Raise FrozenError unless the file's bytes are those that were written."""
         if sha256_of_file(self.path) != self._sha256:
             raise self._damaged("its sha256 is not its name. Restore it from a copy")
 

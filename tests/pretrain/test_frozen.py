@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobilellama.config import DataError
 from mobilellama.files import sha256_of_file
-from mobilellama.pretrain.frozen import FrozenFile, write_frozen
+from mobilellama.pretrain.frozen import FrozenError, FrozenFile, write_frozen
 from mobilellama.run_folder import RunFolder
 
 SHAPES = {"a.weight": torch.Size([3, 2]), "b.weight": torch.Size([4])}
@@ -52,14 +51,16 @@ def test_writing_again_gives_the_same_file(run: RunFolder) -> None:
 
 
 def test_a_missing_a_truncated_and_a_flipped_file_are_named(run: RunFolder) -> None:
-    with pytest.raises(DataError, match=r"frozen/0+\.safetensors: missing; the run's checkpoints"):
+    with pytest.raises(
+        FrozenError, match=r"frozen/0+\.safetensors: missing; the run's checkpoints"
+    ):
         FrozenFile(run, "0" * 64)
     sha256 = write_frozen(run, SHAPES, value)
     path = run.frozen / f"{sha256}.safetensors"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    with FrozenFile(run, sha256) as file, pytest.raises(DataError, match="is not its name"):
+    with FrozenFile(run, sha256) as file, pytest.raises(FrozenError, match="is not its name"):
         file.verify()
     path.write_bytes(good[:-3])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(FrozenError, match="cannot be read"):
         FrozenFile(run, sha256)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mobilellama.config import ConfigError, DataError
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
 from mobilellama.pretrain.data import MixedBatches, Sample
+from mobilellama.pretrain.frozen import FrozenError
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
@@ -269,7 +270,9 @@ def test_a_missing_frozen_file_stops_the_run_with_its_name(
     run_ranks(finetune_tiny, 1, base, chats, run, LORA | {"train.max_steps": 1})
     (frozen,) = RunFolder(run).frozen.iterdir()
     frozen.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=rf"{frozen.name}: missing; the run's checkpoints need it"):
+    with pytest.raises(
+        FrozenError, match=rf"{frozen.name}: missing; the run's checkpoints need it"
+    ):
         Checkpoint(RunFolder(run).checkpoint(1))
     with pytest.raises(AssertionError, match=f"{frozen.name}: missing"):
         run_ranks(finetune_tiny, 1, base, chats, run, LORA)
@@ -301,6 +304,7 @@ def test_a_model_with_another_tokenizer_than_the_datasets_is_refused(
     other = shutil.copytree(base, tmp_path / "other")
     proto = Tokenizer(other / "tokenizer.model").proto
     proto.pieces[700].piece = "somethingelse"
+    (other / "tokenizer.json").unlink()
     (other / "tokenizer.model").write_bytes(proto.SerializeToString())
     with pytest.raises(ConfigError, match=r"data.path = .*: was prepared with the tokenizer"):
         finetune_tiny(other, chats, tmp_path / "run")

@@ -51,9 +51,7 @@ def test_writing_again_gives_the_same_file(run: RunFolder) -> None:
 
 
 def test_a_missing_a_truncated_and_a_flipped_file_are_named(run: RunFolder) -> None:
-    with pytest.raises(
-        FrozenError, match=r"frozen/0+\.safetensors: missing; the run's checkpoints"
-    ):
+    with pytest.raises(FrozenError, match=r"frozen/0+\.safetensors: missing; the run"):
         FrozenFile(run, "0" * 64)
     sha256 = write_frozen(run, SHAPES, value)
     path = run.frozen / f"{sha256}.safetensors"

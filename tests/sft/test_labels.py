@@ -1,5 +1,6 @@
 """Ids and labels of conversations: tables, the original's ids, what transformers gives."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -178,10 +179,10 @@ SPELT = ("</s>", "a</s>b", "<s>", "<unk> x", "</s> </s>", "<s>[INST]")
 
 
 def golden_conversations() -> list[list[Turn]]:
-    """Return every two seams as question and answer, both ways, and random longer ones."""
-    made = [turns(a, b, b, a) for a, b in itertools.product(SEAMS + SPELT, repeat=2)]
+    """Return seams as question and answer, both ways, and random longer conversations."""
+    made = [turns(a, b, b, a) for a, b in itertools.product(SEAMS + SPELT, SEAMS[:8] + SPELT[:1])]
     made += [turns(a, "b", system=a) for a in SEAMS + SPELT]
-    texts = hostile_texts(600)
+    texts = hostile_texts(400)
     made += [turns(*texts[i : i + 6]) for i in range(0, len(texts) - 6, 6)]
     return made
 
@@ -251,9 +252,9 @@ def test_the_labels_are_the_originals_wherever_its_lengths_add_up(
         else:
             compared += 1
             assert found == expected, given
-    assert compared > 500
+    assert compared > 250
     # It threw away samples whose texts spell </s> or " ASSISTANT: ".
-    assert 0 < lost < 500
+    assert 0 < lost < 150
     assert wrong > 0
 
 
@@ -280,7 +281,7 @@ def test_a_prompt_is_the_beginning_of_the_trained_conversation(
 ) -> None:
     """Whatever the answer starts with: this is what the cut before it is for."""
     template, tokenizer = read_template(name), tokenizer_of(name)
-    for question, answer in itertools.product(SEAMS, repeat=2):
+    for question, answer in itertools.product(SEAMS[:10], SEAMS):
         given = turns(question, answer, question, answer)
         whole = encode(template, tokenizer, given)
         for end in (1, 3):
@@ -353,8 +354,28 @@ def test_special_tokens_swallow_white_space_across_the_cut_as_in_transformers(
 ) -> None:
     template, tokenizer = read_template("phi3"), tokenizer_of("phi3")
     loaded = exported(template, tokenizer, tmp_path / "export")
-    for question, answer in itertools.product(SEAMS, repeat=2):
+    for question, answer in itertools.product(SEAMS[:10], SEAMS):
         given = turns(question, answer, question, answer)
+        messages = [{"role": turn.role, "content": turn.content} for turn in given]
+        whole = loaded.apply_chat_template(messages).input_ids
+        assert encode(template, tokenizer, given).ids.tolist() == whole, given
+
+
+@pytest.mark.parametrize("kind", ["byte_level_prefix", "prepend", "first", "always", "never"])
+@pytest.mark.parametrize("strips", [False, True])
+@pytest.mark.parametrize("bos", [False, True])
+def test_every_kind_of_tokenizer_agrees_with_transformers(
+    kind: str, strips: bool, bos: bool, tmp_path: Path
+) -> None:
+    """Some mark the first text only, some each; some end tokens swallow white space about them."""
+    template = dataclasses.replace(read_template("vicuna_v1"), bos=bos)
+    end = AddedToken("</s>", lstrip=strips, rstrip=strips, normalized=False, special=True)
+    folder = write_tokenizer(tmp_path / "t", kind, specials=[end], bos="<s>")
+    tokenizer = open_tokenizer(folder)
+    assert tokenizer.begins_after_special == (kind != "first")
+    loaded = exported(template, tokenizer, tmp_path / "export")
+    for a, b in itertools.product(("q", " lead", "trail  ", "", "\n", "🙂 x"), repeat=2):
+        given = turns(a, b, b, a, system=a)
         messages = [{"role": turn.role, "content": turn.content} for turn in given]
         whole = loaded.apply_chat_template(messages).input_ids
         assert encode(template, tokenizer, given).ids.tolist() == whole, given

@@ -235,6 +235,20 @@ def test_white_space_around_contents_goes_where_the_format_says_so() -> None:
     assert "user\n Q\n<|im_end|>" in read_template("chatml").text(given)
 
 
+def test_the_jinja_quotes_whatever_a_users_own_forms_hold(tmp_path: Path) -> None:
+    hostile = "it's \"{{ x }}\" {% if %} back\\slash \\n \\' {# \r\n naïve 日本 "
+    forms: dict[str, Any] = {"user": hostile + "{content}" + hostile, "between": hostile}
+    forms |= {"prompt": hostile, "specials": ["<|im_end|>"]}
+    for system in ({"default_system": hostile}, {"system": None, "folded_system": "{content}'\\"}):
+        template = read_template(own(tmp_path, **forms, **system))
+        given = turns("Q", "A", "Q", "A")
+        for conversation in (given, turns("Q", "A", "Q", "A", system=hostile)):
+            assert rendered(template, conversation) == template.text(conversation)
+            prompt = rendered(template, conversation[:-1], generate=True)
+            assert prompt == template.prompt_text(conversation[:-1])
+        assert template.text(given).count(hostile) >= 6
+
+
 def test_the_hash_covers_the_format_and_not_the_remarks(tmp_path: Path) -> None:
     first = read_template("chatml")
     assert read_template(own(tmp_path, about="other words")).sha256 == first.sha256

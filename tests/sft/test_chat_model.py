@@ -1,4 +1,4 @@
-"""A chat folder: the prompt's ids, where answers end, text as it streams, what is refused."""
+"""A chat folder's model: loaded whole and as asked, known by content; what is refused."""
 
 import json
 import shutil
@@ -9,163 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.chat_model import ModelChoice, identify, load_model
-from mobilellama.sft.chat_tokenizer import ChatTokenizer, Stop, TextStream
-from mobilellama.sft.conversation import Turn
-from mobilellama.tokenizer import Tokenizer
-from tests.hostile_texts import hostile_texts
-from tests.sft.tiny_chat_model import CONTEXT_TOKENS, write_tiny_chat_model
-
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-NO_SPECIALS = (
-    "{% for m in messages %}{% if m.role == 'user' %}{{ '### Human: ' + m.content + '\n' }}"
-    "{% elif m.role == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% else %}{{ '### Bot: ' + m.content + '\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Bot:' }}{% endif %}"
-)
-QUESTION = [Turn("user", "Who are you?")]
-
-
-def copy_of(folder: Path, to: Path, *, without: str | None = None, **changed: Any) -> Path:
-    """Copy a chat folder with other fields in tokenizer_config.json."""
-    shutil.copytree(folder, to)
-    path = to / "tokenizer_config.json"
-    config = json.loads(path.read_text()) | changed
-    config.pop(without, None)
-    path.write_text(json.dumps(config))
-    return to
-
-
-@pytest.fixture
-def tokenizer(tiny_chat_model: Path) -> ChatTokenizer:
-    return ChatTokenizer(ModelChoice(model=str(tiny_chat_model)))
-
-
-def test_the_prompt_is_the_templates_text_in_the_tokenizers_ids(
-    tokenizer: ChatTokenizer, small_tokenizer: Path
-) -> None:
-    turns = [Turn("system", "Be kind."), *QUESTION, Turn("assistant", "A  model."), *QUESTION]
-    encode = Tokenizer(small_tokenizer).processor.encode
-    assert tokenizer.prompt(turns) == [
-        1, *encode("Be kind. USER: Who are you? ASSISTANT: A  model."),
-        2, *encode("USER: Who are you? ASSISTANT:"),
-    ]  # fmt: skip
-    assert tokenizer.context_tokens == CONTEXT_TOKENS
-
-
-def test_a_special_token_that_a_user_spells_out_is_text(tokenizer: ChatTokenizer) -> None:
-    said = "say </s> and <s> now"
-    ids = tokenizer.prompt([Turn("user", said)])
-    assert ids[0] == 1
-    assert not {1, 2} & {*ids[1:]}
-    assert tokenizer.inner.decode(ids[1:]) == f"USER: {said} ASSISTANT:"
-
-
-def test_bytes_that_are_no_text_do_not_break_a_prompt(tokenizer: ChatTokenizer) -> None:
-    ids = tokenizer.prompt([Turn("user", "caf\udce9")])
-    assert tokenizer.inner.decode(ids[1:]) == "USER: caf? ASSISTANT:"
-
-
-def test_one_of_our_templates_takes_the_folders_place(tiny_chat_model: Path) -> None:
-    tokenizer = ChatTokenizer(ModelChoice(model=str(tiny_chat_model), template="vicuna_v1"))
-    text = tokenizer.inner.decode(tokenizer.prompt(QUESTION))
-    assert text.startswith("<s> A chat between a curious user")
-    assert text.endswith("questions. USER: Who are you? ASSISTANT:")
-    assert tokenizer.stop == Stop(frozenset({2}))
-
-
-def test_the_end_that_the_template_writes_stops_where_the_settings_are_wrong(
-    tiny_chat_model: Path, tmp_path: Path
-) -> None:
-    """eos_token and generation_config name <s> and <unk>; the template ends answers with </s>."""
-    template = json.loads((tiny_chat_model / "tokenizer_config.json").read_text())["chat_template"]
-    wrong = copy_of(
-        tiny_chat_model, tmp_path / "wrong", eos_token="<unk>",
-        chat_template=template.replace("eos_token", "'</s>'"),
-    )  # fmt: skip
-    (wrong / "generation_config.json").write_text('{"eos_token_id": [1]}')
-    assert ChatTokenizer(ModelChoice(model=str(wrong))).stop == Stop(frozenset({0, 1, 2}))
-
-
-def test_an_added_end_token_stops(tiny_chat_model: Path, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    folder = tmp_path / "chatml"
-    shutil.copytree(tiny_chat_model, folder)
-    added: Any = AutoTokenizer.from_pretrained(folder)
-    added.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
-    added.chat_template = CHATML
-    added.save_pretrained(folder)
-    tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
-    end = tokenizer.inner.convert_tokens_to_ids("<|im_end|>")
-    assert end >= 800
-    assert tokenizer.stop == Stop(frozenset({2, end}))
-
-
-def test_a_template_without_special_tokens_stops_at_the_next_questions_text(
-    tiny_chat_model: Path, tmp_path: Path
-) -> None:
-    folder = copy_of(tiny_chat_model, tmp_path / "plain", chat_template=NO_SPECIALS)
-    tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
-    assert tokenizer.stop == Stop(frozenset({2}), ("\n### Human:",))
-    ids = tokenizer.inner("one\n### Hum\n### Human: two", add_special_tokens=False).input_ids
-    ends = [n for n in range(1, len(ids) + 1) if tokenizer.ended(ids[:n])]
-    assert "\n### Human:" in tokenizer.decode(ids[: ends[0]])
-    assert "\n### Human:" not in tokenizer.decode(ids[: ends[0] - 1])
-    assert tokenizer.text(ids) == "one\n### Hum"
-    stream, shown = TextStream(tokenizer), []
-    for token in ids:
-        shown.append(stream.add(token))
-    assert "".join(shown) + stream.end() == "one\n### Hum"
-    assert not any("# " in part for part in shown[-4:])  # held back, not shown and taken back
-
-
-def test_a_template_that_refuses_a_role_is_quoted(tiny_chat_model: Path, tmp_path: Path) -> None:
-    folder = copy_of(tiny_chat_model, tmp_path / "plain", chat_template=NO_SPECIALS)
-    tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
-    with pytest.raises(UserError, match="template refuses this: System role not supported"):
-        tokenizer.prompt([Turn("system", "Be kind."), *QUESTION])
-
-
-def test_streamed_text_is_the_whole_text_and_never_half_a_character(
-    tokenizer: ChatTokenizer,
-) -> None:
-    for text in hostile_texts(150):
-        ids = tokenizer.inner(text, add_special_tokens=False).input_ids
-        stream = TextStream(tokenizer)
-        parts = [stream.add(token) for token in ids]
-        whole = "".join(parts) + stream.end()
-        assert whole == tokenizer.decode(ids).lstrip().rstrip("\ufffd")
-        assert "\ufffd" not in whole or "\ufffd" in text
-
-
-def test_bytes_that_are_no_character_are_shown_in_the_end(tokenizer: ChatTokenizer) -> None:
-    byte = tokenizer.inner.convert_tokens_to_ids("<0xF0>")
-    [letter] = tokenizer.inner("x", add_special_tokens=False).input_ids[-1:]
-    stream = TextStream(tokenizer)
-    whole = "".join(stream.add(token) for token in [byte] * 9 + [letter] * 9) + stream.end()
-    assert whole.endswith("x" * 9)
-    assert whole.count("\ufffd") >= 1
-
-
-def test_runs_of_spaces_keep_their_ids_in_an_older_folder(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    """LLaMA folders from before have LlamaTokenizer and tokenizer.model alone."""
-    folder = write_tiny_chat_model(tmp_path / "old", small_tokenizer)
-    (folder / "tokenizer.json").unlink()
-    path = folder / "tokenizer_config.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "LlamaTokenizer"})
-    )
-    tokenizer, encode = ChatTokenizer(ModelChoice(model=str(folder))), Tokenizer(small_tokenizer)
-    for text in ("a  b   c", "  two", "x     y\n        z"):
-        expected = [1, *encode.processor.encode(f"USER: {text} ASSISTANT:")]
-        assert tokenizer.prompt([Turn("user", text)]) == expected
+from mobilellama.sft.chat_tokenizer import ChatTokenizer
+from tests.sft.tiny_chat_model import copy_chat_model, write_tiny_chat_model
 
 
 @pytest.mark.parametrize(
@@ -234,13 +81,13 @@ def test_what_is_no_chat_folder_is_refused_with_a_remedy(
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").touch()
     assert "sft merge" in message(tmp_path / "adapter")
-    base = copy_of(tiny_chat_model, tmp_path / "base", without="chat_template")
+    base = copy_chat_model(tiny_chat_model, tmp_path / "base", without="chat_template")
     assert "has no chat template. Give --template: " in message(base)
     assert "did you mean 'vicuna_v1'" in message(base, template="vicuna_v2")
     assert "writes <|im_start|>, <|im_end|>, which" in message(base, template="chatml")
     (base / "tokenizer.json").write_text("{")
     assert "has no tokenizer that can be read" in message(base)
-    empty = copy_of(tiny_chat_model, tmp_path / "empty")
+    empty = copy_chat_model(tiny_chat_model, tmp_path / "empty")
     (empty / "model.safetensors").unlink()
     assert "cannot be read" in message(empty)
     (empty / "generation_config.json").write_text("{")

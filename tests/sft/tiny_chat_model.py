@@ -1,6 +1,7 @@
 """A chat folder as an export is: a tiny random model with a tokenizer and a chat template."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def write_tiny_chat_model(
         config = json.loads(path.read_text()) | {"chat_template": chat_template}
         path.write_text(json.dumps(config))
     return folder
+
+
+def copy_chat_model(folder: Path, to: Path, *, without: str | None = None, **changed: Any) -> Path:
+    """Copy a chat folder with other fields in tokenizer_config.json."""
+    shutil.copytree(folder, to)
+    path = to / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | changed
+    config.pop(without, None)
+    path.write_text(json.dumps(config))
+    return to
 
 
 def answers_of_transformers(

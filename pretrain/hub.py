@@ -18,8 +18,15 @@ from mobilellama.config import ConfigError, UserError, one_line
 log = logging.getLogger(__name__)
 
 # A former export's weights in other shards: transformers would load model.safetensors rather
-# than the shards beside it, so what this export does not have must go.
-_STALE = ["model*.safetensors", "model.safetensors.index.json"]
+# than the shards beside it, and a former adapter on top of a model, so what this export does not
+# have must go.
+_STALE = [
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+]
 _WHOLE = ("config.json", "tokenizer.json", "README.md")
 _WHOLE_ADAPTER = ("adapter_config.json", "tokenizer.json", "README.md")
 
@@ -74,7 +81,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
             "folder",
             str(folder),
             f"is no exported model: it has no {' and no '.join(missing)}",
-            "Give the --output of 'mobilellama pretrain export'",
+            "Give the --output of 'mobilellama pretrain export', 'sft export' or 'sft merge'",
         )
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

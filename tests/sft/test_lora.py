@@ -187,6 +187,19 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(fresh.logits(IDS), base_model().logits(IDS))
 
 
+def test_computing_layers_again_changes_no_gradient_though_the_embedding_is_frozen() -> None:
+    grads = []
+    for recompute in (False, True):
+        model = injected_model(LoraConfig(rank=4, alpha=8, dropout=0.5), zero_b=False).train()
+        model.model.gradient_checkpointing = recompute
+        torch.manual_seed(7)  # the same units are dropped
+        model(IDS, LABELS).loss_sum.backward()
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys() and all(is_adapter(name) for name in grads[0])
+    assert len(grads[0]) == 2 * len(adapted_weights(MODEL, LORA))
+    assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
+
+
 def test_adapters_follow_a_cast_to_bf16_and_autocast() -> None:
     expected = injected_model(zero_b=False).logits(IDS)
     cast = copy.deepcopy(injected_model(zero_b=False)).bfloat16()

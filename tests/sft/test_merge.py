@@ -61,7 +61,7 @@ def test_the_merged_folder_computes_what_base_plus_adapter_does(
 ) -> None:
     expected = peft_logits(tiny_chat_model, adapter, IDS)
     assert (logits(tiny_chat_model) - expected).abs().max() > 0.01 * expected.abs().max()
-    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_are_merged_in_fp32_and_rounded_once(
@@ -155,7 +155,7 @@ def test_a_base_with_a_tied_head_is_written_untied(
     arguments = ["--adapter", adapter, "--base", tied, "--output", output, "--dtype", "fp32"]
     assert merge(*arguments) == 0
     torch.testing.assert_close(
-        logits(output), peft_logits(tied, adapter, IDS), rtol=1e-4, atol=1e-5
+        logits(output), peft_logits(tied, adapter, IDS), rtol=1e-4, atol=1e-4
     )
 
 

@@ -147,6 +147,7 @@ def _encode(pieces: Sequence[Piece], template: Template, tokenizer: TextTokenize
                 begins = False
         ids += new
         supervised += [piece.supervised] * len(new)
+    supervised[:1] = [False] * len(ids[:1])  # nothing stands before it that could predict it
     return Encoded(ids=np.array(ids, np.int32), supervised=np.array(supervised, np.bool_))
 
 

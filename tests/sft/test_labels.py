@@ -437,3 +437,10 @@ def test_an_answer_is_supervised_up_to_its_end_even_if_empty(tokenizer_of: Open)
     assert encoded.supervised.tolist() == [False] * (len(encoded.ids) - 1) + [True]
     nothing = encode(read_template("chatml"), tokenizer_of("chatml"), turns("Q"))
     assert not nothing.supervised.any()
+
+
+def test_the_first_token_is_never_supervised(small_tokenizer: Path) -> None:
+    """A packed row would teach the conversation before it to go on into this one."""
+    bare = dataclasses.replace(read_template("plain"), name="bare", bos=False, user="{content}")
+    encoded = encode(bare, Tokenizer(small_tokenizer), [Turn("user", ""), Turn("assistant", "yes")])
+    assert not encoded.supervised[0] and encoded.supervised[1:].all()

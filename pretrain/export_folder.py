@@ -103,7 +103,7 @@ def find_checkpoint(path: str) -> Checkpoint:
     """
     folder = Path(path).resolve()
     run = RunFolder(folder)
-    remedy = "Give RUN or RUN/checkpoints/step-N, of 'mobilellama pretrain run'"
+    remedy = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run' or 'sft run'"
     if (folder / MANIFEST).is_file():
         return Checkpoint(folder)
     if steps := run.checkpoint_steps():

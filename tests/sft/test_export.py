@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, UserError
 from mobilellama.pretrain.export_check import probe_ids
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.main import main as pretrain_main
@@ -294,6 +294,28 @@ def test_runs_of_another_kind_are_sent_to_their_verb(
         pretrain_main(["export", "--checkpoint", str(lora_run), *map(str, output)])
     message = refused("export", "--checkpoint", tmp_path, *output)
     assert "is neither a checkpoint nor a run's folder" in message
+    pretrained = tmp_path / "run"
+    shutil.copytree(full_run, pretrained)
+    path = pretrained / "checkpoints/step-4/manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["config"]["lora"], manifest["config"]["init"]
+    path.write_text(json.dumps(manifest))
+    for verb in ("export", "merge"):
+        message = refused(verb, "--checkpoint", pretrained, *output)
+        assert "Export it with 'mobilellama pretrain export'" in message
+
+
+def test_a_flipped_byte_in_the_frozen_base_is_found(lora_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(lora_run, run)
+    (path,) = (run / "frozen").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    for verb in ("export", "merge"):
+        with pytest.raises(UserError, match=r"frozen/.*: its sha256 is not its name"):
+            main([verb, "--checkpoint", str(run), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_moved_checkpoint_needs_tokenizer_and_template(

@@ -162,6 +162,24 @@ class World:
         if failed:
             raise (OtherRankError if by_user else RuntimeError)("rank 0 failed; see its message")
 
+    def run_on_all(self, work: Callable[[], object], *, otherwise: str) -> None:
+        """Call `work` on every rank; where the user's mistake stops one, stop all.
+
+        Raises:
+            UserError: what `work` raised, on its rank; OtherRankError saying `otherwise` on the
+                others.
+        """
+        problem: UserError | None = None
+        try:
+            work()
+        except UserError as error:
+            problem = error
+        failed = self.any(problem is not None)
+        if problem:
+            raise problem
+        if failed:
+            raise OtherRankError(otherwise)
+
 
 def close() -> None:
     """Leave the process group, if this process is in one."""

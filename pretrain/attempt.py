@@ -59,7 +59,11 @@ def run_attempt(
     try:
         if verify:
             log.info("checking the sha256 of every bucket of %s", dataset.folder)
-            _verify_share(dataset, world)
+            mine = bucket_names(dataset)[world.rank :: world.size]
+            world.run_on_all(
+                lambda: verify_dataset(dataset, workers=1, buckets=mine),
+                otherwise=f"{dataset.folder}: another rank found a bad bucket",
+            )
         checkpoint = open_newest(run, world, attempt=attempt)
         job = assemble(attempt, checkpoint)
         if checkpoint:
@@ -138,17 +142,3 @@ def begin(
 
     world.run_on_main(make)
     return world.broadcast(number)
-
-
-def _verify_share(dataset: TokenDataset, world: World) -> None:
-    """Check this rank's share of the buckets; fail on every rank if one is bad."""
-    problem: UserError | None = None
-    try:
-        verify_dataset(dataset, workers=1, buckets=bucket_names(dataset)[world.rank :: world.size])
-    except UserError as error:
-        problem = error
-    bad = world.any(problem is not None)
-    if problem:
-        raise problem
-    if bad:
-        raise OtherRankError(f"{dataset.folder}: another rank found a bad bucket")

@@ -54,7 +54,10 @@ def main(config: Config) -> int:
 
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
-            start.verify(world.rank, world.size)
+            world.run_on_all(
+                lambda: start.verify(world.rank, world.size),
+                otherwise=f"{config.init}: another rank found it damaged",
+            )
         return assemble(config, stage, data, world, run, attempt, precision, identity, checkpoint)
 
     run_attempt(

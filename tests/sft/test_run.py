@@ -21,7 +21,7 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
 from tests.pretrain.test_resume import cut_back, losses_of, state_of
 from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
+from tests.ranks import Ranks, run_ranks
 from tests.sft.conversations import make_conversations, write_sharegpt
 from tests.sft.tiny_sft import finetune_tiny, prepare_tiny
 
@@ -317,3 +317,24 @@ def test_a_pretraining_runs_folder_is_not_trained_in(
     run_ranks(train_tiny, 1, small_dataset, run, {"train.max_steps": 1})
     with pytest.raises(ConfigError, match=r"run.folder = .*: holds a run of 'pretrain run'"):
         finetune_tiny(base, chats, run)
+
+
+def test_a_damaged_start_stops_every_rank(chats: Path, tmp_path: Path, small_dataset: Path) -> None:
+    start = tmp_path / "start"
+    fields = {"model.max_seq_len": 128, "train.max_steps": 1, "validation.every_steps": None}
+    run_ranks(train_tiny, 2, small_dataset, start, fields)
+    weights = RunFolder(start).checkpoint(1) / "rank-1.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    ranks = Ranks(finetune_tiny, 2, start, chats, tmp_path / "run", {})
+    answers = [answer_of(ranks, rank) for rank in range(2)]
+    assert "OtherRankError" in answers[0] and "another rank found it damaged" in answers[0]
+    assert "its sha256 is not the one in its receipt" in answers[1]
+    verdict = RunFolder(tmp_path / "run").read_verdict()
+    assert verdict is not None and verdict.kind == "failed"
+
+
+def answer_of(ranks: Ranks, rank: int) -> str:
+    with pytest.raises(AssertionError) as caught:
+        ranks._result(rank)
+    return str(caught.value)

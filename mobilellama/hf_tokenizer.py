@@ -15,17 +15,20 @@ from typing import Any
 
 from mobilellama.config import ConfigError, one_line
 from mobilellama.files import whole_file
-from mobilellama.tokenizer import (
+from mobilellama.hf_files import (
     CHAT_TEMPLATE_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    begin_with,
+    write_hf_files,
+)
+from mobilellama.tokenizer import (
     HF_FOLDER,
     SENTENCEPIECE_FILE,
     SpecialToken,
     require_same_tokenizer,
-    write_config,
 )
 
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 _MAP_FILE = "special_tokens_map.json"
 _ADDED_FILE = "added_tokens.json"
 _FILES = (
@@ -135,9 +138,6 @@ class HfTokenizer:
     ) -> None:
         """Write the files that transformers 4 and 5 load as this tokenizer.
 
-        The class name becomes PreTrainedTokenizerFast, which takes tokenizer.json as it stands:
-        version 5's classes of single models rebuild parts of it and change ids.
-
         Args:
             folder: where to; it exists.
             max_length_tokens: the model's longest sequence.
@@ -156,25 +156,22 @@ class HfTokenizer:
             raise ConfigError("add_bos", True, rule, "Give false")
         dropped = ("auto_map", "chat_template", "tokenizer_file", "name_or_path")
         config = {key: value for key, value in self._config.items() if key not in dropped}
-        config |= {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "add_bos_token": add_bos,
-            "add_eos_token": False,
-            "model_input_names": ["input_ids", "attention_mask"],
-            "model_max_length": max_length_tokens,
-            "clean_up_tokenization_spaces": False,
-        }
         if eos_token is not None:
             config["eos_token"] = eos_token
         if not config.get("pad_token") and self.pad_id is not None:
             config["pad_token"] = self._backend.id_to_token(self.pad_id)
-        post_processor = _post_processor(self.bos_token, self.bos_id if add_bos else None)
-        tokenizer = self._json | {"post_processor": post_processor}
-        text = json.dumps(tokenizer, indent=2, ensure_ascii=False)
-        (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
+        step = begin_with(self.bos_token, self.bos_id if add_bos else None)
+        tokenizer = self._json | {"post_processor": json.loads(step.__getstate__())}
+        write_hf_files(
+            folder,
+            json.dumps(tokenizer, indent=2, ensure_ascii=False),
+            config,
+            max_length_tokens=max_length_tokens,
+            add_bos=add_bos,
+            chat_template=chat_template,
+        )
         if (model := self.path.with_name(SENTENCEPIECE_FILE)).is_file():
             (folder / SENTENCEPIECE_FILE).write_bytes(model.read_bytes())
-        write_config(folder, config, chat_template)
 
     def _special_tokens(self) -> Mapping[str, SpecialToken]:
         found = {token: SpecialToken(id=self._vocabulary[token]) for token in sorted(self._named)}
@@ -279,17 +276,3 @@ def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None
         parts = [_without_prepend(part) for part in normalizer["normalizers"]]
         return normalizer | {"normalizers": [part for part in parts if part is not None]}
     return normalizer
-
-
-def _post_processor(bos: str, bos_id: int | None) -> dict[str, Any]:
-    """Return the step of tokenizer.json that puts `bos` before a text, or, with None, does not."""
-    from tokenizers import processors
-
-    if bos_id is None:
-        step = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
-    else:
-        pair = [f"{bos}", "$A", f"{bos}:1", "$B:1"]
-        step = processors.TemplateProcessing(
-            single=[bos, "$A"], pair=pair, special_tokens=[(bos, bos_id)]
-        )
-    return json.loads(step.__getstate__())

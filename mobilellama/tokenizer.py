@@ -1,4 +1,4 @@
-"""Tokenizers: what every part may ask of one, the sentencepiece kind, and its tokenizer.json.
+"""Tokenizers: what every part may ask of one, and the sentencepiece kind.
 
 ``open_tokenizer`` opens what a user names. ``Tokenizer`` is a sentencepiece model, LLaMA's kind;
 ``hf_tokenizer.HfTokenizer`` is any other that transformers reads. Both are ``TextTokenizer``.
@@ -19,17 +19,15 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb
 
 from mobilellama.config import ConfigError
 from mobilellama.files import whole_file
+from mobilellama.hf_files import TOKENIZER_FILE, write_hf_files
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 """The name of a sentencepiece model in a dataset, a run or an export."""
 HF_FOLDER = "tokenizer"
 """The name of the folder of any other tokenizer's files in a dataset or a run."""
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
-BPE = 2  # TrainerSpec.ModelType.BPE
 # ModelProto.SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
-SPACE = "▁"  # sentencepiece's stand-in for a space, U+2581
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +147,8 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
     Raises:
         ConfigError: there is no tokenizer, or it cannot be read.
     """
-    from mobilellama.hf_tokenizer import TOKENIZER_FILE, HfTokenizer, added_tokens
+    from mobilellama.fast_tokenizer import special_pieces
+    from mobilellama.hf_tokenizer import HfTokenizer, added_tokens
 
     found = Path(path)
     if not found.is_dir():
@@ -166,7 +165,7 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
             if has_json:  # some folders give another kind of file this name
                 return HfTokenizer(found, field=field)
             raise
-        added = sorted(set(added_tokens(found, field=field)) - _hf_specials(tokenizer))
+        added = sorted(set(added_tokens(found, field=field)) - {*special_pieces(tokenizer)})
         if not added and (not has_json or _is_conversion(found / TOKENIZER_FILE, tokenizer)):
             return tokenizer
         if not has_json:
@@ -181,6 +180,8 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
 
 def _is_conversion(path: Path, tokenizer: "Tokenizer") -> bool:
     """Whether a tokenizer.json has the model's pieces, and we could write it exactly."""
+    from mobilellama.fast_tokenizer import broken_rules
+
     vocabulary = json.loads(path.read_bytes()).get("model", {}).get("vocab")
     pieces = {piece.piece: i for i, piece in enumerate(tokenizer.proto.pieces)}
     return vocabulary == pieces and not broken_rules(tokenizer)
@@ -331,182 +332,43 @@ class Tokenizer:
         chat_template: str | None = None,
         eos_token: str | None = None,
     ) -> None:
-        """Write an exact tokenizer.json and its companions; see ``write_hf_tokenizer``."""
-        write_hf_tokenizer(
-            self,
+        """Write tokenizer.model, and the files that transformers 4 and 5 load as it, id for id.
+
+        Padding is <unk>: see ``pad_id``.
+
+        Args:
+            folder: where to; it exists.
+            max_length_tokens: the model's longest sequence.
+            add_bos: whether encoding puts <s> first.
+            chat_template: Jinja of a chat model; None for a base model.
+            eos_token: what ends a text or an answer; None for </s>.
+
+        Raises:
+            ConfigError: ``tokenizers`` cannot do what the model does, or `eos_token` is none of
+                its special pieces.
+        """
+        from mobilellama.fast_tokenizer import fast_tokenizer, special_pieces
+
+        *_, eos = specials = special_pieces(self)
+        if eos_token is not None and eos_token not in specials:
+            rule = f"is no special token of {self.path}"
+            raise ConfigError("eos_token", eos_token, rule, f"Take {eos}")
+        fast = fast_tokenizer(self, add_bos=add_bos)
+        unk, bos, eos = specials
+        config = {
+            "bos_token": bos,
+            "eos_token": eos_token or eos,
+            "unk_token": unk,
+            "pad_token": unk,
+            "legacy": True,
+            "sp_model_kwargs": {},
+        }
+        write_hf_files(
             folder,
+            fast.to_str(pretty=True),
+            config,
             max_length_tokens=max_length_tokens,
             add_bos=add_bos,
             chat_template=chat_template,
-            eos_token=eos_token,
         )
-
-
-def fast_tokenizer(tokenizer: Tokenizer, *, add_bos: bool = True) -> Any:
-    """Build the ``tokenizers.Tokenizer`` that encodes exactly as sentencepiece does.
-
-    transformers' own conversion orders merges by id and ignores scores, which mis-tokenises
-    LLaMA's runs of spaces; here merges are ordered by score, then by the longer left part.
-
-    Args:
-        tokenizer: the sentencepiece model.
-        add_bos: whether encoding puts <s> first, where special tokens are asked for.
-
-    Raises:
-        ConfigError: sentencepiece does with this model what ``tokenizers`` cannot do.
-    """
-    from tokenizers import AddedToken, decoders, models, normalizers, processors
-    from tokenizers import Tokenizer as FastTokenizer
-
-    _require_exact(tokenizer)
-    pieces, normalizer = tokenizer.proto.pieces, tokenizer.proto.normalizer_spec
-    unk, bos, eos = _special_pieces(tokenizer)
-    model = models.BPE(
-        {piece.piece: i for i, piece in enumerate(pieces)},
-        _merges(pieces),
-        unk_token=unk,
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    fast = FastTokenizer(model)
-    dummy_prefix = normalizer.add_dummy_prefix
-    fast.normalizer = normalizers.Sequence(
-        ([normalizers.Prepend(SPACE)] if dummy_prefix else []) + [normalizers.Replace(" ", SPACE)]
-    )
-    fast.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-        + ([decoders.Strip(" ", 1, 0)] if dummy_prefix else [])
-    )
-    fast.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in (unk, bos, eos)]
-    )
-    if add_bos:
-        fast.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A",
-            pair=f"{bos} $A {bos}:1 $B:1",
-            special_tokens=[(bos, tokenizer.bos_id)],
-        )
-    return fast
-
-
-def broken_rules(tokenizer: Tokenizer) -> list[str]:
-    """Return what keeps ``fast_tokenizer`` from doing all that sentencepiece does."""
-    trainer, normalizer = tokenizer.proto.trainer_spec, tokenizer.proto.normalizer_spec
-    rules = {
-        "be a BPE model": trainer.model_type == BPE,
-        "have byte fallback": trainer.byte_fallback,
-        "have the identity normaliser": not normalizer.precompiled_charsmap,
-        "keep runs of spaces": not normalizer.remove_extra_whitespaces,
-        "write spaces as U+2581": normalizer.escape_whitespaces,
-        "mark words at their beginning": not trainer.treat_whitespace_as_suffix,
-        "have no user-defined or unused pieces": all(
-            piece.type not in (USER_DEFINED, UNUSED) for piece in tokenizer.proto.pieces
-        ),
-        "have <unk>, <s> and </s>": min(tokenizer.unk_id, tokenizer.bos_id) >= 0,
-    }
-    return [rule for rule, holds in rules.items() if not holds]
-
-
-def _require_exact(tokenizer: Tokenizer) -> None:
-    if broken := broken_rules(tokenizer):
-        raise ConfigError(
-            "tokenizer",
-            str(tokenizer.path),
-            f"must {' and '.join(broken)} to be exported exactly",
-            "Train it with 'mobilellama tokenize train-tokenizer'",
-        )
-
-
-def _merges(pieces: Any) -> list[tuple[str, str]]:
-    """Return every (left, right) that makes a piece, in the order in which they are merged."""
-    names = {piece.piece for piece in pieces}
-    merges = []
-    for piece in pieces:
-        if piece.type == NORMAL:
-            for cut in range(1, len(piece.piece)):
-                left, right = piece.piece[:cut], piece.piece[cut:]
-                if left in names and right in names:
-                    merges.append((piece.score, len(left), len(right), left, right))
-    merges.sort(key=lambda merge: merge[:3], reverse=True)
-    return [merge[3:] for merge in merges]
-
-
-def _special_pieces(tokenizer: Tokenizer) -> tuple[str, str, str]:
-    """Return the spelling of unk, bos and eos."""
-    pieces = tokenizer.proto.pieces
-    return (
-        pieces[tokenizer.unk_id].piece,
-        pieces[tokenizer.bos_id].piece,
-        pieces[tokenizer.eos_id].piece,
-    )
-
-
-def _hf_specials(tokenizer: Tokenizer) -> set[str]:
-    """Return the tokens that ``fast_tokenizer`` makes special."""
-    ids = (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
-    return {tokenizer.processor.id_to_piece(i) for i in ids if i >= 0}
-
-
-def write_hf_tokenizer(
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    max_length_tokens: int,
-    add_bos: bool = True,
-    chat_template: str | None = None,
-    eos_token: str | None = None,
-) -> None:
-    """Write tokenizer.json, tokenizer.model and tokenizer_config.json for transformers 4 and 5.
-
-    The class name PreTrainedTokenizerFast is what both versions load as it stands:
-    LlamaTokenizer rebuilds the merges wrongly in version 5, and version 4 does not know the
-    name that version 5 would write. Padding is <unk>, which no text encodes to: with </s> a
-    trainer that masks padding would never learn to stop.
-
-    Args:
-        tokenizer: the sentencepiece model.
-        folder: where to; it exists.
-        max_length_tokens: the model's longest sequence.
-        add_bos: whether encoding puts <s> first.
-        chat_template: Jinja of a chat model; None for a base model.
-        eos_token: what ends a text or an answer; None for </s>.
-
-    Raises:
-        ConfigError: ``tokenizers`` cannot do what the model does, or `eos_token` is none of
-            its special pieces.
-    """
-    unk, bos, eos = _special_pieces(tokenizer)
-    if eos_token is not None and eos_token not in _hf_specials(tokenizer):
-        rule = f"is no special token of {tokenizer.path}"
-        raise ConfigError("eos_token", eos_token, rule, f"Take {eos}")
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": bos,
-        "eos_token": eos_token or eos,
-        "unk_token": unk,
-        "pad_token": unk,
-        "add_bos_token": add_bos,
-        "add_eos_token": False,
-        "legacy": True,
-        # Without it version 4 also gives token_type_ids, which a Llama's generate() refuses.
-        "model_input_names": ["input_ids", "attention_mask"],
-        "model_max_length": max_length_tokens,
-        "clean_up_tokenization_spaces": False,
-        "sp_model_kwargs": {},
-    }
-    fast = fast_tokenizer(tokenizer, add_bos=add_bos)
-    (folder / "tokenizer.json").write_text(fast.to_str(pretty=True), encoding="utf-8")
-    (folder / SENTENCEPIECE_FILE).write_bytes(tokenizer.model_bytes)
-    write_config(folder, config, chat_template)
-
-
-def write_config(folder: Path, config: dict[str, Any], chat_template: str | None) -> None:
-    """Write tokenizer_config.json, with the chat template in it and in a file of its own.
-
-    transformers reads the file; versions before 4.43, and readers that go by the key, the key.
-    """
-    if chat_template is not None:
-        config = config | {"chat_template": chat_template}
-        (folder / CHAT_TEMPLATE_FILE).write_text(chat_template, encoding="utf-8")
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        (folder / SENTENCEPIECE_FILE).write_bytes(self.model_bytes)

@@ -256,7 +256,8 @@ def _mended(inner: Any, path: Path) -> Any:
         return inner
     from transformers import PreTrainedTokenizerFast
 
-    from mobilellama.tokenizer import Tokenizer, fast_tokenizer
+    from mobilellama.fast_tokenizer import fast_tokenizer
+    from mobilellama.tokenizer import Tokenizer
 
     try:
         sentencepiece = Tokenizer(path, field="model")

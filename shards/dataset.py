@@ -29,7 +29,7 @@ from mobilellama.files import (
     whole_file,
     write_json,
 )
-from mobilellama.hf_tokenizer import TOKENIZER_FILE
+from mobilellama.hf_files import TOKENIZER_FILE
 from mobilellama.tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
 
 FORMAT_VERSION = 1

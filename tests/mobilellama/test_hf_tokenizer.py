@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from mobilellama.config import ConfigError
 from mobilellama.hf_tokenizer import HfTokenizer
-from mobilellama.tokenizer import Tokenizer, open_tokenizer, write_hf_tokenizer
+from mobilellama.tokenizer import Tokenizer, open_tokenizer
 from tests.hf_tokenizers import write_tokenizer
 from tests.hostile_texts import hostile_texts
 
@@ -185,7 +185,7 @@ def test_sentencepiece_is_taken_where_the_json_adds_nothing(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
     model = Tokenizer(small_tokenizer)
-    write_hf_tokenizer(model, tmp_path, max_length_tokens=64)
+    model.write_hf(tmp_path, max_length_tokens=64, add_bos=True)
     assert isinstance(open_tokenizer(tmp_path), Tokenizer)
     value = json.loads((tmp_path / "tokenizer.json").read_text())
     added = {"id": 800, "content": "<|end|>", "special": True, "normalized": False,

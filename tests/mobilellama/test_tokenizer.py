@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from mobilellama.config import ConfigError
-from mobilellama.tokenizer import USER_DEFINED, Tokenizer, fast_tokenizer, write_hf_tokenizer
+from mobilellama.fast_tokenizer import fast_tokenizer
+from mobilellama.tokenizer import USER_DEFINED, Tokenizer
 from tests.hostile_texts import hostile_texts
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
@@ -22,7 +23,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 def load(tokenizer: Tokenizer, folder: Path, *, add_bos: bool = True, **options: Any) -> Any:
     """Write the tokenizer beside a Llama's config.json, and load it with AutoTokenizer."""
-    write_hf_tokenizer(tokenizer, folder, max_length_tokens=2048, add_bos=add_bos)
+    tokenizer.write_hf(folder, max_length_tokens=2048, add_bos=add_bos)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return AutoTokenizer.from_pretrained(folder, **options)
 

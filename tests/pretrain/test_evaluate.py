@@ -26,7 +26,7 @@ from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.published_scores import PUBLISHED, PUBLISHED_AVERAGES
 from mobilellama.pretrain.score_table import mean_of_comparable, score_table
-from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
+from mobilellama.tokenizer import Tokenizer
 from tests.pretrain.conftest import Command
 from tests.pretrain.eval_tasks import FILES, SUBJECTS, write_jsonl, write_tasks
 
@@ -54,7 +54,7 @@ def write_model(folder: Path, tokenizer: Path, *, add_bos: bool) -> Path:
         for parameter in model.parameters():
             parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.1)
     model.save_pretrained(folder)
-    write_hf_tokenizer(Tokenizer(tokenizer), folder, max_length_tokens=1024, add_bos=add_bos)
+    Tokenizer(tokenizer).write_hf(folder, max_length_tokens=1024, add_bos=add_bos)
     return folder
 
 

@@ -18,7 +18,7 @@ from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
+from mobilellama.tokenizer import Tokenizer
 from tests.pretrain.test_resume import cut_back, losses_of, state_of
 from tests.pretrain.tiny import train_tiny
 from tests.ranks import Ranks, run_ranks
@@ -50,7 +50,7 @@ def base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
     )  # fmt: skip
     LlamaForCausalLM(shape).save_pretrained(folder)
-    write_hf_tokenizer(Tokenizer(small_tokenizer), folder, max_length_tokens=128)
+    Tokenizer(small_tokenizer).write_hf(folder, max_length_tokens=128, add_bos=True)
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
+from mobilellama.tokenizer import Tokenizer
 
 # The vicuna form, in few words: a system text, then USER and ASSISTANT, each answer ends in </s>.
 CHAT_TEMPLATE = (
@@ -52,7 +52,7 @@ def write_tiny_chat_model(
     """Write the folder, with LLaMA's own files beside each other, and return it."""
     spm = Tokenizer(tokenizer)
     tiny_llama(spm.vocab_size, seed=seed, **fields).save_pretrained(folder)
-    write_hf_tokenizer(spm, folder, max_length_tokens=CONTEXT_TOKENS)
+    spm.write_hf(folder, max_length_tokens=CONTEXT_TOKENS, add_bos=True)
     if chat_template:
         path = folder / "tokenizer_config.json"
         config = json.loads(path.read_text()) | {"chat_template": chat_template}

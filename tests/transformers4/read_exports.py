@@ -19,7 +19,7 @@ from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.model import ModelConfig, build_on
 from mobilellama.run_folder import RunFolder
-from mobilellama.tokenizer import Tokenizer, write_hf_tokenizer
+from mobilellama.tokenizer import Tokenizer
 from tests.hostile_texts import hostile_texts
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,6 @@ def test_transformers_4_reads_llamas_tokenizer_as_sentencepiece_does(
     folder = tmp_path / "export"
     folder.mkdir()
     tokenizer = Tokenizer(llama_tokenizer)
-    write_hf_tokenizer(tokenizer, folder, max_length_tokens=2048)
+    tokenizer.write_hf(folder, max_length_tokens=2048, add_bos=True)
     (folder / "config.json").write_text('{"model_type": "llama"}')
     check(python_with_transformers_4, folder, expected_ids(tokenizer, add_bos=True))

@@ -14,19 +14,17 @@ conversations each leave more room empty than one file of them all. A record's p
 
 import json
 import logging
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn
 
 import orjson
-import zstandard
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.sft.records import FIELDS, Format, is_record
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.documents import open_planned, split_lines
+from mobilellama.tokenize.lines import open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import walk_files
 
 log = logging.getLogger(__name__)
@@ -38,8 +36,7 @@ _ENDINGS = (".json", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 _DATA_ALL_THE_SAME = (".arrow", ".bz2", ".csv", ".gz", ".tar", ".tsv", ".xz", ".zip", ".zst")
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which ``datasets`` leaves in folders
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
-_BLOCK_BYTES = 1 << 20
-_PACKED_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
+_START_BYTES = 1 << 20  # of a file, in which UTF-16 shows
 _ROWS_AT_ONCE = 256
 _BOMS = (b"\xff\xfe", b"\xfe\xff")  # UTF-16, and UTF-32 in one of its orders
 
@@ -147,16 +144,10 @@ def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
 
 def _lines(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     """Yield the lines of a .jsonl file, unparsed; blank ones are no records."""
-    open_frame = next((new for ending, new in _FRAMES.items() if path.name.endswith(ending)), None)
-    blocks = _unpacked(file, path, open_frame) if open_frame else _blocks(file)
-    for number, (_, line) in enumerate(split_lines(_in_utf8(blocks, path), 0), 1):
+    blocks = _in_utf8(read_blocks(file, path), path)
+    for number, (_, line) in enumerate(split_lines(blocks, 0), 1):
         if line and not line.isspace():
             yield Record(f"{piece.source}:{number}", line, file.tell())
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    while block := file.read(_BLOCK_BYTES):
-        yield block
 
 
 def _in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
@@ -168,51 +159,10 @@ def _in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _require_no_utf16(start: bytes, path: Path) -> None:
-    if start.startswith(_BOMS) or b"\0" in start[:_BLOCK_BYTES]:
+    if start.startswith(_BOMS) or b"\0" in start[:_START_BYTES]:
         raise DataError(
             f"{path}: not UTF-8 text (it begins with {start[:8]!r}; UTF-16 has such bytes). "
             "Convert it to UTF-8"
-        )
-
-
-class _Frame(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-_FRAMES: dict[str, Callable[[], _Frame]] = {
-    # 2**31 is the largest window there is: files packed with --long=31 need it.
-    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj(),
-    ".gz": lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS),
-}
-
-
-def _unpacked(file: BinaryIO, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
-    """Yield the content of a compressed file, all its frames one after another.
-
-    Raises:
-        DataError: the file is corrupt, or ends within a frame.
-    """
-    frame, frames = None, 0
-    while block := file.read(_PACKED_BLOCK_BYTES):
-        while block:
-            frame = frame or open_frame()
-            try:
-                yield frame.decompress(block)
-            except (zstandard.ZstdError, zlib.error) as error:
-                raise DataError(
-                    f"{path}: corrupt before byte {file.tell():,} ({error}). Fetch the file again"
-                ) from None
-            block = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame, frames = None, frames + 1
-    if frame is not None or frames == 0:
-        raise DataError(
-            f"{path}: truncated: its {file.tell():,} bytes end within a compressed frame. "
-            "Fetch the file again"
         )
 
 

@@ -1,40 +1,32 @@
 r"""Read a slice: bytes -> lines -> records -> batches of texts, counting what is bad.
 
 1. ``.jsonl``: blocks of the byte range; it owns the lines whose first byte lies in it.
-   ``.jsonl.zst``: all frames of the file, decompressed; a frame without its end is an error.
-   (python-zstandard's ``stream_reader`` takes a truncated frame for a normal end of file.)
-2. Lines end at ``\n`` alone: U+2028 and U+0085 may stand inside JSON strings.
-3. orjson parses; what it refuses (NaN, lone surrogates) goes to the standard library.
-4. A record that gives no text is counted, its place kept, and left out.
+   ``.jsonl.zst``: all of the file, unpacked. See lines.py.
+2. orjson parses; what it refuses (NaN, lone surrogates) goes to the standard library.
+3. A record that gives no text is counted, its place kept, and left out.
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
-import zstandard
 
 from mobilellama.config import DataError
 from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.lines import open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import ZSTD, SourcesConfig
 
 LEAST_BAD_RECORDS = 10
 """So many bad records of a slice are let pass, whatever `max_bad_share` says."""
 
 _BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enough to be cheap
-_BLOCK_BYTES = 1 << 20
-_ZSTD_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
 _BAD_PLACES = 10_000  # kept in a receipt; the count goes on
 _BAD_PLACES_SHOWN = 3
-_BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -91,32 +83,10 @@ def read_documents(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iter
     text_of = partial(parse_text, column=sources.text_column)
     with open_planned(path, piece.size) as file:
         if path.name.endswith(ZSTD):
-            lines = split_lines(_unpacked(file, path, counts), 0)
+            lines = split_lines(_counted_blocks(file, path, piece, counts), 0)
         else:
-            lines = _range_lines(file, piece, counts)
+            lines = _range_lines(file, path, piece, counts)
         yield from _batches(lines, text_of, counts)
-
-
-@contextmanager
-def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
-    """Open a source file, which must have the plan's size before and after it is read."""
-    try:
-        file = open(path, "rb", buffering=0)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
-    with file:
-        _require_size(file, path, size, "before")
-        yield file
-        _require_size(file, path, size, "after")
-
-
-def _require_size(file: RawIOBase, path: Path, size: int, when: str) -> None:
-    found = os.fstat(file.fileno()).st_size
-    if found != size:
-        raise DataError(
-            f"{path}: {found:,} bytes {when} reading, but it had {size:,} when the plan was made. "
-            "Restore it, or tokenise into another output folder"
-        )
 
 
 def _batches(
@@ -202,12 +172,14 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "a boolean" if isinstance(value, bool) else "a number")
 
 
-def _range_lines(file: BinaryIO, piece: Slice, counts: Counts) -> Iterator[tuple[int, bytes]]:
+def _range_lines(
+    file: BinaryIO, path: Path, piece: Slice, counts: Counts
+) -> Iterator[tuple[int, bytes]]:
     """Yield (byte offset, line) of the lines whose first byte lies in the slice's range."""
     # One byte early: if that is the end of a line, the line after it is the range's own.
     start = max(piece.start - 1, 0)
     file.seek(start)
-    lines = split_lines(_blocks(file, piece, counts), start)
+    lines = split_lines(_counted_blocks(file, path, piece, counts), start)
     if piece.start > 0:
         next(lines, None)
     for offset, line in lines:
@@ -216,58 +188,9 @@ def _range_lines(file: BinaryIO, piece: Slice, counts: Counts) -> Iterator[tuple
         yield offset, line
 
 
-def _blocks(file: BinaryIO, piece: Slice, counts: Counts) -> Iterator[bytes]:
-    while block := file.read(_BLOCK_BYTES):
-        counts.source_read = min(counts.source_read + len(block), piece.end - piece.start)
+def _counted_blocks(file: BinaryIO, path: Path, piece: Slice, counts: Counts) -> Iterator[bytes]:
+    """Yield the file's blocks from where it stands, with `counts` current at each."""
+    start = file.tell()
+    for block in read_blocks(file, path):
+        counts.source_read = min(file.tell() - start, piece.end - piece.start)
         yield block
-
-
-def _unpacked(file: BinaryIO, path: Path, counts: Counts) -> Iterator[bytes]:
-    """Yield the content of a .zst file, all its frames one after another.
-
-    Raises:
-        DataError: the file is corrupt, or ends within a frame.
-    """
-    # 2**31 is the largest window there is: files packed with --long=31 need it.
-    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
-    frame, frames = None, 0
-    while block := file.read(_ZSTD_BLOCK_BYTES):
-        counts.source_read += len(block)
-        while block:
-            frame = frame or decompressor.decompressobj()
-            try:
-                yield frame.decompress(block)
-            except zstandard.ZstdError as error:
-                raise DataError(
-                    f"{path}: corrupt zstd data before byte {counts.source_read:,} ({error}). "
-                    "Fetch the file again"
-                ) from None
-            block = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame, frames = None, frames + 1
-    if frame is not None or frames == 0:
-        raise DataError(
-            f"{path}: truncated: its {counts.source_read:,} bytes end within a zstd frame. "
-            "Fetch the file again"
-        )
-
-
-def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
-    r"""Yield (offset, line) of blocks that start at `offset`; lines end at ``\n`` alone.
-
-    A byte order mark at offset 0 belongs to no line.
-    """
-    parts: list[bytes] = []  # of a line longer than a block: joined once, at its end
-    for block in blocks:
-        *ended, rest = block.split(b"\n")
-        for line in ended:
-            if parts:
-                line = b"".join([*parts, line])
-                parts.clear()
-            yield offset, line.removeprefix(_BOM) if offset == 0 else line
-            offset += len(line) + 1
-        if rest:
-            parts.append(rest)
-    if parts:
-        line = b"".join(parts)
-        yield offset, line.removeprefix(_BOM) if offset == 0 else line

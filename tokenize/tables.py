@@ -16,7 +16,8 @@ from typing import Any
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.documents import Counts, open_planned
+from mobilellama.tokenize.documents import Counts
+from mobilellama.tokenize.lines import open_planned
 from mobilellama.tokenize.sources import SourcesConfig, require_few_slices, walk_files
 
 _BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}

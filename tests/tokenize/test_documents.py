@@ -204,9 +204,9 @@ def test_a_corrupt_zst_fails_with_its_path(tmp_path: Path) -> None:
     compressor = zstandard.ZstdCompressor(write_checksum=True)
     packed = bytearray(compressor.compress(content))
     packed[len(packed) // 2] ^= 0xFF
-    with pytest.raises(DataError, match=r"a\.jsonl\.zst: corrupt zstd data before byte"):
+    with pytest.raises(DataError, match=r"a\.jsonl\.zst: corrupt before byte"):
         read(corpus(tmp_path, bytes(packed), "a.jsonl.zst"))
-    with pytest.raises(DataError, match="corrupt zstd data"):
+    with pytest.raises(DataError, match="corrupt before byte"):
         read(corpus(tmp_path, GOOD, "a.jsonl.zst"))
 
 

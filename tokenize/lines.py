@@ -1,0 +1,117 @@
+r"""A source file as it was planned: its bytes, unpacked where it is compressed, and its lines.
+
+1. A file of a plan must have the plan's size, before and after it is read.
+2. ``.zst`` and ``.gz`` are read frame after frame; a frame without its end is an error.
+   (python-zstandard's ``stream_reader`` takes a truncated frame for a normal end of file.)
+3. Lines end at ``\n`` alone: U+2028 and U+0085 may stand inside JSON strings.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import RawIOBase
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from mobilellama.config import DataError
+
+_BLOCK_BYTES = 1 << 20
+_PACKED_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
+_BOM = b"\xef\xbb\xbf"
+
+
+@contextmanager
+def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Open a source file, which must have the plan's size before and after it is read."""
+    try:
+        file = open(path, "rb", buffering=0)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
+    with file:
+        _require_size(file, path, size, "before")
+        yield file
+        _require_size(file, path, size, "after")
+
+
+def _require_size(file: RawIOBase, path: Path, size: int, when: str) -> None:
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise DataError(
+            f"{path}: {found:,} bytes {when} reading, but it had {size:,} when the plan was made. "
+            "Restore it, or tokenise into another output folder"
+        )
+
+
+class _Frame(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+_FRAMES: dict[str, Callable[[], _Frame]] = {
+    # 2**31 is the largest window there is: files packed with --long=31 need it.
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj(),
+    ".gz": lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS),
+}
+
+
+def read_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield a file's content from where it stands, unpacked if `path` ends in .zst or .gz.
+
+    ``file.tell()`` says how much of the file, as it lies on disk, the blocks so far needed.
+
+    Raises:
+        DataError: a compressed file is corrupt, or ends within a frame.
+    """
+    if open_frame := _FRAMES.get(path.suffix):
+        yield from _unpacked(file, path, open_frame)
+        return
+    while block := file.read(_BLOCK_BYTES):
+        yield block
+
+
+def _unpacked(file: BinaryIO, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
+    frame, frames = None, 0
+    while block := file.read(_PACKED_BLOCK_BYTES):
+        while block:
+            frame = frame or open_frame()
+            try:
+                yield frame.decompress(block)
+            except (zstandard.ZstdError, zlib.error) as error:
+                raise DataError(
+                    f"{path}: corrupt before byte {file.tell():,} ({error}). Fetch the file again"
+                ) from None
+            block = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame, frames = None, frames + 1
+    if frame is not None or frames == 0:
+        raise DataError(
+            f"{path}: truncated: its {file.tell():,} bytes end within a compressed frame. "
+            "Fetch the file again"
+        )
+
+
+def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
+    r"""Yield (offset, line) of blocks that start at `offset`; lines end at ``\n`` alone.
+
+    A byte order mark at offset 0 belongs to no line.
+    """
+    parts: list[bytes] = []  # of a line longer than a block: joined once, at its end
+    for block in blocks:
+        *ended, rest = block.split(b"\n")
+        for line in ended:
+            if parts:
+                line = b"".join([*parts, line])
+                parts.clear()
+            yield offset, line.removeprefix(_BOM) if offset == 0 else line
+            offset += len(line) + 1
+        if rest:
+            parts.append(rest)
+    if parts:
+        line = b"".join(parts)
+        yield offset, line.removeprefix(_BOM) if offset == 0 else line

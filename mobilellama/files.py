@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written beside, fsynced, renamed; hashed with sha256."""
+"""Files that are whole or absent: written beside, fsynced, renamed; hashed with sha256.
+
+JSON is read and written here too.
+"""
 
 import hashlib
 import json
@@ -9,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import orjson
+
+from mobilellama.config import DataError, one_line
 
 _CHUNK_BYTES = 1 << 22
 
@@ -54,6 +61,28 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_bytes())
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (``FILE:LINE``, object) of a file with a JSON object a line; empty lines are left out.
+
+    Raises:
+        DataError: a line is not JSON, or holds something else; the message names it.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            place = f"{path}:{number}"
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise DataError(
+                    f"{place}: is not JSON ({one_line(error)}). Mend the line"
+                ) from None
+            if not isinstance(value, dict):
+                raise DataError(f"{place}: must be a JSON object. Mend the line")
+            yield place, value
 
 
 def sha256_of_file(path: Path) -> str:

@@ -12,13 +12,12 @@ than the one that is scored is read only where the prompt has examples.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mobilellama.config import ConfigError, DataError, did_you_mean, one_line
-from mobilellama.files import sha256_of_file
+from mobilellama.files import read_json_lines, sha256_of_file
 
 ROW_FIELDS: dict[str, tuple[str, ...]] = {
     "arc_easy": ("question", "choices.text", "choices.label", "answerKey"),
@@ -181,30 +180,16 @@ def _read_file(path: Path, fields: tuple[str, ...]) -> Rows:
             rows = parquet.read_table(path).to_pylist()
         except (ArrowException, OSError) as error:
             raise DataError(f"{path}: is damaged ({one_line(error)})") from None
-        numbered = list(enumerate(rows, start=1))
+        placed = [(f"{path}:{i}", row) for i, row in enumerate(rows, start=1)]
     else:
-        with open(path, encoding="utf-8") as file:
-            lines = [(i, line) for i, line in enumerate(file, start=1) if line.strip()]
-        numbered = [(i, _object(path, i, line)) for i, line in lines]
-    if not numbered:
+        placed = list(read_json_lines(path))
+    if not placed:
         raise DataError(f"{path}: is empty")
-    for i, row in numbered:
+    for place, row in placed:
         for field in fields:
             value: Any = row
             for part in field.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
             if value is None:
-                raise DataError(
-                    f"{path}:{i}: the row lacks '{field}'; it needs {', '.join(fields)}"
-                )
-    return [row for _, row in numbered]
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}:{number}: is not JSON ({one_line(error)})") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}:{number}: must be a JSON object")
-    return value
+                raise DataError(f"{place}: the row lacks '{field}'; it needs {', '.join(fields)}")
+    return [row for _, row in placed]

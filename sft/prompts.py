@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.config import ConfigError, DataError
+from mobilellama.files import read_json_lines
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import MEANING, DropError
 from mobilellama.sft.records import read_turns
@@ -51,24 +50,14 @@ def read_prompts(path: Path, *, system: str | None, reserved: Sequence[str]) -> 
     """
     if not path.is_file():
         raise ConfigError("input", str(path), "is not a file", "Give a JSON-lines file of prompts")
-    rows = []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                rows.append(_row(line, f"{path}:{number}", system, reserved))
+    rows = [_row(fields, place, system, reserved) for place, fields in read_json_lines(path)]
     if not rows:
         remedy = 'Give a JSON-lines file such as {"prompt": "..."} on every line'
         raise ConfigError("input", str(path), "has no prompts", remedy)
     return rows
 
 
-def _row(line: bytes, place: str, system: str | None, reserved: Sequence[str]) -> Row:
-    try:
-        fields = orjson.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place} is not JSON ({one_line(error)}); mend the line") from None
-    if not isinstance(fields, dict):
-        raise DataError(f"{place} is no object but {line[:60].decode().strip()}; mend the line")
+def _row(fields: dict[str, Any], place: str, system: str | None, reserved: Sequence[str]) -> Row:
     asking = [name for name in ASKING if fields.get(name) is not None]
     if len(asking) != 1:
         found = " and ".join(asking) or ", ".join(fields) or "nothing"

@@ -213,7 +213,7 @@ def test_lines_that_are_no_answers_to_these_rows_are_named(generate: Generate) -
     ("line", "message"),
     [
         ("{", "is not JSON"),
-        ("[1]", "is no object but [1]"),
+        ("[1]", "must be a JSON object"),
         ('{"id": 3}', "must have one of prompt, messages, conversations; it has id"),
         ('{"prompt": "a", "messages": []}', "it has prompt and messages"),
         ('{"prompt": 3}', "prompt must be a string"),

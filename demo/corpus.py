@@ -81,7 +81,7 @@ def _limited(records: Iterator[Record], limit: int) -> Iterator[Record]:
         yield record
 
 
-def _python_files(root: Path) -> Iterator[tuple[Path, str]]:
+def python_files(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield (path relative to root, text) of the sources below a folder, in a fixed order."""
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
@@ -93,7 +93,7 @@ def _python_files(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _library_sources() -> Iterator[Record]:
-    for path, text in _python_files(LIBRARY):
+    for path, text in python_files(LIBRARY):
         lines = text.splitlines() or [""]
         letters = sum(character.isalnum() for character in text)
         yield {
@@ -114,7 +114,7 @@ def _library_sources() -> Iterator[Record]:
 
 def _docstrings(root: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yield (module, [(dotted name, docstring), ...]) of the sources below a folder."""
-    for path, text in _python_files(root):
+    for path, text in python_files(root):
         module = ".".join(path.with_suffix("").parts)
         try:
             tree = ast.parse(text)

@@ -1,29 +1,34 @@
-"""The main job on real text, in minutes on two CPU cores: ``make demo``.
+"""The main job on real text, from raw text to a chat model, on two CPU cores: ``make demo``.
 
 Every step is a command that is printed before it runs, and is the command that a cluster
-runs: only the preset is smaller.
+runs: only the presets are smaller.
 """
 
 import argparse
 import os
-import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
+from commands import command, execute, interrupt, mobilellama, say, start_anew
 from corpus import build_corpus
+from instructions import KIND, PURPOSE, build_instructions
+from report import (
+    Learnt,
+    constant_match,
+    exact_match,
+    losses,
+    read_rows,
+    some_answers,
+    unigram_entropy,
+)
 
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
-from mobilellama.shards.mixture import PERIOD
-from mobilellama.shards.order import open_order
-from mobilellama.shards.reader import TokenDataset
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
+MIXTURE = HERE / "mixture.yaml"
+TEMPLATE = HERE / "chat.yaml"
 VOCAB_SIZE = 4096
 SEQ_LEN = 256
 
@@ -32,12 +37,18 @@ def main() -> int:
     """Run the demo into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="made anew")
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of pretraining")
     options = parser.parse_args()
     out: Path = options.output
     started_s = time.monotonic()
     start_anew(out)
+    pretrain(out, options.steps)
+    finetune(out)
+    return conclude(out, time.monotonic() - started_s)
 
+
+def pretrain(out: Path, steps: int) -> None:
+    """Make a corpus, a tokenizer, a dataset and a base model."""
     say("1  real text from this machine, laid out as RedPajama v1")
     for subset, size in build_corpus(out / "corpus").items():
         print(f"   {subset:<14} {size / 1e6:5.1f} MB")
@@ -55,7 +66,7 @@ def main() -> int:
     )  # fmt: skip
 
     say("4  a look at the shards")
-    order = {"path": dataset, "seq_len": SEQ_LEN, "mixture": HERE / "mixture.yaml"}
+    order = {"path": dataset, "seq_len": SEQ_LEN, "mixture": MIXTURE}
     mobilellama("shards verify", path=dataset)
     mobilellama("shards info", **order)
     mobilellama("shards show", **order, position=0)
@@ -66,135 +77,101 @@ def main() -> int:
     training = {
         "config": "demo",
         "data.path": dataset,
-        "data.mixture": HERE / "mixture.yaml",
+        "data.mixture": MIXTURE,
         "run.folder": run.path,
-        "train.max_steps": options.steps,
+        "train.max_steps": steps,
     }
-    interrupt(command("pretrain run", training), run, after_step=options.steps // 2)
+    interrupt(command("pretrain run", training), run, after_step=steps // 2)
     mobilellama("pretrain run", **training)
 
     say("6  the loss curve")
-    entropy = unigram_entropy(dataset)
+    entropy = unigram_entropy(dataset, mixture=MIXTURE, seq_len=SEQ_LEN)
     mobilellama("pretrain plot", run=run.path, output=out / "loss.png", baseline=round(entropy, 4))
 
     say("7  a Hugging Face folder, loaded by transformers alone")
     mobilellama("pretrain export", checkpoint=run.path, output=out / "model")
     execute([sys.executable, str(HERE / "generate.py"), str(out / "model")])
-    return report(out, run, entropy, time.monotonic() - started_s)
 
 
-def start_anew(out: Path) -> None:
-    """Make the folder, or empty one that an earlier demo has made; touch no other."""
-    mark = out / ".made-by-demo"
-    if out.exists() and any(out.iterdir()) and not mark.exists():
-        sys.exit(f"demo: --output = {out}: holds files that no demo has made. Give another folder")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    mark.touch()
+def finetune(out: Path) -> None:
+    """Make instructions and a chat model, and ask base and chat model the same questions."""
+    say("8  conversations about the standard library, packed into rows with masks")
+    conversations, prompts = out / "instructions/train.json", out / "instructions/heldout.jsonl"
+    made = build_instructions(out / "instructions")
+    print(
+        f"   {made:,} conversations, and {len(read_rows(prompts))} questions on other definitions"
+    )
+    mobilellama(
+        "sft prepare", data__path=conversations, tokenizer=out / "tokenizer.model",
+        template=TEMPLATE, output=out / "chats", seq_len=SEQ_LEN, heldout_share=0.04, workers=2,
+    )  # fmt: skip
+
+    say("9  finetuning, from the base model's checkpoint: ZeRO-1 on two processes")
+    mobilellama(
+        "sft run", config="demo_sft", init=out / "run", data__path=out / "chats",
+        run__folder=out / "chat_run",
+    )  # fmt: skip
+    mobilellama("sft export", checkpoint=out / "chat_run", output=out / "chat_model")
+
+    say("10 what base and chat model answer to questions that neither has learnt from")
+    asked = {"input": prompts, "batch_size": 50, "max_new_tokens": 16}
+    mobilellama(
+        "sft generate", model=out / "model", template=TEMPLATE,
+        output=out / "answers_base.jsonl", **asked,
+    )  # fmt: skip
+    mobilellama("sft generate", model=out / "chat_model", output=out / "answers.jsonl", **asked)
+    print(f"\n{some_answers(out / 'answers_base.jsonl', out / 'answers.jsonl')}")
+
+    say("11 a chat")
+    name = read_rows(prompts)[0]["prompt"].removeprefix(KIND.partition("{}")[0]).strip("`?")
+    talk(out / "chat_model", name)
 
 
-def say(title: str) -> None:
-    """Print the title of a part."""
-    print(f"\n=== {title}", flush=True)
+def talk(model: Path, name: str) -> None:
+    """Ask a model the two kinds of questions about a definition."""
+    argv = command("sft chat", {"model": model, "temperature": 0, "max_new_tokens": 48})
+    execute(argv, lines=[KIND.format(name), PURPOSE.format(name)])
 
 
-def command(verb: str, fields: dict[str, object]) -> list[str]:
-    """Return the command line; ``a__b`` stands for ``a.b``."""
-    pairs = [(f"--{name.replace('__', '.')}", str(value)) for name, value in fields.items()]
-    arguments = [part for pair in pairs for part in pair]
-    return [sys.executable, "-m", "mobilellama", *verb.split(), *arguments]
-
-
-def mobilellama(verb: str, **fields: object) -> None:
-    """Run one of the project's commands."""
-    execute(command(verb, fields))
-
-
-def show(argv: Iterable[str]) -> None:
-    """Print a command as a user would type it."""
-    line = " ".join(argv).replace(f"{sys.executable} -m mobilellama", "mobilellama")
-    print(f"$ {line.replace(sys.executable, 'python')}", flush=True)
-
-
-def execute(argv: list[str]) -> None:
-    """Run a command; end the demo if it fails."""
-    show(argv)
-    done = subprocess.run(argv, check=False)
-    if done.returncode:
-        sys.exit(f"demo: the command above ended with exit code {done.returncode}")
-
-
-def interrupt(argv: list[str], run: RunFolder, *, after_step: int) -> None:
-    """Start a command and press Ctrl-C once the run is so far."""
-    show(argv)
-    process = subprocess.Popen(argv, start_new_session=True)
-    try:
-        while steps_done(run) < after_step:
-            if process.poll() is not None:
-                sys.exit("demo: training ended before it could be interrupted")
-            time.sleep(0.2)
-        print("\n(demo: Ctrl-C)\n", flush=True)
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
-    finally:
-        if process.poll() is None:  # the demo itself is being stopped
-            os.killpg(process.pid, signal.SIGTERM)
-    verdict = run.read_verdict()
-    assert verdict is not None
-    print(f"\nverdict.json: {verdict.message}\n", flush=True)
-    if verdict.kind != "stopped":
-        sys.exit("demo: the run should have been stopped")
-
-
-def steps_done(run: RunFolder) -> int:
-    """Return the last step in metrics.jsonl."""
-    return max((record["step"] for record in run.read_metrics()), default=0)
-
-
-def unigram_entropy(folder: Path) -> float:
-    """Return the entropy of single tokens under the mixture, in nats: what counting alone gets."""
-    dataset = TokenDataset(folder)
-    mixture, _ = open_order(dataset, seq_len=SEQ_LEN, mixture=str(HERE / "mixture.yaml"), seed=0)
-    shares = np.zeros(VOCAB_SIZE)
-    for subset, positions in mixture.identity().items():
-        counts = np.zeros(VOCAB_SIZE)
-        for row in dataset.rows:
-            if row["subset"] == subset:
-                ids = dataset.bucket_tokens(f"{subset}/{row['bucket']:05}", row["tokens"])
-                counts += np.bincount(ids, minlength=VOCAB_SIZE)
-        shares += positions / PERIOD * counts / counts.sum()
-    seen = shares[shares > 0]
-    return float(-(seen * np.log(seen)).sum())
-
-
-def report(out: Path, run: RunFolder, entropy: float, elapsed_s: float) -> int:
-    """Print what was made, where, and how to look further; fail if nothing was learnt."""
-    records = run.read_metrics()
-    training = [record["loss"] for record in records if "loss" in record][-1]
-    heldout = [r["validation_loss"] for r in records if "validation_loss" in r][-1]
+def conclude(out: Path, elapsed_s: float) -> int:
+    """Print what was learnt and made, and how to look further; fail if too little was learnt."""
+    run, chat_run = RunFolder(out / "run"), RunFolder(out / "chat_run")
+    answers = losses(chat_run, "validation_loss")
+    learnt = Learnt(
+        entropy=unigram_entropy(out / "dataset", mixture=MIXTURE, seq_len=SEQ_LEN),
+        training_loss=losses(run, "loss")[-1],
+        heldout_loss=losses(run, "validation_loss")[-1],
+        answer_loss_before=answers[0],
+        answer_loss_after=answers[-1],
+        match_before=exact_match(out / "answers_base.jsonl"),
+        match_after=exact_match(out / "answers.jsonl"),
+        match_constant=constant_match(out / "instructions/heldout.jsonl"),
+    )
     say(f"done in {format_duration(elapsed_s)}")
+    print(learnt.table())
     print(f"""
-unigram entropy of the data   {entropy:.3f} nats a token (what counting tokens alone achieves)
-loss, training                {training:.3f}
-loss, held-out documents      {heldout:.3f}
-
 made
   {out}/corpus/            text in RedPajama's layout
   {out}/dataset/           bucket files; picture: {out}/dataset.png
   {out}/run/               checkpoints, metrics.jsonl, TensorBoard
   {out}/loss.png           the loss curve
-  {out}/model/             the Hugging Face folder
+  {out}/model/             the base model, a Hugging Face folder
+  {out}/instructions/      conversations, and questions that are held out
+  {out}/chats/             the conversations, packed and masked; report.json
+  {out}/chat_run/          the finetuning run
+  {out}/chat_model/        the chat model, a Hugging Face folder
+  {out}/answers.jsonl      its answers; the base model's: {out}/answers_base.jsonl
 
 look further
   source .venv/bin/activate
-  tensorboard --logdir {out}/run
+  mobilellama sft chat --model {out}/chat_model
+  tensorboard --logdir {out}
   mobilellama pretrain replay --run {out}/run --step 1
-  mobilellama shards info --path {out}/dataset --mixture {HERE}/mixture.yaml
+  mobilellama shards info --path {out}/dataset --mixture {MIXTURE}
   python {HERE}/generate.py {out}/model""")
-    if heldout > entropy - 1.0:
-        print("\ndemo: the held-out loss should be at least 1 nat below the unigram entropy")
-        return 1
-    return 0
+    for rule in learnt.shortfalls():
+        print(f"\ndemo: {rule}")
+    return 1 if learnt.shortfalls() else 0
 
 
 if __name__ == "__main__":

@@ -9,20 +9,17 @@
    the bucket count.
 """
 
-import errno
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.config import UserError
 from mobilellama.files import sha256_of_file, whole_file
 from mobilellama.sft.clean import clean
 from mobilellama.sft.packing import pack
@@ -31,16 +28,15 @@ from mobilellama.sft.records import parse_line, read_turns
 from mobilellama.sft.sources import DataConfig, Record, read_records
 from mobilellama.sft.template import Template
 from mobilellama.sft.workers import Batch, Cleaned, EncodedBatch
-from mobilellama.shards.dataset import Identity, Receipt, Slice, read_receipt
-from mobilellama.shards.format import index_bytes, little_endian, write_index
+from mobilellama.shards.dataset import Identity, Receipt, Slice
+from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
+from mobilellama.tokenize.bucket_files import gather, naming_a_full_disk
 
 Encode = Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]
 """Gives batches back, encoded, in their order."""
 
 _BATCH_CHARACTERS = 1 << 18
-_BLOCK_TOKENS = 1 << 20
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,24 +84,6 @@ class Layout:
     heldout_conversations: int
 
 
-def is_finished(folder: Path, piece: Slice, identity: Identity) -> bool:
-    """Return whether the bucket has its receipt, and all three files in their full size.
-
-    Raises:
-        DataError: the receipt belongs to another plan.
-    """
-    receipt = read_receipt(folder, piece, identity)
-    if receipt is None:
-        return False
-    sizes = {
-        "bin": receipt.tokens * little_endian(identity.dtype).itemsize,
-        "mask": receipt.tokens,
-        "idx": index_bytes(receipt.documents, receipt.counts["rows"]),
-    }
-    paths = {folder / f"{piece.name}.{ending}": size for ending, size in sizes.items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
-
-
 def write_bucket(
     work: Work,
     piece: Slice,
@@ -124,7 +102,7 @@ def write_bucket(
 
     Raises:
         DataError: the source is corrupt, or too many of its records were dropped.
-        UserError: the disk is full; nothing of this bucket counts.
+        DiskFullError: nothing of this bucket counts.
     """
     stem = work.folder / piece.name
     with naming_a_full_disk(stem.with_name(f"{stem.name}.bin")):
@@ -141,20 +119,6 @@ def write_bucket(
         receipt = make_receipt(spooled, layout, piece, work.identity, hashes)
         receipt.write(work.folder)
     return receipt
-
-
-@contextmanager
-def naming_a_full_disk(target: Path) -> Iterator[None]:
-    """Turn a full disk into a UserError that names what was being written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise UserError(
-            f"{target}: the disk is full ({error.strerror}). Nothing of it counts, "
-            "finished buckets stay. Make room and run the same command again"
-        ) from None
 
 
 def spool(
@@ -275,26 +239,11 @@ def _write_files(stem: Path, spooled: Spooled, layout: Layout, dtype: str) -> di
         ("mask", spooled.mask, np.dtype(np.uint8)),
     ):
         with whole_file(paths[ending]) as file:
-            for block in _gather(source, kind, lengths, layout.order):
+            for block in gather(source, kind, lengths, layout.order):
                 file.write(block.data)
     with whole_file(paths["idx"]) as file:
         write_index(file, lengths[layout.order], dtype, layout.documents)
     return {ending: sha256_of_file(path) for ending, path in paths.items()}
-
-
-def _gather(
-    source: BinaryIO, dtype: np.dtype, lengths: NDArray[np.int64], order: NDArray[np.int64]
-) -> Iterator[NDArray[Any]]:
-    """Yield the spooled parts in `order`, in blocks of about a million tokens."""
-    if not len(order):
-        return  # an empty file cannot be mapped
-    # A plain view: slicing a memmap object costs ten times as much.
-    tokens = np.memmap(source, dtype=dtype, mode="r").view(np.ndarray)
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    block_of = np.cumsum(lengths[order]) // _BLOCK_TOKENS
-    for parts in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
-        yield np.concatenate([tokens[starts[i] : ends[i]] for i in parts])
 
 
 def make_receipt(

@@ -34,10 +34,8 @@ from mobilellama.sft.bucket import (
     Encode,
     Spooled,
     Work,
-    is_finished,
     lay_out,
     make_receipt,
-    naming_a_full_disk,
     spool,
     write_bucket,
 )
@@ -62,6 +60,7 @@ from mobilellama.shards.dataset import (
 )
 from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 log = logging.getLogger(__name__)

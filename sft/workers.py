@@ -7,7 +7,6 @@ by itself; one that is killed ends the work with a message.
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import resource_tracker
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from mobilellama.sft.reasons import Mend
 from mobilellama.sft.split import Parts, split_conversation
 from mobilellama.sft.template import Template
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
+from mobilellama.tokenize.signals import ctrl_c_held_back
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 _BATCHES_AHEAD = 4  # for each process: it never waits, and little is held in memory
@@ -108,18 +107,6 @@ def encoding(
         pool.shutdown(cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Block SIGINT, also for processes that are started meanwhile: Ctrl-C is the parent's."""
-    # The tracker, which the first start would bring up, would lift the mask.
-    resource_tracker.ensure_running()
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
 def _leave_with_parent() -> None:
     """End this process when its parent does: a pool's workers would wait for ever."""
 
@@ -137,7 +124,7 @@ def _encode_ahead(
 ) -> Iterator[tuple[Batch, EncodedBatch]]:
     running: deque[tuple[Batch, Future[EncodedBatch]]] = deque()
     for batch in batches:
-        with _ctrl_c_held_back():  # any submission may start a worker
+        with ctrl_c_held_back():  # any submission may start a worker
             running.append((batch, pool.submit(_encode_there, job, _turns_of(batch))))
         if len(running) > ahead:
             batch, future = running.popleft()

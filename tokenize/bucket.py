@@ -9,13 +9,11 @@
    last comes the receipt, which alone makes the bucket count.
 """
 
-import errno
 import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,21 +22,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.config import UserError
 from mobilellama.files import fsync_path, temporary_path
-from mobilellama.shards.dataset import Identity, Receipt, Slice, read_receipt
-from mobilellama.shards.format import index_bytes, little_endian, write_index
+from mobilellama.shards.dataset import Identity, Receipt, Slice
+from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
+from mobilellama.tokenize.bucket_files import gather, is_finished, naming_a_full_disk
 from mobilellama.tokenize.documents import Counts, read_documents
 from mobilellama.tokenize.encoder import Encoder
 from mobilellama.tokenize.sources import SourcesConfig
-
-_BLOCK_TOKENS = 1 << 20
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class DiskFullError(UserError):
-    """There is no room for a bucket; no other bucket need be tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,43 +61,13 @@ def write_bucket(
     if is_finished(work.folder, piece, work.identity):
         return
     target = work.folder / f"{piece.name}.bin"
-    with _naming_the_bucket(target):
+    with naming_a_full_disk(target):
         target.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent, prefix=f"{target.name}.tmp.") as spool:
             counts = Counts()
             lengths = _spool(spool, work, piece, encoder, counts, advance)
             counts.require_few_bad(piece.source, work.max_bad_share)
             _commit(spool, lengths, work, piece, counts)
-
-
-@contextmanager
-def _naming_the_bucket(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise DiskFullError(
-            f"{target}: the disk is full ({error.strerror}). Nothing of this bucket counts, "
-            "finished buckets stay. Make room and run the same command again"
-        ) from None
-
-
-def is_finished(folder: Path, piece: Slice, identity: Identity) -> bool:
-    """Return whether the bucket has its receipt, and both files in their full size.
-
-    Raises:
-        DataError: the receipt belongs to another plan.
-    """
-    receipt = read_receipt(folder, piece, identity)
-    if receipt is None:
-        return False
-    sizes = {
-        "bin": receipt.tokens * little_endian(identity.dtype).itemsize,
-        "idx": index_bytes(receipt.documents),
-    }
-    paths = {folder / f"{piece.name}.{ending}": size for ending, size in sizes.items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 def _spool(
@@ -143,7 +104,7 @@ def _commit(
     temporaries = {path: temporary_path(path) for path in (binary, index)}
     try:
         with _HashedFile(temporaries[binary]) as file:
-            for block in _gather(spool, lengths, order, identity.dtype):
+            for block in gather(spool, little_endian(identity.dtype), lengths, order):
                 file.write(block.data)
             file.sync()
         with _HashedFile(temporaries[index]) as index_file:
@@ -177,21 +138,6 @@ def _commit(
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
-
-
-def _gather(
-    spool: BinaryIO, lengths: NDArray[np.int64], order: NDArray[np.int64], dtype: str
-) -> Iterator[NDArray[np.integer]]:
-    """Yield the spooled documents in `order`, in blocks of about a million tokens."""
-    if not len(lengths):
-        return  # an empty file cannot be mapped
-    # A plain view: slicing a memmap object costs ten times as much.
-    ids = np.memmap(spool, dtype=little_endian(dtype), mode="r").view(np.ndarray)
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    block_of = np.cumsum(lengths[order]) // _BLOCK_TOKENS
-    for documents in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
-        yield np.concatenate([ids[starts[i] : ends[i]] for i in documents])
 
 
 def train_tokens(lengths: NDArray[np.int64], heldout_share: float) -> int:

@@ -21,7 +21,7 @@ from mobilellama.shards.dataset import (
     read_receipt,
     write_dataset,
 )
-from mobilellama.tokenize.bucket import is_finished
+from mobilellama.tokenize.bucket_files import is_finished
 
 _MISSING_SHOWN = 5
 _FINISHERS = 16  # so many may finish a folder at the same instant

@@ -24,7 +24,8 @@ from mobilellama.progress import Progress
 from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.tokenize.bucket import Work, is_finished
+from mobilellama.tokenize.bucket import Work
+from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenize.encoder import ENCODER_VERSION
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.plan import join_plan

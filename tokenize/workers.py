@@ -14,15 +14,17 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from mobilellama.config import UserError
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import TOKENIZER, Slice
-from mobilellama.tokenize.bucket import DiskFullError, Work, is_finished, write_bucket
+from mobilellama.tokenize.bucket import Work, write_bucket
+from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
 from mobilellama.tokenize.encoder import Encoder
+from mobilellama.tokenize.signals import ctrl_c_held_back
 from mobilellama.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -110,15 +112,9 @@ def _start(work: Work, piece: Slice, busy: dict[_Pipe, _Worker]) -> None:
     context = multiprocessing.get_context("spawn")
     pipe, its_end = context.Pipe()
     process = context.Process(target=_serve, args=(its_end, work), daemon=True)
-    # The worker inherits this mask: Ctrl-C is the parent's to handle, from the first moment.
-    # The tracker, which the first start would bring up, would lift it.
-    resource_tracker.ensure_running()
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with ctrl_c_held_back():
         process.start()
         busy[pipe] = _Worker(process=process, piece=piece)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
     its_end.close()
     _send(pipe, piece)
 

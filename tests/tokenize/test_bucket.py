@@ -9,7 +9,8 @@ from sentencepiece import SentencePieceProcessor
 from mobilellama.files import read_json, sha256_of_file
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.permute import Permutation
-from mobilellama.tokenize.bucket import Work, is_finished, train_tokens, write_bucket
+from mobilellama.tokenize.bucket import Work, train_tokens, write_bucket
+from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenize.documents import Counts, read_documents
 from mobilellama.tokenize.encoder import ENCODER_VERSION, Encoder
 from mobilellama.tokenize.sources import SourcesConfig, find_slices

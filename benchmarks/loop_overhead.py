@@ -26,7 +26,7 @@ import paired
 from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
-from mobilellama.pretrain.assemble import assemble, open_data, pretraining
+from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import begin
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.identity import identity_of
@@ -87,10 +87,7 @@ def make_job(
     config = parse_config(
         Config, ["--config", "demo", *argv], prog="loop_overhead", about="", presets=PRESETS
     )
-    data = open_data(
-        config, seq_len=config.train.seq_len, vocab_size=config.model.vocab_size, mixture=None
-    )
-    run = RunFolder(folder)
+    data, run = open_windows(config), RunFolder(folder)
     identity = identity_of(config, config.model, data, precision)
     attempt = begin(world, run, data.dataset, identity, asdict(config))
     stage = pretraining(config)

@@ -46,6 +46,7 @@ from mobilellama.sft.packing import pack
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index
+from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 
 SYSTEM_TOKENS, FRAME_TOKENS, TOKENS_OF_A_WORD = 35, 5, 1.7
@@ -139,7 +140,10 @@ class Epoch:
     def __init__(
         self, engine: Engine, config: Config, inputs: RowInputs | LongestInputs, model: ModelConfig
     ) -> None:
-        data = open_data(config, seq_len=model.max_seq_len, vocab_size=model.vocab_size)
+        data = open_data(
+            config, TokenDataset(config.data.path), seq_len=model.max_seq_len,
+            vocab_size=model.vocab_size,
+        )  # fmt: skip
         view = data.views["conversations"]
         assert isinstance(view, Rows)
         self._engine, self._rows = engine, len(view)

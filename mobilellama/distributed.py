@@ -163,20 +163,19 @@ class World:
             raise (OtherRankError if by_user else RuntimeError)("rank 0 failed; see its message")
 
     def run_on_all(self, work: Callable[[], object], *, otherwise: str) -> None:
-        """Call `work` on every rank; where the user's mistake stops one, stop all.
+        """Call `work` on every rank; where it fails on one, stop all.
 
         Raises:
-            UserError: what `work` raised, on its rank; OtherRankError saying `otherwise` on the
-                others.
+            what `work` raised, on its rank; OtherRankError saying `otherwise` on the others.
         """
-        problem: UserError | None = None
+        error: Exception | None = None
         try:
             work()
-        except UserError as error:
-            problem = error
-        failed = self.any(problem is not None)
-        if problem:
-            raise problem
+        except Exception as raised:
+            error = raised
+        failed = self.any(error is not None)
+        if error:
+            raise error
         if failed:
             raise OtherRankError(otherwise)
 

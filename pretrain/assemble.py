@@ -68,38 +68,64 @@ class Stage:
     """Samples of the run, whose last step may be short."""
     adapt: Callable[[LanguageModel], object] | None = None
     """Adds adapters to the model, or freezes parameters of it."""
+    flops_per_token: float | None = None
+    """For MFU; None where not every token costs the same, and no MFU is shown."""
     stored: Initial | None = None
     """A parameter that does not train, in the dtype it comes in; None where all train."""
 
 
 def open_data(
-    config: StageConfig, *, seq_len: int, vocab_size: int, mixture: str | None = None
+    config: StageConfig,
+    dataset: TokenDataset,
+    *,
+    seq_len: int,
+    vocab_size: int,
+    mixture: str | None = None,
 ) -> TrainingData:
-    """Open the dataset and check everything about the config that needs no process.
+    """Open the dataset's order and check all about the config that needs no process.
 
     Raises:
-        ConfigError: dataset, mixture, batch or vocabulary do not fit.
+        ConfigError: mixture, batch or vocabulary do not fit.
     """
-    dataset = TokenDataset(config.data.path, field="data.path")
     if dataset.identity.vocab_size > vocab_size:
         raise ConfigError(
             "model.vocab_size",
             vocab_size,
             f"is below the {dataset.identity.vocab_size} pieces of the tokenizer that "
             f"{config.data.path} was made with",
-            "Raise it or tokenise with a smaller tokenizer",
+            "Take a model with that many rows of embedding, or another tokenizer for the data",
         )
     mixed, views = open_order(dataset, seq_len=seq_len, mixture=mixture, seed=config.data.seed)
-    samples = sum(mixed.samples)
+    config.train.grad_accum_steps(config.launch.world_size)
+    return TrainingData(dataset=dataset, mixture=mixed, views=views)
+
+
+def open_windows(config: Config) -> TrainingData:
+    """Open pretraining's data.
+
+    Raises:
+        ConfigError: it is no dataset of text, or does not fit the config.
+    """
+    dataset = TokenDataset(config.data.path, field="data.path")
+    if dataset.identity.rows:
+        rule, remedy = "holds packed conversations", "Finetune on it with 'mobilellama sft run'"
+        raise ConfigError("data.path", config.data.path, rule, remedy)
+    data = open_data(
+        config,
+        dataset,
+        seq_len=config.train.seq_len,
+        vocab_size=config.model.vocab_size,
+        mixture=config.data.mixture,
+    )
+    samples = sum(data.mixture.samples)
     if samples < config.train.global_batch_size:
         raise ConfigError(
             "train.global_batch_size",
             config.train.global_batch_size,
-            f"exceeds the {samples} samples of {seq_len} tokens in {config.data.path}",
+            f"exceeds the {samples} samples of {data.seq_len} tokens in {config.data.path}",
             "Lower it or train.seq_len, or tokenise more text",
         )
-    config.train.grad_accum_steps(config.launch.world_size)
-    return TrainingData(dataset=dataset, mixture=mixed, views=views)
+    return data
 
 
 def pretraining(config: Config) -> Stage:
@@ -109,6 +135,7 @@ def pretraining(config: Config) -> Stage:
         initial=partial(init_parameter, config=config.model, seed=config.train.seed),
         inputs=WindowInputs(per_document=config.model.attention == "per_document"),
         max_steps=config.train.max_steps,
+        flops_per_token=flops_per_token(config.model, config.train.seq_len),
     )
 
 
@@ -132,6 +159,8 @@ def assemble(
         adapt=stage.adapt,
     )
     engine = build_engine(model, config, world, precision)
+    step = checkpoint.manifest.step if checkpoint else 0
+    rng.seed(config.train.seed, rank=world.rank, step=step)
     log.info(
         "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
         count_text(model), precision, config.engine.kind, world.size,
@@ -140,7 +169,7 @@ def assemble(
     )  # fmt: skip
     resolved = asdict(config) | {"model": asdict(stage.model)}
     max_steps = last_step(config, stage, checkpoint)
-    resolved["train"] |= {"seq_len": data.seq_len, "max_steps": max_steps}
+    resolved["train"] |= {"seq_len": data.seq_len, "steps": max_steps}
     watch_state = None
     if checkpoint:
         watch_state = checkpoint.manifest.counters["watch"]
@@ -149,7 +178,7 @@ def assemble(
         restore(model, engine, checkpoint, world.rank)
     else:
         engine.load(FirstState(model, stage.initial))
-        frozen_sha256 = freeze(model, stage, world, run)
+        frozen_sha256 = freeze(model, stage, world, run, attempt)
         log.info("starting from step 0")
     batches = MixedBatches(
         data.mixture,
@@ -180,8 +209,8 @@ def assemble(
         peak_lr=config.optimizer.learning_rate,
         seq_len=data.seq_len,
         max_steps=max_steps,
-        flops_per_token=flops_per_token(stage.model, data.seq_len),
-        resumed_step=checkpoint.manifest.step if checkpoint else 0,
+        flops_per_token=stage.flops_per_token,
+        resumed_step=step,
     )
     return Training(
         run=run,
@@ -230,7 +259,7 @@ def restore(model: LanguageModel, engine: Engine, checkpoint: Checkpoint, rank: 
     engine.load(checkpoint)
     for name, parameter in frozen_parameters(model).items():
         parameter.copy_(checkpoint.parameter(name, parameter.shape))
-    if states := checkpoint.rng(rank):
+    if states := checkpoint.rng(rank):  # a rank that the checkpoint did not have is seeded
         rng.restore(states)
     checkpoint.close()
     consumed = checkpoint.manifest.consumed
@@ -243,7 +272,9 @@ def frozen_parameters(model: LanguageModel) -> dict[str, torch.nn.Parameter]:
 
 
 @torch.no_grad()
-def freeze(model: LanguageModel, stage: Stage, world: World, run: RunFolder) -> str | None:
+def freeze(
+    model: LanguageModel, stage: Stage, world: World, run: RunFolder, attempt: int
+) -> str | None:
     """Set the parameters that do not train, write them into the run, return the file's sha256."""
     frozen = frozen_parameters(model)
     if not frozen:
@@ -257,7 +288,7 @@ def freeze(model: LanguageModel, stage: Stage, world: World, run: RunFolder) -> 
     def write() -> None:
         nonlocal sha256
         shapes = {name: parameter.shape for name, parameter in frozen.items()}
-        sha256 = write_frozen(run, shapes, stored)
+        sha256 = write_frozen(run, shapes, stored, attempt=attempt)
 
     world.run_on_main(write)
     return sha256  # rank 0 alone writes manifests

@@ -25,7 +25,11 @@ from mobilellama.run_folder import RunFolder
 
 
 def write_frozen(
-    run: RunFolder, shapes: Mapping[str, torch.Size], read: Callable[[str, torch.Size], Tensor]
+    run: RunFolder,
+    shapes: Mapping[str, torch.Size],
+    read: Callable[[str, torch.Size], Tensor],
+    *,
+    attempt: int,
 ) -> str:
     """Write the parameters that do not train (rank 0 only) and return the file's sha256.
 
@@ -34,16 +38,24 @@ def write_frozen(
         shapes: name and shape of each.
         read: returns one in the dtype it comes in; the widest of all is written, so that
             nothing is rounded.
+        attempt: this attempt; a newer one in the folder makes the write fail.
+
+    Raises:
+        FencedError: a newer attempt owns the run.
     """
+    run.require_newest(attempt)
     dtypes = (read(name, shape).dtype for name, shape in shapes.items())
     dtype = reduce(torch.promote_types, dtypes)
     total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
     run.frozen.mkdir(exist_ok=True)
-    path = run.frozen / "new.safetensors"
+    for leftover in run.frozen.glob("new-*"):  # of a start that was killed
+        leftover.unlink(missing_ok=True)
+    path = run.frozen / f"new-{attempt}.safetensors"
     with Progress("frozen parameters", total=total / 1e6, unit="MB") as progress:
         tensors = (read(name, shape).to(dtype) for name, shape in shapes.items())
         write_safetensors(path, shapes, dtype, tensors, progress)
     sha256 = sha256_of_file(path)
+    run.require_newest(attempt)
     os.replace(path, run.frozen / f"{sha256}.safetensors")
     fsync_path(run.frozen)
     return sha256

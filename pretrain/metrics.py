@@ -52,7 +52,7 @@ class Metrics:
         peak_lr: float,
         seq_len: int,
         max_steps: int,
-        flops_per_token: float,
+        flops_per_token: float | None,
         resumed_step: int,
     ) -> None:
         """Cut metrics.jsonl back to the step resumed from, and open the writers."""
@@ -111,7 +111,7 @@ class Metrics:
             "learning_rate": self._peak_lr * lr_factor,
             "tokens_per_s_per_gpu": per_gpu,
             "supervised_share": tokens / self._positions,
-            "mfu": mfu(per_gpu, self._flops, self._peak_tflops) if self._peak_tflops else None,
+            "mfu": self._mfu(per_gpu),
             "step_s": self._step_s / self._steps,
             "data_wait_s": self._data_wait_s / self._steps,
             "memory_gib": _memory_gib(self._world.device),
@@ -128,6 +128,11 @@ class Metrics:
         if self._world.is_main:
             log.info("%s", console_line(record, self._max_steps))
             self._write(record)
+
+    def _mfu(self, tokens_per_s_per_gpu: float) -> float | None:
+        if self._flops is None or self._peak_tflops is None:
+            return None
+        return mfu(tokens_per_s_per_gpu, self._flops, self._peak_tflops)
 
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Write validation losses, where there are any."""

@@ -41,30 +41,44 @@ class Config:
 def main(config: Config) -> int:
     """Print the samples."""
     logs.configure()
-    facts = read_facts(RunFolder(config.run))
-    identity, batch = facts["identity"], facts["config"]["train"]["global_batch_size"]
+    run = RunFolder(config.run)
+    facts = read_facts(run)
+    identity, train = facts["identity"], facts["config"]["train"]
+    batch = train["global_batch_size"]
     if config.first >= batch:
         rule = f"must be below train.global_batch_size = {batch}"
         raise ConfigError("first", config.first, rule, "Lower it")
-    if config.step > facts["config"]["train"]["max_steps"]:
-        rule = f"is after the run's last, train.max_steps = {facts['config']['train']['max_steps']}"
+    if train["max_steps"] and config.step > train["max_steps"]:
+        rule = f"is after the run's last, train.max_steps = {train['max_steps']}"
         raise ConfigError("step", config.step, rule, "Lower it")
+    start, end = positions_of(run, config.step, batch)
     dataset = open_dataset(config.dataset or facts["config"]["data"]["path"], identity)
     seq_len, shares = identity["train.seq_len"], identity["data.mixture"]
-    windows = {subset: dataset.windows(subset, seq_len) for subset in shares}
+    views = {subset: dataset.view(subset, seq_len) for subset in shares}
     mixture = Mixture(
         subsets=tuple(shares),
         shares=tuple(shares.values()),
-        samples=tuple(len(windows[subset]) for subset in shares),
+        samples=tuple(len(views[subset]) for subset in shares),
         seed=identity["data.seed"],
     )
-    start = (config.step - 1) * batch
-    for position in range(start + config.first, start + min(config.first + config.count, batch)):
+    for position in range(start + config.first, min(start + config.first + config.count, end)):
         located = mixture.locate(position)
         subset, sample = mixture.subsets[int(located.subset)], int(located.sample)
         print(f"step {config.step}, position {position}, epoch {int(located.epoch)} of {subset}")
-        print(render(describe_sample(dataset, windows[subset], sample)))
+        print(render(describe_sample(dataset, views[subset], sample)))
     return 0
+
+
+def positions_of(run: RunFolder, step: int, batch: int) -> tuple[int, int]:
+    """Return the first position of a step, and the one after its last.
+
+    A step takes a whole batch, but for the last of a run by epochs, which was recorded; more
+    epochs may have followed.
+    """
+    consumed = {r["step"]: r["consumed"] for r in run.read_metrics() if "consumed" in r}
+    before = max((known for known in consumed if known < step), default=0)
+    start = consumed.get(before, 0) + (step - 1 - before) * batch
+    return start, min(start + batch, consumed.get(step, start + batch))
 
 
 def read_facts(run: RunFolder) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from mobilellama import log as logs
 from mobilellama.distributed import World, close
-from mobilellama.pretrain.assemble import assemble, open_data, pretraining
+from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.engine import resolve_precision
@@ -26,12 +26,7 @@ def main(config: Config) -> int:
     """Check, start the processes, train, and leave a verdict."""
     logs.configure(rank=logs.rank_from_environment())
     # Before any process is started, so that mistakes are told once.
-    data = open_data(
-        config,
-        seq_len=config.train.seq_len,
-        vocab_size=config.model.vocab_size,
-        mixture=config.data.mixture,
-    )
+    data = open_windows(config)
     world = World(config.launch)
     logs.configure(rank=world.rank)
     run = RunFolder(config.run.folder)

@@ -36,11 +36,13 @@ class ScheduleConfig:
         """Return the factor of every group's peak rate at `step`, counted from 0.
 
         After warm-up: min + (1 - min) / 2 * (1 + cos(pi * progress)), where progress goes from 0
-        to 1 over the steps warmup ... max_steps - 1.
+        to 1 over the steps warmup ... max_steps - 1; to max_steps where the minimum is 0.
         """
         warmup = self.warmup(max_steps)
         if step < warmup:
             return (step + 1) / warmup
-        span = max(max_steps - 1 - warmup, 1)
+        # A rate of 0 would waste the last step: it falls behind it, as transformers' cosine does.
+        last = max_steps - 1 if self.min_lr_share else max_steps
+        span = max(last - warmup, 1)
         progress = min((step - warmup) / span, 1.0)
         return self.min_lr_share + (1 - self.min_lr_share) / 2 * (1 + math.cos(math.pi * progress))

@@ -24,7 +24,7 @@ class ValidationConfig:
     at_start: bool = False
     """Validate before the first step too."""
     samples_per_subset: int = 64
-    """The first so many held-out samples of each subset; fewer where there are fewer."""
+    """So many held-out samples of each subset, evenly spread; fewer where there are fewer."""
 
     def __post_init__(self) -> None:
         if self.every_steps is not None:
@@ -91,7 +91,7 @@ class Validation:
         loss = tokens = 0.0
         for k in range(0, len(mine), self._micro_batch_size):
             part = mine[k : k + self._micro_batch_size]
-            inputs = self._inputs.stack([(view, i) for i in part])
+            inputs = self._inputs.stack([(view, i * len(view) // count) for i in part])
             moved = {name: value.to(self._world.device) for name, value in inputs.items()}
             sums = self._engine.forward(moved, last=False)
             loss += float(sums.loss_sum)

@@ -3,7 +3,8 @@
 1. Records are read, cleaned and encoded in their order; ids and masks are spooled into two
    unnamed files of the output folder, which a kill cannot leave behind.
 2. Conversations are held out by a permutation keyed by (seed, "heldout", subset, bucket); all
-   parts of one are on the same side. Each side is packed into rows by itself.
+   parts of one are on the same side. Each side is packed into rows by itself, and its rows are
+   put into a drawn order.
 3. ``.bin``, ``.mask`` and ``.idx`` hold the training rows, then the held-out ones. They are
    written beside their places, fsynced and renamed; last comes the receipt, which alone makes
    the bucket count.
@@ -206,7 +207,12 @@ def lay_out(
     train_rows = 0
     for side in (False, True):
         parts = np.flatnonzero(side_of_part == side)
-        rows += [parts[row].tolist() for row in pack(lengths[parts], identity.rows["seq_len"])]
+        packed = pack(lengths[parts], identity.rows["seq_len"])
+        # Packing goes from the longest to the shortest, and whoever reads some rows of a side
+        # is to see all kinds.
+        key = (identity.seed, "rows", piece.subset, piece.bucket, int(side))
+        order = Permutation(len(packed), *key)(np.arange(len(packed))) if packed else ()
+        rows += [parts[packed[i]].tolist() for i in order]
         train_rows = train_rows if side else len(rows)
     return Layout(
         order=np.array(list(itertools.chain(*rows)), np.int64),

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-PACKING_VERSION = 1
-"""Rises when the rows that ``pack`` makes change."""
+PACKING_VERSION = 2
+"""Rises when the rows that ``pack`` makes change, or their order in a bucket."""
 
 
 def pack(lengths: Sequence[int] | NDArray[np.integer], seq_len: int) -> list[list[int]]:

@@ -41,11 +41,13 @@ def main(config: Config) -> int:
     logs.configure(rank=logs.rank_from_environment())
     # Before any process is started, so that mistakes are told once.
     run = RunFolder(config.run.folder)
-    seq_len = packed_length(config.data.path)
+    dataset = open_rows(config.data.path)
+    seq_len = dataset.identity.rows["seq_len"]
     start = open_start(config.init, run)
+    config = replace(config, init=start.origin)
     require_fit(start, seq_len)
-    data = open_data(config, seq_len=seq_len, vocab_size=start.model.vocab_size)
-    require_same_tokenizer(config, start, data.dataset)
+    require_same_tokenizer(config, start, dataset)
+    data = open_data(config, dataset, seq_len=seq_len, vocab_size=start.model.vocab_size)
     world = World(config.launch)
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
@@ -74,17 +76,17 @@ def main(config: Config) -> int:
     return 0
 
 
-def packed_length(path: str) -> int:
-    """Return what the dataset's rows were packed to, in tokens.
+def open_rows(path: str) -> TokenDataset:
+    """Open a dataset of rows.
 
     Raises:
-        ConfigError: it is no dataset of rows.
+        ConfigError: it is none.
     """
     dataset = TokenDataset(path, field="data.path")
     if not dataset.identity.rows:
         rule = "holds plain text, not conversations"
         raise ConfigError("data.path", path, rule, "Give the --output of 'mobilellama sft prepare'")
-    return dataset.identity.rows["seq_len"]
+    return dataset
 
 
 def require_fit(start: Start, seq_len: int) -> None:
@@ -136,10 +138,10 @@ def identity_of_run(
     config: Config, start: Start, data: TrainingData, precision: str
 ) -> dict[str, Any]:
     """Return the fields that a resume must not change."""
+    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": list(config.lora.targets)}
     return {
         "init.fingerprint": start.fingerprint,
         "lora.rank": config.lora.rank,
-        "lora.alpha": config.lora.alpha,
-        "lora.targets": list(config.lora.targets),
+        **(adapters if config.lora.rank else {}),
         **identity_of(config, start.model, data, precision),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilellama.config import ConfigError, DataError
+from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import sha256_of_file
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
 from mobilellama.pretrain.export_folder import find_checkpoint
@@ -39,6 +39,8 @@ class Start:
     """The architecture, a name for the weights, and the weights while they are at hand."""
 
     model: ModelConfig
+    origin: str
+    """Where it was found when the run began."""
     fingerprint: str
     """Names the weights; part of the run's identity."""
     parameter: Read
@@ -49,6 +51,8 @@ class Start:
     """Ending and sha256 of the tokenizer that the model was trained with, where they are known."""
     verify: Callable[[int, int], None]
     """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
+    close: Callable[[], None]
+    """Let go of its files."""
 
 
 def open_start(init: str, run: RunFolder) -> Start:
@@ -60,17 +64,36 @@ def open_start(init: str, run: RunFolder) -> Start:
         DataError: its files are damaged.
     """
     if resumed := _of_the_run_itself(run):
+        _require_same_start(init, resumed)
         return resumed
-    folder = Path(init)
-    start = _of_folder(init) if (folder / "config.json").is_file() else _of_checkpoint(init)
+    start = _open(init)
     # Conversations are packed, and must not see one another.
     return replace(start, model=replace(start.model, attention="per_document"))
+
+
+def _open(init: str) -> Start:
+    return _of_folder(init) if (Path(init) / "config.json").is_file() else _of_checkpoint(init)
+
+
+def _require_same_start(init: str, resumed: Start) -> None:
+    """Raise ConfigError if `init` is there, and is not what the run began with."""
+    try:
+        given = _open(init)
+    except UserError as error:
+        log.info("a resume needs no --init: %s", error)
+        return
+    given.close()
+    if given.fingerprint != resumed.fingerprint:
+        rule = f"is not what the run began with, {resumed.origin}"
+        raise ConfigError("init", init, rule, "Give that, or another run.folder")
 
 
 def _of_folder(init: str) -> Start:
     folder = HfFolder(init, field="init")
     return Start(
         model=folder.config,
+        origin=init,
+        close=folder.close,
         fingerprint=folder.fingerprint,
         parameter=folder.parameter,
         stored=lambda name, shape: folder.stored(name).view(shape),
@@ -104,6 +127,8 @@ def _of_checkpoint(init: str) -> Start:
     read = Merged(checkpoint, adapted).parameter
     return Start(
         model=model,
+        origin=init,
+        close=checkpoint.close,
         fingerprint=sha256_of_file(checkpoint.folder / MANIFEST),
         parameter=read,
         stored=read,
@@ -130,6 +155,8 @@ def _of_the_run_itself(run: RunFolder) -> Start | None:
             manifest = read_manifest(run.checkpoint(step))
             return Start(
                 model=ModelConfig(**manifest.config["model"]),
+                origin=manifest.config["init"],
+                close=lambda: None,
                 fingerprint=manifest.identity["init.fingerprint"],
                 parameter=absent,
                 stored=absent,

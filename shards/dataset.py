@@ -279,7 +279,10 @@ def row_hashes(row: dict[str, Any]) -> dict[str, str]:
 
 def maker(folder: Path) -> str:
     """Return the command that makes such a dataset and redoes what is missing of it."""
-    return "sft prepare" if (folder / TEMPLATE).is_file() else "tokenize run"
+    try:
+        return "sft prepare" if "rows" in read_json(folder / PLAN)["identity"] else "tokenize run"
+    except (OSError, *_MALFORMED):
+        return "tokenize run"
 
 
 def rebuild_manifest(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Reading a dataset: the checked folder, and its bucket files as memory maps.
 
 Opening reads one row a bucket; nothing grows with the number of tokens. Samples are cut from
-the buckets in windows.py.
+the buckets in windows.py, or are the packed rows of rows.py.
 """
 
 import json
@@ -23,6 +23,7 @@ from mobilellama.shards.dataset import (
     TEMPLATE,
     Identity,
     bucket_name,
+    maker,
     rebuild_manifest,
     tokenizer_file,
     totals_of_rows,
@@ -35,6 +36,7 @@ from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.
 _OPEN_BUCKETS = 512
+_OPEN_INDEXES = 96  # and as many masks
 
 
 class TokenDataset:
@@ -62,6 +64,8 @@ class TokenDataset:
                 f"{DATASET} was written with. {rebuild_manifest(self.folder)}"
             )
         self._map = lru_cache(maxsize=_OPEN_BUCKETS)(self._open_bucket)
+        self.bucket_index = lru_cache(maxsize=_OPEN_INDEXES)(self._open_index)
+        self.bucket_mask = lru_cache(maxsize=_OPEN_INDEXES)(self._open_mask)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -136,7 +140,7 @@ class TokenDataset:
         # A plain array over the map: slicing np.memmap, a subclass, costs several times more.
         return np.frombuffer(mapped, dtype), mapped
 
-    def bucket_mask(self, name: str, tokens: int) -> NDArray[np.uint8]:
+    def _open_mask(self, name: str, tokens: int) -> NDArray[np.uint8]:
         """Return a byte for each token of bucket ``SUBSET/NNNNN``, mapped: 1 is supervised.
 
         Raises:
@@ -151,7 +155,7 @@ class TokenDataset:
             )
         return np.memmap(path, np.uint8, mode="r") if tokens else np.empty(0, np.uint8)
 
-    def bucket_index(self, name: str) -> BucketIndex:
+    def _open_index(self, name: str) -> BucketIndex:
         """Return where the documents of bucket ``SUBSET/NNNNN`` are.
 
         Raises:
@@ -199,11 +203,12 @@ def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:
 
 def _why_no_dataset(folder: Path) -> tuple[str, str]:
     """Return (rule, remedy) for a folder without dataset.json."""
+    remedy = "Give the --output of 'mobilellama tokenize run', or of 'mobilellama sft prepare'"
     if not folder.is_dir():
-        return "is not a folder", "Give the --output of 'mobilellama tokenize run'"
+        return "is not a folder", remedy
     if (folder / PLAN).is_file():
         return (
             "holds buckets that are not finished",
-            "Run 'mobilellama tokenize run' again; it does only what is missing",
+            f"Run 'mobilellama {maker(folder)}' again; it does only what is missing",
         )
-    return f"holds no {DATASET}", "Give the --output of 'mobilellama tokenize run'"
+    return f"holds no {DATASET}", remedy

@@ -8,7 +8,6 @@ supervised, so that no label reaches from one conversation into the next.
 """
 
 import bisect
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,8 +39,6 @@ class Rows:
         self._ends: list[int] = ends.tolist()
         # Row s of the subset is row s + origin_i of bucket i.
         self._origins: list[int] = (first - (ends - counts)).tolist()
-        self._index = lru_cache(maxsize=512)(dataset.bucket_index)
-        self._mask = lru_cache(maxsize=512)(dataset.bucket_mask)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -51,7 +48,7 @@ class Rows:
         """Return (which of the subset's buckets, its index, the row's sequences)."""
         assert 0 <= sample < len(self), (self.subset, sample, len(self))
         i = bisect.bisect_right(self._ends, sample)
-        row, index = self._origins[i] + sample, self._index(self._names[i])
+        row, index = self._origins[i] + sample, self._dataset.bucket_index(self._names[i])
         return i, index, slice(int(index.documents[row]), int(index.documents[row + 1]))
 
     def span(self, sample: int) -> Span:
@@ -73,7 +70,8 @@ class Rows:
     def mask(self, sample: int) -> NDArray[np.uint8]:
         """Return a byte for each of the row's tokens: 1 where it is supervised."""
         span = self.span(sample)
-        return self._mask(span.bucket, span.bucket_tokens)[span.start : span.start + span.length]
+        mask = self._dataset.bucket_mask(span.bucket, span.bucket_tokens)
+        return mask[span.start : span.start + span.length]
 
     def supervised(self, sample: int) -> int:
         """Return how many of the row's tokens are supervised."""

@@ -116,19 +116,20 @@ def resave(dataset: Path, run: Path) -> int:
     from mobilellama.cli import parse_config
     from mobilellama.distributed import World
     from mobilellama.pretrain import checkpoint
-    from mobilellama.pretrain.assemble import assemble, open_data
+    from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.config import Config
     from mobilellama.pretrain.identity import identity_of
     from tests.pretrain.tiny import tiny_argv
 
     config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")
     world, folder = World(config.launch), RunFolder(run)
-    data = open_data(config)
+    data = open_windows(config)
     newest = checkpoint.open_newest(folder, world, attempt=1)
     assert newest is not None
     precision = newest.manifest.identity["engine.precision"]
-    identity = identity_of(config, data, precision)
-    job = assemble(config, data, world, folder, 1, precision, identity, newest)
+    identity = identity_of(config, config.model, data, precision)
+    stage = pretraining(config)
+    job = assemble(config, stage, data, world, folder, 1, precision, identity, newest)
     step, consumed = newest.manifest.step, newest.manifest.consumed
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(step)))
     facts = {

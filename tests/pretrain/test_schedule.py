@@ -41,9 +41,10 @@ def test_the_papers_rates() -> None:
 
 
 def test_without_warm_up_the_first_step_runs_at_the_peak() -> None:
-    schedule = ScheduleConfig(warmup_steps=0, min_lr_share=0.0)
+    schedule = ScheduleConfig(warmup_steps=0, min_lr_share=0.2)
+    shares = [1.0, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2, 0.0]
     assert [schedule.factor(step, max_steps=5) for step in range(5)] == pytest.approx(
-        [1.0, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2, 0.0]
+        [0.2 + 0.8 * share for share in shares]
     )
     assert schedule.factor(0, max_steps=1) == 1.0
 
@@ -83,7 +84,13 @@ def test_warm_up_may_be_a_share_of_the_run_rounded_up() -> None:
     schedule = ScheduleConfig(warmup_steps=7, warmup_share=0.04, min_lr_share=0.0)
     assert [schedule.warmup(steps) for steps in (100, 101, 1, 0)] == [4, 5, 1, 0]
     assert [schedule.factor(step, 100) for step in (0, 3)] == [0.25, 1.0]
-    assert schedule.factor(99, 100) == 0.0
+
+
+def test_a_cosine_to_0_leaves_the_last_step_a_rate() -> None:
+    """0.5 * (1 + cos(pi * (99 - 4) / (100 - 4))), as transformers' get_cosine_schedule."""
+    schedule = ScheduleConfig(warmup_steps=4, min_lr_share=0.0)
+    assert schedule.factor(99, 100) == pytest.approx(0.00026771, rel=1e-4)
+    assert schedule.factor(100, 100) == 0.0
 
 
 def test_a_warm_up_share_of_the_whole_run_is_refused() -> None:

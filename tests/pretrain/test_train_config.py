@@ -8,7 +8,7 @@ import pytest
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.checkpoint import CheckpointConfig
 from mobilellama.pretrain.config import Config, RunConfig
-from mobilellama.pretrain.data import DataConfig
+from mobilellama.pretrain.data import MixtureConfig
 from mobilellama.pretrain.loop import TrainConfig
 from mobilellama.pretrain.loss_watch import LossWatchConfig
 from mobilellama.pretrain.metrics import MetricsConfig
@@ -44,7 +44,7 @@ def test_a_sequence_longer_than_the_model_takes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"train\.seq_len = 65: must not exceed model\.max_seq"):
         Config(
             run=RunConfig(folder="unused"),
-            data=DataConfig(path="unused"),
+            data=MixtureConfig(path="unused"),
             model=ModelConfig(max_seq_len=64),
             train=TrainConfig(seq_len=65),
         )
@@ -59,7 +59,7 @@ def test_a_sequence_longer_than_the_model_takes_is_refused() -> None:
         (TrainConfig, {"loss_chunk_tokens": 0}, "train.loss_chunk_tokens = 0: must be at least"),
         (CheckpointConfig, {"every_steps": 0}, "checkpoint.every_steps = 0: must be at least 1"),
         (CheckpointConfig, {"keep_last": 0}, "checkpoint.keep_last = 0: must be at least 1"),
-        (DataConfig, {"path": "x", "workers": -1}, "data.workers = -1: must be at least 0"),
+        (MixtureConfig, {"path": "x", "workers": -1}, "data.workers = -1: must be at least 0"),
         (LossWatchConfig, {"window_steps": 1}, "loss_watch.window_steps = 1: must be at least 2"),
         (
             LossWatchConfig,

@@ -1,6 +1,7 @@
 """'sft run': every row once an epoch, resumed bit for bit, all weights or LoRA, from any start."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError
+from mobilellama.pretrain import rng
 from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
 from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.frozen import FrozenError
+from mobilellama.pretrain.main import main as pretrain_main
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
@@ -118,7 +121,8 @@ def test_a_step_after_the_end_is_empty(chats: Path) -> None:
 ENGINES = [
     pytest.param({"engine.kind": "deepspeed", "engine.precision": "bf16"}, id="zero1-bf16"),
     pytest.param(
-        {"engine.kind": "deepspeed", "engine.zero_stage": 2, "engine.precision": "bf16"} | LORA,
+        # Two micro-batches a step.
+        {"engine.zero_stage": 2, "engine.precision": "bf16", "train.micro_batch_size": 1} | LORA,
         id="zero2-bf16-lora",
     ),
     pytest.param({"engine.kind": "ddp", "engine.precision": "fp32"} | LORA, id="ddp-fp32-lora"),
@@ -137,12 +141,8 @@ def test_a_run_resumed_in_mid_epoch_equals_one_that_never_stopped_bit_for_bit(
     shutil.rmtree(gone)  # a resume does not need what the run started from
     run_ranks(finetune_tiny, 2, gone, chats, resumed, fields)
 
-    (tmp_path / "a").mkdir()
     assert RunFolder(whole).read_verdict() is not None
-    trained = {
-        folder: {name: value for name, value in moments_of(folder, steps).items()}
-        for folder in (whole, resumed)
-    }
+    trained = {folder: moments_of(folder, steps) for folder in (whole, resumed)}
     assert trained[whole].keys() == trained[resumed].keys()
     assert all(torch.equal(trained[whole][n], trained[resumed][n]) for n in trained[whole])
     assert losses_of(whole) == losses_of(resumed)
@@ -338,3 +338,75 @@ def answer_of(ranks: Ranks, rank: int) -> str:
     with pytest.raises(AssertionError) as caught:
         ranks._result(rank)
     return str(caught.value)
+
+
+def test_another_start_is_refused_on_a_resume_and_the_first_one_kept_on_record(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run, gone = tmp_path / "run", tmp_path / "gone"
+    shutil.copytree(base, gone)
+    run_ranks(finetune_tiny, 1, gone, chats, run, {"train.max_steps": 1})
+    other = shutil.copytree(base, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    with pytest.raises(ConfigError, match=rf"init = {other}: is not what the run began with"):
+        finetune_tiny(other, chats, run)
+    shutil.rmtree(gone)
+    run_ranks(finetune_tiny, 1, tmp_path / "nowhere", chats, run, {"train.max_steps": 2})
+    manifest = read_manifest(RunFolder(run).checkpoint(2))
+    assert manifest.config["init"] == str(gone)
+
+
+def test_replay_shows_the_rows_of_a_step_the_short_one_too(
+    base: Path, chats: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, rows = tmp_path / "run", rows_of(chats)
+    run_ranks(finetune_tiny, 1, base, chats, run, EPOCHS | {"train.epochs": 1})
+    run_ranks(finetune_tiny, 1, base, chats, run, EPOCHS)
+    short = -(-rows // 4)
+    assert pretrain_main(["replay", "--run", str(run), "--step", str(short)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("position ") == rows % 4
+    assert pretrain_main(["replay", "--run", str(run), "--step", str(short + 1)]) == 0
+    out = capsys.readouterr().out
+    assert f"step {short + 1}, position {rows}, epoch 1 of conversations" in out
+    dataset = TokenDataset(chats)
+    mixture, views = open_order(dataset, seq_len=128, mixture=None, seed=1337)
+    sample = int(mixture.locate(rows).sample)
+    span = views["conversations"].span(sample)
+    assert f"sample {sample:,} of {rows:,}" in out
+    assert f"tokens {span.start:,} to {span.start + span.length - 1:,} " in out
+    assert out.count("conversation ") >= 4 and "\u27e6" in out
+
+
+def test_pretraining_refuses_packed_conversations(chats: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds packed conversations\. Finetune on it with"):
+        train_tiny(chats, tmp_path / "run")
+
+
+def test_dropout_depends_on_the_seed_and_the_rank(base: Path, chats: Path, tmp_path: Path) -> None:
+    fields = LORA | {"lora.dropout": 0.5, "train.max_steps": 2, "validation.every_steps": None}
+    losses = {}
+    for name, seed in {"a": 1, "again": 1, "b": 2}.items():
+        run = tmp_path / name
+        run_ranks(finetune_tiny, 1, base, chats, run, fields | {"train.seed": seed})
+        losses[name] = losses_of(run)[2]["loss"]
+    assert losses["a"] == losses["again"] != losses["b"]
+    assert run_ranks(drawn, 2, 1) == run_ranks(drawn, 2, 1)
+    assert len({tuple(rank) for rank in run_ranks(drawn, 2, 1)}) == 2
+
+
+def drawn(seed: int) -> list[float]:
+    """What this rank draws after seeding."""
+    rng.seed(seed, rank=int(os.environ["RANK"]), step=0)
+    return torch.rand(3).tolist()
+
+
+def test_fewer_rows_than_a_batch_are_one_short_step_an_epoch_together(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run, rows = tmp_path / "run", rows_of(chats)
+    fields = EPOCHS | {"train.epochs": 1, "train.global_batch_size": 64}
+    run_ranks(finetune_tiny, 1, base, chats, run, fields)
+    records = losses_of(run)
+    assert max(records) == 1 and records[1]["consumed"] == rows < 64

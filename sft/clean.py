@@ -5,7 +5,9 @@
    beginning is lost); so is a last question without an answer.
 3. Questions and answers alternate, and none is empty. Otherwise the record is dropped: what
    its author left out cannot be guessed.
-4. Texts are kept as they are, spaces included: the template says what is stripped. Only
+4. An answer that is marked as cut short ends the conversation before its question: its end
+   token would teach the model to stop in mid-sentence, and what follows goes on from it.
+5. Texts are kept as they are, spaces included: the template says what is stripped. Only
    halves of surrogate pairs, which UTF-8 cannot hold, become U+FFFD.
 
 Source: FastChat's preprocessing, by which MobileLLaMA's chat models were made, drops a first
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError, Mend, excerpt
 
-CLEANING_VERSION = 1
+CLEANING_VERSION = 2
 """Rises when other conversations come of the same records."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -38,6 +40,7 @@ def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Mend]]:
         if before.role == turn.role:
             detail = f"{turn.role}: {excerpt(before.content)} | {excerpt(turn.content)}"
             raise DropError(Drop.NOT_ALTERNATING, f"turns {number} and {number + 1}, {detail}")
+    rest = _before_unfinished(rest, mended)
     if rest[-1].role == "user":
         mended.append(Mend.TRAILING_TURN)
         rest = rest[:-1]
@@ -74,6 +77,17 @@ def _from_first_question(turns: Sequence[Turn], mended: list[Mend]) -> Sequence[
     if first:
         mended.append(Mend.LEADING_TURNS)
     return turns[first:]
+
+
+def _before_unfinished(turns: Sequence[Turn], mended: list[Mend]) -> Sequence[Turn]:
+    """Return the exchanges before the first whose answer is cut short; questions come first."""
+    cut = next((i for i, turn in enumerate(turns) if turn.cut), None)
+    if cut is None:
+        return turns
+    if cut == 1:
+        raise DropError(Drop.UNFINISHED, excerpt(turns[1].content))
+    mended.append(Mend.UNFINISHED)
+    return turns[: cut - 1]
 
 
 def _without_surrogates(turns: tuple[Turn, ...], mended: list[Mend]) -> tuple[Turn, ...]:

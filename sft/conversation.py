@@ -12,12 +12,5 @@ class Turn:
 
     role: Role
     content: str
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Turns in order; once cleaned: perhaps a system turn, then user and assistant in turn."""
-
-    turns: tuple[Turn, ...]
-    place: str
-    """Where it comes from: the file and the record's number, for messages."""
+    cut: bool = False
+    """Whether it is an answer that stops before its end, and so must not be learnt."""

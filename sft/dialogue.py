@@ -143,7 +143,8 @@ class Dialogue:
     def save(self, path: Path) -> None:
         """Write the whole conversation as one line of messages, which 'sft prepare' reads.
 
-        An answer that the user stopped has ``"cut": true`` beside its content.
+        An answer without its end has ``"cut": true`` beside its content: the user stopped it,
+        or it came to --max_new_tokens or the context's end.
 
         Raises:
             UserError: the file exists, or cannot be written.
@@ -154,7 +155,7 @@ class Dialogue:
             {"role": turn.role, "content": turn.content} for turn in self.turns()
         ]
         for message, exchange in zip(messages[-1::-2], self.exchanges[::-1], strict=False):
-            if exchange.finish == "cut":
+            if exchange.finish != "stop":
                 message["cut"] = True
         try:
             write_json(path, {"messages": messages}, indent=None)

@@ -33,6 +33,7 @@ class Drop(StrEnum):
     NOT_ALTERNATING = "dropped_not_alternating"
     EMPTY_QUESTION = "dropped_empty_question"
     EMPTY_ANSWER = "dropped_empty_answer"
+    UNFINISHED = "dropped_unfinished"
     NO_EXCHANGE = "dropped_no_exchange"
     NOTHING_SUPERVISED = "dropped_nothing_supervised"
 
@@ -42,6 +43,7 @@ class Mend(StrEnum):
 
     LEADING_TURNS = "mended_leading_turns"
     TRAILING_TURN = "mended_trailing_turn"
+    UNFINISHED = "mended_unfinished"
     EMPTY_SYSTEM = "mended_empty_system"
     SURROGATES = "mended_surrogates"
     SPLIT = "mended_split"
@@ -60,10 +62,12 @@ MEANING: dict[str, str] = {
     Drop.NOT_ALTERNATING: "has two questions or two answers in a row",
     Drop.EMPTY_QUESTION: "has an empty question",
     Drop.EMPTY_ANSWER: "has an empty answer",
+    Drop.UNFINISHED: "begins with an answer that is marked as cut short",
     Drop.NO_EXCHANGE: "has no question that is followed by an answer",
     Drop.NOTHING_SUPERVISED: "has no answer that begins within seq_len",
     Mend.LEADING_TURNS: "answers before the first question left out",
     Mend.TRAILING_TURN: "last question without an answer left out",
+    Mend.UNFINISHED: "an answer that is marked as cut short left out, with all after it",
     Mend.EMPTY_SYSTEM: "empty system turn left out",
     Mend.SURROGATES: "half surrogate pairs replaced by U+FFFD",
     Mend.SPLIT: "longer than seq_len, split between exchanges",

@@ -7,6 +7,9 @@
                    also prompt or question, with response, completion or answer
     a list         [{"from": ..., "value": ...}, ...] or [{"role": ..., "content": ...}, ...]
 
+A turn or a pair may say that its answer stops before its end: ``"cut": true``, as '/save' of
+'sft chat' writes, or ``"finish": "length"``, as 'sft generate' does.
+
 A field that is null counts as absent: tables have a column for every field of any record.
 Nothing is judged here but the shape; see clean.py.
 """
@@ -50,8 +53,9 @@ _SYSTEMS = ("system", "system_prompt")
 _ROLE_KEYS = ("from", "role")
 _CONTENT_KEYS = ("value", "content")
 _CALL_KEYS = ("tool_calls", "function_call")
+_CUTS = {"cut": True, "finish": "length"}
 
-FIELDS = frozenset((*_TURN_LISTS["auto"], *_QUESTIONS, *_INPUTS, *_ANSWERS, *_SYSTEMS))
+FIELDS = frozenset((*_TURN_LISTS["auto"], *_QUESTIONS, *_INPUTS, *_ANSWERS, *_SYSTEMS, *_CUTS))
 """Every field of a record that is read; a table's other columns need not be."""
 
 
@@ -123,7 +127,8 @@ def _turns_of_pair(record: dict[str, Any], question: str, answer: str) -> list[T
     key = _first(record, _INPUTS)
     if key and (given := _text(record[key], key)):
         asked = f"{asked}\n{given}"  # as FastChat and its descendants join them
-    return [Turn("user", asked), Turn("assistant", _text(record[answer], answer))]
+    said = Turn("assistant", _text(record[answer], answer), cut=_is_cut(record))
+    return [Turn("user", asked), said]
 
 
 def _turns_of_list(turns: Any) -> list[Turn]:
@@ -137,13 +142,19 @@ def _turn(turn: Any, number: int) -> Turn:
     role_key, content_key = _first(keys, _ROLE_KEYS), _first(keys, _CONTENT_KEYS)
     if role_key is None:
         raise DropError(Drop.UNKNOWN_SHAPE, f"turn {number} has no role: {excerpt(turn)}")
-    role = keys[role_key]
-    if not isinstance(role, str) or role.lower() not in ROLES:
-        raise DropError(Drop.UNKNOWN_ROLE, f"turn {number} is of {excerpt(role)!r}")
+    spelt = keys[role_key]
+    if not isinstance(spelt, str) or spelt.lower() not in ROLES:
+        raise DropError(Drop.UNKNOWN_ROLE, f"turn {number} is of {excerpt(spelt)!r}")
     if called := next((key for key in _CALL_KEYS if keys.get(key)), None):
         raise DropError(Drop.TOOL_CALL, f"turn {number} has {called}")
-    where = f"turn {number}'s content"
-    return Turn(ROLES[role.lower()], _text(keys[content_key] if content_key else None, where))
+    text = _text(keys[content_key] if content_key else None, f"turn {number}'s content")
+    role = ROLES[spelt.lower()]
+    return Turn(role, text, cut=role == "assistant" and _is_cut(keys))
+
+
+def _is_cut(fields: dict[str, Any]) -> bool:
+    """Return whether a turn, or a pair, says of its answer that it stops before its end."""
+    return any(fields.get(key) == value for key, value in _CUTS.items())
 
 
 def _text(value: Any, where: str) -> str:

@@ -18,7 +18,9 @@ from mobilellama.config import UserError
 from mobilellama.sft.chat import visible
 from mobilellama.sft.chat_model import ModelChoice, load_model
 from mobilellama.sft.chat_tokenizer import ChatTokenizer
-from mobilellama.sft.dialogue import Dialogue
+from mobilellama.sft.decode import Finish
+from mobilellama.sft.dialogue import Dialogue, Exchange
+from mobilellama.sft.main import main
 from mobilellama.sft.sampling import Sampling
 from tests.pretrain.conftest import Command, Outcome
 from tests.sft.tiny_chat_model import CONTEXT_TOKENS, answers_of_transformers, write_tiny_chat_model
@@ -74,7 +76,11 @@ def test_each_answer_is_that_of_transformers_to_all_that_was_said(
     path = tmp_path / "saved.json"
     outcome = chat(*asked, f"/save {path}", system="Be kind.")
     assert outcome.code == 0
-    assert saved(path) == messages
+    # Not one of them comes to its end within 12 tokens.
+    assert saved(path) == [
+        message | {"cut": True} if message["role"] == "assistant" else message
+        for message in messages
+    ]
     answers = [message["content"] for message in messages[2::2]]
     assert len({*answers}) == 3
     assert outcome.out.split() == visible("\n".join(answers)).split()
@@ -215,12 +221,63 @@ def test_a_stopped_answer_stays_as_far_as_it_came(dialogue: Dialogue, tmp_path: 
     assert whole.answer.startswith(cut.answer)
     none = dialogue.ask("and then", write=shown.append, interrupted=lambda: True)
     assert (none.finish, none.answer) == ("cut", "")
-    dialogue.ask("and then", write=unheard)
+    assert [exchange.answer for exchange in dialogue.exchanges] == [cut.answer]
+
+
+def test_a_saved_chat_marks_every_answer_without_its_end(
+    dialogue: Dialogue, tmp_path: Path
+) -> None:
+    shown: list[str] = []
+    dialogue.exchanges.append(Exchange("Hi", "Hello!", "stop"))
+    cut = dialogue.ask("the file", write=shown.append, interrupted=lambda: len(shown) >= 4)
+    full = dialogue.ask("and then", write=unheard)
+    assert (cut.finish, full.finish) == ("cut", "length")
+    dialogue.exchanges.append(Exchange("Thanks", "You are welcome.", "stop"))
+    dialogue.set_system("Be kind.")
     dialogue.save(tmp_path / "saved.json")
-    messages = saved(tmp_path / "saved.json")
-    assert messages[1] == {"role": "assistant", "content": cut.answer, "cut": True}
-    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
-    assert "cut" not in messages[3]
+    assert saved(tmp_path / "saved.json") == [
+        says("system", "Be kind."),
+        says("user", "Hi"),
+        says("assistant", "Hello!"),
+        says("user", "the file"),
+        says("assistant", cut.answer) | {"cut": True},
+        says("user", "and then"),
+        says("assistant", full.answer) | {"cut": True},
+        says("user", "Thanks"),
+        says("assistant", "You are welcome."),
+    ]
+
+
+def test_of_a_saved_chat_only_what_precedes_an_unfinished_answer_is_learnt(
+    dialogue: Dialogue, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    finishes: list[Finish] = ["stop", "length", "stop"]
+    chats = {"whole.jsonl": finishes[:1], "saved.jsonl": finishes, "none.jsonl": finishes[1:]}
+    (tmp_path / "chats").mkdir()
+    for name, those in chats.items():
+        dialogue.exchanges = [Exchange(f"Ask {n}", "An answer.", f) for n, f in enumerate(those)]
+        dialogue.save(tmp_path / "chats" / name)
+    assert (
+        main(["prepare", "--data.path", str(tmp_path / "chats"), "--output", str(tmp_path / "out"),
+              "--tokenizer", str(small_tokenizer), "--seq_len", "256", "--workers", "1",
+              "--heldout_share", "0"])
+        == 0
+    )  # fmt: skip
+    none, cut, whole = (
+        [(tmp_path / f"out/conversations/0000{i}.{end}").read_bytes() for end in ("bin", "mask")]
+        for i in range(3)  # in byte order of the names
+    )
+    assert none == [b"", b""]
+    assert cut == whole != none
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["dropped"] == {"unfinished": {
+        "count": 1, "meaning": "begins with an answer that is marked as cut short",
+        "examples": [{"place": "none.jsonl:1", "detail": "An answer."}],
+    }}  # fmt: skip
+    assert report["mended"] == {"unfinished": {
+        "count": 1, "meaning": "an answer that is marked as cut short left out, with all after it",
+        "examples": [{"place": "saved.jsonl:1", "detail": "Ask 0"}],
+    }}  # fmt: skip
 
 
 def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:

@@ -8,9 +8,9 @@ ROLES: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
 
 
 def turns(spelt: str) -> list[Turn]:
-    """Make turns of ``u:question a:answer``; a text of ``-`` is empty."""
+    """Make turns of ``u:question a:answer``; a text of ``-`` is empty, ``!`` marks it as cut."""
     parts = [part.split(":") for part in spelt.split()]
-    return [Turn(ROLES[role], "" if text == "-" else text) for role, text in parts]
+    return [Turn(ROLES[role], text.strip("-!"), cut=text.endswith("!")) for role, text in parts]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,13 @@ def turns(spelt: str) -> list[Turn]:
         ("a:0 u:1 a:2 u:3", "u:1 a:2", [Mend.LEADING_TURNS, Mend.TRAILING_TURN]),
         ("s:- u:1 a:2", "u:1 a:2", [Mend.EMPTY_SYSTEM]),
         ("a:- u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
+        ("a:0! u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
+        ("u:1 a:2 u:3 a:4!", "u:1 a:2", [Mend.UNFINISHED]),
+        ("u:1 a:2 u:3 a:-!", "u:1 a:2", [Mend.UNFINISHED]),
+        ("u:1 a:2 u:3 a:4! u:5 a:6 u:7", "u:1 a:2", [Mend.UNFINISHED]),
+        ("u:1 a:2 u:3 a:4! u:5 a:6!", "u:1 a:2", [Mend.UNFINISHED]),
+        ("s:0 u:1 a:2 u:3 a:4 u:5 a:6!", "s:0 u:1 a:2 u:3 a:4", [Mend.UNFINISHED]),
+        ("a:0 u:1 a:2 u:3 a:4!", "u:1 a:2", [Mend.LEADING_TURNS, Mend.UNFINISHED]),
     ],
 )
 def test_a_conversation_is_mended_where_its_end_is_missing(
@@ -48,6 +55,10 @@ def test_a_conversation_is_mended_where_its_end_is_missing(
         ("u:- a:2", Drop.EMPTY_QUESTION),
         ("u:1 a:-", Drop.EMPTY_ANSWER),
         ("u:1 a:2 u:3 a:-", Drop.EMPTY_ANSWER),
+        ("u:1 a:2!", Drop.UNFINISHED),
+        ("s:0 a:0 u:1 a:2! u:3 a:4", Drop.UNFINISHED),
+        ("u:1 a:2! a:3", Drop.NOT_ALTERNATING),
+        ("u:1 a:- u:2 a:3!", Drop.EMPTY_ANSWER),
         ("u:1 s:0 a:2", Drop.MISPLACED_SYSTEM),
         ("s:0 s:0 u:1 a:2", Drop.MISPLACED_SYSTEM),
         ("u:1 a:2 s:-", Drop.MISPLACED_SYSTEM),

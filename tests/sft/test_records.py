@@ -66,6 +66,31 @@ def test_each_shape_is_read(record: Any, turns: list[Turn]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("record", "cut"),
+    [
+        ({"messages": [{"role": "user", "content": "Hi"},
+                       {"role": "assistant", "content": "Hello!", "cut": True}]}, True),
+        ({"conversations": [{"from": "human", "value": "Hi", "cut": None},
+                            {"from": "gpt", "value": "Hello!", "cut": True}]}, True),
+        ([{"from": "human", "value": "Hi"},
+          {"from": "gpt", "value": "Hello!", "finish": "length"}], True),
+        ({"conversations": {"from": ["human", "gpt"], "value": ["Hi", "Hello!"],
+                            "cut": [None, True]}}, True),
+        ({"instruction": "Hi", "output": "Hello!", "cut": True}, True),
+        ({"prompt": "Hi", "answer": "Hello!", "finish": "length", "tokens": 3}, True),
+        # whole answers; a question is none
+        ({"messages": [{"role": "user", "content": "Hi", "cut": True},
+                       {"role": "assistant", "content": "Hello!", "cut": False}]}, False),
+        ({"messages": [{"role": "user", "content": "Hi"},
+                       {"role": "assistant", "content": "Hello!", "cut": None}]}, False),
+        ({"prompt": "Hi", "answer": "Hello!", "finish": "stop", "tokens": 3}, False),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_marked_as_cut_short_is_known(record: Any, cut: bool) -> None:
+    assert read_turns(record) == [Turn("user", "Hi"), Turn("assistant", "Hello!", cut=cut)]
+
+
+@pytest.mark.parametrize(
     ("spelling", "role"),
     [("human", "user"), ("user", "user"), ("prompter", "user"), ("Human", "user"),
      ("gpt", "assistant"), ("assistant", "assistant"), ("chatgpt", "assistant"),

@@ -41,8 +41,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, one_line, require_at_least
+from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain import harness
+from mobilellama.pretrain.device import DTYPE_NAMES, choose_dtype, find_device
 from mobilellama.pretrain.eval_data import LocalData
 from mobilellama.pretrain.eval_results import TOKENIZER_FILES, Plan, Results
 from mobilellama.pretrain.published_scores import PUBLISHED
@@ -51,7 +52,6 @@ from mobilellama.pretrain.score_table import score_table
 log = logging.getLogger(__name__)
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-_TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,9 @@ def main(config: Config) -> int:
         plans = [make_plan(config, tasks, name, version) for name in config.task_names]
         tokenizer, add_bos = harness.load_tokenizer(config.model, config.add_bos)
         device = find_device(config.device)
-        dtype = find_dtype(config, device)
+        dtype = choose_dtype(
+            config.dtype, device, lambda: harness.read_config(config.model), prefer="precision"
+        )
         results = Results.open(config.output, config.model, add_bos=add_bos, dtype=dtype)
         missing = [plan for plan in plans if not results.has(plan)]
         lm: Any = None
@@ -121,14 +123,16 @@ def main(config: Config) -> int:
             if lm is None:
                 lm = harness.load_model(
                     config.model, tokenizer, add_bos=add_bos, device=device,
-                    dtype=_TORCH_NAMES[dtype], batch_size=config.batch_size,
+                    dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
                 )  # fmt: skip
             log.info("%s ...", plan.name)
             started_s, truncations.count = time.monotonic(), 0
             score = harness.evaluate(
                 lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
             )
-            results.add(plan, score, truncations.count, time.monotonic() - started_s, device=device)
+            results.add(
+                plan, score, truncations.count, time.monotonic() - started_s, device=str(device)
+            )
     print(score_table(results.tasks_of(config.task_names), config.model, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")
@@ -192,34 +196,3 @@ def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> 
         log.warning("%s: the data has %d of %d subjects", name, len(data.specs), len(leaves))
     settings |= {"data": data.sha256}
     return Plan(name=name, shots=shots, specs=data.specs, settings=settings)
-
-
-def find_device(device: str) -> str:
-    """Return torch's name of the device.
-
-    Raises:
-        ConfigError: torch does not know it, or it is not there.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        rule = f"cannot be used ({one_line(error).rstrip('.')})"
-        raise ConfigError("device", device, rule, "Give auto, cpu, cuda or cuda:N") from None
-    return device
-
-
-def find_dtype(config: Config, device: str) -> str:
-    """Return the dtype of the weights: bf16, fp16 or fp32."""
-    if config.dtype != "auto":
-        return config.dtype
-    if device == "cpu":
-        return "fp32"
-    from transformers import AutoConfig
-
-    stored = str(getattr(AutoConfig.from_pretrained(config.model), "dtype", None) or "float32")
-    named = {name: short for short, name in _TORCH_NAMES.items()}
-    return named.get(stored.removeprefix("torch."), "fp32")

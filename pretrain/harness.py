@@ -178,8 +178,26 @@ def load_tokenizer(model: str, add_bos: bool | None) -> tuple[Any, bool]:
     return tokenizer, puts_bos if add_bos is None else add_bos
 
 
+def read_config(model: str) -> Any:
+    """Return transformers' config of a model.
+
+    Args:
+        model: folder or name on the hub.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        rule = f"has no config.json that transformers can load ({one_line(error).rstrip('.')})"
+        raise ConfigError("model", model, rule, "Give an exported folder") from None
+
+
 def load_model(
-    model: str, tokenizer: Any, *, add_bos: bool, device: str, dtype: Any, batch_size: int | str
+    model: str, tokenizer: Any, *, add_bos: bool, device: Any, dtype: Any, batch_size: int | str
 ) -> Any:
     """Return the harness's model.
 
@@ -188,7 +206,7 @@ def load_model(
         tokenizer: from ``load_tokenizer``.
         add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
             end of a former document.
-        device: torch's name of it.
+        device: a torch.device.
         dtype: torch's dtype of the weights.
         batch_size: requests a forward pass, or "auto".
 

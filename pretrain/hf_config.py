@@ -6,10 +6,10 @@ Version 5 reads ``dtype`` and ``rope_parameters``, version 4 ``torch_dtype`` and
 
 from typing import Any
 
+from mobilellama.pretrain.device import DTYPE_NAMES
 from mobilellama.pretrain.model import INIT_STD, ModelConfig
 from mobilellama.tokenizer import TextTokenizer
 
-DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _NEW_TOKENS = 256  # transformers' own default, 20, cuts answers off
 
 

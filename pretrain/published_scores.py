@@ -36,7 +36,6 @@ PUBLISHED: dict[str, PublishedScore] = {
     "mmlu": _score(0.2497, 0.2730, shots=5),
 }
 MMLU_SUBJECTS = 57
-PUBLISHED_AVERAGES = (0.4490, 0.4923)
 
 # The authors' report of the chat models has one task of these, and says nothing of its shots:
 # (base, chat) of each size.

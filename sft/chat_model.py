@@ -1,16 +1,20 @@
 """A Hugging Face chat folder's model: which one, where it runs, and what tells it from others."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError, DataError, did_you_mean, one_line
+from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.pretrain.device import DTYPE_NAMES, choose_dtype, find_device
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# All that decides an answer beside the weights.
+_DECISIVE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
 _REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
 
 
@@ -88,63 +92,27 @@ def load_model(choice: ModelChoice) -> Any:
     return model.eval()
 
 
-def find_device(name: str) -> Any:
-    """Return the torch.device of a name.
-
-    Raises:
-        ConfigError: it is no device's name, or the device is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        remedy = f"Use auto, cpu, cuda or cuda:N{did_you_mean(name, ['cuda', 'cpu'])}"
-        raise ConfigError("device", name, "is no device", remedy) from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        rule = f"is not there: {torch.cuda.device_count()} GPUs are seen"
-        raise ConfigError("device", name, rule, "Use auto or cpu")
-    return device
-
-
-def find_dtype(choice: ModelChoice) -> Any:
-    """Return the torch.dtype to load in."""
-    import torch
-
-    if choice.dtype != "auto":
-        return getattr(torch, DTYPES[choice.dtype])
-    if find_device(choice.device).type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bf16 else torch.float16
-    stored = getattr(read_config(choice.model), "dtype", None)
-    if isinstance(stored, str):  # version 4 may leave it as it stands in config.json
-        stored = getattr(torch, stored.removeprefix("torch."))
-    return torch.float32 if stored in (None, torch.float16) else stored
+def find_dtype(choice: ModelChoice) -> str:
+    """Return the name of the dtype to load in, as transformers takes it."""
+    device = find_device(choice.device)
+    short = choose_dtype(choice.dtype, device, lambda: read_config(choice.model), prefer="speed")
+    return DTYPE_NAMES[short]
 
 
 def identify(folder: str) -> str:
     """Return a sha256 that tells this model from any other, wherever its folder lies.
 
-    Of each weights file its size and 64 stretches of 4 KiB, evenly spaced: training changes
-    every tensor, so that another checkpoint differs in all of them. The other files whole.
+    Of each weights file its size and 64 blocks, evenly spaced, the first and the last bytes
+    among them: training changes every tensor, so that another checkpoint differs in all of them.
+    The other files whole.
     """
-    digest = hashlib.sha256()
-    weights = (".safetensors", ".bin")
-    texts = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-             "tokenizer_config.json", "chat_template.jinja")  # fmt: skip
-    for path in sorted(Path(folder).iterdir()):
-        if path.name in texts:
-            digest.update(f"{path.name}\0".encode() + path.read_bytes())
-        elif path.suffix in weights and path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            with open(path, "rb") as file:
-                for i in range(64):
-                    file.seek(size * i // 64)
-                    digest.update(file.read(4096))
-    return digest.hexdigest()
+    from mobilellama.pretrain.hf_folder import sampled_sha256
+
+    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    return sampled_sha256(
+        [path for path in paths if path.name in _DECISIVE],
+        [path for path in paths if path.suffix in (".safetensors", ".bin")],
+    )
 
 
 def unreadable(folder: str, what: str, error: Exception) -> ConfigError:

@@ -64,6 +64,22 @@ def test_a_model_is_known_by_its_content(
     assert identify(str(other)) != identify(str(tiny_chat_model))
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("model.safetensors", 0), ("model.safetensors", -1), ("tokenizer.json", 100),
+     ("generation_config.json", -1), ("tokenizer_config.json", 0)],
+)  # fmt: skip
+def test_a_changed_byte_at_either_end_of_a_file_makes_another_model(
+    tiny_chat_model: Path, tmp_path: Path, name: str, place: int
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny_chat_model, folder)
+    data = bytearray((folder / name).read_bytes())
+    data[place] ^= 1
+    (folder / name).write_bytes(data)
+    assert identify(str(folder)) != identify(str(tiny_chat_model))
+
+
 def test_what_is_no_chat_folder_is_refused_with_a_remedy(
     tiny_chat_model: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,70 @@
+"""Where a Hugging Face folder's model runs, and in which dtype."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mobilellama.config import ConfigError, did_you_mean, one_line
+
+DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""torch's and transformers' names of the dtypes."""
+
+
+def find_device(name: str) -> Any:
+    """Return the torch.device of a name; of "auto", the first GPU where one is seen.
+
+    Raises:
+        ConfigError: it is no device's name, or the device cannot be used.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        remedy = f"Use auto, cpu, cuda or cuda:N{did_you_mean(name, ['cuda', 'cpu'])}"
+        raise ConfigError("device", name, "is no device", remedy) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        rule = f"is not there: {torch.cuda.device_count()} GPUs are seen"
+        raise ConfigError("device", name, rule, "Use auto or cpu")
+    try:
+        torch.zeros(1, device=device)  # other kinds; a GPU that another process holds
+    except (RuntimeError, AssertionError) as error:
+        rule = f"cannot be used ({one_line(error).rstrip('.')})"
+        raise ConfigError("device", name, rule, "Use auto, cpu, cuda or cuda:N") from None
+    return device
+
+
+def choose_dtype(
+    name: str, device: Any, read_config: Callable[[], Any], *, prefer: Literal["speed", "precision"]
+) -> str:
+    """Return the dtype of the weights: bf16, fp16 or fp32.
+
+        auto             on a GPU                          on a CPU
+        for speed        bf16 if it has that, else fp16    as stored, fp16 as fp32
+        for precision    as stored                         fp32
+
+    Args:
+        name: the user's choice, or "auto".
+        device: from ``find_device``.
+        read_config: gives transformers' config; called where the stored dtype matters.
+        prefer: what "auto" is for. Half precision halves the memory that a CPU's model takes,
+            but fp16 is slow there.
+    """
+    if name != "auto":
+        return name
+    on_cpu = device.type == "cpu"
+    if prefer == "precision":
+        return "fp32" if on_cpu else _stored(read_config())
+    if device.type == "cuda":
+        import torch
+
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    stored = _stored(read_config())
+    return "fp32" if stored == "fp16" else stored
+
+
+def _stored(config: Any) -> str:
+    """Return the dtype that a config names; fp32 where it names none of ours."""
+    stored = str(getattr(config, "dtype", None)).removeprefix("torch.")  # a string in version 4
+    return {name: short for short, name in DTYPE_NAMES.items()}.get(stored, "fp32")

@@ -61,12 +61,29 @@ class RunFolder:
         self.verdict = self.path / "verdict.json"
         self.stop = self.path / "stop"
 
+    def require_usable(self, *, field: str = "run.folder") -> None:
+        """Raise ConfigError unless a run can live here: a run does, or nothing is in its way.
+
+        Nothing is made; so a mistake is told before any process is started.
+        """
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            rule = f"cannot be made or written to ({there} is no writable folder)"
+            raise ConfigError(field, str(self.path), rule, "Give a writable folder")
+        if self.attempts.is_dir():
+            return
+        ours = (self.config, self.tokenizer, self.template, self.checkpoints, self.metrics)
+        if taken := [path.name for path in ours if path.exists()]:
+            rule = f"holds {', '.join(taken)} but no run, and a run would overwrite them"
+            raise ConfigError(field, str(self.path), rule, "Give a new or empty folder")
+
     def create(self, *, field: str = "run.folder") -> None:
         """Make the folder and those inside it.
 
         Raises:
-            ConfigError: it cannot be made or written to.
+            ConfigError: it cannot be made or written to, or holds what is no run's.
         """
+        self.require_usable(field=field)
         try:
             for folder in (self.attempts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -304,7 +304,10 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(**value)
         missing = {"data.tokenizer_sha256", "data.fingerprint"} - manifest.identity.keys()
         if missing or "model" not in manifest.config:
-            raise damaged(path, f"its identity or config is not whole {sorted(missing)}")
+            raise UserError(
+                f"{path}: another version wrote it, without {', '.join(sorted(missing)) or 'model'}"
+                ". Use that version, or another run.folder"
+            )
         return manifest
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, f"not a checkpoint's manifest ({error})") from None

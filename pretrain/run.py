@@ -26,10 +26,11 @@ def main(config: Config) -> int:
     """Check, start the processes, train, and leave a verdict."""
     logs.configure(rank=logs.rank_from_environment())
     # Before any process is started, so that mistakes are told once.
+    run = RunFolder(config.run.folder)
+    run.require_usable()
     data = open_windows(config)
     world = World(config.launch)
     logs.configure(rank=world.rank)
-    run = RunFolder(config.run.folder)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of(config, config.model, data, precision)
     run_attempt(

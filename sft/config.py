@@ -9,6 +9,8 @@ from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.sft.lora import LoraConfig
 
+_MOST_EPOCHS = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(BatchConfig):
@@ -23,8 +25,9 @@ class FinetuneConfig(BatchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.epochs < float("inf"):
-            raise ConfigError("train.epochs", self.epochs, "must be above 0", "Give e.g. 3")
+        if not 0 < self.epochs <= _MOST_EPOCHS:  # NaN is not, either
+            rule = f"must be above 0 and at most {_MOST_EPOCHS:,}"
+            raise ConfigError("train.epochs", self.epochs, rule, "Give e.g. 3")
         if self.max_steps is not None:
             require_at_least("train.max_steps", self.max_steps, 1)
 

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ LINEARS = {
     "up_proj": "mlp",
     "down_proj": "mlp",
 }
+_DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": list(LINEARS)}
 _BASE, _A, _B = ".base_layer.weight", ".lora_A.default.weight", ".lora_B.default.weight"
 
 
@@ -38,9 +39,9 @@ class LoraConfig:
 
     rank: int | None = None
     """Rank of the updates; None trains every weight of the model (full finetuning)."""
-    alpha: int = 256
+    alpha: int = _DEFAULTS["alpha"]
     """The updates are scaled by alpha / rank."""
-    dropout: float = 0.05
+    dropout: float = _DEFAULTS["dropout"]
     """Share of an update's inputs that are zeroed in training."""
     targets: list[str] = field(default_factory=lambda: list(LINEARS))
     """Linear layers that get an update, by the last part of their names."""
@@ -65,6 +66,26 @@ class LoraConfig:
                 raise ConfigError("lora.targets", target, rule, remedy)
         if not self.targets or len({*self.targets}) < len(self.targets):
             raise ConfigError("lora.targets", self.targets, rule, "Name at least one, none twice")
+        if self.rank is None:
+            for name in ("alpha", "dropout", "targets"):
+                if getattr(self, name) != (value := _DEFAULTS[name]):
+                    rule = f"has no effect while lora.rank is null (the default is {value})"
+                    remedy = "Give lora.rank too, or leave it out"
+                    raise ConfigError(f"lora.{name}", getattr(self, name), rule, remedy)
+
+
+def require_rank(config: LoraConfig, model: ModelConfig) -> None:
+    """Raise ConfigError if the rank is above what a target layer's weight can have."""
+    widths = {
+        "k_proj": model.kv_heads * model.head_dim,
+        "v_proj": model.kv_heads * model.head_dim,
+        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), min(model.d_model, model.d_ff)),
+    }
+    for target in config.targets:
+        width = widths.get(target, model.d_model)
+        if config.rank is not None and config.rank > width:
+            rule = f"is above {width}, the most that {target} of this model can have"
+            raise ConfigError("lora.rank", config.rank, rule, "Lower it")
 
 
 class LowRank(NamedTuple):

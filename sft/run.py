@@ -29,6 +29,7 @@ from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.config import Config
+from mobilellama.sft.lora import require_rank
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import Start, first_values, open_start
 from mobilellama.shards.reader import TokenDataset
@@ -41,11 +42,13 @@ def main(config: Config) -> int:
     logs.configure(rank=logs.rank_from_environment())
     # Before any process is started, so that mistakes are told once.
     run = RunFolder(config.run.folder)
+    run.require_usable()
     dataset = open_rows(config.data.path)
     seq_len = dataset.identity.rows["seq_len"]
     start = open_start(config.init, run)
     config = replace(config, init=start.origin)
     require_fit(start, seq_len)
+    require_rank(config.lora, start.model)
     require_same_tokenizer(config, start, dataset)
     data = open_data(config, dataset, seq_len=seq_len, vocab_size=start.model.vocab_size)
     world = World(config.launch)
@@ -124,12 +127,16 @@ def finetuning(config: Config, start: Start, data: TrainingData) -> Stage:
     """Return what finetuning trains, on packed rows, for so many epochs."""
     rows = sum(data.mixture.samples)
     by_epochs = config.train.max_steps is None
+    samples = round(config.train.epochs * rows)
+    if by_epochs and not samples:
+        rule = f"comes to none of the {rows:,} rows of {config.data.path}"
+        raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
     pad_id = data.dataset.tokenizer.pad_id
     return Stage(
         model=replace(start.model, attention="per_document"),
         inputs=RowInputs(seq_len=data.seq_len, pad_id=0 if pad_id is None else pad_id),
         max_steps=config.train.max_steps,
-        samples=round(config.train.epochs * rows) if by_epochs else None,
+        samples=samples if by_epochs else None,
         **first_values(start, config.lora, config.train.seed),
     )
 

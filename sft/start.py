@@ -115,6 +115,9 @@ def _of_checkpoint(init: str) -> Start:
     if not Path(init).is_dir():
         remedy = "Give a Hugging Face folder, or a run's folder or checkpoint"
         raise ConfigError("init", init, "is not a folder", remedy)
+    if (Path(init) / "adapter_config.json").is_file():
+        rule, remedy = "is a LoRA adapter", "Merge it with its base first: 'mobilellama sft merge'"
+        raise ConfigError("init", init, rule, remedy)
     try:
         checkpoint = find_checkpoint(init)
     except ConfigError as error:

@@ -139,8 +139,8 @@ def test_a_folder_that_cannot_be_made_is_refused_by_its_field(tmp_path: Path) ->
     with pytest.raises(ConfigError) as caught:
         RunFolder(tmp_path / "file" / "run").create()
     assert str(caught.value) == (
-        f"run.folder = {tmp_path}/file/run: cannot be made or written to (Not a directory). "
-        "Give a writable folder."
+        f"run.folder = {tmp_path}/file/run: cannot be made or written to ({tmp_path}/file is no "
+        "writable folder). Give a writable folder."
     )
 
 
@@ -149,3 +149,26 @@ def test_making_a_folder_again_changes_nothing(run: RunFolder) -> None:
     make_checkpoint(run, "step-1")
     run.create()
     assert run.newest_attempt() == 1 and run.checkpoint_steps() == [1]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "tokenizer.model", "metrics.jsonl"])
+def test_a_folder_with_someone_elses_files_is_not_taken(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"run.folder = .* holds {name} but no run"):
+        RunFolder(tmp_path).create()
+    assert (tmp_path / name).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_with_the_launchers_files_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "job.sbatch").touch()
+    RunFolder(tmp_path).create()
+    (tmp_path / "config.yaml").touch()
+    RunFolder(tmp_path).require_usable()  # a run's own, by now
+
+
+def test_a_file_in_the_way_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"run.folder = .*file/run: cannot be made .*/file is no"):
+        RunFolder(tmp_path / "file/run").require_usable()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, UserError
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
 from mobilellama.pretrain.data import MixedBatches, Sample
@@ -236,7 +236,10 @@ def test_a_run_starts_from_bin_files_a_pretrained_run_and_another_sft_run(
     ("change", "message"),
     [
         ({"lora.rank": 8}, r"lora.rank = 8: .*step-4 was made with 4"),
-        ({"lora.rank": None}, r"lora.rank = None: .*step-4 was made with 4"),
+        (
+            {"lora.rank": None, "lora.alpha": 256, "lora.dropout": 0.05},
+            r"lora.rank = None: .*step-4 was made with 4",
+        ),
         ({"data.seed": 3}, r"data.seed = 3: .* was made with 1337"),
     ],
 )
@@ -410,3 +413,45 @@ def test_fewer_rows_than_a_batch_are_one_short_step_an_epoch_together(
     run_ranks(finetune_tiny, 1, base, chats, run, fields)
     records = losses_of(run)
     assert max(records) == 1 and records[1]["consumed"] == rows < 64
+
+
+def test_numbers_that_train_nothing_or_cannot_be_are_refused(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    for fields, message in (
+        (EPOCHS | {"train.epochs": 0.001}, r"train.epochs = 0.001: comes to none of the \d+ rows"),
+        (EPOCHS | {"train.epochs": 1e9}, r"train.epochs = 1000000000.0: must be above 0 and at"),
+        ({"lora.rank": 49}, r"lora.rank = 49: is above 48, the most that q_proj of this model"),
+        ({"lora.rank": 25}, r"lora.rank = 25: is above 24, the most that k_proj of this model"),
+        ({"lora.alpha": 16}, r"lora.alpha = 16: has no effect while lora.rank is null"),
+        ({"run.folder": chats}, r"run.folder = .*: holds tokenizer.model, template.yaml but no"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            finetune_tiny(base, chats, tmp_path / "run", fields)
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_is_no_start(chats: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"is a LoRA adapter\. Merge it with its base first"):
+        finetune_tiny(tmp_path / "adapter", chats, tmp_path / "run")
+
+
+def test_an_older_versions_run_is_refused_and_left_as_it_is(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.begin_attempt({})
+    folder.checkpoint(3).mkdir()
+    manifest = {
+        "format_version": 1, "step": 3, "consumed": 3, "optimizer_step": 3, "world_size": 1,
+        "attempt": 1, "identity": {"data.fingerprint": "f"}, "config": {"model": {}},
+        "counters": {}, "receipts": {},
+    }  # fmt: skip
+    (folder.checkpoint(3) / "manifest.json").write_text(json.dumps(manifest))
+    before = sorted(str(path) for path in folder.path.rglob("*"))
+    with pytest.raises(UserError, match=r"another version wrote it, without data.tokenizer"):
+        finetune_tiny(base, chats, folder.path)
+    assert sorted(str(path) for path in folder.path.rglob("*")) == before

@@ -14,7 +14,6 @@ is in RUN/verdict.json, as for 'pretrain run'; 'pretrain plot' and 'pretrain rep
 too. Export it with 'sft export', a LoRA run's merged model with 'sft merge'.
 """
 
-import logging
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -28,13 +27,12 @@ from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.run_folder import RunFolder
+from mobilellama.same_ids import same_ids
 from mobilellama.sft.config import Config
 from mobilellama.sft.lora import require_rank
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import Start, first_values, open_start
 from mobilellama.shards.reader import TokenDataset
-
-log = logging.getLogger(__name__)
 
 
 def main(config: Config) -> int:
@@ -105,22 +103,19 @@ def require_fit(start: Start, seq_len: int) -> None:
 
 def require_same_tokenizer(config: Config, start: Start, dataset: TokenDataset) -> None:
     """Raise ConfigError if the model was trained with another tokenizer than the dataset's."""
-    if start.tokenizer is None:
+    theirs, ours = start.tokenizer, dataset.tokenizer
+    if theirs is None or theirs.sha256 == ours.sha256:
         return
-    kind, known = start.tokenizer
-    used = dataset.identity.tokenizer_sha256
-    if dataset.tokenizer.path.suffix != kind:
-        log.warning(
-            "%s has a tokenizer in a %s file and %s in a %s file: they are not compared",
-            config.init, kind, config.data.path, dataset.tokenizer.path.suffix,
-        )  # fmt: skip
-    elif known != used:
-        raise ConfigError(
-            "data.path",
-            config.data.path,
-            f"was prepared with the tokenizer {used[:12]}, but {config.init} has {known[:12]}",
-            f"Prepare the data with --tokenizer {config.init}, or its tokenizer.model",
-        )
+    # Of two kinds of file no hash can be equal; two sentencepiece models that differ are two.
+    both_models = theirs.path.suffix == ours.path.suffix == ".model"
+    if not both_models and same_ids(theirs, ours):
+        return
+    raise ConfigError(
+        "data.path",
+        config.data.path,
+        f"was prepared with another tokenizer than {theirs.path}: their ids differ",
+        f"Prepare the data with --tokenizer {config.init}",
+    )
 
 
 def finetuning(config: Config, start: Start, data: TrainingData) -> Stage:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import sha256_of_file
-from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
+from mobilellama.pretrain.checkpoint import MANIFEST, read_manifest
 from mobilellama.pretrain.export_folder import find_checkpoint
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
@@ -26,8 +26,7 @@ from mobilellama.sft.lora import (
     inject,
     is_adapter,
 )
-from mobilellama.shards.dataset import tokenizer_file
-from mobilellama.tokenizer import open_tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ class Start:
     """A weight by its plain name, fp32."""
     stored: Read
     """The same in the dtype it comes in."""
-    tokenizer: tuple[str, str] | None
-    """Ending and sha256 of the tokenizer that the model was trained with, where they are known."""
+    tokenizer: TextTokenizer | None
+    """What the model was trained with, where it is at hand."""
     verify: Callable[[int, int], None]
     """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
     close: Callable[[], None]
@@ -102,10 +101,9 @@ def _of_folder(init: str) -> Start:
     )
 
 
-def _tokenizer_of(folder: Path) -> tuple[str, str] | None:
+def _tokenizer_of(folder: Path) -> TextTokenizer | None:
     try:
-        tokenizer = open_tokenizer(folder, field="init")
-        return tokenizer.path.suffix, tokenizer.sha256
+        return open_tokenizer(folder, field="init")
     except ConfigError:
         log.warning("%s has no tokenizer that could be compared with the dataset's", folder)
         return None
@@ -135,15 +133,9 @@ def _of_checkpoint(init: str) -> Start:
         fingerprint=sha256_of_file(checkpoint.folder / MANIFEST),
         parameter=read,
         stored=read,
-        tokenizer=_tokenizer_of_run(checkpoint),
+        tokenizer=_tokenizer_of(checkpoint.folder.parent.parent),
         verify=lambda share, shares: checkpoint.verify(share=share, shares=shares),
     )
-
-
-def _tokenizer_of_run(checkpoint: Checkpoint) -> tuple[str, str]:
-    run = RunFolder(checkpoint.folder.parent.parent)
-    sha256 = checkpoint.manifest.identity["data.tokenizer_sha256"]
-    return tokenizer_file(run.path).suffix, sha256
 
 
 def _of_the_run_itself(run: RunFolder) -> Start | None:

@@ -88,7 +88,7 @@ def test_a_mistake_leaves_exit_code_2_one_message_and_no_traceback() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "mobilellama: error: data.path = unused: is not a folder. "
-        "Give the --output of 'mobilellama tokenize run'.\n"
+        "Give the --output of 'mobilellama tokenize run', or of 'mobilellama sft prepare'.\n"
     )
 
 

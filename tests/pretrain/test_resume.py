@@ -14,6 +14,8 @@ from mobilellama.run_folder import RunFolder
 from tests.pretrain.tiny import train_tiny
 from tests.ranks import run_ranks
 
+pytestmark = pytest.mark.slow  # each trains, in processes of its own
+
 
 def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
     """Return every weight and moment of a checkpoint, whole, by name."""

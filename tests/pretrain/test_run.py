@@ -17,6 +17,8 @@ from tests.pretrain.test_resume import losses_of
 from tests.pretrain.tiny import tiny_argv, train_tiny
 from tests.ranks import Ranks, run_ranks
 
+pytestmark = pytest.mark.slow  # each trains, in processes of its own
+
 FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
 
 

@@ -34,6 +34,8 @@ from tests.ranks import run_ranks
 from tests.sft.tiny_chat_model import tiny_llama, write_tiny_chat_model
 from tests.sft.tiny_sft import finetune_tiny, prepare_tiny
 
+pytestmark = pytest.mark.slow  # each trains, in processes of its own
+
 LORA = {"lora.rank": 4, "lora.alpha": 8, "lora.targets": "[q_proj,v_proj,down_proj]"}
 TURNS = (Turn("user", "What is  a list?"), Turn("assistant", " One\n of these."), Turn("user", "?"))
 MESSAGES = [{"role": turn.role, "content": turn.content} for turn in TURNS]

@@ -35,5 +35,5 @@ def test_a_folder_that_is_no_dataset_is_refused_by_a_fresh_process() -> None:
     assert (out.returncode, out.stdout) == (2, "")
     assert out.stderr == (
         "mobilellama: error: path = /nowhere: is not a folder. "
-        "Give the --output of 'mobilellama tokenize run'.\n"
+        "Give the --output of 'mobilellama tokenize run', or of 'mobilellama sft prepare'.\n"
     )

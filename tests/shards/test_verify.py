@@ -154,5 +154,5 @@ def test_bad_settings_are_one_message_and_exit_code_2(small_dataset: Path, cli: 
     assert code == 2
     assert err == (
         "mobilellama: error: path = nowhere: is not a folder. "
-        "Give the --output of 'mobilellama tokenize run'.\n"
+        "Give the --output of 'mobilellama tokenize run', or of 'mobilellama sft prepare'.\n"
     )

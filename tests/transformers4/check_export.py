@@ -8,6 +8,8 @@ EXPECTED.json is what our side says of the folder:
   start       ids that the tokenizer puts first
   input_ids   (T,) ids for the model, and
   logits      (T, V) our fp32 logits; without these two only the tokenizer is checked
+  chats       conversations for the chat template: messages, whether to ask for an answer, and
+              the ids of training; may be absent
 Exits 1 at the first difference.
 """
 
@@ -35,6 +37,16 @@ def check_tokenizer(name: str, tokenizer: Any, expected: dict[str, Any]) -> None
         sys.exit(f"{name}: {text!r} gives {theirs}, not {ours}")
 
 
+def check_chats(tokenizer: Any, expected: dict[str, Any]) -> None:
+    for chat in expected["chats"]:
+        found = tokenizer.apply_chat_template(
+            chat["messages"], add_generation_prompt=chat["generate"], tokenize=True
+        )
+        if list(found) != chat["ids"]:
+            sys.exit(f"{chat['messages']} give {found}, not {chat['ids']}")
+    print(f"{len(expected['chats'])} chats have the ids of training")
+
+
 def check_model(folder: str, expected: dict[str, Any]) -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         folder, torch_dtype=torch.float32
@@ -55,7 +67,10 @@ def main(folder: str, expected_path: str) -> None:
     assert transformers.__version__.startswith("4."), transformers.__version__
     print(f"transformers {transformers.__version__}, torch {torch.__version__}")
     expected = json.loads(Path(expected_path).read_text())
-    check_tokenizer("AutoTokenizer", transformers.AutoTokenizer.from_pretrained(folder), expected)
+    fast = transformers.AutoTokenizer.from_pretrained(folder)
+    check_tokenizer("AutoTokenizer", fast, expected)
+    if "chats" in expected:
+        check_chats(fast, expected)
     # What older code calls; in version 4 it is sentencepiece itself.
     slow = transformers.LlamaTokenizer.from_pretrained(folder)
     check_tokenizer("LlamaTokenizer", slow, expected)

@@ -19,20 +19,29 @@ from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.model import ModelConfig, build_on
 from mobilellama.run_folder import RunFolder
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.labels import encode, encode_prompt
+from mobilellama.sft.template import read_template
 from mobilellama.tokenizer import Tokenizer
 from tests.hostile_texts import hostile_texts
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-transformers4"
 TRANSFORMERS = "4.57.6"
-PACKAGES = [f"transformers=={TRANSFORMERS}", "torch==2.13.0", "sentencepiece==0.2.3", "protobuf"]
+PACKAGES = [
+    f"transformers=={TRANSFORMERS}",
+    "torch==2.13.0",
+    "sentencepiece==0.2.3",
+    "protobuf",
+    "jinja2",
+]
 
 
 @pytest.fixture(scope="session")
 def python_with_transformers_4() -> Path:
     """The environment's interpreter; the environment is made if it is missing or another."""
     python = ENVIRONMENT / "bin" / "python"
-    look = f"import torch, transformers as t; assert t.__version__ == '{TRANSFORMERS}'"
+    look = f"import torch, jinja2, transformers as t; assert t.__version__ == '{TRANSFORMERS}'"
     if not python.exists() or subprocess.run([python, "-c", look], capture_output=True).returncode:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
@@ -91,3 +100,31 @@ def test_transformers_4_reads_llamas_tokenizer_as_sentencepiece_does(
     tokenizer.write_hf(folder, max_length_tokens=2048, add_bos=True)
     (folder / "config.json").write_text('{"model_type": "llama"}')
     check(python_with_transformers_4, folder, expected_ids(tokenizer, add_bos=True))
+
+
+@pytest.mark.parametrize("name", ["vicuna_v1", "mistral"])
+def test_transformers_4_renders_our_chat_templates_to_the_ids_of_training(
+    python_with_transformers_4: Path, llama_tokenizer: Path, tmp_path: Path, name: str
+) -> None:
+    """Those whose special tokens LLaMA's model has."""
+    folder = tmp_path / "export"
+    folder.mkdir()
+    tokenizer, template = Tokenizer(llama_tokenizer), read_template(name)
+    tokenizer.write_hf(folder, max_length_tokens=2048, add_bos=True, chat_template=template.jinja())
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    words = ["What is  a list?", "A list.\n  - one", "{{ and }} 日本 🙂", " Well: {% raw %}"]
+    turns = [Turn("user" if i % 2 == 0 else "assistant", word) for i, word in enumerate(words)]
+    chats = [
+        {
+            "messages": [{"role": turn.role, "content": turn.content} for turn in some],
+            "generate": generate,
+            "ids": ids.tolist(),
+        }
+        for some, generate, ids in (
+            (turns, False, encode(template, tokenizer, turns).ids),
+            (turns[:2], False, encode(template, tokenizer, turns[:2]).ids),
+            (turns[:3], True, encode_prompt(template, tokenizer, turns[:3])),
+        )
+    ]
+    expected = expected_ids(tokenizer, add_bos=True) | {"chats": chats}
+    check(python_with_transformers_4, folder, expected)

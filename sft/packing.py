@@ -31,8 +31,8 @@ def pack(lengths: Sequence[int] | NDArray[np.integer], seq_len: int) -> list[lis
     sizes = np.asarray(lengths, dtype=np.int64)
     assert not len(sizes) or 1 <= sizes.min() <= sizes.max() <= seq_len, (sizes, seq_len)
     rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(seq_len + 1)]  # rows, by their room
-    rooms = 0  # bit r is set where with_room[r] is not empty
+    with_room: dict[int, list[int]] = {}  # rows by their room; none is empty
+    rooms = 0  # bit r is set where with_room has r
     order = np.argsort(-sizes, kind="stable")
     for index, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         enough = rooms >> size
@@ -40,13 +40,14 @@ def pack(lengths: Sequence[int] | NDArray[np.integer], seq_len: int) -> list[lis
             room = size + (enough & -enough).bit_length() - 1  # the lowest bit that is set
             row = with_room[room].pop()
             if not with_room[room]:
+                del with_room[room]
                 rooms ^= 1 << room
             rows[row].append(index)
         else:
             room, row = seq_len, len(rows)
             rows.append([index])
         room -= size
-        with_room[room].append(row)
+        with_room.setdefault(room, []).append(row)
         rooms |= 1 << room
     return rows
 

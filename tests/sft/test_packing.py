@@ -1,6 +1,7 @@
 import itertools
 import random
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_a_table_of_rows() -> None:
     ]
     assert pack([], 10) == []
     assert pack([10], 10) == [[0]]
+
+
+def test_a_long_row_needs_no_memory_for_the_rooms_that_do_not_occur() -> None:
+    tracemalloc.start()
+    try:
+        rows = pack([1 << 20, 5, 1 << 19, (1 << 19) - 5], 1 << 20)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows == [[0], [2, 3, 1]]
+    assert most_bytes < 4_000_000  # a list of rows for every room would take 64 MB
 
 
 def test_the_same_lengths_give_the_same_rows_from_a_list_and_an_array() -> None:

@@ -4,17 +4,20 @@ Records are cleaned, written in a chat template, split where they are longer tha
 packed into rows of seq_len tokens; report.json says what was kept, changed and dropped, and why.
 The folder's bytes depend on the data, the tokenizer, the template, and the fields seq_len, seed,
 heldout_share and data.format; never on workers or restarts. Stop it whenever you like: the same
-command does what is missing.
+command does what is missing. A folder in which no bucket is finished yet may be begun anew with
+other settings or other data; one with finished buckets is refused to them.
 
   mobilellama sft prepare --data.path sharegpt.json --tokenizer DIR --output DATASET
 """
 
+import fcntl
 import itertools
 import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -44,7 +47,7 @@ from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
 from mobilellama.sft.reasons import Drop, describe_example
 from mobilellama.sft.report import REPORT, describe, make_report
-from mobilellama.sft.sources import DataConfig, find_slices, read_records
+from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
 from mobilellama.sft.split import ENCODING_VERSION
 from mobilellama.sft.template import Template, read_template
 from mobilellama.sft.workers import Job, encoding
@@ -68,6 +71,8 @@ log = logging.getLogger(__name__)
 TEMPLATE = "template.yaml"
 """The template in a dataset folder, which 'sft run' gives on to the model."""
 
+_SOURCES = "sources_sha256"
+_LARGEST_SEQ_LEN = 1 << 20  # a row is held in memory, and no model reads so many
 _DRY_RECORDS = 1_000
 _FIRST_PLACES = 3
 # What mobilellama.files.temporary_path makes of a file's name: NAME.tmp.HOST.PID.RANDOM.
@@ -83,11 +88,11 @@ class Config:
     tokenizer: str
     """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
     output: str
-    """Dataset folder; made if missing, continued if it was begun with the same settings."""
+    """Dataset folder; made if missing, continued if begun with the same settings and data."""
     template: str = "vicuna_v1"
     """How conversations are written: a preset's name, or a YAML file."""
     seq_len: int = 2048
-    """Tokens of a row; longer conversations are split between exchanges."""
+    """Tokens of a row, at most 1,048,576; longer conversations are split between exchanges."""
     heldout_share: float = 0.01
     """Share of the conversations kept for validation; at least one unless it is 0."""
     seed: int = 1337
@@ -101,6 +106,9 @@ class Config:
 
     def __post_init__(self) -> None:
         require_at_least("seq_len", self.seq_len, 2)
+        if self.seq_len > _LARGEST_SEQ_LEN:
+            rule = f"must be at most {_LARGEST_SEQ_LEN:,}"
+            raise ConfigError("seq_len", self.seq_len, rule, "Give the tokens of a training row")
         require_share("heldout_share", self.heldout_share)
         require_share("max_bad_share", self.max_bad_share)
         if self.workers is not None:
@@ -124,25 +132,28 @@ def main(config: Config) -> int:
     )
     if config.dry_run:
         return _dry_run(config, work, plan, tokenizer)
-    with naming_a_full_disk(work.folder):
-        _join_plan(work.folder, plan, tokenizer)
-    try:
-        receipts = _write_missing(config, work, plan, tokenizer)
-    except KeyboardInterrupt:
-        there = sum(is_finished(work.folder, piece, plan.identity) for piece in plan.slices)
-        print(
-            f"mobilellama: interrupted with {there:,} of {len(plan.slices):,} buckets finished; "
-            "run the same command again to continue",
-            file=sys.stderr,
-        )
-        return 130
-    with naming_a_full_disk(work.folder):
+    with naming_a_full_disk(work.folder), _sharing(work.folder) as lock:
+        _join_plan(work.folder, plan, tokenizer, lock)
+        try:
+            receipts = _write_missing(config, work, plan, tokenizer)
+        except KeyboardInterrupt:
+            there = sum(is_finished(work.folder, piece, plan.identity) for piece in plan.slices)
+            print(
+                f"mobilellama: interrupted with {there:,} of {len(plan.slices):,} buckets "
+                "finished; run the same command again to continue",
+                file=sys.stderr,
+            )
+            return 130
         print(_finish(work, tokenizer, receipts))
     return 0
 
 
 def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> Plan:
-    """Return the plan that the config, the tokenizer, the template and the data make."""
+    """Return the plan that the config, the tokenizer, the template and the data make.
+
+    A dry run's, which is compared with no other, knows the sizes of the sources alone.
+    """
+    slices = find_slices(config.data)
     identity = Identity(
         tokenizer_sha256=tokenizer.sha256,
         vocab_size=tokenizer.vocab_size,
@@ -159,25 +170,96 @@ def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> P
             "data.format": config.data.format,
             "cleaning_version": CLEANING_VERSION,
             "packing_version": PACKING_VERSION,
+            _SOURCES: {} if config.dry_run else _hash_sources(slices, config.data),
         },
     )
-    return Plan(identity=identity, slices=find_slices(config.data))
+    return Plan(identity=identity, slices=slices)
 
 
-def _join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer) -> None:
-    """Write the plan, or check that the folder was begun with this one."""
+def _hash_sources(slices: Sequence[Slice], data: DataConfig) -> dict[str, str]:
+    """Return each source's sha256, by its name."""
+    hashes = {}
+    name, unit = _unit(slices)
+    total = sum(piece.size for piece in slices) / unit
+    with Progress("sha256 of the data", total=total, unit=name) as progress:
+        for piece in slices:
+            hashes[piece.source] = source_sha256(piece, data)
+            progress.advance(piece.size / unit)
+    return hashes
+
+
+def _unit(slices: Sequence[Slice]) -> tuple[str, float]:
+    """Return what progress is counted in: its name, and how much of a slice's unit it is."""
+    return ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
+
+
+@contextmanager
+def _sharing(folder: Path) -> Iterator[int]:
+    """Make the folder, and hold a lock on it as one of its makers; yield the lock's descriptor.
+
+    Many may make one dataset, for they write the same bytes; a plan is replaced by one alone.
+    """
     if folder.exists() and not folder.is_dir():
         raise ConfigError("output", str(folder), "is not a folder", "Give a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, fcntl.LOCK_SH)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Change the lock to a kind of flock's; return False if others are in its way."""
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks: the user's own care has to do
+    return True
+
+
+def _join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, lock: int) -> None:
+    """Write the plan, or check that the folder was begun with this one.
+
+    Where nothing is finished that belongs to another plan, this one takes its place.
+
+    Raises:
+        ConfigError: the folder is another's, is being written, or has finished buckets.
+    """
     if not (folder / PLAN).exists():
         strangers = [name for name in sorted(os.listdir(folder)) if not name.startswith(PLAN)]
         if strangers:
             rule = f"holds files ({strangers[0]}, ...) but no {PLAN}"
             raise ConfigError("output", str(folder), rule, "Give a new or empty folder")
         plan.write(folder)
-    theirs, owner = Plan.read(folder), f"the plan in {folder}"
+    theirs = Plan.read(folder)
+    try:
+        _require_same(theirs, plan, tokenizer, owner=f"the plan in {folder}")
+    except ConfigError as error:
+        if not theirs.identity.rows:
+            raise  # a dataset of 'tokenize run', finished or not
+        alone = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finished = _finished(folder, theirs)
+        field, value, rule, remedy = error.args
+        if finished:
+            done = f"{finished:,} of its {len(theirs.slices):,} buckets are finished"
+            remedy += f", or remove {folder} ({done})"
+        elif not alone:
+            remedy += "; another process is making that dataset now"
+        else:
+            log.info("nothing was finished in %s: it is begun anew", folder)
+            _replace(folder, theirs, plan)
+            _lock(lock, fcntl.LOCK_SH)
+            return
+        raise ConfigError(field, value, rule, remedy) from None
+
+
+def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: str) -> None:
+    """Raise ConfigError, which names the difference, unless the two plans are the same."""
     tokenizer.require_sha256(theirs.identity.tokenizer_sha256, field="tokenizer", owner=owner)
-    theirs.identity.require_same(plan.identity, owner=owner)
     for planned, found in itertools.zip_longest(theirs.slices, plan.slices):
         if planned != found:
             raise ConfigError(
@@ -186,6 +268,36 @@ def _join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer) -> None:
                 f"is not what {owner} has in its place: {_shown(planned)}; now {_shown(found)}",
                 "Restore the data as it was, or use another output folder",
             )
+    had = theirs.identity.rows.get(_SOURCES, {})
+    for source, sha256 in plan.identity.rows[_SOURCES].items():
+        if source in had and had[source] != sha256:
+            raise ConfigError(
+                "data.path",
+                source,
+                f"has other content, of the same size, than when {owner} was made: sha256 "
+                f"{sha256[:12]}, which was {had[source][:12]}",
+                "Restore the data as it was, or use another output folder",
+            )
+    theirs.identity.require_same(plan.identity, owner=owner)
+
+
+def _finished(folder: Path, plan: Plan) -> int:
+    """Return how many buckets would be lost with the plan.
+
+    Those of data that gave no conversation at all are not worth keeping.
+    """
+    receipts = [read_receipt(folder, piece, plan.identity) for piece in plan.slices]
+    there = [receipt for receipt in receipts if receipt is not None]
+    return len(there) if any(receipt.documents for receipt in there) else 0
+
+
+def _replace(folder: Path, theirs: Plan, plan: Plan) -> None:
+    """Take away what was made after a plan, then write the other."""
+    (folder / DATASET).unlink(missing_ok=True)
+    for piece in theirs.slices:
+        for ending in ("json", "bin", "mask", "idx"):  # the receipt first: it makes them count
+            (folder / f"{piece.name}.{ending}").unlink(missing_ok=True)
+    plan.write(folder)
 
 
 def _shown(piece: Slice | None) -> str:
@@ -201,7 +313,7 @@ def _write_missing(
     if missing and len(missing) < len(plan.slices):
         there = len(plan.slices) - len(missing)
         log.info("%d of %d buckets are there already", there, len(plan.slices))
-    name, unit = ("rows", 1.0) if plan.slices[0].unit == "rows" else ("MB", 1e6)
+    name, unit = _unit(plan.slices)
     total = sum(piece.size for piece in plan.slices if piece.name in missing) / unit
     workers = (config.workers or len(os.sched_getaffinity(0))) if missing else 1
     receipts: list[Receipt] = []

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NoReturn
 import orjson
 
 from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.files import sha256_of_file, sha256_of_json
 from mobilellama.sft.records import FIELDS, Format, is_record
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.lines import open_planned, read_blocks, split_lines
@@ -121,6 +122,24 @@ def _data_files(folder: Path) -> Iterator[str]:
             log.info("left out: %s (ends in none of %s)", path, ", ".join(_ENDINGS))
 
 
+def source_sha256(piece: Slice, data: DataConfig) -> str:
+    """Return a sha256 that changes with a source's bytes, also where its size stays.
+
+    Of a file its own, of a table that of its Arrow files; datasets' fingerprint, which hangs on
+    when these were written, only stands for a table that is held in memory.
+    """
+    if piece.unit == "bytes":
+        return sha256_of_file(_path_of(piece, data))
+    table = _open_table(data)
+    files = [sha256_of_file(Path(file["filename"])) for file in table.cache_files]
+    return sha256_of_json(files or table._fingerprint)
+
+
+def _path_of(piece: Slice, data: DataConfig) -> Path:
+    given = Path(data.path)
+    return given if given.is_file() else given / piece.source
+
+
 def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
     """Yield the records of a slice in their order.
 
@@ -131,8 +150,7 @@ def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
     if piece.unit == "rows":
         yield from _table_rows(piece, data)
         return
-    given = Path(data.path)
-    path = given if given.is_file() else given / piece.source
+    path = _path_of(piece, data)
     with open_planned(path, piece.size) as file:
         if path.name.endswith(".parquet"):
             yield from _parquet_rows(file, path, piece)
@@ -197,6 +215,8 @@ def _parse_file(data: bytes, path: Path) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         pass
+    if not data.strip():
+        raise DataError(f"{path}: is empty. Fetch it again, or move it away")
     try:  # Python's own takes NaN and halves of surrogate pairs
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -224,10 +244,12 @@ def _records_of(value: Any, path: Path) -> list[Any]:
         lists = [item for item in value.values() if isinstance(item, list)]
         if len(lists) == 1:
             return lists[0]
-    held = f"an object of {', '.join(map(str, value))}" if isinstance(value, dict) else "no list"
+    held = "no list"
+    if isinstance(value, dict):
+        held = f"an object of {', '.join(map(str, value))}" if value else "an empty object"
     raise DataError(
         f"{path}: must hold a list of records, or one object with one list of them, but holds "
-        f"{held or 'an empty object'}. Give the file of the conversations"
+        f"{held}. Give the file of the conversations"
     )
 
 

@@ -1,5 +1,6 @@
 """'sft prepare' from end to end: what is in the files, in the report, and after a kill."""
 
+import fcntl
 import hashlib
 import itertools
 import json
@@ -428,6 +429,110 @@ def test_other_data_or_another_tokenizer_in_the_same_folder_is_refused(
     (tmp_path / "full/mine.txt").write_text("x")
     with pytest.raises(ConfigError, match=r"holds files \(mine.txt, ...\) but no plan.json"):
         prepare(small_tokenizer, conversations, tmp_path / "full", *more)
+
+
+def test_data_that_changed_in_place_is_refused_by_the_files_name(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(conversations, tmp_path / "data")
+    path = tmp_path / "data/b.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-20] + content[-20:].upper())
+    before = digest(prepared)
+    with pytest.raises(ConfigError) as error:
+        prepare(small_tokenizer, tmp_path / "data", prepared, "--heldout_share", "0.1")
+    old, new = (hashlib.sha256(text).hexdigest()[:12] for text in (content, path.read_bytes()))
+    assert str(error.value) == (
+        f"data.path = b.jsonl: has other content, of the same size, than when the plan in "
+        f"{prepared} was made: sha256 {new}, which was {old}. Restore the data as it was, or use "
+        f"another output folder, or remove {prepared} (3 of its 3 buckets are finished)."
+    )
+    assert digest(prepared) == before
+
+
+def test_data_that_changed_after_a_kill_is_not_mixed_with_what_is_finished(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(conversations, tmp_path / "data")
+    shutil.copytree(prepared, tmp_path / "out")
+    (tmp_path / "out/dataset.json").unlink()
+    (tmp_path / "out/conversations/00002.json").unlink()
+    path = tmp_path / "data/c.jsonl"  # whose bucket is not finished
+    path.write_bytes(path.read_bytes().replace(b"e", b"E", 1))
+    with pytest.raises(ConfigError, match=r"^data.path = c.jsonl: has other content.*\(2 of its 3"):
+        prepare(small_tokenizer, tmp_path / "data", tmp_path / "out", "--heldout_share", "0.1")
+
+
+def test_the_same_command_works_once_a_truncated_file_is_mended(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    path, records = tmp_path / "a.json", make_conversations(5, scale=0.02)
+    path.write_text(json.dumps(records)[:-9])
+    with pytest.raises(DataError, match="truncated"):
+        prepare(small_tokenizer, path, tmp_path / "out")
+    path.write_text(json.dumps(records))
+    assert prepare(small_tokenizer, path, tmp_path / "out") == 0
+    assert prepare(small_tokenizer, path, tmp_path / "fresh") == 0
+    assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
+
+
+def test_a_plan_of_which_nothing_came_gives_way_to_another(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    """Finished buckets without a conversation are nothing: of too short rows, of a wrong file."""
+    wrong = write_lines(tmp_path / "wrong/b.jsonl", [hello(gpt="")] * 3)
+    write_lines(tmp_path / "wrong/a.jsonl", [])
+    good, output = write_lines(tmp_path / "good.jsonl", [hello()] * 20), tmp_path / "out"
+    with pytest.raises(DataError, match="not one conversation is left"):
+        prepare(small_tokenizer, wrong.parent, output)
+    assert (output / "conversations/00001.json").exists()
+    with pytest.raises(DataError, match="20 of 20 records give no conversation"):
+        prepare(small_tokenizer, good, output, "--seq_len", "4")
+    assert prepare(small_tokenizer, good, output) == 0
+    assert not list((output / "conversations").glob("00001.*"))
+    assert prepare(small_tokenizer, good, tmp_path / "fresh") == 0
+    assert digest(output) == digest(tmp_path / "fresh")
+
+
+def test_a_dataset_of_text_that_is_being_made_does_not_give_way(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
+    with pytest.raises(DataError, match="not one conversation is left"):
+        prepare(small_tokenizer, path, output)
+    plan = read_json(output / "plan.json")
+    del plan["identity"]["rows"]  # as 'tokenize run' writes it
+    (output / "plan.json").write_text(json.dumps(plan))
+    shutil.rmtree(output / "conversations")
+    before = digest(output)
+    with pytest.raises(ConfigError, match="Use the same value, or another output folder"):
+        prepare(small_tokenizer, path, output)
+    assert digest(output) == before
+
+
+def test_a_plan_that_another_process_works_on_does_not_give_way(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
+    with pytest.raises(DataError, match="not one conversation is left"):
+        prepare(small_tokenizer, path, output)
+    before = digest(output)
+    other = os.open(output, os.O_RDONLY)  # a lock is the open file's, not the process's
+    try:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        with pytest.raises(ConfigError, match=r"seed = 3: .*; another process is making that data"):
+            prepare(small_tokenizer, path, output, "--seed", "3")
+    finally:
+        os.close(other)
+    assert digest(output) == before
+
+
+def test_rows_of_no_model_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        prepare(tmp_path / "none.model", tmp_path, tmp_path / "out", "--seq_len", "1000000000")
+    assert str(error.value) == (
+        "seq_len = 1000000000: must be at most 1,048,576. Give the tokens of a training row."
+    )
 
 
 def test_a_dry_run_reports_on_the_first_thousand_records_and_writes_nothing(

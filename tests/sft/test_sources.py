@@ -14,7 +14,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError
 from mobilellama.sft.records import parse_line, read_turns
-from mobilellama.sft.sources import DataConfig, find_slices, read_records
+from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
 from mobilellama.shards.dataset import Slice
 from tests.sft.conversations import make_conversations, write_lines, write_sharegpt
 
@@ -174,12 +174,14 @@ WHOLE = json.dumps(RECORDS).encode()
     [
         ("a.json", WHOLE[:-1], "truncated ("),
         ("a.json", WHOLE[: len(WHOLE) // 2], "truncated ("),
-        ("a.json", b"", "truncated (Expecting value at line 1, column 1). Fetch it again"),
+        ("a.json", b"", "is empty. Fetch it again, or move it away"),
+        ("a.json", b"\xef\xbb\xbf \n", "is empty. Fetch it again, or move it away"),
         ("a.json", b"[1,\n2,, 3]", "not JSON (Expecting value at line 2, column 3). Mend it"),
         ("a.json", WHOLE.decode().encode("utf-16"), "not UTF-8 text (it begins with b'\\xff"),
         ("a.json", '[{"q": "ä"}]'.encode("latin-1"), "not UTF-8 (invalid continuation byte at by"),
         ("a.json", b'"text"', "must hold a list of records, or one object with one list of th"),
         ("a.json", b'{"a": [], "b": []}', "but holds an object of a, b. Give the file of the"),
+        ("a.json", b"{}", "but holds an empty object. Give the file of the conversations"),
         ("a.json", b'{"a": 1}', "but holds an object of a. Give the file of the conversations"),
         ("a.jsonl", "\n".join(["{}"] * 3).encode("utf-16"), "not UTF-8 text (it begins with"),
         ("a.jsonl", gzip.compress(WHOLE), "not UTF-8 text (it begins with b'\\x1f\\x8b"),
@@ -208,6 +210,35 @@ def test_a_file_that_changed_since_it_was_planned_is_refused(tmp_path: Path) -> 
     write_lines(tmp_path / "a.jsonl", RECORDS[:2])
     with pytest.raises(DataError, match="bytes before reading, but it had"):
         list(read_records(piece, data))
+
+
+def test_a_sources_hash_tells_one_letter_and_not_who_wrote_it_or_when(tmp_path: Path) -> None:
+    import datasets
+
+    def hashed(path: Path) -> str:
+        data = DataConfig(path=str(path))
+        (piece,) = find_slices(data)
+        return source_sha256(piece, data)
+
+    for records in (RECORDS, json.loads(json.dumps(RECORDS).replace("e", "E", 1))):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        write_lines(folder / "a.jsonl", records)
+        for name in ("table", "again"):
+            datasets.Dataset.from_list(RECORDS).save_to_disk(str(folder / name))
+    first, second = tmp_path / "0", tmp_path / "1"
+    assert hashed(first / "a.jsonl") != hashed(second / "a.jsonl")
+    assert (first / "a.jsonl").stat().st_size == (second / "a.jsonl").stat().st_size
+    write_lines(first / "b.jsonl", RECORDS)
+    assert hashed(first / "a.jsonl") == hashed(first / "b.jsonl")
+    tables = [first / "table", first / "again", second / "table"]
+    assert len({hashed(path) for path in tables}) == 1
+    (arrow,) = (first / "table").glob("*.arrow")
+    content = arrow.read_bytes()
+    start = content.index(TURNS[0][0].content[:8].encode())
+    arrow.write_bytes(
+        content[:start] + content[start : start + 1].swapcase() + content[start + 1 :]
+    )
+    assert hashed(first / "table") != hashed(first / "again")
 
 
 def test_data_that_cannot_be_read_is_refused_before_anything_is_done(tmp_path: Path) -> None:

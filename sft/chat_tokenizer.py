@@ -15,6 +15,7 @@ from typing import Any
 from mobilellama.cli import preset_names
 from mobilellama.config import ConfigError, DataError, UserError, one_line
 from mobilellama.files import read_json
+from mobilellama.hf_files import CHAT_TEMPLATE_FILE, CONFIG_FILE
 from mobilellama.sft.chat_model import ModelChoice, read_config, unreadable
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.template import TEMPLATES, Template, read_template
@@ -40,8 +41,8 @@ class ChatTokenizer:
     """A chat folder's tokenizer and template; no weights are read.
 
     Raises:
-        ConfigError: the folder has no tokenizer that can be read, or no template, or the
-            template given has special tokens that the tokenizer has not.
+        ConfigError: the folder has no tokenizer that can be read, or no template or one that is
+            not Jinja, or the template given has special tokens that the tokenizer has not.
     """
 
     def __init__(self, choice: ModelChoice) -> None:
@@ -124,10 +125,17 @@ class ChatTokenizer:
             raise ConfigError("template", template.name, rule, remedy)
 
     def _render(self, messages: Sequence[dict[str, str]], **options: bool) -> str:
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
         try:
             return self.inner.apply_chat_template(messages, tokenize=False, **options)
+        except TemplateSyntaxError as error:  # whatever is said: no message is to blame
+            path = Path(self.model) / CHAT_TEMPLATE_FILE
+            where = path if path.is_file() else path.with_name(CONFIG_FILE)
+            said = f"line {error.lineno}: {one_line(Exception(error.message)).rstrip('.')}"
+            rule = f"the chat template in {where} is not Jinja ({said})"
+            remedy = "Mend that file, or give --template"
+            raise ConfigError("model", self.model, rule, remedy) from None
         except (TemplateError, TypeError) as error:
             raise UserError(f"the chat template refuses this: {one_line(error)}") from None
 
@@ -137,7 +145,9 @@ class ChatTokenizer:
         answered = {"role": "assistant", "content": _ANSWER}
         try:
             text = self._render([asked, answered, {"role": "user", "content": _NEXT}])
-        except UserError:
+        except ConfigError:
+            raise
+        except UserError:  # such turns are refused, in the template's own words
             return ()
         _, answer, after = text.partition(_ANSWER)
         between, question, _ = after.partition(_NEXT)

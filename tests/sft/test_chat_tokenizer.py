@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mobilellama.config import UserError
+from mobilellama.config import ConfigError, UserError
 from mobilellama.sft.chat_model import ModelChoice
 from mobilellama.sft.chat_tokenizer import ChatTokenizer, Stop, TextStream
 from mobilellama.sft.conversation import Turn
@@ -130,6 +130,22 @@ def test_a_template_that_refuses_a_role_is_quoted(tiny_chat_model: Path, tmp_pat
     tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
     with pytest.raises(UserError, match="template refuses this: System role not supported"):
         tokenizer.prompt([Turn("system", "Be kind."), *QUESTION])
+
+
+def test_a_template_that_is_no_jinja_is_named_by_its_file(
+    tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    folder = copy_chat_model(tiny_chat_model, tmp_path / "odd", chat_template="{% for %}\n{{ x }}")
+    choice = ModelChoice(model=str(folder))
+    with pytest.raises(ConfigError) as error:
+        ChatTokenizer(choice)
+    (name,) = (path.name for path in folder.iterdir() if "{% for %}" in path.read_text("latin-1"))
+    assert str(error.value).startswith(
+        f"model = {folder}: the chat template in {folder / name} is not Jinja (line 1: "
+    )
+    assert str(error.value).endswith("). Mend that file, or give --template.")
+    named = ModelChoice(model=str(folder), template="vicuna_v1")
+    assert ChatTokenizer(named).prompt(QUESTION)
 
 
 def test_streamed_text_is_the_whole_text_and_never_half_a_character(

@@ -1,5 +1,6 @@
 """Command line: ``mobilellama STAGE VERB [--section.field VALUE ...]``."""
 
+import errno
 import importlib
 import io
 import os
@@ -14,6 +15,10 @@ STAGES = {
     "pretrain": "train a language model on bucket files, export it",
     "sft": "finetune it on conversations, talk to it, export it",
 }
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Every file and folder of ours is written beside its place, or a line at a time.
+_MAKE_ROOM = "Nothing half-written counts. Make room and run the same command again"
 
 
 def _help() -> str:
@@ -52,6 +57,8 @@ def main() -> int:
         if os.environ.get("MOBILELLAMA_TRACEBACK"):
             raise
         place = f"{error.filename}: " if error.filename else ""
+        if error.errno in _DISK_FULL:
+            return report(UserError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
         remedy = "Check the path, its permissions and the room on its disk, and run again"
         return report(UserError(f"{place}{error.strerror or error}. {remedy}"))
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,11 @@ def main(config: Config) -> int:
     """Answer the rows that have no answer yet."""
     logs.configure()
     quieten()
+    tokenizer = ChatTokenizer(config)  # first: a template that is broken is no row's fault
     rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
-    tokenizer = ChatTokenizer(config)
     settings = describe(config, tokenizer)
-    with Answers(Path(config.output), settings, overwrite=config.overwrite) as answers:
+    path = Path(config.output)
+    with _naming(path), Answers(path, settings, overwrite=config.overwrite) as answers:
         done = answers.keep([row.fields for row in rows])
         if done:
             log.info("%s has %d of %d answers already", config.output, len(done), len(rows))
@@ -110,6 +112,16 @@ def main(config: Config) -> int:
         log.warning("stopped by %s; the same command goes on", stop.reason)
         return 130
     return 0
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file that is written into an OSError that names none: one of write or close."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def describe(config: Config, tokenizer: ChatTokenizer) -> dict[str, Any]:

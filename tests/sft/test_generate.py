@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.pretrain.conftest import Command, Outcome
-from tests.sft.tiny_chat_model import CONTEXT_TOKENS, answers_of_transformers
+from tests.sft.tiny_chat_model import CONTEXT_TOKENS, answers_of_transformers, copy_chat_model
 
 WORDS = "the file is opened and its lines are read one after another by the loop".split()
 
@@ -253,6 +254,34 @@ def test_a_row_that_the_template_refuses_is_named(generate: Generate, tmp_path: 
     write_rows(generate.input, [{"prompt": "a"}, {"messages": messages}])
     err = generate(template=template).err
     assert f"{generate.input}:2: the chat template refuses this: " in err
+
+
+def test_a_broken_template_is_blamed_and_no_row(generate: Generate, tmp_path: Path) -> None:
+    folder = copy_chat_model(generate.model, tmp_path / "odd", chat_template="{{ 'a' }}{% if %}")
+    write_rows(generate.input, [{"prompt": "a"}])
+    outcome = generate(model=folder)
+    assert outcome.code == 2
+    assert f"the chat template in {folder}/" in outcome.err and "is not Jinja" in outcome.err
+    assert str(generate.input) not in outcome.err
+    assert not generate.output.exists()
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_command_goes_on(generate: Generate) -> None:
+    write_rows(generate.input, [{"prompt": question} for question in questions(40)])
+    expected = generate.rows()
+    generate.output.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))  # more than what is beside it
+    try:
+        outcome = generate(batch_size=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert outcome.code == 2
+    assert outcome.err.strip().splitlines()[-1] == (
+        f"mobilellama: error: {generate.output}: the disk is full (File too large). Nothing "
+        "half-written counts. Make room and run the same command again"
+    )
+    assert generate.rows() == expected
 
 
 def test_wrong_files_are_refused(generate: Generate, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Merging: base plus adapter in one folder, whoever made the two."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.sft.adapter_folder import peft_logits
 from mobilellama.sft.main import main
 from mobilellama.sft.merge import Config, check_merge
+from tests.pretrain.conftest import Command
 
 IDS = torch.arange(3, 40)[None]
 
@@ -183,4 +185,22 @@ def test_wrong_paths_are_told_and_nothing_is_written(
         merge("--adapter", tmp_path, "--base", tiny_chat_model, "--output", tmp_path / "out")
     with pytest.raises(ConfigError, match="is neither a checkpoint nor a run's folder"):
         merge("--checkpoint", tiny_chat_model, "--output", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit_bytes", [4_096, 60_000])  # of a copied file, of the weights
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(
+    command: Command, adapter: Path, tiny_chat_model: Path, tmp_path: Path, limit_bytes: int
+) -> None:
+    output = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        outcome = command(
+            "sft", "merge", "--adapter", adapter, "--base", tiny_chat_model, "--output", output
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert outcome.code == 2
+    assert f"mobilellama: error: {output}: the disk is full (File too large). " in outcome.err
     assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 
-from mobilellama.config import ConfigError, DataError, require_at_least
+from mobilellama.config import ConfigError, DataError, UserError, require_at_least
 from mobilellama.files import fsync_path, temporary_path, write_json
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint
 from mobilellama.pretrain.hf_config import llama_config
 from mobilellama.pretrain.hf_weights import DTYPES, ParameterSource, write_weights
-from mobilellama.pretrain.hub import require_repo_id
+from mobilellama.pretrain.hub import missing_files, require_repo_id
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
@@ -82,14 +82,15 @@ class ExportConfig(OutputConfig):
 
 
 def require_free(output: Path) -> None:
-    """Raise ConfigError if the folder exists and holds something; warn of dead exports beside."""
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError(
-            "output",
-            str(output),
-            "exists and is not empty",
-            "Give another folder, or remove it; 'mobilellama pretrain push' pushes it as it is",
-        )
+    """Raise ConfigError if it is a file, or holds something; warn of dead exports beside."""
+    if output.exists() and not output.is_dir():
+        rule, remedy = "is a file, and a folder is written", "Give a folder, new or empty"
+        raise ConfigError("output", str(output), rule, remedy)
+    if output.is_dir() and any(output.iterdir()):
+        remedy = "Give another folder, or remove it"
+        if not missing_files(output):
+            remedy += "; 'mobilellama pretrain push' pushes it as it is"
+        raise ConfigError("output", str(output), "exists and is not empty", remedy)
     for path in output.parent.glob(f"{output.name}.tmp.*"):
         log.warning("%s is half an export, by a process that died or still runs", path)
 
@@ -99,22 +100,49 @@ def find_checkpoint(path: str) -> Checkpoint:
 
     Raises:
         ConfigError: it is neither a checkpoint nor a run that has one.
-        DataError: its manifest or a receipt is damaged.
+        DataError: its manifest or a receipt is damaged; the run's other steps are named.
     """
     folder = Path(path).resolve()
     run = RunFolder(folder)
     remedy = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run' or 'sft run'"
     if (folder / MANIFEST).is_file():
-        return Checkpoint(folder)
+        return _open(folder)
     if steps := run.checkpoint_steps():
         log.info("step %d is the run's newest checkpoint", steps[-1])
-        return Checkpoint(run.checkpoint(steps[-1]))
+        return _open(run.checkpoint(steps[-1]))
     if run.checkpoints.is_dir():
         raise ConfigError("checkpoint", path, "the run has no whole checkpoint", remedy)
     others = RunFolder(folder.parent.parent).checkpoint_steps()
     if others and folder.parent.name == run.checkpoints.name:
         remedy = f"The run has {', '.join(f'step-{step}' for step in others)}"
     raise ConfigError("checkpoint", path, "is neither a checkpoint nor a run's folder", remedy)
+
+
+def _open(folder: Path) -> Checkpoint:
+    with naming_other_steps(folder):
+        return Checkpoint(folder)
+
+
+@contextmanager
+def naming_other_steps(folder: Path) -> Iterator[None]:
+    """Add to the DataError of a damaged checkpoint, in `folder`, which others the run has."""
+    try:
+        yield
+    except DataError as error:
+        run = RunFolder(folder.parent.parent)
+        if folder.parent != run.checkpoints:
+            raise
+        found = [run.checkpoint(step) for step in run.checkpoint_steps()]
+        others = [path.name for path in found if path != folder and _opens(path)]
+        raise DataError(f"{error}: the run has {', '.join(others) or 'no other'}") from None
+
+
+def _opens(folder: Path) -> bool:
+    try:
+        Checkpoint(folder).close()
+    except (UserError, OSError):
+        return False
+    return True
 
 
 def run_of(checkpoint: Checkpoint) -> RunFolder | None:
@@ -145,12 +173,14 @@ def verify(checkpoint: Checkpoint) -> None:
     """Check the sha256 of the checkpoint's files, with a bar.
 
     Raises:
-        DataError: a file's bytes are not those that were written.
+        DataError: a file's bytes are not those that were written; the run's other steps are
+            named.
     """
     sizes_mb = [receipt["file"]["bytes"] / 1e6 for receipt in checkpoint.receipts]
     with Progress(f"verify {checkpoint.folder.name}", total=sum(sizes_mb), unit="MB") as progress:
         for i, size_mb in enumerate(sizes_mb):
-            checkpoint.verify(share=i, shares=len(sizes_mb))
+            with naming_other_steps(checkpoint.folder):
+                checkpoint.verify(share=i, shares=len(sizes_mb))
             progress.advance(size_mb)
 
 
@@ -177,13 +207,19 @@ def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size])
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `output`; fsync and rename it at the end, or remove it."""
+    """Give a temporary folder beside `output`; fsync and rename it at the end, or remove it.
+
+    Raises:
+        ConfigError: it cannot be made.
+        OSError: of a write, a copy or a rename, say onto a full disk, with `output` for its file.
+    """
     temporary = temporary_path(output)
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
         rule = f"cannot be made ({error.strerror})"
-        raise ConfigError("output", str(output), rule, "Give a writable folder") from None
+        remedy = "Give a folder that can be written to, on a disk with room"
+        raise ConfigError("output", str(output), rule, remedy) from None
     try:
         yield temporary
         for path in temporary.iterdir():
@@ -191,8 +227,11 @@ def new_folder(output: Path) -> Iterator[Path]:
         fsync_path(temporary)
         temporary.rename(output)  # over an empty folder too
         fsync_path(output.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        # A failed write names no file, a copy or a rename the source before the target.
+        if isinstance(error, OSError) and (error.filename is None or error.filename2 is not None):
+            error.filename = str(output)
         raise
 
 

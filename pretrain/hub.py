@@ -67,6 +67,12 @@ def require_repo_id(field: str, repo: str) -> None:
         raise ConfigError(field, repo, rule, "Give USER/NAME or ORGANISATION/NAME")
 
 
+def missing_files(folder: Path) -> list[str]:
+    """Return what a folder lacks of a whole export: nothing where it is one."""
+    wanted = _WHOLE_ADAPTER if (folder / _WHOLE_ADAPTER[0]).is_file() else _WHOLE
+    return [name for name in wanted if not (folder / name).is_file()]
+
+
 def push(folder: Path, repo: str, *, private: bool) -> str:
     """Make the repository where needed, upload what it lacks, and return its address.
 
@@ -75,8 +81,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
             `private`.
         UserError: the server refused, or cannot be reached; the folder is as it was.
     """
-    wanted = _WHOLE_ADAPTER if (folder / _WHOLE_ADAPTER[0]).is_file() else _WHOLE
-    if missing := [name for name in wanted if not (folder / name).is_file()]:
+    if missing := missing_files(folder):
         raise ConfigError(
             "folder",
             str(folder),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.export import Config
 from mobilellama.pretrain.export_check import check_logits, check_tokenizer
+from mobilellama.pretrain.export_folder import find_checkpoint
 from mobilellama.pretrain.hf_weights import cast
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
@@ -229,10 +231,17 @@ def test_a_folder_that_holds_something_is_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").write_text("mine")
     message = refused(command, tmp_path, "--checkpoint", tiny_run, "--output", tmp_path / "out")
-    assert f"output = {tmp_path}/out: exists and is not empty. Give another folder" in message
+    rule = f"output = {tmp_path}/out: exists and is not empty. Give another folder, or remove it."
+    assert message.endswith(rule)  # and no word of pushing: it is no export
+    message = refused(
+        command, tmp_path, "--checkpoint", tiny_run, "--output", tmp_path / "out/notes.txt"
+    )
+    assert "notes.txt: is a file, and a folder is written. Give a folder, new or empty." in message
     (tmp_path / "out/notes.txt").unlink()
     arguments = ["--checkpoint", tiny_run, "--output", tmp_path / "out", "--check", "false"]
     assert command("pretrain", "export", *arguments).code == 0
+    message = refused(command, tmp_path, *arguments)
+    assert message.endswith("or remove it; 'mobilellama pretrain push' pushes it as it is.")
 
 
 def test_wrong_paths_are_told(command: Command, tiny_run: Path, tmp_path: Path) -> None:
@@ -255,8 +264,38 @@ def test_a_flipped_byte_in_the_checkpoint_is_found(
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    message = refused(command, tmp_path, "--checkpoint", run, "--output", tmp_path / "out")
+    arguments = ("--checkpoint", run, "--output", tmp_path / "out")
+    message = refused(command, tmp_path, *arguments)
     assert f"{path}: its sha256 is not the one in its receipt" in message
+    assert message.endswith("Take an earlier checkpoint: the run has step-2")
+    path.unlink()  # told at once, before anything is read
+    assert refused(command, tmp_path, *arguments).endswith(": the run has step-2")
+    (run / "checkpoints/step-2/rank-0.json").write_text("{}")
+    assert refused(command, tmp_path, *arguments).endswith(": the run has no other")
+
+
+def test_a_damaged_checkpoint_outside_of_a_run_has_no_others(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "checkpoints/step-4", tmp_path / "kept")
+    (tmp_path / "kept/rank-0.json").unlink()
+    with pytest.raises(DataError, match=r"Take an earlier checkpoint$"):
+        find_checkpoint(str(tmp_path / "kept"))
+
+
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(
+    command: Command, tiny_run: Path, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        message = refused(command, tmp_path, "--checkpoint", tiny_run, "--output", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert message == (
+        f"mobilellama: error: {tmp_path}/out: the disk is full (File too large). Nothing "
+        "half-written counts. Make room and run the same command again"
+    )
 
 
 def test_a_checkpoint_of_another_model_than_its_config_is_refused(

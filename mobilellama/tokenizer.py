@@ -26,6 +26,12 @@ SENTENCEPIECE_FILE = "tokenizer.model"
 HF_FOLDER = "tokenizer"
 """The name of the folder of any other tokenizer's files in a dataset or a run."""
 
+_SENTENCEPIECE = "Give the path of a sentencepiece .model file"
+_ANY_KIND = (
+    f"Give a sentencepiece .model file, a {TOKENIZER_FILE}, or a folder on this machine that holds "
+    "one of them"
+)
+
 # ModelProto.SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 
@@ -154,7 +160,9 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
     if not found.is_dir():
         if found.suffix == ".json":
             return HfTokenizer(found, field=field)
-        return Tokenizer(found, field=field)
+        if not found.is_file():
+            raise ConfigError(field, str(path), "is neither a file nor a folder", _ANY_KIND)
+        return Tokenizer(found, field=field, remedy=_ANY_KIND)
     if (found / HF_FOLDER / TOKENIZER_FILE).is_file():
         return HfTokenizer(found / HF_FOLDER, field=field)
     has_json = (found / TOKENIZER_FILE).is_file()
@@ -175,7 +183,7 @@ def open_tokenizer(path: str | Path, *, field: str = "tokenizer") -> TextTokeniz
     if has_json:
         return HfTokenizer(found, field=field)
     rule = f"holds neither {SENTENCEPIECE_FILE} nor {TOKENIZER_FILE}"
-    raise ConfigError(field, str(path), rule, "Give a tokenizer's file or folder")
+    raise ConfigError(field, str(path), rule, _ANY_KIND)
 
 
 def _is_conversion(path: Path, tokenizer: "Tokenizer") -> bool:
@@ -207,9 +215,10 @@ class Tokenizer:
         ConfigError: the file is missing, is no sentencepiece model, or has no </s>.
     """
 
-    def __init__(self, path: str | Path, *, field: str = "tokenizer") -> None:
+    def __init__(
+        self, path: str | Path, *, field: str = "tokenizer", remedy: str = _SENTENCEPIECE
+    ) -> None:
         self.path = Path(path)
-        remedy = "Give the path of a sentencepiece .model file"
         if not self.path.is_file():
             raise ConfigError(field, str(path), "is not a file", remedy)
         self.model_bytes = self.path.read_bytes()

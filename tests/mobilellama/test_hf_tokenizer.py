@@ -249,8 +249,16 @@ def test_files_that_do_not_fit_are_refused_by_name(
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds neither tokenizer\.model nor tokenizer\.json"):
         open_tokenizer(tmp_path)
-    with pytest.raises(ConfigError, match="is not a file"):
-        open_tokenizer(tmp_path / "absent.model")
+    for name in (str(tmp_path / "absent.model"), "gpt2"):
+        with pytest.raises(ConfigError) as error:
+            open_tokenizer(name)
+        assert str(error.value) == (
+            f"tokenizer = {name}: is neither a file nor a folder. Give a sentencepiece .model "
+            "file, a tokenizer.json, or a folder on this machine that holds one of them."
+        )
+    (tmp_path / "notes.txt").write_text("a, b")
+    with pytest.raises(ConfigError, match=r"is not a sentencepiece model .*or a folder on this"):
+        open_tokenizer(tmp_path / "notes.txt")
     with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
         open_tokenizer(tmp_path / "absent.json")
     (tmp_path / "tokenizer.json").write_text("{")

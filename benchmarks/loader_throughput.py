@@ -97,7 +97,7 @@ def make_dataset(folder: Path, tokens: int) -> TokenDataset:
 def join_buckets(dataset: TokenDataset, path: Path) -> NDArray[np.uint16]:
     """Write all buckets into one file, as the bare loader wants them, and map it."""
     with open(path, "wb") as file:
-        for row in dataset.rows:
+        for row in dataset.manifest:
             name = bucket_name(row["subset"], row["bucket"])
             file.write(dataset.bucket_tokens(name, row["tokens"]).tobytes())
     return np.memmap(path, dtype="<u2", mode="r")

@@ -20,7 +20,7 @@ def unigram_entropy(folder: Path, *, mixture: Path, seq_len: int) -> float:
     shares = np.zeros(dataset.identity.vocab_size)
     for subset, positions in order.identity().items():
         counts = np.zeros_like(shares)
-        for row in dataset.rows:
+        for row in dataset.manifest:
             if row["subset"] == subset:
                 ids = dataset.bucket_tokens(f"{subset}/{row['bucket']:05}", row["tokens"])
                 counts += np.bincount(ids, minlength=len(shares))

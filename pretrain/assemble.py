@@ -107,7 +107,7 @@ def open_windows(config: Config) -> TrainingData:
         ConfigError: it is no dataset of text, or does not fit the config.
     """
     dataset = TokenDataset(config.data.path, field="data.path")
-    if dataset.identity.rows:
+    if dataset.identity.packing:
         rule, remedy = "holds packed conversations", "Finetune on it with 'mobilellama sft run'"
         raise ConfigError("data.path", config.data.path, rule, remedy)
     data = open_data(

@@ -207,7 +207,7 @@ def lay_out(
     train_rows = 0
     for side in (False, True):
         parts = np.flatnonzero(side_of_part == side)
-        packed = pack(lengths[parts], identity.rows["seq_len"])
+        packed = pack(lengths[parts], identity.packing["seq_len"])
         # Packing goes from the longest to the shortest, and whoever reads some rows of a side
         # is to see all kinds.
         key = (identity.seed, "rows", piece.subset, piece.bucket, int(side))

@@ -2,9 +2,9 @@ r"""Talk to a chat model in the terminal; its answers come token by token.
 
     mobilellama sft chat --model DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
 
-Ctrl-C stops an answer; Ctrl-D leaves. A line that ends in a backslash goes on in the next.
-Lines that begin with / are commands: /help lists them. With a pipe as input, each line is a
-question, and the answers alone are on the output:
+Ctrl-C stops an answer, or drops the question being typed; Ctrl-D leaves. A line that ends in a
+backslash goes on in the next. Lines that begin with / are commands: /help lists them. With a pipe
+as input, each line is a question, and the answers alone are on the output:
 
     printf 'Hello\nWho are you?\n' | mobilellama sft chat --model DIR --temperature 0
 """
@@ -39,6 +39,10 @@ COMMANDS = {
     "/help": "this list",
     "/quit": "leave (also /exit, Ctrl-D, Ctrl-C twice)",
 }
+# readline waits in C for keys, and looks for signals only when one breaks its wait off. A Ctrl-C
+# that came after the prompt was shown and before the wait began would lie there until Enter, so
+# at the prompt a timer breaks the wait off this often.
+_TICK_S = 0.1
 # What would move the cursor, colour the terminal or turn the text round is shown, not sent.
 # Pictures stand for control characters (U+2400 on); newline and tab stay, \r says nothing.
 _VISIBLE = {
@@ -102,12 +106,18 @@ def visible(text: str) -> str:
     return text.translate(_VISIBLE)
 
 
+def _on_tick(number: int, frame: FrameType | None) -> None:
+    """Do nothing: that a signal came is what counts."""
+    del number, frame
+
+
 class Terminal:
     """Reads questions and commands, writes answers to stdout and notices to stderr."""
 
     def __init__(self, dialogue: "Dialogue", *, interactive: bool) -> None:
         self._dialogue, self._interactive = dialogue, interactive
-        self._pressed = False  # Ctrl-C, since the question was entered
+        self._at_prompt = False  # where Ctrl-C raises; elsewhere it is noted
+        self._pressed = False  # Ctrl-C, noted and not acted upon
         self._leaving = False  # Ctrl-C at the prompt, and nothing entered since
 
     def run(self) -> int:
@@ -121,17 +131,22 @@ class Terminal:
             importlib.import_module("readline")  # gives input() a history and line editing
         except ImportError:
             log.debug("no readline: lines cannot be edited")
-        self._notice("Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
-        # Noted, and no exception: one that comes just after the answer must not end the program.
-        former = signal.signal(signal.SIGINT, self._note_ctrl_c)
+        former = signal.signal(signal.SIGINT, self._on_ctrl_c)
+        former_alarm = signal.signal(signal.SIGALRM, _on_tick)
         try:
+            self._notice("Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
             self._talk()
         finally:
+            signal.signal(signal.SIGALRM, former_alarm)
             signal.signal(signal.SIGINT, former)
         return 0
 
-    def _note_ctrl_c(self, number: int, frame: FrameType | None) -> None:
+    def _on_ctrl_c(self, number: int, frame: FrameType | None) -> None:
+        """Raise at the prompt, once; elsewhere an exception could end the program: note it."""
         del number, frame
+        if self._at_prompt:
+            self._at_prompt = False
+            raise KeyboardInterrupt
         self._pressed = True
 
     def _talk(self) -> None:
@@ -147,7 +162,32 @@ class Terminal:
                 self._answer(entered.strip())
 
     def _read(self) -> str | None:
-        """Return the next question or command, joined where lines end in a backslash."""
+        """Return the next question or command; None: the input's end, or Ctrl-C twice."""
+        if not self._interactive:
+            return self._read_lines()
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, _TICK_S, _TICK_S)
+            try:
+                self._at_prompt = True
+                if self._pressed:  # after an answer's end, or during a command
+                    self._at_prompt = self._pressed = False
+                    raise KeyboardInterrupt
+                entered = self._read_lines()
+                self._at_prompt = False
+            except KeyboardInterrupt:
+                print()
+                if self._leaving:
+                    return None
+                self._leaving = True
+                self._notice("Ctrl-C again, Ctrl-D or /quit leaves")
+            else:
+                self._leaving = False
+                return entered
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _read_lines(self) -> str | None:
+        """Return what is entered, joined where lines end in a backslash."""
         lines: list[str] = []
         while (line := self._read_line("> " if not lines else ". ")) is not None:
             lines.append(line.removesuffix("\\"))
@@ -159,28 +199,14 @@ class Terminal:
         if not self._interactive:
             line = sys.stdin.readline()
             return line.rstrip("\r\n") if line else None
-        while True:
-            noting = signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                line = input(prompt)
-            except EOFError:
-                print()
-                return None
-            except KeyboardInterrupt:
-                print()
-                if self._leaving:
-                    return None
-                self._leaving = True
-                self._notice("Ctrl-C again, Ctrl-D or /quit leaves")
-            else:
-                self._leaving = False
-                return line
-            finally:
-                signal.signal(signal.SIGINT, noting)
+        try:
+            return input(prompt)
+        except EOFError:
+            print()
+            return None
 
     def _answer(self, question: str) -> None:
         dialogue, left_out = self._dialogue, self._dialogue.left_out
-        self._pressed = False
         try:
             exchange = dialogue.ask(question, write=self._write, interrupted=lambda: self._pressed)
         except UserError as error:
@@ -188,6 +214,7 @@ class Terminal:
             return
         self._write("\n")
         if exchange.finish == "cut":
+            self._pressed = False  # acted upon; what comes after it counts at the prompt
             self._notice("stopped" if exchange.answer else "stopped; the question is taken back")
         elif exchange.finish == "length":
             self._notice("the answer is at its limit: --max_new_tokens, or the context's end")

@@ -163,7 +163,7 @@ def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> P
         slice_bytes=0,  # a file is never cut
         heldout_share=config.heldout_share,
         encoder_version=ENCODING_VERSION,
-        rows={
+        packing={
             "seq_len": config.seq_len,
             "template": template.name,
             "template_sha256": template.sha256,
@@ -239,7 +239,7 @@ def _join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, lock: int) ->
     try:
         _require_same(theirs, plan, tokenizer, owner=f"the plan in {folder}")
     except ConfigError as error:
-        if not theirs.identity.rows:
+        if not theirs.identity.packing:
             raise  # a dataset of 'tokenize run', finished or not
         alone = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finished = _finished(folder, theirs)
@@ -268,8 +268,8 @@ def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: 
                 f"is not what {owner} has in its place: {_shown(planned)}; now {_shown(found)}",
                 "Restore the data as it was, or use another output folder",
             )
-    had = theirs.identity.rows.get(_SOURCES, {})
-    for source, sha256 in plan.identity.rows[_SOURCES].items():
+    had = theirs.identity.packing.get(_SOURCES, {})
+    for source, sha256 in plan.identity.packing[_SOURCES].items():
         if source in had and had[source] != sha256:
             raise ConfigError(
                 "data.path",

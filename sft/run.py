@@ -42,7 +42,7 @@ def main(config: Config) -> int:
     run = RunFolder(config.run.folder)
     run.require_usable()
     dataset = open_rows(config.data.path)
-    seq_len = dataset.identity.rows["seq_len"]
+    seq_len = dataset.identity.packing["seq_len"]
     start = open_start(config.init, run)
     config = replace(config, init=start.origin)
     require_fit(start, seq_len)
@@ -84,7 +84,7 @@ def open_rows(path: str) -> TokenDataset:
         ConfigError: it is none.
     """
     dataset = TokenDataset(path, field="data.path")
-    if not dataset.identity.rows:
+    if not dataset.identity.packing:
         rule = "holds plain text, not conversations"
         raise ConfigError("data.path", path, rule, "Give the --output of 'mobilellama sft prepare'")
     return dataset

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import sha256_of_file
-from mobilellama.pretrain.checkpoint import MANIFEST, read_manifest
-from mobilellama.pretrain.export_folder import find_checkpoint
+from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
+from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.run_folder import RunFolder
@@ -134,8 +134,13 @@ def _of_checkpoint(init: str) -> Start:
         parameter=read,
         stored=read,
         tokenizer=_tokenizer_of(checkpoint.folder.parent.parent),
-        verify=lambda share, shares: checkpoint.verify(share=share, shares=shares),
+        verify=partial(_verify, checkpoint),
     )
+
+
+def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
+    with naming_other_steps(checkpoint.folder):
+        checkpoint.verify(share=share, shares=shares)
 
 
 def _of_the_run_itself(run: RunFolder) -> Start | None:

@@ -75,12 +75,12 @@ class Identity:
     format_version: int = FORMAT_VERSION
     encoder_version: int
     """Rises when the encoder's output changes."""
-    rows: dict[str, Any] = field(default_factory=dict)
-    """Of a dataset of packed rows: "seq_len", and what else decides their bytes; else empty."""
+    packing: dict[str, Any] = field(default_factory=dict)
+    """Of a dataset of packed rows: their "seq_len", and what else decides them; else empty."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is written and hashed; an empty `rows` is left out."""
-        return {name: value for name, value in asdict(self).items() if name != "rows" or value}
+        """Return what is written and hashed; an empty `packing` is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "packing" or value}
 
     @property
     def sha256(self) -> str:
@@ -89,9 +89,9 @@ class Identity:
 
     def require_same(self, other: "Identity", *, owner: str) -> None:
         """Raise ConfigError naming the first field in which `other` differs from this one."""
-        mine, theirs = (asdict(one) | one.rows for one in (self, other))
+        mine, theirs = (asdict(one) | one.packing for one in (self, other))
         for name in mine | theirs:
-            if name != "rows" and mine.get(name) != theirs.get(name):
+            if name != "packing" and mine.get(name) != theirs.get(name):
                 raise ConfigError(
                     name,
                     theirs.get(name),
@@ -234,7 +234,7 @@ def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | No
     remedy = f"Remove {folder / piece.name}.* and run again"
     try:
         receipt = _typed(Receipt, read_json(path))
-        if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * bool(identity.rows):
+        if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * bool(identity.packing):
             raise TypeError("sha256")
     except _MALFORMED:
         raise DataError(f"{path}: not a receipt. {remedy}") from None
@@ -280,9 +280,10 @@ def row_hashes(row: dict[str, Any]) -> dict[str, str]:
 def maker(folder: Path) -> str:
     """Return the command that makes such a dataset and redoes what is missing of it."""
     try:
-        return "sft prepare" if "rows" in read_json(folder / PLAN)["identity"] else "tokenize run"
+        packed = "packing" in read_json(folder / PLAN)["identity"]
     except (OSError, *_MALFORMED):
-        return "tokenize run"
+        packed = False
+    return "sft prepare" if packed else "tokenize run"
 
 
 def rebuild_manifest(folder: Path) -> str:

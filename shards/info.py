@@ -128,7 +128,7 @@ def summarise(
         epochs = None if mixture is None else read_epochs(mixture, field="mixture")
         once = dict.fromkeys(samples, 1)
         budget_tokens = samples_for_epochs(samples, epochs or once) * seq_len
-    counts = totals_of_rows(dataset.rows)
+    counts = totals_of_rows(dataset.manifest)
     for name, view in windows.items():
         counts[name] |= {"samples": len(view), "tail_tokens": view.tail_tokens}
     total = dict.fromkeys(next(iter(counts.values()), {}), 0)

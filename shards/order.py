@@ -45,7 +45,7 @@ def require_seq_len(field: str, seq_len: int | None) -> None:
 
 def resolve_seq_len(dataset: TokenDataset, seq_len: int | None) -> int:
     """Return `seq_len`, or where it is None what the dataset's rows were packed to, or 2048."""
-    return dataset.identity.rows.get("seq_len", DEFAULT_SEQ_LEN) if seq_len is None else seq_len
+    return dataset.identity.packing.get("seq_len", DEFAULT_SEQ_LEN) if seq_len is None else seq_len
 
 
 def require_budget(field: str, budget_tokens: float | None) -> None:
@@ -130,7 +130,7 @@ def shares_text(mixture: Mixture) -> str:
 
 
 def _refuse_too_small(dataset: TokenDataset, seq_len: int, field: str) -> None:
-    largest = max((row["train_tokens"] for row in dataset.rows), default=0)
+    largest = max((row["train_tokens"] for row in dataset.manifest), default=0)
     tokens = sum(total["train_tokens"] for total in dataset.totals.values())
     raise ConfigError(
         field,

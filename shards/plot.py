@@ -92,7 +92,7 @@ def count_lengths(dataset: TokenDataset) -> dict[str, Lengths]:
         subset: Lengths(documents=np.zeros(bins, np.int64), tokens=np.zeros(bins, np.int64))
         for subset in dataset.subsets
     }
-    for row in dataset.rows:
+    for row in dataset.manifest:
         lengths = np.array(dataset.bucket_index(bucket_name(row["subset"], row["bucket"])).lengths)
         place = np.searchsorted(_EDGES, lengths, side="right") - 1
         mine = counted[row["subset"]]

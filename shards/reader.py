@@ -68,7 +68,7 @@ class TokenDataset:
         self.bucket_mask = lru_cache(maxsize=_OPEN_INDEXES)(self._open_mask)
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
+    def manifest(self) -> list[dict[str, Any]]:
         """The manifest: one mapping a bucket, ordered by subset, then bucket."""
         import pyarrow.parquet as pq
 
@@ -78,15 +78,15 @@ class TokenDataset:
     @cached_property
     def totals(self) -> dict[str, dict[str, int]]:
         """Sums of the manifest's counts, by subset."""
-        return totals_of_rows(self.rows)
+        return totals_of_rows(self.manifest)
 
     @cached_property
-    def _rows_by_name(self) -> dict[str, dict[str, Any]]:
-        return {bucket_name(row["subset"], row["bucket"]): row for row in self.rows}
+    def _manifest_by_name(self) -> dict[str, dict[str, Any]]:
+        return {bucket_name(row["subset"], row["bucket"]): row for row in self.manifest}
 
     def row(self, name: str) -> dict[str, Any]:
         """Return the manifest's row of bucket ``SUBSET/NNNNN``."""
-        return self._rows_by_name[name]
+        return self._manifest_by_name[name]
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -173,9 +173,9 @@ class TokenDataset:
         Raises:
             ConfigError: the rows were packed to another length.
         """
-        if not self.identity.rows:
+        if not self.identity.packing:
             return self.windows(subset, seq_len, split)
-        packed = self.identity.rows["seq_len"]
+        packed = self.identity.packing["seq_len"]
         if seq_len != packed:
             rule = f"{self.folder} holds rows packed to {packed} tokens"
             raise ConfigError("train.seq_len", seq_len, rule, f"Use {packed}, or prepare again")

@@ -27,8 +27,8 @@ class Rows:
     def __init__(self, dataset: "TokenDataset", subset: str, split: Split) -> None:
         self._dataset, self.subset = dataset, subset
         self.tail_tokens = 0  # packing leaves nothing out
-        self.seq_len: int = dataset.identity.rows["seq_len"]
-        manifest = [row for row in dataset.rows if row["subset"] == subset]
+        self.seq_len: int = dataset.identity.packing["seq_len"]
+        manifest = [row for row in dataset.manifest if row["subset"] == subset]
         self._names = [bucket_name(subset, row["bucket"]) for row in manifest]
         self._bucket_tokens = [row["tokens"] for row in manifest]
         train = np.array([row["train_rows"] for row in manifest], dtype=np.int64)

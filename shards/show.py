@@ -7,6 +7,9 @@
    ``permute(p; dataset seed, subset, bucket)`` of the source: empty texts and bad records are
    not counted.
 
+Of a dataset of packed rows the sample is a row; its conversations are shown one by one, and what
+is supervised stands in \u27e6 \u27e7.
+
 With ``--split heldout`` positions number the validation samples, subset after subset.
 """
 
@@ -74,17 +77,17 @@ def main(config: Config) -> int:
             dataset.identity.tokenizer_sha256, field="tokenizer", owner=str(dataset.folder)
         )
     if config.split == "train":
-        windows, sample, epoch = _train_sample(dataset, config)
+        view, sample, epoch = _train_sample(dataset, config)
         where = f"position {config.position:,} (seed {config.seed}), epoch {epoch:,}"
     else:
-        windows, sample = _heldout_sample(dataset, config)
+        view, sample = _heldout_sample(dataset, config)
         where = f"held-out position {config.position:,}"
-    print(f"{where}\n{render(describe_sample(dataset, windows, sample, tokenizer=tokenizer))}")
+    print(f"{where}\n{render(describe_sample(dataset, view, sample, tokenizer=tokenizer))}")
     return 0
 
 
 def _train_sample(dataset: TokenDataset, config: Config) -> tuple[View, int, int]:
-    mixture, windows = open_order(
+    mixture, views = open_order(
         dataset,
         seq_len=resolve_seq_len(dataset, config.seq_len),
         mixture=config.mixture,
@@ -94,16 +97,16 @@ def _train_sample(dataset: TokenDataset, config: Config) -> tuple[View, int, int
     )
     located = mixture.locate(config.position)
     subset = mixture.subsets[int(located.subset)]
-    return windows[subset], int(located.sample), int(located.epoch)
+    return views[subset], int(located.sample), int(located.epoch)
 
 
 def _heldout_sample(dataset: TokenDataset, config: Config) -> tuple[View, int]:
     left, seq_len = config.position, resolve_seq_len(dataset, config.seq_len)
     for subset in dataset.subsets:
-        windows = dataset.view(subset, seq_len, "heldout")
-        if left < len(windows):
-            return windows, left
-        left -= len(windows)
+        view = dataset.view(subset, seq_len, "heldout")
+        if left < len(view):
+            return view, left
+        left -= len(view)
     count = config.position - left
     rule = f"the dataset has {count:,} held-out samples of seq_len {seq_len}"
     remedy = f"Give 0 to {count - 1}" if count else "Lower seq_len"
@@ -151,7 +154,7 @@ def describe_sample(
     """Find a sample's documents, their text and their source.
 
     Args:
-        dataset: the dataset that the windows are of.
+        dataset: the dataset that the view is of.
         view: of the sample's subset.
         sample: its number in the view.
         tokenizer: to decode with; None: the dataset's own.

@@ -115,12 +115,12 @@ def verify_dataset(
 
 def bucket_names(dataset: TokenDataset) -> list[str]:
     """Return ``SUBSET/NNNNN`` of every bucket, in the manifest's order."""
-    return [bucket_name(row["subset"], row["bucket"]) for row in dataset.rows]
+    return [bucket_name(row["subset"], row["bucket"]) for row in dataset.manifest]
 
 
 def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_File]:
     folder, identity = dataset.folder, dataset.identity
-    for row in dataset.rows:
+    for row in dataset.manifest:
         name = bucket_name(row["subset"], row["bucket"])
         if buckets is None or name in buckets:
             for ending, sha256 in sorted(row_hashes(row).items()):
@@ -202,7 +202,7 @@ def _check_descriptions(dataset: TokenDataset) -> None:
     Receipts may be missing, since only tokenising needs them, but not broken.
     """
     path, remedy = dataset.folder / DATASET, rebuild_manifest(dataset.folder)
-    found = fingerprint_of_rows(dataset.identity, dataset.rows)
+    found = fingerprint_of_rows(dataset.identity, dataset.manifest)
     if found != dataset.fingerprint:
         raise DataError(
             f"{path}: its fingerprint is {dataset.fingerprint[:12]}..., but its identity and the "

@@ -69,7 +69,7 @@ class Windows:
     def __init__(self, dataset: "TokenDataset", subset: str, seq_len: int, split: Split) -> None:
         assert seq_len >= 1, seq_len
         self._dataset, self.subset, self.seq_len = dataset, subset, seq_len
-        rows = [row for row in dataset.rows if row["subset"] == subset]
+        rows = [row for row in dataset.manifest if row["subset"] == subset]
         self._names = [bucket_name(subset, row["bucket"]) for row in rows]
         self._tokens = [row["tokens"] for row in rows]
         train = np.array([row["train_tokens"] for row in rows], dtype=np.int64)

@@ -290,10 +290,12 @@ def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:
 class TerminalSession:
     """The command in a pseudo-terminal of its own, as a user has it."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, before: str = "") -> None:
+        """``before``: Python to run in the process, ahead of the command."""
         self.master, slave = pty.openpty()
+        program = f"{before}\nimport sys\nfrom mobilellama.__main__ import main\nsys.exit(main())"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mobilellama", "sft", "chat", *map(str, arguments)],
+            [sys.executable, "-c", program, "sft", "chat", *map(str, arguments)],
             stdin=slave, stdout=slave, stderr=slave, close_fds=True, start_new_session=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "dumb"},
             # Ctrl-C goes to the terminal's foreground group: the terminal must be its own.
@@ -336,8 +338,11 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(small_tokenizer: Path, tmp_pat
     terminal.read_until(lambda shown: len(shown) > 60)
     terminal.type("\x03")
     terminal.read_until(lambda shown: "[stopped]" in shown and shown.endswith("> "))
-    terminal.type("\x03")
-    terminal.read_until(lambda shown: "Ctrl-C again" in shown and shown.endswith("> "))
+    for _ in range(30):  # each in the instant in which the prompt appears
+        terminal.type("\x03")
+        terminal.read_until(lambda shown: "Ctrl-C again" in shown and shown.endswith("> "))
+        terminal.type("/help\n")
+        terminal.read_until(lambda shown: "/quit" in shown and shown.endswith("> "))
     terminal.type(f"/save {path}\n")
     terminal.read_until(lambda shown: "wrote" in shown and shown.endswith("> "))
     [question, answer] = saved(path)
@@ -349,6 +354,37 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(small_tokenizer: Path, tmp_pat
     terminal.type("\x03")
     assert terminal.end() == 0
     assert "Traceback" not in terminal.shown
+
+
+@pytest.mark.slow
+def test_a_ctrl_c_between_the_prompt_and_the_wait_for_keys_is_heard(tiny_chat_model: Path) -> None:
+    """readline calls the hook there, and no bytecode runs before it waits."""
+    hook = "import _thread, readline; readline.set_pre_input_hook(_thread.interrupt_main)"
+    terminal = TerminalSession("--model", tiny_chat_model, before=hook)
+    terminal.read_until(lambda shown: "Ctrl-C again" in shown)
+    assert terminal.end() == 0  # by the second, at the second prompt
+
+
+@pytest.mark.slow
+def test_ctrl_c_drops_a_question_of_several_lines(tiny_chat_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "saved.json"
+    terminal = TerminalSession("--model", tiny_chat_model, "--max_new_tokens", 4)
+    terminal.read_until(lambda shown: shown.endswith("> "))
+    terminal.type("the file\\\n")
+    terminal.read_until(lambda shown: shown.endswith(". "))
+    terminal.type("\x03")
+    terminal.read_until(lambda shown: "Ctrl-C again" in shown and shown.endswith("> "))
+    terminal.type("why\n")
+    terminal.read_until(lambda shown: "at its limit" in shown and shown.endswith("> "))
+    terminal.type(f"/save {path}\n")
+    terminal.read_until(lambda shown: "wrote" in shown and shown.endswith("> "))
+    assert saved(path)[0] == says("user", "why")
+    terminal.type("and then\\\n")
+    terminal.read_until(lambda shown: shown.endswith(". "))
+    terminal.type("\x03")
+    terminal.read_until(lambda shown: "Ctrl-C again" in shown and shown.endswith("> "))
+    terminal.type("\x03")
+    assert terminal.end() == 0
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ def test_the_folder_explains_itself(prepared: Path, small_tokenizer: Path) -> No
     assert set(digest(prepared)) == names | {"tokenizer.model", "template.yaml"}
     assert open_tokenizer(prepared).sha256 == Tokenizer(small_tokenizer).sha256
     assert read_template(prepared / "template.yaml").sha256 == read_template("vicuna_v1").sha256
-    rows = TokenDataset(prepared).identity.rows
+    rows = TokenDataset(prepared).identity.packing
     assert (rows["seq_len"], rows["template"]) == (SEQ_LEN, "vicuna_v1")
     assert rows["template_sha256"] == read_template("vicuna_v1").sha256
 
@@ -501,7 +501,7 @@ def test_a_dataset_of_text_that_is_being_made_does_not_give_way(
     with pytest.raises(DataError, match="not one conversation is left"):
         prepare(small_tokenizer, path, output)
     plan = read_json(output / "plan.json")
-    del plan["identity"]["rows"]  # as 'tokenize run' writes it
+    del plan["identity"]["packing"]  # as 'tokenize run' writes it
     (output / "plan.json").write_text(json.dumps(plan))
     shutil.rmtree(output / "conversations")
     before = digest(output)
@@ -617,7 +617,7 @@ def test_one_file_without_a_conversation_does_no_harm(
     write_lines(tmp_path / "data/c.jsonl", [hello()] * 2)
     assert prepare(small_tokenizer, tmp_path / "data", tmp_path / "out") == 0
     dataset = TokenDataset(tmp_path / "out")
-    assert [row["rows"] for row in dataset.rows] == [0, 0, 2]
+    assert [row["rows"] for row in dataset.manifest] == [0, 0, 2]
     assert len([*stored(dataset, "train")]) == len([*stored(dataset, "heldout")]) == 1
 
 

@@ -38,7 +38,7 @@ def rows(tmp_path: Path) -> Rows:
         write_index(file, lengths, "uint16", np.cumsum([0, *map(len, ROWS)]))
     identity = Identity(
         tokenizer_sha256="0" * 64, vocab_size=16, eos_id=2, dtype="uint16", seed=1, slice_bytes=0,
-        heldout_share=0, encoder_version=1, rows={"seq_len": SEQ_LEN},
+        heldout_share=0, encoder_version=1, packing={"seq_len": SEQ_LEN},
     )  # fmt: skip
     receipt = Receipt(
         subset="chat", bucket=0, source="chat.json", start=0, end=1, unit="bytes",

@@ -60,7 +60,7 @@ def base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def rows_of(dataset: Path) -> int:
-    return sum(row["train_rows"] for row in TokenDataset(dataset).rows)
+    return sum(row["train_rows"] for row in TokenDataset(dataset).manifest)
 
 
 class Noted(RowInputs):

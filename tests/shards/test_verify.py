@@ -37,7 +37,7 @@ def test_a_good_dataset_passes_and_says_what_was_checked(small_dataset: Path, cl
     code, out, _ = cli("shards", "verify", "--path", small_dataset, "--workers", 2)
     dataset = TokenDataset(small_dataset)
     assert code == 0
-    assert f"{small_dataset}: good. {2 * len(dataset.rows) + 1} files" in out
+    assert f"{small_dataset}: good. {2 * len(dataset.manifest) + 1} files" in out
     assert f"fingerprint {dataset.fingerprint}" in out
 
 

@@ -15,7 +15,7 @@ def predicted_tokens(
     """Return, for each bucket, how often each of its tokens is predicted."""
     counts = {
         bucket_name(subset, row["bucket"]): np.zeros(row["tokens"], int)
-        for row in dataset.rows
+        for row in dataset.manifest
         if row["subset"] == subset
     }
     windows = dataset.windows(subset, seq_len, split)
@@ -31,7 +31,7 @@ def test_every_training_token_is_predicted_once_and_the_tail_is_counted(
     small_dataset: Path, seq_len: int
 ) -> None:
     dataset = TokenDataset(small_dataset)
-    assert len(dataset.subsets) >= 3 and len(dataset.rows) > len(dataset.subsets)
+    assert len(dataset.subsets) >= 3 and len(dataset.manifest) > len(dataset.subsets)
     for subset in dataset.subsets:
         left_out = 0
         for name, counts in predicted_tokens(dataset, subset, seq_len, "train").items():

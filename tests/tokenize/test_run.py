@@ -71,7 +71,7 @@ def test_a_run_makes_a_dataset_that_the_reader_opens(small_dataset: Path) -> Non
     dataset = TokenDataset(small_dataset)
     assert dataset.subsets == ("common_crawl", "github", "wikipedia")
     assert len(dataset.windows("github", 128)) > 100
-    rows = dataset.rows
+    rows = dataset.manifest
     assert [(row["subset"], row["bucket"]) for row in rows] == [
         ("common_crawl", 0), ("common_crawl", 1), ("github", 0), ("github", 1), ("wikipedia", 0),
     ]  # fmt: skip
@@ -378,7 +378,7 @@ def test_bad_records_reach_the_manifest_and_the_table(
     arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
     done = tokenize_command("run", *arguments, "--max_bad_share", "0.5", "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert [row["bad_records"] for row in TokenDataset(output).rows] == [11, 0, 10]
+    assert [row["bad_records"] for row in TokenDataset(output).manifest] == [11, 0, 10]
     total = done.stdout.splitlines()[2].split()
     assert total[0] == "total" and total[1:3] == ["3", "120"] and total[-2:] == ["21", "0"]
 

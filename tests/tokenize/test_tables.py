@@ -158,7 +158,7 @@ def test_a_run_over_tables_makes_a_dataset(
     arguments = ["--tokenizer", small_tokenizer, "--sources.dataset", tmp_path / "data"]
     done = tokenize_command("run", *arguments, "--output", tmp_path / "out", "--workers", 2)
     assert done.returncode == 0, done.stderr
-    rows = TokenDataset(tmp_path / "out").rows
+    rows = TokenDataset(tmp_path / "out").manifest
     assert [(row["subset"], row["documents"]) for row in rows] == [("data", 700), ("data", 700)]
     assert rows[0]["tokens"] == rows[1]["tokens"]
 
@@ -172,7 +172,7 @@ def test_a_run_over_row_ranges_makes_a_dataset(
     arguments += ["--sources.rows_per_slice", "400", "--output", tmp_path / "out"]
     done = tokenize_command("run", *arguments, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    rows = TokenDataset(tmp_path / "out").rows
+    rows = TokenDataset(tmp_path / "out").manifest
     assert [(row["subset"], row["unit"], row["documents"]) for row in rows] == [
         ("saved", "rows", 400),
         ("saved", "rows", 300),

@@ -3,18 +3,20 @@
     packed              rows of `seq_len` tokens, several conversations each: as 'sft run' trains
     padded to seq_len   one conversation a row, as the original's code pads them (FastChat's
                         padding="max_length")
+    the same, in full   the same with attention over each row's whole square and the head at every
+                        position: the original without flash-attention, which spares padding the
+                        attention and nothing else
     padded to longest   one conversation a row, each batch as long as its longest conversation
 
-All three train the same model, with the same engine, on the same conversations, once each.
+All four train the same model, with the same engine, on the same conversations, once each.
 Lengths follow ShareGPT's, roughly, and are split at `seq_len` as 'sft prepare' splits them; the
 few that are trained on stand at even distances in the order of lengths of many. A batch is 16
 rows, as the original's scripts have on each GPU.
 
 Predicted is that time goes with the positions that are computed, padding or not: packed is faster
 by the inverse of a padded row's mean fill. Two things pull at that: the head is computed for
-supervised tokens alone, equally many in all three (towards 1), and a row's padding attends to
-itself like a conversation of that length (away from 1). The original computes the head at every
-position and, without flash-attention, a row's whole square: the engine spares padding both.
+supervised tokens alone, equally many in three of the four (towards 1), and a row's padding attends
+to itself like a conversation of that length (away from 1).
 
     python benchmarks/packing_throughput.py
 """
@@ -52,6 +54,16 @@ from mobilellama.shards.rows import Rows
 SYSTEM_TOKENS, FRAME_TOKENS, TOKENS_OF_A_WORD = 35, 5, 1.7
 LAW_CONVERSATIONS = 20_000
 """Whose lengths the prediction is made from, and the measured parts are picked from."""
+
+
+class FullInputs(RowInputs):
+    """Rows of one conversation without positions: the model then spares padding nothing."""
+
+    def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Return input_ids and labels, each (samples, seq_len) int64."""
+        inputs = super().stack(samples)
+        del inputs["position_ids"]  # what follows an answer changes no loss: attention is causal
+        return inputs
 
 
 class LongestInputs:
@@ -225,6 +237,12 @@ def main() -> None:
         epochs = {
             "packed": Epoch(engine, config, whole, model_config),
             "padded to seq_len": Epoch(engine, make_config(padded, options), whole, model_config),
+            "padded to seq_len, in full": Epoch(
+                engine,
+                make_config(padded, options),
+                FullInputs(seq_len=options.seq_len, pad_id=0),
+                model_config,
+            ),
             "padded to longest": Epoch(
                 engine, make_config(padded, options), LongestInputs(), model_config
             ),

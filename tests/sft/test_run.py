@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizer import Tokenizer
 from tests.pretrain.test_resume import cut_back, losses_of, state_of
+from tests.pretrain.test_run import steps_done, wait_for
 from tests.pretrain.tiny import train_tiny
 from tests.ranks import Ranks, run_ranks
 from tests.sft.conversations import make_conversations, write_sharegpt
@@ -457,3 +459,21 @@ def test_an_older_versions_run_is_refused_and_left_as_it_is(
     with pytest.raises(UserError, match=r"another version wrote it, without data.tokenizer"):
         finetune_tiny(base, chats, folder.path)
     assert sorted(str(path) for path in folder.path.rglob("*")) == before
+
+
+def test_a_signal_saves_and_stops_and_the_same_command_goes_on(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    forever = {"train.max_steps": 100_000, "validation.every_steps": None}
+    ranks = Ranks(finetune_tiny, 2, base, chats, run.path, forever)
+    wait_for(lambda: steps_done(run) >= 2)
+    ranks.signal(1, signal.SIGTERM)  # not to rank 0, which writes the verdict
+    assert ranks.results() == [0, 0]
+    verdict = run.read_verdict()
+    assert verdict is not None and verdict.kind == "stopped"
+    assert run.checkpoint_steps() == [verdict.step]
+    more = forever | {"train.max_steps": verdict.step + 1}
+    run_ranks(finetune_tiny, 2, base, chats, run.path, more)
+    after = run.read_verdict()
+    assert after is not None and (after.kind, after.step) == ("finished", verdict.step + 1)

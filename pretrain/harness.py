@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
+from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ def evaluate(
         limit: first questions of each task; None is all.
 
     Raises:
-        UserError: the data cannot be fetched.
+        UserError: the data cannot be fetched, or the task can make no question of a local row.
     """
     from datasets.exceptions import DatasetsError
     from lm_eval import evaluator
@@ -283,6 +283,9 @@ def evaluate(
             f"task '{name}': its data cannot be fetched ({one_line(error).rstrip('.')}); give "
             "--data DIR with local files, see 'mobilellama pretrain evaluate --help'"
         ) from None
+    if specs is not None:
+        for leaf, task in built["tasks"].items():
+            _require_questions(leaf, task)
     found = run(
         model=lm,
         # Flat: a group beside its own sub-groups is refused as a duplicate.
@@ -304,6 +307,22 @@ def evaluate(
         metrics=_aggregate(by_leaf, counts) if tasks.is_group(name) else by_leaf[name],
         leaves=by_leaf if tasks.is_group(name) else {},
     )
+
+
+def _require_questions(leaf: str, task: Any) -> None:
+    """Raise DataError naming the first local row of which the task can make no question."""
+    for number, document in enumerate(task.eval_docs, start=1):
+        try:
+            task.doc_to_text(document)
+            task.doc_to_target(document)
+            if task.config.doc_to_choice is not None:
+                task.doc_to_choice(document)
+        except Exception as error:  # whatever a packaged task's own code meets
+            row = repr({key: document[key] for key in list(document)[:6]})[:300]
+            raise DataError(
+                f"task '{leaf}': it can make no question of row {number} of its test data "
+                f"({type(error).__name__}: {one_line(error)}): {row}. Mend the row"
+            ) from None
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -581,3 +581,18 @@ def test_the_table_compares_only_what_was_measured_alike() -> None:
         "Prompts cut at their start to the model's length: piqa 4.",
     ]
     assert "mean" not in score_table({"piqa": result(0.7)}, "m", limit=None)
+
+
+@pytest.mark.slow
+def test_a_row_of_which_the_task_makes_no_question_is_named_before_the_model_answers(
+    command: Command, base: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    rows = FILES["arc_easy/test.jsonl"]
+    broken = [*rows[:2], rows[2] | {"answerKey": "Z"}]
+    write_jsonl(tmp_path / "data/arc_easy/test.jsonl", broken)
+    fields = ["--model", base, "--data", tmp_path / "data", "--tasks", "arc_easy"]
+    done = command("pretrain", "evaluate", *fields)
+    assert done.code == 2
+    assert "task 'arc_easy': it can make no question of row 3 of its test data" in done.err
+    assert done.err.rstrip().endswith("'answerKey': 'Z'}. Mend the row")

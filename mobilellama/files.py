@@ -3,8 +3,10 @@
 JSON is read and written here too.
 """
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -16,6 +18,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from mobilellama.config import DataError, one_line
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 22
 
@@ -56,6 +60,21 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write JSON, whole or not at all; the same value gives the same bytes."""
     with whole_file(path) as file:
         file.write((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
+
+
+def lock(file: int | BinaryIO, kind: int) -> bool:
+    """Take a lock of flock's on an open file; return False if others are in its way.
+
+    Where the file system has no locks, as some network ones, it is taken to be free: nobody can
+    be in the way that could be told.
+    """
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.debug("no lock on this file system: %s", error)
+    return True
 
 
 def read_json(path: Path) -> Any:

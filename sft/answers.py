@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import fsync_path, read_json, write_json
+from mobilellama.files import fsync_path, lock, read_json, write_json
 
 FORMAT = 1
 _FRESH = "Give another --output, or --overwrite to begin again"
@@ -68,13 +68,9 @@ class Answers:
                 raise ConfigError("output", shown, rule, _FRESH)
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB):
             rule = "is being written by another process"
-            raise ConfigError("output", str(self.path), rule, "Wait for it") from None
-        except OSError:
-            pass  # a file system without locks: the user's own care has to do
+            raise ConfigError("output", str(self.path), rule, "Wait for it")
 
     def __enter__(self) -> "Answers":
         return self

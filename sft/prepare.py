@@ -10,14 +10,12 @@ other settings or other data; one with finished buckets is refused to them.
   mobilellama sft prepare --data.path sharegpt.json --tokenizer DIR --output DATASET
 """
 
-import fcntl
 import itertools
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -45,6 +43,7 @@ from mobilellama.sft.bucket import (
 from mobilellama.sft.clean import CLEANING_VERSION
 from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
+from mobilellama.sft.plan import SOURCES, join_plan, sharing
 from mobilellama.sft.reasons import Drop, describe_example
 from mobilellama.sft.report import REPORT, describe, make_report
 from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
@@ -53,7 +52,7 @@ from mobilellama.sft.template import Template, read_template
 from mobilellama.sft.workers import Job, encoding
 from mobilellama.shards.dataset import (
     DATASET,
-    PLAN,
+    TEMPLATE,
     Identity,
     Plan,
     Receipt,
@@ -68,10 +67,6 @@ from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 log = logging.getLogger(__name__)
 
-TEMPLATE = "template.yaml"
-"""The template in a dataset folder, which 'sft run' gives on to the model."""
-
-_SOURCES = "sources_sha256"
 _LARGEST_SEQ_LEN = 1 << 20  # a row is held in memory, and no model reads so many
 _DRY_RECORDS = 1_000
 _FIRST_PLACES = 3
@@ -132,8 +127,8 @@ def main(config: Config) -> int:
     )
     if config.dry_run:
         return _dry_run(config, work, plan, tokenizer)
-    with naming_a_full_disk(work.folder), _sharing(work.folder) as lock:
-        _join_plan(work.folder, plan, tokenizer, lock)
+    with naming_a_full_disk(work.folder), sharing(work.folder) as lock:
+        join_plan(work.folder, plan, tokenizer, lock)
         try:
             receipts = _write_missing(config, work, plan, tokenizer)
         except KeyboardInterrupt:
@@ -170,7 +165,7 @@ def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> P
             "data.format": config.data.format,
             "cleaning_version": CLEANING_VERSION,
             "packing_version": PACKING_VERSION,
-            _SOURCES: {} if config.dry_run else _hash_sources(slices, config.data),
+            SOURCES: {} if config.dry_run else _hash_sources(slices, config.data),
         },
     )
     return Plan(identity=identity, slices=slices)
@@ -191,117 +186,6 @@ def _hash_sources(slices: Sequence[Slice], data: DataConfig) -> dict[str, str]:
 def _unit(slices: Sequence[Slice]) -> tuple[str, float]:
     """Return what progress is counted in: its name, and how much of a slice's unit it is."""
     return ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
-
-
-@contextmanager
-def _sharing(folder: Path) -> Iterator[int]:
-    """Make the folder, and hold a lock on it as one of its makers; yield the lock's descriptor.
-
-    Many may make one dataset, for they write the same bytes; a plan is replaced by one alone.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError("output", str(folder), "is not a folder", "Give a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, fcntl.LOCK_SH)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    """Change the lock to a kind of flock's; return False if others are in its way."""
-    try:
-        fcntl.flock(descriptor, kind)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # a file system without locks: the user's own care has to do
-    return True
-
-
-def _join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, lock: int) -> None:
-    """Write the plan, or check that the folder was begun with this one.
-
-    Where nothing is finished that belongs to another plan, this one takes its place.
-
-    Raises:
-        ConfigError: the folder is another's, is being written, or has finished buckets.
-    """
-    if not (folder / PLAN).exists():
-        strangers = [name for name in sorted(os.listdir(folder)) if not name.startswith(PLAN)]
-        if strangers:
-            rule = f"holds files ({strangers[0]}, ...) but no {PLAN}"
-            raise ConfigError("output", str(folder), rule, "Give a new or empty folder")
-        plan.write(folder)
-    theirs = Plan.read(folder)
-    try:
-        _require_same(theirs, plan, tokenizer, owner=f"the plan in {folder}")
-    except ConfigError as error:
-        if not theirs.identity.packing:
-            raise  # a dataset of 'tokenize run', finished or not
-        alone = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finished = _finished(folder, theirs)
-        field, value, rule, remedy = error.args
-        if finished:
-            done = f"{finished:,} of its {len(theirs.slices):,} buckets are finished"
-            remedy += f", or remove {folder} ({done})"
-        elif not alone:
-            remedy += "; another process is making that dataset now"
-        else:
-            log.info("nothing was finished in %s: it is begun anew", folder)
-            _replace(folder, theirs, plan)
-            _lock(lock, fcntl.LOCK_SH)
-            return
-        raise ConfigError(field, value, rule, remedy) from None
-
-
-def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: str) -> None:
-    """Raise ConfigError, which names the difference, unless the two plans are the same."""
-    tokenizer.require_sha256(theirs.identity.tokenizer_sha256, field="tokenizer", owner=owner)
-    for planned, found in itertools.zip_longest(theirs.slices, plan.slices):
-        if planned != found:
-            raise ConfigError(
-                "data.path",
-                found.source if found else planned.source,
-                f"is not what {owner} has in its place: {_shown(planned)}; now {_shown(found)}",
-                "Restore the data as it was, or use another output folder",
-            )
-    had = theirs.identity.packing.get(_SOURCES, {})
-    for source, sha256 in plan.identity.packing[_SOURCES].items():
-        if source in had and had[source] != sha256:
-            raise ConfigError(
-                "data.path",
-                source,
-                f"has other content, of the same size, than when {owner} was made: sha256 "
-                f"{sha256[:12]}, which was {had[source][:12]}",
-                "Restore the data as it was, or use another output folder",
-            )
-    theirs.identity.require_same(plan.identity, owner=owner)
-
-
-def _finished(folder: Path, plan: Plan) -> int:
-    """Return how many buckets would be lost with the plan.
-
-    Those of data that gave no conversation at all are not worth keeping.
-    """
-    receipts = [read_receipt(folder, piece, plan.identity) for piece in plan.slices]
-    there = [receipt for receipt in receipts if receipt is not None]
-    return len(there) if any(receipt.documents for receipt in there) else 0
-
-
-def _replace(folder: Path, theirs: Plan, plan: Plan) -> None:
-    """Take away what was made after a plan, then write the other."""
-    (folder / DATASET).unlink(missing_ok=True)
-    for piece in theirs.slices:
-        for ending in ("json", "bin", "mask", "idx"):  # the receipt first: it makes them count
-            (folder / f"{piece.name}.{ending}").unlink(missing_ok=True)
-    plan.write(folder)
-
-
-def _shown(piece: Slice | None) -> str:
-    return f"{piece.source} of {piece.size:,} {piece.unit}" if piece else "nothing"
 
 
 def _write_missing(

@@ -61,7 +61,9 @@ def main(config: Config) -> int:
                 lambda: start.verify(world.rank, world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
-        return assemble(config, stage, data, world, run, attempt, precision, identity, checkpoint)
+        job = assemble(config, stage, data, world, run, attempt, precision, identity, checkpoint)
+        start.close()  # an older .bin file would lie in every rank's memory all along
+        return job
 
     run_attempt(
         world,
@@ -128,7 +130,7 @@ def finetuning(config: Config, start: Start, data: TrainingData) -> Stage:
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
     pad_id = data.dataset.tokenizer.pad_id
     return Stage(
-        model=replace(start.model, attention="per_document"),
+        model=start.model,
         inputs=RowInputs(seq_len=data.seq_len, pad_id=0 if pad_id is None else pad_id),
         max_steps=config.train.max_steps,
         samples=samples if by_epochs else None,

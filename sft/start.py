@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import sha256_of_file
+from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
 from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
 from mobilellama.pretrain.hf_folder import HfFolder
@@ -30,7 +31,7 @@ from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[str, torch.Size], Tensor]
+_REMEDY = "Give a Hugging Face folder, or a run's folder or checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,9 @@ class Start:
     """Where it was found when the run began."""
     fingerprint: str
     """Names the weights; part of the run's identity."""
-    parameter: Read
+    parameter: Initial
     """A weight by its plain name, fp32."""
-    stored: Read
+    stored: Initial
     """The same in the dtype it comes in."""
     tokenizer: TextTokenizer | None
     """What the model was trained with, where it is at hand."""
@@ -111,8 +112,7 @@ def _tokenizer_of(folder: Path) -> TextTokenizer | None:
 
 def _of_checkpoint(init: str) -> Start:
     if not Path(init).is_dir():
-        remedy = "Give a Hugging Face folder, or a run's folder or checkpoint"
-        raise ConfigError("init", init, "is not a folder", remedy)
+        raise ConfigError("init", init, "is not a folder", _REMEDY)
     if (Path(init) / "adapter_config.json").is_file():
         rule, remedy = "is a LoRA adapter", "Merge it with its base first: 'mobilellama sft merge'"
         raise ConfigError("init", init, rule, remedy)
@@ -120,8 +120,7 @@ def _of_checkpoint(init: str) -> Start:
         checkpoint = find_checkpoint(init)
     except ConfigError as error:
         _, value, rule, _ = error.args
-        remedy = "Give a Hugging Face folder, or a run's folder or checkpoint"
-        raise ConfigError("init", value, rule, remedy) from None
+        raise ConfigError("init", value, rule, _REMEDY) from None
     config = checkpoint.manifest.config
     model = ModelConfig(**config["model"])
     adapted = adapted_weights(model, LoraConfig(**config.get("lora", {"rank": None})))

@@ -14,6 +14,7 @@ STAGES = {
     "shards": "look at, check and plot bucket files",
     "pretrain": "train a language model on bucket files, export it",
     "sft": "finetune it on conversations, talk to it, export it",
+    "vlm": "train a vision-language model on top of it, ask it about images, export it",
 }
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -23,7 +24,7 @@ _MAKE_ROOM = "Nothing half-written counts. Make room and run the same command ag
 
 def _help() -> str:
     lines = ["usage: mobilellama STAGE VERB [--config FILE] [--section.field VALUE ...]", ""]
-    lines += ["From raw web text to a released small language model.", "", "stages:"]
+    lines += ["From raw web text to a released small language model, and one that sees.", "", "stages:"]
     lines += [f"  {stage:<9} {about}" for stage, about in STAGES.items()]
     return "\n".join([*lines, "", "'mobilellama STAGE --help' lists its verbs."])
 

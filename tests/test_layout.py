@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokenize": {"shards"},
     "pretrain": {"shards"},
     "sft": {"tokenize", "shards", "pretrain"},
+    "vlm": {"tokenize", "shards", "pretrain", "sft"},
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("pretrain", "sft", "shards", "tokenize")
+STAGES = ("pretrain", "sft", "shards", "tokenize", "vlm")
 
 
 @pytest.fixture(scope="module")

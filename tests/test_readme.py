@@ -55,6 +55,6 @@ def test_every_make_target_it_names_exists() -> None:
 def test_every_file_and_folder_it_names_exists() -> None:
     tree = re.findall(r"^(\w+)/ {2,}", README, flags=re.MULTILINE)
     assert {"tokenize", "shards", "pretrain", "tests"} <= set(tree)
-    files = re.findall(r"`((?:shards|pretrain|sft|tokenize|mobilellama)/\w+\.py)`", README)
+    files = re.findall(r"`((?:shards|pretrain|sft|tokenize|vlm|mobilellama)/\w+\.py)`", README)
     assert files
     assert [path for path in [*tree, *files] if not (ROOT / path).exists()] == []

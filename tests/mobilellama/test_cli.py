@@ -44,7 +44,7 @@ def refused(cli: Cli) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.parametrize("arguments", [(), ("tokenize",), ("shards",), ("pretrain",), ("sft",)])
+@pytest.mark.parametrize("arguments", [(), ("tokenize",), ("shards",), ("pretrain",), ("sft",), ("vlm",)])
 def test_help_answers_within_a_second_and_loads_no_heavy_library(
     arguments: tuple[str, ...],
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
     refused: Callable[..., str],
 ) -> None:
     assert refused("pretrian", "run") == (
-        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain, sft. "
+        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain, sft, vlm. "
         "See 'mobilellama --help'; did you mean 'pretrain'?"
     )
     assert refused("shards", "inof") == (

@@ -1,0 +1,44 @@
+"""The ``vlm`` stage: make a vision-language model of a chat model, ask it about images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobilellama.cli import Verb, run_stage
+
+PRESETS = Path(__file__).parent / "presets"
+VERBS = {
+    "check-data": Verb(
+        module="mobilellama.vlm.check_data",
+        help="read every record and open every image; list what cannot be trained on",
+    ),
+    "run": Verb(
+        module="mobilellama.vlm.run",
+        help="train, or resume a run from its newest checkpoint",
+        presets=PRESETS,
+    ),
+    "export": Verb(
+        module="mobilellama.vlm.export",
+        help="write a checkpoint as a folder: our form, or that of the published MobileVLM",
+    ),
+    "import": Verb(
+        module="mobilellama.vlm.import_published",
+        help="write a published MobileVLM folder in our form",
+    ),
+    "chat": Verb(
+        module="mobilellama.vlm.chat",
+        help="talk about images in the terminal",
+    ),
+    "generate": Verb(
+        module="mobilellama.vlm.generate",
+        help="answer a file of questions about images in batches",
+    ),
+    "evaluate": Verb(
+        module="mobilellama.vlm.evaluate",
+        help="score a model on GQA, MME, POPE, ScienceQA, TextVQA or MMBench",
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb of the stage."""
+    return run_stage("vlm", __doc__ or "", VERBS, argv)

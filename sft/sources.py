@@ -14,7 +14,7 @@ conversations each leave more room empty than one file of them all. A record's p
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -140,20 +140,28 @@ def _path_of(piece: Slice, data: DataConfig) -> Path:
     return given if given.is_file() else given / piece.source
 
 
-def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
+def read_records(
+    piece: Slice, data: DataConfig, *, more_fields: Collection[str] = ()
+) -> Iterator[Record]:
     """Yield the records of a slice in their order.
+
+    Args:
+        piece: of ``find_slices(data)``.
+        data: the conversations.
+        more_fields: columns of a table that are read beside those of a conversation.
 
     Raises:
         DataError: the source is missing, corrupt, truncated, in another encoding, or no longer
             what was planned.
     """
+    fields = FIELDS.union(more_fields)
     if piece.unit == "rows":
-        yield from _table_rows(piece, data)
+        yield from _table_rows(piece, data, fields)
         return
     path = _path_of(piece, data)
     with open_planned(path, piece.size) as file:
         if path.name.endswith(".parquet"):
-            yield from _parquet_rows(file, path, piece)
+            yield from _parquet_rows(file, path, piece, fields)
         elif path.name.endswith(".json"):
             yield from _json_records(file, path, piece)
         else:
@@ -253,7 +261,9 @@ def _records_of(value: Any, path: Path) -> list[Any]:
     )
 
 
-def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+def _parquet_rows(
+    file: BinaryIO, path: Path, piece: Slice, fields: Collection[str]
+) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -261,7 +271,7 @@ def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     try:
         table = pq.ParquetFile(file)
         total = max(table.metadata.num_rows, 1)
-        columns = [name for name in table.schema_arrow.names if name in FIELDS]
+        columns = [name for name in table.schema_arrow.names if name in fields]
         for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns or None):
             for value in batch.to_pylist():
                 row += 1
@@ -273,14 +283,14 @@ def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
         ) from None
 
 
-def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
+def _table_rows(piece: Slice, data: DataConfig, fields: Collection[str]) -> Iterator[Record]:
     table = _open_table(data)
     if len(table) != piece.size:
         raise DataError(
             f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan was "
             "made. Prepare into another output folder"
         )
-    if columns := [name for name in table.column_names if name in FIELDS]:
+    if columns := [name for name in table.column_names if name in fields]:
         table = table.select_columns(columns)
     for row, value in enumerate(table):
         yield Record(f"{piece.source}[{row}]", value, row + 1)

@@ -1,0 +1,273 @@
+r"""LLaVA-format records -> turns and the images they speak of, or why a record is refused.
+
+    {"id": "000000033471",
+     "image": "coco/train2017/000000033471.jpg",       or a list of paths, or absent: text only
+     "conversations": [{"from": "human", "value": "<image>\nWhat is in the picture?"},
+                       {"from": "gpt", "value": "A bus."}, ...]}
+
+1. The turns are read and cleaned as for chat models (sft/records.py, sft/clean.py): turns before
+   the first question are left out, roles must alternate, an empty answer refuses the record.
+2. Every image has one ``<image>`` in the questions, in the order of the images. The original
+   joins all of a turn's into one, and so loses images; here their numbers must be equal.
+3. A question with one ``<image>`` begins with it: ``<image>\n``, then the rest, stripped, as
+   published. With several they stay where they are: text between them says which is which.
+4. ``plain`` (the first stage) takes one question about one image and its answer, and of the
+   question only ``<image>``.
+5. Images are named by paths within one folder. A path that leaves it is refused: who writes a
+   record must not choose what is read elsewhere on the machine. Symbolic links may lead on.
+
+A record is taken whole or refused for one reason, and none is passed over in silence.
+
+Source: LLaVA's data format and preprocessing, which MobileVLM keeps.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError
+from mobilellama.sft import reasons, sources
+from mobilellama.sft.clean import clean
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.reasons import Drop, DropError, Mend, excerpt
+from mobilellama.sft.records import Format, parse_line, read_turns
+
+IMAGE_TEXT = "<image>"
+"""What stands in a question for one image."""
+
+_IMAGE_FIELD = "image"
+_FIELDS = ("id", _IMAGE_FIELD)  # of a record, beside those of its turns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextConfig(sources.DataConfig):
+    """The records and their images."""
+
+    images: str
+    """Folder to which the records' image paths are relative."""
+
+    def require_images(self) -> Path:
+        """Return the folder of the images.
+
+        Raises:
+            ConfigError: there is no such folder.
+        """
+        folder = Path(self.images)
+        if not folder.is_dir():
+            rule = "is a file" if folder.exists() else "does not exist"
+            remedy = "Give the folder to which the records' image paths are relative"
+            raise ConfigError("data.images", self.images, rule, remedy)
+        return folder
+
+
+class Refusal(StrEnum):
+    """Why a record whose turns are good cannot be trained on; ``Drop`` has the other reasons."""
+
+    NOT_PATHS = "refused_not_paths"
+    OUTSIDE = "refused_outside"
+    NO_PLACE = "refused_no_place"
+    NO_IMAGE = "refused_no_image"
+    COUNTS_DIFFER = "refused_counts_differ"
+    NOT_ASKED = "refused_not_asked"
+    NOT_PLAIN = "refused_not_plain"
+
+
+MEANING: dict[str, str] = {
+    Refusal.NOT_PATHS: "has an 'image' that is neither a path nor a list of paths",
+    Refusal.OUTSIDE: "has an image outside the images' folder",
+    Refusal.NO_PLACE: f"has an image, but no {IMAGE_TEXT} in its questions",
+    Refusal.NO_IMAGE: f"has {IMAGE_TEXT} in a question, but no image",
+    Refusal.COUNTS_DIFFER: f"has more or fewer images than {IMAGE_TEXT} in its questions",
+    Refusal.NOT_ASKED: f"has {IMAGE_TEXT} in a turn that is no question",
+    Refusal.NOT_PLAIN: "is not one question about one image with its answer, which 'plain' takes",
+    **{drop.value: reasons.MEANING[drop] for drop in Drop},
+}
+"""What each reason means: a record that ..."""
+
+
+class RefusedError(Exception):
+    """This record cannot be trained on."""
+
+    def __init__(self, reason: Drop | Refusal, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A record that can be trained on, if its images can be read."""
+
+    place: str
+    """``FILE[INDEX]`` or ``FILE:LINE``, as sft/sources.py gives it."""
+    id: str
+    """The record's own, or else its place."""
+    images: tuple[str, ...]
+    """Paths as written, see ``image_path``; empty where the record is text only."""
+    turns: tuple[Turn, ...]
+    """Perhaps a system turn, then user and assistant in turn; the users' hold as many
+    ``IMAGE_TEXT`` as there are images."""
+    mended: tuple[Mend, ...] = ()
+    """What was changed in the turns beside the places of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A record that cannot be trained on."""
+
+    place: str
+    id: str
+    """The record's own, or else its place."""
+    reason: Drop | Refusal
+    detail: str = ""
+
+    def describe(self) -> str:
+        """Return ``PLACE (id ID) meaning: detail``."""
+        named = "" if self.id == self.place else f" (id {excerpt(self.id)})"
+        told = f": {self.detail}" if self.detail else ""
+        return f"{self.place}{named} {MEANING[self.reason]}{told}"
+
+
+def read_vlm_records(
+    data: sources.DataConfig,
+    *,
+    plain: bool = False,
+    on_read: Callable[[int], None] | None = None,
+) -> Iterator[Record | Refused]:
+    """Yield every record, or why it is refused, in the order of the files and in theirs.
+
+    A .json file is held in memory whole; of the others a few records at a time are.
+
+    Args:
+        data: where the records are.
+        plain: whether they are for the template 'plain'.
+        on_read: called with the bytes (of a table the rows) of the data read since its last call.
+
+    Raises:
+        ConfigError: no such file or folder, or nothing readable in it.
+        DataError: a file is corrupt or truncated.
+    """
+    for piece in sources.find_slices(data):
+        before = 0
+        for source in sources.read_records(piece, data, more_fields=_FIELDS):
+            yield _judge(source.place, source.value, plain=plain, kind=data.format)
+            if on_read:
+                on_read(source.source_read - before)
+                before = source.source_read
+
+
+def _judge(place: str, value: Any, *, plain: bool, kind: Format) -> Record | Refused:
+    try:
+        value = parse_line(value) if isinstance(value, bytes) else value
+    except DropError as drop:
+        return Refused(place=place, id=place, reason=drop.reason, detail=drop.detail)
+    try:
+        return parse_record(place, value, plain=plain, kind=kind)
+    except RefusedError as error:
+        reason, detail = error.reason, error.detail
+        return Refused(place=place, id=_id_of(value, place), reason=reason, detail=detail)
+
+
+def parse_record(place: str, value: Any, *, plain: bool = False, kind: Format = "auto") -> Record:
+    """Return the record that a JSON value or a table's row is.
+
+    Args:
+        place: where the value was found.
+        value: parsed.
+        plain: whether it is for the template 'plain'.
+        kind: the shape that its turns must have; "auto" takes any.
+
+    Raises:
+        RefusedError: it cannot be trained on.
+    """
+    try:
+        turns, mended = clean(read_turns(value, kind))
+    except DropError as drop:
+        raise RefusedError(drop.reason, drop.detail) from None
+    images = _images_of(value)
+    _require_places(turns, images, value)
+    place_all = _plain if plain else _in_front
+    return Record(
+        place=place,
+        id=_id_of(value, place),
+        images=images,
+        turns=place_all(turns, images),
+        mended=tuple(mended),
+    )
+
+
+def _id_of(value: Any, place: str) -> str:
+    found = value.get("id") if isinstance(value, dict) else None
+    return str(found) if isinstance(found, str | int) and found != "" else place
+
+
+def _images_of(value: Any) -> tuple[str, ...]:
+    """Return the paths of a record's images, each within the folder they are relative to."""
+    given = value.get(_IMAGE_FIELD) if isinstance(value, dict) else None
+    if given is None or given == "" or given == []:
+        return ()
+    names = given if isinstance(given, list) else [given]
+    for name in names:
+        if not isinstance(name, str) or not _can_be_a_path(name):
+            raise RefusedError(Refusal.NOT_PATHS, excerpt(given))
+        if _leaves(name):
+            raise RefusedError(Refusal.OUTSIDE, excerpt(name))
+    return tuple(names)
+
+
+def _can_be_a_path(name: str) -> bool:
+    try:
+        return bool(name) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+
+
+def _leaves(name: str) -> bool:
+    return os.path.isabs(name) or os.path.normpath(name).split("/")[0] == ".."
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """Return the file of a record's image; ``..`` is taken as written, not through links."""
+    return folder / os.path.normpath(name)
+
+
+def _require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any) -> None:
+    """Refuse a record unless its questions, and no other turn, hold a place for each image."""
+    for turn in turns:
+        if turn.role != "user" and IMAGE_TEXT in turn.content:
+            raise RefusedError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
+    places = sum(turn.content.count(IMAGE_TEXT) for turn in turns if turn.role == "user")
+    if places and not images:
+        hint = "; 'images' is not read, 'image' may be a list" if "images" in value else ""
+        raise RefusedError(Refusal.NO_IMAGE, f"{places} of them{hint}")
+    if images and not places:
+        raise RefusedError(Refusal.NO_PLACE, excerpt(", ".join(images)))
+    if places != len(images):
+        counts = f"{_count(len(images), 'image')}, {places} {IMAGE_TEXT}"
+        raise RefusedError(Refusal.COUNTS_DIFFER, f"{counts}: {excerpt(', '.join(images))}")
+
+
+def _plain(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ...]:
+    """Return one question and its answer, of the question nothing but its image's place."""
+    if [turn.role for turn in turns] != ["user", "assistant"] or len(images) != 1:
+        detail = f"{_count(len(turns), 'turn')}, {_count(len(images), 'image')}"
+        raise RefusedError(Refusal.NOT_PLAIN, detail)
+    return (Turn("user", IMAGE_TEXT), turns[1])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
+def _in_front(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ...]:
+    """Put the place of an image that is its question's only one in front of the question."""
+    if not images:
+        return turns
+    return tuple(
+        Turn("user", f"{IMAGE_TEXT}\n{turn.content.replace(IMAGE_TEXT, '').strip()}".strip())
+        if turn.content.count(IMAGE_TEXT) == 1
+        else turn
+        for turn in turns
+    )

@@ -90,8 +90,8 @@ def make_job(
     data, run = open_windows(config), RunFolder(folder)
     identity = identity_of(config, config.model, data, precision)
     attempt = begin(world, run, data.dataset, identity, asdict(config))
-    stage = pretraining(config)
-    return assemble(config, stage, data, world, run, attempt, precision, identity, None)
+    stage = pretraining(config, data, world)
+    return assemble(config, stage, world, run, attempt, precision, identity, None)
 
 
 def main() -> None:

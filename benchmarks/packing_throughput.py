@@ -43,6 +43,7 @@ from mobilellama.pretrain.assemble import FirstState, build_engine, open_data
 from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.engine import Engine
 from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.sft.config import Config
 from mobilellama.sft.packing import pack
 from mobilellama.sft.row_inputs import RowInputs
@@ -231,7 +232,8 @@ def main() -> None:
             torch.device("cpu"), model_config, loss_chunk_tokens=config.train.loss_chunk_tokens,
             gradient_checkpointing=False, adapt=None,
         )  # fmt: skip
-        engine = build_engine(model, config, world, "fp32")
+        groups = parameter_groups(model.named_parameters(), config.optimizer)
+        engine = build_engine(model, groups, config, world, "fp32")
         engine.load(FirstState(model, partial(init_parameter, config=model_config, seed=0)))
         whole = RowInputs(seq_len=options.seq_len, pad_id=0)
         epochs = {

@@ -24,7 +24,8 @@ _MAKE_ROOM = "Nothing half-written counts. Make room and run the same command ag
 
 def _help() -> str:
     lines = ["usage: mobilellama STAGE VERB [--config FILE] [--section.field VALUE ...]", ""]
-    lines += ["From raw web text to a released small language model, and one that sees.", "", "stages:"]
+    lines += ["From raw web text to a released small language model, and one that sees.", ""]
+    lines += ["stages:"]
     lines += [f"  {stage:<9} {about}" for stage, about in STAGES.items()]
     return "\n".join([*lines, "", "'mobilellama STAGE --help' lists its verbs."])
 

@@ -1,21 +1,20 @@
 """From a config to what the loop trains: dataset, model, engine, metrics, and their state."""
 
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.config import Config, StageConfig
-from mobilellama.pretrain.data import Inputs, MixedBatches, WindowInputs
+from mobilellama.pretrain.data import Batches, Inputs, MixedBatches, WindowInputs
 from mobilellama.pretrain.ddp_engine import DDPEngine
 from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
 from mobilellama.pretrain.engine import Engine, Fragment
@@ -24,9 +23,9 @@ from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.loss_watch import LossWatch
 from mobilellama.pretrain.metrics import Metrics
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
-from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.pretrain.throughput import flops_per_token
-from mobilellama.pretrain.validate import Validation
+from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
@@ -57,21 +56,96 @@ class TrainingData:
 class Stage:
     """What a stage trains, beside the sections that all stages have."""
 
-    model: ModelConfig
+    model: dict[str, Any]
+    """The architecture, for the checkpoints."""
+    build: Callable[[torch.device], nn.Module]
+    """Makes the model on a device with zeros for weights; those that want a gradient train."""
+    layers: Callable[[nn.Module], Iterable[nn.Module]]
+    """The parts of it that are compiled, each by itself."""
     initial: Initial
     """The first value of a parameter that trains, fp32."""
-    inputs: Inputs
-    """Makes the model's arguments of samples."""
+    batches: Batches
+    """This rank's samples."""
+    order: str
+    """One line on their order, for the log."""
+    heldout: HeldOut | None
+    """What validation looks at."""
+    groups: Callable[[Iterable[tuple[str, nn.Parameter]]], list[ParameterGroup]]
+    """Sorts the named parameters that train into groups."""
+    learning_rates: dict[str, float]
+    """Peak rates by the names that metrics give them."""
+    seq_len: int | None
+    """Tokens of every sample; None where samples differ."""
     max_steps: int | None = None
-    """Optimizer steps of the run; None where `samples` says how far it goes."""
-    samples: int | None = None
-    """Samples of the run, whose last step may be short."""
-    adapt: Callable[[LanguageModel], object] | None = None
-    """Adds adapters to the model, or freezes parameters of it."""
+    """Optimizer steps of the run; None where the samples say how far it goes."""
     flops_per_token: float | None = None
     """For MFU; None where not every token costs the same, and no MFU is shown."""
     stored: Initial | None = None
     """A parameter that does not train, in the dtype it comes in; None where all train."""
+
+
+def language_stage(
+    config: StageConfig,
+    model: ModelConfig,
+    data: TrainingData,
+    inputs: Inputs,
+    world: World,
+    *,
+    initial: Initial,
+    max_steps: int | None = None,
+    samples: int | None = None,
+    adapt: Callable[[LanguageModel], object] | None = None,
+    flops_per_token: float | None = None,
+    stored: Initial | None = None,
+) -> Stage:
+    """Return the stage that trains a language model on a dataset's samples.
+
+    Args:
+        config: the sections that all stages have.
+        model: the architecture.
+        data: the dataset and its order.
+        inputs: makes the model's arguments of samples.
+        world: the processes.
+        initial: the first value of a parameter that trains, fp32.
+        max_steps: optimizer steps of the run; None where `samples` says how far it goes.
+        samples: of the run, whose last step may be short.
+        adapt: adds adapters to the model, or freezes parameters of it.
+        flops_per_token: for MFU.
+        stored: a parameter that does not train, in the dtype it comes in.
+    """
+    build = partial(
+        build_on,
+        config=model,
+        loss_chunk_tokens=config.train.loss_chunk_tokens,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+        adapt=adapt,
+    )
+    batches = MixedBatches(
+        data.mixture,
+        data.views,
+        inputs,
+        global_batch_size=config.train.global_batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        end=samples,
+    )
+    subsets = data.mixture.subsets
+    return Stage(
+        model=asdict(model),
+        build=build,
+        layers=lambda model: cast(LanguageModel, model).model.layers,
+        initial=initial,
+        stored=stored,
+        batches=batches,
+        order=f"mixture {shares_text(data.mixture)}",
+        heldout=HeldOutViews(data.dataset, subsets, data.seq_len, inputs, speaks=world.is_main),
+        groups=partial(parameter_groups, config=config.optimizer),
+        learning_rates={"learning_rate": config.optimizer.learning_rate},
+        seq_len=data.seq_len,
+        max_steps=max_steps,
+        flops_per_token=flops_per_token,
+    )
 
 
 def open_data(
@@ -128,12 +202,15 @@ def open_windows(config: Config) -> TrainingData:
     return data
 
 
-def pretraining(config: Config) -> Stage:
+def pretraining(config: Config, data: TrainingData, world: World) -> Stage:
     """Return what pretraining trains: every weight of a new model, on windows of text."""
-    return Stage(
-        model=config.model,
+    return language_stage(
+        config,
+        config.model,
+        data,
+        WindowInputs(per_document=config.model.attention == "per_document"),
+        world,
         initial=partial(init_parameter, config=config.model, seed=config.train.seed),
-        inputs=WindowInputs(per_document=config.model.attention == "per_document"),
         max_steps=config.train.max_steps,
         flops_per_token=flops_per_token(config.model, config.train.seq_len),
     )
@@ -142,7 +219,6 @@ def pretraining(config: Config) -> Stage:
 def assemble(
     config: StageConfig,
     stage: Stage,
-    data: TrainingData,
     world: World,
     run: RunFolder,
     attempt: int,
@@ -150,26 +226,29 @@ def assemble(
     identity: dict[str, Any],
     checkpoint: Checkpoint | None,
 ) -> Training:
-    """Build model, engine, data and metrics, with the state of the checkpoint or a fresh one."""
-    model = build_on(
-        world.device,
-        stage.model,
-        loss_chunk_tokens=config.train.loss_chunk_tokens,
-        gradient_checkpointing=config.train.gradient_checkpointing,
-        adapt=stage.adapt,
-    )
-    engine = build_engine(model, config, world, precision)
-    step = checkpoint.manifest.step if checkpoint else 0
+    """Build model, engine and metrics, with the state of the checkpoint or a fresh one."""
+    model = stage.build(world.device)
+    if config.engine.compile and world.device.type == "cuda":
+        for layer in stage.layers(model):
+            layer.compile()
+    named = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+    engine = build_engine(model, stage.groups(named), config, world, precision)
+    step, consumed = 0, 0
+    if checkpoint:
+        step, consumed = checkpoint.manifest.step, checkpoint.manifest.consumed
     rng.seed(config.train.seed, rank=world.rank, step=step)
     log.info(
-        "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; mixture %s",
+        "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; %s",
         count_text(model), precision, config.engine.kind, world.size,
         world.device.type, config.train.grad_accum_steps(world.size),
-        config.train.micro_batch_size, shares_text(data.mixture),
+        config.train.micro_batch_size, stage.order,
     )  # fmt: skip
-    resolved = asdict(config) | {"model": asdict(stage.model)}
-    max_steps = last_step(config, stage, checkpoint)
-    resolved["train"] |= {"seq_len": data.seq_len, "steps": max_steps}
+    max_steps = stage.max_steps
+    if max_steps is None:
+        max_steps = step + stage.batches.steps_left(consumed)
+    resolved = asdict(config) | {"model": stage.model}
+    resolved["train"] |= {"seq_len": stage.seq_len} if stage.seq_len else {}
+    resolved["train"] |= {"steps": max_steps}
     watch_state = None
     if checkpoint:
         watch_state = checkpoint.manifest.counters["watch"]
@@ -180,23 +259,10 @@ def assemble(
         engine.load(FirstState(model, stage.initial))
         frozen_sha256 = freeze(model, stage, world, run, attempt)
         log.info("starting from step 0")
-    batches = MixedBatches(
-        data.mixture,
-        data.views,
-        stage.inputs,
-        global_batch_size=config.train.global_batch_size,
-        micro_batch_size=config.train.micro_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        end=stage.samples,
-    )
     validation = Validation(
         config.validation,
-        dataset=data.dataset,
-        subsets=data.mixture.subsets,
-        seq_len=data.seq_len,
+        stage.heldout,
         micro_batch_size=config.train.micro_batch_size,
-        inputs=stage.inputs,
         max_steps=max_steps,
         engine=engine,
         world=world,
@@ -205,9 +271,9 @@ def assemble(
         config.metrics,
         run=run,
         world=world,
-        group_names=batches.group_names,
-        peak_lr=config.optimizer.learning_rate,
-        seq_len=data.seq_len,
+        group_names=stage.batches.group_names,
+        peak_lrs=stage.learning_rates,
+        seq_len=stage.seq_len,
         max_steps=max_steps,
         flops_per_token=stage.flops_per_token,
         resumed_step=step,
@@ -217,9 +283,8 @@ def assemble(
         world=world,
         attempt=attempt,
         engine=engine,
-        batches=batches,
+        batches=stage.batches,
         workers=config.data.workers,
-        global_batch_size=config.train.global_batch_size,
         max_steps=max_steps,
         schedule=config.schedule,
         checkpoint=config.checkpoint,
@@ -232,19 +297,7 @@ def assemble(
     )
 
 
-def last_step(config: StageConfig, stage: Stage, checkpoint: Checkpoint | None) -> int:
-    """Return the optimizer steps of the whole run; the last of `samples` may be short."""
-    if stage.samples is None:
-        assert stage.max_steps is not None
-        return stage.max_steps
-    step, consumed = (0, 0)
-    if checkpoint:
-        step, consumed = checkpoint.manifest.step, checkpoint.manifest.consumed
-    left = max(stage.samples - consumed, 0)
-    return step + math.ceil(left / config.train.global_batch_size)
-
-
-def count_text(model: LanguageModel) -> str:
+def count_text(model: nn.Module) -> str:
     """Return the model's parameters, and how many of them train where not all do."""
     total = sum(parameter.numel() for parameter in model.parameters())
     train = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -254,7 +307,7 @@ def count_text(model: LanguageModel) -> str:
 
 
 @torch.no_grad()
-def restore(model: LanguageModel, engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
+def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
     """Give model, engine and random generators the state of a checkpoint, and close it."""
     engine.load(checkpoint)
     for name, parameter in frozen_parameters(model).items():
@@ -266,14 +319,14 @@ def restore(model: LanguageModel, engine: Engine, checkpoint: Checkpoint, rank: 
     log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
 
 
-def frozen_parameters(model: LanguageModel) -> dict[str, torch.nn.Parameter]:
+def frozen_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that do not train, by name."""
     return {name: value for name, value in model.named_parameters() if not value.requires_grad}
 
 
 @torch.no_grad()
 def freeze(
-    model: LanguageModel, stage: Stage, world: World, run: RunFolder, attempt: int
+    model: nn.Module, stage: Stage, world: World, run: RunFolder, attempt: int
 ) -> str | None:
     """Set the parameters that do not train, write them into the run, return the file's sha256."""
     frozen = frozen_parameters(model)
@@ -294,13 +347,14 @@ def freeze(
     return sha256  # rank 0 alone writes manifests
 
 
-def build_engine(model: LanguageModel, config: StageConfig, world: World, precision: str) -> Engine:
-    """Wrap the model, of which those parameters train that want a gradient, in an engine."""
-    if config.engine.compile and world.device.type == "cuda":
-        for layer in model.model.layers:
-            layer.compile()
-    named = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    groups = parameter_groups(named, config.optimizer)
+def build_engine(
+    model: nn.Module,
+    groups: list[ParameterGroup],
+    config: StageConfig,
+    world: World,
+    precision: str,
+) -> Engine:
+    """Wrap the model, of which the groups' parameters train, in an engine."""
     if config.engine.kind == "ddp":
         return DDPEngine(
             model,
@@ -326,7 +380,7 @@ class FirstState:
 
     optimizer_step = 0
 
-    def __init__(self, model: LanguageModel, initial: Initial) -> None:
+    def __init__(self, model: nn.Module, initial: Initial) -> None:
         self._shapes = {name: value.shape for name, value in model.named_parameters()}
         self._initial = initial
 

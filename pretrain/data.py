@@ -1,5 +1,6 @@
 """From a position in the run to this rank's micro-batches: a pure function."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,6 +65,8 @@ class StepBatch:
     """The step takes positions [first_position, first_position + samples)."""
     samples: int
     """Of the whole global batch."""
+    tokens: int
+    """That the whole global batch's forward passes go over, the samples' own padding included."""
 
 
 class Batches(Protocol):
@@ -74,6 +77,14 @@ class Batches(Protocol):
 
     def at(self, position: int) -> StepBatch:
         """Return this rank's part of the step that begins at a position."""
+        ...
+
+    def samples(self, position: int) -> int:
+        """Return how many samples the step that begins at a position takes."""
+        ...
+
+    def steps_left(self, position: int) -> int:
+        """Return the steps from a position to the run's end, where the data say it."""
         ...
 
 
@@ -122,6 +133,7 @@ class MixedBatches:
         self._mixture, self._views = mixture, [views[name] for name in mixture.subsets]
         self._inputs, self._end = inputs, end
         self._samples, self._micro_batch_size = global_batch_size, micro_batch_size
+        self._seq_len = self._views[0].seq_len
         share = global_batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
 
@@ -130,10 +142,8 @@ class MixedBatches:
         located = self._mixture.locate(position + np.arange(self._samples))
         order = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
         samples: list[Sample] = [(self._views[i], j) for i, j in order]
-        count = self._samples
-        if self._end is not None:
-            count = min(max(self._end - position, 0), count)
-            samples[count:] = [None] * (self._samples - count)
+        count = self.samples(position)
+        samples[count:] = [None] * (self._samples - count)
         inputs = self._inputs.stack(samples[self._mine])
         groups = torch.from_numpy(located.subset[self._mine])
         size = self._micro_batch_size
@@ -148,7 +158,19 @@ class MixedBatches:
             supervised_tokens=self._inputs.supervised_tokens(samples),
             first_position=position,
             samples=count,
+            tokens=count * self._seq_len,
         )
+
+    def samples(self, position: int) -> int:
+        """Return how many samples the step that begins at a position takes."""
+        if self._end is None:
+            return self._samples
+        return min(max(self._end - position, 0), self._samples)
+
+    def steps_left(self, position: int) -> int:
+        """Return the steps from a position to the run's end, the last of which may be short."""
+        assert self._end is not None, "this run's length is given in steps"
+        return math.ceil(max(self._end - position, 0) / self._samples)
 
 
 class WindowInputs:

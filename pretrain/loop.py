@@ -115,8 +115,6 @@ class Training:
     batches: Batches
     workers: int
     """Threads that read batches ahead."""
-    global_batch_size: int
-    """Positions that a step takes; the run's last step may take fewer."""
     max_steps: int
     """Optimizer steps of the whole run."""
     schedule: ScheduleConfig
@@ -148,7 +146,6 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
     data = Prefetcher(
         job.batches,
         position=position.consumed,
-        samples=job.global_batch_size,
         workers=job.workers,
         device=world.device,
     )
@@ -183,6 +180,7 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
                 step=position.step,
                 consumed=position.consumed,
                 samples=batch.samples,
+                tokens=batch.tokens,
                 losses=losses,
                 report=report,
                 lr_factor=factor,

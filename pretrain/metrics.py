@@ -49,15 +49,27 @@ class Metrics:
         run: RunFolder,
         world: World,
         group_names: tuple[str, ...],
-        peak_lr: float,
-        seq_len: int,
+        peak_lrs: Mapping[str, float],
+        seq_len: int | None,
         max_steps: int,
         flops_per_token: float | None,
         resumed_step: int,
     ) -> None:
-        """Cut metrics.jsonl back to the step resumed from, and open the writers."""
+        """Cut metrics.jsonl back to the step resumed from, and open the writers.
+
+        Args:
+            config: how often.
+            run: where to.
+            world: rank 0 writes.
+            group_names: of the losses.
+            peak_lrs: peak learning rates by the name they are written under.
+            seq_len: tokens of every sample; None where samples differ.
+            max_steps: of the whole run.
+            flops_per_token: for MFU; None shows none.
+            resumed_step: what was written of later steps is dropped.
+        """
         self._config, self._run, self._world = config, run, world
-        self._group_names, self._peak_lr = group_names, peak_lr
+        self._group_names, self._peak_lrs = group_names, peak_lrs
         self._seq_len, self._max_steps, self._flops = seq_len, max_steps, flops_per_token
         self._peak_tflops = config.peak_tflops or _peak_of(world.device)
         self._tensorboard: Any = None
@@ -72,7 +84,7 @@ class Metrics:
 
     def _reset(self) -> None:
         groups = len(self._group_names)
-        self._steps = self._positions = 0
+        self._steps = self._positions = self._samples = 0
         self._loss_sums, self._tokens = [0.0] * groups, [0.0] * groups
         self._step_s = self._data_wait_s = 0.0
 
@@ -82,6 +94,7 @@ class Metrics:
         step: int,
         consumed: int,
         samples: int,
+        tokens: int,
         losses: Losses,
         report: StepReport,
         lr_factor: float,
@@ -92,7 +105,8 @@ class Metrics:
     ) -> None:
         """Take note of a step; at the interval's end, or a final step, write."""
         self._steps += 1
-        self._positions += samples * self._seq_len
+        self._samples += samples
+        self._positions += tokens
         for i in range(len(self._group_names)):
             self._loss_sums[i] += losses.loss_sums[i]
             self._tokens[i] += losses.tokens[i]
@@ -100,17 +114,18 @@ class Metrics:
         self._data_wait_s += data_wait_s
         if step % self._config.every_steps and not final:
             return
-        tokens = sum(self._tokens)
+        supervised = sum(self._tokens)
         per_gpu = self._positions / self._step_s / self._world.size
         record = {
             "step": step,
             "consumed": consumed,
-            "tokens": consumed * self._seq_len,
-            "loss": sum(self._loss_sums) / max(tokens, 1.0),
+            **({"tokens": consumed * self._seq_len} if self._seq_len else {}),
+            "loss": sum(self._loss_sums) / max(supervised, 1.0),
             "grad_norm": report.grad_norm,
-            "learning_rate": self._peak_lr * lr_factor,
+            **{name: peak * lr_factor for name, peak in self._peak_lrs.items()},
+            "samples_per_s": self._samples / self._step_s,
             "tokens_per_s_per_gpu": per_gpu,
-            "supervised_share": tokens / self._positions,
+            "supervised_share": supervised / max(self._positions, 1),
             "mfu": self._mfu(per_gpu),
             "step_s": self._step_s / self._steps,
             "data_wait_s": self._data_wait_s / self._steps,
@@ -169,11 +184,18 @@ def console_line(record: Mapping[str, Any], max_steps: int) -> str:
         for name, value in record.items()
         if name.startswith("loss/")
     )
+    if "tokens" in record:
+        done, rate = f"{record['tokens']:,} tokens", ""
+    else:
+        done, rate = (
+            f"{record['consumed']:,} samples",
+            f"{record['samples_per_s']:,.1f} samples/s  ",
+        )
     return (
-        f"step {record['step']}/{max_steps}  {record['tokens']:,} tokens  "
+        f"step {record['step']}/{max_steps}  {done}  "
         f"loss {record['loss']:.4f}  "
         f"grad norm {record['grad_norm']:.3f}  lr {record['learning_rate']:.2e}  "
-        f"{record['tokens_per_s_per_gpu']:,.0f} tokens/s/GPU{supervised}{share}  "
+        f"{rate}{record['tokens_per_s_per_gpu']:,.0f} tokens/s/GPU{supervised}{share}  "
         f"{record['step_s']:.3f} s/step ({record['data_wait_s']:.3f} data)  "
         f"{record['memory_gib']:.1f} GiB  skipped {record['skipped_steps']}  "
         f"{format_duration(record['left_s'])} left{subsets}"

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
@@ -13,18 +14,17 @@ class Prefetcher:
     """Hands out the batches of consecutive steps, each read before it is asked for."""
 
     def __init__(
-        self, batches: Batches, *, position: int, samples: int, workers: int, device: torch.device
+        self, batches: Batches, *, position: int, workers: int, device: torch.device
     ) -> None:
         """Start reading.
 
         Args:
             batches: the stage's data.
             position: of the first step.
-            samples: positions that each step takes.
             workers: threads, and batches read ahead; 0 reads when asked.
             device: where the batches go.
         """
-        self._batches, self._position, self._samples = batches, position, samples
+        self._batches, self._position = batches, position
         self._device = device
         self._pool = (
             ThreadPoolExecutor(workers, "prefetch", initializer=self._use_device)
@@ -45,7 +45,7 @@ class Prefetcher:
     def _submit(self) -> None:
         assert self._pool is not None
         self._ahead.append(self._pool.submit(self._read, self._position))
-        self._position += self._samples
+        self._position += self._batches.samples(self._position)
 
     def _read(self, position: int) -> StepBatch:
         batch = self._batches.at(position)
@@ -61,19 +61,14 @@ class Prefetcher:
             )
             for micro in batch.micro_batches
         ]
-        return StepBatch(
-            micro_batches=moved,
-            supervised_tokens=batch.supervised_tokens,
-            first_position=batch.first_position,
-            samples=batch.samples,
-        )
+        return replace(batch, micro_batches=moved)
 
     def next(self) -> StepBatch:
         """Return the next step's batch."""
         started_s = time.perf_counter()
         if self._pool is None:
             batch = self._read(self._position)
-            self._position += self._samples
+            self._position += batch.samples
         else:
             batch = self._ahead.popleft().result()
             self._submit()

@@ -33,6 +33,7 @@ def main(config: Config) -> int:
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of(config, config.model, data, precision)
+    stage = pretraining(config, data, world)
     run_attempt(
         world,
         run,
@@ -42,7 +43,7 @@ def main(config: Config) -> int:
         max_hours=config.run.max_hours,
         verify=config.data.verify,
         assemble=lambda attempt, checkpoint: assemble(
-            config, pretraining(config), data, world, run, attempt, precision, identity, checkpoint
+            config, stage, world, run, attempt, precision, identity, checkpoint
         ),
     )
     close()  # not after an error: leaving the group would wait for ranks that wait for us

@@ -1,10 +1,12 @@
-"""Validation loss on each subset's held-out documents."""
+"""Validation loss on what is held out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from mobilellama.config import require_at_least
 from mobilellama.distributed import World
@@ -32,46 +34,75 @@ class ValidationConfig:
         require_at_least("validation.samples_per_subset", self.samples_per_subset, 1)
 
 
+class HeldOut(Protocol):
+    """Samples that are not trained on, by the name that their loss is written under."""
+
+    counts: Mapping[str, int]
+    """Samples of each; those without one are not among them."""
+
+    def stack(self, name: str, samples: Sequence[int]) -> dict[str, Tensor]:
+        """Return the model's arguments for some of them, by number."""
+        ...
+
+
+class HeldOutViews:
+    """The held-out samples of a dataset's subsets."""
+
+    def __init__(
+        self,
+        dataset: TokenDataset,
+        subsets: Sequence[str],
+        seq_len: int,
+        inputs: Inputs,
+        *,
+        speaks: bool,
+    ) -> None:
+        views = {subset: dataset.view(subset, seq_len, "heldout") for subset in subsets}
+        self._views = {subset: view for subset, view in views.items() if len(view)}
+        self._inputs = inputs
+        self.counts: Mapping[str, int] = {subset: len(view) for subset, view in self._views.items()}
+        missing = sorted(set(subsets) - set(self._views))
+        if missing and speaks:
+            log.warning(
+                "no validation on %s: what is held out has no sample of %d tokens",
+                ", ".join(missing), seq_len,
+            )  # fmt: skip
+
+    def stack(self, name: str, samples: Sequence[int]) -> dict[str, Tensor]:
+        """Return the model's arguments for some of a subset's samples."""
+        return self._inputs.stack([(self._views[name], i) for i in samples])
+
+
 class Validation:
     """The same samples every time; the ranks share them out."""
 
     def __init__(
         self,
         config: ValidationConfig,
+        heldout: HeldOut | None,
         *,
-        dataset: TokenDataset,
-        subsets: tuple[str, ...],
-        seq_len: int,
         micro_batch_size: int,
-        inputs: Inputs,
         max_steps: int,
         engine: Engine,
         world: World,
     ) -> None:
         self._config, self._engine, self._world = config, engine, world
-        self._micro_batch_size = micro_batch_size
-        self._inputs, self._max_steps = inputs, max_steps
-        views = {subset: dataset.view(subset, seq_len, "heldout") for subset in subsets}
-        self._views = {subset: view for subset, view in views.items() if len(view)}
-        missing = sorted(set(subsets) - set(self._views))
-        if missing and world.is_main:
-            log.warning(
-                "no validation on %s: what is held out has no sample of %d tokens",
-                ", ".join(missing), seq_len,
-            )  # fmt: skip
+        self._heldout, self._micro_batch_size = heldout, micro_batch_size
+        self._names = tuple(heldout.counts) if heldout else ()
+        self._max_steps = max_steps
 
     def __call__(self, step: int) -> Mapping[str, float]:
-        """Return the loss of each subset and of all, in nats a token; empty if none is due."""
-        if not self._views or not self._is_due(step):
+        """Return the loss of each name and of all, in nats a token; empty if none is due."""
+        if not self._names or not self._is_due(step):
             return {}
         self._engine.train(False)
         with torch.no_grad():
-            sums = [number for subset in self._views for number in self._subset(subset)]
+            sums = [number for name in self._names for number in self._loss(name)]
         self._engine.train(True)
         totals = self._world.sum(sums)
         losses = {
-            f"validation_loss/{subset}": totals[2 * i] / totals[2 * i + 1]
-            for i, subset in enumerate(self._views)
+            f"validation_loss/{name}": totals[2 * i] / totals[2 * i + 1]
+            for i, name in enumerate(self._names)
         }
         return {"validation_loss": sum(totals[::2]) / sum(totals[1::2]), **losses}
 
@@ -83,15 +114,16 @@ class Validation:
             return self._config.at_start
         return step % every == 0 or step == self._max_steps
 
-    def _subset(self, subset: str) -> tuple[float, float]:
-        """Return (loss sum, tokens) of this rank's share of a subset."""
-        view = self._views[subset]
-        count = min(len(view), self._config.samples_per_subset)
+    def _loss(self, name: str) -> tuple[float, float]:
+        """Return (loss sum, tokens) of this rank's share of a name's samples."""
+        assert self._heldout is not None
+        total = self._heldout.counts[name]
+        count = min(total, self._config.samples_per_subset)
         mine = range(self._world.rank, count, self._world.size)
         loss = tokens = 0.0
         for k in range(0, len(mine), self._micro_batch_size):
             part = mine[k : k + self._micro_batch_size]
-            inputs = self._inputs.stack([(view, i * len(view) // count) for i in part])
+            inputs = self._heldout.stack(name, [i * total // count for i in part])
             moved = {name: value.to(self._world.device) for name, value in inputs.items()}
             sums = self._engine.forward(moved, last=False)
             loss += float(sums.loss_sum)

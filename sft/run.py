@@ -20,7 +20,13 @@ from typing import Any
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World, close
-from mobilellama.pretrain.assemble import Stage, TrainingData, assemble, open_data
+from mobilellama.pretrain.assemble import (
+    Stage,
+    TrainingData,
+    assemble,
+    language_stage,
+    open_data,
+)
 from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.engine import resolve_precision
@@ -53,7 +59,7 @@ def main(config: Config) -> int:
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of_run(config, start, data, precision)
-    stage = finetuning(config, start, data)
+    stage = finetuning(config, start, data, world)
 
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
@@ -61,7 +67,7 @@ def main(config: Config) -> int:
                 lambda: start.verify(world.rank, world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
-        job = assemble(config, stage, data, world, run, attempt, precision, identity, checkpoint)
+        job = assemble(config, stage, world, run, attempt, precision, identity, checkpoint)
         start.close()  # an older .bin file would lie in every rank's memory all along
         return job
 
@@ -120,7 +126,7 @@ def require_same_tokenizer(config: Config, start: Start, dataset: TokenDataset) 
     )
 
 
-def finetuning(config: Config, start: Start, data: TrainingData) -> Stage:
+def finetuning(config: Config, start: Start, data: TrainingData, world: World) -> Stage:
     """Return what finetuning trains, on packed rows, for so many epochs."""
     rows = sum(data.mixture.samples)
     by_epochs = config.train.max_steps is None
@@ -129,9 +135,12 @@ def finetuning(config: Config, start: Start, data: TrainingData) -> Stage:
         rule = f"comes to none of the {rows:,} rows of {config.data.path}"
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
     pad_id = data.dataset.tokenizer.pad_id
-    return Stage(
-        model=start.model,
-        inputs=RowInputs(seq_len=data.seq_len, pad_id=0 if pad_id is None else pad_id),
+    return language_stage(
+        config,
+        start.model,
+        data,
+        RowInputs(seq_len=data.seq_len, pad_id=0 if pad_id is None else pad_id),
+        world,
         max_steps=config.train.max_steps,
         samples=samples if by_epochs else None,
         **first_values(start, config.lora, config.train.seed),

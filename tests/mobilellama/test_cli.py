@@ -44,7 +44,9 @@ def refused(cli: Cli) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.parametrize("arguments", [(), ("tokenize",), ("shards",), ("pretrain",), ("sft",), ("vlm",)])
+@pytest.mark.parametrize(
+    "arguments", [(), ("tokenize",), ("shards",), ("pretrain",), ("sft",), ("vlm",)]
+)
 def test_help_answers_within_a_second_and_loads_no_heavy_library(
     arguments: tuple[str, ...],
 ) -> None:

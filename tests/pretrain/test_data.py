@@ -131,7 +131,7 @@ def test_any_number_of_reader_threads_gives_the_same_batches_in_order(
     order: tuple[Mixture, Mapping[str, View]], workers: int, start: int
 ) -> None:
     source = batches(order)
-    ahead = Prefetcher(source, position=start, samples=BATCH, workers=workers, device=CPU)
+    ahead = Prefetcher(source, position=start, workers=workers, device=CPU)
     try:
         for step in range(12):
             assert_same(ahead.next(), source.at(start + step * BATCH))
@@ -161,30 +161,36 @@ class Recorded:
             inputs={"input_ids": torch.tensor([[position]])}, groups=torch.zeros(1).long()
         )
         return StepBatch(
-            micro_batches=[micro], supervised_tokens=1, first_position=position, samples=2
+            micro_batches=[micro], supervised_tokens=1, first_position=position, samples=2, tokens=2
         )
+
+    def samples(self, position: int) -> int:
+        return 2
+
+    def steps_left(self, position: int) -> int:
+        raise NotImplementedError("these go on for ever")
 
 
 def test_batches_come_in_order_though_later_ones_are_read_faster() -> None:
-    ahead = Prefetcher(Recorded(slow=True), position=0, samples=2, workers=4, device=CPU)
+    ahead = Prefetcher(Recorded(slow=True), position=0, workers=4, device=CPU)
     assert [ahead.next().first_position for _ in range(8)] == list(range(0, 16, 2))
     ahead.close()
 
 
 def test_only_as_many_batches_as_workers_are_read_ahead() -> None:
     source = Recorded()
-    ahead = Prefetcher(source, position=10, samples=2, workers=3, device=CPU)
+    ahead = Prefetcher(source, position=10, workers=3, device=CPU)
     ahead.next()
     ahead.close()  # waits for what is being read
     assert set(source.read) <= {10, 12, 14, 16} and source.read.count(10) == 1
     idle = Recorded()
-    Prefetcher(idle, position=10, samples=2, workers=0, device=CPU).close()
+    Prefetcher(idle, position=10, workers=0, device=CPU).close()
     assert idle.read == []
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_an_error_in_a_reader_reaches_the_loop_at_its_own_step(workers: int) -> None:
-    ahead = Prefetcher(Recorded(fail_at=4), position=0, samples=2, workers=workers, device=CPU)
+    ahead = Prefetcher(Recorded(fail_at=4), position=0, workers=workers, device=CPU)
     assert [ahead.next().first_position for _ in range(2)] == [0, 2]
     with pytest.raises(DataError, match="bad bucket at 4"):
         ahead.next()
@@ -194,7 +200,7 @@ def test_an_error_in_a_reader_reaches_the_loop_at_its_own_step(workers: int) -> 
 def test_the_time_that_the_loop_waits_is_counted() -> None:
     source = Recorded()
     source.gate.clear()
-    ahead = Prefetcher(source, position=0, samples=2, workers=1, device=CPU)
+    ahead = Prefetcher(source, position=0, workers=1, device=CPU)
     threading.Timer(0.2, source.gate.set).start()
     ahead.next()
     waited_s = ahead.wait_s
@@ -207,7 +213,7 @@ def test_the_time_that_the_loop_waits_is_counted() -> None:
 
 def test_close_leaves_no_thread_and_does_not_hang_on_batches_never_taken() -> None:
     before = threading.active_count()
-    ahead = Prefetcher(Recorded(slow=True), position=0, samples=2, workers=4, device=CPU)
+    ahead = Prefetcher(Recorded(slow=True), position=0, workers=4, device=CPU)
     closing = threading.Thread(target=ahead.close)
     closing.start()
     closing.join(5)

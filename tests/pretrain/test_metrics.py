@@ -62,7 +62,7 @@ def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int 
         run=run,
         world=world,
         group_names=("book", "github"),
-        peak_lr=3e-4,
+        peak_lrs={"learning_rate": 3e-4},
         seq_len=100,
         max_steps=10,
         flops_per_token=1e9,
@@ -79,7 +79,9 @@ def see(to: Metrics, step: int, losses: Losses, **changed: Any) -> None:
         "watch": LossWatch(LossWatchConfig()),
         "final": False,
     }
-    to.record(step=step, consumed=4 * step, samples=4, losses=losses, **(facts | changed))
+    to.record(
+        step=step, consumed=4 * step, samples=4, tokens=400, losses=losses, **(facts | changed)
+    )
 
 
 def records(run: RunFolder) -> list[dict[str, Any]]:

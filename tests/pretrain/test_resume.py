@@ -130,8 +130,8 @@ def resave(dataset: Path, run: Path) -> int:
     assert newest is not None
     precision = newest.manifest.identity["engine.precision"]
     identity = identity_of(config, config.model, data, precision)
-    stage = pretraining(config)
-    job = assemble(config, stage, data, world, folder, 1, precision, identity, newest)
+    stage = pretraining(config, data, world)
+    job = assemble(config, stage, world, folder, 1, precision, identity, newest)
     step, consumed = newest.manifest.step, newest.manifest.consumed
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(step)))
     facts = {

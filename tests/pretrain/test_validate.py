@@ -12,7 +12,7 @@ from mobilellama.pretrain.data import WindowInputs
 from mobilellama.pretrain.ddp_engine import DDPEngine
 from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
 from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
-from mobilellama.pretrain.validate import Validation, ValidationConfig
+from mobilellama.pretrain.validate import HeldOutViews, Validation, ValidationConfig
 from mobilellama.shards.reader import TokenDataset
 from tests.ranks import run_ranks
 
@@ -35,10 +35,11 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
         optimizer=optimizer, rank=world.rank, world_size=world.size,
     )  # fmt: skip
     dataset = TokenDataset(folder)
+    inputs = WindowInputs(per_document=False)
     validation = Validation(
         ValidationConfig(every_steps=5, samples_per_subset=samples),
-        dataset=dataset, subsets=dataset.subsets, seq_len=32, micro_batch_size=4,
-        inputs=WindowInputs(per_document=False), max_steps=12, engine=engine, world=world,
+        HeldOutViews(dataset, dataset.subsets, 32, inputs, speaks=True),
+        micro_batch_size=4, max_steps=12, engine=engine, world=world,
     )  # fmt: skip
     due = [step for step in range(1, 13) if validation(step)]
     return dict(validation(5)), due, model.training

@@ -61,7 +61,7 @@ def ours(job: Training, steps: int) -> float:
 
 def bare(job: Training, steps: int) -> float:
     """Return this process's CPU seconds for so many bare steps."""
-    batches = [job.batches.at(i * job.global_batch_size) for i in range(steps + 1)]
+    batches = [job.batches.at(i * job.batches.samples(0)) for i in range(steps + 1)]
     engine, started_s = job.engine, 0.0
     for i, batch in enumerate(batches):
         for k, micro in enumerate(batch.micro_batches):

@@ -187,10 +187,8 @@ def console_line(record: Mapping[str, Any], max_steps: int) -> str:
     if "tokens" in record:
         done, rate = f"{record['tokens']:,} tokens", ""
     else:
-        done, rate = (
-            f"{record['consumed']:,} samples",
-            f"{record['samples_per_s']:,.1f} samples/s  ",
-        )
+        done = f"{record['consumed']:,} samples"
+        rate = f"{record['samples_per_s']:,.1f} samples/s  "
     return (
         f"step {record['step']}/{max_steps}  {done}  "
         f"loss {record['loss']:.4f}  "

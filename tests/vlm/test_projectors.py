@@ -1,0 +1,213 @@
+"""The projectors: parameter counts as published, and outputs against a plain second writing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mobilellama.config import ConfigError
+from mobilellama.vlm.projectors import (
+    PROJECTORS,
+    Projector,
+    build_projector,
+    image_tokens,
+    init_projector_parameter,
+)
+from tests.vlm.plain_projectors import PLAIN
+
+VISION_WIDTH, WIDTH = 12, 16
+KINDS = sorted(PROJECTORS)
+
+
+def initialised(kind: str, seed: int = 0, *, moved: bool = False) -> Projector:
+    """A small projector with its first weights; moved off them so that norms count."""
+    projector = build_projector(kind, vision_width=VISION_WIDTH, width=WIDTH)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in projector.named_parameters():
+            parameter.copy_(init_projector_parameter(projector, name, seed))
+            if moved:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return projector
+
+
+def features(images: int, patches: int) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(images, patches, VISION_WIDTH, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "parameters"),
+    [
+        ("ldpnet", 2048, 18_936_832),
+        ("ldpnet", 2560, 28_913_920),
+        ("ldpnet", 4096, 71_428_096),
+        ("ldpnetv2", 2048, 6_316_032),
+        ("ldpnetv2", 2560, 9_205_760),
+        ("ldpnetv2", 4096, 21_020_672),
+        ("mlp2x_gelu", 2048, 1024 * 2048 + 2048 + 2048 * 2048 + 2048),
+    ],
+)
+def test_parameter_counts_are_those_published(kind: str, width: int, parameters: int) -> None:
+    with torch.device("meta"):
+        projector = build_projector(kind, vision_width=1024, width=width)
+    assert sum(parameter.numel() for parameter in projector.parameters()) == parameters
+
+
+def test_names_and_shapes_are_the_published_ones_renamed() -> None:
+    with torch.device("meta"):
+        v1, v2, mlp = (
+            {
+                name: tuple(value.shape)
+                for name, value in build_projector(kind, vision_width=1024, width=64)
+                .state_dict()
+                .items()
+            }
+            for kind in ("ldpnet", "ldpnetv2", "mlp2x_gelu")
+        )
+    perceptron = {
+        "mlp.0.weight": (64, 1024),
+        "mlp.0.bias": (64,),
+        "mlp.2.weight": (64, 64),
+        "mlp.2.bias": (64,),
+    }
+    block = {
+        "depthwise.weight": (64, 1, 3, 3),
+        "norm1.weight": (64,),
+        "norm1.bias": (64,),
+        "squeeze.reduce.weight": (16, 64, 1, 1),
+        "squeeze.reduce.bias": (16,),
+        "squeeze.expand.weight": (64, 16, 1, 1),
+        "squeeze.expand.bias": (64,),
+        "pointwise.weight": (64, 64, 1, 1),
+        "norm2.weight": (64,),
+        "norm2.bias": (64,),
+    }
+    blocks = {f"blocks.{i}.{name}": shape for i in (0, 1) for name, shape in block.items()}
+    assert mlp == perceptron
+    assert v1 == perceptron | blocks
+    assert v2 == perceptron | {"position.weight": (64, 1, 3, 3), "position.bias": (64,)}
+
+
+@pytest.mark.parametrize("side", [24, 6, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_equal_those_of_the_plain_formulas(kind: str, side: int) -> None:
+    projector = initialised(kind, moved=True)
+    weights = {name: value.double().numpy() for name, value in projector.state_dict().items()}
+    images = features(2, side * side)
+    with torch.no_grad():
+        ours = projector(images).numpy()
+    assert ours.shape == (2, image_tokens(kind, side * side), WIDTH)
+    assert ours.std() > 0.1
+    for image, tokens in zip(images.double().numpy(), ours, strict=True):
+        np.testing.assert_allclose(tokens, PLAIN[kind](image, weights), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_parameter(kind: str) -> None:
+    projector = initialised(kind, moved=True)
+    # Squared: the sum of a norm's outputs is the same whatever goes in.
+    projector(features(1, 16)).square().sum().backward()
+    for name, parameter in projector.named_parameters():
+        assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_and_autocast_stay_near_fp32(kind: str) -> None:
+    projector, images = initialised(kind, moved=True), features(2, 16)
+    expected = projector(images).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = projector(images)
+    under_autocast.float().sum().backward()
+    assert projector.get_parameter("mlp.0.weight").grad is not None
+    in_bf16 = projector.bfloat16()(images.bfloat16())
+    assert in_bf16.dtype == torch.bfloat16
+    for output in (under_autocast, in_bf16):
+        # Eight bits of mantissa through some ten roundings.
+        error = (output.detach().float() - expected).abs().mean() / expected.abs().mean()
+        assert error.item() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("kind", "patches", "tokens"),
+    [
+        ("ldpnet", 576, 144),
+        ("ldpnetv2", 576, 144),
+        ("mlp2x_gelu", 576, 576),
+        ("ldpnet", 16, 4),
+        ("mlp2x_gelu", 729, 729),
+    ],
+)
+def test_token_counts_follow_from_the_patches(kind: str, patches: int, tokens: int) -> None:
+    assert image_tokens(kind, patches) == tokens
+
+
+@pytest.mark.parametrize(
+    ("kind", "patches", "message"),
+    [
+        ("ldpnet", 575, "patches of an image = 575: must be a square number. Choose"),
+        ("mlp2x_gelu", 0, "patches of an image = 0: must be a square number. Choose"),
+        (
+            "ldpnetv2",
+            729,
+            "patches of an image = 729: must be a square with a side that 2 divides, not 27.",
+        ),
+        (
+            "ldpnet2",
+            576,
+            "projector = ldpnet2: must be one of ldpnet, ldpnetv2, mlp2x_gelu. Choose one of them; "
+            "did you mean 'ldpnetv2'?",
+        ),
+    ],
+)
+def test_what_makes_no_tokens_is_refused(kind: str, patches: int, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        image_tokens(kind, patches)
+    assert str(caught.value).startswith(message)
+
+
+def test_an_odd_grid_is_refused_by_the_forward_pass_too() -> None:
+    with pytest.raises(ConfigError, match="a side that 2 divides, not 3"):
+        initialised("ldpnet")(features(1, 9))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_values_depend_on_name_and_seed_alone(kind: str) -> None:
+    first, again, other = (initialised(kind, seed).state_dict() for seed in (0, 0, 1))
+    with torch.device("meta"):
+        on_meta = build_projector(kind, vision_width=VISION_WIDTH, width=WIDTH)
+    for name, value in first.items():
+        assert torch.equal(value, again[name])
+        assert torch.equal(value, init_projector_parameter(on_meta, name, 0))
+        assert torch.equal(value, other[name]) == (".norm" in name), name
+    if kind == "ldpnet":
+        assert not torch.equal(
+            first["blocks.0.pointwise.weight"], first["blocks.1.pointwise.weight"]
+        )
+
+
+def test_first_values_are_spread_as_torch_spreads_its_own() -> None:
+    torch.manual_seed(0)
+    projector = build_projector("ldpnet", vision_width=96, width=256)  # with torch's own values
+    fan_in = {
+        "mlp.0": 96,
+        "mlp.2": 256,
+        "blocks.0.depthwise": 9,
+        "blocks.0.squeeze.reduce": 256,
+        "blocks.0.squeeze.expand": 64,
+        "blocks.1.pointwise": 256,
+    }
+    for name, torch_value in projector.named_parameters():
+        ours = init_projector_parameter(projector, name, 0)
+        assert ours.dtype == torch.float32 and ours.shape == torch_value.shape
+        layer = name.rpartition(".")[0]
+        if ".norm" in name:
+            assert torch.equal(ours, torch_value)
+        elif layer in fan_in:
+            bound = 1 / math.sqrt(fan_in[layer])
+            for value in (ours, torch_value.detach()):
+                assert 0.9 * bound < float(value.abs().max()) <= bound, name
+            # A uniform variable within +-b has the deviation b / sqrt(3).
+            assert float(ours.std()) == pytest.approx(bound / math.sqrt(3), rel=0.12), name

@@ -1,0 +1,222 @@
+"""Projectors: from a vision tower's patch features to image tokens of the language model's width.
+
+    ldpnet       LDP    Linear GELU Linear, two depthwise-separable blocks   (MobileVLM)
+    ldpnetv2     LDPv2  Linear GELU Linear, 2x2 mean, positional convolution (MobileVLM V2)
+    mlp2x_gelu   MLP    Linear GELU Linear                                   (LLaVA-1.5)
+
+The keys are the published config's ``mm_projector_type``, and every weight has the shape of the
+published one, so that import and export only rename. LDP and LDPv2 halve the grid's side: 576
+patches become 144 tokens.
+
+Shape suffixes: B images, P patches, T image tokens, D width of the language model, S grid side.
+"""
+
+import hashlib
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobilellama.config import ConfigError, did_you_mean, require_at_least
+
+SQUEEZE = 4
+"""LDP's squeeze-excitation narrows the channels by this."""
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels at each pixel of a (B, D, S, S) map (timm's LayerNormAct2d)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x_BDSS: Tensor) -> Tensor:
+        """Return the normalised map."""
+        x_BSSD = x_BDSS.permute(0, 2, 3, 1)
+        x_BSSD = F.layer_norm(x_BSSD, self.weight.shape, self.weight, self.bias, self.eps)
+        return x_BSSD.permute(0, 3, 1, 2)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate that sees the mean of all (arXiv 1709.01507, as MobileNetV3)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(width, width // SQUEEZE, 1)
+        self.expand = nn.Conv2d(width // SQUEEZE, width, 1)
+
+    def forward(self, x_BDSS: Tensor) -> Tensor:
+        """Return the scaled map."""
+        mean_BD11 = x_BDSS.mean(dim=(2, 3), keepdim=True)
+        return x_BDSS * F.hardsigmoid(self.expand(F.relu(self.reduce(mean_BD11))))
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise 3x3, norm, Hardswish, squeeze-excitation, pointwise, norm; residual at stride 1.
+
+    MobileNetV3's inverted residual without its expansion. The paper's equation 3 shows neither
+    Hardswish nor squeeze-excitation; the published code and weights have both.
+    """
+
+    def __init__(self, width: int, *, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.depthwise = nn.Conv2d(
+            width, width, 3, stride=stride, padding=1, groups=width, bias=False
+        )
+        self.norm1 = ChannelNorm(width)
+        self.squeeze = SqueezeExcitation(width)
+        self.pointwise = nn.Conv2d(width, width, 1, bias=False)
+        self.norm2 = ChannelNorm(width)
+
+    def forward(self, x_BDSS: Tensor) -> Tensor:
+        """Return the map, its side divided by the stride."""
+        y_BDSS = F.hardswish(self.norm1(self.depthwise(x_BDSS)))
+        y_BDSS = self.norm2(self.pointwise(self.squeeze(y_BDSS)))
+        return x_BDSS + y_BDSS if self.stride == 1 else y_BDSS
+
+
+class Projector(nn.Module):
+    """What all three begin with: a two-layer perceptron on each patch.
+
+    ``forward`` takes the tower's features without class token, (B, P, vision_width), row by row
+    of the grid, and gives (B, T, width).
+    """
+
+    shrink: ClassVar[int] = 1
+    """Side of the patch grid, in patches, over that of the token grid."""
+
+    def __init__(self, *, vision_width: int, width: int) -> None:
+        """Build the layers; their weights are not initialised (``init_projector_parameter``).
+
+        Args:
+            vision_width: channels of the tower's features.
+            width: channels of the language model's embeddings.
+        """
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(vision_width, width), nn.GELU(), nn.Linear(width, width))
+
+    def grid(self, features: Tensor) -> Tensor:
+        """Return the perceptron's output as a map, (B, D, S, S)."""
+        side = grid_side(features.shape[1], self.shrink)
+        return self.mlp(features).transpose(1, 2).unflatten(2, (side, side))
+
+
+class LDP(Projector):
+    """The lightweight downsample projector (arXiv 2312.16886, section 3.4): two blocks."""
+
+    shrink = 2
+
+    def __init__(self, *, vision_width: int, width: int) -> None:
+        require_at_least("projector width", width, SQUEEZE)
+        super().__init__(vision_width=vision_width, width=width)
+        self.blocks = nn.Sequential(
+            SeparableBlock(width, stride=1), SeparableBlock(width, stride=self.shrink)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the image tokens, (B, P / 4, D)."""
+        return self.blocks(self.grid(features)).flatten(2).transpose(1, 2)
+
+
+class LDPv2(Projector):
+    """LDP's successor (arXiv 2402.03766, section 3.3): 2x2 mean, then positions by convolution."""
+
+    shrink = 2
+
+    def __init__(self, *, vision_width: int, width: int) -> None:
+        super().__init__(vision_width=vision_width, width=width)
+        self.position = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the image tokens, (B, P / 4, D)."""
+        x_BDSS = F.avg_pool2d(self.grid(features), self.shrink)
+        return (self.position(x_BDSS) + x_BDSS).flatten(2).transpose(1, 2)
+
+
+class MLP(Projector):
+    """The perceptron alone: as many tokens as patches (LLaVA-1.5, arXiv 2310.03744)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the image tokens, (B, P, D)."""
+        return self.mlp(features)
+
+
+PROJECTORS: dict[str, type[Projector]] = {"ldpnet": LDP, "ldpnetv2": LDPv2, "mlp2x_gelu": MLP}
+"""By the published ``mm_projector_type``."""
+
+
+def build_projector(kind: str, *, vision_width: int, width: int) -> Projector:
+    """Build a projector; its weights are not initialised (``init_projector_parameter``).
+
+    Args:
+        kind: a key of ``PROJECTORS``.
+        vision_width: channels of the tower's features.
+        width: channels of the language model's embeddings.
+
+    Raises:
+        ConfigError: there is no such projector.
+    """
+    return _projector(kind)(vision_width=vision_width, width=width)
+
+
+def image_tokens(kind: str, patches: int) -> int:
+    """Return how many tokens one image becomes.
+
+    Raises:
+        ConfigError: there is no such projector, or the patches make no grid that it can take.
+    """
+    shrink = _projector(kind).shrink
+    return (grid_side(patches, shrink) // shrink) ** 2
+
+
+def grid_side(patches: int, shrink: int) -> int:
+    """Return the side of a square grid of so many patches.
+
+    Raises:
+        ConfigError: they make no square, or its side is no multiple of `shrink`.
+    """
+    side = math.isqrt(max(patches, 0))
+    remedy = "Choose a vision tower and image size that give such a grid, as 336 pixels by 14 do"
+    if side < 1 or side * side != patches:
+        raise ConfigError("patches of an image", patches, "must be a square number", remedy)
+    if side % shrink:
+        rule = f"must be a square with a side that {shrink} divides, not {side}"
+        raise ConfigError("patches of an image", patches, rule, remedy)
+    return side
+
+
+def init_projector_parameter(projector: Projector, name: str, seed: int) -> Tensor:
+    """Return a parameter's first value in fp32: a function of its name, its layer and the seed.
+
+    Norms are 1 and 0. All else is uniform within 1 / sqrt(fan-in) of 0: torch's own default for
+    linear layers and convolutions (kaiming-uniform with a = sqrt(5), and the bias's bound). The
+    original sets none of its own and so has it: torchvision's kaiming-normal is in the constructor
+    of its whole MobileNetV3, not in the block that LDP borrows.
+
+    Args:
+        projector: gives the layer's kind and shapes; it may be on ``meta``.
+        name: of the parameter in the projector, such as ``blocks.0.depthwise.weight``.
+        seed: of the run.
+    """
+    layer_name, _, leaf = name.rpartition(".")
+    layer = projector.get_submodule(layer_name)
+    shape = projector.get_parameter(name).shape
+    if isinstance(layer, ChannelNorm):
+        return torch.ones(shape) if leaf == "weight" else torch.zeros(shape)
+    fan_in = layer.get_parameter("weight").shape[1:].numel()
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
+
+
+def _projector(kind: str) -> type[Projector]:
+    if kind not in PROJECTORS:
+        rule = f"must be one of {', '.join(PROJECTORS)}"
+        remedy = f"Choose one of them{did_you_mean(kind, PROJECTORS)}"
+        raise ConfigError("projector", kind, rule, remedy)
+    return PROJECTORS[kind]

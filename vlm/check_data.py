@@ -1,0 +1,286 @@
+"""Read every record, and every image as training will; list what cannot be trained on.
+
+Prints counts of the records and images, of what is refused or broken and why, with the first
+places. Nothing is mended, replaced or moved. With --output the whole list goes to a file, and
+'vlm run --data.leave_out FILE' trains on the rest.
+
+Exit code 0 if every record can be trained on, 1 if some cannot, 2 if the data cannot be checked.
+
+  mobilellama vlm check-data --data.path FILE.json --data.images DIR --output report.json
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, UserError, one_line, require_at_least
+from mobilellama.files import write_json
+from mobilellama.progress import Progress
+from mobilellama.sft.sources import find_slices
+from mobilellama.sft.workers import _leave_with_parent
+from mobilellama.tokenize.signals import ctrl_c_held_back
+from mobilellama.vlm.data_report import (
+    FORMAT,
+    KIND,
+    ImageTally,
+    RecordTally,
+    describe,
+    read_report,
+    sources_of,
+)
+from mobilellama.vlm.images import AspectRatio, ImageError, ImageProcessor, read_image
+from mobilellama.vlm.records import (
+    ImageTextConfig,
+    Record,
+    Refused,
+    image_path,
+    read_vlm_records,
+)
+
+log = logging.getLogger(__name__)
+
+_IMAGES_A_TASK = 8
+_TASKS_AHEAD = 4  # for each process: it never waits, and little is held in memory
+_PROBED = 1_000  # images looked for before any is decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'vlm check-data'."""
+
+    data: ImageTextConfig
+    """The records and their images."""
+    plain: bool = False
+    """Whether they are for the first stage's template 'plain': one image and a caption each."""
+    aspect_ratio: AspectRatio = "pad"
+    """How training makes images square: it decides how long and thin one may be."""
+    size_pixels: int = 336
+    """Side of the square that the vision tower takes."""
+    output: str | None = None
+    """File for the report and the list of what to leave out, written anew; None writes none."""
+    workers: int | None = None
+    """Processes that decode; None is one a CPU core that this process may use."""
+
+    def __post_init__(self) -> None:
+        require_at_least("size_pixels", self.size_pixels, 1)
+        if self.workers is not None:
+            require_at_least("workers", self.workers, 1)
+        if self.output is not None:
+            self.data.require_outside(self.output)
+
+
+def main(config: Config) -> int:
+    """Check the records, then their images; print and write the report."""
+    logs.configure()
+    folder = config.data.require_images()
+    if config.output is not None:
+        _require_writable(Path(config.output))
+    report = check(config, folder)
+    print(describe(report))
+    if config.output is not None:
+        write_json(Path(config.output), report)
+        print(f"\nreport  {config.output}")
+    return 1 if report["leave_out"] else 0
+
+
+def _require_writable(path: Path) -> None:
+    """Refuse an output that could not be written after hours, or that is something else's."""
+    if path.is_dir() or not path.parent.is_dir():
+        rule = "is a folder" if path.is_dir() else f"{path.parent} is not a folder"
+        raise ConfigError("output", str(path), rule, "Give a file in a folder that exists")
+    if path.exists():
+        try:
+            read_report(path, field="output")
+        except ConfigError:
+            rule = "exists, and is no report of this command's"
+            raise ConfigError("output", str(path), rule, "Give another file") from None
+
+
+def check(config: Config, folder: Path) -> dict[str, Any]:
+    """Return the report on the data.
+
+    Args:
+        config: what to check, and with how many processes.
+        folder: of the images.
+
+    Raises:
+        ConfigError: no data, or not one image is in the folder.
+        DataError: a source file is corrupt.
+        UserError: a worker was killed.
+    """
+    records, left_out, names = _check_records(config)
+    _require_some(folder, names)
+    images = _check_images(config, folder, names)
+    if images.broken:
+        left_out = _unfit(config, images)
+    return {
+        "kind": KIND,
+        "format": FORMAT,
+        "path": config.data.path,
+        "images_folder": config.data.images,
+        "plain": config.plain,
+        "sources": sources_of(config.data),
+        **records.report(),
+        **images.report(),
+        "leave_out": left_out,
+    }
+
+
+def _check_records(config: Config) -> tuple[RecordTally, list[str], list[str]]:
+    """Return the counts, the places of the refused records, and every image's name once."""
+    tally, refused = RecordTally(), []
+    names: dict[str, None] = {}  # in the order of the records, near which files often lie
+    for found in _read(config, "records"):
+        tally.add(found)
+        if isinstance(found, Refused):
+            refused.append(found.place)
+        else:
+            names.update((os.path.normpath(name), None) for name in found.images)
+    return tally, refused, list(names)
+
+
+def _read(config: Config, title: str) -> Iterator[Record | Refused]:
+    slices = find_slices(config.data)
+    unit, amount = ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
+    total = sum(piece.size for piece in slices) / amount
+    with Progress(title, total=total, unit=unit) as progress:
+        yield from read_vlm_records(
+            config.data,
+            plain=config.plain,
+            on_read=lambda read: progress.advance(read / amount, records=1),
+        )
+
+
+def _require_some(folder: Path, names: Sequence[str]) -> None:
+    """Raise ConfigError if of images spread over all of them not one is in the folder."""
+    probed = names[:: max(1, len(names) // _PROBED)]
+    if probed and not any(image_path(folder, name).exists() for name in probed):
+        rule = f"holds none of {len(probed):,} images that the records name, such as {probed[0]}"
+        remedy = "Give the folder to which these paths are relative"
+        raise ConfigError("data.images", str(folder), rule, remedy)
+
+
+def _unfit(config: Config, images: ImageTally) -> list[str]:
+    """Return the places of the records that are refused or have a broken image.
+
+    The data is read again: to remember every record's images would take as much memory.
+    """
+    return [
+        found.place
+        for found in _read(config, "records of broken images")
+        if isinstance(found, Refused)
+        or any(os.path.normpath(name) in images.broken for name in found.images)
+    ]
+
+
+@dataclass(frozen=True)
+class _Good:
+    """An image that can be trained on; sizes in pixels."""
+
+    width: int
+    height: int
+    mode: str
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """An image that cannot be trained on."""
+
+    kind: str
+    meaning: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is the same for every image; small, and sent with each task."""
+
+    folder: Path
+    processor: ImageProcessor
+
+    def at(self, name: str) -> _Good | _Broken:
+        """Decode an image wholly and bring it to the tower's size."""
+        try:
+            image = read_image(image_path(self.folder, name))
+            width, height, mode = image.width, image.height, image.mode
+            self.processor.pixels(image)
+        except ImageError as error:
+            return _Broken(error.kind.name.lower(), error.kind.value, error.detail)
+        except OSError as error:  # a bad block, a loop of links, a name too long, ...
+            return _Broken("unreadable", "cannot be read", one_line(error))
+        return _Good(width, height, mode)
+
+    def at_all(self, names: Sequence[str]) -> list[_Good | _Broken]:
+        """Look at one after another."""
+        return [self.at(name) for name in names]
+
+
+def _check_images(config: Config, folder: Path, names: Sequence[str]) -> ImageTally:
+    tally = ImageTally()
+    size_pixels, aspect_ratio = config.size_pixels, config.aspect_ratio
+    look = _Look(folder, ImageProcessor(size_pixels=size_pixels, aspect_ratio=aspect_ratio))
+    tasks = -(-len(names) // _IMAGES_A_TASK)
+    workers = min(config.workers or len(os.sched_getaffinity(0)), tasks)
+    with _pool(workers) as pool, Progress("images", total=len(names), unit="images") as progress:
+        seen = _look_ahead(look, names, pool, _TASKS_AHEAD * workers)
+        for name, one in zip(names, seen, strict=True):
+            if isinstance(one, _Good):
+                tally.add_good(one.width, one.height, one.mode)
+            else:
+                tally.add_broken(name, one.kind, one.meaning, one.detail)
+            progress.advance(1)
+    return tally
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Give processes to decode in, or None where one is enough: this one."""
+    if workers <= 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _look_ahead(
+    look: _Look, names: Sequence[str], pool: ProcessPoolExecutor | None, ahead: int
+) -> Iterator[_Good | _Broken]:
+    """Yield what is seen in each image, in the names' order, while `ahead` tasks are under way.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    if pool is None:
+        yield from map(look.at, names)
+        return
+    running: deque[tuple[str, Future[list[_Good | _Broken]]]] = deque()
+    try:
+        for start in range(0, len(names), _IMAGES_A_TASK):
+            task = names[start : start + _IMAGES_A_TASK]
+            with ctrl_c_held_back():  # any submission may start a worker
+                running.append((task[0], pool.submit(look.at_all, task)))
+            if len(running) > ahead:
+                yield from running[0][1].result()
+                running.popleft()
+        while running:
+            yield from running[0][1].result()
+            running.popleft()
+    except BrokenProcessPool:
+        near = running[0][0] if running else names[0]
+        raise UserError(
+            f"a worker process was killed while decoding, near the image {near}; was memory "
+            "short? Run the same command again, with fewer --workers"
+        ) from None

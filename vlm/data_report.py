@@ -1,0 +1,240 @@
+"""What 'vlm check-data' found: as a table, and as a file that 'vlm run' reads what to leave out of.
+
+The file's ``leave_out`` holds the places of the records that cannot be trained on, in their
+order; places count within the data, so the file belongs to just these sources.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError
+from mobilellama.files import read_json
+from mobilellama.sft import reasons
+from mobilellama.sft.reasons import Mend
+from mobilellama.sft.sources import DataConfig, find_slices
+from mobilellama.vlm.records import MEANING, Record, Refused
+
+KIND = "mobilellama vlm check-data"
+FORMAT = 1
+
+_EXAMPLES = 5  # kept of each reason
+_EXAMPLES_SHOWN = 2
+
+
+@dataclass
+class RecordTally:
+    """The records read so far."""
+
+    by_images: Counter[int] = field(default_factory=Counter)
+    """Good records by their number of images; 0 are text only."""
+    refused: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """Of each reason to refuse, the first few records."""
+
+    def add(self, found: Record | Refused) -> None:
+        """Count a record."""
+        if isinstance(found, Record):
+            self.by_images[len(found.images)] += 1
+            self.mended.update(mend.value for mend in found.mended)
+            return
+        self.refused[found.reason.value] += 1
+        examples = self.examples.setdefault(found.reason.value, [])
+        if len(examples) < _EXAMPLES:
+            examples.append({"place": found.place, "id": found.id, "detail": found.detail})
+
+    @property
+    def records(self) -> int:
+        """All records, the refused ones too."""
+        return self.by_images.total() + self.refused.total()
+
+    def report(self) -> dict[str, Any]:
+        """Return the counts for the file."""
+        return {
+            "records": self.records,
+            "records_by_images": {str(n): self.by_images[n] for n in sorted(self.by_images)},
+            "refused_records": self.refused.total(),
+            "refused": {
+                reason: {
+                    "count": count,
+                    "meaning": MEANING[reason],
+                    "examples": self.examples[reason],
+                }
+                for reason, count in sorted(self.refused.items())
+            },
+            "mended": {
+                mend.value: {"count": self.mended[mend], "meaning": reasons.MEANING[mend]}
+                for mend in Mend
+                if self.mended[mend]
+            },
+        }
+
+
+@dataclass
+class ImageTally:
+    """The images decoded so far."""
+
+    widths: Counter[int] = field(default_factory=Counter)
+    heights: Counter[int] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    """PIL's, as the files have them: RGB, L, CMYK, ..."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Kind of fault by name."""
+    meanings: dict[str, str] = field(default_factory=dict)
+    """What each kind says of an image."""
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+
+    def add_good(self, width: int, height: int, mode: str) -> None:
+        """Count an image that was decoded; sizes in pixels."""
+        self.widths[width] += 1
+        self.heights[height] += 1
+        self.modes[mode] += 1
+
+    def add_broken(self, name: str, kind: str, meaning: str, detail: str) -> None:
+        """Count an image that cannot be trained on."""
+        self.broken[name] = kind
+        self.meanings[kind] = meaning
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append({"image": name, "detail": detail})
+
+    def report(self) -> dict[str, Any]:
+        """Return the counts for the file."""
+        good = self.modes.total()
+        kinds: dict[str, list[str]] = {}
+        for name, kind in self.broken.items():
+            kinds.setdefault(kind, []).append(name)
+        return {
+            "images": good + len(self.broken),
+            "width": spread(self.widths),
+            "height": spread(self.heights),
+            "modes": dict(self.modes.most_common()),
+            "broken_images": len(self.broken),
+            "broken": {
+                kind: {
+                    "count": len(names),
+                    "meaning": self.meanings[kind],
+                    "examples": self.examples[kind],
+                    "images": names,
+                }
+                for kind, names in sorted(kinds.items())
+            },
+        }
+
+
+def spread(values: Counter[int]) -> dict[str, int] | None:
+    """Return the least, the (lower) median and the greatest of counted values; None of none."""
+    if not values:
+        return None
+    middle = (values.total() - 1) // 2
+    seen = 0
+    for value in sorted(values):
+        seen += values[value]
+        if seen > middle:
+            return {"min": min(values), "median": value, "max": max(values)}
+    raise AssertionError("unreachable: all values were counted")
+
+
+def sources_of(data: DataConfig) -> list[dict[str, Any]]:
+    """Return the name and the size of each source, which a report belongs to."""
+    return [
+        {"source": piece.source, "size": piece.size, "unit": piece.unit}
+        for piece in find_slices(data)
+    ]
+
+
+def read_leave_out(path: str | Path, data: DataConfig | None = None) -> frozenset[str]:
+    """Return the places of the records that a report says to leave out.
+
+    Args:
+        path: the file that 'vlm check-data' wrote.
+        data: what it is to be used with; None: not compared.
+
+    Raises:
+        ConfigError: the file is missing or no such report, or it was made of other data.
+    """
+    report = read_report(Path(path), field="data.leave_out")
+    if data is not None and sources_of(data) != report["sources"]:
+        rule = f"was made of other files than {data.path} holds now, or of other sizes of them"
+        raise ConfigError("data.leave_out", str(path), rule, f"Run '{KIND}' on these again")
+    return frozenset(report["leave_out"])
+
+
+def read_report(path: Path, *, field: str) -> dict[str, Any]:
+    """Return the value of a report's file.
+
+    Raises:
+        ConfigError: it is missing, or no report of ours; names `field`.
+    """
+    remedy = f"Give the file that '{KIND}' wrote"
+    if not path.is_file():
+        raise ConfigError(field, str(path), "is not a file", remedy)
+    try:
+        report = read_json(path)
+    except ValueError:
+        raise ConfigError(field, str(path), "is not JSON", remedy) from None
+    if not isinstance(report, dict) or report.get("kind") != KIND:
+        raise ConfigError(field, str(path), "is no report of the data", remedy)
+    if report["format"] != FORMAT:
+        rule = f"is of format {report['format']}, and this version reads {FORMAT}"
+        raise ConfigError(field, str(path), rule, f"Run '{KIND}' again")
+    return report
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """Return the report as text for a terminal."""
+    by_images: dict[str, int] = report["records_by_images"]
+    sources = len(report["sources"])
+    lines = [
+        _line("records read", report["records"], f"in {sources:,} source{'s' * (sources != 1)}"),
+        *(_line(_with(int(count)), records) for count, records in by_images.items()),
+        *(_line("  changed", found["count"], found["meaning"])
+          for found in report["mended"].values()),
+        _line("records refused", report["refused_records"], _share(report, "refused_records")),
+    ]  # fmt: skip
+    for found in report["refused"].values():
+        lines.append(_line("  refused", found["count"], found["meaning"]))
+        for example in found["examples"][:_EXAMPLES_SHOWN]:
+            lines.append(_example(_named(example), example["detail"]))
+    lines.append(_line("images", report["images"], _modes(report["modes"])))
+    for side in ("width", "height"):
+        if spread := report[side]:
+            low, middle, high = spread["min"], spread["median"], spread["max"]
+            lines.append(_line(f"  {side}", middle, f"pixels, the median of {low:,} to {high:,}"))
+    lines.append(_line("images broken", report["broken_images"]))
+    for found in report["broken"].values():
+        lines.append(_line("  broken", found["count"], found["meaning"]))
+        for example in found["examples"][:_EXAMPLES_SHOWN]:
+            lines.append(_example(example["image"], example["detail"]))
+    left_out = len(report["leave_out"])
+    remark = "cannot be trained on" if left_out else "every record can be trained on"
+    lines.append(_line("records to leave out", left_out, remark))
+    return "\n".join(lines)
+
+
+def _line(name: str, count: int, remark: str = "") -> str:
+    return f"{name:<20} {count:>14,}  {remark}".rstrip()
+
+
+def _example(name: str, detail: str) -> str:
+    return f"{'':<37}{name}  {detail}".rstrip()
+
+
+def _with(images: int) -> str:
+    return f"  with {images:,} image{'s' * (images != 1)}" if images else "  text only"
+
+
+def _named(example: Mapping[str, str]) -> str:
+    place, record_id = example["place"], example["id"]
+    return place if record_id == place else f"{place} (id {reasons.excerpt(record_id)})"
+
+
+def _modes(modes: Mapping[str, int]) -> str:
+    return ", ".join(f"{mode} {count:,}" for mode, count in modes.items())
+
+
+def _share(report: Mapping[str, Any], name: str) -> str:
+    return f"{100 * report[name] / report['records']:.2f} %" if report["records"] else ""

@@ -124,15 +124,15 @@ def measure(
     for i in range(1 + rounds):  # the first is not counted
         for (work, threads), name in list(names.items())[:: -1 if i % 2 else 1]:
             with ThreadPoolExecutor(threads) as pool:
-                cpu, clock = paired.cpu_s(), time.perf_counter()
+                cpu, clock = time.process_time(), time.perf_counter()
                 for _ in pool.map(works[work], paths):
                     pass
                 if i:
-                    cpu_s[name].append(paired.cpu_s() - cpu)
+                    cpu_s[name].append(time.process_time() - cpu)
                     clock_s[name].append(time.perf_counter() - clock)
     summary = paired.relate(cpu_s)
     for name, row in summary.items():
-        row["images_per_cpu_s"] = round(len(paths) / row["median_cpu_s"], 1)
+        row["images_per_cpu_s"] = round(len(paths) / float(np.median(cpu_s[name])), 1)
         row["images_per_s"] = round(len(paths) / float(np.median(clock_s[name])), 1)
     return summary
 

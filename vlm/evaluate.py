@@ -1,0 +1,322 @@
+r"""Score a model on GQA, ScienceQA, TextVQA, POPE, MME and MMBench, beside the published scores.
+
+    mobilellama vlm evaluate --benchmark all --data DIR --model MODEL --output RESULTS
+    mobilellama vlm evaluate --benchmark gqa,pope ...
+
+Each question is asked as the original scripts of MobileVLM and LLaVA-1.5 ask it, answered
+greedily, and scored by the original's rules with all their quirks. DIR holds a folder for each
+benchmark, as LLaVA's docs/Evaluation.md (playground/data/eval) or MobileVLM's README
+(data/benchmark_data) has one made:
+
+    gqa        gqa/llava_gqa_testdev_balanced.jsonl   LLaVA's questions (eval.zip)
+               gqa/testdev_balanced_questions.json    GQA's; or in gqa/data/
+               gqa/images/                            or gqa/data/images/
+    scienceqa  scienceqa/llava_test_CQM-A.json        LLaVA's; or all of it in sqa/
+               scienceqa/problems.json, pid_splits.json
+               scienceqa/images/test/
+    textvqa    textvqa/llava_textvqa_val_v051_ocr.jsonl
+               textvqa/TextVQA_0.5.1_val.json
+               textvqa/train_images/
+    pope       pope/llava_pope_test.jsonl
+               pope/coco/coco_pope_{adversarial,popular,random}.json
+               pope/val2014/                          COCO's images
+    mme        MME/llava_mme.jsonl                    or in mme/
+               MME/MME_Benchmark_release_version/     or mme/images/
+    mmbench    mmbench/mmbench_dev_en_20231003.tsv    or mmbench_dev_20230712.tsv
+
+RESULTS is a folder, gone on with if it exists:
+
+    BENCHMARK.jsonl   the answers, as LLaVA's scorers read them; an interrupted or killed call
+                      goes on after the last
+    scores.json       all scores, and their average once all six are there
+    submissions/      what the originals' converters make: GQA's predictions, MME's text files,
+                      MMBench's table (as .tsv: for its server, save it as .xlsx)
+
+The published number is GQA's accuracy, ScienceQA's of questions with an image, TextVQA's soft
+accuracy, POPE's mean F1, MME's points of perception, and MMBench's accuracy over all rotations
+of the options; the average counts MME's points by 20. MMBench asks ChatGPT what an unclear answer
+chooses; here it chooses nothing.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, did_you_mean, require_at_least
+from mobilellama.files import whole_file
+from mobilellama.pretrain.stop import StopRequest
+from mobilellama.progress import Progress
+from mobilellama.sft.answers import Answers
+from mobilellama.sft.chat_model import identify, quieten
+from mobilellama.vlm.bench_all import BENCHMARKS
+from mobilellama.vlm.benchmark import Asked, Benchmark, require_files
+from mobilellama.vlm.images import read_image
+from mobilellama.vlm.question import Assistant, Question
+from mobilellama.vlm.score_table import published_table, score_tables
+from mobilellama.vlm.scores_file import ScoresFile
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+SCORES_FILE = "scores.json"
+SUBMISSIONS = "submissions"
+_SHOWN_IMAGES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of ``mobilellama vlm evaluate``."""
+
+    benchmark: str
+    """gqa, scienceqa, textvqa, pope, mme, mmbench; several with commas between; or all."""
+    data: str
+    """Folder that holds a folder for each benchmark."""
+    model: str
+    """Folder of a vision-language model, as 'vlm export' writes."""
+    output: str
+    """Folder for answers and scores; gone on with if it exists."""
+    aspect_ratio: Literal["original", "model", "square", "pad"] = "original"
+    """How images become square. model: as the model was trained (pad, after stage 2). original:
+    the same, but for ScienceQA the centre (square), which MobileVLM's script takes."""
+    batch_size: int = 8
+    """Questions answered together; changes the speed, not the answers."""
+    max_new_tokens: int | None = None
+    """Most tokens of an answer; None: the original's, 128, and 1024 of ScienceQA and MMBench."""
+    limit: int | None = None
+    """First questions of each benchmark; None asks all. For trials only."""
+    overwrite: bool = False
+    """Begin again, whatever the output holds."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the weights; the published scores are of fp16."""
+
+    def __post_init__(self) -> None:
+        names = self.names
+        for name in names:
+            if name not in BENCHMARKS:
+                rule = f"'{name}' must be one of {', '.join(BENCHMARKS)}, or all"
+                remedy = f"Mend the name{did_you_mean(name, [*BENCHMARKS, ALL])}"
+                raise ConfigError("benchmark", self.benchmark, rule, remedy)
+        if len(set(names)) < len(names):
+            raise ConfigError("benchmark", self.benchmark, "names one twice", "Mend the list")
+        require_at_least("batch_size", self.batch_size, 1)
+        for field in ("max_new_tokens", "limit"):
+            if (value := getattr(self, field)) is not None:
+                require_at_least(field, value, 1)
+        if not (Path(self.model) / "config.json").is_file():
+            rule = "has no config.json" if Path(self.model).is_dir() else "is not a folder"
+            raise ConfigError("model", self.model, rule, "Give a folder that 'vlm export' wrote")
+        if Path(self.output).exists() and not Path(self.output).is_dir():
+            raise ConfigError("output", self.output, "is not a folder", "Give a folder")
+
+    @property
+    def names(self) -> list[str]:
+        """The benchmarks, in the order in which they are run."""
+        if self.benchmark.strip() == ALL:
+            return list(BENCHMARKS)
+        return [name.strip() for name in self.benchmark.split(",")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One benchmark's questions, and how they are asked."""
+
+    name: str
+    benchmark: Benchmark[Any]
+    asked: list[Asked[Any]]
+    """All of them, whatever the limit."""
+    max_new_tokens: int
+    aspect_ratio: Literal["square", "pad"] | None
+
+
+def main(config: Config) -> int:
+    """Ask, score, print."""
+    logs.configure()
+    quieten()
+    return evaluate(config, lambda: load_assistant(config))
+
+
+def load_assistant(config: Config) -> Assistant:
+    """Return the model, on its device.
+
+    The place to join: once vlm/assistant.py is there, Config inherits its AssistantChoice instead
+    of naming model, device and dtype, and this is ``from mobilellama.vlm.assistant import load``.
+    """
+    return importlib.import_module("mobilellama.vlm.assistant").load(config)
+
+
+def evaluate(config: Config, load: Callable[[], Assistant]) -> int:
+    """Score what `load` gives on each benchmark; it is called where answers are missing."""
+    plans = make_plans(config)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    sha256 = identify(config.model)
+    scores_file = ScoresFile(
+        folder / SCORES_FILE, model=config.model, model_sha256=sha256, overwrite=config.overwrite
+    )
+    stop, assistant = StopRequest(), _Once(load)
+    with stop.handling_signals():
+        for plan in plans:
+            settings = settings_of(config, plan, sha256)
+            answers = answer(plan, config, settings, assistant, stop)
+            asked = plan.asked[: config.limit]
+            if len(answers) < len(asked):
+                log.warning("stopped by %s; the same command goes on", stop.reason)
+                return 130
+            scores = plan.benchmark.score(asked, answers)
+            scores_file.add(plan.name, scores, settings | {"limit": config.limit})
+            if config.limit is None and plan.benchmark.submission:
+                write_submission(
+                    folder / SUBMISSIONS / plan.name, plan.benchmark.submission(asked, answers)
+                )
+            print(score_tables(plan.name, scores), end="\n\n")
+    if config.limit is not None:
+        print(f"Only the first {config.limit} questions of each (--limit): no measurement.")
+    print(published_table(scores_file.scores(), Path(config.model).name))
+    print(f"written to {config.output}")
+    return 0
+
+
+class _Once:
+    """Loads the assistant when it is first asked for."""
+
+    def __init__(self, load: Callable[[], Assistant]) -> None:
+        self._load, self._loaded = load, None
+
+    def __call__(self) -> Assistant:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+
+def make_plans(config: Config) -> list[Plan]:
+    """Read the questions of every benchmark, before any model is loaded.
+
+    Raises:
+        ConfigError: files or images are missing.
+        DataError: a file is damaged.
+    """
+    data = Path(config.data)
+    chosen = {name: BENCHMARKS[name] for name in config.names}
+    require_files(data, [benchmark.files for benchmark in chosen.values()])
+    plans = []
+    for name, benchmark in chosen.items():
+        asked = benchmark.questions(data)
+        require_images(data, asked[: config.limit])
+        plans.append(
+            Plan(
+                name=name,
+                benchmark=benchmark,
+                asked=asked,
+                max_new_tokens=config.max_new_tokens or benchmark.max_new_tokens,
+                aspect_ratio=_aspect_ratio(config, benchmark),
+            )
+        )
+    return plans
+
+
+def _aspect_ratio(config: Config, benchmark: Benchmark[Any]) -> Literal["square", "pad"] | None:
+    if config.aspect_ratio == "original":
+        return benchmark.aspect_ratio
+    return None if config.aspect_ratio == "model" else config.aspect_ratio
+
+
+def require_images(data: Path, asked: Sequence[Asked[Any]]) -> None:
+    """Raise ConfigError unless every image file is there; count those that are not."""
+    paths = dict.fromkeys(image for one in asked for image in one.images if isinstance(image, Path))
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        some = ", ".join(missing[:_SHOWN_IMAGES])
+        more = ", ..." if len(missing) > _SHOWN_IMAGES else ""
+        rule = f"lacks {len(missing):,} of {len(paths):,} images ({some}{more})"
+        raise ConfigError("data", str(data), rule, "Unpack the images there")
+
+
+def settings_of(config: Config, plan: Plan, model_sha256: str) -> dict[str, Any]:
+    """Return what the answers depend on beside the questions, as it is kept beside them."""
+    return {
+        "benchmark": plan.name,
+        "model_sha256": model_sha256,
+        "dtype": config.dtype,
+        "aspect_ratio": plan.aspect_ratio or "model",
+        "max_new_tokens": plan.max_new_tokens,
+    }
+
+
+def answer(
+    plan: Plan,
+    config: Config,
+    settings: Mapping[str, Any],
+    assistant: Callable[[], Assistant],
+    stop: StopRequest,
+) -> list[str]:
+    """Ask what has no answer yet, up to the limit; return the answers, fewer if stopped."""
+    path = Path(config.output) / f"{plan.name}.jsonl"
+    with Answers(path, settings, overwrite=config.overwrite) as answers:
+        done = answers.keep([_row(one) for one in plan.asked])[: config.limit]
+        left = plan.asked[len(done) : config.limit]
+        if done:
+            log.info("%s has %d of %d answers already", path, len(done), len(done) + len(left))
+        if left:
+            model = assistant()
+            with Progress(plan.name, total=len(left), unit="questions") as progress:
+                for rows in answer_rows(left, plan, config, model, stop):
+                    answers.write(rows)
+                    done += rows
+                    progress.advance(len(rows))
+    return [row["text"] for row in done]
+
+
+def answer_rows(
+    left: Sequence[Asked[Any]], plan: Plan, config: Config, model: Assistant, stop: StopRequest
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the output rows of each batch; end early if asked to."""
+    for start in range(0, len(left), config.batch_size):
+        if stop.requested():
+            return
+        batch = left[start : start + config.batch_size]
+        texts = model.answer_batch(
+            [as_question(one) for one in batch],
+            max_new_tokens=plan.max_new_tokens,
+            aspect_ratio=plan.aspect_ratio,
+        )
+        assert len(texts) == len(batch)
+        name = Path(config.model).name
+        yield [
+            _row(one) | {"text": as_the_original_logs_it(text), "model_id": name}
+            for one, text in zip(batch, texts, strict=True)
+        ]
+
+
+def _row(one: Asked[Any]) -> dict[str, Any]:
+    return {"question_id": one.id, "prompt": one.prompt}
+
+
+def as_question(one: Asked[Any]) -> Question:
+    """Return what the assistant is asked; an image that lies in the questions' file is decoded.
+
+    Raises:
+        ImageError: it is none, or damaged.
+    """
+    images = tuple(
+        image if isinstance(image, Path) else read_image(image, name=f"question {one.id}'s image")
+        for image in one.images
+    )
+    return Question(images=images, text=one.text)
+
+
+def as_the_original_logs_it(text: str) -> str:
+    """Return an answer without white space around it, nor a spelt-out end token."""
+    return text.strip().removesuffix("</s>").strip()
+
+
+def write_submission(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files that a benchmark's own scorer or server takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with whole_file(folder / name) as file:
+            file.write(content)

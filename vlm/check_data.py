@@ -27,6 +27,7 @@ from mobilellama.files import write_json
 from mobilellama.progress import Progress
 from mobilellama.sft.sources import find_slices
 from mobilellama.sft.workers import _leave_with_parent
+from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.signals import ctrl_c_held_back
 from mobilellama.vlm.data_report import (
     FORMAT,
@@ -117,29 +118,32 @@ def check(config: Config, folder: Path) -> dict[str, Any]:
         DataError: a source file is corrupt.
         UserError: a worker was killed.
     """
-    records, left_out, names = _check_records(config)
+    slices = find_slices(config.data)  # once: a file that changes meanwhile is refused
+    records, left_out, names = _check_records(config, slices)
     _require_some(folder, names)
     images = _check_images(config, folder, names)
     if images.broken:
-        left_out = _unfit(config, images)
+        left_out = _unfit(config, slices, images)
     return {
         "kind": KIND,
         "format": FORMAT,
         "path": config.data.path,
         "images_folder": config.data.images,
         "plain": config.plain,
-        "sources": sources_of(config.data),
+        "sources": sources_of(slices),
         **records.report(),
         **images.report(),
         "leave_out": left_out,
     }
 
 
-def _check_records(config: Config) -> tuple[RecordTally, list[str], list[str]]:
+def _check_records(
+    config: Config, slices: Sequence[Slice]
+) -> tuple[RecordTally, list[str], list[str]]:
     """Return the counts, the places of the refused records, and every image's name once."""
     tally, refused = RecordTally(), []
     names: dict[str, None] = {}  # in the order of the records, near which files often lie
-    for found in _read(config, "records"):
+    for found in _read(config, slices, "records"):
         tally.add(found)
         if isinstance(found, Refused):
             refused.append(found.place)
@@ -148,14 +152,14 @@ def _check_records(config: Config) -> tuple[RecordTally, list[str], list[str]]:
     return tally, refused, list(names)
 
 
-def _read(config: Config, title: str) -> Iterator[Record | Refused]:
-    slices = find_slices(config.data)
+def _read(config: Config, slices: Sequence[Slice], title: str) -> Iterator[Record | Refused]:
     unit, amount = ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
     total = sum(piece.size for piece in slices) / amount
     with Progress(title, total=total, unit=unit) as progress:
         yield from read_vlm_records(
             config.data,
             plain=config.plain,
+            slices=slices,
             on_read=lambda read: progress.advance(read / amount, records=1),
         )
 
@@ -163,20 +167,20 @@ def _read(config: Config, title: str) -> Iterator[Record | Refused]:
 def _require_some(folder: Path, names: Sequence[str]) -> None:
     """Raise ConfigError if of images spread over all of them not one is in the folder."""
     probed = names[:: max(1, len(names) // _PROBED)]
-    if probed and not any(image_path(folder, name).exists() for name in probed):
+    if probed and not any(os.path.exists(image_path(folder, name)) for name in probed):
         rule = f"holds none of {len(probed):,} images that the records name, such as {probed[0]}"
         remedy = "Give the folder to which these paths are relative"
         raise ConfigError("data.images", str(folder), rule, remedy)
 
 
-def _unfit(config: Config, images: ImageTally) -> list[str]:
+def _unfit(config: Config, slices: Sequence[Slice], images: ImageTally) -> list[str]:
     """Return the places of the records that are refused or have a broken image.
 
     The data is read again: to remember every record's images would take as much memory.
     """
     return [
         found.place
-        for found in _read(config, "records of broken images")
+        for found in _read(config, slices, "records of broken images")
         if isinstance(found, Refused)
         or any(os.path.normpath(name) in images.broken for name in found.images)
     ]

@@ -5,7 +5,7 @@ order; places count within the data, so the file belongs to just these sources.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mobilellama.files import read_json
 from mobilellama.sft import reasons
 from mobilellama.sft.reasons import Mend
 from mobilellama.sft.sources import DataConfig, find_slices
+from mobilellama.shards.dataset import Slice
 from mobilellama.vlm.records import MEANING, Record, Refused
 
 KIND = "mobilellama vlm check-data"
@@ -138,12 +139,9 @@ def spread(values: Counter[int]) -> dict[str, int] | None:
     raise AssertionError("unreachable: all values were counted")
 
 
-def sources_of(data: DataConfig) -> list[dict[str, Any]]:
+def sources_of(slices: Sequence[Slice]) -> list[dict[str, Any]]:
     """Return the name and the size of each source, which a report belongs to."""
-    return [
-        {"source": piece.source, "size": piece.size, "unit": piece.unit}
-        for piece in find_slices(data)
-    ]
+    return [{"source": piece.source, "size": piece.size, "unit": piece.unit} for piece in slices]
 
 
 def read_leave_out(path: str | Path, data: DataConfig | None = None) -> frozenset[str]:
@@ -157,7 +155,7 @@ def read_leave_out(path: str | Path, data: DataConfig | None = None) -> frozense
         ConfigError: the file is missing or no such report, or it was made of other data.
     """
     report = read_report(Path(path), field="data.leave_out")
-    if data is not None and sources_of(data) != report["sources"]:
+    if data is not None and sources_of(find_slices(data)) != report["sources"]:
         rule = f"was made of other files than {data.path} holds now, or of other sizes of them"
         raise ConfigError("data.leave_out", str(path), rule, f"Run '{KIND}' on these again")
     return frozenset(report["leave_out"])

@@ -22,7 +22,7 @@ Source: LLaVA's data format and preprocessing, which MobileVLM keeps.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +34,7 @@ from mobilellama.sft.clean import clean
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError, Mend, excerpt
 from mobilellama.sft.records import Format, parse_line, read_turns
+from mobilellama.shards.dataset import Slice
 
 IMAGE_TEXT = "<image>"
 """What stands in a question for one image."""
@@ -134,6 +135,7 @@ def read_vlm_records(
     data: sources.DataConfig,
     *,
     plain: bool = False,
+    slices: Sequence[Slice] | None = None,
     on_read: Callable[[int], None] | None = None,
 ) -> Iterator[Record | Refused]:
     """Yield every record, or why it is refused, in the order of the files and in theirs.
@@ -143,13 +145,14 @@ def read_vlm_records(
     Args:
         data: where the records are.
         plain: whether they are for the template 'plain'.
+        slices: of ``find_slices(data)``; None finds them.
         on_read: called with the bytes (of a table the rows) of the data read since its last call.
 
     Raises:
         ConfigError: no such file or folder, or nothing readable in it.
-        DataError: a file is corrupt or truncated.
+        DataError: a file is corrupt or truncated, or has another size than in `slices`.
     """
-    for piece in sources.find_slices(data):
+    for piece in sources.find_slices(data) if slices is None else slices:
         before = 0
         for source in sources.read_records(piece, data, more_fields=_FIELDS):
             yield _judge(source.place, source.value, plain=plain, kind=data.format)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mobilellama.config import ConfigError
-from mobilellama.sft.sources import DataConfig
+from mobilellama.config import ConfigError, DataError
+from mobilellama.sft.sources import DataConfig, find_slices
 from mobilellama.vlm.data_report import read_leave_out, spread
 from mobilellama.vlm.main import main
 from mobilellama.vlm.records import Record, image_path, read_vlm_records
@@ -191,6 +191,42 @@ def test_a_symbolic_link_may_lead_out_of_the_folder(tmp_path: Path) -> None:
     (images / "a/00000.jpg").rename(tmp_path / "elsewhere.jpg")
     (images / "a/00000.jpg").symlink_to(tmp_path / "elsewhere.jpg")
     assert check(data, images, "--workers", "1") == 0
+
+
+def test_how_thin_an_image_may_be_depends_on_how_it_is_made_square(tmp_path: Path) -> None:
+    data, images = write_llava(tmp_path, records=5, images=2)
+    Image.new("L", (2, 20_000)).save(images / "b/00001.png")  # padded: 20,000 by 20,000 pixels
+    code, report = checked(data, images, tmp_path / "report.json", "--workers", "1")
+    assert code == 1 and report["broken"]["too_large"]["images"] == ["b/00001.png"]
+    assert check(data, images, "--workers", "1", "--aspect_ratio", "squash") == 0
+
+
+def test_a_name_that_no_file_can_have_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    data, images = write_llava(tmp_path, records=5, images=2)
+    records = json.loads(data.read_text())
+    records[0]["image"] = "a/" + 300 * "x" + ".jpg"
+    data.write_text(json.dumps(records))
+    code, report = checked(data, images, tmp_path / "report.json", "--workers", "1")
+    assert code == 1 and report["leave_out"] == ["records.json[0]"]
+    assert "File name too long" in report["broken"]["unreadable"]["examples"][0]["detail"]
+
+
+def test_data_that_changes_between_the_readings_is_refused(tmp_path: Path) -> None:
+    data, _ = write_llava(tmp_path, records=5, images=2)
+    config = DataConfig(path=str(data))
+    slices = find_slices(config)
+    assert len(list(read_vlm_records(config, slices=slices))) == 5
+    data.write_text(data.read_text() + "\n")
+    with pytest.raises(DataError, match="bytes before reading, but it had"):
+        list(read_vlm_records(config, slices=slices))
+
+
+def test_its_processes_load_no_heavy_library() -> None:
+    code = (
+        "import sys, mobilellama.vlm.check_data; print({'torch', 'transformers'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_records_for_plain_are_checked_as_such(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilellama.config import DataError
+from mobilellama.config import DataError, one_line
 from mobilellama.vlm.benchmark import (
     SHORT_ANSWER,
     Answers,
@@ -116,14 +116,22 @@ def read_tree(folder: Path) -> Found:
         split = (category / "images").is_dir()
         texts = category / "questions_answers_YN" if split else category
         for path in sorted(texts.glob("*.txt")):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            for number, line in enumerate(filter(str.strip, lines), 1):
+            for number, line in enumerate(_lines(path), 1):
+                if not line.strip():
+                    continue
                 question, tab, answer = line.strip().partition("\t")
                 if not tab or answer.lower() not in ("yes", "no"):
                     what = "must be a question, a tab, and Yes or No"
                     raise DataError(f"{path}:{number}: {what}; download it again")
                 found[category.name, path.name, question] = answer
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {one_line(error)}; download it again") from None
 
 
 def find_key(id_: str, prompt: str, answers: Found) -> Key | None:

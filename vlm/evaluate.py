@@ -137,7 +137,6 @@ class Plan:
 def main(config: Config) -> int:
     """Ask, score, print."""
     logs.configure()
-    quieten()
     return evaluate(config, lambda: load_assistant(config))
 
 
@@ -145,8 +144,10 @@ def load_assistant(config: Config) -> Assistant:
     """Return the model, on its device.
 
     The place to join: once vlm/assistant.py is there, Config inherits its AssistantChoice instead
-    of naming model, device and dtype, and this is ``from mobilellama.vlm.assistant import load``.
+    of naming model, device and dtype, this is ``from mobilellama.vlm.assistant import load``, and
+    ``settings_of`` takes the dtype that "auto" stands for.
     """
+    quieten()
     return importlib.import_module("mobilellama.vlm.assistant").load(config)
 
 
@@ -174,7 +175,7 @@ def evaluate(config: Config, load: Callable[[], Assistant]) -> int:
                 write_submission(
                     folder / SUBMISSIONS / plan.name, plan.benchmark.submission(asked, answers)
                 )
-            print(score_tables(plan.name, scores), end="\n\n")
+            print(score_tables(plan.name, scores), end="\n\n\n")
     if config.limit is not None:
         print(f"Only the first {config.limit} questions of each (--limit): no measurement.")
     print(published_table(scores_file.scores(), Path(config.model).name))

@@ -17,7 +17,7 @@ def score_tables(name: str, scores: Scores) -> str:
     if scores.unanswered:
         lines.append(f"{scores.unanswered:,} questions have no answer, and count as wrong.")
     lines += scores.notes
-    lines += [_group_table(heading, table) for heading, table in scores.tables.items() if table]
+    lines += [f"\n{_group_table(head, table)}" for head, table in scores.tables.items() if table]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
-from mobilellama.pretrain.attempt import begin
+from mobilellama.pretrain.attempt import begin, save_dataset_texts
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Position, Training, train
@@ -89,7 +90,7 @@ def make_job(
     )
     data, run = open_windows(config), RunFolder(folder)
     identity = identity_of(config, config.model, data, precision)
-    attempt = begin(world, run, data.dataset, identity, asdict(config))
+    attempt = begin(world, run, identity, asdict(config), partial(save_dataset_texts, data.dataset))
     stage = pretraining(config, data, world)
     return assemble(config, stage, world, run, attempt, precision, identity, None)
 

@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 def run_attempt(
     world: World,
     run: RunFolder,
-    dataset: TokenDataset,
     *,
     identity: dict[str, Any],
     config: dict[str, Any],
+    save_texts: Callable[[RunFolder], object],
     max_hours: float | None,
-    verify: bool,
+    verify: Callable[[], object] | None,
     assemble: Callable[[int, Checkpoint | None], Training],
 ) -> None:
     """Run one attempt on every process; all call this together.
@@ -39,18 +39,18 @@ def run_attempt(
     Args:
         world: the processes.
         run: the run's folder; made if it is not there.
-        dataset: what the run is trained on.
         identity: the fields that a resume must not change (rank 0's counts).
         config: the resolved config.
+        save_texts: puts tokenizer and template into the run (rank 0 only).
         max_hours: save and stop after so many hours; None is no limit.
-        verify: check the sha256 of every bucket first.
+        verify: checks what is trained on first; all ranks call it. None checks nothing.
         assemble: (attempt, newest whole checkpoint) -> what to train.
 
     Raises:
         ConfigError: the folder holds another run, which is left as it is.
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
-    attempt = begin(world, run, dataset, identity, config)
+    attempt = begin(world, run, identity, config, save_texts)
     position = Position()
 
     def conclude(kind: VerdictKind, message: str) -> None:
@@ -58,12 +58,7 @@ def run_attempt(
 
     try:
         if verify:
-            log.info("checking the sha256 of every bucket of %s", dataset.folder)
-            mine = bucket_names(dataset)[world.rank :: world.size]
-            world.run_on_all(
-                lambda: verify_dataset(dataset, workers=1, buckets=mine),
-                otherwise=f"{dataset.folder}: another rank found a bad bucket",
-            )
+            verify()
         checkpoint = open_newest(run, world, attempt=attempt)
         job = assemble(attempt, checkpoint)
         if checkpoint:
@@ -96,6 +91,28 @@ def run_attempt(
             log.info("the same command goes on from here")
 
 
+def save_dataset_texts(dataset: TokenDataset, run: RunFolder) -> None:
+    """Copy a dataset's tokenizer, and its template if it has one, into a run."""
+    dataset.tokenizer.save(run.path)
+    if dataset.template.is_file():
+        with whole_file(run.template) as file:
+            file.write(dataset.template.read_bytes())
+
+
+def verify_buckets(dataset: TokenDataset, world: World) -> None:
+    """Check the sha256 of every bucket; the ranks share them out.
+
+    Raises:
+        DataError: one is not as it was written, on its rank; OtherRankError on the others.
+    """
+    log.info("checking the sha256 of every bucket of %s", dataset.folder)
+    mine = bucket_names(dataset)[world.rank :: world.size]
+    world.run_on_all(
+        lambda: verify_dataset(dataset, workers=1, buckets=mine),
+        otherwise=f"{dataset.folder}: another rank found a bad bucket",
+    )
+
+
 def _is_lost_connection(error: RuntimeError) -> bool:
     words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
     return any(word in str(error) for word in words)
@@ -104,9 +121,9 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 def begin(
     world: World,
     run: RunFolder,
-    dataset: TokenDataset,
     identity: dict[str, Any],
     config: dict[str, Any],
+    save_texts: Callable[[RunFolder], object],
 ) -> int:
     """Make the run's folder and this attempt on rank 0; return the attempt's number.
 
@@ -133,10 +150,7 @@ def begin(
         )
         run.stop.unlink(missing_ok=True)  # a former attempt's
         run.remove_leftovers()
-        dataset.tokenizer.save(run.path)
-        if dataset.template.is_file():
-            with whole_file(run.template) as file:
-                file.write(dataset.template.read_bytes())
+        save_texts(run)
         with whole_file(run.config) as file:
             file.write(yaml.safe_dump(config, sort_keys=False).encode())
 

@@ -24,9 +24,7 @@ from torch import Tensor
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf_weight_files import (
     FLOATS,
-    WeightFile,
-    find_weights,
-    open_weights,
+    StoredWeights,
     read_object,
     some,
 )
@@ -63,17 +61,7 @@ class HfFolder:
         values = read_object(self.folder / "config.json")
         self.config = model_config(values, self.folder / "config.json")
         self.tied = bool(values.get("tie_word_embeddings", False))
-        self._paths, weight_map = find_weights(self.folder, field, remedy)
-        self._files: dict[str, WeightFile] = {}
-        self._file_of: dict[str, WeightFile] = {}
-        for path in self._paths:
-            file = self._files[path.name] = open_weights(path)
-            for name in file.shapes:
-                if weight_map.get(name, path.name) == path.name:
-                    self._file_of[name] = file
-        for name, file_name in weight_map.items():
-            if name not in self._files[file_name].shapes:
-                raise DataError(f"{self.folder / file_name}: lacks {name}, which the index says")
+        self._weights = StoredWeights(self.folder, field, remedy)
         self._require_the_configs_model()
 
     def names(self) -> list[str]:
@@ -88,13 +76,13 @@ class HfFolder:
         """
         value = self.stored(name)
         if value.shape != shape:
-            raise DataError(f"{self.folder}: '{name}' is {_dims(value.shape)}, not {_dims(shape)}")
+            raise DataError(f"{self.folder}: '{name}' is {dims(value.shape)}, not {dims(shape)}")
         return value.to(torch.float32, copy=True)
 
     def stored(self, name: str) -> Tensor:
         """Return a parameter as it is stored: fp32, bf16 or fp16. It may be a view of the file."""
         name = _EMBEDDING if self.tied and name == _HEAD else name
-        return self._file_of[name].tensor(name)
+        return self._weights.tensor(name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -103,12 +91,11 @@ class HfFolder:
         sha256 of config.json and, for each weight file, its name, size and 64 evenly spaced
         blocks of 4 KiB.
         """
-        return sampled_sha256([self.folder / "config.json"], self._paths)
+        return sampled_sha256([self.folder / "config.json"], self._weights.paths)
 
     def close(self) -> None:
         """Let go of the files."""
-        self._files.clear()
-        self._file_of.clear()
+        self._weights.close()
 
     @cached_property
     def _shapes(self) -> dict[str, torch.Size]:
@@ -117,10 +104,11 @@ class HfFolder:
 
     def _require_the_configs_model(self) -> None:
         """Check every name, shape and dtype; leave the rotary tables aside."""
-        stray = [name for name in self._file_of if name.endswith(".rotary_emb.inv_freq")]
+        names = self._weights.names()
+        stray = [name for name in names if name.endswith(".rotary_emb.inv_freq")]
         if stray:
             log.info("%s: %d stored rotary tables ignored", self.folder, len(stray))
-        stored = set(self._file_of) - set(stray)
+        stored = set(names) - set(stray)
         wanted = set(self._shapes)
         if self.tied:
             log.warning(
@@ -139,16 +127,15 @@ class HfFolder:
                 f"{some(missing)} missing, {some(unexpected)} unexpected{hint}"
             )
         for name in self._shapes if not self.tied else wanted:
-            file, shape = self._file_of[name], self._shapes[name]
-            if file.shapes[name] != shape:
+            found, shape = self._weights.shape(name), self._shapes[name]
+            if found != shape:
                 raise DataError(
-                    f"{self.folder}: '{name}' is {_dims(file.shapes[name])}, but its config.json's "
-                    f"model wants {_dims(shape)}"
+                    f"{self.folder}: '{name}' is {dims(found)}, but its config.json's model wants "
+                    f"{dims(shape)}"
                 )
-            if file.dtypes[name] not in FLOATS.values():
+            if (dtype := self._weights.dtype(name)) not in FLOATS.values():
                 raise DataError(
-                    f"{self.folder}: '{name}' is stored as {file.dtypes[name]}; fp32, bf16 and "
-                    "fp16 can be read"
+                    f"{self.folder}: '{name}' is stored as {dtype}; fp32, bf16 and fp16 can be read"
                 )
 
 
@@ -264,5 +251,6 @@ def _refusal(path: Path, key: str, value: object, rule: str) -> ConfigError:
     return ConfigError(f"{path}: {key}", value, rule, "Give a folder of the LLaMA architecture")
 
 
-def _dims(shape: torch.Size) -> str:
+def dims(shape: torch.Size) -> str:
+    """Return a shape for a message."""
     return " x ".join(map(str, shape))

@@ -87,6 +87,53 @@ def open_weights(path: Path) -> WeightFile:
         raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
+class StoredWeights:
+    """All weights of a folder by name, read on demand.
+
+    Args:
+        folder: holds one file of weights, or several with their index.
+        field: the config field that named the folder, for messages.
+        remedy: for the message of a folder without weights.
+
+    Raises:
+        ConfigError: the folder has no weights.
+        DataError: a file is damaged, or lacks what the index says.
+    """
+
+    def __init__(self, folder: Path, field: str, remedy: str) -> None:
+        self.paths, weight_map = find_weights(folder, field, remedy)
+        files = {path.name: open_weights(path) for path in self.paths}
+        self._file_of: dict[str, WeightFile] = {
+            name: file
+            for file_name, file in files.items()
+            for name in file.shapes
+            if weight_map.get(name, file_name) == file_name
+        }
+        for name, file_name in weight_map.items():
+            if name not in files[file_name].shapes:
+                raise DataError(f"{folder / file_name}: lacks {name}, which the index says")
+
+    def names(self) -> list[str]:
+        """Return the names of all weights."""
+        return list(self._file_of)
+
+    def shape(self, name: str) -> torch.Size:
+        """Return a weight's shape."""
+        return self._file_of[name].shapes[name]
+
+    def dtype(self, name: str) -> Any:
+        """Return a weight's dtype: torch's, or the file's name of one that torch has not."""
+        return self._file_of[name].dtypes[name]
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a weight as it is stored; it may be a view of the file."""
+        return self._file_of[name].tensor(name)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._file_of.clear()
+
+
 def find_weights(folder: Path, field: str, remedy: str) -> tuple[list[Path], dict[str, str]]:
     """Return the weight files that transformers would take, and the index's map if there is one."""
     for name in _WHOLE_FILES:

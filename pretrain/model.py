@@ -6,7 +6,6 @@ Pre-norm RMSNorm, rotary positions, SwiGLU, no biases, untied input and output e
 Shape suffixes: B batch, T time, D d_model, F d_ff, N heads, K key-value heads, H head_dim.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
+from mobilellama.pretrain.rng import named_generator
 
 INIT_STD = 0.02
 
@@ -294,8 +294,8 @@ def init_parameter(name: str, shape: torch.Size, config: ModelConfig, seed: int)
     """
     if len(shape) == 1:
         return torch.ones(shape)
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    generator = named_generator(seed, name)
+
     std = INIT_STD
     if name.endswith(("o_proj.weight", "down_proj.weight")):
         std /= math.sqrt(2 * config.n_layers)

@@ -11,11 +11,12 @@ was saved and stopped exits with 0 like one that finished, and a crash leaves no
 """
 
 from dataclasses import asdict
+from functools import partial
 
 from mobilellama import log as logs
 from mobilellama.distributed import World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
-from mobilellama.pretrain.attempt import run_attempt
+from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.identity import identity_of
@@ -37,11 +38,11 @@ def main(config: Config) -> int:
     run_attempt(
         world,
         run,
-        data.dataset,
         identity=identity,
         config=asdict(config),
+        save_texts=partial(save_dataset_texts, data.dataset),
         max_hours=config.run.max_hours,
-        verify=config.data.verify,
+        verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
         assemble=lambda attempt, checkpoint: assemble(
             config, stage, world, run, attempt, precision, identity, checkpoint
         ),

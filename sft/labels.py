@@ -24,7 +24,7 @@ texts at all. The cut is right there too: generation starts from the prompt's ow
 model must be taught to go on from those.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,7 +60,7 @@ def encode(template: Template, tokenizer: TextTokenizer, turns: Sequence[Turn]) 
     Raises:
         ConfigError: the template does not fit the tokenizer, or the turns not the template.
     """
-    return _encode(template.pieces(turns), template, tokenizer)
+    return encode_pieces(template.pieces(turns), template, tokenizer)
 
 
 def encode_prompt(
@@ -73,7 +73,7 @@ def encode_prompt(
     Raises:
         ConfigError: as ``encode``, or the last turn is not the user's.
     """
-    return _encode(template.pieces(turns, generate=True), template, tokenizer).ids
+    return encode_pieces(template.pieces(turns, generate=True), template, tokenizer).ids
 
 
 def stop_ids(template: Template, tokenizer: TextTokenizer) -> list[int]:
@@ -130,8 +130,26 @@ def special_tokens(template: Template, tokenizer: TextTokenizer) -> dict[str, Sp
     return found
 
 
-def _encode(pieces: Sequence[Piece], template: Template, tokenizer: TextTokenizer) -> Encoded:
-    specials = special_tokens(template, tokenizer)
+def encode_pieces(
+    pieces: Sequence[Piece],
+    template: Template,
+    tokenizer: TextTokenizer,
+    *,
+    places: Mapping[str, int] | None = None,
+) -> Encoded:
+    """Return the ids of a template's pieces, and which of them are supervised.
+
+    Args:
+        pieces: special tokens and texts.
+        template: whose they are.
+        tokenizer: gives the ids.
+        places: special pieces that are no token, and the id that stands for each (an image's).
+
+    Raises:
+        ConfigError: the template does not fit the tokenizer.
+    """
+    specials = dict(special_tokens(template, tokenizer))
+    specials |= {text: SpecialToken(id=place) for text, place in (places or {}).items()}
     spelt = [token for token, facts in specials.items() if facts.read_from_text]
     ids: list[int] = []
     supervised: list[bool] = []

@@ -6,18 +6,19 @@ and gets the name ``MODULE.base_layer.weight``; what trains is ``MODULE.lora_A.d
 begins at zero, so that the first forward pass is the base model's.
 """
 
-import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least, require_share
 from mobilellama.pretrain.hf_weights import ParameterSource
-from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.rng import named_generator
 
 # The linear layers of a decoder layer, and the module that each lies in.
 LINEARS = {
@@ -96,21 +97,29 @@ class LowRank(NamedTuple):
     """What B @ A is multiplied by."""
 
 
-def adapted_weights(model: ModelConfig, config: LoraConfig) -> dict[str, LowRank]:
-    """Return the weights that the config adapts, by their plain names; none for rank None."""
+def adapted_weights(n_layers: int, config: LoraConfig, *, prefix: str = "") -> dict[str, LowRank]:
+    """Return the weights that the config adapts, by their plain names; none for rank None.
+
+    Args:
+        n_layers: decoder layers of the language model.
+        config: which linear layers, and with what rank.
+        prefix: of the language model's names, where it is part of another model.
+    """
     if config.rank is None:
         return {}
     low_rank = LowRank(config.rank, config.alpha / config.rank)
     return {
-        f"model.layers.{layer}.{LINEARS[target]}.{target}.weight": low_rank
-        for layer in range(model.n_layers)
+        f"{prefix}model.layers.{layer}.{LINEARS[target]}.{target}.weight": low_rank
+        for layer in range(n_layers)
         for target in LINEARS
         if target in config.targets
     }
 
 
-def inject(model: LanguageModel, config: LoraConfig) -> None:
-    """Put adapters beside the model's linear layers and freeze all else; no-op for rank None.
+def inject(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> None:
+    """Put adapters beside a model's linear layers and freeze all else; no-op for rank None.
+
+    `prefix` is that of the language model's names, where it is part of another model.
 
     The adapters have the device and dtype of their base weights and are zero, as
     ``build_on`` leaves all weights: A's first value is ``init_lora_parameter``'s. On ``meta``
@@ -124,7 +133,7 @@ def inject(model: LanguageModel, config: LoraConfig) -> None:
 
     leaves = "|".join(target for target in LINEARS if target in config.targets)
     # Anchored, for a suffix alone would also match a vision tower's q_proj.
-    pattern = rf"model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{leaves})"
+    pattern = rf"{re.escape(prefix)}model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{leaves})"
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -133,13 +142,12 @@ def inject(model: LanguageModel, config: LoraConfig) -> None:
     )
     # On meta first: peft's own draws would move the global random generator.
     peft.inject_adapter_in_model(settings, model, low_cpu_mem_usage=True)
-    for name in adapted_weights(model.config, config):
-        base = model.get_parameter(_layer_of(name) + _BASE)
-        if base.device.type != "meta":
+    for name, base in [*model.named_parameters()]:
+        if name.startswith(prefix) and name.endswith(_BASE) and base.device.type != "meta":
             for suffix in (_A, _B):
-                adapter = model.get_submodule(_layer_of(_layer_of(name) + suffix))
+                adapter = model.get_submodule(_layer_of(name.removesuffix(_BASE) + suffix))
                 adapter.to_empty(device=base.device).to(base.dtype)
-                torch.nn.init.zeros_(adapter.get_parameter("weight"))
+                nn.init.zeros_(adapter.get_parameter("weight"))
 
 
 def _layer_of(name: str) -> str:
@@ -165,8 +173,8 @@ def init_lora_parameter(name: str, shape: torch.Size, seed: int) -> Tensor:
     assert is_adapter(name)
     if name.endswith(_B):
         return torch.zeros(shape)
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    generator = named_generator(seed, name)
+
     return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(shape[1])
 
 

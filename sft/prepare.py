@@ -16,10 +16,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import (
@@ -235,7 +234,7 @@ def _finish(work: Work, tokenizer: TextTokenizer, receipts: Sequence[Receipt]) -
         _sweep(folder)
         tokenizer.save(folder)
         with whole_file(folder / TEMPLATE) as file:
-            file.write(_template_yaml(work.template).encode())
+            file.write(work.template.to_yaml().encode())
         write_json(folder / REPORT, report)
         write_dataset(folder, identity, receipts)
     fingerprint = TokenDataset(folder).fingerprint
@@ -273,17 +272,6 @@ def _sweep(folder: Path) -> None:
     for path in list(folder.rglob("*")):
         if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
-
-
-def _template_yaml(template: Template) -> str:
-    """Return the template as a file that ``read_template`` reads again."""
-    import yaml
-
-    values: dict[str, Any] = {
-        item.name: getattr(template, item.name) for item in fields(template) if item.name != "name"
-    }
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
 
 
 def _dry_run(config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer) -> int:

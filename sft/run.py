@@ -15,6 +15,7 @@ too. Export it with 'sft export', a LoRA run's merged model with 'sft merge'.
 """
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from mobilellama import log as logs
@@ -27,7 +28,7 @@ from mobilellama.pretrain.assemble import (
     language_stage,
     open_data,
 )
-from mobilellama.pretrain.attempt import run_attempt
+from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.identity import identity_of
@@ -74,11 +75,11 @@ def main(config: Config) -> int:
     run_attempt(
         world,
         run,
-        data.dataset,
         identity=identity,
         config=asdict(config) | {"model": asdict(start.model)},
+        save_texts=partial(save_dataset_texts, data.dataset),
         max_hours=config.run.max_hours,
-        verify=config.data.verify,
+        verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
         assemble=build,
     )
     close()  # not after an error: leaving the group would wait for ranks that wait for us

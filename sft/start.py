@@ -66,19 +66,25 @@ def open_start(init: str, run: RunFolder) -> Start:
     if resumed := _of_the_run_itself(run):
         _require_same_start(init, resumed)
         return resumed
-    start = _open(init)
+    start = open_language_model(init)
     # Conversations are packed, and must not see one another.
     return replace(start, model=replace(start.model, attention="per_document"))
 
 
-def _open(init: str) -> Start:
+def open_language_model(init: str) -> Start:
+    """Open a Hugging Face folder of Llama's shape, or a run's folder or checkpoint.
+
+    Raises:
+        ConfigError: `init` is neither, or its model computes what ours does not.
+        DataError: its files are damaged.
+    """
     return _of_folder(init) if (Path(init) / "config.json").is_file() else _of_checkpoint(init)
 
 
 def _require_same_start(init: str, resumed: Start) -> None:
     """Raise ConfigError if `init` is there, and is not what the run began with."""
     try:
-        given = _open(init)
+        given = open_language_model(init)
     except UserError as error:
         log.info("a resume needs no --init: %s", error)
         return
@@ -123,7 +129,7 @@ def _of_checkpoint(init: str) -> Start:
         raise ConfigError("init", value, rule, _REMEDY) from None
     config = checkpoint.manifest.config
     model = ModelConfig(**config["model"])
-    adapted = adapted_weights(model, LoraConfig(**config.get("lora", {"rank": None})))
+    adapted = adapted_weights(model.n_layers, LoraConfig(**config.get("lora", {"rank": None})))
     read = Merged(checkpoint, adapted).parameter
     return Start(
         model=model,

@@ -136,6 +136,20 @@ class Template:
         return sha256_of_json({f.name: getattr(self, f.name) for f in fields(self)
                                if f.name not in about})  # fmt: skip
 
+    @property
+    def is_caption(self) -> bool:
+        """Whether nothing is written around questions and answers: a first stage's template."""
+        return self.user == CONTENT and not (self.prompt or self.default_system)
+
+    def to_yaml(self) -> str:
+        """Return the template as a file that ``read_template`` reads again."""
+        import yaml
+
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        del values["name"]
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
+
     def pieces(self, turns: Sequence[Turn], *, generate: bool = False) -> list[Piece]:
         """Return a conversation as special tokens and text, each supervised or not.
 

@@ -11,7 +11,6 @@ patches become 144 tokens.
 Shape suffixes: B images, P patches, T image tokens, D width of the language model, S grid side.
 """
 
-import hashlib
 import math
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
+from mobilellama.pretrain.rng import named_generator
 
 SQUEEZE = 4
 """LDP's squeeze-excitation narrows the channels by this."""
@@ -103,7 +103,8 @@ class Projector(nn.Module):
     def grid(self, features: Tensor) -> Tensor:
         """Return the perceptron's output as a map, (B, D, S, S)."""
         side = grid_side(features.shape[1], self.shrink)
-        return self.mlp(features).transpose(1, 2).unflatten(2, (side, side))
+        # As copied, for gradients of convolutions in the order that DDP's buckets have.
+        return self.mlp(features).transpose(1, 2).unflatten(2, (side, side)).contiguous()
 
 
 class LDP(Projector):
@@ -209,8 +210,8 @@ def init_projector_parameter(projector: Projector, name: str, seed: int) -> Tens
     if isinstance(layer, ChannelNorm):
         return torch.ones(shape) if leaf == "weight" else torch.zeros(shape)
     fan_in = layer.get_parameter("weight").shape[1:].numel()
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    generator = named_generator(seed, name)
+
     return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
 
 

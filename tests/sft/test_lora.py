@@ -78,7 +78,7 @@ def test_names_and_shapes_are_as_the_checkpoint_and_peft_know_them() -> None:
     assert shapes[f"{layer}.lora_B.default.weight"] == (32, 4)
     plain = {base_name(name) for name in shapes if not is_adapter(name)}
     assert plain == {name for name, _ in base_model().named_parameters()}
-    adapted = adapted_weights(MODEL, LORA)
+    adapted = adapted_weights(MODEL.n_layers, LORA)
     assert {base_name(n) for n in shapes if n.endswith(".base_layer.weight")} == {*adapted}
     assert len(adapted) == 7 * MODEL.n_layers
 
@@ -103,7 +103,7 @@ def test_targets_choose_the_layers() -> None:
     adapters = [name for name, _ in model.named_parameters() if is_adapter(name)]
     assert len(adapters) == MODEL.n_layers * 2 * 2
     assert all(".q_proj." in name or ".v_proj." in name for name in adapters)
-    assert {*adapted_weights(MODEL, lora)} == {
+    assert {*adapted_weights(MODEL.n_layers, lora)} == {
         f"model.layers.{layer}.self_attn.{leaf}.weight"
         for layer in range(MODEL.n_layers)
         for leaf in ("q_proj", "v_proj")
@@ -114,7 +114,7 @@ def test_rank_none_is_full_finetuning() -> None:
     model = base_model()
     inject(model, LoraConfig())
     assert all(p.requires_grad and not is_adapter(n) for n, p in model.named_parameters())
-    assert adapted_weights(MODEL, LoraConfig()) == {}
+    assert adapted_weights(MODEL.n_layers, LoraConfig()) == {}
 
 
 def test_injection_works_on_meta_and_draws_nothing() -> None:
@@ -154,7 +154,7 @@ def test_the_first_values_are_pefts_distribution_and_depend_on_name_and_seed_alo
 def test_merged_weights_are_pefts_and_give_the_logits_of_base_plus_adapter(alpha: int) -> None:
     lora = LoraConfig(rank=4, alpha=alpha, dropout=0.0)
     injected = injected_model(lora, zero_b=False)
-    merged = Merged(Weights(injected), adapted_weights(MODEL, lora))
+    merged = Merged(Weights(injected), adapted_weights(MODEL.n_layers, lora))
     model = build_on(torch.device("cpu"), MODEL)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -163,7 +163,7 @@ def test_merged_weights_are_pefts_and_give_the_logits_of_base_plus_adapter(alpha
     assert (base_model().logits(IDS) - expected).abs().max() > 0.1
     # fp32 in another order of summation: some units in the last place.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    for name in adapted_weights(MODEL, lora):
+    for name in adapted_weights(MODEL.n_layers, lora):
         layer = injected.get_submodule(name.removesuffix(".weight"))
         assert isinstance(layer, peft.tuners.lora.Linear)
         assert layer.scaling == {"default": alpha / 4}
@@ -196,7 +196,7 @@ def test_computing_layers_again_changes_no_gradient_though_the_embedding_is_froz
         model(IDS, LABELS).loss_sum.backward()
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys() and all(is_adapter(name) for name in grads[0])
-    assert len(grads[0]) == 2 * len(adapted_weights(MODEL, LORA))
+    assert len(grads[0]) == 2 * len(adapted_weights(MODEL.n_layers, LORA))
     assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
 
 

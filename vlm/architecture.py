@@ -1,0 +1,90 @@
+"""What a vision-language model is made of: a tower, a projector and a language model.
+
+A family (MobileVLM, its second version, Imp, MGM) is one ``Architecture`` and one template;
+nothing else tells them apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mobilellama.config import ConfigError
+from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.projectors import image_tokens
+
+IMAGE = -200
+"""The id that stands in a sample's ids for one token of an image, as in LLaVA."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The architecture. Every field is part of a run's identity."""
+
+    language: dict[str, Any]
+    """config.json of the language model, any that AutoModelForCausalLM builds."""
+    vision: dict[str, Any]
+    """config.json of the vision tower: CLIPVisionModel or SiglipVisionModel."""
+    projector: str
+    """ldpnet, ldpnetv2 or mlp2x_gelu: see projectors.py."""
+    images: ImageProcessor
+    """How images are made ready for the tower."""
+    feature_layer: int = -2
+    """Which of the tower's hidden states is projected; -2 is the output of its last layer but
+    one."""
+
+    def __post_init__(self) -> None:
+        for name, config in (("language", self.language), ("vision", self.vision)):
+            if "model_type" not in config:
+                rule, remedy = "has no model_type", "Give transformers' config.json"
+                raise ConfigError(f"model.{name}", sorted(config), rule, remedy)
+        layers = self.vision["num_hidden_layers"]
+        if not -layers - 1 <= self.feature_layer <= -1:
+            rule = f"must be between {-layers - 1} and -1, of a tower of {layers} layers"
+            raise ConfigError("model.feature_layer", self.feature_layer, rule, "-2 is usual")
+        if self.images.size_pixels != self.image_pixels:
+            rule = f"must be that of the tower's images, {self.image_pixels}"
+            remedy = "Give the tower's own preprocessor_config.json"
+            raise ConfigError("images.size_pixels", self.images.size_pixels, rule, remedy)
+        image_tokens(self.projector, self.patches)  # refuses what the projector cannot take
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image, the class token not counted."""
+        return (self.image_pixels // self.vision["patch_size"]) ** 2
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens that the language model sees of an image."""
+        return image_tokens(self.projector, self.patches)
+
+    @property
+    def image_pixels(self) -> int:
+        """Width and height of the images that the tower takes."""
+        return self.vision["image_size"]
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the tower."""
+        return self.vision["hidden_size"]
+
+    @property
+    def width(self) -> int:
+        """Width of the language model."""
+        return self.language["hidden_size"]
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that the language model was made for."""
+        return self.language.get("max_position_embeddings") or 2048
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Architecture":
+        """Return what ``to_dict`` was made of."""
+        images = dict(values["images"])
+        for name in ("mean", "std"):
+            images[name] = tuple(images[name])
+        return Architecture(**{**values, "images": ImageProcessor(**images)})

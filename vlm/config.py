@@ -1,0 +1,130 @@
+"""The whole config of vision-language training: pretraining's sections, with this stage's own."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.data import DataConfig
+from mobilellama.pretrain.loop import BatchConfig
+from mobilellama.pretrain.optimizer import OptimizerConfig
+from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.sft.lora import LoraConfig
+from mobilellama.vlm.images import AspectRatio
+from mobilellama.vlm.order import Grouping
+
+_MOST_EPOCHS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextData(DataConfig):
+    """Which samples, in which order."""
+
+    path: str
+    """LLaVA-format records: a .json or .jsonl file, or a folder of them."""
+    images: str
+    """Folder to which the records' image paths are relative."""
+    validation: str | None = None
+    """Records that are held out, their images in the same folder; None validates on nothing."""
+    leave_out: str | None = None
+    """What 'vlm check-data --output' wrote: records that are not taken."""
+    template: str = "vicuna_v1"
+    """Chat template's name or YAML file; plain is the first stage's, of captions alone."""
+    aspect_ratio: AspectRatio = "pad"
+    """square: the image's centre; pad: all of it, on a square of the mean colour; squash: all of
+    it, distorted to a square."""
+    grouping: Grouping = "modality_length"
+    """modality_length: a step's samples all have images or none has, and a micro-batch's have
+    similar lengths; none: as they are drawn."""
+    pack: bool = False
+    """Put several samples of a step into a row of train.seq_len tokens, none seeing another.
+    Changes the loss by rounding only."""
+    workers: int = 4
+    """Threads that decode images and read batches ahead; 0 reads each when it is needed. As many
+    processes tokenise at the start. Changes no sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(BatchConfig):
+    """The batch, how far, and what trains beside the projector."""
+
+    global_batch_size: int = 128
+    """Samples per optimizer step over all ranks."""
+    seq_len: int = 2048
+    """Tokens of a sample at most, its images' included; what is longer is cut at its end."""
+    epochs: float = 1.0
+    """How often every sample is seen; an epoch's last step may be short."""
+    max_steps: int | None = None
+    """Optimizer steps of the run, instead of epochs; None goes by epochs."""
+    language_model: bool = True
+    """Whether the language model trains too (with lora.rank: updates of it); the projector
+    always does, the tower never."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least("train.seq_len", self.seq_len, 1)
+        if not 0 < self.epochs <= _MOST_EPOCHS:  # NaN is not, either
+            rule = f"must be above 0 and at most {_MOST_EPOCHS:,}"
+            raise ConfigError("train.epochs", self.epochs, rule, "Give e.g. 1")
+        if self.max_steps is not None:
+            require_at_least("train.max_steps", self.max_steps, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoRates(OptimizerConfig):
+    """AdamW, with a rate of the projector's own where the recipe has one."""
+
+    projector_learning_rate: float | None = None
+    """Peak learning rate of the projector; None is learning_rate."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rate = self.projector_learning_rate
+        if rate is not None and not rate > 0:
+            rule = "must be above 0"
+            raise ConfigError("optimizer.projector_learning_rate", rate, rule, "Give e.g. 1e-3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorConfig:
+    """The part between tower and language model."""
+
+    kind: Literal["ldpnet", "ldpnetv2", "mlp2x_gelu"] | None = None
+    """ldpnet: MobileVLM's; ldpnetv2: its second version's; mlp2x_gelu: LLaVA-1.5's. None: that of
+    --init or --projector.weights."""
+    weights: str | None = None
+    """A first stage's mm_projector.bin; None takes --init's, or new ones where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(StageConfig):
+    """Vision-language training, either stage."""
+
+    init: str
+    """What to start from: a language model (a Hugging Face folder, or a run of 'pretrain run' or
+    'sft run'), or a vision-language model (a run or an export of this stage, or a published
+    MobileVLM folder). A resume does not read it."""
+    vision: str | None = None
+    """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's."""
+    data: ImageTextData
+    """Which samples, in which order."""
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    """The part between tower and language model."""
+    train: TuneConfig = field(default_factory=TuneConfig)
+    """Batch, how far, and what trains."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Whether all weights of the language model train, or low-rank updates of some."""
+    optimizer: TwoRates = field(
+        default_factory=lambda: TwoRates(learning_rate=2e-5, beta2=0.999, weight_decay=0.0)
+    )
+    """AdamW."""
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig(warmup_share=0.03, min_lr_share=0.0)
+    )
+    """The learning rate over the steps."""
+
+    def __post_init__(self) -> None:
+        if self.lora.rank is not None and not self.train.language_model:
+            rule = "has no effect while train.language_model is false"
+            remedy = "Set that to true, or leave lora.rank out"
+            raise ConfigError("lora.rank", self.lora.rank, rule, remedy)

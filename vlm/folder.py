@@ -1,0 +1,194 @@
+"""A vision-language model's folder, in our form or the published MobileVLM's.
+
+Ours ('vlm export --format hf', 'vlm import'):
+
+    config.json                  "model_type": "mobilellama_vlm", and the ``Architecture``
+    model*.safetensors           weights under our names
+    tokenizer files, template.yaml, generation_config.json, preprocessor_config.json, README.md
+
+MobileVLM's ('vlm export --format mobilevlm', and what was published): config.json with
+"model_type": "mobilevlm" and Llama's keys beside those of LLaVA, pytorch_model*.bin or
+safetensors under the names of key_maps.py. The tower's sizes are in no config there; they are
+read off its weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isqrt
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.images import AspectRatio, ImageProcessor, from_folder
+from mobilellama.vlm.key_maps import (
+    PUBLISHED_TOWER,
+    is_ignored,
+    projector_kind,
+    published_name,
+)
+from mobilellama.vlm.model import LANGUAGE, parameter_shapes
+from mobilellama.vlm.weights import NamedWeights
+
+OURS, PUBLISHED = "mobilellama_vlm", "mobilevlm"
+_FIELDS = ("language", "vision", "projector", "images", "feature_layer")
+_REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
+# Of the published config.json: what is no fact of the language model.
+_LLAVA_KEYS = ("mm_", "vision_tower_type", "tune_mm", "freeze_mm", "use_mm", "image_")
+_HEAD_WIDTH = 64  # of every CLIP tower
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmFolder:
+    """A folder whose weights are checked and not read yet."""
+
+    folder: Path
+    form: Literal["ours", "published"]
+    architecture: Architecture
+    weights: NamedWeights
+    config: Mapping[str, Any]
+    """Its config.json."""
+
+
+def is_vlm_folder(folder: str | Path) -> bool:
+    """Whether a folder is a vision-language model's, of either form."""
+    path = Path(folder) / "config.json"
+    return path.is_file() and read_object(path).get("model_type") in (OURS, PUBLISHED)
+
+
+def open_folder(
+    folder: str | Path, *, field: str = "model", aspect_ratio: AspectRatio | None = None
+) -> VlmFolder:
+    """Open a folder of either form.
+
+    Args:
+        folder: where it is.
+        field: the config field that named it, for messages.
+        aspect_ratio: of images; None takes the folder's own.
+
+    Raises:
+        ConfigError: it is none.
+        DataError: its weights are damaged, or not those of its config.json.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        rule = "has no config.json" if folder.is_dir() else "is not a folder"
+        raise ConfigError(field, str(folder), rule, _REMEDY)
+    values = read_object(path)
+    kind = values.get("model_type")
+    if kind not in (OURS, PUBLISHED):
+        rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
+        raise ConfigError(field, str(folder), rule, _REMEDY)
+    weights = StoredWeights(folder, field, _REMEDY)
+    try:
+        if kind == OURS:
+            architecture = Architecture.from_dict({name: values[name] for name in _FIELDS})
+        else:
+            architecture = published_architecture(folder, values, weights)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: lacks {error} or has it of another type") from None
+    if aspect_ratio is not None:
+        architecture = with_aspect_ratio(architecture, aspect_ratio)
+    named = NamedWeights(
+        folder,
+        weights,
+        parameter_shapes(architecture),
+        stored_name=lambda name: (
+            name if kind == OURS else published_name(name, architecture.projector)
+        ),
+        ignored=is_ignored,
+        tied=tied_weights(architecture.language),
+    )
+    form: Literal["ours", "published"] = "ours" if kind == OURS else "published"
+    return VlmFolder(
+        folder=folder, form=form, architecture=architecture, weights=named, config=values
+    )
+
+
+def with_aspect_ratio(architecture: Architecture, aspect_ratio: AspectRatio) -> Architecture:
+    """Return the architecture with another way of making images square."""
+    return replace(architecture, images=replace(architecture.images, aspect_ratio=aspect_ratio))
+
+
+def tied_weights(language: Mapping[str, Any]) -> dict[str, str]:
+    """Return the weight that a language model's head shares, by our names, if it shares one."""
+    if not language.get("tie_word_embeddings", False):
+        return {}
+    return {f"{LANGUAGE}lm_head.weight": f"{LANGUAGE}model.embed_tokens.weight"}
+
+
+def published_architecture(
+    folder: Path, values: Mapping[str, Any], weights: StoredWeights
+) -> Architecture:
+    """Return the architecture of a published MobileVLM folder.
+
+    Raises:
+        ConfigError: its config asks for what MobileVLM does not do.
+        DataError: its weights are no MobileVLM's.
+    """
+    path = folder / "config.json"
+    for name, wanted in (("mm_vision_select_feature", "patch"), ("vision_tower_type", "clip")):
+        if values.get(name, wanted) != wanted:
+            raise ConfigError(f"{path}: {name}", values[name], f"must be {wanted}", _REMEDY)
+    for name in ("mm_use_im_start_end", "mm_use_im_patch_token"):
+        if values.get(name):
+            rule = "must be false: no published MobileVLM has tokens around its images"
+            raise ConfigError(f"{path}: {name}", True, rule, _REMEDY)
+    projector = projector_kind(weights.names(), str(folder))
+    if projector != values.get("mm_projector_type", projector):
+        rule = f"but its weights are those of {projector}"
+        shown = values["mm_projector_type"]
+        raise ConfigError(f"{path}: mm_projector_type", shown, rule, _REMEDY)
+    aspect_ratio = values.get("image_aspect_ratio") or "square"
+    vision = _clip_config(folder, weights)
+    has_own = (folder / "preprocessor_config.json").is_file()
+    images = (
+        from_folder(folder, aspect_ratio)
+        if has_own
+        else ImageProcessor(size_pixels=vision["image_size"], aspect_ratio=aspect_ratio)
+    )
+    images = replace(images, transparency="ignored")  # the original's convert("RGB")
+    return Architecture(
+        language=_llama_config(values),
+        vision=vision,
+        projector=projector,
+        feature_layer=values.get("mm_vision_select_layer", -2),
+        images=images,
+    )
+
+
+def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the language model's part of a published config.json."""
+    kept = {name: value for name, value in values.items() if not name.startswith(_LLAVA_KEYS)}
+    kept.pop("_name_or_path", None)
+    return {**kept, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+def _clip_config(folder: Path, weights: StoredWeights) -> dict[str, Any]:
+    """Return the config of the CLIP tower whose weights are in the file, read off their shapes."""
+    names = [name for name in weights.names() if name.startswith(PUBLISHED_TOWER)]
+    try:
+        width, _, patch, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.patch_embedding.weight")
+        positions, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.position_embedding.weight")
+        hidden, _ = weights.shape(f"{PUBLISHED_TOWER}encoder.layers.0.mlp.fc1.weight")
+    except (KeyError, ValueError):
+        raise DataError(
+            f"{folder}: holds no whole CLIP tower ({len(names)} weights below {PUBLISHED_TOWER})"
+        ) from None
+    inside = (name.removeprefix(PUBLISHED_TOWER).split(".") for name in names)
+    layers = {parts[2] for parts in inside if parts[:2] == ["encoder", "layers"]}
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, width // _HEAD_WIDTH),
+        "num_channels": 3,
+        "image_size": isqrt(positions - 1) * patch,
+        "patch_size": patch,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": 768,
+    }

@@ -1,0 +1,209 @@
+"""A vision-language model: a frozen tower, a projector and any causal language model.
+
+The ids of a sample have one ``IMAGE`` for every token of an image. Their embeddings are the
+projected features of the images, put there in order; all else is the language model's own.
+
+Shape suffixes: B batch, T time, D width of the language model, P image tokens.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.attention import import_flash_attn
+from mobilellama.pretrain.linear_cross_entropy import IGNORED, linear_cross_entropy
+from mobilellama.pretrain.model import LossSums
+from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.projectors import build_projector
+from mobilellama.vlm.towers import build_tower, patch_features
+
+TOWER, PROJECTOR, LANGUAGE = "vision_tower.", "projector.", "language_model."
+"""What the names of the three parts' parameters begin with."""
+
+# Fields of a language model's config under which its logits are not hidden @ head (+ bias).
+_OTHER_LOGITS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": None}
+
+
+class VisionLanguageModel(nn.Module):
+    """``forward`` gives losses; ``embed`` and ``language_model`` are what generation needs."""
+
+    def __init__(
+        self,
+        config: Architecture,
+        *,
+        loss_chunk_tokens: int = 1024,
+        attention: str = "sdpa",
+    ) -> None:
+        """Build the model; its weights are not initialised.
+
+        Args:
+            config: the architecture.
+            loss_chunk_tokens: tokens whose logits are held at a time.
+            attention: transformers' implementation in the language model.
+        """
+        super().__init__()
+        self.config, self.loss_chunk_tokens = config, loss_chunk_tokens
+        self.vision_tower = build_tower(config.vision)
+        self.vision_tower.requires_grad_(False)
+        self.projector = build_projector(
+            config.projector, vision_width=config.vision_width, width=config.width
+        )
+        self.language_model: Any = build_language_model(config.language, attention)
+
+    def train(self, mode: bool = True) -> "VisionLanguageModel":
+        """Switch projector and language model; the tower stays in evaluation."""
+        super().train(mode)
+        self.vision_tower.eval()
+        return self
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return projected features, (images, P, D).
+
+        Args:
+            pixel_values: (images, 3, S, S) uint8.
+        """
+        dtype = next(self.vision_tower.parameters()).dtype
+        with torch.no_grad():
+            pixels = self.config.images.normalise(pixel_values).to(dtype)
+            patches = patch_features(self.vision_tower, pixels, self.config.feature_layer)
+        return self.projector(patches)
+
+    def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
+        """Return the embeddings of ids, those of ``IMAGE`` from the features, (B, T, D).
+
+        Args:
+            input_ids: (B, T) int64.
+            features: (images, P, D), in the order of the images' places; None: no images.
+        """
+        embeddings_BTD = self.language_model.get_input_embeddings()(input_ids.clamp(min=0))
+        if features is None:
+            return embeddings_BTD
+        places_BT1 = (input_ids == IMAGE)[:, :, None]
+        return embeddings_BTD.masked_scatter(places_BT1, features.to(embeddings_BTD.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> LossSums:
+        """Return the sums of the next-token losses.
+
+        Args:
+            input_ids: (B, T) int64; rows shorter than T are padded on the right.
+            labels: (B, T) int64; the token that follows each input token, -100 = not supervised.
+            pixel_values: (images, 3, S, S) uint8, of all rows in order; None: no images.
+            position_ids: (B, T) int64; where it is given, each 0 begins a sample, and attention
+                does not cross from one into the next.
+        """
+        if pixel_values is None:
+            embeddings_BTD = self.embed(input_ids, None) + self._zero()
+        else:
+            embeddings_BTD = self.embed(input_ids, self.image_features(pixel_values))
+        hidden_BTD = self.language_model.base_model(
+            inputs_embeds=embeddings_BTD, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        head = self.language_model.get_output_embeddings()
+        weight = head.weight
+        if head.bias is not None:  # Phi's: one more input, which is always 1
+            ones = torch.ones_like(hidden_BTD[..., :1])
+            hidden_BTD = torch.cat([hidden_BTD, ones], dim=-1)
+            weight = torch.cat([weight, head.bias[:, None]], dim=1)
+        loss_sum, losses_BT = linear_cross_entropy(
+            hidden_BTD, weight, labels, chunk_tokens=self.loss_chunk_tokens, supervised_only=True
+        )
+        return LossSums(
+            loss_sum=loss_sum,
+            sample_loss_sums=losses_BT.sum(dim=1),
+            sample_tokens=(labels != IGNORED).sum(dim=1),
+        )
+
+    def _zero(self) -> Tensor:
+        """Return 0, computed from the projector's weights.
+
+        Where a micro-batch has no image their gradients are then zeros and not absent: every
+        rank reduces the same parameters in the same order, and none waits for ever.
+        """
+        return torch.stack([weight.sum() for weight in self.projector.parameters()]).sum() * 0.0
+
+
+def build_language_model(config: dict[str, Any], attention: str) -> Any:
+    """Build any causal language model that transformers knows.
+
+    Raises:
+        ConfigError: transformers does not know it, or its logits are not hidden states times a
+            head.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    kind = config["model_type"]
+    if kind not in CONFIG_MAPPING:
+        remedy = "Give a language model of transformers"
+        raise ConfigError("init: model_type", kind, "is not known to transformers", remedy)
+    for name, plain in _OTHER_LOGITS.items():
+        if config.get(name, plain) not in (None, plain):
+            rule = "changes the logits after the head, which the loss does not compute"
+            raise ConfigError(f"init: {name}", config[name], rule, "Give another language model")
+    known = CONFIG_MAPPING[kind].from_dict(config)
+    try:
+        model = AutoModelForCausalLM.from_config(known, attn_implementation=attention)
+    except ValueError as error:
+        if "Unrecognized configuration" not in str(error):
+            raise
+        remedy = "Give a language model of transformers"
+        raise ConfigError("init: model_type", kind, "is no causal model", remedy) from None
+    return model
+
+
+def build_on(
+    device: torch.device,
+    config: Architecture,
+    *,
+    loss_chunk_tokens: int = 1024,
+    gradient_checkpointing: bool = False,
+    adapt: Callable[[nn.Module], object] | None = None,
+) -> VisionLanguageModel:
+    """Build the model on a device with zeros for weights.
+
+    Args:
+        device: where to.
+        config: the architecture.
+        loss_chunk_tokens: tokens whose logits are held at a time.
+        gradient_checkpointing: compute each layer of the language model again in the backward.
+        adapt: changes the model while its weights are on ``meta``: adds adapters, freezes.
+    """
+    from accelerate import init_empty_weights
+
+    has_flash = device.type == "cuda" and import_flash_attn() is not None
+    # Buffers are made: tables of rotary positions are in no file of weights.
+    with init_empty_weights(include_buffers=False):
+        model = VisionLanguageModel(
+            config,
+            loss_chunk_tokens=loss_chunk_tokens,
+            attention="flash_attention_2" if has_flash else "sdpa",
+        )
+    if adapt:
+        adapt(model)
+    if gradient_checkpointing:
+        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        for name, value in [*module.named_parameters(recurse=False)]:
+            zeros = torch.zeros(value.shape, dtype=torch.float32, device=device)
+            setattr(module, name, nn.Parameter(zeros, requires_grad=value.requires_grad))
+    model.language_model.tie_weights()  # where head and embedding are one
+    return model.to(device).train()
+
+
+def parameter_shapes(
+    config: Architecture, adapt: Callable[[nn.Module], object] | None = None
+) -> dict[str, torch.Size]:
+    """Return name and shape of every parameter, each once."""
+    with torch.device("meta"):
+        model = VisionLanguageModel(config)
+        if adapt:
+            adapt(model)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}

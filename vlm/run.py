@@ -1,0 +1,252 @@
+"""Train a vision-language model: either stage of MobileVLM, or one of your own.
+
+    mobilellama vlm run --config mobilevlm_1_7b_align --init CHAT_MODEL --vision CLIP
+        --data.path blip_laion_cc_sbu_558k.json --data.images IMAGES --run.folder RUN1
+    mobilellama vlm run --config mobilevlm_1_7b_instruct --init RUN1
+        --data.path llava_v1_5_mix665k.json --data.images IMAGES --run.folder RUN2
+
+The data are LLaVA-format records as they are published; 'vlm check-data' finds what is wrong with
+them before. They are tokenised once into RUN/samples; images are decoded as they are needed. The
+projector trains, the tower never does, the language model as train.language_model and lora.rank
+say. The loss is the mean over all supervised tokens of the global batch.
+
+The same command resumes, on however many processes, bit for bit where nothing else changed.
+Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. What happened
+is in RUN/verdict.json; 'pretrain plot' shows the loss. A checkpoint holds all of the model, and
+the next stage starts from it: --init RUN. Write it out with 'vlm export'.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError
+from mobilellama.distributed import World, close
+from mobilellama.files import whole_file
+from mobilellama.pretrain.assemble import Stage, assemble
+from mobilellama.pretrain.attempt import run_attempt
+from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.pretrain.engine import resolve_precision
+from mobilellama.pretrain.loop import Training
+from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.template import Template, read_template
+from mobilellama.vlm.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
+from mobilellama.vlm.config import Config
+from mobilellama.vlm.data_report import read_leave_out
+from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
+from mobilellama.vlm.order import SampleOrder
+from mobilellama.vlm.records import ImageTextConfig
+from mobilellama.vlm.samples import Recipe, Samples, build_samples, report_refusals
+from mobilellama.vlm.start import Start, first_values, open_start, tune
+
+log = logging.getLogger(__name__)
+
+
+def main(config: Config) -> int:
+    """Check, start the processes, train, and leave a verdict."""
+    logs.configure(rank=logs.rank_from_environment())
+    # Before any process is started, so that mistakes are told once.
+    run = RunFolder(config.run.folder)
+    run.require_usable()
+    start = open_start(config, run)
+    config = replace(config, init=start.origin["init"], vision=start.origin.get("vision"))
+    template = read_template(config.data.template, field="data.template")
+    recipe = recipe_of(config, start, template)
+    require_fit(config, start)
+    config.train.grad_accum_steps(config.launch.world_size)
+    world = World(config.launch)
+    logs.configure(rank=world.rank)
+    precision = resolve_precision(config.engine.precision, world.device)
+    fingerprint = recipe.fingerprint() if world.is_main else ""
+    identity = identity_of(config, start, recipe, fingerprint, precision)
+
+    def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
+        if checkpoint is None:
+            world.run_on_all(
+                lambda: start.verify(world.rank, world.size),
+                otherwise=f"{config.init}: another rank found it damaged",
+            )
+        stage = image_text_stage(config, start, recipe, fingerprint, run, world)
+        job = assemble(config, stage, world, run, attempt, precision, identity, checkpoint)
+        start.close()
+        job.config["origin"] = start.origin
+        return job
+
+    def save_texts(run: RunFolder) -> None:
+        start.tokenizer.save(run.path)
+        with whole_file(run.template) as file:
+            file.write(template.to_yaml().encode())
+
+    run_attempt(
+        world,
+        run,
+        identity=identity,
+        config=asdict(config) | {"model": start.architecture.to_dict(), "origin": start.origin},
+        save_texts=save_texts,
+        max_hours=config.run.max_hours,
+        verify=None,
+        assemble=build,
+    )
+    close()  # not after an error: leaving the group would wait for ranks that wait for us
+    return 0
+
+
+def recipe_of(config: Config, start: Start, template: Template) -> Recipe:
+    """Return what decides the samples.
+
+    Raises:
+        ConfigError: the records, the images' folder or the list of what to leave out is not there.
+    """
+    data = ImageTextConfig(path=config.data.path, images=config.data.images)
+    data.require_images()
+    if not Path(data.path).exists():
+        remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of such files"
+        raise ConfigError("data.path", data.path, "is not there", remedy)
+    leave_out = config.data.leave_out
+    return Recipe(
+        data=data,
+        tokenizer=str(start.tokenizer.path),
+        tokenizer_sha256=start.tokenizer.sha256,
+        template=template,
+        image_tokens=start.architecture.image_tokens,
+        seq_len=config.train.seq_len,
+        leave_out=frozenset() if leave_out is None else read_leave_out(leave_out, data),
+    )
+
+
+def require_fit(config: Config, start: Start) -> None:
+    """Raise ConfigError unless the language model takes samples of this length."""
+    most = start.architecture.max_positions
+    if config.train.seq_len > most:
+        rule = f"exceeds the {most} positions of the language model"
+        raise ConfigError("train.seq_len", config.train.seq_len, rule, f"Give {most} or less")
+    vocab_size = start.architecture.language["vocab_size"]
+    if start.tokenizer.vocab_size > vocab_size:
+        rule = f"has {start.tokenizer.vocab_size} ids, but its model {vocab_size} embeddings"
+        raise ConfigError("init", config.init, rule, "Give a model with its own tokenizer")
+
+
+def image_text_stage(
+    config: Config, start: Start, recipe: Recipe, fingerprint: str, run: RunFolder, world: World
+) -> Stage:
+    """Return what this stage trains: tokenise the records where that is not done, and open them."""
+    architecture = start.architecture
+    workers = max(config.data.workers, 1)
+    sets: dict[str, Recipe] = {"train": recipe}
+    if config.data.validation is not None:
+        held_out = replace(recipe.data, path=config.data.validation)
+        sets["validation"] = replace(recipe, data=held_out, leave_out=frozenset())
+
+    def tokenise() -> None:
+        for name, made in sets.items():
+            given = fingerprint if name == "train" else made.fingerprint()
+            path = samples_path(run, name)
+            report_refusals(build_samples(path, made, fingerprint=given, workers=workers))
+
+    world.run_on_main(tokenise)
+    pad_id = start.tokenizer.pad_id
+    inputs = {
+        name: ImageTextInputs(
+            Samples(samples_path(run, name), image_tokens=architecture.image_tokens),
+            Path(config.data.images),
+            architecture.images,
+            image_tokens=architecture.image_tokens,
+            pad_id=0 if pad_id is None else pad_id,
+        )
+        for name in sets
+    }
+    samples = inputs["train"].samples
+    by_epochs = config.train.max_steps is None
+    order = SampleOrder(
+        samples.lengths,
+        samples.has_images,
+        global_batch_size=config.train.global_batch_size,
+        seed=config.data.seed,
+        grouping=config.data.grouping,
+        end=max(round(config.train.epochs * len(samples)), 1) if by_epochs else None,
+    )
+    batches = ImageTextBatches(
+        inputs["train"],
+        order,
+        micro_batch_size=config.train.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        row_tokens=config.train.seq_len if config.data.pack else None,
+    )
+    rates = {"learning_rate": config.optimizer.learning_rate}
+    if (rate := config.optimizer.projector_learning_rate) is not None:
+        rates["learning_rate/projector"] = rate
+    return Stage(
+        model=architecture.to_dict(),
+        build=partial(
+            build_on,
+            config=architecture,
+            loss_chunk_tokens=config.train.loss_chunk_tokens,
+            gradient_checkpointing=config.train.gradient_checkpointing,
+            adapt=partial(tune, config=config),
+        ),
+        layers=layers_of,
+        batches=batches,
+        order=f"{len(samples):,} samples, grouping {config.data.grouping}"
+        + (", packed" if config.data.pack else ""),
+        heldout=HeldOutSamples(inputs["validation"]) if "validation" in inputs else None,
+        groups=partial(groups_of, config=config),
+        learning_rates=rates,
+        seq_len=None,
+        max_steps=config.train.max_steps,
+        **first_values(start, config),
+    )
+
+
+def samples_path(run: RunFolder, name: str) -> Path:
+    """Return the file of a run's tokenised records."""
+    return run.path / "samples" / f"{name}.arrow"
+
+
+def layers_of(model: nn.Module) -> Iterable[nn.Module]:
+    """Return the decoder's layers, the parts that are compiled."""
+    return cast(VisionLanguageModel, model).language_model.base_model.layers
+
+
+def groups_of(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: Config
+) -> list[ParameterGroup]:
+    """Return the groups of the language model and, with its own rate, of the projector."""
+    named = list(named_parameters)
+    projector = [(name, value) for name, value in named if name.startswith(PROJECTOR)]
+    language = [(name, value) for name, value in named if not name.startswith(PROJECTOR)]
+    rate = config.optimizer.projector_learning_rate or config.optimizer.learning_rate
+    own = [
+        replace(group, name=f"projector {group.name}", learning_rate=rate)
+        for group in parameter_groups(projector, config.optimizer)
+    ]
+    return [*parameter_groups(language, config.optimizer), *own]
+
+
+def identity_of(
+    config: Config, start: Start, recipe: Recipe, fingerprint: str, precision: str
+) -> dict[str, Any]:
+    """Return the fields that a resume must not change."""
+    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": list(config.lora.targets)}
+    return {
+        "init.fingerprint": start.fingerprint,
+        **{f"model.{name}": value for name, value in start.architecture.to_dict().items()},
+        "train.language_model": config.train.language_model,
+        "lora.rank": config.lora.rank,
+        **(adapters if config.lora.rank else {}),
+        "train.seq_len": config.train.seq_len,
+        "train.global_batch_size": config.train.global_batch_size,
+        "engine.precision": precision,
+        "data.seed": config.data.seed,
+        "data.grouping": config.data.grouping,
+        "data.tokenizer_sha256": recipe.tokenizer_sha256,
+        "data.template": recipe.template.sha256,
+        "data.fingerprint": fingerprint,
+    }

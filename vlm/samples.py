@@ -1,0 +1,337 @@
+"""Tokenised records on disk: made once a run, mapped into memory, read by number.
+
+    RUN/samples/train.arrow    a row a sample: id, place, images, input_ids, supervised
+    RUN/samples/train.json     written last: what the file was made of, counts, what was left out
+
+A file whose receipt names other records, tokenizer, template or lengths is made again. Memory
+does not grow with the records: Arrow's file is mapped, and of each sample only its lengths are
+held.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.files import read_json, sha256_of_file, sha256_of_json, temporary_path, write_json
+from mobilellama.pool import ordered_map
+from mobilellama.progress import Progress
+from mobilellama.sft.sources import find_slices, source_sha256
+from mobilellama.sft.template import Template
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.vlm.architecture import IMAGE
+from mobilellama.vlm.labels import encode
+from mobilellama.vlm.records import ImageTextConfig, Record, Refused, read_vlm_records
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_RECORDS_AT_ONCE = 512
+_FEW = 5  # places of each reason that are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides the samples of a file of records."""
+
+    data: ImageTextConfig
+    tokenizer: str
+    """Its path."""
+    tokenizer_sha256: str
+    template: Template
+    image_tokens: int
+    seq_len: int
+    """Tokens of a sample at most, its images' included; what is longer is cut at its end."""
+    leave_out: frozenset[str] = frozenset()
+    """Places of records that are not taken."""
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of all that decides the samples; no paths."""
+        sources = [source_sha256(piece, self.data) for piece in find_slices(self.data)]
+        return sha256_of_json(
+            {
+                "format": FORMAT,
+                "sources": sources,
+                "tokenizer": self.tokenizer_sha256,
+                "template": self.template.sha256,
+                "image_tokens": self.image_tokens,
+                "seq_len": self.seq_len,
+                "leave_out": sorted(self.leave_out),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One record, tokenised."""
+
+    id: str
+    place: str
+    images: tuple[str, ...]
+    ids: NDArray[np.int32]
+    """(T,); one ``IMAGE`` for each image."""
+    supervised: NDArray[np.bool_]
+    """(T,)."""
+
+
+@dataclass
+class SampleReport:
+    """What became of the records."""
+
+    records: int = 0
+    samples: int = 0
+    images: int = 0
+    text_only: int = 0
+    tokens: int = 0
+    """The images' included."""
+    supervised: int = 0
+    cut: int = 0
+    """Samples that were cut to seq_len."""
+    left_out: int = 0
+    """Records that --data.leave_out names."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Records of each reason."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """The first of each reason."""
+
+    def refuse(self, reason: str, description: str) -> None:
+        """Count a record that cannot be trained on."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        shown = self.places.setdefault(reason, [])
+        if len(shown) < _FEW:
+            shown.append(description)
+
+    def line(self) -> str:
+        """Return the counts as one line."""
+        refused = sum(self.refused.values())
+        return (
+            f"{self.samples:,} samples of {self.records:,} records ({self.text_only:,} text only, "
+            f"{self.images:,} images), {self.tokens:,} tokens, {self.supervised:,} supervised; "
+            f"{self.cut:,} cut, {self.left_out:,} left out, {refused:,} refused"
+        )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What a process makes of some records."""
+
+    rows: list[dict[str, Any]]
+    refused: list[tuple[str, str]]
+    cut: int
+
+
+def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int) -> SampleReport:
+    """Tokenise the records into a file and its receipt; where both are there already, do nothing.
+
+    Args:
+        path: of the .arrow file; its folder is made.
+        recipe: what to make.
+        fingerprint: the recipe's.
+        workers: processes that encode.
+
+    Raises:
+        ConfigError: no record can be trained on, or the template does not fit the tokenizer.
+        DataError: the records cannot be read.
+    """
+    receipt = path.with_suffix(".json")
+    if path.is_file() and receipt.is_file():
+        held = read_json(receipt)
+        if held.get("fingerprint") == fingerprint:
+            return SampleReport(**held["report"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    receipt.unlink(missing_ok=True)
+    report = SampleReport()
+    temporary = temporary_path(path)
+    try:
+        _write(temporary, recipe, report, workers)
+        if not report.samples:
+            what = "; ".join(f"{reason} {count:,}" for reason, count in report.refused.items())
+            rule = f"holds no record that can be trained on ({what or 'it is empty'})"
+            remedy = "See what is wrong with 'mobilellama vlm check-data'"
+            raise ConfigError("data.path", recipe.data.path, rule, remedy)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    facts = {"fingerprint": fingerprint, "sha256": sha256_of_file(path), "report": asdict(report)}
+    write_json(receipt, facts)
+    return report
+
+
+def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {
+            "id": pa.string(),
+            "place": pa.string(),
+            "images": pa.list_(pa.string()),
+            "input_ids": pa.list_(pa.int32()),
+            "supervised": pa.list_(pa.bool_()),
+        }
+    )
+    total = sum(piece.size for piece in find_slices(recipe.data))
+    with (
+        Progress("tokenise", total=total / 1e6, unit="MB") as progress,
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, schema) as writer,
+    ):
+        batches = _batches(recipe, report, lambda read: progress.advance(read / 1e6))
+        jobs = ((recipe, batch) for batch in batches)
+        for (_, batch), made in ordered_map(_encode, jobs, workers=workers, doing="tokenising"):
+            del batch
+            for reason, description in made.refused:
+                report.refuse(reason, description)
+            report.cut += made.cut
+            for row in made.rows:
+                ids = np.asarray(row["input_ids"])
+                images = len(row["images"])
+                report.samples += 1
+                report.images += images
+                report.text_only += not images
+                report.tokens += len(ids) + images * (recipe.image_tokens - 1)
+                report.supervised += int(np.sum(row["supervised"]))
+            if made.rows:
+                writer.write_batch(pa.RecordBatch.from_pylist(made.rows, schema=schema))
+
+
+def _batches(recipe: Recipe, report: SampleReport, on_read: Any) -> Iterator[list[Record]]:
+    """Yield the records that are to be encoded, some at a time; count the others."""
+    batch: list[Record] = []
+    for record in read_vlm_records(recipe.data, plain=recipe.template.is_caption, on_read=on_read):
+        report.records += 1
+        if record.place in recipe.leave_out:
+            report.left_out += 1
+        elif isinstance(record, Refused):
+            report.refuse(str(record.reason), record.describe())
+        else:
+            batch.append(record)
+            if len(batch) == _RECORDS_AT_ONCE:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: str) -> TextTokenizer:
+    return open_tokenizer(path)
+
+
+def _encode(job: tuple[Recipe, Sequence[Record]]) -> _Encoded:
+    """Tokenise records; a sample too long is cut at its end."""
+    recipe, records = job
+    tokenizer = _tokenizer(recipe.tokenizer)
+    made = _Encoded([], [], 0)
+    cut = 0
+    for record in records:
+        encoded = encode(recipe.template, tokenizer, record.turns)
+        ids, supervised = encoded.ids, encoded.supervised
+        lengths = np.where(ids == IMAGE, recipe.image_tokens, 1).cumsum()
+        kept = int(np.searchsorted(lengths, recipe.seq_len, side="right"))
+        if kept < len(ids):
+            where = f"{record.place} (id {record.id}): {lengths[-1]:,} tokens"
+            if (ids[kept:] == IMAGE).any():
+                reason = "an image lies beyond train.seq_len"
+                made.refused.append((reason, where))
+                continue
+            ids, supervised, cut = ids[:kept], supervised[:kept], cut + 1
+        if not supervised.any():
+            reason = "no token of an answer lies within train.seq_len"
+            made.refused.append((reason, f"{record.place} (id {record.id})"))
+            continue
+        made.rows.append(
+            {
+                "id": record.id,
+                "place": record.place,
+                "images": list(record.images),
+                "input_ids": ids.tolist(),
+                "supervised": supervised.tolist(),
+            }
+        )
+    return _Encoded(made.rows, made.refused, cut)
+
+
+class Samples:
+    """The samples of a file, by number.
+
+    Args:
+        path: of the .arrow file.
+        image_tokens: places that an image takes.
+
+    Raises:
+        DataError: the file is missing, or not as it was written.
+    """
+
+    def __init__(self, path: Path, *, image_tokens: int) -> None:
+        import pyarrow as pa
+
+        try:
+            self._reader: Any = pa.ipc.open_file(pa.memory_map(str(path)))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); remove it and run again") from None
+        counts = [self._batch(i).num_rows for i in range(self._reader.num_record_batches)]
+        self._ends = np.cumsum(counts)
+        ids, supervised, images = (
+            np.concatenate([measure(self._batch(i)) for i in range(len(counts))])
+            for measure in (_token_counts, _supervised_counts, _image_counts)
+        )
+        self.lengths: NDArray[np.int64] = ids + images * (image_tokens - 1)
+        """Tokens of each sample, its images' included."""
+        self.supervised: NDArray[np.int64] = supervised
+        """Supervised tokens of each."""
+        self.has_images: NDArray[np.bool_] = images > 0
+        """Whether each has an image."""
+
+    def _batch(self, number: int) -> Any:
+        return self._reader.get_batch(number)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> Sample:
+        """Return a sample."""
+        batch_number = int(np.searchsorted(self._ends, number, side="right"))
+        batch = self._batch(batch_number)
+        row = number - (int(self._ends[batch_number - 1]) if batch_number else 0)
+        return Sample(
+            id=batch["id"][row].as_py(),
+            place=batch["place"][row].as_py(),
+            images=tuple(batch["images"][row].as_py()),
+            ids=batch["input_ids"][row].values.to_numpy(),
+            supervised=batch["supervised"][row].values.to_numpy(zero_copy_only=False),
+        )
+
+
+def _token_counts(batch: Any) -> NDArray[np.int64]:
+    return _list_lengths(batch["input_ids"])
+
+
+def _image_counts(batch: Any) -> NDArray[np.int64]:
+    return _list_lengths(batch["images"])
+
+
+def _supervised_counts(batch: Any) -> NDArray[np.int64]:
+    column = batch["supervised"]
+    values = column.values.to_numpy(zero_copy_only=False).astype(np.int64)
+    sums = np.concatenate([[0], values.cumsum()])
+    offsets = column.offsets.to_numpy()
+    return sums[offsets[1:]] - sums[offsets[:-1]]
+
+
+def _list_lengths(column: Any) -> NDArray[np.int64]:
+    return np.diff(column.offsets.to_numpy()).astype(np.int64)
+
+
+def report_refusals(report: SampleReport) -> None:
+    """Log what was left aside, with the first places of each reason."""
+    log.info("%s", report.line())
+    for reason, count in Counter(report.refused).most_common():
+        log.warning("%d refused: %s", count, "; ".join(report.places[reason]))

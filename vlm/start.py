@@ -1,0 +1,383 @@
+"""What a run starts from, part by part: tower, projector and language model.
+
+    --init     a language model: a Hugging Face folder, or a run of 'pretrain run' or 'sft run'
+               a vision-language model: a run of this stage, its export, a published MobileVLM
+    --vision   a tower's folder (CLIP's whole folder too); not needed where --init has a tower
+    --projector.weights   a first stage's mm_projector.bin; goes before --init's projector
+
+A run that is resumed takes all three from its own checkpoint.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files import sha256_of_file, sha256_of_json
+from mobilellama.pretrain.assemble import Initial
+from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
+from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
+from mobilellama.pretrain.hf_config import llama_config
+from mobilellama.pretrain.hf_folder import dims
+from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.lora import (
+    LoraConfig,
+    Merged,
+    adapted_weights,
+    base_name,
+    init_lora_parameter,
+    inject,
+    is_adapter,
+)
+from mobilellama.sft.start import open_language_model
+from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.config import Config
+from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, with_aspect_ratio
+from mobilellama.vlm.images import from_folder
+from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
+from mobilellama.vlm.projectors import build_projector, init_projector_parameter
+from mobilellama.vlm.towers import build_tower, tower_config
+from mobilellama.vlm.weights import NamedWeights
+
+log = logging.getLogger(__name__)
+
+_NO_WEIGHT = ("position_ids", "logit_scale", "text_projection.weight", "visual_projection.weight")
+
+
+class Part(NamedTuple):
+    """Where the weights of some names come from."""
+
+    parameter: Initial
+    """A weight by our name, fp32."""
+    stored: Initial
+    """The same in the dtype it comes in."""
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The architecture, a name for the weights, and the weights while they are at hand."""
+
+    architecture: Architecture
+    origin: dict[str, str]
+    """What each part came from when the run began."""
+    fingerprint: str
+    """Names the weights; part of the run's identity."""
+    parts: dict[str, Part]
+    """By the prefix of the names; a projector that begins anew has none."""
+    tokenizer: TextTokenizer
+    verify: Callable[[int, int], None] = lambda share, shares: None
+    """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
+    close: Callable[[], None] = lambda: None
+    """Let go of the files."""
+
+    def part_of(self, name: str) -> Part | None:
+        """Return where a parameter comes from; None where it begins anew."""
+        prefix = next(prefix for prefix in (TOWER, PROJECTOR, LANGUAGE) if name.startswith(prefix))
+        return self.parts.get(prefix)
+
+
+def open_start(config: Config, run: RunFolder) -> Start:
+    """Open what a run starts from; where it has a checkpoint already, what that says of it.
+
+    Raises:
+        ConfigError: a part is missing, or two do not fit.
+        DataError: files are damaged, or not what their config says.
+    """
+    if resumed := _of_the_run_itself(config, run):
+        return resumed
+    if is_vlm_folder(config.init):
+        start = _of_vlm_folder(config)
+    elif is_vlm_checkpoint(config.init):
+        start = _of_vlm_checkpoint(config)
+    else:
+        start = _of_parts(config)
+    if config.projector.weights is not None:
+        start = _with_projector(start, config.projector.weights)
+    wanted = config.projector.kind
+    if wanted is not None and wanted != start.architecture.projector:
+        rule = (
+            f"but what the run starts from has a projector of kind {start.architecture.projector}"
+        )
+        remedy = "Leave it out, or start from a language model and a tower"
+        raise ConfigError("projector.kind", wanted, rule, remedy)
+    return start
+
+
+def is_vlm_checkpoint(path: str) -> bool:
+    """Whether a path is a run or a checkpoint of this stage."""
+    run = RunFolder(path)
+    steps = run.checkpoint_steps()
+    try:
+        manifest = read_manifest(run.checkpoint(steps[-1]) if steps else Path(path))
+    except UserError:
+        return False  # whoever opens it says why
+    return "vision" in manifest.config["model"]
+
+
+def _of_vlm_folder(config: Config) -> Start:
+    _require_no_tower(config)
+    found = open_folder(config.init, field="init", aspect_ratio=config.data.aspect_ratio)
+    fingerprint = found.weights.fingerprint([found.folder / "config.json"])
+    part = Part(found.weights.parameter, found.weights.stored, fingerprint)
+    return Start(
+        architecture=found.architecture,
+        origin={"init": config.init},
+        fingerprint=fingerprint,
+        parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
+        tokenizer=open_tokenizer(config.init, field="init"),
+        close=found.weights.close,
+    )
+
+
+def _of_vlm_checkpoint(config: Config) -> Start:
+    _require_no_tower(config)
+    checkpoint = find_checkpoint(config.init)
+    architecture = Architecture.from_dict(checkpoint.manifest.config["model"])
+    read = merged(checkpoint).parameter
+    fingerprint = sha256_of_file(checkpoint.folder / MANIFEST)
+    return Start(
+        architecture=with_aspect_ratio(architecture, config.data.aspect_ratio),
+        origin={"init": config.init},
+        fingerprint=fingerprint,
+        parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), Part(read, read, fingerprint)),
+        tokenizer=open_tokenizer(checkpoint.folder.parent.parent, field="init"),
+        verify=partial(_verify, checkpoint),
+        close=checkpoint.close,
+    )
+
+
+def merged(checkpoint: Checkpoint) -> Merged:
+    """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
+    config = checkpoint.manifest.config
+    layers = config["model"]["language"]["num_hidden_layers"]
+    lora = LoraConfig(**config["lora"])
+    return Merged(checkpoint, adapted_weights(layers, lora, prefix=LANGUAGE))
+
+
+def _require_no_tower(config: Config) -> None:
+    if config.vision is not None:
+        rule = f"is given, but {config.init} has a tower of its own"
+        raise ConfigError("vision", config.vision, rule, "Leave it out")
+
+
+def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
+    with naming_other_steps(checkpoint.folder):
+        checkpoint.verify(share=share, shares=shares)
+
+
+def _of_parts(config: Config) -> Start:
+    """Open a language model and a tower; the projector begins anew."""
+    if config.vision is None:
+        rule = f"is not given, and {config.init} is a language model, which has no tower"
+        remedy = "Give the folder of CLIP ViT-L/14-336, or start from a vision-language model"
+        raise ConfigError("vision", "null", rule, remedy)
+    language, language_part, tokenizer, verify, close = _language_model(config.init)
+    tower, tower_part, close_tower = _tower(config.vision)
+    kind = config.projector.kind
+    if kind is None and config.projector.weights is None:
+        rule = "is not given, and neither --init nor --projector.weights has a projector"
+        remedy = "Give ldpnet, ldpnetv2 or mlp2x_gelu, or a preset's --config"
+        raise ConfigError("projector.kind", "null", rule, remedy)
+    if kind is None:
+        file = Path(str(config.projector.weights))
+        kind = projector_kind(_open_projector(file).shapes, str(file))
+    return Start(
+        architecture=Architecture(
+            language=language,
+            vision=tower,
+            projector=kind,
+            images=from_folder(config.vision, config.data.aspect_ratio),
+        ),
+        origin={"init": config.init, "vision": config.vision},
+        fingerprint=sha256_of_json([language_part.fingerprint, tower_part.fingerprint]),
+        parts={LANGUAGE: language_part, TOWER: tower_part},
+        tokenizer=tokenizer,
+        verify=verify,
+        close=lambda: (close(), close_tower(), None)[-1],
+    )
+
+
+def _language_model(init: str) -> tuple[dict[str, Any], Part, TextTokenizer, Any, Any]:
+    """Return a language model's config, weights, tokenizer, check and end."""
+    path = Path(init) / "config.json"
+    if path.is_file():
+        values = read_object(path)
+        language = {name: value for name, value in values.items() if name != "_name_or_path"}
+        if "model_type" not in language:
+            rule, remedy = "is missing", "Give the folder of a language model"
+            raise ConfigError(f"{path}: model_type", "(absent)", rule, remedy)
+        with torch.device("meta"):
+            model = build_language_model(language, "sdpa")
+        weights = NamedWeights(
+            Path(init),
+            StoredWeights(Path(init), "init", "Give a folder with a language model's weights"),
+            {LANGUAGE + name: value.shape for name, value in model.named_parameters()},
+            stored_name=lambda name: name.removeprefix(LANGUAGE),
+            ignored=lambda name: is_ignored(name) or name in tied_weights_stored(language),
+            tied=tied_weights(language),
+        )
+        part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
+        tokenizer = open_tokenizer(init, field="init")
+        return language, part, tokenizer, lambda share, shares: None, weights.close
+    start = open_language_model(init)
+    if start.tokenizer is None:
+        rule, remedy = "has no tokenizer", "Export it, which puts the tokenizer beside the weights"
+        raise ConfigError("init", init, rule, remedy)
+
+    def plain(read: Initial) -> Initial:
+        return lambda name, shape: read(name.removeprefix(LANGUAGE), shape)
+
+    part = Part(plain(start.parameter), plain(start.stored), start.fingerprint)
+    language = llama_config(start.model, start.tokenizer, "fp32")
+    return language, part, start.tokenizer, start.verify, start.close
+
+
+def tied_weights_stored(language: dict[str, Any]) -> set[str]:
+    """Return the stored names of a head that is the embedding, which some files hold twice."""
+    return {name.removeprefix(LANGUAGE) for name in tied_weights(language)}
+
+
+def _tower(folder: str) -> tuple[dict[str, Any], Part, Any]:
+    """Return a tower's config, weights and end."""
+    path = Path(folder) / "config.json"
+    remedy = "Give the folder of CLIP ViT-L/14-336, or another CLIP or SigLIP tower's"
+    if not path.is_file():
+        rule = "has no config.json" if Path(folder).is_dir() else "is not a folder"
+        raise ConfigError("vision", folder, rule, remedy)
+    config = tower_config(read_object(path))
+    with torch.device("meta"):
+        tower = build_tower(config)
+    stored = StoredWeights(Path(folder), "vision", remedy)
+    # Files of transformers 4, and of whole CLIP models, have one more part in their names.
+    prefix = "vision_model." if any(n.startswith("vision_model.") for n in stored.names()) else ""
+    weights = NamedWeights(
+        Path(folder),
+        stored,
+        {TOWER + name: value.shape for name, value in tower.named_parameters()},
+        stored_name=lambda name: prefix + name.removeprefix(TOWER),
+        ignored=lambda name: name.startswith("text_model.") or name.endswith(_NO_WEIGHT),
+    )
+    part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
+    return config, part, weights.close
+
+
+def _open_projector(path: Path) -> Any:
+    if not path.is_file():
+        remedy = "Give a first stage's mm_projector.bin"
+        raise ConfigError("projector.weights", str(path), "is not a file", remedy)
+    return open_weights(path)
+
+
+def _with_projector(start: Start, file: str) -> Start:
+    """Return the start with the projector of a first stage's file."""
+    path, architecture = Path(file), start.architecture
+    opened = _open_projector(path)
+    kind = projector_kind(opened.shapes, str(path))
+    if kind != architecture.projector:
+        rule = f"holds a projector of kind {kind}, but the run's is {architecture.projector}"
+        raise ConfigError("projector.weights", file, rule, "Give that kind's, or another kind")
+    names = {after_prefix(name): name for name in opened.shapes}
+
+    def stored(name: str, shape: torch.Size) -> Tensor:
+        theirs = names[PROJECTOR_KEYS[kind][name.removeprefix(PROJECTOR)]]
+        found = opened.tensor(theirs)
+        if found.shape != shape:
+            wanted = f"'{theirs}' is {dims(found.shape)}, but the run's model wants {dims(shape)}"
+            raise DataError(f"{path}: {wanted}")
+        return found
+
+    def parameter(name: str, shape: torch.Size) -> Tensor:
+        return stored(name, shape).to(torch.float32, copy=True)
+
+    with torch.device("meta"):
+        projector = build_projector(
+            kind, vision_width=architecture.vision_width, width=architecture.width
+        )
+    for name, value in projector.named_parameters():
+        stored(PROJECTOR + name, value.shape)  # refuses one of other widths before any process
+    sha256 = sha256_of_file(path)
+    return replace(
+        start,
+        origin=start.origin | {"projector": file},
+        fingerprint=sha256_of_json([start.fingerprint, sha256]),
+        parts=start.parts | {PROJECTOR: Part(parameter, stored, sha256)},
+    )
+
+
+def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
+    """Return what the run's newest readable checkpoint says; its weights come from there."""
+
+    def absent(name: str, shape: torch.Size) -> Tensor:
+        del shape
+        raise DataError(f"{run.path}: no checkpoint of the run is left, so '{name}' is unknown")
+
+    for step in reversed(run.checkpoint_steps()):
+        try:
+            manifest = read_manifest(run.checkpoint(step))
+        except DataError:
+            continue  # damaged; opening it will say so
+        if "vision" not in manifest.config["model"]:
+            rule = "holds a run of another stage"
+            remedy = "Give another folder, and that one as --init"
+            raise ConfigError("run.folder", str(run.path), rule, remedy)
+        part = Part(absent, absent, "")
+        architecture = Architecture.from_dict(manifest.config["model"])
+        return Start(
+            # The config's aspect: the identity tells where it is another.
+            architecture=with_aspect_ratio(architecture, config.data.aspect_ratio),
+            origin=manifest.config["origin"],
+            fingerprint=manifest.identity["init.fingerprint"],
+            parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
+            tokenizer=open_tokenizer(run.path, field="run.folder"),
+        )
+    return None
+
+
+def tune(model: nn.Module, config: Config) -> None:
+    """Freeze what does not train, and put adapters where they are asked for."""
+    if not config.train.language_model:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(PROJECTOR))
+        return
+    inject(model, config.lora, prefix=LANGUAGE)
+    if config.lora.rank is not None:  # which froze all but the adapters
+        for name, parameter in model.named_parameters():
+            if name.startswith(PROJECTOR):
+                parameter.requires_grad_(True)
+
+
+def first_values(start: Start, config: Config) -> dict[str, Any]:
+    """Return ``Stage``'s fields that say which values parameters begin with."""
+    architecture = start.architecture
+    with torch.device("meta"):
+        projector = build_projector(
+            architecture.projector,
+            vision_width=architecture.vision_width,
+            width=architecture.width,
+        )
+
+    def initial(name: str, shape: torch.Size) -> Tensor:
+        if is_adapter(name):
+            return init_lora_parameter(name, shape, config.train.seed)
+        part = start.part_of(name)
+        if part is None:
+            plain = name.removeprefix(PROJECTOR)
+            return init_projector_parameter(projector, plain, config.train.seed)
+        return part.parameter(base_name(name), shape)
+
+    def stored(name: str, shape: torch.Size) -> Tensor:
+        part = start.part_of(name)
+        assert part is not None, f"{name} does not train and has no value"
+        return part.stored(base_name(name), shape)
+
+    return {"initial": initial, "stored": stored}

@@ -237,7 +237,7 @@ def identity_of(
     adapters = {"lora.alpha": config.lora.alpha, "lora.targets": list(config.lora.targets)}
     return {
         "init.fingerprint": start.fingerprint,
-        **{f"model.{name}": value for name, value in start.architecture.to_dict().items()},
+        **_flat("model", start.architecture.to_dict()),
         "train.language_model": config.train.language_model,
         "lora.rank": config.lora.rank,
         **(adapters if config.lora.rank else {}),
@@ -250,3 +250,11 @@ def identity_of(
         "data.template": recipe.template.sha256,
         "data.fingerprint": fingerprint,
     }
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """Return the leaves of nested dicts by dotted names, so that a message can name one."""
+    if not isinstance(value, dict):
+        return {name: value}
+    leaves = (_flat(f"{name}.{key}", inner) for key, inner in value.items())
+    return {key: inner for part in leaves for key, inner in part.items()}

@@ -1,33 +1,21 @@
-"""Conversations -> tokens, by several processes, in the order in which they came.
-
-What comes out does not depend on the number of processes. A process whose parent is gone ends
-by itself; one that is killed ends the work with a message.
-"""
+"""Conversations -> tokens, by several processes, in the order in which they came."""
 
 import contextlib
-import multiprocessing
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.config import DataError, UserError
+from mobilellama.config import DataError
+from mobilellama.pool import Workers
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Mend
 from mobilellama.sft.split import Parts, split_conversation
 from mobilellama.sft.template import Template
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
-from mobilellama.tokenize.signals import ctrl_c_held_back
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
-
-_BATCHES_AHEAD = 4  # for each process: it never waits, and little is held in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,52 +82,17 @@ def encoding(
             (batch, encode_batch(job, tokenizer, _turns_of(batch))) for batch in batches
         )
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
-    try:
-        yield lambda batches: _encode_ahead(pool, job, batches, _BATCHES_AHEAD * workers)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed while encoding; was memory short? Finished buckets stay: "
-            "run the same command again, with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_with_parent() -> None:
-    """End this process when its parent does: a pool's workers would wait for ever."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _encode_ahead(
-    pool: ProcessPoolExecutor, job: Job, batches: Iterator[Batch], ahead: int
-) -> Iterator[tuple[Batch, EncodedBatch]]:
-    running: deque[tuple[Batch, Future[EncodedBatch]]] = deque()
-    for batch in batches:
-        with ctrl_c_held_back():  # any submission may start a worker
-            running.append((batch, pool.submit(_encode_there, job, _turns_of(batch))))
-        if len(running) > ahead:
-            batch, future = running.popleft()
-            yield batch, future.result()
-    while running:
-        batch, future = running.popleft()
-        yield batch, future.result()
+    remedy = "Finished buckets stay: run the same command again, with fewer --workers"
+    with Workers(workers, doing="encoding", remedy=remedy) as pool:
+        yield lambda batches: pool.map(partial(_encode_there, job), batches)
 
 
 def _turns_of(batch: Batch) -> list[tuple[Turn, ...]]:
     return [conversation.turns for conversation in batch.conversations]
 
 
-def _encode_there(job: Job, conversations: Sequence[tuple[Turn, ...]]) -> EncodedBatch:
-    return encode_batch(job, _open_once(job), conversations)
+def _encode_there(job: Job, batch: Batch) -> EncodedBatch:
+    return encode_batch(job, _open_once(job), _turns_of(batch))
 
 
 @lru_cache(maxsize=1)

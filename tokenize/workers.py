@@ -21,10 +21,10 @@ from pathlib import Path
 from mobilellama.config import UserError
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import TOKENIZER, Slice
+from mobilellama.signals import ctrl_c_held_back
 from mobilellama.tokenize.bucket import Work, write_bucket
 from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
 from mobilellama.tokenize.encoder import Encoder
-from mobilellama.tokenize.signals import ctrl_c_held_back
 from mobilellama.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)

@@ -9,26 +9,20 @@ Exit code 0 if every record can be trained on, 1 if some cannot, 2 if the data c
   mobilellama vlm check-data --data.path FILE.json --data.images DIR --output report.json
 """
 
-import contextlib
 import logging
-import multiprocessing
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, UserError, one_line, require_at_least
+from mobilellama.config import ConfigError, one_line, require_at_least
 from mobilellama.files import write_json
+from mobilellama.pool import Workers
 from mobilellama.progress import Progress
 from mobilellama.sft.sources import find_slices
-from mobilellama.sft.workers import _leave_with_parent
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.signals import ctrl_c_held_back
 from mobilellama.vlm.data_report import (
     FORMAT,
     KIND,
@@ -50,7 +44,6 @@ from mobilellama.vlm.records import (
 log = logging.getLogger(__name__)
 
 _IMAGES_A_TASK = 8
-_TASKS_AHEAD = 4  # for each process: it never waits, and little is held in memory
 _PROBED = 1_000  # images looked for before any is decoded
 
 
@@ -232,59 +225,18 @@ def _check_images(config: Config, folder: Path, names: Sequence[str]) -> ImageTa
     tally = ImageTally()
     size_pixels, aspect_ratio = config.size_pixels, config.aspect_ratio
     look = _Look(folder, ImageProcessor(size_pixels=size_pixels, aspect_ratio=aspect_ratio))
-    tasks = -(-len(names) // _IMAGES_A_TASK)
-    workers = min(config.workers or len(os.sched_getaffinity(0)), tasks)
-    with _pool(workers) as pool, Progress("images", total=len(names), unit="images") as progress:
-        seen = _look_ahead(look, names, pool, _TASKS_AHEAD * workers)
-        for name, one in zip(names, seen, strict=True):
-            if isinstance(one, _Good):
-                tally.add_good(one.width, one.height, one.mode)
-            else:
-                tally.add_broken(name, one.kind, one.meaning, one.detail)
-            progress.advance(1)
+    tasks = [names[i : i + _IMAGES_A_TASK] for i in range(0, len(names), _IMAGES_A_TASK)]
+    count = min(config.workers or len(os.sched_getaffinity(0)), len(tasks))
+    remedy = "Run the same command again, with fewer --workers"
+    with (
+        Workers(count, doing="decoding", remedy=remedy) as workers,
+        Progress("images", total=len(names), unit="images") as progress,
+    ):
+        for task, seen in workers.map(look.at_all, tasks, near=lambda task: f"the image {task[0]}"):
+            for name, one in zip(task, seen, strict=True):
+                if isinstance(one, _Good):
+                    tally.add_good(one.width, one.height, one.mode)
+                else:
+                    tally.add_broken(name, one.kind, one.meaning, one.detail)
+            progress.advance(len(task))
     return tally
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Give processes to decode in, or None where one is enough: this one."""
-    if workers <= 1:
-        yield None
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _look_ahead(
-    look: _Look, names: Sequence[str], pool: ProcessPoolExecutor | None, ahead: int
-) -> Iterator[_Good | _Broken]:
-    """Yield what is seen in each image, in the names' order, while `ahead` tasks are under way.
-
-    Raises:
-        UserError: a worker was killed.
-    """
-    if pool is None:
-        yield from map(look.at, names)
-        return
-    running: deque[tuple[str, Future[list[_Good | _Broken]]]] = deque()
-    try:
-        for start in range(0, len(names), _IMAGES_A_TASK):
-            task = names[start : start + _IMAGES_A_TASK]
-            with ctrl_c_held_back():  # any submission may start a worker
-                running.append((task[0], pool.submit(look.at_all, task)))
-            if len(running) > ahead:
-                yield from running[0][1].result()
-                running.popleft()
-        while running:
-            yield from running[0][1].result()
-            running.popleft()
-    except BrokenProcessPool:
-        near = running[0][0] if running else names[0]
-        raise UserError(
-            f"a worker process was killed while decoding, near the image {near}; was memory "
-            "short? Run the same command again, with fewer --workers"
-        ) from None

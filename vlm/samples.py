@@ -11,8 +11,8 @@ held.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import read_json, sha256_of_file, sha256_of_json, temporary_path, write_json
-from mobilellama.pool import ordered_map
+from mobilellama.pool import Workers
 from mobilellama.progress import Progress
 from mobilellama.sft.sources import find_slices, source_sha256
 from mobilellama.sft.template import Template
@@ -177,15 +177,17 @@ def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> No
         }
     )
     total = sum(piece.size for piece in find_slices(recipe.data))
+    remedy = "Run the same command again, with fewer --data.workers"
     with (
+        Workers(workers, doing="tokenising", remedy=remedy) as pool,
         Progress("tokenise", total=total / 1e6, unit="MB") as progress,
         pa.OSFile(str(path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
         batches = _batches(recipe, report, lambda read: progress.advance(read / 1e6))
-        jobs = ((recipe, batch) for batch in batches)
-        for (_, batch), made in ordered_map(_encode, jobs, workers=workers, doing="tokenising"):
-            del batch
+        # Sent with each batch, without what may be long.
+        encode_all = partial(_encode, replace(recipe, leave_out=frozenset()))
+        for _, made in pool.map(encode_all, batches):
             for reason, description in made.refused:
                 report.refuse(reason, description)
             report.cut += made.cut
@@ -224,9 +226,8 @@ def _tokenizer(path: str) -> TextTokenizer:
     return open_tokenizer(path)
 
 
-def _encode(job: tuple[Recipe, Sequence[Record]]) -> _Encoded:
+def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
     """Tokenise records; a sample too long is cut at its end."""
-    recipe, records = job
     tokenizer = _tokenizer(recipe.tokenizer)
     made = _Encoded([], [], 0)
     cut = 0

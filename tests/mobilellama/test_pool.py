@@ -1,0 +1,163 @@
+"""Work shared out among processes: order, little held, errors, kills and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.pool import Workers
+
+# Works for ever with two processes, whose numbers it prints; Ctrl-C ends it with code 130.
+ENDLESS = """
+import itertools, os, sys, time
+from mobilellama.pool import Workers
+
+def number(item):
+    time.sleep(0.05)
+    return os.getpid()
+
+if __name__ == "__main__":
+    try:
+        with Workers(2, doing="counting") as workers:
+            for _, process in workers.map(number, itertools.count()):
+                print(process, flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def late_if_early(number: int) -> int:
+    """Square a number, the first ones last."""
+    time.sleep(0.2 if number == 0 else 0.0)
+    return number * number
+
+
+def where(number: int) -> int:
+    del number
+    return os.getpid()
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise ConfigError("number", number, "is seven", "Give another")
+    return number
+
+
+def die_at_seven(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_results_come_in_the_order_of_the_work_on_any_number_of_processes(count: int) -> None:
+    with Workers(count, doing="squaring") as workers:
+        assert list(workers.map(late_if_early, range(20))) == [(i, i * i) for i in range(20)]
+
+
+def test_processes_serve_one_work_after_another_and_one_is_this_process() -> None:
+    with Workers(2, doing="looking") as workers:
+        first = {process for _, process in workers.map(where, range(40))}
+        second = {process for _, process in workers.map(where, range(40))}
+        assert list(workers.map(where, ())) == []
+    assert len(first | second) <= 2 and os.getpid() not in first | second
+    with Workers(1, doing="looking") as workers:
+        assert {process for _, process in workers.map(where, range(3))} == {os.getpid()}
+
+
+@pytest.mark.parametrize(("count", "ahead"), [(1, 1), (2, 9)])
+def test_items_are_read_only_a_few_ahead_of_what_is_taken(count: int, ahead: int) -> None:
+    """Two processes have four items each under way when the first is waited for."""
+    read: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1_000):
+            read.append(number)
+            yield number
+
+    with Workers(count, doing="reading") as workers:
+        made = workers.map(late_if_early, items())
+        assert read == []
+        for number in range(3):
+            assert next(made) == (number, number * number)
+            assert len(read) == ahead + number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_of_the_work_comes_through_after_the_results_before_it(count: int) -> None:
+    seen = []
+    with pytest.raises(ConfigError) as caught, Workers(count, doing="reading") as workers:
+        seen.extend(number for number, _ in workers.map(refuse_seven, range(100)))
+    assert caught.value.args == ("number", 7, "is seven", "Give another")
+
+
+def test_an_error_of_the_items_comes_through_and_the_processes_end() -> None:
+    def items() -> Iterator[int]:
+        yield from range(20)
+        raise ConfigError("items", 20, "is too many", "Give fewer")
+
+    with pytest.raises(ConfigError, match="is too many"), Workers(2, doing="reading") as workers:
+        list(workers.map(late_if_early, items()))
+
+
+def test_a_killed_process_ends_the_work_and_names_the_item_or_one_before_it() -> None:
+    with pytest.raises(UserError) as caught:
+        with Workers(2, doing="counting", remedy="Give fewer --workers") as workers:
+            list(workers.map(die_at_seven, range(100), near=lambda number: f"item {number}"))
+    message = str(caught.value)
+    near = int(message.split("near item ")[1].split(";")[0])
+    assert near <= 7
+    assert message == (
+        f"a worker process was killed while counting, near item {near}; was memory short? "
+        "Give fewer --workers"
+    )
+
+
+def begin_endless(folder: Path) -> tuple[subprocess.Popen[str], set[int]]:
+    """Start the work that never ends; return it, and its processes once both are at work."""
+    script = folder / "endless.py"
+    script.write_text(ENDLESS)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    found: set[int] = set()
+    while len(found) < 2:
+        found.add(int(process.stdout.readline()))
+    return process, found
+
+
+def test_ctrl_c_ends_the_processes_and_prints_nothing(tmp_path: Path) -> None:
+    process, workers = begin_endless(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_the_processes_end_with_their_parent(tmp_path: Path) -> None:
+    process, workers = begin_endless(tmp_path)
+    process.kill()
+    process.communicate(timeout=30)  # its pipes are the workers' too, and close with the last
+    limit = time.monotonic() + 10
+    while any(is_alive(worker) for worker in workers) and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert not any(is_alive(worker) for worker in workers)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

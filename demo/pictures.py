@@ -5,9 +5,9 @@ colour and place on a ground of its own; some scans are held out, and no picture
 file that is trained on.
 
     images/             PNG, 48 to 72 pixels a side: SCAN_COPY.png
-    captions.json       stage 1: each picture of a scan that is trained on, with its caption
-    conversations.json  stage 2: one or two questions about one picture, or one about two
-                        pictures; and conversations without any
+    captions.json       stage 1: half of the pictures that are trained on, with their captions
+    conversations.json  stage 2: one or two questions about each picture of the other half, one
+                        question about two of them, and conversations without any
     questions.jsonl     about held-out scans, with the answers expected: 'vlm generate' reads it
 
 Nothing but the picture gives an answer away: every question is asked of every digit.
@@ -26,7 +26,7 @@ from PIL import Image
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DESCRIBE = "Describe the picture."
 MIDDLE = 4
-_OFF_CENTRE = 5
+_OFF_CENTRE = (9, 4)  # pixels at most, along the longer and the shorter side
 
 Record = dict[str, Any]
 
@@ -120,8 +120,9 @@ def build_pictures(
     heldout = [one for scan in order[:heldout_scans] for one in drawn(scan, 1)]
     train = [one for scan in order[heldout_scans:] for one in drawn(scan, pictures_of_a_scan)]
     train = [train[i] for i in rng.permutation(len(train))]
-    conversations = _conversations(train, json.loads(text_only.read_text(encoding="utf-8")), rng)
-    captions = [_record([one], [(DESCRIBE, one.caption)]) for one in train]
+    captions = [_record([one], [(DESCRIBE, one.caption)]) for one in train[0::2]]
+    texts = json.loads(text_only.read_text(encoding="utf-8"))
+    conversations = _conversations(train[1::2], texts, rng)
     for name, records in (("captions", captions), ("conversations", conversations)):
         text = json.dumps(records, indent=1) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
@@ -142,8 +143,9 @@ def draw(scan: NDArray[np.float64], rng: np.random.Generator) -> Image.Image:
     # A border, so that a stroke at the scan's edge ends softly.
     edged = np.pad(scan * (255 / 16), 1).astype(np.uint8)
     digit = Image.fromarray(edged).resize((side, side), Image.Resampling.BICUBIC)
-    off = rng.integers(-_OFF_CENTRE, _OFF_CENTRE + 1, 2)
-    at = ((width - side) // 2 + int(off[0]), (height - side) // 2 + int(off[1]))
+    along, across = (int(rng.integers(-most, most + 1)) for most in _OFF_CENTRE)
+    left, top = (along, across) if width > height else (across, along)
+    at = ((width - side) // 2 + left, (height - side) // 2 + top)
     ink = Image.new("L", (width, height))
     ink.paste(digit, at)
     ground = _ground(width, height, rng)
@@ -169,7 +171,7 @@ def _conversations(
     for picture in pictures:
         kinds = rng.permutation(ABOUT_ONE)[: int(rng.integers(1, 3))]
         records.append(_record([picture], [ask(kind, picture) for kind in kinds]))
-    for kind, *pair in _pairs(pictures, len(pictures) // 2, rng):
+    for kind, pair in _pairs(pictures, len(pictures) // 2, rng):
         records.append(_record(pair, [ask(kind, *pair)]))
     records += texts[: len(pictures) // 6]
     return [records[i] for i in rng.permutation(len(records))]
@@ -177,10 +179,10 @@ def _conversations(
 
 def _heldout_questions(pictures: Sequence[Picture], rng: np.random.Generator) -> Iterator[Record]:
     """Yield the rows that 'vlm generate' reads: of each kind, but most ask for the digit."""
-    asked = [("digit", one) for one in pictures]
-    asked += [(ABOUT_ONE[1 + i % 2], one) for i, one in enumerate(pictures)]
+    asked: list[tuple[str, list[Picture]]] = [("digit", [one]) for one in pictures]
+    asked += [(ABOUT_ONE[1 + i % 2], [one]) for i, one in enumerate(pictures)]
     asked += _pairs(pictures, len(pictures) * 2 // 3, rng)
-    for number, (kind, *shown) in enumerate(asked):
+    for number, (kind, shown) in enumerate(asked):
         question, answer = ask(kind, *shown)
         yield {
             "question_id": number,
@@ -199,7 +201,7 @@ def ask(kind: str, *shown: Picture) -> tuple[str, str]:
 
 def _pairs(
     pictures: Sequence[Picture], count: int, rng: np.random.Generator
-) -> Iterator[tuple[str, Picture, Picture]]:
+) -> Iterator[tuple[str, list[Picture]]]:
     """Yield kinds of ABOUT_TWO in turn, each with a pair that it is asked about.
 
     Half of the pairs that are asked whether they are the same are, and no pair is that is asked
@@ -208,11 +210,11 @@ def _pairs(
     by_digit = [[one for one in pictures if one.digit == digit] for digit in range(10)]
     for i in range(count):
         kind = ABOUT_TWO[i % 2]
-        first = pictures[rng.integers(len(pictures))]
-        same = kind == "same" and rng.random() < 0.5
+        first = pictures[int(rng.integers(len(pictures)))]
         others = [digit for digit in range(10) if digit != first.digit and by_digit[digit]]
-        alike = by_digit[first.digit if same else rng.choice(others)]
-        yield kind, first, alike[rng.integers(len(alike))]
+        same = kind == "same" and rng.random() < 0.5
+        alike = by_digit[first.digit if same else int(rng.choice(others))]
+        yield kind, [first, alike[int(rng.integers(len(alike)))]]
 
 
 def _record(shown: Sequence[Picture], exchanges: Sequence[tuple[str, str]]) -> Record:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilellama.config import DataError
+from mobilellama.config import DataError, one_line
 from mobilellama.pretrain.data import MicroBatch, StepBatch, positions_in_documents
 from mobilellama.pretrain.linear_cross_entropy import IGNORED
 from mobilellama.sft.packing import pack
@@ -100,9 +100,10 @@ class ImageTextInputs:
             path = image_path(self._images, name)
             try:
                 made.append(self._processor.pixels(read_image(path)))
-            except ImageError as error:
+            except (ImageError, OSError) as error:
+                what = error if isinstance(error, ImageError) else f"{path}: {one_line(error)}"
                 raise DataError(
-                    f"sample {sample.id} ({sample.place}): {error}. Find all such images with "
+                    f"sample {sample.id} ({sample.place}): {what}. Find all such images with "
                     "'mobilellama vlm check-data', and leave their samples out with "
                     "--data.leave_out"
                 ) from None

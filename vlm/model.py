@@ -46,6 +46,7 @@ class VisionLanguageModel(nn.Module):
         """
         super().__init__()
         self.config, self.loss_chunk_tokens = config, loss_chunk_tokens
+        self._flash = attention.startswith("flash")
         self.vision_tower = build_tower(config.vision)
         self.vision_tower.requires_grad_(False)
         self.projector = build_projector(
@@ -104,9 +105,7 @@ class VisionLanguageModel(nn.Module):
             embeddings_BTD = self.embed(input_ids, None) + self._zero()
         else:
             embeddings_BTD = self.embed(input_ids, self.image_features(pixel_values))
-        hidden_BTD = self.language_model.base_model(
-            inputs_embeds=embeddings_BTD, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        hidden_BTD = self._hidden(embeddings_BTD, position_ids)
         head = self.language_model.get_output_embeddings()
         weight = head.weight
         if head.bias is not None:  # Phi's: one more input, which is always 1
@@ -121,6 +120,19 @@ class VisionLanguageModel(nn.Module):
             sample_loss_sums=losses_BT.sum(dim=1),
             sample_tokens=(labels != IGNORED).sum(dim=1),
         )
+
+    def _hidden(self, embeddings_BTD: Tensor, position_ids: Tensor | None) -> Tensor:
+        """Return the language model's last hidden states, (B, T, D)."""
+        given_BTD = embeddings_BTD
+        if position_ids is not None and self._flash:
+            # With flash-attn, transformers looks for several samples in a row only where there is
+            # one row; in more they would see each other. End to end the rows are one.
+            given_BTD = embeddings_BTD.reshape(1, -1, self.config.width)
+            position_ids = position_ids.reshape(1, -1)
+        hidden_BTD = self.language_model.base_model(
+            inputs_embeds=given_BTD, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        return hidden_BTD.view_as(embeddings_BTD)
 
     def _zero(self) -> Tensor:
         """Return 0, computed from the projector's weights.

@@ -9,6 +9,7 @@ held.
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,9 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json, sha256_of_file, sha256_of_json, temporary_path, write_json
+from mobilellama.files import (
+    fsync_path,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    temporary_path,
+    write_json,
+)
 from mobilellama.pool import Workers
 from mobilellama.progress import Progress
+from mobilellama.sft.reasons import Drop, excerpt
 from mobilellama.sft.sources import find_slices, source_sha256
 from mobilellama.sft.template import Template
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
@@ -147,6 +156,8 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
             return SampleReport(**held["report"])
     path.parent.mkdir(parents=True, exist_ok=True)
     receipt.unlink(missing_ok=True)
+    for left in path.parent.glob(f"{path.name}.tmp.*"):  # by one that was killed
+        left.unlink(missing_ok=True)
     report = SampleReport()
     temporary = temporary_path(path)
     try:
@@ -156,6 +167,7 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
             rule = f"holds no record that can be trained on ({what or 'it is empty'})"
             remedy = "See what is wrong with 'mobilellama vlm check-data'"
             raise ConfigError("data.path", recipe.data.path, rule, remedy)
+        fsync_path(temporary)  # the receipt must not outlive it in a power cut
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -171,20 +183,22 @@ def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> No
         {
             "id": pa.string(),
             "place": pa.string(),
-            "images": pa.list_(pa.string()),
+            "images": pa.list_(pa.binary()),  # paths may be what UTF-8 cannot hold
             "input_ids": pa.list_(pa.int32()),
             "supervised": pa.list_(pa.bool_()),
         }
     )
-    total = sum(piece.size for piece in find_slices(recipe.data))
+    slices = find_slices(recipe.data)
+    unit, amount = ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
+    total = sum(piece.size for piece in slices) / amount
     remedy = "Run the same command again, with fewer --data.workers"
     with (
         Workers(workers, doing="tokenising", remedy=remedy) as pool,
-        Progress("tokenise", total=total / 1e6, unit="MB") as progress,
+        Progress("tokenise", total=total, unit=unit) as progress,
         pa.OSFile(str(path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
-        batches = _batches(recipe, report, lambda read: progress.advance(read / 1e6))
+        batches = _batches(recipe, report, lambda read: progress.advance(read / amount))
         # Sent with each batch, without what may be long.
         encode_all = partial(_encode, replace(recipe, leave_out=frozenset()))
         for _, made in pool.map(encode_all, batches):
@@ -206,12 +220,17 @@ def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> No
 def _batches(recipe: Recipe, report: SampleReport, on_read: Any) -> Iterator[list[Record]]:
     """Yield the records that are to be encoded, some at a time; count the others."""
     batch: list[Record] = []
+    has_system = (recipe.template.system or recipe.template.folded_system) is not None
     for record in read_vlm_records(recipe.data, plain=recipe.template.is_caption, on_read=on_read):
         report.records += 1
         if record.place in recipe.leave_out:
             report.left_out += 1
         elif isinstance(record, Refused):
             report.refuse(str(record.reason), record.describe())
+        elif record.turns[0].role == "system" and not has_system:
+            system, reason = excerpt(record.turns[0].content), Drop.UNPLACED_SYSTEM
+            refused = Refused(place=record.place, id=record.id, reason=reason, detail=system)
+            report.refuse(str(reason), refused.describe())
         else:
             batch.append(record)
             if len(batch) == _RECORDS_AT_ONCE:
@@ -249,14 +268,18 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
             continue
         made.rows.append(
             {
-                "id": record.id,
-                "place": record.place,
-                "images": list(record.images),
+                "id": _utf8(record.id),
+                "place": _utf8(record.place),
+                "images": [os.fsencode(name) for name in record.images],
                 "input_ids": ids.tolist(),
                 "supervised": supervised.tolist(),
             }
         )
     return _Encoded(made.rows, made.refused, cut)
+
+
+def _utf8(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 class Samples:
@@ -305,7 +328,7 @@ class Samples:
         return Sample(
             id=batch["id"][row].as_py(),
             place=batch["place"][row].as_py(),
-            images=tuple(batch["images"][row].as_py()),
+            images=tuple(os.fsdecode(name) for name in batch["images"][row].as_py()),
             ids=batch["input_ids"][row].values.to_numpy(),
             supervised=batch["supervised"][row].values.to_numpy(zero_copy_only=False),
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama.pretrain.published_scores import MMLU_SUBJECTS, PUBLISHED, PUBLISHED_CHAT_HELLASWAG
+from mobilellama.table import aligned
 
 _HEAD = ("task", "version", "shots", "metric", "n", "score", "stderr", "1.4B", "2.7B")
 
@@ -22,16 +23,9 @@ def score_table(tasks: Mapping[str, Mapping[str, Any]], model: str, *, limit: in
         label, score = f"mean of {len(mean['tasks'])}", f"{mean['score']:.4f}"
         published = (f"{mean[size]:.4f}" for size in ("mobilellama_1_4b", "mobilellama_2_7b"))
         rows.append((label, "", "", "", "", score, "", *published))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i in (0, 3) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(0, f"{Path(model).name}, and MobileLLaMA as published (arXiv 2312.16886, table 3)")
-    return "\n".join([*lines, *_notes(tasks, limit)])
+    title = f"{Path(model).name}, and MobileLLaMA as published (arXiv 2312.16886, table 3)"
+    table = aligned(rows, left=(_HEAD.index("task"), _HEAD.index("metric")))
+    return "\n".join([title, table, *_notes(tasks, limit)])
 
 
 def mean_of_comparable(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:

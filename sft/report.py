@@ -9,6 +9,7 @@ from typing import Any
 from mobilellama.sft.packing import waste
 from mobilellama.sft.reasons import MEANING, Drop, Mend
 from mobilellama.shards.dataset import Identity, Receipt
+from mobilellama.table import below_remarks, counted
 
 REPORT = "report.json"
 
@@ -89,24 +90,22 @@ def describe(report: dict[str, Any]) -> str:
     """Return the report as text for a terminal."""
     records = report["records"]
     lines = [
-        _line("records read", records, _sources(report)),
-        _line("conversations kept", report["conversations"], _share(report, "conversations")),
-        _line("  of them held out", report["heldout_conversations"]),
+        counted("records read", records, _sources(report)),
+        counted("conversations kept", report["conversations"], _share(report, "conversations")),
+        counted("  of them held out", report["heldout_conversations"]),
         *_lines_of(report["mended"], "changed"),
-        _line("records dropped", report["dropped_records"], _share(report, "dropped_records")),
+        counted("records dropped", report["dropped_records"], _share(report, "dropped_records")),
         *_lines_of(report["dropped"], "dropped"),
-        _line("parts", report["parts"], "conversations, and what long ones were split into"),
-        _line("rows", report["rows"], f"of {report['seq_len']:,} tokens"),
-        _line("  of them held out", report["heldout_rows"]),
-        _line("tokens", report["tokens"], f"{100 * report['waste_share']:.2f} % of the rows empty"),
-        _line("supervised tokens", report["supervised_tokens"], _supervised(report)),
-        _line("longest conversation", report["longest_conversation_tokens"], "tokens"),
+        counted("parts", report["parts"], "conversations, and what long ones were split into"),
+        counted("rows", report["rows"], f"of {report['seq_len']:,} tokens"),
+        counted("  of them held out", report["heldout_rows"]),
+        counted(
+            "tokens", report["tokens"], f"{100 * report['waste_share']:.2f} % of the rows empty"
+        ),
+        counted("supervised tokens", report["supervised_tokens"], _supervised(report)),
+        counted("longest conversation", report["longest_conversation_tokens"], "tokens"),
     ]
     return "\n".join(lines)
-
-
-def _line(name: str, count: int, remark: str = "") -> str:
-    return f"{name:<20} {count:>14,}  {remark}".rstrip()
 
 
 def _sources(report: dict[str, Any]) -> str:
@@ -125,7 +124,7 @@ def _supervised(report: dict[str, Any]) -> str:
 def _lines_of(reasons: dict[str, Any], verb: str) -> list[str]:
     lines = []
     for found in reasons.values():
-        lines.append(_line(f"  {verb}", found["count"], found["meaning"]))
+        lines.append(counted(f"  {verb}", found["count"], found["meaning"]))
         for example in found["examples"][:_EXAMPLES_SHOWN]:
-            lines.append(f"{'':<37}{example['place']}  {example['detail']}".rstrip())
+            lines.append(below_remarks(f"{example['place']}  {example['detail']}"))
     return lines

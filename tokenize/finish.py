@@ -21,6 +21,7 @@ from mobilellama.shards.dataset import (
     read_receipt,
     write_dataset,
 )
+from mobilellama.table import aligned
 from mobilellama.tokenize.bucket_files import is_finished
 
 _MISSING_SHOWN = 5
@@ -118,11 +119,4 @@ def _table(receipts: Sequence[Receipt]) -> str:
             sum(receipt.empty_texts for receipt in mine),
         )
         rows.append((name, *(f"{count:,}" for count in counts)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return aligned(rows)

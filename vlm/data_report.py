@@ -16,6 +16,7 @@ from mobilellama.sft import reasons
 from mobilellama.sft.reasons import Mend
 from mobilellama.sft.sources import DataConfig, find_slices
 from mobilellama.shards.dataset import Slice
+from mobilellama.table import below_remarks, counted
 from mobilellama.vlm.records import MEANING, Record, Refused
 
 KIND = "mobilellama vlm check-data"
@@ -187,38 +188,30 @@ def describe(report: Mapping[str, Any]) -> str:
     by_images: dict[str, int] = report["records_by_images"]
     sources = len(report["sources"])
     lines = [
-        _line("records read", report["records"], f"in {sources:,} source{'s' * (sources != 1)}"),
-        *(_line(_with(int(count)), records) for count, records in by_images.items()),
-        *(_line("  changed", found["count"], found["meaning"])
+        counted("records read", report["records"], f"in {sources:,} source{'s' * (sources != 1)}"),
+        *(counted(_with(int(count)), records) for count, records in by_images.items()),
+        *(counted("  changed", found["count"], found["meaning"])
           for found in report["mended"].values()),
-        _line("records refused", report["refused_records"], _share(report, "refused_records")),
+        counted("records refused", report["refused_records"], _share(report, "refused_records")),
     ]  # fmt: skip
     for found in report["refused"].values():
-        lines.append(_line("  refused", found["count"], found["meaning"]))
+        lines.append(counted("  refused", found["count"], found["meaning"]))
         for example in found["examples"][:_EXAMPLES_SHOWN]:
-            lines.append(_example(_named(example), example["detail"]))
-    lines.append(_line("images", report["images"], _modes(report["modes"])))
+            lines.append(below_remarks(f"{_named(example)}  {example['detail']}"))
+    lines.append(counted("images", report["images"], _modes(report["modes"])))
     for side in ("width", "height"):
         if spread := report[side]:
             low, middle, high = spread["min"], spread["median"], spread["max"]
-            lines.append(_line(f"  {side}", middle, f"pixels, the median of {low:,} to {high:,}"))
-    lines.append(_line("images broken", report["broken_images"]))
+            lines.append(counted(f"  {side}", middle, f"pixels, the median of {low:,} to {high:,}"))
+    lines.append(counted("images broken", report["broken_images"]))
     for found in report["broken"].values():
-        lines.append(_line("  broken", found["count"], found["meaning"]))
+        lines.append(counted("  broken", found["count"], found["meaning"]))
         for example in found["examples"][:_EXAMPLES_SHOWN]:
-            lines.append(_example(example["image"], example["detail"]))
+            lines.append(below_remarks(f"{example['image']}  {example['detail']}"))
     left_out = len(report["leave_out"])
     remark = "cannot be trained on" if left_out else "every record can be trained on"
-    lines.append(_line("records to leave out", left_out, remark))
+    lines.append(counted("records to leave out", left_out, remark))
     return "\n".join(lines)
-
-
-def _line(name: str, count: int, remark: str = "") -> str:
-    return f"{name:<20} {count:>14,}  {remark}".rstrip()
-
-
-def _example(name: str, detail: str) -> str:
-    return f"{'':<37}{name}  {detail}".rstrip()
 
 
 def _with(images: int) -> str:

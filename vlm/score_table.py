@@ -1,8 +1,9 @@
 """The tables of scores: one benchmark's groups, and all benchmarks beside the published scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
+from mobilellama.table import aligned
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Scores, Table
 from mobilellama.vlm.published_scores import PUBLISHED, average
@@ -41,18 +42,6 @@ def published_table(scores: Mapping[str, float | None], model: str) -> str:
         values = asdict(published)
         rows.append([title, *(_short(values[name]) for name in names), _short(published.average)])
     return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
 
 
 def _shown(value: float | int | None) -> str:

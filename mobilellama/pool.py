@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TypeVar
 
@@ -50,8 +51,9 @@ class Workers:
     def __enter__(self) -> "Workers":
         if self._count > 1:
             context = multiprocessing.get_context("spawn")
+            theirs, self._lifeline = context.Pipe(duplex=False)
             self._pool = ProcessPoolExecutor(
-                self._count, mp_context=context, initializer=_leave_with_parent
+                self._count, mp_context=context, initializer=_live_by, initargs=(theirs,)
             )
         return self
 
@@ -62,7 +64,10 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         if self._pool:
+            if kind:  # what is under way is wanted no more, and may take long
+                self._lifeline.close()
             self._pool.shutdown(cancel_futures=True)
+            self._lifeline.close()
 
     def map(
         self,
@@ -75,7 +80,7 @@ class Workers:
 
         Args:
             work: a function of a module, or a partial of one; it, the items and its results are
-                sent between processes.
+                sent between processes. It may be ended in its middle: it should write nothing.
             items: read a few ahead of what is yielded.
             near: what the message says of the item at which a process was killed, or of one
                 just before it.
@@ -114,13 +119,11 @@ def _finish_oldest(running: deque[tuple[T, Future[R]]]) -> tuple[T, R]:
     return item, result
 
 
-def _leave_with_parent() -> None:
-    """End this process when its parent does: a pool's workers would wait for ever."""
+def _live_by(lifeline: Connection) -> None:
+    """End this process when the parent's end is closed, by itself or because it is gone."""
 
     def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent:
-            parent.join()
-            os._exit(1)
+        lifeline.poll(None)
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -19,7 +19,7 @@ import itertools, os, sys, time
 from mobilellama.pool import Workers
 
 def number(item):
-    time.sleep(0.05)
+    time.sleep(0.05 if item < 40 else 60)
     return os.getpid()
 
 if __name__ == "__main__":
@@ -95,6 +95,20 @@ def test_an_error_of_the_work_comes_through_after_the_results_before_it(count: i
     with pytest.raises(ConfigError) as caught, Workers(count, doing="reading") as workers:
         seen.extend(number for number, _ in workers.map(refuse_seven, range(100)))
     assert caught.value.args == ("number", 7, "is seven", "Give another")
+
+
+def rest_or_refuse(number: int) -> int:
+    if number == 1:
+        raise ConfigError("number", number, "is one", "Give another")
+    time.sleep(60)
+    return number
+
+
+def test_after_an_error_nobody_waits_for_what_is_under_way() -> None:
+    started = time.monotonic()
+    with pytest.raises(ConfigError), Workers(2, doing="resting") as workers:
+        list(workers.map(rest_or_refuse, [1, 2, 3, 4]))
+    assert time.monotonic() - started < 30
 
 
 def test_an_error_of_the_items_comes_through_and_the_processes_end() -> None:

@@ -9,7 +9,7 @@ Ours ('vlm export --format hf', 'vlm import'):
 MobileVLM's ('vlm export --format mobilevlm', and what was published): config.json with
 "model_type": "mobilevlm" and Llama's keys beside those of LLaVA, pytorch_model*.bin or
 safetensors under the names of key_maps.py. The tower's sizes are in no config there; they are
-read off its weights.
+read off its weights, and what weights do not show is as in OpenAI's CLIP.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,16 @@ from typing import Any, Literal
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
 from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.images import AspectRatio, ImageProcessor, from_folder
+from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor, from_folder
 from mobilellama.vlm.key_maps import (
+    PROJECTOR_KEYS,
     PUBLISHED_TOWER,
     is_ignored,
     projector_kind,
     published_name,
 )
-from mobilellama.vlm.model import LANGUAGE, parameter_shapes
+from mobilellama.vlm.model import LANGUAGE, TOWER, parameter_shapes
+from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 
 OURS, PUBLISHED = "mobilellama_vlm", "mobilevlm"
@@ -37,6 +39,7 @@ _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM f
 # Of the published config.json: what is no fact of the language model.
 _LLAVA_KEYS = ("mm_", "vision_tower_type", "tune_mm", "freeze_mm", "use_mm", "image_")
 _HEAD_WIDTH = 64  # of every CLIP tower
+_ASPECT_RATIOS = ("square", "pad")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,11 @@ def is_vlm_folder(folder: str | Path) -> bool:
 
 
 def open_folder(
-    folder: str | Path, *, field: str = "model", aspect_ratio: AspectRatio | None = None
+    folder: str | Path,
+    *,
+    field: str = "model",
+    aspect_ratio: AspectRatio | None = None,
+    vision: str | None = None,
 ) -> VlmFolder:
     """Open a folder of either form.
 
@@ -66,6 +73,7 @@ def open_folder(
         folder: where it is.
         field: the config field that named it, for messages.
         aspect_ratio: of images; None takes the folder's own.
+        vision: a tower's folder, for a published one that holds none; the field of that name.
 
     Raises:
         ConfigError: it is none.
@@ -82,25 +90,34 @@ def open_folder(
         rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
         raise ConfigError(field, str(folder), rule, _REMEDY)
     weights = StoredWeights(folder, field, _REMEDY)
+    tower = None if vision is None else open_tower(vision)
+    if vision is not None and (kind == OURS or _tower_names(weights)):
+        rule = f"is given, but {folder} has a tower of its own"
+        raise ConfigError("vision", vision, rule, "Leave it out")
     try:
         if kind == OURS:
             architecture = Architecture.from_dict({name: values[name] for name in _FIELDS})
         else:
-            architecture = published_architecture(folder, values, weights)
+            architecture = published_architecture(
+                folder, values, weights, vision=(vision, tower[0]) if vision and tower else None
+            )
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: lacks {error} or has it of another type") from None
     if aspect_ratio is not None:
         architecture = with_aspect_ratio(architecture, aspect_ratio)
+    shapes = parameter_shapes(architecture)
     named = NamedWeights(
         folder,
         weights,
-        parameter_shapes(architecture),
+        {name: its for name, its in shapes.items() if not (tower and name.startswith(TOWER))},
         stored_name=lambda name: (
             name if kind == OURS else published_name(name, architecture.projector)
         ),
         ignored=is_ignored,
         tied=tied_weights(architecture.language),
     )
+    if tower is not None:
+        named.add(TOWER, tower[1])
     form: Literal["ours", "published"] = "ours" if kind == OURS else "published"
     return VlmFolder(
         folder=folder, form=form, architecture=architecture, weights=named, config=values
@@ -120,9 +137,19 @@ def tied_weights(language: Mapping[str, Any]) -> dict[str, str]:
 
 
 def published_architecture(
-    folder: Path, values: Mapping[str, Any], weights: StoredWeights
+    folder: Path,
+    values: Mapping[str, Any],
+    weights: StoredWeights,
+    *,
+    vision: tuple[str, dict[str, Any]] | None = None,
 ) -> Architecture:
     """Return the architecture of a published MobileVLM folder.
+
+    Args:
+        folder: where it is.
+        values: its config.json.
+        weights: its weights.
+        vision: folder and config of a tower outside; None: the one inside.
 
     Raises:
         ConfigError: its config asks for what MobileVLM does not do.
@@ -136,27 +163,41 @@ def published_architecture(
         if values.get(name):
             rule = "must be false: no published MobileVLM has tokens around its images"
             raise ConfigError(f"{path}: {name}", True, rule, _REMEDY)
-    projector = projector_kind(weights.names(), str(folder))
-    if projector != values.get("mm_projector_type", projector):
-        rule = f"but its weights are those of {projector}"
-        shown = values["mm_projector_type"]
-        raise ConfigError(f"{path}: mm_projector_type", shown, rule, _REMEDY)
     aspect_ratio = values.get("image_aspect_ratio") or "square"
-    vision = _clip_config(folder, weights)
-    has_own = (folder / "preprocessor_config.json").is_file()
+    if aspect_ratio not in _ASPECT_RATIOS:
+        rule = f"must be {' or '.join(_ASPECT_RATIOS)}"
+        raise ConfigError(f"{path}: image_aspect_ratio", aspect_ratio, rule, _REMEDY)
+    projector = _projector(path, values.get("mm_projector_type"), weights)
+    config = _clip_config(folder, weights) if vision is None else vision[1]
+    of_images = vision[0] if vision else folder
+    has_own = vision is not None or (folder / PREPROCESSOR_FILE).is_file()
     images = (
-        from_folder(folder, aspect_ratio)
+        from_folder(of_images, aspect_ratio)
         if has_own
-        else ImageProcessor(size_pixels=vision["image_size"], aspect_ratio=aspect_ratio)
+        else ImageProcessor(size_pixels=config["image_size"], aspect_ratio=aspect_ratio)
     )
     images = replace(images, transparency="ignored")  # the original's convert("RGB")
     return Architecture(
         language=_llama_config(values),
-        vision=vision,
+        vision=config,
         projector=projector,
         feature_layer=values.get("mm_vision_select_layer", -2),
         images=images,
     )
+
+
+def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
+    """Return the kind of the projector whose weights are there, which the config must not deny."""
+    try:
+        kind = projector_kind(weights.names(), str(path.parent))
+    except DataError:
+        if stated in PROJECTOR_KEYS:
+            return stated  # so that what is missing or unexpected gets listed
+        raise
+    if stated not in (None, kind):
+        rule = f"but its weights are those of {kind}"
+        raise ConfigError(f"{path}: mm_projector_type", str(stated), rule, _REMEDY)
+    return kind
 
 
 def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,9 +207,17 @@ def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
 
+def _tower_names(weights: StoredWeights) -> list[str]:
+    return [name for name in weights.names() if name.startswith(PUBLISHED_TOWER)]
+
+
 def _clip_config(folder: Path, weights: StoredWeights) -> dict[str, Any]:
     """Return the config of the CLIP tower whose weights are in the file, read off their shapes."""
-    names = [name for name in weights.names() if name.startswith(PUBLISHED_TOWER)]
+    names = _tower_names(weights)
+    if not names:
+        rule = f"is not given, and {folder} holds no vision tower"
+        remedy = "Give the folder of the tower that its config.json's mm_vision_tower names"
+        raise ConfigError("vision", "null", rule, remedy)
     try:
         width, _, patch, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.patch_embedding.weight")
         positions, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.position_embedding.weight")
@@ -178,16 +227,29 @@ def _clip_config(folder: Path, weights: StoredWeights) -> dict[str, Any]:
             f"{folder}: holds no whole CLIP tower ({len(names)} weights below {PUBLISHED_TOWER})"
         ) from None
     inside = (name.removeprefix(PUBLISHED_TOWER).split(".") for name in names)
-    layers = {parts[2] for parts in inside if parts[:2] == ["encoder", "layers"]}
+    layers = [int(parts[2]) for parts in inside if parts[:2] == ["encoder", "layers"]]
+    return clip_config(
+        width=width,
+        hidden=hidden,
+        layers=max(layers) + 1,
+        image_pixels=isqrt(positions - 1) * patch,
+        patch_pixels=patch,
+    )
+
+
+def clip_config(
+    *, width: int, hidden: int, layers: int, image_pixels: int, patch_pixels: int
+) -> dict[str, Any]:
+    """Return config.json of OpenAI's CLIP tower of these sizes: heads of 64, QuickGELU."""
     return {
         "model_type": "clip_vision_model",
         "hidden_size": width,
         "intermediate_size": hidden,
-        "num_hidden_layers": len(layers),
+        "num_hidden_layers": layers,
         "num_attention_heads": max(1, width // _HEAD_WIDTH),
         "num_channels": 3,
-        "image_size": isqrt(positions - 1) * patch,
-        "patch_size": patch,
+        "image_size": image_pixels,
+        "patch_size": patch_pixels,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
         "projection_dim": 768,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.files import sha256_of_file, sha256_of_json
 from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
@@ -45,12 +45,12 @@ from mobilellama.vlm.images import from_folder
 from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
 from mobilellama.vlm.projectors import build_projector, init_projector_parameter
-from mobilellama.vlm.towers import build_tower, tower_config
+from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 
 log = logging.getLogger(__name__)
 
-_NO_WEIGHT = ("position_ids", "logit_scale", "text_projection.weight", "visual_projection.weight")
+_SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 
 
 class Part(NamedTuple):
@@ -117,11 +117,11 @@ def is_vlm_checkpoint(path: str) -> bool:
     """Whether a path is a run or a checkpoint of this stage."""
     run = RunFolder(path)
     steps = run.checkpoint_steps()
-    try:
-        manifest = read_manifest(run.checkpoint(steps[-1]) if steps else Path(path))
-    except UserError:
+    folder = run.checkpoint(steps[-1]) if steps else Path(path)
+    if not (folder / MANIFEST).is_file():
         return False  # whoever opens it says why
-    return "vision" in manifest.config["model"]
+    with naming_other_steps(folder):
+        return "vision" in read_manifest(folder).config["model"]
 
 
 def _of_vlm_folder(config: Config) -> Start:
@@ -177,12 +177,14 @@ def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
 
 def _of_parts(config: Config) -> Start:
     """Open a language model and a tower; the projector begins anew."""
+    language, language_part, tokenizer, verify, close = _language_model(config.init)
     if config.vision is None:
         rule = f"is not given, and {config.init} is a language model, which has no tower"
         remedy = "Give the folder of CLIP ViT-L/14-336, or start from a vision-language model"
         raise ConfigError("vision", "null", rule, remedy)
-    language, language_part, tokenizer, verify, close = _language_model(config.init)
-    tower, tower_part, close_tower = _tower(config.vision)
+    tower, weights = open_tower(config.vision)
+    path = Path(config.vision) / "config.json"
+    tower_part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
     kind = config.projector.kind
     if kind is None and config.projector.weights is None:
         rule = "is not given, and neither --init nor --projector.weights has a projector"
@@ -203,7 +205,7 @@ def _of_parts(config: Config) -> Start:
         parts={LANGUAGE: language_part, TOWER: tower_part},
         tokenizer=tokenizer,
         verify=verify,
-        close=lambda: (close(), close_tower(), None)[-1],
+        close=lambda: (close(), weights.close(), None)[-1],
     )
 
 
@@ -218,6 +220,9 @@ def _language_model(init: str) -> tuple[dict[str, Any], Part, TextTokenizer, Any
             raise ConfigError(f"{path}: model_type", "(absent)", rule, remedy)
         with torch.device("meta"):
             model = build_language_model(language, "sdpa")
+        # Of other spellings (GPT-2's n_embd), and what is as the class has it.
+        sizes = {name: getattr(model.config, name, None) for name in _SIZES}
+        language = {name: value for name, value in sizes.items() if value is not None} | language
         weights = NamedWeights(
             Path(init),
             StoredWeights(Path(init), "init", "Give a folder with a language model's weights"),
@@ -245,30 +250,6 @@ def _language_model(init: str) -> tuple[dict[str, Any], Part, TextTokenizer, Any
 def tied_weights_stored(language: dict[str, Any]) -> set[str]:
     """Return the stored names of a head that is the embedding, which some files hold twice."""
     return {name.removeprefix(LANGUAGE) for name in tied_weights(language)}
-
-
-def _tower(folder: str) -> tuple[dict[str, Any], Part, Any]:
-    """Return a tower's config, weights and end."""
-    path = Path(folder) / "config.json"
-    remedy = "Give the folder of CLIP ViT-L/14-336, or another CLIP or SigLIP tower's"
-    if not path.is_file():
-        rule = "has no config.json" if Path(folder).is_dir() else "is not a folder"
-        raise ConfigError("vision", folder, rule, remedy)
-    config = tower_config(read_object(path))
-    with torch.device("meta"):
-        tower = build_tower(config)
-    stored = StoredWeights(Path(folder), "vision", remedy)
-    # Files of transformers 4, and of whole CLIP models, have one more part in their names.
-    prefix = "vision_model." if any(n.startswith("vision_model.") for n in stored.names()) else ""
-    weights = NamedWeights(
-        Path(folder),
-        stored,
-        {TOWER + name: value.shape for name, value in tower.named_parameters()},
-        stored_name=lambda name: prefix + name.removeprefix(TOWER),
-        ignored=lambda name: name.startswith("text_model.") or name.endswith(_NO_WEIGHT),
-    )
-    part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
-    return config, part, weights.close
 
 
 def _open_projector(path: Path) -> Any:

@@ -165,7 +165,7 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
         if not report.samples:
             what = "; ".join(f"{reason} {count:,}" for reason, count in report.refused.items())
             rule = f"holds no record that can be trained on ({what or 'it is empty'})"
-            remedy = "See what is wrong with 'mobilellama vlm check-data'"
+            remedy = "See what is wrong with 'mobilellama vlm check-data', or raise train.seq_len"
             raise ConfigError("data.path", recipe.data.path, rule, remedy)
         fsync_path(temporary)  # the receipt must not outlive it in a power cut
         temporary.replace(path)
@@ -261,11 +261,12 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
                 reason = "an image lies beyond train.seq_len"
                 made.refused.append((reason, where))
                 continue
-            ids, supervised, cut = ids[:kept], supervised[:kept], cut + 1
+            ids, supervised = ids[:kept], supervised[:kept]
         if not supervised.any():
             reason = "no token of an answer lies within train.seq_len"
             made.refused.append((reason, f"{record.place} (id {record.id})"))
             continue
+        cut += kept < len(encoded.ids)
         made.rows.append(
             {
                 "id": _utf8(record.id),

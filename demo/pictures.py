@@ -4,7 +4,7 @@ scikit-learn carries 1,797 scans of 8 x 8 pixels. A picture is a scan, enlarged,
 colour and place on a ground of its own; some scans are held out, and no picture of them is in a
 file that is trained on.
 
-    images/             PNG, 48 to 72 pixels a side: SCAN_COPY.png
+    images/             PNG, 46 to 68 pixels a side: SCAN_COPY.png
     captions.json       stage 1: half of the pictures that are trained on, with their captions
     conversations.json  stage 2: one or two questions about each picture of the other half, one
                         question about two of them, and conversations without any

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands exist, with the fields that it gives them."""
+"""README and docs tell the truth: their commands exist, with the fields that they give them."""
 
 import importlib
 import itertools
@@ -11,11 +11,14 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def commands(start: str) -> list[str]:
-    """Return the lines of the README's shell blocks that begin with a word."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    """Return the lines of the pages' shell blocks that begin with a word."""
+    blocks = [
+        block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    ]
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith(start)]
 
@@ -57,4 +60,12 @@ def test_every_file_and_folder_it_names_exists() -> None:
     assert {"tokenize", "shards", "pretrain", "tests"} <= set(tree)
     files = re.findall(r"`((?:shards|pretrain|sft|tokenize|vlm|mobilellama)/\w+\.py)`", README)
     assert files
-    assert [path for path in [*tree, *files] if not (ROOT / path).exists()] == []
+    links = re.findall(r"\]\((docs/[^)]+)\)", README)
+    assert len(links) == len(PAGES) - 1
+    assert [path for path in [*tree, *files, *links] if not (ROOT / path).exists()] == []
+
+
+def test_every_preset_that_a_page_names_exists() -> None:
+    named = {name for page in PAGES for name in re.findall(r"--config (\w+)", page)}
+    presets = {path.stem for path in ROOT.glob("*/presets/*.yaml")}
+    assert named and named <= presets

@@ -14,13 +14,14 @@ import io
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, UserError, did_you_mean, require_at_least
+from mobilellama.config import UserError, did_you_mean, require_at_least
 from mobilellama.sft.chat_model import ModelChoice, load_model, quieten
 from mobilellama.sft.chat_tokenizer import ChatTokenizer
 from mobilellama.sft.sampling import Sampling
@@ -54,8 +55,8 @@ _VISIBLE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ModelChoice, Sampling):
-    """Fields of ``mobilellama sft chat``."""
+class ChatOptions(Sampling):
+    """How a chat's answers are made."""
 
     system: str | None = None
     """System text; None: the template's own, or none."""
@@ -69,27 +70,29 @@ class Config(ModelChoice, Sampling):
     """Makes the answers repeatable; None: others each time."""
 
     def __post_init__(self) -> None:
-        ModelChoice.__post_init__(self)
-        Sampling.__post_init__(self)
+        super().__post_init__()
         require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.seed is not None:
             require_at_least("seed", self.seed, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelChoice, ChatOptions):
+    """Fields of ``mobilellama sft chat``."""
+
+    def __post_init__(self) -> None:
+        ModelChoice.__post_init__(self)
+        ChatOptions.__post_init__(self)
+
+
 def main(config: Config) -> int:
     """Load the model and talk until the input ends."""
-    from mobilellama.sft.dialogue import Dialogue, require_system
+    from mobilellama.sft.dialogue import Dialogue, require_system_field
 
     logs.configure()
     quieten()
     tokenizer = ChatTokenizer(config)
-    try:
-        require_system(tokenizer, config.system)
-    except UserError as error:
-        if config.system is None:
-            raise
-        remedy = "Leave it out, or take another template"
-        raise ConfigError("system", config.system, str(error), remedy) from None
+    require_system_field(tokenizer, config.system)
     dialogue = Dialogue(
         tokenizer,
         load_model(config),
@@ -114,6 +117,8 @@ def _on_tick(number: int, frame: FrameType | None) -> None:
 class Terminal:
     """Reads questions and commands, writes answers to stdout and notices to stderr."""
 
+    commands: Mapping[str, str] = COMMANDS
+
     def __init__(self, dialogue: "Dialogue", *, interactive: bool) -> None:
         self._dialogue, self._interactive = dialogue, interactive
         self._at_prompt = False  # where Ctrl-C raises; elsewhere it is noted
@@ -134,12 +139,15 @@ class Terminal:
         former = signal.signal(signal.SIGINT, self._on_ctrl_c)
         former_alarm = signal.signal(signal.SIGALRM, _on_tick)
         try:
-            self._notice("Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
+            self._greet()
             self._talk()
         finally:
             signal.signal(signal.SIGALRM, former_alarm)
             signal.signal(signal.SIGINT, former)
         return 0
+
+    def _greet(self) -> None:
+        self._notice("Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.")
 
     def _on_ctrl_c(self, number: int, frame: FrameType | None) -> None:
         """Raise at the prompt, once; elsewhere an exception could end the program: note it."""
@@ -219,34 +227,51 @@ class Terminal:
         elif exchange.finish == "length":
             self._notice("the answer is at its limit: --max_new_tokens, or the context's end")
         if dialogue.left_out > left_out:
-            self._notice(f"the context is full: the {dialogue.left_out} oldest left out")
+            self._notice(self._left_out())
+
+    def _left_out(self) -> str:
+        return f"the context is full: the {self._dialogue.left_out} oldest left out"
 
     def _command(self, name: str, rest: str) -> None:
-        dialogue = self._dialogue
         try:
-            if name == "/reset":
-                dialogue.reset()
-                self._notice("forgotten")
-            elif name == "/system":
-                dialogue.set_system(rest or None)
-                self._notice("the system text is set" if rest else "the template's system text")
-            elif name == "/undo":
-                question = dialogue.undo()
-                self._notice("nothing to undo" if question is None else f"took back: {question}")
-            elif name == "/retry":
-                question = dialogue.undo()
-                self._notice("nothing to retry") if question is None else self._answer(question)
-            elif name == "/save":
-                self._save(rest)
-            elif name == "/help":
-                self._notice("\n".join(f"{name:<8} {what}" for name, what in COMMANDS.items()))
-            else:
-                near = did_you_mean(name, COMMANDS)
-                self._notice(
-                    f"{name} is no command{near} (/help lists them; begin with a space to say it)"
-                )
+            self._obey(name, rest)
         except UserError as error:
             self._notice(str(error))
+
+    def _obey(self, name: str, rest: str) -> None:
+        """Do what a command says.
+
+        Raises:
+            UserError: it cannot be done.
+        """
+        dialogue = self._dialogue
+        if name == "/reset":
+            dialogue.reset()
+            self._notice("forgotten")
+        elif name == "/system":
+            dialogue.set_system(rest or None)
+            self._notice("the system text is set" if rest else "the template's system text")
+        elif name == "/undo":
+            question = dialogue.undo()
+            self._notice("nothing to undo" if question is None else f"took back: {question}")
+        elif name == "/retry":
+            self._retry()
+        elif name == "/save":
+            self._save(rest)
+        elif name == "/help":
+            self._notice("\n".join(f"{name:<8} {what}" for name, what in self.commands.items()))
+        else:
+            near = did_you_mean(name, self.commands)
+            self._notice(
+                f"{name} is no command{near} (/help lists them; begin with a space to say it)"
+            )
+
+    def _retry(self) -> None:
+        dialogue = self._dialogue
+        later, dialogue.pending = dialogue.pending, []  # belongs to the question after this one
+        question = dialogue.undo()
+        self._notice("nothing to retry") if question is None else self._answer(question)
+        dialogue.pending += later
 
     def _save(self, name: str) -> None:
         if not name:

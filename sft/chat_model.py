@@ -13,24 +13,30 @@ log = logging.getLogger(__name__)
 # All that decides an answer beside the weights.
 _DECISIVE = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-    "tokenizer_config.json", "chat_template.jinja",
+    "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json", "template.yaml",
 )  # fmt: skip
 _REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelChoice:
+class Placement:
+    """Where a model runs, and in which dtype."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the weights; auto: bf16 on GPUs that have it, else fp16; on CPUs as stored, fp16 as
+    fp32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice(Placement):
     """Which model, and where it runs."""
 
     model: str
     """A Hugging Face chat folder: what 'sft export' writes, or any other's."""
     template: str | None = None
     """A chat template's name or YAML file; None: the one in the folder."""
-    device: str = "auto"
-    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
-    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of the weights; auto: bf16 on GPUs that have it, else fp16; on CPUs as stored, fp16 as
-    fp32."""
 
     def __post_init__(self) -> None:
         folder = Path(self.model)

@@ -6,6 +6,7 @@ template writes after an answer.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -37,7 +38,48 @@ class Stop:
     """Texts, each of which ends it, however they are cut into tokens."""
 
 
-class ChatTokenizer:
+class DialogueTokenizer(ABC):
+    """What a dialogue asks of a tokenizer, whatever its prompts are made of."""
+
+    stop: Stop
+    """What ends an answer."""
+    context_tokens: int | None
+    """The most tokens that prompt and answer may have together; None: no limit known."""
+
+    @abstractmethod
+    def prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the ids that the model continues with its answer.
+
+        Raises:
+            UserError: the template refuses these turns.
+        """
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids as it stands; special tokens give nothing."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return an answer's text: no special tokens, no stop, no white space around it."""
+        if ids and ids[-1] in self.stop.ids:  # which may be a token of text
+            ids = ids[:-1]
+        text = self.decode(ids)
+        for stop in self.stop.texts:
+            text = text.split(stop)[0]
+        return text.rstrip("\ufffd").strip()  # half a character, where the answer was cut
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Return whether an answer's last token ends it."""
+        if ids[-1] in self.stop.ids:
+            return True
+        if not self.stop.texts:
+            return False
+        # A token stands for one byte or more, or for nothing at the beginning.
+        longest = max(len(text.encode()) for text in self.stop.texts)
+        tail = self.decode(ids[-longest - 1 :])
+        return any(text in tail for text in self.stop.texts)
+
+
+class ChatTokenizer(DialogueTokenizer):
     """A chat folder's tokenizer and template; no weights are read.
 
     Raises:
@@ -74,12 +116,7 @@ class ChatTokenizer:
         Raises:
             UserError: the template refuses these turns, in its own words.
         """
-        # The command line's bytes may be no text, and come as half surrogate pairs.
-        contents = [turn.content.encode(errors="replace").decode() for turn in turns]
-        messages = [
-            {"role": turn.role, "content": content}
-            for turn, content in zip(turns, contents, strict=True)
-        ]
+        messages = [{"role": turn.role, "content": readable(turn.content)} for turn in turns]
         if self._spells_special(turns) and _can_sanitize(self.inner):
             try:
                 return self.inner.apply_chat_template(
@@ -93,29 +130,11 @@ class ChatTokenizer:
         text = self._render(messages, add_generation_prompt=True)
         return self.inner(text, add_special_tokens=False).input_ids
 
-    def text(self, ids: Sequence[int]) -> str:
-        """Return an answer's text: no special tokens, no stop, no white space around it."""
-        text = self.decode(ids)
-        for stop in self.stop.texts:
-            text = text.split(stop)[0]
-        return text.rstrip("\ufffd").strip()  # half a character, where the answer was cut
-
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids as it stands; special tokens give nothing."""
         return self.inner.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-
-    def ended(self, ids: Sequence[int]) -> bool:
-        """Return whether an answer's last token ends it."""
-        if ids[-1] in self.stop.ids:
-            return True
-        if not self.stop.texts:
-            return False
-        # A token stands for one byte or more, or for nothing at the beginning.
-        longest = max(len(text.encode()) for text in self.stop.texts)
-        tail = self.decode(ids[-longest - 1 :])
-        return any(text in tail for text in self.stop.texts)
 
     def _require_specials(self, template: Template) -> None:
         vocabulary = self.inner.get_vocab()
@@ -178,6 +197,11 @@ class ChatTokenizer:
         return any(name in turn.content for turn in turns for name in names)
 
 
+def readable(text: str) -> str:
+    """Return text that UTF-8 can hold: a command line's bytes come as half surrogate pairs."""
+    return text.encode(errors="replace").decode()
+
+
 class TextStream:
     """An answer's tokens to text as they come; what may yet change is held back.
 
@@ -185,7 +209,7 @@ class TextStream:
     Only the last few tokens are decoded again for each new one.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
+    def __init__(self, tokenizer: DialogueTokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._context = self._read = 0  # the text of ids[:_read] is out; decode from _context

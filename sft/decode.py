@@ -45,6 +45,7 @@ def decode(
     generators: Sequence[np.random.Generator],
     limits: Sequence[int],
     ended: Callable[[Sequence[int]], bool],
+    embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
     on_token: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
 ) -> list[Decoded]:
@@ -52,11 +53,13 @@ def decode(
 
     Args:
         model: a causal language model of transformers, in evaluation mode.
-        prompts: ids of each, at least one.
+        prompts: ids of each, at least one; below 0 only where `embed` knows what they mean.
         sampling: how tokens are chosen.
         generators: of each row; one key a token is drawn, with temperature 0 none.
         limits: most tokens of each answer, at least 1.
         ended: whether a row's answer so far is at its end; asked after each token.
+        embed: gives the prompts' embeddings, (B, T, D), of their padded ids, (B, T); None: the
+            model's own.
         on_token: told (row, id) as each token comes.
         interrupted: asked before each token; True ends all rows that still run.
 
@@ -64,6 +67,7 @@ def decode(
         UserError: the logits are not finite, or the model keeps no key-value cache.
     """
     assert prompts and all(prompts) and min(limits) >= 1
+    assert embed or min(map(min, prompts)) >= 0
     assert len(prompts) == len(limits) == len(generators)
     answers = [Decoded([], "cut") for _ in prompts]
     rows = list(range(len(prompts)))  # of the batch's slots, as rows leave it
@@ -74,9 +78,8 @@ def decode(
     while rows and not (interrupted and interrupted()):
         if "position_ids" in more:
             more["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -feed.shape[1] :]
-        output = model(
-            input_ids=feed, attention_mask=mask, past_key_values=cache, use_cache=True, **more
-        )
+        tokens = {"inputs_embeds": embed(feed)} if embed and cache is None else {"input_ids": feed}
+        output = model(**tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **more)
         cache = _cache_of(output, model, len(rows))
         keys = None
         if sampling.temperature > 0:
@@ -188,10 +191,13 @@ def _pad_left(
 
 
 def _seen(prompts: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
-    """Return, in the shape of the logits, which tokens each prompt holds; padding is none."""
+    """Return, in the shape of the logits, which tokens each prompt holds.
+
+    Padding is none, and neither are the places of images.
+    """
     seen = torch.zeros(logits.shape, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
-        seen[row, torch.tensor(prompt)] = True
+        seen[row, torch.tensor([token for token in prompt if token >= 0])] = True
     return seen.to(logits.device)
 
 

@@ -1,15 +1,16 @@
 """A conversation with a chat model: what was said, what of it fits, and the next answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from mobilellama.config import UserError
+from mobilellama.config import ConfigError, UserError
 from mobilellama.files import write_json
-from mobilellama.sft.chat_tokenizer import ChatTokenizer, TextStream
+from mobilellama.sft.chat_tokenizer import DialogueTokenizer, TextStream
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.decode import Finish, decode
 from mobilellama.sft.sampling import Sampling
@@ -23,6 +24,8 @@ class Exchange:
     answer: str
     finish: Finish
     """"cut" where the user stopped the answer."""
+    attached: tuple[Any, ...] = ()
+    """What came with the question, such as images."""
 
 
 class Dialogue:
@@ -30,11 +33,14 @@ class Dialogue:
 
     Where the context is full, the oldest exchanges are left out of the prompt; they stay in
     ``exchanges``, and `left_out` counts them.
+
+    Here a dialogue is text. A stage whose questions come with more puts that into ``pending`` and
+    says in ``user_turn``, ``embedding`` and ``record`` what becomes of it.
     """
 
     def __init__(
         self,
-        tokenizer: ChatTokenizer,
+        tokenizer: DialogueTokenizer,
         model: Any,
         *,
         sampling: Sampling,
@@ -43,6 +49,8 @@ class Dialogue:
         seed: int | None = None,
     ) -> None:
         self.exchanges: list[Exchange] = []
+        self.pending: list[Any] = []
+        """What goes with the next question."""
         self.left_out = 0
         self.system = system
         self.model = model
@@ -85,15 +93,37 @@ class Dialogue:
             generators=[self._generator],
             limits=[limit],
             ended=self._tokenizer.ended,
+            embed=self.embedding(self._in_prompt()),
             on_token=on_token,
             interrupted=interrupted,
         )
         if rest := stream.end():
             write(rest)
-        exchange = Exchange(question, self._tokenizer.text(decoded.ids), decoded.finish)
+        answer = self._tokenizer.text(decoded.ids)
+        exchange = Exchange(question, answer, decoded.finish, tuple(self.pending))
         if exchange.answer or exchange.finish != "cut":
             self.exchanges.append(exchange)
+            self.pending = []
         return exchange
+
+    def user_turn(self, question: str, attached: Sequence[Any]) -> Turn:
+        """Return a question as the template gets it."""
+        del attached
+        return Turn("user", question)
+
+    def embedding(self, attached: Sequence[Any]) -> Callable[[Tensor], Tensor] | None:
+        """Return what `decode` embeds the prompt with, given what is attached to its questions."""
+        del attached
+        return None
+
+    def record(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the line that is saved of the conversation."""
+        return {"messages": messages}
+
+    def _in_prompt(self) -> list[Any]:
+        """Return what is attached to the questions of the next prompt, in order."""
+        kept = [one for exchange in self.exchanges[self.left_out :] for one in exchange.attached]
+        return [*kept, *self.pending]
 
     def _fit(self, question: str) -> tuple[list[int], int]:
         """Return the prompt, with as many exchanges as fit, and the answer's limit in tokens."""
@@ -108,17 +138,20 @@ class Dialogue:
         if len(prompt) >= context:
             raise UserError(
                 f"your message makes a prompt of {len(prompt):,} tokens, and the model's context "
-                f"is {context:,}: shorten it, or the system text"
+                f"is {context:,}: shorten it, or the system text{self._or_attach_less()}"
             )
         return prompt, min(self._max_new_tokens, context - len(prompt))
+
+    def _or_attach_less(self) -> str:
+        return ", or attach less" if self.pending else ""
 
     def turns(self, question: str | None = None) -> list[Turn]:
         """Return all that was said; with a question, what its prompt is made of."""
         turns = [] if self.system is None else [Turn("system", self.system)]
         for exchange in self.exchanges[self.left_out if question is not None else 0 :]:
-            turns.append(Turn("user", exchange.question))
+            turns.append(self.user_turn(exchange.question, exchange.attached))
             turns.append(Turn("assistant", exchange.answer))
-        return turns if question is None else [*turns, Turn("user", question)]
+        return turns if question is None else [*turns, self.user_turn(question, self.pending)]
 
     def set_system(self, text: str | None) -> None:
         """Set the system text; None leaves it to the template.
@@ -130,15 +163,20 @@ class Dialogue:
         self.system, self.left_out = text, 0
 
     def undo(self) -> str | None:
-        """Take the last exchange back and return its question; None where there is none."""
+        """Take the last exchange back and return its question; None where there is none.
+
+        What was attached to it goes with the next question.
+        """
         if not self.exchanges:
             return None
         self.left_out = 0  # one fewer may make room for an older one
-        return self.exchanges.pop().question
+        exchange = self.exchanges.pop()
+        self.pending = [*exchange.attached, *self.pending]
+        return exchange.question
 
     def reset(self) -> None:
-        """Forget every exchange; the system text stays."""
-        self.exchanges, self.left_out = [], 0
+        """Forget every exchange, and what is attached; the system text stays."""
+        self.exchanges, self.pending, self.left_out = [], [], 0
 
     def save(self, path: Path) -> None:
         """Write the whole conversation as one line of messages, which 'sft prepare' reads.
@@ -158,12 +196,23 @@ class Dialogue:
             if exchange.finish != "stop":
                 message["cut"] = True
         try:
-            write_json(path, {"messages": messages}, indent=None)
+            write_json(path, self.record(messages), indent=None)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def require_system(tokenizer: ChatTokenizer, text: str | None) -> None:
+def require_system(tokenizer: DialogueTokenizer, text: str | None) -> None:
     """Raise UserError, in the template's own words, unless it takes this system text."""
     turns = [] if text is None else [Turn("system", text)]
     tokenizer.prompt([*turns, Turn("user", "Hello")])
+
+
+def require_system_field(tokenizer: DialogueTokenizer, text: str | None) -> None:
+    """Raise ConfigError unless the template takes the system text of the command line."""
+    try:
+        require_system(tokenizer, text)
+    except UserError as error:
+        if text is None:
+            raise
+        remedy = "Leave it out, or take another template"
+        raise ConfigError("system", text, str(error), remedy) from None

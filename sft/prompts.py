@@ -21,7 +21,7 @@ from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import MEANING, DropError
 from mobilellama.sft.records import read_turns
 
-ASKING = ("prompt", "messages", "conversations")
+_CONVERSATIONS = ("messages", "conversations")
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,16 @@ class Row:
     """Perhaps a system turn, then user and assistant in turn, the user's last."""
 
 
-def read_prompts(path: Path, *, system: str | None, reserved: Sequence[str]) -> list[Row]:
+def read_prompts(
+    path: Path, *, system: str | None, reserved: Sequence[str], question: str = "prompt"
+) -> list[Row]:
     """Return the rows of a file; empty lines are no rows.
 
     Args:
         path: the file.
         system: system text of rows that have none of their own; None: none.
         reserved: fields that the output adds, which a row must not have.
+        question: the field of a row that is one question.
 
     Raises:
         ConfigError: there is no such file, or it has no row.
@@ -50,24 +53,29 @@ def read_prompts(path: Path, *, system: str | None, reserved: Sequence[str]) -> 
     """
     if not path.is_file():
         raise ConfigError("input", str(path), "is not a file", "Give a JSON-lines file of prompts")
-    rows = [_row(fields, place, system, reserved) for place, fields in read_json_lines(path)]
+    rows = [
+        _row(fields, place, system, reserved, question) for place, fields in read_json_lines(path)
+    ]
     if not rows:
-        remedy = 'Give a JSON-lines file such as {"prompt": "..."} on every line'
+        remedy = f'Give a JSON-lines file such as {{"{question}": "..."}} on every line'
         raise ConfigError("input", str(path), "has no prompts", remedy)
     return rows
 
 
-def _row(fields: dict[str, Any], place: str, system: str | None, reserved: Sequence[str]) -> Row:
-    asking = [name for name in ASKING if fields.get(name) is not None]
+def _row(
+    fields: dict[str, Any], place: str, system: str | None, reserved: Sequence[str], question: str
+) -> Row:
+    known = (question, *_CONVERSATIONS)
+    asking = [name for name in known if fields.get(name) is not None]
     if len(asking) != 1:
         found = " and ".join(asking) or ", ".join(fields) or "nothing"
-        raise DataError(f"{place} must have one of {', '.join(ASKING)}; it has {found}")
+        raise DataError(f"{place} must have one of {', '.join(known)}; it has {found}")
     if taken := [name for name in reserved if name in fields]:
         raise DataError(f"{place} has the field {taken[0]}, which the output adds; rename it")
-    if asking[0] == "prompt":
-        if not isinstance(fields["prompt"], str):
-            raise DataError(f"{place}: prompt must be a string; mend the line")
-        turns = [Turn("user", fields["prompt"])]
+    if asking[0] == question:
+        if not isinstance(fields[question], str):
+            raise DataError(f"{place}: {question} must be a string; mend the line")
+        turns = [Turn("user", fields[question])]
     else:
         turns = _turns({asking[0]: fields[asking[0]]}, place)
     if system is not None and turns[0].role != "system":

@@ -34,6 +34,7 @@ from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 
 OURS, PUBLISHED = "mobilellama_vlm", "mobilevlm"
+TEMPLATE_FILE = "template.yaml"
 _FIELDS = ("language", "vision", "projector", "images", "feature_layer")
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
 # Of the published config.json: what is no fact of the language model.

@@ -1,0 +1,167 @@
+"""Write a published MobileVLM folder, of either version, in our form.
+
+    mobilellama vlm import --model PUBLISHED --output FOLDER
+    mobilellama vlm import --model PUBLISHED --dry_run true
+
+Every weight must be there, in its shape, and none besides; only tables that older versions of
+transformers stored (position_ids, inv_freq) are passed over. What was read is printed; where
+something is wrong, all of it. Weights keep their values, and their dtype where all have the
+same. 'vlm export --format mobilevlm' gives the folder back, bit for bit.
+
+'vlm run --init PUBLISHED' needs no import: it reads published folders as they are.
+"""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import torch
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.device import DTYPE_NAMES
+from mobilellama.pretrain.export_folder import new_folder, print_files, require_free
+from mobilellama.pretrain.hf_weights import DTYPES, write_weights
+from mobilellama.sft.lora import LoraConfig
+from mobilellama.sft.template import read_template
+from mobilellama.table import aligned
+from mobilellama.tokenizer import open_tokenizer
+from mobilellama.vlm.export import write_our_small_files
+from mobilellama.vlm.export_check import check_weights
+from mobilellama.vlm.folder import VlmFolder, open_folder
+from mobilellama.vlm.published_config import ORIGINALS_TEMPLATE
+from mobilellama.vlm.trained import Trained
+from mobilellama.vlm.vlm_card import PARTS, VlmCard
+from mobilellama.vlm.weights import WrongWeightsError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'vlm import'."""
+
+    model: str
+    """The published folder: config.json, pytorch_model*.bin or safetensors, tokenizer.model."""
+    output: str | None = None
+    """The folder to write; must not exist, or be empty."""
+    dry_run: bool = False
+    """Print the report alone, and write nothing."""
+    vision: str | None = None
+    """Folder of the vision tower, for a published folder that holds none."""
+    template: str = ORIGINALS_TEMPLATE
+    """Chat template's name or YAML file."""
+    max_shard_size_gb: float = 5.0
+    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    name: str | None = None
+    """The model card's title; None takes the folder's name."""
+    license: str = "apache-2.0"
+    """The Hub's name of the weights' licence, for the model card; MobileVLM's."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+        if self.output is None and not self.dry_run:
+            rule, remedy = "must be given", "Give --output FOLDER, or --dry_run true"
+            raise ConfigError("output", "null", rule, remedy)
+
+
+def main(config: Config) -> int:
+    """Report, and write unless told not to."""
+    logs.configure()
+    if config.output is not None and not config.dry_run:
+        require_free(Path(config.output))
+    try:
+        opened = open_folder(config.model, vision=config.vision)
+    except WrongWeightsError as error:
+        print(_all_that_is_wrong(error))
+        raise
+    if opened.form != "published":
+        rule = "is in our form already"
+        raise ConfigError("model", config.model, rule, "Use it as it is")
+    trained = _trained(config, opened)
+    print(report(opened, trained))
+    if config.dry_run or config.output is None:
+        return 0
+    output = Path(config.output)
+    started_s = time.monotonic()
+    dtype = _dtype(opened, trained)
+    with new_folder(output) as folder:
+        write_our_small_files(folder, trained, dtype=dtype)
+        card = VlmCard(
+            title=config.name or output.resolve().name,
+            license=config.license,
+            form="hf",
+            dtype=dtype,
+            base=None,
+            trained=trained,
+        )
+        card.write(folder / "README.md")
+        write_weights(
+            opened.weights,
+            trained.shapes,
+            folder,
+            dtype=DTYPES[dtype],
+            max_shard_bytes=round(config.max_shard_size_gb * 1e9),
+        )
+        check_weights(folder, trained, dtype=dtype)
+    trained.close()
+    print_files(output, started_s)
+    print(f"Ask it about images with\n  mobilellama vlm chat --model {output} --image FILE")
+    return 0
+
+
+def _trained(config: Config, opened: VlmFolder) -> Trained:
+    return Trained(
+        path=opened.folder,
+        architecture=opened.architecture,
+        tokenizer=open_tokenizer(config.model, field="model"),
+        template=read_template(config.template, field="template"),
+        source=opened.weights,
+        close=opened.weights.close,
+        lora=LoraConfig(),
+        published=opened.config,
+    )
+
+
+def _dtype(opened: VlmFolder, trained: Trained) -> str:
+    """Return the narrowest dtype that holds every weight as it is."""
+    widest = reduce(torch.promote_types, map(opened.weights.dtype, trained.shapes))
+    return next(name for name, its in DTYPES.items() if its == widest)
+
+
+def report(opened: VlmFolder, trained: Trained) -> str:
+    """Return what was read, by part, as text."""
+    architecture = opened.architecture
+    shorts = {getattr(torch, name): short for short, name in DTYPE_NAMES.items()}
+    rows = [("part", "weights", "parameters", "dtype")]
+    for prefix, part in PARTS.items():
+        names = [name for name in trained.shapes if name.startswith(prefix)]
+        dtypes = Counter(shorts[opened.weights.dtype(name)] for name in names)
+        parameters = sum(trained.shapes[name].numel() for name in names)
+        rows.append((part, f"{len(names):,}", f"{parameters:,}", ", ".join(dtypes)))
+    total = sum(shape.numel() for shape in trained.shapes.values())
+    rows.append(("all", f"{len(trained.shapes):,}", f"{total:,}", ""))
+    ignored = opened.weights.ignored
+    return "\n".join(
+        [
+            f"{opened.folder}: {architecture.projector}, {architecture.image_tokens:,} tokens for "
+            f"an image of {architecture.image_pixels} pixels ({architecture.images.aspect_ratio})",
+            aligned(rows),
+            "missing: none",
+            "unexpected: none",
+            *_listed("ignored", ignored),
+        ]
+    )
+
+
+def _all_that_is_wrong(error: WrongWeightsError) -> str:
+    kinds = {"missing": "missing", "unexpected": "unexpected", "misfits": "of another kind"}
+    lines = [line for kind, name in kinds.items() for line in _listed(name, error.problems[kind])]
+    return "\n".join([str(error.folder), *lines])
+
+
+def _listed(kind: str, names: list[str]) -> list[str]:
+    return [f"{kind}: {len(names) or 'none'}", *(f"  {name}" for name in names)]

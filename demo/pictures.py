@@ -71,19 +71,19 @@ def _larger(first: int, second: int) -> str:
     return "The first." if first > second else "The second."
 
 
-def _same(first: int, second: int) -> str:
-    return "Yes, they are." if first == second else "No, they differ."
+def _both(first: int, second: int) -> str:
+    return f"A {first} and a {second}."
 
 
 QUESTIONS: Mapping[str, tuple[str, Callable[..., str]]] = {
     "digit": ("Which digit is in the picture?", _digit),
     "parity": ("Is the digit even or odd?", _parity),
     "size": (f"Is the digit larger than {NAMES[MIDDLE]}?", _size),
+    "both": ("Which digits are in the two pictures?", _both),
     "larger": ("Which picture shows the larger digit?", _larger),
-    "same": ("Are the two digits the same?", _same),
 }
 """Each kind of question with its answer for the digits shown, in their order."""
-ABOUT_ONE, ABOUT_TWO = ("digit", "parity", "size"), ("larger", "same")
+ABOUT_ONE, ABOUT_TWO = ("digit", "parity", "size"), ("both", "larger")
 
 
 def build_pictures(
@@ -202,19 +202,13 @@ def ask(kind: str, *shown: Picture) -> tuple[str, str]:
 def _pairs(
     pictures: Sequence[Picture], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, list[Picture]]]:
-    """Yield kinds of ABOUT_TWO in turn, each with a pair that it is asked about.
-
-    Half of the pairs that are asked whether they are the same are, and no pair is that is asked
-    which is larger: so no answer is right much more often than every other time.
-    """
+    """Yield kinds of ABOUT_TWO in turn, each with two pictures of different digits."""
     by_digit = [[one for one in pictures if one.digit == digit] for digit in range(10)]
     for i in range(count):
-        kind = ABOUT_TWO[i % 2]
         first = pictures[int(rng.integers(len(pictures)))]
         others = [digit for digit in range(10) if digit != first.digit and by_digit[digit]]
-        same = kind == "same" and rng.random() < 0.5
-        alike = by_digit[first.digit if same else int(rng.choice(others))]
-        yield kind, [first, alike[int(rng.integers(len(alike)))]]
+        those = by_digit[int(rng.choice(others))]
+        yield ABOUT_TWO[i % 2], [first, those[int(rng.integers(len(those)))]]
 
 
 def _record(shown: Sequence[Picture], exchanges: Sequence[tuple[str, str]]) -> Record:

@@ -104,7 +104,7 @@ def check(question: str, answer: str, digits: list[int]) -> None:
         "Which picture shows the larger digit?": {1: "The first.", -1: "The second."}.get(
             int(np.sign(first - second))
         ),
-        "Are the two digits the same?": "Yes, they are." if first == second else "No, they differ.",
+        "Which digits are in the two pictures?": f"A {first} and a {second}.",
     }
     assert answer == expected[question], digits
 
@@ -114,7 +114,7 @@ def test_no_single_answer_is_right_much_more_often_than_the_answers_allow(
 ) -> None:
     rows = [{**row, "answer": ""} for row in questions(made[0])]
     chance = {score.kind: score.chance for score in demo("picture_report").score_answers(rows)}
-    assert chance.keys() == {"digit", "parity", "size", "larger", "same"}
+    assert chance.keys() == {"digit", "parity", "size", "both", "larger"}
     assert chance.pop("digit") < 0.15
     assert max(chance.values()) < 0.6
 
@@ -218,7 +218,7 @@ def answered(kind: str, expected: str, answer: str, **more: object) -> dict[str,
 
 
 ANSWERS = [
-    answered("same", "Yes, they are.", "Yes, they are."),
+    answered("both", "A 3 and a 5.", "A 3 and a 5."),
     *(answered("digit", f"It is a {digit}.", "It is a 7.") for digit in (7, 7, 7, 3)),
     answered("digit", "It is a 3.", "It is a 3 ."),
     answered("parity", "It is odd.", "It is even."),
@@ -228,11 +228,11 @@ ANSWERS = [
 
 def test_the_scores_are_those_counted_by_hand(demo: Any) -> None:
     report = demo("picture_report")
-    digit, parity, same = report.score_answers(ANSWERS)
+    digit, parity, both = report.score_answers(ANSWERS)
     assert (digit.kind, digit.questions, digit.right, digit.constant) == ("digit", 5, 3, 3)
     assert (digit.share, digit.chance) == pytest.approx((0.6, 0.6))
     assert (parity.kind, parity.questions, parity.right, parity.constant) == ("parity", 2, 1, 1)
-    assert (same.kind, same.questions, same.right, same.constant) == ("same", 1, 1, 1)
+    assert (both.kind, both.questions, both.right, both.constant) == ("both", 1, 1, 1)
     assert report.table([digit, parity], probe=0.9375).splitlines() == [
         "pictures that are held out                  asked    right  best single answer",
         "  Which digit is in the picture?                5    60.0%   60.0%",

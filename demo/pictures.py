@@ -202,13 +202,18 @@ def ask(kind: str, *shown: Picture) -> tuple[str, str]:
 def _pairs(
     pictures: Sequence[Picture], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, list[Picture]]]:
-    """Yield kinds of ABOUT_TWO in turn, each with two pictures of different digits."""
+    """Yield kinds of ABOUT_TWO in turn, each with two pictures of different digits.
+
+    The larger one is the first as often as the second.
+    """
     by_digit = [[one for one in pictures if one.digit == digit] for digit in range(10)]
     for i in range(count):
         first = pictures[int(rng.integers(len(pictures)))]
         others = [digit for digit in range(10) if digit != first.digit and by_digit[digit]]
         those = by_digit[int(rng.choice(others))]
-        yield ABOUT_TWO[i % 2], [first, those[int(rng.integers(len(those)))]]
+        pair = [first, those[int(rng.integers(len(those)))]]
+        larger_first = i // 2 % 2 == 0
+        yield ABOUT_TWO[i % 2], sorted(pair, key=lambda one: one.digit, reverse=larger_first)
 
 
 def _record(shown: Sequence[Picture], exchanges: Sequence[tuple[str, str]]) -> Record:

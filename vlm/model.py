@@ -24,7 +24,14 @@ TOWER, PROJECTOR, LANGUAGE = "vision_tower.", "projector.", "language_model."
 """What the names of the three parts' parameters begin with."""
 
 # Fields of a language model's config under which its logits are not hidden @ head (+ bias).
-_OTHER_LOGITS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": None}
+_OTHER_LOGITS = {
+    "final_logit_softcapping": None,
+    "lm_head_multiplier": 1.0,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "logits_soft_cap": None,
+    "output_multiplier": 1.0,
+}
 
 
 class VisionLanguageModel(nn.Module):
@@ -46,7 +53,6 @@ class VisionLanguageModel(nn.Module):
         """
         super().__init__()
         self.config, self.loss_chunk_tokens = config, loss_chunk_tokens
-        self._flash = attention.startswith("flash")
         self.vision_tower = build_tower(config.vision)
         self.vision_tower.requires_grad_(False)
         self.projector = build_projector(
@@ -124,7 +130,8 @@ class VisionLanguageModel(nn.Module):
     def _hidden(self, embeddings_BTD: Tensor, position_ids: Tensor | None) -> Tensor:
         """Return the language model's last hidden states, (B, T, D)."""
         given_BTD = embeddings_BTD
-        if position_ids is not None and self._flash:
+        attention = self.language_model.config._attn_implementation
+        if position_ids is not None and attention.startswith("flash"):
             # With flash-attn, transformers looks for several samples in a row only where there is
             # one row; in more they would see each other. End to end the rows are one.
             given_BTD = embeddings_BTD.reshape(1, -1, self.config.width)
@@ -156,19 +163,23 @@ def build_language_model(config: dict[str, Any], attention: str) -> Any:
     if kind not in CONFIG_MAPPING:
         remedy = "Give a language model of transformers"
         raise ConfigError("init: model_type", kind, "is not known to transformers", remedy)
-    for name, plain in _OTHER_LOGITS.items():
-        if config.get(name, plain) not in (None, plain):
-            rule = "changes the logits after the head, which the loss does not compute"
-            raise ConfigError(f"init: {name}", config[name], rule, "Give another language model")
     known = CONFIG_MAPPING[kind].from_dict(config)
+    for name, plain in _OTHER_LOGITS.items():  # what config.json leaves out has a default there
+        if (value := getattr(known, name, plain)) not in (None, plain):
+            rule = "changes the logits after the head, which the loss does not compute"
+            raise ConfigError(f"init: {name}", value, rule, "Give another language model")
     try:
-        model = AutoModelForCausalLM.from_config(known, attn_implementation=attention)
+        return AutoModelForCausalLM.from_config(known, attn_implementation=attention)
     except ValueError as error:
-        if "Unrecognized configuration" not in str(error):
-            raise
-        remedy = "Give a language model of transformers"
-        raise ConfigError("init: model_type", kind, "is no causal model", remedy) from None
-    return model
+        rules = {
+            "Unrecognized configuration": "is no causal model",
+            "does not support an attention implementation": f"has no '{attention}' attention",
+        }
+        for words, rule in rules.items():
+            if words in str(error):
+                remedy = "Give another language model"
+                raise ConfigError("init: model_type", kind, rule, remedy) from None
+        raise
 
 
 def build_on(

@@ -1,0 +1,414 @@
+"""Tower, projector and language model together: features at their places, losses transformers' own.
+
+Shape suffixes as in the model: B batch, T time, D width, P tokens of an image.
+"""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.model import LossSums
+from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.model import (
+    LANGUAGE,
+    PROJECTOR,
+    TOWER,
+    VisionLanguageModel,
+    build_language_model,
+    build_on,
+    parameter_shapes,
+)
+from mobilellama.vlm.towers import patch_features
+from tests.vlm.tiny_vlm import LANGUAGE as LLAMA
+from tests.vlm.tiny_vlm import VISION
+
+TOKENS = 4
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 1},
+    "qwen2": {"tie_word_embeddings": True, "num_key_value_heads": 2},
+    "phi": {"partial_rotary_factor": 0.5, "attention_dropout": 0.0},  # biases, LayerNorm
+    "phi3": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},  # fused projections
+    "gemma": {"head_dim": 16, "num_key_value_heads": 1},  # scaled embeddings, tied
+}
+
+
+def architecture(kind: str = "llama", **fields: Any) -> Architecture:
+    values: dict[str, Any] = {
+        "language": {"model_type": kind, **LLAMA, **KINDS[kind]},
+        "vision": {"model_type": "clip_vision_model", **VISION},
+        "projector": "ldpnetv2",
+        "images": ImageProcessor(size_pixels=16),
+    }
+    return Architecture(**(values | fields))
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Give every weight, biases and norms too, a random value."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator) * 0.2
+        parameter.copy_(noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+
+
+def tiny(kind: str = "llama", **fields: Any) -> VisionLanguageModel:
+    torch.set_num_threads(1)
+    model = VisionLanguageModel(architecture(kind), **fields)
+    randomise(model)
+    return model.train()
+
+
+def pixels(images: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
+
+
+def batch(images: bool = True) -> dict[str, Tensor]:
+    """Return two rows: one image, and two; the second is padded. Or texts alone."""
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(3, 800, (2, 20), generator=generator)
+    labels = ids.roll(-1, dims=1)
+    labels[:, :9] = labels[:, -1] = -100
+    labels[1, 15:] = -100
+    given = {"input_ids": ids, "labels": labels}
+    if images:
+        ids[0, 2:6] = ids[1, 1:5] = ids[1, 7:11] = IMAGE
+        labels[1, 6:11] = -100
+        given["pixel_values"] = pixels(3)
+    return given
+
+
+# --- features come to their places
+
+
+def test_feature_k_of_an_image_comes_to_its_place_k() -> None:
+    model = tiny()
+    ids = torch.tensor([[5, *[IMAGE] * 4, 6, 7, 8, 9, 10], [*[IMAGE] * 4, 5, *[IMAGE] * 4, 6]])
+    features = torch.arange(3 * 4 * 32.0).view(3, 4, 32)
+    found = model.embed(ids, features)
+    table = model.language_model.get_input_embeddings().weight
+    image = iter(features.reshape(-1, 32))
+    for row in range(2):
+        for place, token in enumerate(ids[row].tolist()):
+            expected = next(image) if token == IMAGE else table[token]
+            assert torch.equal(found[row, place], expected)
+    assert next(image, None) is None
+
+
+def test_features_of_another_precision_are_taken() -> None:
+    model = tiny().bfloat16()
+    ids = torch.tensor([[IMAGE] * 4])
+    features = torch.randn(1, 4, 32)
+    assert torch.equal(model.embed(ids, features)[0], features[0].bfloat16())
+
+
+def test_image_features_are_the_projected_normalised_patches() -> None:
+    model, given = tiny(), pixels(3)
+    normalised = model.config.images.normalise(given)
+    expected = model.projector(patch_features(model.vision_tower, normalised, -2))
+    found = model.image_features(given)
+    assert found.shape == (3, TOKENS, 32)
+    assert torch.equal(found, expected)
+    assert torch.equal(model.image_features(given[1:2])[0], found[1])  # each by itself
+
+
+@pytest.mark.parametrize("projector", ["ldpnet", "ldpnetv2", "mlp2x_gelu"])
+def test_each_projector_gives_its_number_of_tokens(projector: str) -> None:
+    config = architecture(projector=projector)
+    model = VisionLanguageModel(config)
+    assert model.image_features(pixels(2)).shape == (2, config.image_tokens, 32)
+
+
+# --- losses
+
+
+def transformers_loss(model: VisionLanguageModel, given: dict[str, Tensor]) -> Tensor:
+    """Return the sum of the losses that transformers computes on the same embeddings."""
+    embeddings = model.embed(given["input_ids"], model.image_features(given["pixel_values"]))
+    labels = torch.full_like(given["labels"], -100)
+    labels[:, 1:] = given["labels"][:, :-1]  # it shifts them itself
+    out = model.language_model(inputs_embeds=embeddings, labels=labels, use_cache=False)
+    return out.loss * (given["labels"] != -100).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradients_are_transformers_own_with_any_language_model(kind: str) -> None:
+    model, given = tiny(kind, loss_chunk_tokens=7), batch()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    results = []
+    for compute in (lambda: model(**given).loss_sum, lambda: transformers_loss(model, given)):
+        loss = compute()
+        results.append((loss, torch.autograd.grad(loss, [*trained.values()])))
+    (found, gradients), (expected, theirs) = results
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    for name, gradient, their in zip(trained, gradients, theirs, strict=True):
+        assert their.abs().max() > 0, name
+        torch.testing.assert_close(
+            gradient, their, rtol=0, atol=float(2e-5 * their.abs().max()), msg=name
+        )
+    head = model.language_model.get_output_embeddings()
+    embedding = model.language_model.get_input_embeddings()
+    assert (head.bias is not None) == (kind == "phi")
+    assert (head.weight is embedding.weight) == (kind in ("qwen2", "gemma"))
+
+
+def test_sums_are_told_apart_by_sample_and_padding_changes_none() -> None:
+    model, given = tiny(), batch()
+    sums: LossSums = model(**given)
+    assert sums.sample_tokens.tolist() == (given["labels"] != -100).sum(dim=1).tolist()
+    torch.testing.assert_close(sums.sample_loss_sums.sum(), sums.loss_sum)
+    one = {name: value[:1] for name, value in given.items()}
+    padded = {
+        "input_ids": F.pad(one["input_ids"], (0, 5), value=0),
+        "labels": F.pad(one["labels"], (0, 5), value=-100),
+        "pixel_values": one["pixel_values"],
+    }
+    alone, longer = model(**one), model(**padded)
+    torch.testing.assert_close(alone.loss_sum, sums.sample_loss_sums[0])
+    torch.testing.assert_close(longer.loss_sum, alone.loss_sum)
+
+
+def test_the_image_decides_the_loss() -> None:
+    model, given = tiny(), batch()
+    other = given | {"pixel_values": pixels(3, seed=1)}
+    assert model(**given).loss_sum != model(**other).loss_sum
+    swapped = given | {"pixel_values": given["pixel_values"][[0, 2, 1]]}
+    first, second = model(**given).sample_loss_sums, model(**swapped).sample_loss_sums
+    torch.testing.assert_close(first[0], second[0])  # of the other sample
+    assert first[1] != second[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_alone_give_the_language_models_loss_and_the_projector_gradients_of_zero(
+    kind: str,
+) -> None:
+    model, given = tiny(kind), batch(images=False)
+    sums = model(**given)
+    sums.loss_sum.backward()
+    labels = torch.full_like(given["labels"], -100)
+    labels[:, 1:] = given["labels"][:, :-1]
+    with torch.no_grad():
+        expected = model.language_model(input_ids=given["input_ids"], labels=labels).loss
+    torch.testing.assert_close(
+        sums.loss_sum.detach(), expected * sums.sample_tokens.sum(), rtol=1e-5, atol=0
+    )
+    for name, parameter in model.projector.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), name
+    assert all(p.grad is not None for p in model.language_model.parameters())
+
+
+# --- what trains
+
+
+def test_the_tower_never_trains_and_stays_in_evaluation() -> None:
+    model = tiny()
+    before = {n: v.clone() for n, v in model.vision_tower.state_dict().items()}
+    for _ in range(2):
+        assert model.train().training and model.language_model.training
+        assert not any(module.training for module in model.vision_tower.modules())
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0.1)
+        model(**batch()).loss_sum.backward()
+        optimizer.step()
+    assert all(p.grad is None and not p.requires_grad for p in model.vision_tower.parameters())
+    after = model.vision_tower.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not model.eval().training
+
+
+def test_names_and_shapes_are_the_parts_own() -> None:
+    shapes = parameter_shapes(architecture("qwen2"))
+    names = {prefix: {n for n in shapes if n.startswith(prefix)} for prefix in
+             (TOWER, PROJECTOR, LANGUAGE)}  # fmt: skip
+    assert sum(map(len, names.values())) == len(shapes)
+    assert "vision_tower.pre_layrnorm.weight" in shapes
+    assert shapes["projector.mlp.0.weight"] == (32, 32)
+    assert shapes["language_model.model.embed_tokens.weight"] == (800, 32)
+    assert "language_model.lm_head.weight" not in shapes  # tied, and so there once
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_model_built_empty_and_filled_is_the_one_transformers_makes(
+    kind: str, checkpointing: bool
+) -> None:
+    """Tables of positions and tied heads are in no parameter; recomputed layers change nothing."""
+    made, given = tiny(kind), batch()
+    built = build_on(torch.device("cpu"), architecture(kind), gradient_checkpointing=checkpointing)
+    assert not any(parameter.any() for parameter in built.parameters())
+    with torch.no_grad():
+        filled = dict(made.named_parameters())
+        assert filled.keys() == dict(built.named_parameters()).keys()
+        for name, parameter in built.named_parameters():
+            parameter.copy_(filled[name])
+    calls: list[int] = []
+    layers = built.language_model.base_model.layers
+    layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    losses, gradients = [], []
+    for model in (made, built):
+        loss = model(**given).loss_sum
+        loss.backward()
+        losses.append(loss)
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    assert losses[0] == losses[1]
+    assert len(calls) == (2 if checkpointing else 1)
+    for name, gradient in gradients[0].items():
+        other = gradients[1][name]
+        assert (gradient is None) == (other is None), name
+        assert gradient is None or torch.equal(gradient, other), name
+
+
+# --- several samples a row
+
+
+def packed() -> dict[str, Tensor]:
+    """Return the samples of ``batch`` twice in each of two rows."""
+    given = batch()
+    positions = torch.arange(20).repeat(2)[None].repeat(2, 1)
+    both = {n: torch.cat([given[n], given[n].flip(0)], dim=1) for n in ("input_ids", "labels")}
+    images = given["pixel_values"][[0, 1, 2, 1, 2, 0]]
+    return {**both, "position_ids": positions, "pixel_values": images}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_a_row_do_not_see_each_other(kind: str) -> None:
+    model = tiny(kind)
+    apart, together = model(**batch()), model(**packed())
+    expected = apart.sample_loss_sums.sum().expand(2)
+    torch.testing.assert_close(together.sample_loss_sums, expected, rtol=1e-5, atol=0)
+    seeing = {name: value for name, value in packed().items() if name != "position_ids"}
+    assert not torch.allclose(model(**seeing).sample_loss_sums, expected, rtol=1e-3)
+
+
+def flash_stand_in(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    position_ids: Tensor | None = None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend as transformers does with flash-attn: within samples, but in a single row only."""
+    assert attention_mask is None
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    cuts = [0, query.shape[2]]
+    if position_ids is not None and len(query) == 1:
+        starts = torch.nonzero(position_ids[0] == 0).flatten().tolist()
+        cuts = [*starts, query.shape[2]]
+    parts = []
+    for a, b in itertools.pairwise(cuts):
+        q, k, v = (x[:, :, a:b] for x in (query, key, value))
+        parts.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling))
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_a_row_do_not_see_each_other_with_flash_attn_either(kind: str) -> None:
+    """Which looks for several samples in a row only where there is one row."""
+    AttentionInterface.register("flash_stand_in", flash_stand_in)
+    model = tiny(kind)
+    model.language_model.config._attn_implementation = "flash_stand_in"
+    expected = tiny(kind)(**packed())
+    found = model(**packed())
+    torch.testing.assert_close(found.sample_loss_sums, expected.sample_loss_sums)
+    plain = model(**batch())  # and without positions nothing is laid end to end
+    torch.testing.assert_close(plain.sample_loss_sums, tiny(kind)(**batch()).sample_loss_sums)
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "llamma"}, r"init: model_type = llamma: is not known to transformers"),
+        ({"model_type": "clip_vision_model"}, r"init: model_type = .*: is no causal model"),
+        (
+            {"model_type": "gemma2", "final_logit_softcapping": 30.0},
+            r"init: final_logit_softcapping = 30\.0: changes the logits after the head",
+        ),
+        (
+            {"model_type": "granite", "logits_scaling": 8.0},
+            r"init: logits_scaling = 8\.0: changes the logits",
+        ),
+        (
+            {"model_type": "cohere", "logit_scale": 0.0625},
+            r"init: logit_scale = 0\.0625: changes the logits",
+        ),
+    ],
+)
+def test_a_language_model_whose_loss_we_would_get_wrong_is_refused(
+    config: dict[str, Any], message: str
+) -> None:
+    with torch.device("meta"), pytest.raises(ConfigError, match=message):
+        build_language_model(config, "sdpa")
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "cohere", "recurrent_gemma"])
+def test_what_such_a_models_config_leaves_out_is_refused_too(kind: str) -> None:
+    """transformers fills it in, and then it caps or scales."""
+    with torch.device("meta"), pytest.raises(ConfigError, match=r"changes the logits"):
+        build_language_model({"model_type": kind}, "sdpa")
+
+
+# --- the published sizes
+
+CLIP_L = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+    "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+}  # fmt: skip
+SIZES = {
+    "1.4B": {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
+             "intermediate_size": 5632},
+    "2.7B": {"hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "intermediate_size": 6912},
+    "7B": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+           "intermediate_size": 11008},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "projector", "total"),
+    [
+        ("1.4B", "ldpnet", 1_364_297_728 + 18_936_832 + 303_507_456),
+        ("2.7B", "ldpnet", 2_701_560_320 + 28_913_920 + 303_507_456),
+        ("1.4B", "ldpnetv2", 1_674_121_216),
+        ("2.7B", "ldpnetv2", 3_014_273_536),
+        ("7B", "ldpnetv2", 7_062_943_744),
+    ],
+)
+def test_the_published_models_have_the_published_numbers_of_parameters(
+    size: str, projector: str, total: int
+) -> None:
+    language = {"model_type": "llama", "vocab_size": 32000, **SIZES[size]}
+    config = Architecture(
+        language=language, vision=CLIP_L, projector=projector,
+        images=ImageProcessor(size_pixels=336),
+    )  # fmt: skip
+    shapes = parameter_shapes(config)
+    assert sum(shape.numel() for shape in shapes.values()) == total
+
+
+def test_adapt_changes_the_model_before_it_has_weights() -> None:
+    seen: list[bool] = []
+
+    def adapt(model: nn.Module) -> None:
+        seen.append(all(p.is_meta for p in model.parameters()))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(PROJECTOR))
+
+    built = build_on(torch.device("cpu"), architecture("qwen2"), adapt=adapt)
+    assert seen == [True]
+    trained = {name for name, p in built.named_parameters() if p.requires_grad}
+    assert trained == {n for n in parameter_shapes(architecture("qwen2")) if PROJECTOR in n}

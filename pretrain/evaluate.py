@@ -48,6 +48,7 @@ from mobilellama.pretrain.eval_data import LocalData
 from mobilellama.pretrain.eval_results import TOKENIZER_FILES, Plan, Results
 from mobilellama.pretrain.published_scores import PUBLISHED
 from mobilellama.pretrain.score_table import score_table
+from mobilellama.stages import require_language_model
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,8 @@ def require_model(model: str) -> None:
         return  # USER/NAME
     if not (path / "config.json").is_file():
         raise ConfigError("model", model, "has no config.json", remedy)
+    asked = "Score it with 'mobilellama vlm evaluate'"
+    require_language_model(path, field="model", remedy=asked)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise ConfigError("model", model, "has no tokenizer", f"Add its {TOKENIZER_FILES[0]}")
 

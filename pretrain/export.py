@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError
 from mobilellama.files import write_json
 from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.export_check import check_logits, check_tokenizer
@@ -36,6 +35,7 @@ from mobilellama.pretrain.hub import push
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.model_card import Card, last_losses
 from mobilellama.run_folder import RunFolder
+from mobilellama.stages import require_stage
 from mobilellama.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,8 @@ def main(config: Config) -> int:
     output = Path(config.output)
     require_free(output)
     checkpoint = find_checkpoint(config.checkpoint)
-    if "init" in checkpoint.manifest.config:
-        rule, remedy = "is of a finetuning run", "Export it with 'mobilellama sft export'"
-        raise ConfigError("checkpoint", config.checkpoint, rule, remedy)
+    given = config.checkpoint
+    require_stage(checkpoint.manifest.config, "pretrain", field="checkpoint", value=given)
     run = run_of(checkpoint)
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run)
     verify(checkpoint)

@@ -2,7 +2,7 @@
 
     mobilellama pretrain plot --run RUN --output loss.png
 
-Works on a finished run, a stopped one, or one that is still training.
+Works on a run of any stage, whether it is finished, stopped or still training.
 """
 
 from dataclasses import dataclass
@@ -50,9 +50,9 @@ def read_losses(run: RunFolder) -> list[dict[str, Any]]:
         ConfigError: it has no losses yet.
     """
     records = run.read_metrics()
-    if not all(_series(records, name)[1] for name in ("loss", "tokens")):
+    if not _series(records, "loss")[1]:
         rule = f"holds no losses yet in {run.metrics.name}"
-        raise ConfigError("run", str(run.path), rule, "Give the --run.folder of 'pretrain run'")
+        raise ConfigError("run", str(run.path), rule, "Give the --run.folder of a run that trains")
     return records
 
 
@@ -69,22 +69,43 @@ def draw(records: list[dict[str, Any]], *, title: str, config: Config) -> Any:
     )
     for row, (name, label) in enumerate(panels):
         axis = figure.add_subplot(grid[row, 1])
-        axis.plot(*_series(records, name), color=colour(0), linewidth=1.2)
+        axis.plot(*_series(records, name), color=colour(0), linewidth=1.2, label="all others")
+        own = _parts(records, name)  # of the projector, which may have a rate of its own
+        for i, part in enumerate(own, 1):
+            series = _series(records, f"{name}/{part}")
+            axis.plot(*series, color=colour(i), linewidth=1.2, label=part)
+        if own:
+            axis.legend(fontsize=8, frameon=False)
         axis.set_title(label, fontsize=9, color=INK, loc="left")
         axis.set_ylim(bottom=0)
         strip(axis, ruled=True)
     (*_, step), (*_, loss) = _series(records, "loss")
-    _, (*_, tokens) = _series(records, "tokens")
-    text = f"{title}: step {step:,}, {tokens:,} tokens, loss {loss:.3f}"
+    text = f"{title}: step {step:,}{_seen(records)}, loss {loss:.3f}"
     figure.suptitle(text, color=INK, parse_math=False)  # a folder's name may hold a $
     return figure
 
 
+def _seen(records: list[dict[str, Any]]) -> str:
+    """Return what was trained on, in tokens where samples are equally long."""
+    for name, unit in (("tokens", "tokens"), ("consumed", "samples")):
+        if values := _series(records, name)[1]:
+            return f", {values[-1]:,} {unit}"
+    return ""
+
+
+def _parts(records: list[dict[str, Any]], name: str) -> list[str]:
+    """Return the parts of which a metric is told apart: of ``loss/image``, image."""
+    names = {key for record in records for key in record if key.startswith(f"{name}/")}
+    return sorted(key.removeprefix(f"{name}/") for key in names)
+
+
 def _draw_losses(axis: Any, records: list[dict[str, Any]], config: Config) -> None:
-    subsets = sorted({n.removeprefix("loss/") for r in records for n in r if n.startswith("loss/")})
-    for i, subset in enumerate(subsets):
-        axis.plot(*_series(records, f"loss/{subset}"), color=colour(i), linewidth=0.8, alpha=0.35)
+    for i, subset in enumerate(_parts(records, "loss")):
         steps, values = _series(records, f"validation_loss/{subset}")
+        axis.plot(
+            *_series(records, f"loss/{subset}"), color=colour(i), linewidth=0.8, alpha=0.35,
+            label=None if values else subset,
+        )  # fmt: skip
         if values:
             axis.plot(steps, values, "o-", color=colour(i), markersize=3, linewidth=1, label=subset)
     axis.plot(*_series(records, "loss"), color=INK, linewidth=1.8, label="training, all")
@@ -99,7 +120,7 @@ def _draw_losses(axis: Any, records: list[dict[str, Any]], config: Config) -> No
         )  # fmt: skip
     axis.set_xlabel("step")
     axis.set_ylabel("loss, nats a token")
-    note = "lines: training; dots: held-out documents"
+    note = "lines: training; dots: held out"
     axis.legend(title=note, fontsize=8, title_fontsize=8, frameon=False, ncols=2)
     strip(axis, ruled=True)
 

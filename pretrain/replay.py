@@ -15,6 +15,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.show import describe_sample, render
+from mobilellama.stages import stage_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,10 @@ def main(config: Config) -> int:
     logs.configure()
     run = RunFolder(config.run)
     facts = read_facts(run)
+    if stage_of(facts["config"]) == "vlm":
+        rule = "was written by 'mobilellama vlm run'; only runs on datasets of text are replayed"
+        remedy = f"Its records lie tokenised in {run.path / 'samples' / 'train.arrow'}"
+        raise ConfigError("run", config.run, rule, remedy)
     identity, train = facts["identity"], facts["config"]["train"]
     batch = train["global_batch_size"]
     if config.first >= batch:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.pretrain.device import DTYPE_NAMES, choose_dtype, find_device
+from mobilellama.stages import require_language_model
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class ModelChoice(Placement):
             if (folder / "checkpoints").is_dir() or (folder / "manifest.json").is_file():
                 remedy = "It looks like a run or a checkpoint: write it out with 'sft export'"
             raise ConfigError("model", self.model, rule, remedy)
+        remedy = "Ask it with 'mobilellama vlm chat' or 'vlm generate'"
+        require_language_model(folder, field="model", remedy=remedy)
 
 
 def quieten() -> None:

@@ -20,6 +20,7 @@ from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject
 from mobilellama.sft.template import Template, read_template
+from mobilellama.stages import require_stage
 from mobilellama.tokenizer import TextTokenizer
 
 
@@ -83,9 +84,7 @@ def open_finetuned(
     """
     checkpoint = find_checkpoint(path)
     config = checkpoint.manifest.config
-    if "lora" not in config:
-        rule = "was written by 'mobilellama pretrain run'"
-        raise ConfigError("checkpoint", path, rule, "Export it with 'mobilellama pretrain export'")
+    require_stage(config, "sft", field="checkpoint", value=path)
     run = run_of(checkpoint)
     found = Finetuned(
         checkpoint=checkpoint,

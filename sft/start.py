@@ -27,11 +27,12 @@ from mobilellama.sft.lora import (
     inject,
     is_adapter,
 )
+from mobilellama.stages import require_language_model, require_stage, stage_of
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 
 log = logging.getLogger(__name__)
 
-_REMEDY = "Give a Hugging Face folder, or a run's folder or checkpoint"
+_REMEDY = "Give a language model: a Hugging Face folder, or a run's folder or checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ def open_language_model(init: str) -> Start:
         ConfigError: `init` is neither, or its model computes what ours does not.
         DataError: its files are damaged.
     """
+    require_language_model(init, field="init", remedy=_REMEDY)
     return _of_folder(init) if (Path(init) / "config.json").is_file() else _of_checkpoint(init)
 
 
@@ -128,6 +130,8 @@ def _of_checkpoint(init: str) -> Start:
         _, value, rule, _ = error.args
         raise ConfigError("init", value, rule, _REMEDY) from None
     config = checkpoint.manifest.config
+    if stage_of(config) == "vlm":
+        raise ConfigError("init", init, "was written by 'mobilellama vlm run'", _REMEDY)
     model = ModelConfig(**config["model"])
     adapted = adapted_weights(model.n_layers, LoraConfig(**config.get("lora", {"rank": None})))
     read = Merged(checkpoint, adapted).parameter
@@ -158,22 +162,21 @@ def _of_the_run_itself(run: RunFolder) -> Start | None:
     for step in reversed(run.checkpoint_steps()):
         try:
             manifest = read_manifest(run.checkpoint(step))
-            return Start(
-                model=ModelConfig(**manifest.config["model"]),
-                origin=manifest.config["init"],
-                close=lambda: None,
-                fingerprint=manifest.identity["init.fingerprint"],
-                parameter=absent,
-                stored=absent,
-                tokenizer=None,
-                verify=lambda share, shares: None,
-            )
         except DataError:
             continue  # damaged; opening it will say so
-        except KeyError:
-            rule = "holds a run of 'pretrain run'"
-            remedy = "Give another folder, and that one as --init"
-            raise ConfigError("run.folder", str(run.path), rule, remedy) from None
+        remedy = "Give another folder; what a run starts from is --init"
+        folder = str(run.path)
+        require_stage(manifest.config, "sft", field="run.folder", value=folder, remedy=remedy)
+        return Start(
+            model=ModelConfig(**manifest.config["model"]),
+            origin=manifest.config["init"],
+            close=lambda: None,
+            fingerprint=manifest.identity["init.fingerprint"],
+            parameter=absent,
+            stored=absent,
+            tokenizer=None,
+            verify=lambda share, shares: None,
+        )
     return None
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
+from mobilellama.stages import VLM_TYPES
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor, from_folder
 from mobilellama.vlm.key_maps import (
@@ -33,7 +34,7 @@ from mobilellama.vlm.model import LANGUAGE, TOWER, parameter_shapes
 from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 
-OURS, PUBLISHED = "mobilellama_vlm", "mobilevlm"
+OURS, PUBLISHED = VLM_TYPES
 TEMPLATE_FILE = "template.yaml"
 _FIELDS = ("language", "vision", "projector", "images", "feature_layer")
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"

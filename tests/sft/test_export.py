@@ -292,7 +292,7 @@ def test_runs_of_another_kind_are_sent_to_their_verb(
     output = ["--output", tmp_path / "out"]
     message = refused("merge", "--checkpoint", full_run, *output)
     assert "there is no adapter to merge. Write it with 'mobilellama sft export'" in message
-    with pytest.raises(ConfigError, match=r"is of a finetuning run\. Export it with"):
+    with pytest.raises(ConfigError, match=r"was written by 'mobilellama sft run'\. Export it with"):
         pretrain_main(["export", "--checkpoint", str(lora_run), *map(str, output)])
     message = refused("export", "--checkpoint", tmp_path, *output)
     assert "is neither a checkpoint nor a run's folder" in message

@@ -322,7 +322,7 @@ def test_a_pretraining_runs_folder_is_not_trained_in(
 ) -> None:
     run = tmp_path / "run"
     run_ranks(train_tiny, 1, small_dataset, run, {"train.max_steps": 1})
-    with pytest.raises(ConfigError, match=r"run.folder = .*: holds a run of 'pretrain run'"):
+    with pytest.raises(ConfigError, match=r"run.folder = .* was written by 'mobilellama pretrain"):
         finetune_tiny(base, chats, run)
 
 

@@ -22,7 +22,12 @@ PRELOADED = [
     "deepspeed.runtime.zero.muon.original_muon",
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "lightning.fabric",
+    "peft",
+    "pyarrow",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.llama.modeling_llama",
     "mobilellama.pretrain.run",
+    "mobilellama.vlm.run",
 ]
 TIMEOUT_S = 120.0
 

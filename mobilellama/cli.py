@@ -9,6 +9,7 @@ module of the verb at hand is imported, so that ``--help`` answers at once.
 import argparse
 import importlib
 import itertools
+import json
 import re
 import socket
 import sys
@@ -113,6 +114,7 @@ def parse_config(
     options = _option_names(parser)
     _hide_sections(parser, options)
     _require_values(argv, options, prog)
+    argv = _join_lists(argv, parser)
     resolved, files = _resolve_presets(argv, presets)
     for file in files:
         _check_file(file, prog, options)
@@ -121,6 +123,36 @@ def parse_config(
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise _explain(error, prog, argv, options) from None
     return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+
+
+def _join_lists(argv: Sequence[str], parser: Any) -> list[str]:
+    """Make one JSON list of all words after an option that takes strings: ``--image a.png b.png``.
+
+    A list that is written as one stays as it is.
+    """
+    lists = {
+        option
+        for action in parser._actions
+        if getattr(action, "_typehint", None) == list[str]
+        for option in action.option_strings
+        if not option.endswith("+")  # the parser's own way to add to a list
+    }
+    joined: list[str] = []
+    words: dict[str, list[str]] = {}
+    option = None  # whose words are being gathered
+    for word in argv:
+        flag, inline, value = word.partition("=")
+        if word.startswith("-"):
+            option = flag if flag in lists and not value.startswith("[") else None
+            if option is None or option not in words:
+                joined.append(word if option is None else option)
+            if option is not None:
+                words.setdefault(option, []).extend([value] if inline else [])
+        elif option is None or word.startswith("["):
+            joined.append(word)
+        else:
+            words[option].append(word)
+    return [f"{word}={json.dumps(words[word])}" if words.get(word) else word for word in joined]
 
 
 def _hide_sections(parser: Any, options: Sequence[str]) -> None:

@@ -4,12 +4,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mobilellama import __main__ as command
+from mobilellama.cli import parse_config
+from mobilellama.config import ConfigError
 
 Cli = Callable[..., tuple[int, str, str]]
 RUN = ("pretrain", "run")
@@ -258,3 +261,36 @@ def test_the_first_rank_of_each_node_tells_a_mistake_that_all_have_made(
     code, out, err = cli("pretrian")
     assert (code, out) == (2, "")
     assert err.startswith("mobilellama: error: [rank 3 on ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lists:
+    """A config with a list of strings."""
+
+    names: list[str] = field(default_factory=list)
+    """Some names."""
+    other: int = 1
+    """Another field."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], []),
+        (["--names", "a"], ["a"]),
+        (["--names", "a b", "c,d", "--other", "1"], ["a b", "c,d"]),
+        (["--names=a", "b"], ["a", "b"]),
+        (["--names", "a", "--other", "1", "--names", "b"], ["a", "b"]),
+        (["--names", "[a, b]"], ["a", "b"]),
+        (['--names=["a", "b"]'], ["a", "b"]),
+        (["--names+", "a", "--names+", "b"], ["a", "b"]),
+    ],
+)
+def test_a_list_is_written_as_words_or_as_a_list(arguments: list[str], names: list[str]) -> None:
+    config = parse_config(_Lists, arguments, prog="p", about="")
+    assert (config.names, config.other) == (names, 1)
+
+
+def test_a_list_without_words_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"\(no value\): expected one argument"):
+        parse_config(_Lists, ["--names", "--other", "1"], prog="p", about="")

@@ -26,6 +26,8 @@ class ImageTextData(DataConfig):
     """Folder to which the records' image paths are relative."""
     validation: str | None = None
     """Records that are held out, their images in the same folder; None validates on nothing."""
+    verify: bool = False
+    """Check the sha256 of the tokenised records before training."""
     leave_out: str | None = None
     """What 'vlm check-data --output' wrote: records that are not taken."""
     template: str = "vicuna_v1"

@@ -36,6 +36,7 @@ from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.run_folder import RunFolder
+from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.template import Template, read_template
 from mobilellama.vlm.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
 from mobilellama.vlm.config import Config
@@ -43,7 +44,13 @@ from mobilellama.vlm.data_report import read_leave_out
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
 from mobilellama.vlm.order import SampleOrder
 from mobilellama.vlm.records import ImageTextConfig
-from mobilellama.vlm.samples import Recipe, Samples, build_samples, report_refusals
+from mobilellama.vlm.samples import (
+    Recipe,
+    Samples,
+    build_samples,
+    report_refusals,
+    verify_samples,
+)
 from mobilellama.vlm.start import Start, first_values, open_start, tune
 
 log = logging.getLogger(__name__)
@@ -60,6 +67,7 @@ def main(config: Config) -> int:
     template = read_template(config.data.template, field="data.template")
     recipe = recipe_of(config, start, template)
     require_fit(config, start)
+    special_tokens(template, start.tokenizer)  # refuses a template of other tokenizers
     config.train.grad_accum_steps(config.launch.world_size)
     world = World(config.launch)
     logs.configure(rank=world.rank)
@@ -106,9 +114,10 @@ def recipe_of(config: Config, start: Start, template: Template) -> Recipe:
     """
     data = ImageTextConfig(path=config.data.path, images=config.data.images)
     data.require_images()
-    if not Path(data.path).exists():
-        remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of such files"
-        raise ConfigError("data.path", data.path, "is not there", remedy)
+    for name, path in (("path", data.path), ("validation", config.data.validation)):
+        if path is not None and not Path(path).exists():
+            remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of them"
+            raise ConfigError(f"data.{name}", path, "is not there", remedy)
     leave_out = config.data.leave_out
     return Recipe(
         data=data,
@@ -149,6 +158,8 @@ def image_text_stage(
             given = fingerprint if name == "train" else made.fingerprint()
             path = samples_path(run, name)
             report_refusals(build_samples(path, made, fingerprint=given, workers=workers))
+            if config.data.verify:
+                verify_samples(path)
 
     world.run_on_main(tokenise)
     pad_id = start.tokenizer.pad_id

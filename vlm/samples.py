@@ -176,6 +176,18 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     return report
 
 
+def verify_samples(path: Path) -> None:
+    """Check a file's bytes against its receipt.
+
+    Raises:
+        DataError: they are not those that were written.
+    """
+    if sha256_of_file(path) != read_json(path.with_suffix(".json"))["sha256"]:
+        raise DataError(
+            f"{path}: its sha256 is not the one in its receipt; remove it and run again"
+        )
+
+
 def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> None:
     import pyarrow as pa
 

@@ -12,10 +12,12 @@ conversations each leave more room empty than one file of them all. A record's p
 ``FILE:LINE`` (from 1, as editors count) or ``FILE[INDEX]`` (from 0, as JSON tools do).
 """
 
+import codecs
 import json
 import logging
+import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -39,6 +41,10 @@ _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which ``datasets`
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _START_BYTES = 1 << 20  # of a file, in which UTF-16 shows
 _ROWS_AT_ONCE = 256
+_JSON_BLOCK_BYTES = 4 << 20
+_JSON_SPACE = b" \t\n\r"
+_MARK = re.compile(r"[ \t\n\r]*([\[,\]])[ \t\n\r]*")  # before an element, or after the last
+_UTF8_BOM = b"\xef\xbb\xbf"
 _BOMS = (b"\xff\xfe", b"\xfe\xff")  # UTF-16, and UTF-32 in one of its orders
 
 
@@ -193,8 +199,22 @@ def _require_no_utf16(start: bytes, path: Path) -> None:
 
 
 def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
-    """Yield the records of a .json file, which is held in memory."""
-    data = file.read().removeprefix(b"\xef\xbb\xbf")
+    """Yield the records of a .json file; one that is no plain list is held in memory."""
+    yielded, held = 0, None
+    if file.read(_START_BYTES).removeprefix(_UTF8_BOM).lstrip().startswith(b"["):
+        file.seek(0)
+        try:
+            for i, (value, source_read) in enumerate(_elements(file)):
+                if held:
+                    yield held
+                held, yielded = Record(f"{piece.source}[{i}]", value, source_read), i
+            if held:
+                yield replace(held, source_read=piece.size)
+            return
+        except (ValueError, RecursionError):
+            pass  # a reading of the whole says what is wrong, and where
+    file.seek(0)
+    data = file.read().removeprefix(_UTF8_BOM)
     if _holds_lines(data):
         log.info("%s holds a record a line", path)
         file.seek(0)
@@ -202,8 +222,45 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
         return
     records = _records_of(_parse_file(data, path), path)
     del data
-    for i, value in enumerate(records):
+    for i, value in enumerate(records[yielded:], yielded):
         yield Record(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
+
+
+def _elements(file: BinaryIO) -> Iterator[tuple[Any, int]]:
+    """Yield a JSON list's elements, and about how many bytes are read with each.
+
+    A few megabytes of it are in memory at a time.
+
+    Raises:
+        ValueError: it is no list, or empty, or not JSON, or not UTF-8.
+    """
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    scan = json.JSONDecoder().raw_decode
+    text, before, ended = "", "[", False
+    while not ended:
+        block = file.read(max(_JSON_BLOCK_BYTES, len(text)))  # an element may be longer
+        ended = not block
+        text += decode(block, final=ended)
+        at = 0
+        while mark := _MARK.match(text, at):
+            if (mark[1], before) == ("]", ","):
+                if (text[mark.end() :].encode() + file.read()).strip(_JSON_SPACE):
+                    raise ValueError("something follows the list")
+                return
+            if mark[1] != before:
+                raise ValueError(f"'{before}' is missing")
+            try:
+                value, end = scan(text, mark.end())
+            except (json.JSONDecodeError, RecursionError):
+                if ended:
+                    raise
+                break
+            if not _MARK.match(text, end):
+                break  # a number may go on
+            yield value, file.tell() - (len(text) - end)
+            at, before = end, ","
+        text = text[at:]
+    raise ValueError("the list has no end")
 
 
 def _holds_lines(data: bytes) -> bool:

@@ -2,6 +2,7 @@ import gzip
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import zstandard
 
 from mobilellama.config import ConfigError, DataError
+from mobilellama.sft import sources
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError
 from mobilellama.sft.records import parse_line, read_turns
@@ -167,6 +169,72 @@ def test_a_line_that_is_not_json_is_dropped(line: bytes, detail: str) -> None:
 
 
 WHOLE = json.dumps(RECORDS).encode()
+
+
+LIST: list[Any] = [
+    {"id": 1, "conversations": [{"from": "human", "value": '} , { " ] \\'}]},
+    [[], {}, [{"a": [1, 2]}]],
+    -12.5e3,
+    12,
+    "é 😀 \u2028 ]",
+    None,
+    {"": {"b": [True, False]}},
+    2**70,
+]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 64, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_list_is_read_a_block_at_a_time_as_it_would_be_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, indent: int, encoding: str
+) -> None:
+    monkeypatch.setattr(sources, "_JSON_BLOCK_BYTES", block_bytes)
+    path = tmp_path / "a.json"
+    text = json.dumps(LIST, indent=indent, ensure_ascii=indent is None)
+    path.write_text(f" \n{text}\r\n ", encoding=encoding)
+    data = DataConfig(path=str(path))
+    [piece] = find_slices(data)
+    found = list(read_records(piece, data))
+    assert [record.value for record in found] == LIST
+    assert [record.place for record in found] == [f"a.json[{i}]" for i in range(len(LIST))]
+    read = [record.source_read for record in found]
+    assert read == sorted(set(read)) and read[-1] == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "fault", [b"", b",]", b"]]", b"] x", b" {}]", b",,1]", b", {]", b', "\xff"]', b'\0"]', b', "']
+)
+def test_a_fault_in_a_list_is_told_as_of_the_whole_file_after_what_was_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: bytes
+) -> None:
+    monkeypatch.setattr(sources, "_JSON_BLOCK_BYTES", 5)
+    path = tmp_path / "a.json"
+    path.write_bytes(b'[{"a": 1},\n[2], {"b": 3}' + fault)
+    data = DataConfig(path=str(path))
+    [piece] = find_slices(data)
+    with pytest.raises(DataError) as whole:
+        sources._parse_file(path.read_bytes(), path)
+    found = []
+    with pytest.raises(DataError) as caught:
+        found.extend(record.value for record in read_records(piece, data))
+    assert str(caught.value) == str(whole.value)
+    assert found == [{"a": 1}, [2], {"b": 3}][: len(found)]
+
+
+def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    record = {"id": "x", "conversations": [{"from": "human", "value": "a" * 1_000}] * 4}
+    path.write_text(json.dumps([record] * 10_000))
+    data = DataConfig(path=str(path))
+    [piece] = find_slices(data)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_records(piece, data)) == 10_000
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > 40e6 and peak_bytes < 25e6
 
 
 @pytest.mark.parametrize(

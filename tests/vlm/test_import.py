@@ -11,10 +11,12 @@ import torch
 from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.template import read_template
 from mobilellama.tokenizer import Tokenizer, open_tokenizer
+from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.folder import open_folder
 from mobilellama.vlm.main import main
-from mobilellama.vlm.model import parameter_shapes
+from mobilellama.vlm.model import build_on, parameter_shapes
 from tests.vlm.published import TINY, Files, draw, make_published, published_shapes, stored
+from tests.vlm.published_model import PublishedModel
 from tests.vlm.test_folder import OLD_TABLES
 from tests.vlm.tiny_vlm import make_tower
 
@@ -195,3 +197,30 @@ def test_weights_with_no_number_are_refused(small_tokenizer: Path, tmp_path: Pat
     with pytest.raises(DataError, match=r"model\.norm\.weight' holds NaN"):
         run("import", model=published, output=tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("kind", ["ldpnet", "ldpnetv2", "mlp2x_gelu"])
+def test_published_files_of_ours_compute_in_the_originals_layers_what_ours_compute(
+    small_tokenizer: Path, tmp_path: Path, kind: str
+) -> None:
+    """Names and shapes alone would not tell two norms apart that have been swapped."""
+    published = make_published(tmp_path / "published", small_tokenizer, kind)
+    assert run("import", model=published, output=tmp_path / "ours") == 0
+    options = {"checkpoint": tmp_path / "ours", "output": tmp_path / "back"}
+    assert run("export", **options, format="mobilevlm") == 0
+    opened = open_folder(tmp_path / "ours")
+    model = build_on(torch.device("cpu"), opened.architecture).eval()
+    generator = torch.Generator().manual_seed(0)
+    before, after = torch.randint(800, (2, 1, 9), generator=generator)
+    pixels = torch.randint(256, (1, 3, 16, 16), generator=generator).to(torch.uint8)
+    places = torch.full((1, opened.architecture.image_tokens), IMAGE)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(opened.weights.parameter(name, value.shape))
+        features = model.image_features(pixels)
+        embeddings = model.embed(torch.cat([before, places, after], dim=1), features)
+        found = model.language_model(inputs_embeds=embeddings).logits
+    normalised = opened.architecture.images.normalise(pixels)
+    for folder in (published, tmp_path / "back"):
+        expected = PublishedModel(folder, kind).logits(before, normalised, after)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -87,7 +87,7 @@ def answer_file(
     *,
     prompt: Callable[[Row], tuple[list[int], int]],
     load: Callable[[], AnswerBatch],
-    context_tokens: int | None,
+    tokenizer: DialogueTokenizer,
 ) -> list[dict[str, Any]]:
     """Answer the rows that have no answer yet, and report.
 
@@ -97,7 +97,7 @@ def answer_file(
         settings: what the answers depend on.
         prompt: gives a row's ids, and how many tokens of the context they take.
         load: called where a row is left to be answered.
-        context_tokens: the most that prompt and answer may have together; None: no limit known.
+        tokenizer: knows the context.
 
     Returns:
         All output rows that are there now, fewer than the input's if a stop came first.
@@ -120,7 +120,7 @@ def answer_file(
                 Progress("answer", total=len(asked), unit="rows") as progress,
             ):
                 for answered in answer_all(
-                    asked, answer, context_tokens, config.batch_size, stop, progress
+                    asked, answer, tokenizer, config.batch_size, stop, progress
                 ):
                     answers.write(answered)
                     done += answered
@@ -172,7 +172,7 @@ def ask(
 def answer_all(
     asked: Sequence[Asked],
     answer: AnswerBatch,
-    context_tokens: int | None,
+    tokenizer: DialogueTokenizer,
     batch_size: int,
     stop: StopRequest,
     progress: Progress,
@@ -187,8 +187,8 @@ def answer_all(
         here = asked[start : start + window]
         done: Answered = {}
         given = 0
-        for batch in _batches(here, context_tokens, batch_size):
-            fits = room(batch[0], context_tokens) >= 1
+        for batch in _batches(here, tokenizer, batch_size):
+            fits = tokenizer.room(batch[0].tokens) >= 1
             answered = answer(batch, stop) if fits else _refuse(batch)
             done |= answered
             tokens = sum(row["tokens"] for row in answered.values())
@@ -204,21 +204,16 @@ def answer_all(
 
 
 def _batches(
-    asked: Sequence[Asked], context_tokens: int | None, batch_size: int
+    asked: Sequence[Asked], tokenizer: DialogueTokenizer, batch_size: int
 ) -> Iterator[list[Asked]]:
     """Yield the prompts that are too long, then the others, longest first."""
-    too_long = [one for one in asked if room(one, context_tokens) < 1]
+    too_long = [one for one in asked if tokenizer.room(one.tokens) < 1]
     if too_long:
         yield too_long
-    fitting = [one for one in asked if room(one, context_tokens) >= 1]
+    fitting = [one for one in asked if tokenizer.room(one.tokens) >= 1]
     fitting.sort(key=lambda one: -one.tokens)
     for i in range(0, len(fitting), batch_size):
         yield fitting[i : i + batch_size]
-
-
-def room(one: Asked, context_tokens: int | None) -> int:
-    """Return how many tokens the answer may have as far as the context goes."""
-    return (1 << 62) if context_tokens is None else context_tokens - one.tokens
 
 
 def _refuse(too_long: Sequence[Asked]) -> Answered:
@@ -250,12 +245,10 @@ def answer_batch(
     Raises:
         UserError: the batch does not fit into the device's memory.
     """
-    import torch
+    from mobilellama.sft.decode import decode, naming_memory
 
-    from mobilellama.sft.decode import decode
-
-    rooms = [room(one, tokenizer.context_tokens) for one in batch]
-    try:
+    rooms = [tokenizer.room(one.tokens) for one in batch]
+    with naming_memory(prompts, model.device):
         decoded = decode(
             model,
             prompts,
@@ -266,12 +259,6 @@ def answer_batch(
             embed=embed,
             interrupted=stop.requested,
         )
-    except torch.OutOfMemoryError:
-        longest = max(map(len, prompts))
-        raise UserError(
-            f"{len(batch)} prompts of up to {longest:,} tokens and their answers do not fit into "
-            f"the memory of {model.device}: lower --batch_size, and the command goes on"
-        ) from None
     return {
         one.number: one.row.fields
         | {

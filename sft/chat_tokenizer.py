@@ -58,6 +58,10 @@ class DialogueTokenizer(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids as it stands; special tokens give nothing."""
 
+    def room(self, tokens: int) -> int:
+        """Return how many tokens an answer may have after a prompt of so many; perhaps below 1."""
+        return (1 << 62) if self.context_tokens is None else self.context_tokens - tokens
+
     def text(self, ids: Sequence[int]) -> str:
         """Return an answer's text: no special tokens, no stop, no white space around it."""
         if ids and ids[-1] in self.stop.ids:  # which may be a token of text

@@ -11,7 +11,8 @@ of fp32's about one token in a million. (A draw from the cumulative distribution
 next to one of V edges instead of one: a thousand times as often.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
@@ -114,6 +115,19 @@ def decode(
             seen = None if seen is None else seen[slots]
         rows = [rows[slot] for slot in kept]
     return answers
+
+
+@contextmanager
+def naming_memory(prompts: Sequence[Sequence[int]], device: torch.device) -> Iterator[None]:
+    """Raise UserError where the device's memory does not hold prompts that are answered."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        longest = max(map(len, prompts))
+        raise UserError(
+            f"{len(prompts)} prompts of up to {longest:,} tokens and their answers do not fit "
+            f"into the memory of {device}: lower --batch_size, and the command goes on"
+        ) from None
 
 
 def choose(

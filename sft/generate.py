@@ -65,7 +65,7 @@ def main(config: Config) -> int:
         describe(config, tokenizer),
         prompt=prompt,
         load=load,
-        context_tokens=tokenizer.context_tokens,
+        tokenizer=tokenizer,
     )
     return 130 if len(answers) < len(rows) else 0
 

@@ -2,6 +2,7 @@ r"""Score a model on GQA, ScienceQA, TextVQA, POPE, MME and MMBench, beside the 
 
     mobilellama vlm evaluate --benchmark all --data DIR --model MODEL --output RESULTS
     mobilellama vlm evaluate --benchmark gqa,pope ...
+    mobilellama vlm evaluate --benchmark gqa --data DIR --model NAME --answers FILE --output RESULTS
 
 Each question is asked as the original scripts of MobileVLM and LLaVA-1.5 ask it, answered
 greedily, and scored by the original's rules with all their quirks. DIR holds a folder for each
@@ -35,10 +36,13 @@ RESULTS is a folder, gone on with if it exists:
 The published number is GQA's accuracy, ScienceQA's of questions with an image, TextVQA's soft
 accuracy, POPE's mean F1, MME's points of perception, and MMBench's accuracy over all rotations
 of the options; the average counts MME's points by 20. MMBench asks ChatGPT what an unclear answer
-chooses; here it chooses nothing.
+chooses; here it chooses nothing. The published scores are of fp16 (--dtype fp16).
+
+--answers scores what a model has answered elsewhere: a file as LLaVA's scripts write it, or a
+folder of gqa.jsonl and so on. No image is read then; their folders must be there, but may be
+empty. A question without an answer counts as wrong.
 """
 
-import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,11 +51,13 @@ from typing import Any, Literal
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
-from mobilellama.files import whole_file
+from mobilellama.files import sha256_of_file, sha256_of_json, whole_file
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.answers import Answers
-from mobilellama.sft.chat_model import identify, quieten
+from mobilellama.sft.chat_model import quieten
+from mobilellama.vlm.answer_files import find_answers, read_answers
+from mobilellama.vlm.assistant_choice import AssistantChoice
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Asked, Benchmark, require_files
 from mobilellama.vlm.images import read_image
@@ -68,15 +74,13 @@ _SHOWN_IMAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AssistantChoice):
     """Fields of ``mobilellama vlm evaluate``."""
 
     benchmark: str
     """gqa, scienceqa, textvqa, pope, mme, mmbench; several with commas between; or all."""
     data: str
     """Folder that holds a folder for each benchmark."""
-    model: str
-    """Folder of a vision-language model, as 'vlm export' writes."""
     output: str
     """Folder for answers and scores; gone on with if it exists."""
     aspect_ratio: Literal["original", "model", "square", "pad"] = "original"
@@ -90,12 +94,13 @@ class Config:
     """First questions of each benchmark; None asks all. For trials only."""
     overwrite: bool = False
     """Begin again, whatever the output holds."""
-    device: str = "auto"
-    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
-    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of the weights; the published scores are of fp16."""
+    answers: str | None = None
+    """Answers that are scored instead of asking: a .jsonl file, or a folder of BENCHMARK.jsonl;
+    --model is only their name then. None asks the model."""
 
     def __post_init__(self) -> None:
+        if self.answers is None:
+            super().__post_init__()
         names = self.names
         for name in names:
             if name not in BENCHMARKS:
@@ -108,9 +113,6 @@ class Config:
         for field in ("max_new_tokens", "limit"):
             if (value := getattr(self, field)) is not None:
                 require_at_least(field, value, 1)
-        if not (Path(self.model) / "config.json").is_file():
-            rule = "has no config.json" if Path(self.model).is_dir() else "is not a folder"
-            raise ConfigError("model", self.model, rule, "Give a folder that 'vlm export' wrote")
         if Path(self.output).exists() and not Path(self.output).is_dir():
             raise ConfigError("output", self.output, "is not a folder", "Give a folder")
 
@@ -136,51 +138,92 @@ class Plan:
 
 def main(config: Config) -> int:
     """Ask, score, print."""
+    if config.answers is not None:
+        logs.configure()
+        return score_answers(config, config.answers)
+    from mobilellama.vlm.assistant import load_stored, settings_of
+    from mobilellama.vlm.stored_model import open_model
+
     logs.configure()
-    return evaluate(config, lambda: load_assistant(config))
-
-
-def load_assistant(config: Config) -> Assistant:
-    """Return the model, on its device.
-
-    The place to join: once vlm/assistant.py is there, Config inherits its AssistantChoice instead
-    of naming model, device and dtype, this is ``from mobilellama.vlm.assistant import load``, and
-    ``settings_of`` takes the dtype that "auto" stands for.
-    """
     quieten()
-    return importlib.import_module("mobilellama.vlm.assistant").load(config)
+    stored = open_model(config.model, template=config.template)
+    return evaluate(config, settings_of(config, stored), lambda: load_stored(stored, config))
 
 
-def evaluate(config: Config, load: Callable[[], Assistant]) -> int:
-    """Score what `load` gives on each benchmark; it is called where answers are missing."""
+def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Assistant]) -> int:
+    """Score a model on each benchmark.
+
+    Args:
+        config: what is asked, and how.
+        model: what the answers depend on of the model: its sha256, its dtype.
+        load: gives it; called where answers are missing.
+    """
     plans = make_plans(config)
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    sha256 = identify(config.model)
     scores_file = ScoresFile(
-        folder / SCORES_FILE, model=config.model, model_sha256=sha256, overwrite=config.overwrite
+        folder / SCORES_FILE,
+        model=config.model,
+        model_sha256=model["model_sha256"],
+        overwrite=config.overwrite,
     )
     stop, assistant = StopRequest(), _Once(load)
     with stop.handling_signals():
         for plan in plans:
-            settings = settings_of(config, plan, sha256)
+            settings = describe(plan, model)
             answers = answer(plan, config, settings, assistant, stop)
-            asked = plan.asked[: config.limit]
-            if len(answers) < len(asked):
+            if len(answers) < len(plan.asked[: config.limit]):
                 log.warning("stopped by %s; the same command goes on", stop.reason)
                 return 130
-            scores = plan.benchmark.score(asked, answers)
-            scores_file.add(plan.name, scores, settings | {"limit": config.limit})
-            if config.limit is None and plan.benchmark.submission:
-                write_submission(
-                    folder / SUBMISSIONS / plan.name, plan.benchmark.submission(asked, answers)
-                )
-            print(score_tables(plan.name, scores), end="\n\n\n")
+            score(plan, config, answers, settings, scores_file)
+    print_all(config, scores_file)
+    return 0
+
+
+def score_answers(config: Config, given: str) -> int:
+    """Score answers that were made elsewhere."""
+    files = find_answers(given, config.names)
+    plans = make_plans(config)
+    answers = {plan.name: read_answers(files[plan.name], plan.asked) for plan in plans}
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores_file = ScoresFile(
+        folder / SCORES_FILE,
+        model=config.model,
+        model_sha256=sha256_of_json({"answers of": config.model}),
+        overwrite=config.overwrite,
+    )
+    for plan in plans:
+        file = files[plan.name]
+        settings = {"answers": str(file), "answers_sha256": sha256_of_file(file)}
+        score(plan, config, answers[plan.name][: config.limit], settings, scores_file)
+    print_all(config, scores_file)
+    return 0
+
+
+def score(
+    plan: Plan,
+    config: Config,
+    answers: Sequence[str | None],
+    settings: Mapping[str, Any],
+    scores_file: ScoresFile,
+) -> None:
+    """Score a benchmark's answers; keep and print what they are worth."""
+    asked = plan.asked[: config.limit]
+    scores = plan.benchmark.score(asked, answers)
+    scores_file.add(plan.name, scores, {**settings, "limit": config.limit})
+    if config.limit is None and plan.benchmark.submission:
+        folder = Path(config.output) / SUBMISSIONS / plan.name
+        write_submission(folder, plan.benchmark.submission(asked, answers))
+    print(score_tables(plan.name, scores), end="\n\n\n")
+
+
+def print_all(config: Config, scores_file: ScoresFile) -> None:
+    """Print the model's scores above the published ones."""
     if config.limit is not None:
         print(f"Only the first {config.limit} questions of each (--limit): no measurement.")
     print(published_table(scores_file.scores(), Path(config.model).name))
     print(f"written to {config.output}")
-    return 0
 
 
 class _Once:
@@ -208,7 +251,8 @@ def make_plans(config: Config) -> list[Plan]:
     plans = []
     for name, benchmark in chosen.items():
         asked = benchmark.questions(data)
-        require_images(data, asked[: config.limit])
+        if config.answers is None:
+            require_images(data, asked[: config.limit])
         plans.append(
             Plan(
                 name=name,
@@ -237,12 +281,11 @@ def require_images(data: Path, asked: Sequence[Asked[Any]]) -> None:
         raise ConfigError("data", str(data), rule, "Unpack the images there")
 
 
-def settings_of(config: Config, plan: Plan, model_sha256: str) -> dict[str, Any]:
+def describe(plan: Plan, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the answers depend on beside the questions, as it is kept beside them."""
     return {
         "benchmark": plan.name,
-        "model_sha256": model_sha256,
-        "dtype": config.dtype,
+        **model,
         "aspect_ratio": plan.aspect_ratio or "model",
         "max_new_tokens": plan.max_new_tokens,
     }

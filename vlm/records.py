@@ -140,7 +140,7 @@ def read_vlm_records(
 ) -> Iterator[Record | Refused]:
     """Yield every record, or why it is refused, in the order of the files and in theirs.
 
-    A .json file is held in memory whole; of the others a few records at a time are.
+    A few records are held in memory at a time; of a .json file that is no plain list, all are.
 
     Args:
         data: where the records are.
@@ -189,9 +189,9 @@ def parse_record(place: str, value: Any, *, plain: bool = False, kind: Format = 
         turns, mended = clean(read_turns(value, kind))
     except DropError as drop:
         raise RefusedError(drop.reason, drop.detail) from None
-    images = _images_of(value)
-    _require_places(turns, images, value)
-    place_all = _plain if plain else _in_front
+    images = images_of(value)
+    require_places(turns, images, value)
+    place_all = _plain if plain else in_front
     return Record(
         place=place,
         id=_id_of(value, place),
@@ -206,8 +206,12 @@ def _id_of(value: Any, place: str) -> str:
     return str(found) if isinstance(found, str | int) and found != "" else place
 
 
-def _images_of(value: Any) -> tuple[str, ...]:
-    """Return the paths of a record's images, each within the folder they are relative to."""
+def images_of(value: Any) -> tuple[str, ...]:
+    """Return the paths of a record's images, each within the folder they are relative to.
+
+    Raises:
+        RefusedError: they are no paths, or one leads out of the folder.
+    """
     given = value.get(_IMAGE_FIELD) if isinstance(value, dict) else None
     if given is None or given == "" or given == []:
         return ()
@@ -236,8 +240,8 @@ def image_path(folder: Path, name: str) -> Path:
     return folder / os.path.normpath(name)
 
 
-def _require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any) -> None:
-    """Refuse a record unless its questions, and no other turn, hold a place for each image."""
+def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any) -> None:
+    """Raise RefusedError unless the questions, and no other turn, hold a place for each image."""
     for turn in turns:
         if turn.role != "user" and IMAGE_TEXT in turn.content:
             raise RefusedError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
@@ -264,7 +268,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def _in_front(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ...]:
+def in_front(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ...]:
     """Put the place of an image that is its question's only one in front of the question."""
     if not images:
         return turns

@@ -221,3 +221,34 @@ def test_logits_that_are_not_finite_are_an_error_with_a_remedy() -> None:
 def test_a_wrong_setting_is_named(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"^{field} = "):
         Sampling(**{field: value})
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_embeds_the_prompts_decides_what_a_place_means(kind: str) -> None:
+    """-5 stands for token 7 here: the answers are those of prompts that hold it."""
+    model = MODELS[kind]()
+
+    def embed(input_ids: torch.Tensor) -> torch.Tensor:
+        return model.get_input_embeddings()(input_ids.masked_fill(input_ids == -5, 7))
+
+    plain = [[9, 7, 7, 11, 30], [8, 40, 7], [12]]
+    places = [[-5 if token == 7 else token for token in prompt] for prompt in plain]
+    expected = answer(model, plain)
+    assert answer(model, places, embed=embed) == expected
+    alone = [answer(model, [prompt], embed=embed)[0] for prompt in places]
+    assert [one.ids for one in alone] == [one.ids for one in expected]
+
+
+def test_a_penalty_for_tokens_that_occurred_counts_no_place() -> None:
+    """An index below 0 counts from the end: a place -k would penalise token VOCAB - k."""
+    model = tiny_llama(VOCAB)
+
+    def embed(input_ids: torch.Tensor) -> torch.Tensor:
+        return model.get_input_embeddings()(input_ids.clamp(min=0))
+
+    penalty = Sampling(repetition_penalty=1e6)
+    expected = answer(model, [[9, -VOCAB, 11]], penalty, embed=embed)
+    for place in range(1, VOCAB + 1):
+        assert answer(model, [[9, -place, 11]], penalty, limit=3, embed=embed) == [
+            Decoded(expected[0].ids[:3], "length")
+        ]

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from mobilellama.config import ConfigError
+from mobilellama.sft.chat_model import identify
+from mobilellama.vlm.assistant import load
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Scores
 from mobilellama.vlm.evaluate import Config, as_the_original_logs_it, evaluate
@@ -23,6 +25,7 @@ from mobilellama.vlm.images import ImageError, read_image
 from mobilellama.vlm.main import main
 from mobilellama.vlm.question import Assistant, Question
 from mobilellama.vlm.scores_file import ScoresFile
+from tests.pretrain.conftest import Command, Outcome
 from tests.vlm.benchmark_files import mmbench_row, write_benchmarks, write_mmbench
 
 QUESTIONS = {"gqa": 4, "scienceqa": 4, "textvqa": 3, "pope": 8, "mme": 28, "mmbench": 5}
@@ -92,7 +95,7 @@ def model(tmp_path: Path) -> Path:
 
 def write_model(folder: Path, weights: bytes) -> Path:
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "mobilellama_vlm"}')
     (folder / "model.safetensors").write_bytes(weights)
     return folder
 
@@ -111,7 +114,9 @@ class Evaluate:
             assert assistant is not None, "the model must not be loaded"
             return assistant
 
-        return evaluate(Config(**(self.fields | fields)), load)
+        config = Config(**(self.fields | fields))
+        model = {"model_sha256": identify(config.model), "dtype": config.dtype}
+        return evaluate(config, model, load)
 
     def scores(self) -> dict[str, Any]:
         return json.loads((self.output / "scores.json").read_text())
@@ -361,3 +366,31 @@ def test_the_help_says_where_each_benchmarks_files_lie(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     for name, benchmark in BENCHMARKS.items():
         assert f"\n    {name:<11}{benchmark.files['questions'][0]}" in out
+
+
+def test_the_command_asks_a_real_model_and_goes_on_with_the_same_alone(
+    command: Command, assistant_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    given = {"model": assistant_folder, "data": data, "output": tmp_path / "out", "device": "cpu"}
+    given |= {"benchmark": "gqa,pope,mmbench", "max_new_tokens": 5}
+
+    def run(**fields: Any) -> Outcome:
+        arguments = [
+            part for name, value in (given | fields).items() for part in (f"--{name}", value)
+        ]
+        return command("vlm", "evaluate", *arguments)
+
+    outcome = run(batch_size=3)
+    assert outcome.code == 0, outcome.err
+    assert "GQA" in outcome.out and "POPE" in outcome.out
+    rows = [json.loads(line) for line in (tmp_path / "out" / "gqa.jsonl").open()]
+    model = load(assistant_folder, device="cpu")
+    gqa = BENCHMARKS["gqa"].questions(data)
+    expected = [model.answer(one.images[0], one.text, max_new_tokens=5) for one in gqa]
+    assert [row["text"] for row in rows] == [as_the_original_logs_it(text) for text in expected]
+    assert len({*expected}) > 1
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    settings = found["benchmarks"]["gqa"]["settings"]
+    assert settings["dtype"] == "float32" and settings["quantization"] == "none"
+    assert "was made with dtype float32, not bfloat16" in run(dtype="bf16").err
+    assert run(batch_size=1).code == 0

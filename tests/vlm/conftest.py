@@ -1,0 +1,26 @@
+"""What the tests of using a vision-language model share: the command, a folder, images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pretrain.conftest import command
+from tests.vlm.assistants import make_assistant, write_pictures
+
+__all__ = ["command"]
+
+
+@pytest.fixture(scope="session")
+def assistant_folder(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vision-language model's folder in our form; read only. See ``make_assistant``."""
+    torch.set_num_threads(1)  # so small a model gains nothing from more
+    return make_assistant(tmp_path_factory.mktemp("assistant"), small_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with eight images, 0.png to 7.png; read only."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, 8)
+    return folder

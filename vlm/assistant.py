@@ -1,0 +1,306 @@
+"""A vision-language model that answers questions about images.
+
+    from mobilellama.vlm.assistant import load
+
+    model = load("DIR")
+    model.answer("bus.jpg", "What is this?")
+    model.answer(["a.png", "https://example.org/b.png"], "What differs?", max_new_tokens=200)
+    model.answer(None, "Who are you?")
+
+DIR is what 'vlm export' or 'vlm import' writes, a published MobileVLM folder, or a run of 'vlm
+run'. Questions are asked with the model's chat template and its own way to make images square.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mobilellama.config import UserError
+from mobilellama.pretrain.device import find_device
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.decode import Decoded, decode, naming_memory
+from mobilellama.sft.sampling import Sampling
+from mobilellama.vlm.architecture import IMAGE
+from mobilellama.vlm.assistant_choice import AssistantChoice
+from mobilellama.vlm.image_source import ImageSource, open_image
+from mobilellama.vlm.images import AspectRatio, ImageError
+from mobilellama.vlm.model import VisionLanguageModel
+from mobilellama.vlm.prompts import ImageTextTokenizer, with_places
+from mobilellama.vlm.question import Question
+from mobilellama.vlm.records import IMAGE_TEXT
+from mobilellama.vlm.stored_model import StoredModel, load_model, open_model
+
+log = logging.getLogger(__name__)
+
+_DECODERS = 4  # threads; Pillow decodes and resizes without Python's lock
+_IMAGES_AT_ONCE = 16  # through the tower
+
+
+class Assistant:
+    """A model on its device, with its tokenizer."""
+
+    def __init__(self, model: VisionLanguageModel, tokenizer: ImageTextTokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.device = next(model.parameters()).device
+
+    def answer(
+        self,
+        images: ImageSource | Sequence[ImageSource] | None,
+        question: str,
+        *,
+        system: str | None = None,
+        max_new_tokens: int = 512,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Answer a question about images, or about none.
+
+        Args:
+            images: one, or several in order: decoded, as a file's path, or as an http(s) address.
+            question: with ``<image>`` where each image belongs; without it they come first.
+            system: system text; None: the template's own.
+            max_new_tokens: most tokens of the answer.
+            sampling: how tokens are chosen; None takes the likeliest.
+            seed: with a temperature above 0: makes the answer repeatable.
+
+        Raises:
+            UserError: an image cannot be had, the numbers of images and places differ, or the
+                context has no room.
+        """
+        listed = _listed(images)
+        turns = [] if system is None else [Turn("system", system)]
+        turns.append(Turn("user", with_places(question, len(listed))))
+        prompt = self.tokenizer.prompt(turns)
+        room = self.tokenizer.room(len(prompt))
+        if room < 1:
+            raise UserError(
+                f"the question makes a prompt of {len(prompt):,} tokens, and the model's context "
+                f"is {self.tokenizer.context_tokens:,}: shorten it, or ask about fewer images"
+            )
+        [answer] = self.decode(
+            [prompt],
+            [self.pixels(open_image(image)) for image in listed],
+            limits=[min(max_new_tokens, room)],
+            sampling=sampling or Sampling(),
+            seeds=[seed],
+        )
+        return self.tokenizer.text(answer.ids)
+
+    def answer_batch(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int,
+        aspect_ratio: AspectRatio | None = None,
+    ) -> list[str]:
+        """Answer questions together, greedily; one that leaves the context no room with "".
+
+        Args:
+            questions: each with as many ``<image>`` as images.
+            max_new_tokens: most tokens of an answer.
+            aspect_ratio: how images become square; None: as the model was trained.
+
+        Raises:
+            ImageError: an image cannot be used.
+            UserError: images and their places differ in number, or memory runs out.
+        """
+        for one in questions:
+            _require_places(one)
+        prompts = [self.tokenizer.prompt([Turn("user", one.text)]) for one in questions]
+        rooms = [self.tokenizer.room(len(prompt)) for prompt in prompts]
+        fitting = [row for row, room in enumerate(rooms) if room >= 1]
+        self._warn_of_too_long(questions, fitting)
+        if not fitting:
+            return [""] * len(questions)
+        images = [image for row in fitting for image in questions[row].images]
+        answers = self.decode(
+            [prompts[row] for row in fitting],
+            self.read_all(images, aspect_ratio),
+            limits=[min(max_new_tokens, rooms[row]) for row in fitting],
+            sampling=Sampling(),
+            seeds=[None] * len(fitting),
+        )
+        texts = [""] * len(questions)
+        for row, answer in zip(fitting, answers, strict=True):
+            texts[row] = self.tokenizer.text(answer.ids)
+        return texts
+
+    def _warn_of_too_long(self, questions: Sequence[Question], fitting: Sequence[int]) -> None:
+        missing = {*range(len(questions))} - {*fitting}
+        if too_long := [questions[row].text for row in sorted(missing)]:
+            log.warning(
+                "%d of %d questions fill the context of %s tokens and get an empty answer; one "
+                "begins %r",
+                len(too_long), len(questions), self.tokenizer.context_tokens, too_long[0][:60],
+            )  # fmt: skip
+
+    def pixels(
+        self, image: Image.Image, aspect_ratio: AspectRatio | None = None
+    ) -> NDArray[np.uint8]:
+        """Return what the tower is given of an image, (3, S, S) uint8.
+
+        Args:
+            image: decoded.
+            aspect_ratio: how it becomes square; None: as the model was trained.
+
+        Raises:
+            ImageError: it is too long and thin.
+        """
+        processor = self.model.config.images
+        if aspect_ratio is not None:
+            processor = replace(processor, aspect_ratio=aspect_ratio)
+        return processor.pixels(image)
+
+    def read_all(
+        self, images: Sequence[Image.Image | Path], aspect_ratio: AspectRatio | None = None
+    ) -> list[NDArray[np.uint8]]:
+        """Return `pixels` of decoded images and files, made on several threads.
+
+        Raises:
+            ImageError: one cannot be used; the message names it.
+        """
+        made = self.try_all([[image] for image in images], aspect_ratio)
+        if errors := [one for one in made if isinstance(one, ImageError)]:
+            raise errors[0]
+        return [one[0] for one in made if not isinstance(one, ImageError)]
+
+    def try_all(
+        self,
+        images: Sequence[Sequence[Image.Image | Path]],
+        aspect_ratio: AspectRatio | None = None,
+    ) -> list[list[NDArray[np.uint8]] | ImageError]:
+        """Return `pixels` of each question's images, made on several threads, or what is wrong."""
+
+        def read(its: Sequence[Image.Image | Path]) -> list[NDArray[np.uint8]] | ImageError:
+            try:
+                return [self.pixels(open_image(one), aspect_ratio) for one in its]
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(_DECODERS) as pool:
+            return [*pool.map(read, images)]
+
+    def features(self, pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return what the language model sees of images, (images, P, D).
+
+        Args:
+            pixels: of one image or more.
+        """
+        parts = [pixels[i : i + _IMAGES_AT_ONCE] for i in range(0, len(pixels), _IMAGES_AT_ONCE)]
+        with torch.inference_mode():
+            stacked = (torch.from_numpy(np.stack(part)).to(self.device) for part in parts)
+            return torch.cat([self.model.image_features(part) for part in stacked])
+
+    def embedding(self, features: Callable[[], Tensor] | None) -> Callable[[Tensor], Tensor]:
+        """Return what `decode` embeds prompts with.
+
+        Args:
+            features: gives those of all the prompts' images, in order; None: there is none.
+        """
+
+        def embed(input_ids: Tensor) -> Tensor:
+            found = None if features is None else features()
+            tokens = 0 if found is None else found.shape[0] * found.shape[1]
+            places = int((input_ids == IMAGE).sum())
+            assert places == tokens, f"{places} places for {tokens} tokens of images"
+            return self.model.embed(input_ids, found)
+
+        return embed
+
+    def decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pixels: Sequence[NDArray[np.uint8]],
+        *,
+        limits: Sequence[int],
+        sampling: Sampling,
+        seeds: Sequence[int | None],
+    ) -> list[Decoded]:
+        """Answer prompts together.
+
+        Args:
+            prompts: ids of each, an ``IMAGE`` for each token of an image.
+            pixels: of all their images, in order.
+            limits: most tokens of each answer.
+            sampling: how tokens are chosen.
+            seeds: of each row.
+
+        Raises:
+            UserError: the device's memory does not hold them.
+        """
+        with naming_memory(prompts, self.device):
+            return decode(
+                self.model.language_model,
+                prompts,
+                sampling=sampling,
+                generators=[np.random.default_rng(seed) for seed in seeds],
+                limits=limits,
+                ended=self.tokenizer.ended,
+                embed=self.embedding((lambda: self.features(pixels)) if pixels else None),
+            )
+
+
+def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
+    """Load a model.
+
+    Args:
+        choice: a folder, or all that decides.
+        fields: of ``AssistantChoice``, beside a folder: template, device, dtype, quantization.
+
+    Raises:
+        ConfigError: the folder, the device or bitsandbytes is not there.
+        DataError: the weights are damaged, or not those of the folder's config.
+    """
+    if not isinstance(choice, AssistantChoice):
+        choice = AssistantChoice(model=str(choice), **fields)
+    return load_stored(open_model(choice.model, template=choice.template), choice)
+
+
+def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:
+    """Load an open model."""
+    device = find_device(choice.device)
+    model = load_model(
+        stored,
+        device=device,
+        dtype=stored.choose_dtype(choice.dtype, device),
+        quantization=choice.quantization,
+    )
+    return Assistant(model, stored.prompts)
+
+
+def settings_of(choice: AssistantChoice, stored: StoredModel) -> dict[str, Any]:
+    """Return what answers depend on of a model and its placement, as it is kept beside them."""
+    dtype = stored.choose_dtype(choice.dtype, find_device(choice.device))
+    return {
+        "model_sha256": stored.sha256,
+        "template": stored.template.sha256,
+        "dtype": str(dtype).removeprefix("torch."),
+        "quantization": choice.quantization,
+    }
+
+
+def _listed(images: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
+    if images is None:
+        return []
+    if isinstance(images, Image.Image | Path | str | bytes):
+        return [images]
+    return list(images)
+
+
+def _require_places(question: Question) -> None:
+    """Raise UserError unless a question has one ``<image>`` for each of its images."""
+    places, images = question.text.count(IMAGE_TEXT), len(question.images)
+    if places != images:
+        raise UserError(
+            f"the question {question.text[:60]!r} has {places} {IMAGE_TEXT} for {images} images: "
+            "give it one for each"
+        )

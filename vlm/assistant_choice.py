@@ -1,0 +1,35 @@
+"""Which vision-language model answers, and where it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mobilellama.config import ConfigError
+from mobilellama.sft.chat_model import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssistantChoice(Placement):
+    """Which model, and where it runs."""
+
+    model: str
+    """A folder of 'vlm export' or 'vlm import', a published MobileVLM folder, or a run of 'vlm
+    run', whose newest checkpoint is taken."""
+    template: str | None = None
+    """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
+    stay whole."""
+
+    def __post_init__(self) -> None:
+        from mobilellama.pretrain.checkpoint import MANIFEST
+        from mobilellama.vlm.folder import is_vlm_folder
+
+        folder = Path(self.model)
+        is_run = (folder / "checkpoints").is_dir() or (folder / MANIFEST).is_file()
+        if not is_run and not is_vlm_folder(folder):
+            rule = "is not a folder"
+            if folder.is_dir():
+                rule = "is neither a vision-language model's folder nor a run"
+            remedy = "Give a folder that 'vlm export' wrote, a published MobileVLM, or a run"
+            raise ConfigError("model", self.model, rule, remedy)

@@ -1,0 +1,150 @@
+"""'vlm evaluate --answers': answers made elsewhere, joined to their questions and scored."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.vlm.answer_files import find_answers, read_answers
+from mobilellama.vlm.bench_all import BENCHMARKS
+from mobilellama.vlm.benchmark import Asked
+from mobilellama.vlm.main import main
+from tests.vlm.benchmark_files import write_benchmarks
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """All benchmarks, without their images."""
+    folder = write_benchmarks(tmp_path / "benchmarks")
+    for path in folder.rglob("*"):
+        if path.suffix in (".jpg", ".png"):
+            path.unlink()
+    return folder
+
+
+def write_answers(path: Path, asked: list[Asked[Any]], texts: list[str], seed: int | None) -> None:
+    """Write answers as LLaVA's scripts do; in an order drawn from a seed, or the questions'."""
+    rows = [
+        {"question_id": one.id, "prompt": one.prompt, "text": text, "answer_id": "x",
+         "model_id": "llava-v1.5-7b", "metadata": {}}
+        for one, text in zip(asked, texts, strict=True)
+    ]  # fmt: skip
+    if seed is not None:
+        random.Random(seed).shuffle(rows)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def words(count: int) -> list[str]:
+    """Return answers of which some are right and no two neighbours alike."""
+    return [("Yes", "No", "A", "B", "left", "white", "3")[i % 7] for i in range(count)]
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_all_benchmarks_are_scored_whatever_the_order_of_the_lines(
+    data: Path, tmp_path: Path, seed: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = {}
+    for name, benchmark in BENCHMARKS.items():
+        asked = benchmark.questions(data)
+        texts = words(len(asked))
+        write_answers(tmp_path / f"answers/{name}.jsonl", asked, texts, seed)
+        wanted[name] = benchmark.score(asked, texts).score
+    output = tmp_path / "results"
+    arguments = ["evaluate", "--benchmark", "all", "--data", str(data), "--model", "LLaVA-1.5"]
+    arguments += ["--answers", str(tmp_path / "answers"), "--output", str(output)]
+    assert main(arguments) == 0
+    found = json.loads((output / "scores.json").read_text())
+    assert {name: its["score"] for name, its in found["benchmarks"].items()} == wanted
+    assert len(set(wanted.values())) > 2
+    assert all(its["unanswered"] == 0 for its in found["benchmarks"].values())
+    assert found["model"]["path"] == "LLaVA-1.5"
+    assert "\nLLaVA-1.5 " in capsys.readouterr().out
+    assert sorted(path.name for path in (output / "submissions").iterdir()) == [
+        "gqa", "mmbench", "mme",
+    ]  # fmt: skip
+    arguments[arguments.index("LLaVA-1.5")] = "another"
+    with pytest.raises(ConfigError, match=r"holds scores of another model, LLaVA-1\.5"):
+        main(arguments)
+
+
+def asked_of(*pairs: tuple[str | int, str]) -> list[Asked[Any]]:
+    return [
+        Asked(id=question_id, images=(), text="", prompt=prompt, key=None)
+        for question_id, prompt in pairs
+    ]
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(*rows: dict[str, Any]) -> Path:
+        path = tmp_path / "a.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def row(question_id: str | int, text: str, **more: Any) -> dict[str, Any]:
+    return {"question_id": question_id, "text": text} | more
+
+
+def test_questions_of_one_id_are_told_apart_by_their_prompts(write: Write) -> None:
+    asked = asked_of(("x", "first?"), ("x", "second?"), (7, "third?"))
+    path = write(row(7, "c"), row("x", "b", prompt="second?"), row("x", "a", prompt="first?"))
+    assert read_answers(path, asked) == ["a", "b", "c"]
+    # One prompt is written in another way: what is left over is its question.
+    path = write(row("x", "b", prompt="2nd?"), row("x", "a", prompt="first?"), row("7", "c"))
+    assert read_answers(path, asked) == ["a", "b", "c"]
+    # None is: then their order tells.
+    path = write(row("x", "a"), row("x", "b"))
+    assert read_answers(path, asked) == ["a", "b", None]
+
+
+def test_an_answer_may_be_empty_and_the_same_question_asked_twice(write: Write) -> None:
+    asked = asked_of((1, "q"), (1, "q"), (2, "q"))
+    path = write(row(1, "", prompt="q"), row(1, "b", prompt="q"))
+    assert read_answers(path, asked) == ["", "b", None]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(9, "a")], "a.jsonl:1: the question_id 9 is no question's. Give the answers to the"),
+        ([row(1, "a"), row(1, "b")], ":2: the question_id 1 has more answers than questions. G"),
+        ([{"question_id": 1}], ":1: the field 'text' is missing; it must be of type str"),
+        ([{"text": "a"}], ":1: the field 'question_id' is missing; it must be of type str or int"),
+    ],
+)
+def test_lines_that_answer_no_question_are_named(
+    write: Write, rows: list[dict[str, Any]], message: str
+) -> None:
+    path = write(*rows)
+    with pytest.raises(DataError) as caught:
+        read_answers(path, asked_of((1, "q"), (2, "r")))
+    assert message in str(caught.value)
+
+
+def test_a_file_is_one_benchmarks_and_a_folder_has_one_for_each(tmp_path: Path) -> None:
+    for name in ("gqa.jsonl", "pope.jsonl"):
+        (tmp_path / name).touch()
+    file = tmp_path / "gqa.jsonl"
+    assert find_answers(str(file), ["mme"]) == {"mme": file}
+    assert find_answers(str(tmp_path), ["gqa", "pope"]) == {
+        "gqa": file, "pope": tmp_path / "pope.jsonl",
+    }  # fmt: skip
+    for given, names, message in (
+        (file, ["gqa", "pope"], "is one file, for 2 benchmarks. Name one --benchmark, or give a"),
+        (tmp_path, ["gqa", "mme", "textvqa"], "has no mme.jsonl, no textvqa.jsonl. Put the answer"),
+        (tmp_path / "absent", ["gqa"], "is neither a file nor a folder. Mend the path"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            find_answers(str(given), names)
+        assert f"answers = {given}: {message}" in str(caught.value)

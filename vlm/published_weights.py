@@ -134,5 +134,11 @@ def write_projector(
 
 
 def _save(content: dict[str, Tensor], path: Path) -> None:
-    with whole_file(path) as file:
-        torch.save(content, file)
+    try:
+        with whole_file(path) as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # a full disk, in the library's own words
+        cause = error.__context__
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror) from None  # the folder gets named
+        raise

@@ -51,8 +51,8 @@ class VlmCard:
             **({} if self.base is None else {"base_model": self.base}),
         )
         card = ModelCard.load(path)
-        card.data.pipeline_tag = "image-text-to-text"  # type: ignore[attr-defined]
-        card.data.tags = ["mobilevlm", "mobilellama", "vision"]  # type: ignore[attr-defined]
+        card.data.pipeline_tag = "image-text-to-text"
+        card.data.tags = ["mobilevlm", "mobilellama", "vision"]
         card.save(path)
 
     def _parameters(self, prefix: str = "") -> int:

@@ -1,7 +1,9 @@
 """What 'vlm export' writes: what was trained, in each form, and nothing that says otherwise."""
 
+import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -257,6 +259,21 @@ def test_a_folder_that_is_not_read_again_says_so(
     assert "not read again; --check true does" in capsys.readouterr().err
     export(ours, tmp_path / "b")
     assert "checked: the folder is read as what was trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--safetensors", "true")])
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(
+    ours: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            export(ours, tmp_path / "out", "--format", "mobilevlm", *more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(tmp_path / "out"))
+    assert not [*tmp_path.iterdir()]
 
 
 # ---- of runs

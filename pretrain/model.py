@@ -295,7 +295,6 @@ def init_parameter(name: str, shape: torch.Size, config: ModelConfig, seed: int)
     if len(shape) == 1:
         return torch.ones(shape)
     generator = named_generator(seed, name)
-
     std = INIT_STD
     if name.endswith(("o_proj.weight", "down_proj.weight")):
         std /= math.sqrt(2 * config.n_layers)

@@ -174,7 +174,6 @@ def init_lora_parameter(name: str, shape: torch.Size, seed: int) -> Tensor:
     if name.endswith(_B):
         return torch.zeros(shape)
     generator = named_generator(seed, name)
-
     return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(shape[1])
 
 

@@ -211,7 +211,6 @@ def init_projector_parameter(projector: Projector, name: str, seed: int) -> Tens
         return torch.ones(shape) if leaf == "weight" else torch.zeros(shape)
     fan_in = layer.get_parameter("weight").shape[1:].numel()
     generator = named_generator(seed, name)
-
     return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
 
 

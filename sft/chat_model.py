@@ -48,7 +48,8 @@ class ModelChoice(Placement):
             rule = "has no config.json" if folder.is_dir() else "is not a folder"
             remedy = _REMEDY
             if (folder / "checkpoints").is_dir() or (folder / "manifest.json").is_file():
-                remedy = "It looks like a run or a checkpoint: write it out with 'sft export'"
+                exports = "'sft export', or of 'vlm run' with 'vlm export'"
+                remedy = f"It looks like a run or a checkpoint: write it out with {exports}"
             raise ConfigError("model", self.model, rule, remedy)
         remedy = "Ask it with 'mobilellama vlm chat' or 'vlm generate'"
         require_language_model(folder, field="model", remedy=remedy)

@@ -78,8 +78,11 @@ class Architecture:
         return self.language.get("max_position_embeddings") or 2048
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, for JSON."""
-        return asdict(self)
+        """Return the fields as JSON gives them back, so that a resume finds them unchanged."""
+        values = asdict(self)
+        for name in ("mean", "std"):
+            values["images"][name] = list(values["images"][name])
+        return values
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Architecture":

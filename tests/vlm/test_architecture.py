@@ -58,7 +58,9 @@ def test_json_brings_it_back() -> None:
             size_pixels=336, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3), aspect_ratio="pad"
         ),
     )
-    assert Architecture.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    values = json.loads(json.dumps(made.to_dict()))
+    assert values == made.to_dict()  # what a checkpoint says of a run equals what the run says
+    assert Architecture.from_dict(values) == made
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,14 @@ def train_vlm(
     fields: dict[str, Any] | None = None,
 ) -> int:
     """Run one attempt in this process (a rank)."""
+    return main(vlm_argv(init, data, images, run, fields))
+
+
+def vlm_argv(
+    init: Path, data: Path, images: Path, run: Path, fields: dict[str, Any] | None = None
+) -> list[str]:
+    """Return the arguments of 'mobilellama vlm' that train the tiny model."""
     given = {"init": init, "data.path": data, "data.images": images, "run.folder": run}
     values = given | TINY_VLM | (fields or {})
     pairs = [(f"--{name}", "null" if v is None else str(v)) for name, v in values.items()]
-    return main(["run", *[argument for pair in pairs for argument in pair]])
+    return ["run", *[argument for pair in pairs for argument in pair]]

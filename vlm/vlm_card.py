@@ -51,8 +51,9 @@ class VlmCard:
             **({} if self.base is None else {"base_model": self.base}),
         )
         card = ModelCard.load(path)
-        card.data.pipeline_tag = "image-text-to-text"
-        card.data.tags = ["mobilevlm", "mobilellama", "vision"]
+        card.data["pipeline_tag"] = "image-text-to-text"
+        of_mobilevlm = self.trained.architecture.projector.startswith("ldpnet")
+        card.data["tags"] = [*(["mobilevlm"] if of_mobilevlm else []), "mobilellama", "vision"]
         card.save(path)
 
     def _parameters(self, prefix: str = "") -> int:
@@ -62,8 +63,8 @@ class VlmCard:
     def _introduction(self) -> str:
         parts = ", ".join(f"{name} {self._parameters(its):,}" for its, name in PARTS.items())
         text = (
-            f"A vision-language model of the MobileVLM architecture with {self._parameters():,} "
-            f"parameters ({parts}). It answers questions about images."
+            f"A vision-language model with {self._parameters():,} parameters ({parts}). It answers "
+            "questions about images."
         )
         if self.trained.is_aligned_only:
             text += (
@@ -79,21 +80,23 @@ class VlmCard:
                 "code; the prompt format is its `v1`, below. This project reads them too: "
                 f"`mobilellama vlm import --model {self.title} --output FOLDER`."
             )
+        owner, _, folder = self.title.rpartition("/")
+        fetch = f"hf download {self.title} --local-dir {folder}\n" if owner else ""
         return f"""```shell
-mobilellama vlm chat --model {self.title} --image photo.jpg
-mobilellama vlm generate --model {self.title} --input questions.jsonl --images DIR \\
+{fetch}mobilellama vlm chat --model {folder} --image photo.jpg
+mobilellama vlm generate --model {folder} --input questions.jsonl --images DIR \\
     --output answers.jsonl
 ```
 
 ```python
 from mobilellama.vlm.assistant import load
 
-model = load("{self.title}")  # this folder
+model = load("{folder}")
 print(model.answer("photo.jpg", "What is in the picture?"))
 ```
 
-`mobilellama vlm run --init {self.title}` trains it further, and
-`mobilellama vlm export --checkpoint {self.title} --format mobilevlm` writes it for the original
+`mobilellama vlm run --init {folder}` trains it further, and
+`mobilellama vlm export --checkpoint {folder} --format mobilevlm` writes it for the original
 MobileVLM's code."""
 
     def _format(self) -> str:
@@ -186,7 +189,8 @@ MobileVLM's code."""
             ("vision tower", f"{vision['model_type']}, {vision['num_hidden_layers']} layers of "
              f"{its.vision_width:,}, patches of {vision['patch_size']} pixels"),
             ("features", f"hidden state {its.feature_layer}, without the class token"),
-            ("projector", f"{its.projector}, {its.patches:,} patches to {its.image_tokens:,}"),
+            ("projector", f"{its.projector}, {its.patches:,} patches to "
+             f"{its.image_tokens:,} tokens"),
             ("language model", f"{language['model_type']}, {language['num_hidden_layers']} layers "
              f"of {its.width:,}"),
             ("vocabulary", f"{language['vocab_size']:,}"),

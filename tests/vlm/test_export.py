@@ -545,5 +545,6 @@ def test_the_folder_is_pushed_as_it_is_and_again_by_pretrain_push(
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
         repository = hub.repositories["tester/eyes"]
         assert {name: file.content for name, file in repository.files.items()} == files
+        assert "hf download tester/eyes --local-dir eyes" in (folder / "README.md").read_text()
         done = run(hub.url, "pretrain", "push", "--folder", folder, "--repo", "tester/eyes")
         assert done.returncode == 0 and "had these files already" in done.stdout, done.stderr

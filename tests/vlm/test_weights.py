@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ SHAPES = {f"ours.{name}": value.shape for name, value in WEIGHTS.items()}
 
 
 def named(
-    folder: Path, tensors: dict[str, torch.Tensor], shapes: dict[str, torch.Size], **options: object
+    folder: Path, tensors: dict[str, torch.Tensor], shapes: dict[str, torch.Size], **options: Any
 ) -> NamedWeights:
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "model.safetensors")
@@ -25,7 +26,7 @@ def named(
         stored,
         shapes,
         stored_name=lambda name: name.removeprefix("ours."),
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 

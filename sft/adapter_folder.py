@@ -23,7 +23,7 @@ from mobilellama.files import write_json
 from mobilellama.pretrain.hf_weight_files import open_weights, read_object
 from mobilellama.pretrain.hf_weights import ParameterSource, write_safetensors
 from mobilellama.progress import Progress
-from mobilellama.sft.lora import LINEARS, LoraConfig, LowRank, Merged, base_name, is_adapter
+from mobilellama.sft.lora import LoraConfig, LowRank, Merged, base_name, is_adapter
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = (
     "adapter_config.json",
@@ -74,7 +74,7 @@ def write_adapter(
         "r": config.rank,
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
-        "target_modules": [target for target in LINEARS if target in config.targets],
+        "target_modules": list(config.targets),
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,

@@ -47,7 +47,7 @@ class Finetuned:
     @property
     def source(self) -> ParameterSource:
         """The whole model's parameters by plain names, fp32, with the adapter added if any."""
-        adapted = adapted_weights(self.model.n_layers, self.lora)
+        adapted = adapted_weights(self.checkpoint.names(), self.lora)
         return Merged(self.checkpoint, adapted) if adapted else self.checkpoint
 
     @property

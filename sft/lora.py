@@ -7,8 +7,7 @@ begins at zero, so that the first forward pass is the base model's.
 """
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,19 +16,12 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least, require_share
 from mobilellama.pretrain.hf_weights import ParameterSource
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.pretrain.rng import named_generator
 
-# The linear layers of a decoder layer, and the module that each lies in.
-LINEARS = {
-    "q_proj": "self_attn",
-    "k_proj": "self_attn",
-    "v_proj": "self_attn",
-    "o_proj": "self_attn",
-    "gate_proj": "mlp",
-    "up_proj": "mlp",
-    "down_proj": "mlp",
-}
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a decoder layer of Llama's shape."""
+
 _DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": list(LINEARS)}
 _BASE, _A, _B = ".base_layer.weight", ".lora_A.default.weight", ".lora_B.default.weight"
 
@@ -52,7 +44,6 @@ class LoraConfig:
             require_at_least("lora.rank", self.rank, 1)
         require_at_least("lora.alpha", self.alpha, 1)
         require_share("lora.dropout", self.dropout)
-        rule = f"must be some of {', '.join(LINEARS)}, each once"
         for target in self.targets:
             if target in ("lm_head", "embed_tokens"):
                 raise ConfigError(
@@ -62,10 +53,8 @@ class LoraConfig:
                     "look-up, neither a call of a linear layer",
                     "Leave it out, or finetune all weights with lora.rank null",
                 )
-            if target not in LINEARS:
-                remedy = f"Name linear layers{did_you_mean(target, LINEARS)}"
-                raise ConfigError("lora.targets", target, rule, remedy)
         if not self.targets or len({*self.targets}) < len(self.targets):
+            rule = "must name linear layers, each once"
             raise ConfigError("lora.targets", self.targets, rule, "Name at least one, none twice")
         if self.rank is None:
             for name in ("alpha", "dropout", "targets"):
@@ -75,18 +64,45 @@ class LoraConfig:
                     raise ConfigError(f"lora.{name}", getattr(self, name), rule, remedy)
 
 
-def require_rank(config: LoraConfig, model: ModelConfig) -> None:
-    """Raise ConfigError if the rank is above what a target layer's weight can have."""
-    widths = {
-        "k_proj": model.kv_heads * model.head_dim,
-        "v_proj": model.kv_heads * model.head_dim,
-        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), min(model.d_model, model.d_ff)),
+def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> list[str]:
+    """Return the linear layers of a model that the config adapts, by name; none for rank None.
+
+    Args:
+        model: without adapters; it may be on ``meta``.
+        config: which layers, by the last part of their names, and with what rank.
+        prefix: of the language model's names, where it is part of another model: a tower's
+            layers have the same last parts.
+
+    Raises:
+        ConfigError: the language model has no layer of that name, or none that can have the rank.
+    """
+    if config.rank is None:
+        return []
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(prefix)
     }
+    leaves = dict.fromkeys(name.rpartition(".")[2] for name in linears)
     for target in config.targets:
-        width = widths.get(target, model.d_model)
-        if config.rank is not None and config.rank > width:
-            rule = f"is above {width}, the most that {target} of this model can have"
+        if target not in leaves:
+            rule = f"is no linear layer of the model, which has {', '.join(leaves)}"
+            remedy = f"Name some of them{did_you_mean(target, leaves)}"
+            raise ConfigError("lora.targets", target, rule, remedy)
+    chosen = [name for name in linears if name.rpartition(".")[2] in config.targets]
+    for name in chosen:
+        width = min(linears[name].in_features, linears[name].out_features)
+        if config.rank > width:
+            leaf = name.rpartition(".")[2]
+            rule = f"is above {width}, the most that {leaf} of this model can have"
             raise ConfigError("lora.rank", config.rank, rule, "Lower it")
+    return chosen
+
+
+def require_targets(config: LoraConfig, model: ModelConfig) -> None:
+    """Raise ConfigError unless a model of this architecture has what the config adapts."""
+    with torch.device("meta"):
+        adapted_linears(LanguageModel(model), config)
 
 
 class LowRank(NamedTuple):
@@ -97,23 +113,17 @@ class LowRank(NamedTuple):
     """What B @ A is multiplied by."""
 
 
-def adapted_weights(n_layers: int, config: LoraConfig, *, prefix: str = "") -> dict[str, LowRank]:
-    """Return the weights that the config adapts, by their plain names; none for rank None.
+def adapted_weights(names: Iterable[str], config: LoraConfig) -> dict[str, LowRank]:
+    """Return the weights that have an adapter, by their plain names.
 
     Args:
-        n_layers: decoder layers of the language model.
-        config: which linear layers, and with what rank.
-        prefix: of the language model's names, where it is part of another model.
+        names: of the parameters of an injected model.
+        config: what it was injected with.
     """
     if config.rank is None:
         return {}
     low_rank = LowRank(config.rank, config.alpha / config.rank)
-    return {
-        f"{prefix}model.layers.{layer}.{LINEARS[target]}.{target}.weight": low_rank
-        for layer in range(n_layers)
-        for target in LINEARS
-        if target in config.targets
-    }
+    return {name.removesuffix(_A) + ".weight": low_rank for name in names if name.endswith(_A)}
 
 
 def inject(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> None:
@@ -127,18 +137,16 @@ def inject(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> None:
     base layer, so that a model cast to bf16 computes all in bf16, and autocast decides as it
     does for any linear layer.
     """
+    chosen = adapted_linears(model, config, prefix=prefix)
     if config.rank is None:
         return
     import peft
 
-    leaves = "|".join(target for target in LINEARS if target in config.targets)
-    # Anchored, for a suffix alone would also match a vision tower's q_proj.
-    pattern = rf"{re.escape(prefix)}model\.layers\.\d+\.(?:self_attn|mlp)\.(?:{leaves})"
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=pattern,
+        target_modules=chosen,  # whole names: a suffix alone would match a tower's too
     )
     # On meta first: peft's own draws would move the global random generator.
     peft.inject_adapter_in_model(settings, model, low_cpu_mem_usage=True)

@@ -36,7 +36,7 @@ from mobilellama.pretrain.loop import Training
 from mobilellama.run_folder import RunFolder
 from mobilellama.same_ids import same_ids
 from mobilellama.sft.config import Config
-from mobilellama.sft.lora import require_rank
+from mobilellama.sft.lora import require_targets
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import Start, first_values, open_start
 from mobilellama.shards.reader import TokenDataset
@@ -53,7 +53,7 @@ def main(config: Config) -> int:
     start = open_start(config.init, run)
     config = replace(config, init=start.origin)
     require_fit(start, seq_len)
-    require_rank(config.lora, start.model)
+    require_targets(config.lora, start.model)
     require_same_tokenizer(config, start, dataset)
     data = open_data(config, dataset, seq_len=seq_len, vocab_size=start.model.vocab_size)
     world = World(config.launch)

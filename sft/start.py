@@ -133,7 +133,7 @@ def _of_checkpoint(init: str) -> Start:
     if stage_of(config) == "vlm":
         raise ConfigError("init", init, "was written by 'mobilellama vlm run'", _REMEDY)
     model = ModelConfig(**config["model"])
-    adapted = adapted_weights(model.n_layers, LoraConfig(**config.get("lora", {"rank": None})))
+    adapted = adapted_weights(checkpoint.names(), LoraConfig(**config.get("lora", {"rank": None})))
     read = Merged(checkpoint, adapted).parameter
     return Start(
         model=model,

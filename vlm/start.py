@@ -158,10 +158,8 @@ def _of_vlm_checkpoint(config: Config) -> Start:
 
 def merged(checkpoint: Checkpoint) -> Merged:
     """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
-    config = checkpoint.manifest.config
-    layers = config["model"]["language"]["num_hidden_layers"]
-    lora = LoraConfig(**config["lora"])
-    return Merged(checkpoint, adapted_weights(layers, lora, prefix=LANGUAGE))
+    lora = LoraConfig(**checkpoint.manifest.config["lora"])
+    return Merged(checkpoint, adapted_weights(checkpoint.names(), lora))
 
 
 def _require_no_tower(config: Config) -> None:

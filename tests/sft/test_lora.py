@@ -78,7 +78,7 @@ def test_names_and_shapes_are_as_the_checkpoint_and_peft_know_them() -> None:
     assert shapes[f"{layer}.lora_B.default.weight"] == (32, 4)
     plain = {base_name(name) for name in shapes if not is_adapter(name)}
     assert plain == {name for name, _ in base_model().named_parameters()}
-    adapted = adapted_weights(MODEL.n_layers, LORA)
+    adapted = adapted_weights(shapes, LORA)
     assert {base_name(n) for n in shapes if n.endswith(".base_layer.weight")} == {*adapted}
     assert len(adapted) == 7 * MODEL.n_layers
 
@@ -103,7 +103,7 @@ def test_targets_choose_the_layers() -> None:
     adapters = [name for name, _ in model.named_parameters() if is_adapter(name)]
     assert len(adapters) == MODEL.n_layers * 2 * 2
     assert all(".q_proj." in name or ".v_proj." in name for name in adapters)
-    assert {*adapted_weights(MODEL.n_layers, lora)} == {
+    assert {*adapted_weights(adapters, lora)} == {
         f"model.layers.{layer}.self_attn.{leaf}.weight"
         for layer in range(MODEL.n_layers)
         for leaf in ("q_proj", "v_proj")
@@ -114,7 +114,7 @@ def test_rank_none_is_full_finetuning() -> None:
     model = base_model()
     inject(model, LoraConfig())
     assert all(p.requires_grad and not is_adapter(n) for n, p in model.named_parameters())
-    assert adapted_weights(MODEL.n_layers, LoraConfig()) == {}
+    assert adapted_weights([n for n, _ in model.named_parameters()], LoraConfig()) == {}
 
 
 def test_injection_works_on_meta_and_draws_nothing() -> None:
@@ -154,7 +154,8 @@ def test_the_first_values_are_pefts_distribution_and_depend_on_name_and_seed_alo
 def test_merged_weights_are_pefts_and_give_the_logits_of_base_plus_adapter(alpha: int) -> None:
     lora = LoraConfig(rank=4, alpha=alpha, dropout=0.0)
     injected = injected_model(lora, zero_b=False)
-    merged = Merged(Weights(injected), adapted_weights(MODEL.n_layers, lora))
+    adapted = adapted_weights([name for name, _ in injected.named_parameters()], lora)
+    merged = Merged(Weights(injected), adapted)
     model = build_on(torch.device("cpu"), MODEL)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -163,7 +164,7 @@ def test_merged_weights_are_pefts_and_give_the_logits_of_base_plus_adapter(alpha
     assert (base_model().logits(IDS) - expected).abs().max() > 0.1
     # fp32 in another order of summation: some units in the last place.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    for name in adapted_weights(MODEL.n_layers, lora):
+    for name in adapted:
         layer = injected.get_submodule(name.removesuffix(".weight"))
         assert isinstance(layer, peft.tuners.lora.Linear)
         assert layer.scaling == {"default": alpha / 4}
@@ -196,7 +197,7 @@ def test_computing_layers_again_changes_no_gradient_though_the_embedding_is_froz
         model(IDS, LABELS).loss_sum.backward()
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys() and all(is_adapter(name) for name in grads[0])
-    assert len(grads[0]) == 2 * len(adapted_weights(MODEL.n_layers, LORA))
+    assert len(grads[0]) == 2 * 7 * MODEL.n_layers
     assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
 
 
@@ -227,10 +228,9 @@ def test_adapters_follow_a_cast_to_bf16_and_autocast() -> None:
         ({"rank": 0}, "lora.rank = 0: must be at least 1"),
         ({"alpha": 0}, "lora.alpha = 0: must be at least 1"),
         ({"dropout": 1.0}, "lora.dropout = 1.0: must be at least 0 and below 1"),
-        ({"targets": ["q_porj"]}, "did you mean 'q_proj'?"),
         ({"targets": ["lm_head"]}, "lora.targets = lm_head: cannot be adapted: the loss reads"),
         ({"targets": ["embed_tokens"]}, "lora.targets = embed_tokens: cannot be adapted"),
-        ({"targets": []}, "lora.targets = []: must be some of q_proj"),
+        ({"targets": []}, "lora.targets = []: must name linear layers"),
         ({"targets": ["q_proj", "q_proj"]}, "each once. Name at least one, none twice"),
     ],
 )
@@ -243,4 +243,24 @@ def test_fields_that_break_a_rule_are_refused(fields: dict[str, object], message
 def test_the_targets_are_all_linear_layers_of_a_decoder_layer() -> None:
     layer = base_model().model.layers[0]
     names = [n for n, module in layer.named_modules() if isinstance(module, torch.nn.Linear)]
-    assert sorted(names) == sorted(f"{module}.{leaf}" for leaf, module in LINEARS.items())
+    assert sorted(name.rpartition(".")[2] for name in names) == sorted(LINEARS)
+
+
+def test_a_target_or_rank_that_the_model_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        inject(base_model(), LoraConfig(rank=2, targets=["v_proj", "q_porj"]))
+    assert str(caught.value) == (
+        "lora.targets = q_porj: is no linear layer of the model, which has q_proj, k_proj, v_proj, "
+        "o_proj, gate_proj, up_proj, down_proj, lm_head. Name some of them; did you mean 'q_proj'?"
+    )
+    with pytest.raises(ConfigError, match=r"lora\.rank = 33: is above 32, the most that q_proj"):
+        inject(base_model(), LoraConfig(rank=33))
+
+
+def test_a_part_of_another_model_is_adapted_alone() -> None:
+    """As a tower and a language model, whose layers' names end alike."""
+    both = torch.nn.ModuleDict({"tower": base_model(), "language": base_model()})
+    inject(both, LORA, prefix="language.")
+    adapters = [name for name, _ in both.named_parameters() if is_adapter(name)]
+    assert len(adapters) == 7 * MODEL.n_layers * 2
+    assert all(name.startswith("language.") for name in adapters)

@@ -7,6 +7,7 @@ dtype that is asked for, so that there is never a second copy of the model in me
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -19,6 +20,7 @@ from mobilellama.files import sha256_of_file
 from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.checkpoint import MANIFEST
 from mobilellama.pretrain.device import DTYPE_NAMES, choose_dtype
+from mobilellama.pretrain.export_folder import verify
 from mobilellama.sft import chat_model
 from mobilellama.sft.template import Template, read_template
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
@@ -50,6 +52,8 @@ class StoredModel:
     """Tells this model from any other, wherever it lies."""
     close: Callable[[], None]
     """Let go of the files."""
+    verify: Callable[[], None] = lambda: None
+    """Check the bytes of the files, where they have hashes."""
 
     @property
     def prompts(self) -> ImageTextTokenizer:
@@ -119,6 +123,7 @@ def _of_folder(path: str, template: str | None) -> StoredModel:
 
 def _of_run(path: str, template: str | None) -> StoredModel:
     found = open_trained(path, template=template)
+    assert found.checkpoint is not None
     return StoredModel(
         name=str(found.path),
         architecture=found.architecture,
@@ -128,6 +133,7 @@ def _of_run(path: str, template: str | None) -> StoredModel:
         dtype=torch.float32,
         sha256=sha256_of_file(found.path / MANIFEST),
         close=found.close,
+        verify=partial(verify, found.checkpoint),
     )
 
 
@@ -148,6 +154,7 @@ def load_model(
 
     Raises:
         ConfigError: it does not fit into the device's memory, or bitsandbytes is not there.
+        DataError: the bytes are not those that were written.
     """
     from accelerate import init_empty_weights
 
@@ -157,6 +164,7 @@ def load_model(
     model.language_model.tie_weights()  # a head that is the embedding has no weight of its own
     quantized = quantize(model, quantization, dtype)
     try:
+        stored.verify()
         for name, empty in [*model.named_parameters()]:
             owner, _, leaf = name.rpartition(".")
             module = model.get_submodule(owner)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from mobilellama.config import ConfigError, UserError
+from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.sft.sampling import Sampling
 from mobilellama.vlm.assistant import Assistant, AssistantChoice, load, settings_of
 from mobilellama.vlm.images import ImageError
@@ -326,6 +326,14 @@ def test_what_is_no_model_is_refused_with_a_remedy(
     shutil.copytree(assistant_folder, bare)
     (bare / "template.yaml").unlink()
     assert "has no template.yaml. Give --template" in message(bare)
+    config = json.loads((bare / "config.json").read_text())
+    config["language"]["vocab_size"] = 700
+    weights = load_file(bare / "model.safetensors")
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        weights[f"language_model.{name}"] = weights[f"language_model.{name}"][:700].contiguous()
+    (bare / "config.json").write_text(json.dumps(config))
+    save_file(weights, bare / "model.safetensors", metadata={"format": "pt"})
+    assert "has 700 embeddings, but its tokenizer 800 ids" in message(bare, template="vicuna_v1")
     (bare / "tokenizer.model").unlink()
     assert "holds neither tokenizer.model nor tokenizer.json" in message(bare, template="vicuna_v1")
 
@@ -396,3 +404,9 @@ def test_a_run_answers_as_its_export(small_tokenizer: Path, tmp_path: Path) -> N
     assert answers == exported.answer_batch(questions, max_new_tokens=12)
     choice = AssistantChoice(model=str(run), device="cpu")
     assert settings_of(choice, open_model(str(run)))["dtype"] == "float32"
+    [shard] = sorted((run / "checkpoints").glob("step-3/*.safetensors"))[:1]
+    data = bytearray(shard.read_bytes())
+    data[-3] ^= 0x10
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match="step-3"):
+        load(run, device="cpu")

@@ -13,7 +13,9 @@ import pytest
 
 from mobilellama.config import DataError, UserError
 from mobilellama.sft.chat import visible
+from mobilellama.sft.dialogue import Exchange
 from mobilellama.sft.sampling import Sampling
+from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.assistant import Assistant, load
 from mobilellama.vlm.image_dialogue import ImageDialogue
 from mobilellama.vlm.image_source import download, open_image
@@ -168,6 +170,16 @@ def test_a_typed_place_of_an_image_is_refused_and_the_chat_goes_on(
     refused = chat(WHAT, system="See <image>.")
     assert refused.code == 2
     assert refused.err.startswith("mobilellama: error: system = See <image>.: <image> stands in")
+
+
+def test_an_answer_that_spells_an_images_place_is_text(
+    dialogue: ImageDialogue, assistant: Assistant
+) -> None:
+    """And what the model says never stands for an image."""
+    dialogue.exchanges.append(Exchange(WHAT, "An <image>.", "stop"))
+    dialogue.show("unused", picture(0))
+    assert assistant.tokenizer.ids(dialogue.turns("Which?")).count(IMAGE) == 1
+    assert dialogue.ask("Which?", write=unheard).finish in ("stop", "length")
 
 
 def test_a_full_context_says_how_many_images_it_forgets(chat: Chat) -> None:

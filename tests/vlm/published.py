@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Shape = tuple[int, ...]
@@ -250,7 +250,5 @@ def stored(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("pytorch_model*.bin")):
         found |= torch.load(path, weights_only=True)
     for path in sorted(folder.glob("model*.safetensors")):
-        from safetensors.torch import load_file
-
         found |= load_file(path)
     return found

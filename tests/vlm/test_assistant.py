@@ -347,7 +347,7 @@ def test_without_bitsandbytes_the_remedy_is_named(
         load(assistant_folder, device="cpu", quantization=kind)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("8bit", 0.03), ("4bit", 0.2)])
+@pytest.mark.parametrize(("kind", "most"), [("8bit", 0.02), ("4bit", 0.15)])
 def test_quantised_layers_are_the_language_models_and_compute_nearly_the_same(
     assistant: Assistant, assistant_folder: Path, kind: Any, most: float
 ) -> None:
@@ -370,12 +370,13 @@ def test_quantised_layers_are_the_language_models_and_compute_nearly_the_same(
             assert weight.nbytes == whole[name].numel() // (1 if kind == "8bit" else 2)
         else:
             assert torch.equal(weight, whole[name])
-    ids = torch.tensor([assistant.tokenizer.prompt([turn_of(asking())])])
-    with torch.inference_mode():
-        expected = assistant.model.language_model(input_ids=ids).logits
-        found = quantized.model.language_model(input_ids=ids).logits
-    error = (found - expected).norm() / expected.norm()
-    assert 0 < error < most
+    torch.manual_seed(0)
+    for name in names:
+        its, exact = (one.model.get_submodule(name) for one in (quantized, assistant))
+        x = torch.randn(9, exact.weight.shape[1])
+        with torch.inference_mode():
+            error = (its(x) - exact(x)).norm() / exact(x).norm()
+        assert 0 < error < most, name
     questions = [asking(0), asking(1, 2), asking()]
     together = quantized.answer_batch(questions, max_new_tokens=8)
     assert len(together) == 3 and all(together)

@@ -6,6 +6,7 @@ from typing import Literal
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.data import DataConfig
+from mobilellama.pretrain.engine import EngineConfig
 from mobilellama.pretrain.loop import BatchConfig
 from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
@@ -40,7 +41,8 @@ class ImageTextData(DataConfig):
     similar lengths; none: as they are drawn."""
     pack: bool = False
     """Put several samples of a step into a row of train.seq_len tokens, none seeing another.
-    Changes the loss by rounding only."""
+    Changes the loss by rounding only. A micro-batch's rows are then all that long: lower
+    train.micro_batch_size to keep its memory."""
     workers: int = 4
     """Threads that decode images and read batches ahead; 0 reads each when it is needed. As many
     processes tokenise at the start. Changes no sample."""
@@ -116,6 +118,8 @@ class Config(StageConfig):
     """Batch, how far, and what trains."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Whether all weights of the language model train, or low-rank updates of some."""
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(compile=False))
+    """What optimises, and in which precision. Compiling is off: rows differ in length."""
     optimizer: TwoRates = field(
         default_factory=lambda: TwoRates(learning_rate=2e-5, beta2=0.999, weight_decay=0.0)
     )

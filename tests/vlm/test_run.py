@@ -445,7 +445,7 @@ def same_losses(
 def test_the_global_batch_decides_the_losses_not_ranks_micro_batches_or_packing(
     engine: dict[str, Any], parts: Parts, tmp_path: Path
 ) -> None:
-    """Rows of several samples are fewer than rows: some rank's micro-batch then has none."""
+    """Rows of several samples are few: some rank may then have more than another, or none."""
     runs: dict[str, tuple[int, dict[str, Any]]] = {
         "alone": (1, {}),
         "single rows": (1, {"train.micro_batch_size": 1}),

@@ -1,0 +1,470 @@
+"""Vision-language training of the second stage: padded, grouped by length and packed, in one run.
+
+    padded           a sample a row, drawn at random; a micro-batch as long as its longest
+    grouped          a step's samples all with an image or none, and of similar lengths: the default
+    packed           the same steps, several samples in each row of `seq_len` tokens
+
+All three train the same model with the same engine on the same samples, once each; images are
+decoded on the way. Lengths follow llava_v1_5_mix665k's, roughly: mostly several short questions
+about an image with answers of a word or two, some descriptions, lists of regions, and 6 % of long
+conversations without an image. Those that are trained on stand at even distances in the order of
+the lengths of many.
+
+Predicted is that time goes with the positions that the language model computes, padding or not.
+Tower, projector and head pull the measured ratio towards 1: the images and the supervised tokens
+are as many in all three. Attention within a row pulls away from 1: padding is attended to.
+
+    python benchmarks/vlm_throughput.py
+    python benchmarks/vlm_throughput.py --shape 1_7b --device cuda --records 2048 --rounds 3
+
+The second is for a GPU: MobileVLM-1.7B's true shape with random weights in bf16 by its presets,
+samples/s of both stages in wall-clock time, images read ahead by threads as in training. Give
+--images_pixels 480 or so there, for files as large as photographs.
+"""
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import paired
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from mobilellama import log as logs
+from mobilellama.cli import parse_config
+from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.pretrain.assemble import FirstState, build_engine
+from mobilellama.pretrain.data import StepBatch
+from mobilellama.pretrain.engine import Engine
+from mobilellama.pretrain.prefetch import Prefetcher
+from mobilellama.pretrain.rng import named_generator
+from mobilellama.sft.packing import pack
+from mobilellama.shards.order import DEFAULT_SEED
+from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.batches import ImageTextBatches, ImageTextInputs
+from mobilellama.vlm.config import Config
+from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.main import PRESETS
+from mobilellama.vlm.model import VisionLanguageModel, build_on
+from mobilellama.vlm.order import SampleOrder, deal_rows
+from mobilellama.vlm.run import groups_of
+from mobilellama.vlm.samples import Samples
+from mobilellama.vlm.tuning import tune
+
+SYSTEM_TOKENS, FRAME_TOKENS, TOKENS_OF_A_WORD = 35, 5, 1.7
+TEXT_ONLY = 0.06
+LAW_SAMPLES = 20_000
+"""Whose lengths the prediction is made from, and the trained samples are picked from."""
+IMAGE_FILES = 64
+WAYS = {  # grouping, pack
+    "padded": ("none", False),
+    "grouped": ("modality_length", False),
+    "packed": ("modality_length", True),
+}
+
+
+class Made(NamedTuple):
+    """What a sample is like: the ids of its text are random."""
+
+    mask: NDArray[np.bool_]
+    """(T,): whether a token is supervised; an image's one place counts as one."""
+    has_image: bool
+
+
+# --- the samples
+
+
+def make_law(count: int, *, seed: int, seq_len: int, image_tokens: int) -> list[Made]:
+    """Return samples as many and as long as mix665k's, roughly."""
+    rng = random.Random(seed)
+
+    def words(median: float, sigma: float) -> int:
+        return max(1, round(TOKENS_OF_A_WORD * median * rng.lognormvariate(0, sigma)))
+
+    made = []
+    for _ in range(count):
+        kind = rng.random()
+        if kind < TEXT_ONLY:  # ShareGPT
+            turns, question, answer = rng.lognormvariate(0.8, 0.9), (20, 1.1), (110, 0.9)
+        elif kind < 0.65:  # VQA, GQA, OCR: several questions about an image
+            turns, question, answer = rng.lognormvariate(1.4, 0.7), (7, 0.3), (1, 0.5)
+        elif kind < 0.85:  # regions and their boxes
+            turns, question, answer = rng.lognormvariate(1.8, 0.6), (12, 0.4), (10, 0.4)
+        else:  # conversations and descriptions
+            turns, question, answer = rng.lognormvariate(0.6, 0.6), (12, 0.4), (60, 0.7)
+        has_image = kind >= TEXT_ONLY
+        mask = [False] * (SYSTEM_TOKENS + has_image)
+        for _ in range(min(60, max(1, round(turns)))):
+            mask += [False] * (FRAME_TOKENS + words(*question)) + [True] * (words(*answer) + 1)
+        room = seq_len - (image_tokens - 1) * has_image
+        made.append(Made(np.array(mask[:room]), has_image))
+    return [sample for sample in made if sample.mask.any()]
+
+
+def make_captions(count: int, *, seed: int) -> list[Made]:
+    """Return samples like LLaVA-558K's: an image and a caption of a dozen words."""
+    rng = random.Random(seed)
+    lengths = [round(20 * rng.lognormvariate(0, 0.4)) + 1 for _ in range(count)]
+    return [Made(np.array([False, False, *[True] * length]), True) for length in lengths]
+
+
+def pick(made: Sequence[Made], count: int) -> list[Made]:
+    """Return so many, at even distances in the order of modality and length."""
+    ordered = sorted(made, key=lambda sample: (sample.has_image, len(sample.mask)))
+    return [ordered[int((i + 0.5) * len(made) / count)] for i in range(count)]
+
+
+def write_samples(path: Path, made: Sequence[Made], vocab_size: int) -> Path:
+    """Write them as 'vlm run' does."""
+    import pyarrow as pa
+
+    columns = {
+        "id": pa.string(), "place": pa.string(), "images": pa.list_(pa.binary()),
+        "input_ids": pa.list_(pa.int32()), "supervised": pa.list_(pa.bool_()),
+    }  # fmt: skip
+    schema, generator = pa.schema(columns), np.random.default_rng(0)
+    rows = []
+    for number, sample in enumerate(made):
+        ids = generator.integers(3, vocab_size, size=len(sample.mask))
+        if sample.has_image:
+            ids[int(np.argmax(sample.mask)) - 1] = IMAGE  # somewhere before the first answer
+        rows.append(
+            {
+                "id": str(number),
+                "place": str(number),
+                "images": [f"{number % IMAGE_FILES}.jpg".encode()] * sample.has_image,
+                "input_ids": ids,
+                "supervised": sample.mask,
+            }
+        )
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for start in range(0, len(rows), 512):
+            part = pa.RecordBatch.from_pylist(rows[start : start + 512], schema=schema)
+            writer.write_batch(part)
+    return path
+
+
+def write_images(folder: Path, pixels: int) -> Path:
+    """Write some JPEGs, a little wider than high, and return their folder."""
+    folder.mkdir()
+    generator = np.random.default_rng(1)
+    for number in range(IMAGE_FILES):
+        coarse = generator.integers(0, 256, size=(9, 12, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((pixels, pixels * 3 // 4), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number}.jpg", quality=90)
+    return folder
+
+
+# --- the model
+
+
+def demo_architecture(width: int, layers: int) -> Architecture:
+    """Return a small model whose images are 144 tokens, as the published ones'."""
+    language = {
+        "model_type": "llama", "vocab_size": 4096, "hidden_size": width,
+        "intermediate_size": width * 11 // 4, "num_hidden_layers": layers,
+        "num_attention_heads": max(1, width // 64), "max_position_embeddings": 2048,
+    }  # fmt: skip
+    vision = {
+        "model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 256,
+        "num_hidden_layers": 3, "num_attention_heads": 1, "image_size": 96, "patch_size": 4,
+    }  # fmt: skip
+    return Architecture(
+        language=language, vision=vision, projector="ldpnetv2",
+        images=ImageProcessor(size_pixels=96, aspect_ratio="pad"),
+    )  # fmt: skip
+
+
+def published_architecture(config: Config) -> Architecture:
+    """Return MobileVLM-1.7B's."""
+    language = {
+        "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048,
+        "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+    }  # fmt: skip
+    vision = {
+        "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+    }  # fmt: skip
+    images = ImageProcessor(size_pixels=336, aspect_ratio=config.data.aspect_ratio)
+    kind = config.projector.kind or "ldpnet"
+    return Architecture(language=language, vision=vision, projector=kind, images=images)
+
+
+def initial(name: str, shape: torch.Size) -> Tensor:
+    """Return a weight that keeps numbers finite: what a value is does not change the time."""
+    if "norm" in name and name.endswith("weight"):
+        return torch.ones(shape)
+    return torch.randn(shape, generator=named_generator(0, name)) * 0.02
+
+
+def build(architecture: Architecture, config: Config, world: World) -> Engine:
+    """Return the engine with a model of random weights, of which the config's parts train."""
+    model = build_on(
+        world.device,
+        architecture,
+        loss_chunk_tokens=config.train.loss_chunk_tokens,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+        adapt=partial(tune, config=config),
+    )
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if not value.requires_grad:
+                value.copy_(initial(name, value.shape))
+    engine = build_engine(
+        cast(nn.Module, model), groups_of(trained, config), config, world, config.engine.precision
+    )
+    engine.load(FirstState(cast(VisionLanguageModel, model), initial))
+    engine.train(True)
+    return engine
+
+
+def make_config(options: Namespace, **fields: Any) -> Config:
+    """Return the stage's config, all fields but these as a preset or the defaults have them."""
+    given = {
+        "init": "-", "data.path": "-", "data.images": "-", "run.folder": "-",
+        "engine.kind": options.engine,
+    }  # fmt: skip
+    argv = [part for name, value in (given | fields).items() for part in (f"--{name}", str(value))]
+    return parse_config(Config, argv, prog="vlm_throughput", about="", presets=PRESETS)
+
+
+# --- an epoch
+
+
+class Epoch:
+    """Trains on every sample once, when called."""
+
+    def __init__(self, engine: Engine, batches: ImageTextBatches, count: int, world: World) -> None:
+        self._engine, self._batches, self._count, self._world = engine, batches, count, world
+        self.steps = self.positions = self.supervised = self.images = 0
+        self.data_wait_s = 0.0
+
+    def __call__(self) -> None:
+        """Train; count what went through the model."""
+        self.steps = self.positions = self.supervised = self.images = 0
+        for batch in self._read():
+            for i, micro in enumerate(batch.micro_batches):
+                last = i + 1 == len(batch.micro_batches)
+                sums = self._engine.forward(micro.inputs, last=last)
+                self._engine.backward(sums.loss_sum / batch.supervised_tokens)
+                self.positions += micro.inputs["input_ids"].numel()
+                self.images += len(micro.inputs.get("pixel_values", ()))
+            self._engine.step(0.001)
+            self.supervised += batch.supervised_tokens
+            self.steps += 1
+
+    def _read(self) -> Iterator[StepBatch]:
+        """Yield the steps; with a GPU, threads read them ahead, as in training."""
+        workers = 4 if self._world.device.type == "cuda" else 0
+        data = Prefetcher(self._batches, position=0, workers=workers, device=self._world.device)
+        position = 0
+        try:
+            while position < self._count:
+                batch = data.next()
+                yield batch
+                position += batch.samples
+        finally:
+            self.data_wait_s = data.wait_s
+            data.close()
+
+
+def make_epoch(
+    engine: Engine,
+    architecture: Architecture,
+    config: Config,
+    files: tuple[Path, Path],
+    world: World,
+) -> Epoch:
+    """Return an epoch over the samples of a file, whose images are in a folder."""
+    samples = Samples(files[0], image_tokens=architecture.image_tokens)
+    inputs = ImageTextInputs(
+        samples, files[1], architecture.images, image_tokens=architecture.image_tokens, pad_id=0
+    )
+    order = SampleOrder(
+        samples.lengths, samples.has_images, seed=config.data.seed, end=len(samples),
+        global_batch_size=config.train.global_batch_size, grouping=config.data.grouping,
+    )  # fmt: skip
+    batches = ImageTextBatches(
+        inputs, order, micro_batch_size=config.train.micro_batch_size, rank=0, world_size=1,
+        row_tokens=config.train.seq_len if config.data.pack else None,
+    )  # fmt: skip
+    return Epoch(engine, batches, len(samples), world)
+
+
+def positions_of(
+    made: Sequence[Made], way: str, *, batch: int, micro: int, seq_len: int, image_tokens: int
+) -> int:
+    """Return the positions that an epoch computes on one rank, padding included."""
+    grouping, packed = WAYS[way]
+    lengths = np.array([len(s.mask) + (image_tokens - 1) * s.has_image for s in made])
+    has_images = np.array([s.has_image for s in made])
+    order = SampleOrder(
+        lengths, has_images, global_batch_size=batch, seed=DEFAULT_SEED, end=len(made),
+        grouping=cast(Any, grouping),
+    )  # fmt: skip
+    total = position = 0
+    while position < len(made):
+        chosen = order.step(position)
+        position += len(chosen)
+        rows = [[int(i)] for i in chosen]
+        if packed:
+            kinds = (chosen[has_images[chosen]], chosen[~has_images[chosen]])
+            rows = [[int(m[i]) for i in row] for m in kinds for row in pack(lengths[m], seq_len)]
+            rows.sort(key=lambda row: -int(lengths[row].sum()))
+        for part in deal_rows(rows, micro, 1):
+            total += len(part) * max(int(lengths[row].sum()) for row in part)
+    return total
+
+
+def describe(made: Sequence[Made], image_tokens: int) -> dict[str, Any]:
+    """Return the facts of samples that decide the time."""
+    lengths = np.array([len(s.mask) + (image_tokens - 1) * s.has_image for s in made])
+    return {
+        "samples": len(made),
+        "text_only": sum(not sample.has_image for sample in made),
+        "tokens": int(lengths.sum()),
+        "supervised": int(sum(sample.mask.sum() for sample in made)),
+        "length_quantiles": {
+            str(q): int(np.quantile(lengths, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+        },
+    }
+
+
+# --- the two measurements
+
+
+def compare_ways(options: Namespace, world: World, scratch: Path) -> dict[str, Any]:
+    """Train in the three ways at demo size; CPU seconds, each round's relative to the first."""
+    architecture = demo_architecture(options.width, options.layers)
+    image_tokens, seq_len = architecture.image_tokens, 2048
+    law = make_law(LAW_SAMPLES, seed=options.seed, seq_len=seq_len, image_tokens=image_tokens)
+    made = pick(law, options.records)
+    files = (
+        write_samples(scratch / "samples.arrow", made, architecture.language["vocab_size"]),
+        write_images(scratch / "images", options.images_pixels),
+    )
+    engine: Engine | None = None
+    epochs: dict[str, Epoch] = {}
+    for way, (grouping, packed) in WAYS.items():
+        config = make_config(
+            options,
+            **{
+                "engine.precision": "fp32", "train.global_batch_size": options.batch,
+                "train.micro_batch_size": options.micro, "train.seq_len": seq_len,
+                "data.grouping": grouping, "data.pack": packed,
+            },
+        )  # fmt: skip
+        engine = engine or build(architecture, config, world)
+        epochs[way] = make_epoch(engine, architecture, config, files, world)
+    measured: dict[str, dict[str, Any]] = {
+        **paired.measure(cast(dict[str, Callable[[], object]], epochs), rounds=options.rounds)
+    }
+    facts = describe(made, image_tokens)
+    sizes = {"seq_len": seq_len, "image_tokens": image_tokens, "micro": options.micro}
+    for way, epoch in epochs.items():
+        assert epoch.supervised == facts["supervised"], way  # the same work, or no ratio
+        assert epoch.images == facts["samples"] - facts["text_only"], way
+        assert epoch.positions == positions_of(made, way, batch=options.batch, **sizes), way
+        measured[way] |= {
+            "steps": epoch.steps,
+            "positions": epoch.positions,
+            "fill": round(facts["tokens"] / epoch.positions, 4),
+            "predicted_ratio": round(epoch.positions / epochs["padded"].positions, 4),
+            "samples_per_cpu_s": round(facts["samples"] / measured[way]["median_cpu_s"], 2),
+        }
+    many = {way: positions_of(law, way, batch=128, **(sizes | {"micro": 16})) for way in WAYS}
+    return {
+        "what": "CPU seconds to train on the same samples once, and as ratio to padded",
+        "samples": facts,
+        "all_that_they_were_picked_from": describe(law, image_tokens)
+        | {"predicted_ratio_at_batch_128": {w: round(n / many["padded"], 4)
+                                            for w, n in many.items()}},
+        "measured": measured,
+    }  # fmt: skip
+
+
+def published_shape(options: Namespace, world: World, scratch: Path) -> dict[str, Any]:
+    """Train both stages of MobileVLM-1.7B by their presets; samples/s in wall-clock time."""
+    images = write_images(scratch / "images", options.images_pixels)
+    measured: dict[str, Any] = {}
+    for stage, preset, way in (
+        ("stage 1", "mobilevlm_1_7b_align", "padded"),
+        ("stage 2", "mobilevlm_1_7b_instruct", "padded"),
+        ("stage 2", "mobilevlm_1_7b_instruct", "grouped"),
+        ("stage 2", "mobilevlm_1_7b_instruct", "packed"),
+    ):
+        grouping, packed = WAYS[way]
+        micro = {"train.micro_batch_size": options.packed_micro} if packed else {}
+        fields = {"config": preset, "data.grouping": grouping, "data.pack": packed} | micro
+        config = make_config(options, **fields)
+        architecture = published_architecture(config)
+        tokens = architecture.image_tokens
+        if stage == "stage 1":
+            made = make_captions(options.records, seed=options.seed)
+        else:
+            law = make_law(LAW_SAMPLES, seed=options.seed, seq_len=2048, image_tokens=tokens)
+            made = pick(law, options.records)
+        path = write_samples(scratch / f"{stage}.arrow", made, 32000)
+        engine = build(architecture, config, world)
+        epoch = make_epoch(engine, architecture, config, (path, images), world)
+        seconds = []
+        for _ in range(1 + options.rounds):  # the first is not counted
+            torch.cuda.synchronize()
+            started_s = time.perf_counter()
+            epoch()
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started_s)
+        facts = describe(made, tokens)
+        measured[f"{stage}, {way}"] = {
+            "preset": preset,
+            "micro_batch_size": config.train.micro_batch_size,
+            "samples_per_s": round(len(made) / statistics.median(seconds[1:]), 2),
+            "tokens_per_s": round(facts["tokens"] / statistics.median(seconds[1:])),
+            "range_s": [round(min(seconds[1:]), 2), round(max(seconds[1:]), 2)],
+            "data_wait_s": round(epoch.data_wait_s, 2),
+            "memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
+            "fill": round(facts["tokens"] / epoch.positions, 4),
+            "samples": facts,
+        }
+        del engine, epoch
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return {
+        "what": "samples/s of MobileVLM-1.7B's shape with random weights on one GPU",
+        "gpu": torch.cuda.get_device_name(),
+        "measured": measured,
+    }
+
+
+def main() -> None:
+    """Measure and save."""
+    options = paired.arguments(
+        __doc__, shape="demo", device="cpu", records=192, batch=32, micro=16, rounds=3, width=128,
+        layers=4, engine="ddp", images_pixels=96, packed_micro=4, seed=0,
+    )  # fmt: skip
+    if (options.shape, options.device) not in (("demo", "cpu"), ("1_7b", "cuda")):
+        sys.exit("Give --shape demo --device cpu (the default), or --shape 1_7b --device cuda")
+    logs.configure(rank=1)  # no INFO lines
+    world = World(LaunchConfig(accelerator=options.device, devices=1))
+    measure = compare_ways if options.shape == "demo" else published_shape
+    with tempfile.TemporaryDirectory() as scratch:
+        result = measure(options, world, Path(scratch))
+    name = "vlm_throughput" if options.shape == "demo" else "vlm_throughput_1_7b"
+    paired.save(name, {"options": vars(options), **result})
+    close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,8 +8,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -142,21 +143,37 @@ class World:
         dist.broadcast(shared, src=0)
         return int(shared.item())
 
-    def run_on_main(self, work: Callable[[], object]) -> None:
+    @cached_property
+    def _patient(self) -> Any:
+        """A group whose collectives wait a day, on the CPU; all ranks ask for it together."""
+        return dist.new_group(backend="gloo", timeout=timedelta(days=1))
+
+    def run_on_main(self, work: Callable[[], object], *, takes_long: bool = False) -> None:
         """Call `work` on rank 0 and let every rank know how it ended.
+
+        Args:
+            work: what rank 0 does.
+            takes_long: whether it may outlive the half hour that a collective waits otherwise.
 
         Raises:
             whatever `work` raised, on rank 0; on the others OtherRankError if that is the
             user's to mend, else RuntimeError.
         """
         error: Exception | None = None
+        if takes_long:
+            _ = self._patient  # made before the work, while all ranks are here
         if self.is_main:
             try:
                 work()
             except Exception as raised:
                 error = raised
         mine = [float(error is not None), float(isinstance(error, UserError | OSError))]
-        failed, by_user = self.sum(mine)
+        if takes_long:
+            flags = torch.tensor(mine)
+            dist.all_reduce(flags, group=self._patient)
+            failed, by_user = flags.tolist()
+        else:
+            failed, by_user = self.sum(mine)
         if error is not None:
             raise error
         if failed:

@@ -31,6 +31,9 @@ class Architecture:
     feature_layer: int = -2
     """Which of the tower's hidden states is projected; -2 is the output of its last layer but
     one."""
+    feature_scale: float = 1.0
+    """What projected features are multiplied by before they stand among embeddings: the square root
+    of the width where a Gemma was trained by code that scaled both (MGM-2B)."""
 
     def __post_init__(self) -> None:
         for name, config in (("language", self.language), ("vision", self.vision)):

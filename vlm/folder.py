@@ -36,7 +36,7 @@ from mobilellama.vlm.weights import NamedWeights
 
 OURS, PUBLISHED = VLM_TYPES
 TEMPLATE_FILE = "template.yaml"
-_FIELDS = ("language", "vision", "projector", "images", "feature_layer")
+_FIELDS = ("language", "vision", "projector", "images", "feature_layer", "feature_scale")
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
 # Of the published config.json: what is no fact of the language model.
 _LLAVA_KEYS = ("mm_", "vision_tower_type", "tune_mm", "freeze_mm", "use_mm", "image_")
@@ -92,10 +92,10 @@ def open_folder(
         rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
         raise ConfigError(field, str(folder), rule, _REMEDY)
     weights = StoredWeights(folder, field, _REMEDY)
-    tower = None if vision is None else open_tower(vision)
     if vision is not None and (kind == OURS or _tower_names(weights)):
         rule = f"is given, but {folder} has a tower of its own"
         raise ConfigError("vision", vision, rule, "Leave it out")
+    tower = None if vision is None else open_tower(vision)
     try:
         if kind == OURS:
             architecture = Architecture.from_dict({name: values[name] for name in _FIELDS})

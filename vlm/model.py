@@ -76,7 +76,9 @@ class VisionLanguageModel(nn.Module):
         with torch.no_grad():
             pixels = self.config.images.normalise(pixel_values).to(dtype)
             patches = patch_features(self.vision_tower, pixels, self.config.feature_layer)
-        return self.projector(patches)
+        features = self.projector(patches)
+        scale = self.config.feature_scale
+        return features if scale == 1 else features * scale
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Return the embeddings of ids, those of ``IMAGE`` from the features, (B, T, D).
@@ -188,6 +190,7 @@ def build_on(
     *,
     loss_chunk_tokens: int = 1024,
     gradient_checkpointing: bool = False,
+    half_precision: bool = False,
     adapt: Callable[[nn.Module], object] | None = None,
 ) -> VisionLanguageModel:
     """Build the model on a device with zeros for weights.
@@ -197,17 +200,18 @@ def build_on(
         config: the architecture.
         loss_chunk_tokens: tokens whose logits are held at a time.
         gradient_checkpointing: compute each layer of the language model again in the backward.
+        half_precision: whether it will compute in bf16, which flash attention takes alone.
         adapt: changes the model while its weights are on ``meta``: adds adapters, freezes.
     """
     from accelerate import init_empty_weights
 
-    has_flash = device.type == "cuda" and import_flash_attn() is not None
+    can_flash = half_precision and device.type == "cuda" and import_flash_attn() is not None
     # Buffers are made: tables of rotary positions are in no file of weights.
     with init_empty_weights(include_buffers=False):
         model = VisionLanguageModel(
             config,
             loss_chunk_tokens=loss_chunk_tokens,
-            attention="flash_attention_2" if has_flash else "sdpa",
+            attention="flash_attention_2" if can_flash else "sdpa",
         )
     if adapt:
         adapt(model)

@@ -37,6 +37,7 @@ from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.labels import special_tokens
+from mobilellama.sft.sources import find_slices
 from mobilellama.sft.template import Template, read_template
 from mobilellama.vlm.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
 from mobilellama.vlm.config import Config
@@ -51,7 +52,8 @@ from mobilellama.vlm.samples import (
     report_refusals,
     verify_samples,
 )
-from mobilellama.vlm.start import Start, first_values, open_start, tune
+from mobilellama.vlm.start import Start, open_start
+from mobilellama.vlm.tuning import first_values, tune
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +71,10 @@ def main(config: Config) -> int:
     require_fit(config, start)
     special_tokens(template, start.tokenizer)  # refuses a template of other tokenizers
     config.train.grad_accum_steps(config.launch.world_size)
+    fingerprint = recipe.fingerprint() if logs.rank_from_environment() == 0 else ""
     world = World(config.launch)
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
-    fingerprint = recipe.fingerprint() if world.is_main else ""
     identity = identity_of(config, start, recipe, fingerprint, precision)
 
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
@@ -81,7 +83,7 @@ def main(config: Config) -> int:
                 lambda: start.verify(world.rank, world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
-        stage = image_text_stage(config, start, recipe, fingerprint, run, world)
+        stage = image_text_stage(config, start, recipe, fingerprint, run, world, precision)
         job = assemble(config, stage, world, run, attempt, precision, identity, checkpoint)
         start.close()
         job.config["origin"] = start.origin
@@ -118,6 +120,7 @@ def recipe_of(config: Config, start: Start, template: Template) -> Recipe:
         if path is not None and not Path(path).exists():
             remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of them"
             raise ConfigError(f"data.{name}", path, "is not there", remedy)
+    find_slices(data)  # refuses a folder without files that can be read
     leave_out = config.data.leave_out
     return Recipe(
         data=data,
@@ -143,7 +146,13 @@ def require_fit(config: Config, start: Start) -> None:
 
 
 def image_text_stage(
-    config: Config, start: Start, recipe: Recipe, fingerprint: str, run: RunFolder, world: World
+    config: Config,
+    start: Start,
+    recipe: Recipe,
+    fingerprint: str,
+    run: RunFolder,
+    world: World,
+    precision: str,
 ) -> Stage:
     """Return what this stage trains: tokenise the records where that is not done, and open them."""
     architecture = start.architecture
@@ -161,7 +170,7 @@ def image_text_stage(
             if config.data.verify:
                 verify_samples(path)
 
-    world.run_on_main(tokenise)
+    world.run_on_main(tokenise, takes_long=True)
     pad_id = start.tokenizer.pad_id
     inputs = {
         name: ImageTextInputs(
@@ -201,6 +210,7 @@ def image_text_stage(
             config=architecture,
             loss_chunk_tokens=config.train.loss_chunk_tokens,
             gradient_checkpointing=config.train.gradient_checkpointing,
+            half_precision=precision == "bf16",
             adapt=partial(tune, config=config),
         ),
         layers=layers_of,
@@ -222,8 +232,10 @@ def samples_path(run: RunFolder, name: str) -> Path:
 
 
 def layers_of(model: nn.Module) -> Iterable[nn.Module]:
-    """Return the decoder's layers, the parts that are compiled."""
-    return cast(VisionLanguageModel, model).language_model.base_model.layers
+    """Return the decoder's layers, the parts that are compiled: its longest list of modules."""
+    decoder = cast(VisionLanguageModel, model).language_model.base_model
+    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())
 
 
 def groups_of(

@@ -31,6 +31,7 @@ from mobilellama.files import (
 )
 from mobilellama.pool import Workers
 from mobilellama.progress import Progress
+from mobilellama.sft.clean import CLEANING_VERSION
 from mobilellama.sft.reasons import Drop, excerpt
 from mobilellama.sft.sources import find_slices, source_sha256
 from mobilellama.sft.template import Template
@@ -67,6 +68,7 @@ class Recipe:
         return sha256_of_json(
             {
                 "format": FORMAT,
+                "cleaning": CLEANING_VERSION,
                 "sources": sources,
                 "tokenizer": self.tokenizer_sha256,
                 "template": self.template.sha256,
@@ -131,9 +133,15 @@ class SampleReport:
 class _Encoded:
     """What a process makes of some records."""
 
-    rows: list[dict[str, Any]]
-    refused: list[tuple[str, str]]
+    rows: bytes
+    """An Arrow record batch, serialised."""
+    samples: int
+    images: int
+    text_only: int
+    tokens: int
+    supervised: int
     cut: int
+    refused: list[tuple[str, str]]
 
 
 def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int) -> SampleReport:
@@ -191,15 +199,7 @@ def verify_samples(path: Path) -> None:
 def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> None:
     import pyarrow as pa
 
-    schema = pa.schema(
-        {
-            "id": pa.string(),
-            "place": pa.string(),
-            "images": pa.list_(pa.binary()),  # paths may be what UTF-8 cannot hold
-            "input_ids": pa.list_(pa.int32()),
-            "supervised": pa.list_(pa.bool_()),
-        }
-    )
+    schema = _schema()
     slices = find_slices(recipe.data)
     unit, amount = ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
     total = sum(piece.size for piece in slices) / amount
@@ -216,17 +216,24 @@ def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> No
         for _, made in pool.map(encode_all, batches):
             for reason, description in made.refused:
                 report.refuse(reason, description)
-            report.cut += made.cut
-            for row in made.rows:
-                ids = np.asarray(row["input_ids"])
-                images = len(row["images"])
-                report.samples += 1
-                report.images += images
-                report.text_only += not images
-                report.tokens += len(ids) + images * (recipe.image_tokens - 1)
-                report.supervised += int(np.sum(row["supervised"]))
-            if made.rows:
-                writer.write_batch(pa.RecordBatch.from_pylist(made.rows, schema=schema))
+            for name in ("samples", "images", "text_only", "tokens", "supervised", "cut"):
+                setattr(report, name, getattr(report, name) + getattr(made, name))
+            if made.samples:
+                writer.write_batch(pa.ipc.read_record_batch(pa.py_buffer(made.rows), schema))
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "id": pa.string(),
+            "place": pa.string(),
+            "images": pa.list_(pa.binary()),  # paths may be what UTF-8 cannot hold
+            "input_ids": pa.list_(pa.int32()),
+            "supervised": pa.list_(pa.bool_()),
+        }
+    )
 
 
 def _batches(recipe: Recipe, report: SampleReport, on_read: Any) -> Iterator[list[Record]]:
@@ -259,9 +266,12 @@ def _tokenizer(path: str) -> TextTokenizer:
 
 def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
     """Tokenise records; a sample too long is cut at its end."""
+    import pyarrow as pa
+
     tokenizer = _tokenizer(recipe.tokenizer)
-    made = _Encoded([], [], 0)
-    cut = 0
+    rows: list[dict[str, Any]] = []
+    refused: list[tuple[str, str]] = []
+    cut = tokens = supervised_tokens = 0
     for record in records:
         encoded = encode(recipe.template, tokenizer, record.turns)
         ids, supervised = encoded.ids, encoded.supervised
@@ -271,24 +281,37 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
             where = f"{record.place} (id {record.id}): {lengths[-1]:,} tokens"
             if (ids[kept:] == IMAGE).any():
                 reason = "an image lies beyond train.seq_len"
-                made.refused.append((reason, where))
+                refused.append((reason, where))
                 continue
             ids, supervised = ids[:kept], supervised[:kept]
         if not supervised.any():
             reason = "no token of an answer lies within train.seq_len"
-            made.refused.append((reason, f"{record.place} (id {record.id})"))
+            refused.append((reason, f"{record.place} (id {record.id})"))
             continue
         cut += kept < len(encoded.ids)
-        made.rows.append(
+        tokens += int(lengths[len(ids) - 1])
+        supervised_tokens += int(supervised.sum())
+        rows.append(
             {
                 "id": _utf8(record.id),
                 "place": _utf8(record.place),
                 "images": [os.fsencode(name) for name in record.images],
-                "input_ids": ids.tolist(),
-                "supervised": supervised.tolist(),
+                "input_ids": ids,
+                "supervised": supervised,
             }
         )
-    return _Encoded(made.rows, made.refused, cut)
+    names = [len(row["images"]) for row in rows]
+    batch = pa.RecordBatch.from_pylist(rows, schema=_schema())
+    return _Encoded(
+        rows=batch.serialize().to_pybytes(),
+        samples=len(rows),
+        images=sum(names),
+        text_only=names.count(0),
+        tokens=tokens,
+        supervised=supervised_tokens,
+        cut=cut,
+        refused=refused,
+    )
 
 
 def _utf8(text: str) -> str:

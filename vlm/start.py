@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import sha256_of_file, sha256_of_json
@@ -27,16 +27,8 @@ from mobilellama.pretrain.hf_config import llama_config
 from mobilellama.pretrain.hf_folder import dims
 from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import (
-    LoraConfig,
-    Merged,
-    adapted_weights,
-    base_name,
-    init_lora_parameter,
-    inject,
-    is_adapter,
-)
 from mobilellama.sft.start import open_language_model
+from mobilellama.stages import require_stage, stage_of
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
@@ -44,8 +36,9 @@ from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, wit
 from mobilellama.vlm.images import from_folder
 from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
-from mobilellama.vlm.projectors import build_projector, init_projector_parameter
+from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.tower_folder import open_tower
+from mobilellama.vlm.trained import merged
 from mobilellama.vlm.weights import NamedWeights
 
 log = logging.getLogger(__name__)
@@ -94,6 +87,7 @@ def open_start(config: Config, run: RunFolder) -> Start:
         DataError: files are damaged, or not what their config says.
     """
     if resumed := _of_the_run_itself(config, run):
+        _require_kind(config, resumed)
         return resumed
     if is_vlm_folder(config.init):
         start = _of_vlm_folder(config)
@@ -103,14 +97,16 @@ def open_start(config: Config, run: RunFolder) -> Start:
         start = _of_parts(config)
     if config.projector.weights is not None:
         start = _with_projector(start, config.projector.weights)
-    wanted = config.projector.kind
-    if wanted is not None and wanted != start.architecture.projector:
-        rule = (
-            f"but what the run starts from has a projector of kind {start.architecture.projector}"
-        )
+    _require_kind(config, start)
+    return start
+
+
+def _require_kind(config: Config, start: Start) -> None:
+    wanted, found = config.projector.kind, start.architecture.projector
+    if wanted is not None and wanted != found:
+        rule = f"but what the run starts from has a projector of kind {found}"
         remedy = "Leave it out, or start from a language model and a tower"
         raise ConfigError("projector.kind", wanted, rule, remedy)
-    return start
 
 
 def is_vlm_checkpoint(path: str) -> bool:
@@ -121,17 +117,19 @@ def is_vlm_checkpoint(path: str) -> bool:
     if not (folder / MANIFEST).is_file():
         return False  # whoever opens it says why
     with naming_other_steps(folder):
-        return "vision" in read_manifest(folder).config["model"]
+        return stage_of(read_manifest(folder).config) == "vlm"
 
 
 def _of_vlm_folder(config: Config) -> Start:
-    _require_no_tower(config)
-    found = open_folder(config.init, field="init", aspect_ratio=config.data.aspect_ratio)
+    """Open a folder; `vision` is the tower of a published one that has none inside."""
+    found = open_folder(
+        config.init, field="init", aspect_ratio=config.data.aspect_ratio, vision=config.vision
+    )
     fingerprint = found.weights.fingerprint([found.folder / "config.json"])
     part = Part(found.weights.parameter, found.weights.stored, fingerprint)
     return Start(
         architecture=found.architecture,
-        origin={"init": config.init},
+        origin={"init": config.init} | ({"vision": config.vision} if config.vision else {}),
         fingerprint=fingerprint,
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
         tokenizer=open_tokenizer(config.init, field="init"),
@@ -140,7 +138,9 @@ def _of_vlm_folder(config: Config) -> Start:
 
 
 def _of_vlm_checkpoint(config: Config) -> Start:
-    _require_no_tower(config)
+    if config.vision is not None:
+        rule = f"is given, but {config.init} has a tower of its own"
+        raise ConfigError("vision", config.vision, rule, "Leave it out")
     checkpoint = find_checkpoint(config.init)
     architecture = Architecture.from_dict(checkpoint.manifest.config["model"])
     read = merged(checkpoint).parameter
@@ -154,18 +154,6 @@ def _of_vlm_checkpoint(config: Config) -> Start:
         verify=partial(_verify, checkpoint),
         close=checkpoint.close,
     )
-
-
-def merged(checkpoint: Checkpoint) -> Merged:
-    """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
-    lora = LoraConfig(**checkpoint.manifest.config["lora"])
-    return Merged(checkpoint, adapted_weights(checkpoint.names(), lora))
-
-
-def _require_no_tower(config: Config) -> None:
-    if config.vision is not None:
-        rule = f"is given, but {config.init} has a tower of its own"
-        raise ConfigError("vision", config.vision, rule, "Leave it out")
 
 
 def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
@@ -305,10 +293,10 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
             manifest = read_manifest(run.checkpoint(step))
         except DataError:
             continue  # damaged; opening it will say so
-        if "vision" not in manifest.config["model"]:
-            rule = "holds a run of another stage"
-            remedy = "Give another folder, and that one as --init"
-            raise ConfigError("run.folder", str(run.path), rule, remedy)
+        remedy = "Give another folder, and that one as --init"
+        require_stage(
+            manifest.config, "vlm", field="run.folder", value=str(run.path), remedy=remedy
+        )
         part = Part(absent, absent, "")
         architecture = Architecture.from_dict(manifest.config["model"])
         return Start(
@@ -320,43 +308,3 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
             tokenizer=open_tokenizer(run.path, field="run.folder"),
         )
     return None
-
-
-def tune(model: nn.Module, config: Config) -> None:
-    """Freeze what does not train, and put adapters where they are asked for."""
-    if not config.train.language_model:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(PROJECTOR))
-        return
-    inject(model, config.lora, prefix=LANGUAGE)
-    if config.lora.rank is not None:  # which froze all but the adapters
-        for name, parameter in model.named_parameters():
-            if name.startswith(PROJECTOR):
-                parameter.requires_grad_(True)
-
-
-def first_values(start: Start, config: Config) -> dict[str, Any]:
-    """Return ``Stage``'s fields that say which values parameters begin with."""
-    architecture = start.architecture
-    with torch.device("meta"):
-        projector = build_projector(
-            architecture.projector,
-            vision_width=architecture.vision_width,
-            width=architecture.width,
-        )
-
-    def initial(name: str, shape: torch.Size) -> Tensor:
-        if is_adapter(name):
-            return init_lora_parameter(name, shape, config.train.seed)
-        part = start.part_of(name)
-        if part is None:
-            plain = name.removeprefix(PROJECTOR)
-            return init_projector_parameter(projector, plain, config.train.seed)
-        return part.parameter(base_name(name), shape)
-
-    def stored(name: str, shape: torch.Size) -> Tensor:
-        part = start.part_of(name)
-        assert part is not None, f"{name} does not train and has no value"
-        return part.stored(base_name(name), shape)
-
-    return {"initial": initial, "stored": stored}

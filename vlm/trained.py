@@ -18,13 +18,13 @@ from mobilellama.pretrain.export_folder import (
 )
 from mobilellama.pretrain.hf_weights import ParameterSource
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import LoraConfig, inject
+from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject
 from mobilellama.sft.template import Template, read_template
+from mobilellama.stages import require_stage
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
 from mobilellama.vlm.model import LANGUAGE, parameter_shapes
-from mobilellama.vlm.start import merged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,7 @@ def open_trained(
         return _of_folder(path, tokenizer, template)
     checkpoint = find_checkpoint(path)
     config = checkpoint.manifest.config
-    if "vision" not in config["model"]:
-        stage = "sft" if "lora" in config else "pretrain"
-        rule = f"was written by 'mobilellama {stage} run'"
-        raise ConfigError("checkpoint", path, rule, f"Export it with 'mobilellama {stage} export'")
+    require_stage(config, "vlm", field="checkpoint", value=path)
     run = run_of(checkpoint)
     own = run.template if run and run.template.is_file() else None
     architecture = Architecture.from_dict(config["model"])
@@ -105,6 +102,12 @@ def open_trained(
         lora=lora,
         published={},
     )
+
+
+def merged(checkpoint: Checkpoint) -> Merged:
+    """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
+    lora = LoraConfig(**checkpoint.manifest.config["lora"])
+    return Merged(checkpoint, adapted_weights(checkpoint.names(), lora))
 
 
 def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Trained:

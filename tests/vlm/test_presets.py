@@ -13,7 +13,7 @@ from mobilellama.vlm.config import Config
 from mobilellama.vlm.images import ImageProcessor
 from mobilellama.vlm.main import PRESETS
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel
-from mobilellama.vlm.start import tune
+from mobilellama.vlm.tuning import tune
 
 TOWER_PARAMETERS = 303_507_456
 CLIP_L = {

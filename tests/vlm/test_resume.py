@@ -181,8 +181,8 @@ def resave(argv: list[str]) -> int:
     assert newest is not None
     manifest = newest.manifest
     fingerprint = recipe.fingerprint()
-    stage = image_text_stage(config, start, recipe, fingerprint, folder, world)
     identity, precision = manifest.identity, manifest.identity["engine.precision"]
+    stage = image_text_stage(config, start, recipe, fingerprint, folder, world, precision)
     job = assemble(config, stage, world, folder, 1, precision, identity, newest)
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(manifest.step)))
     facts = {

@@ -28,7 +28,8 @@ from mobilellama.vlm.config import Config, ImageTextData, ProjectorConfig
 from mobilellama.vlm.images import AspectRatio
 from mobilellama.vlm.key_maps import published_name
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
-from mobilellama.vlm.start import Start, first_values, open_start
+from mobilellama.vlm.start import Start, open_start
+from mobilellama.vlm.tuning import first_values
 from tests.pretrain.tiny import train_tiny
 from tests.ranks import run_ranks
 from tests.sft.tiny_sft import finetune_tiny, prepare_tiny

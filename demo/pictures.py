@@ -54,8 +54,12 @@ class Pictures:
     """One of each held-out scan."""
 
 
+def _a(digit: int) -> str:
+    return f"{'an' if digit == 8 else 'a'} {digit}"
+
+
 def _digit(digit: int) -> str:
-    return f"It is {'an' if digit == 8 else 'a'} {digit}."
+    return f"It is {_a(digit)}."
 
 
 def _parity(digit: int) -> str:
@@ -72,7 +76,7 @@ def _larger(first: int, second: int) -> str:
 
 
 def _both(first: int, second: int) -> str:
-    return f"A {first} and a {second}."
+    return f"{_a(first).capitalize()} and {_a(second)}."
 
 
 QUESTIONS: Mapping[str, tuple[str, Callable[..., str]]] = {

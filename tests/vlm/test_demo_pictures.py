@@ -105,7 +105,9 @@ def check(question: str, answer: str, digits: list[int]) -> None:
         "Which picture shows the larger digit?": {1: "The first.", -1: "The second."}.get(
             int(np.sign(first - second))
         ),
-        "Which digits are in the two pictures?": f"A {first} and a {second}.",
+        "Which digits are in the two pictures?": (
+            f"{article.capitalize()} {first} and {'an' if second == 8 else 'a'} {second}."
+        ),
     }
     assert answer == expected[question], digits
 
@@ -253,6 +255,10 @@ def test_the_demo_fails_where_pictures_are_not_understood(demo: Any) -> None:
     ]
     (shortfall,) = report.shortfalls([digit, replace(parity, right=74)])
     assert "even or odd" in shortfall
+    both = report.Score("both", questions=100, right=28, constant=4)
+    assert report.shortfalls([both]) == []
+    (shortfall,) = report.shortfalls([replace(both, right=27)])
+    assert "the two pictures" in shortfall
 
 
 def test_a_wrong_answer_is_shown_with_the_expected_one(demo: Any) -> None:

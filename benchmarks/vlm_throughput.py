@@ -4,7 +4,7 @@
     grouped          a step's samples all with an image or none, and of similar lengths: the default
     packed           the same steps, several samples in each row of `seq_len` tokens
 
-All three train the same model with the same engine on the same samples, once each; images are
+All three train equal models with the same engine on the same samples, once each; images are
 decoded on the way. Lengths follow llava_v1_5_mix665k's, roughly: mostly several short questions
 about an image with answers of a word or two, some descriptions, lists of regions, and 6 % of long
 conversations without an image. Those that are trained on stand at even distances in the order of
@@ -12,7 +12,7 @@ the lengths of many.
 
 Predicted is that time goes with the positions that the language model computes, padding or not.
 Tower, projector and head pull the measured ratio towards 1: the images and the supervised tokens
-are as many in all three. Attention within a row pulls away from 1: padding is attended to.
+are as many in all three. Attention pulls away from 1: what is padded is attended to as well.
 
     python benchmarks/vlm_throughput.py
     python benchmarks/vlm_throughput.py --shape 1_7b --device cuda --records 2048 --rounds 3
@@ -215,6 +215,8 @@ def build(architecture: Architecture, config: Config, world: World) -> Engine:
         architecture,
         loss_chunk_tokens=config.train.loss_chunk_tokens,
         gradient_checkpointing=config.train.gradient_checkpointing,
+        half_precision=config.engine.precision == "bf16",
+        packed=config.data.pack,
         adapt=partial(tune, config=config),
     )
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
@@ -355,7 +357,6 @@ def compare_ways(options: Namespace, world: World, scratch: Path) -> dict[str, A
         write_samples(scratch / "samples.arrow", made, architecture.language["vocab_size"]),
         write_images(scratch / "images", options.images_pixels),
     )
-    engine: Engine | None = None
     epochs: dict[str, Epoch] = {}
     for way, (grouping, packed) in WAYS.items():
         config = make_config(
@@ -366,7 +367,7 @@ def compare_ways(options: Namespace, world: World, scratch: Path) -> dict[str, A
                 "data.grouping": grouping, "data.pack": packed,
             },
         )  # fmt: skip
-        engine = engine or build(architecture, config, world)
+        engine = build(architecture, config, world)
         epochs[way] = make_epoch(engine, architecture, config, files, world)
     measured: dict[str, dict[str, Any]] = {
         **paired.measure(cast(dict[str, Callable[[], object]], epochs), rounds=options.rounds)

@@ -16,6 +16,7 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.attention import import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import IGNORED, linear_cross_entropy
 from mobilellama.pretrain.model import LossSums
+from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import IMAGE, Architecture
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.towers import build_tower, patch_features
@@ -191,6 +192,7 @@ def build_on(
     loss_chunk_tokens: int = 1024,
     gradient_checkpointing: bool = False,
     half_precision: bool = False,
+    packed: bool = False,
     adapt: Callable[[nn.Module], object] | None = None,
 ) -> VisionLanguageModel:
     """Build the model on a device with zeros for weights.
@@ -201,11 +203,12 @@ def build_on(
         loss_chunk_tokens: tokens whose logits are held at a time.
         gradient_checkpointing: compute each layer of the language model again in the backward.
         half_precision: whether it will compute in bf16, which flash attention takes alone.
+        packed: whether it will train on rows of several samples.
         adapt: changes the model while its weights are on ``meta``: adds adapters, freezes.
     """
     from accelerate import init_empty_weights
 
-    can_flash = half_precision and device.type == "cuda" and import_flash_attn() is not None
+    can_flash = half_precision and device.type == "cuda" and import_flash_attn()
     # Buffers are made: tables of rotary positions are in no file of weights.
     with init_empty_weights(include_buffers=False):
         model = VisionLanguageModel(
@@ -213,6 +216,8 @@ def build_on(
             loss_chunk_tokens=loss_chunk_tokens,
             attention="flash_attention_2" if can_flash else "sdpa",
         )
+    if packed and not can_flash:
+        packed_attention.use(model.language_model)
     if adapt:
         adapt(model)
     if gradient_checkpointing:

@@ -211,6 +211,7 @@ def image_text_stage(
             loss_chunk_tokens=config.train.loss_chunk_tokens,
             gradient_checkpointing=config.train.gradient_checkpointing,
             half_precision=precision == "bf16",
+            packed=config.data.pack,
             adapt=partial(tune, config=config),
         ),
         layers=layers_of,

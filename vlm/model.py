@@ -208,15 +208,13 @@ def build_on(
     """
     from accelerate import init_empty_weights
 
-    can_flash = half_precision and device.type == "cuda" and import_flash_attn()
+    attention = attention_for(device, half_precision=half_precision)
     # Buffers are made: tables of rotary positions are in no file of weights.
     with init_empty_weights(include_buffers=False):
         model = VisionLanguageModel(
-            config,
-            loss_chunk_tokens=loss_chunk_tokens,
-            attention="flash_attention_2" if can_flash else "sdpa",
+            config, loss_chunk_tokens=loss_chunk_tokens, attention=attention
         )
-    if packed and not can_flash:
+    if packed and attention == "sdpa":
         packed_attention.use(model.language_model)
     if adapt:
         adapt(model)
@@ -228,6 +226,12 @@ def build_on(
             setattr(module, name, nn.Parameter(zeros, requires_grad=value.requires_grad))
     model.language_model.tie_weights()  # where head and embedding are one
     return model.to(device).train()
+
+
+def attention_for(device: torch.device, *, half_precision: bool) -> str:
+    """Return the name of transformers' attention that the language model gets on a device."""
+    can_flash = half_precision and device.type == "cuda" and import_flash_attn()
+    return "flash_attention_2" if can_flash else "sdpa"
 
 
 def parameter_shapes(

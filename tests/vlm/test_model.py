@@ -3,6 +3,7 @@
 Shape suffixes as in the model: B batch, T time, D width, P tokens of an image.
 """
 
+import importlib.util
 import itertools
 from typing import Any
 
@@ -22,6 +23,7 @@ from mobilellama.vlm.model import (
     PROJECTOR,
     TOWER,
     VisionLanguageModel,
+    attention_for,
     build_language_model,
     build_on,
     parameter_shapes,
@@ -370,6 +372,14 @@ def test_a_model_that_hands_no_positions_to_its_attention_is_not_trained_on_pack
     given = torch.zeros(1, 2, 3, 4)
     with pytest.raises(ConfigError, match=r"data\.pack = True: but Linear is not told where"):
         packed_attention.attend(nn.Linear(1, 1), given, given, given, None)
+
+
+def test_flash_attn_is_used_where_it_is_there_on_gpus_in_half_precision() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    there = importlib.util.find_spec("flash_attn") is not None
+    assert attention_for(cuda, half_precision=True) == ("flash_attention_2" if there else "sdpa")
+    assert attention_for(cuda, half_precision=False) == "sdpa"
+    assert attention_for(cpu, half_precision=True) == "sdpa"
 
 
 # --- what cannot be

@@ -76,8 +76,8 @@ def shortfalls(scores: Sequence[Score]) -> list[str]:
     found = []
     for score in scores:
         # Half of the way from the best constant to no mistake; of two pictures, where mistakes
-        # add up, a quarter.
-        part = 0.5 if score.kind in ABOUT_ONE else 0.25
+        # add up, a tenth.
+        part = 0.5 if score.kind in ABOUT_ONE else 0.1
         least = score.chance + (1 - score.chance) * part
         if not score.share >= least:
             found.append(

@@ -22,7 +22,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
 from mobilellama.stages import VLM_TYPES
 from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor, from_folder
+from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor
 from mobilellama.vlm.key_maps import (
     PROJECTOR_KEYS,
     PUBLISHED_TOWER,
@@ -31,6 +31,7 @@ from mobilellama.vlm.key_maps import (
     published_name,
 )
 from mobilellama.vlm.model import LANGUAGE, TOWER, parameter_shapes
+from mobilellama.vlm.preprocessor_config import from_folder
 from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 

@@ -45,14 +45,9 @@ from mobilellama.vlm.data_report import read_leave_out
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
 from mobilellama.vlm.order import SampleOrder
 from mobilellama.vlm.records import ImageTextConfig
-from mobilellama.vlm.samples import (
-    Recipe,
-    Samples,
-    build_samples,
-    report_refusals,
-    verify_samples,
-)
+from mobilellama.vlm.samples import Samples, verify_samples
 from mobilellama.vlm.start import Start, open_start
+from mobilellama.vlm.tokenise import Recipe, build_samples, report_refusals
 from mobilellama.vlm.tuning import first_values, tune
 
 log = logging.getLogger(__name__)

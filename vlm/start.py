@@ -33,9 +33,9 @@ from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, with_aspect_ratio
-from mobilellama.vlm.images import from_folder
 from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
+from mobilellama.vlm.preprocessor_config import from_folder
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.trained import merged

@@ -22,7 +22,8 @@ from mobilellama.vlm.images import ImageProcessor, read_image
 from mobilellama.vlm.model import VisionLanguageModel
 from mobilellama.vlm.order import SampleOrder
 from mobilellama.vlm.records import ImageTextConfig
-from mobilellama.vlm.samples import Recipe, Samples, build_samples
+from mobilellama.vlm.samples import Samples
+from mobilellama.vlm.tokenise import Recipe, build_samples
 from tests.vlm.llava_data import write_llava
 from tests.vlm.tiny_vlm import LANGUAGE, VISION
 

@@ -16,7 +16,8 @@ from PIL import Image
 from mobilellama.sft.labels import encode
 from mobilellama.sft.template import read_template
 from mobilellama.tokenizer import open_tokenizer
-from mobilellama.vlm.images import ImageProcessor, from_folder, read_image
+from mobilellama.vlm.images import ImageProcessor, read_image
+from mobilellama.vlm.preprocessor_config import from_folder
 from mobilellama.vlm.records import ImageTextConfig, Record, read_vlm_records
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -255,9 +256,9 @@ def test_the_demo_fails_where_pictures_are_not_understood(demo: Any) -> None:
     ]
     (shortfall,) = report.shortfalls([digit, replace(parity, right=74)])
     assert "even or odd" in shortfall
-    both = report.Score("both", questions=100, right=28, constant=4)
+    both = report.Score("both", questions=100, right=14, constant=4)
     assert report.shortfalls([both]) == []
-    (shortfall,) = report.shortfalls([replace(both, right=27)])
+    (shortfall,) = report.shortfalls([replace(both, right=13)])
     assert "the two pictures" in shortfall
 
 

@@ -30,9 +30,9 @@ from mobilellama.vlm.images import (
     ImageError,
     ImageFault,
     ImageProcessor,
-    from_folder,
     read_image,
 )
+from mobilellama.vlm.preprocessor_config import from_folder
 
 SIZE = 28
 SHAPES = [

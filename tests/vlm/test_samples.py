@@ -24,7 +24,8 @@ from mobilellama.vlm.data_report import read_leave_out
 from mobilellama.vlm.labels import encode
 from mobilellama.vlm.main import main
 from mobilellama.vlm.records import ImageTextConfig, Record, read_vlm_records
-from mobilellama.vlm.samples import Recipe, SampleReport, Samples, build_samples
+from mobilellama.vlm.samples import Samples
+from mobilellama.vlm.tokenise import Recipe, SampleReport, build_samples
 from tests.vlm.llava_data import make_records, write_llava
 
 TOKENS = 4

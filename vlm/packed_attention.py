@@ -58,28 +58,29 @@ def attend(
         rule = f"but {type(module).__name__} is not told where samples begin"
         raise ConfigError("data.pack", True, rule, "Set it to false")
     assert attention_mask is None and query.shape[2] == key.shape[2]
-    rows, width = query.shape[0], query.shape[2]
 
-    def within(row: int | slice, begin: int, end: int) -> Tensor:
-        q, k, v = (x[row, ..., begin:end, :] for x in (query, key, value))
-        mask = None
-        if sliding_window is not None and end - begin > sliding_window:
-            mask = _window(end - begin, sliding_window, query.device)
+    def within(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend within one sample, or each row of a batch that is one."""
+        length, mask = q.shape[-2], None
+        if sliding_window is not None and length > sliding_window:
+            mask = _window(length, sliding_window, q.device)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling,
             enable_gqa=q.shape[-3] != k.shape[-3],
         )  # fmt: skip
 
-    starts = torch.nonzero(position_ids == 0).tolist()  # host-device sync
-    if len(starts) == len(position_ids):  # one each
-        return within(slice(None), 0, width).transpose(1, 2), None
-    assert len(position_ids) == rows
-    made = []
-    for row in range(rows):
-        edges = [begin for k, begin in starts if k == row]
-        parts = [within(row, a, b) for a, b in pairwise([*edges, width])]
-        made.append(torch.cat(parts, dim=1))
-    return torch.stack(made).transpose(1, 2), None
+    starts = torch.nonzero(position_ids.flatten() == 0).flatten().tolist()  # host-device sync
+    if len(starts) == len(position_ids):  # each row is one sample
+        return within(query, key, value).transpose(1, 2), None
+    assert len(position_ids) == len(query)
+    lengths = [b - a for a, b in pairwise([*starts, position_ids.numel()])]
+    # The rows end to end, cut in one go: a slice's gradient would be as large as what it is of.
+    q, k, v = (x.transpose(1, 2).flatten(0, 1).split(lengths) for x in (query, key, value))
+    parts = [
+        within(a.transpose(0, 1), b.transpose(0, 1), c.transpose(0, 1)).transpose(0, 1)
+        for a, b, c in zip(q, k, v, strict=True)
+    ]
+    return torch.cat(parts).view(query.transpose(1, 2).shape), None
 
 
 def _window(length: int, sliding_window: int, device: torch.device) -> Tensor:

@@ -104,7 +104,7 @@ def find_checkpoint(path: str) -> Checkpoint:
     """
     folder = Path(path).resolve()
     run = RunFolder(folder)
-    remedy = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run' or 'sft run'"
+    remedy = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run', 'sft run' or 'vlm run'"
     if (folder / MANIFEST).is_file():
         return _open(folder)
     if steps := run.checkpoint_steps():

@@ -1,6 +1,6 @@
 """README.md of an exported folder: what the model is and how it was made, from the run's files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,8 @@ def write_card(
     introduction: str,
     sections: Mapping[str, str],
     library: str = "transformers",
+    pipeline_tag: str = "text-generation",
+    tags: Sequence[str] = ("llama", "mobilellama"),
     **metadata: Any,
 ) -> None:
     """Write a card: the Hub's metadata, title, introduction and sections.
@@ -242,6 +244,8 @@ def write_card(
         introduction: the first paragraph.
         sections: text by heading.
         library: that loads the folder.
+        pipeline_tag: the Hub's name of what the model does.
+        tags: by which the Hub finds it.
         metadata: more fields of huggingface_hub's ``ModelCardData``.
     """
     from huggingface_hub import ModelCard, ModelCardData
@@ -249,8 +253,8 @@ def write_card(
     data = ModelCardData(
         license=license_name,
         library_name=library,
-        pipeline_tag="text-generation",
-        tags=["llama", "mobilellama"],
+        pipeline_tag=pipeline_tag,
+        tags=list(tags),
         **metadata,
     )
     parts = [f"---\n{data.to_yaml()}\n---", f"# {title}", introduction]

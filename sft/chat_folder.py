@@ -6,7 +6,6 @@ from mobilellama.files import write_json
 from mobilellama.pretrain.export_check import check_tokenizer
 from mobilellama.pretrain.hf_config import generation_config
 from mobilellama.sft.conversation import Turn
-from mobilellama.sft.finetuned import Finetuned
 from mobilellama.sft.labels import encode_prompt, stop_ids
 from mobilellama.sft.template import Template
 from mobilellama.tokenizer import TextTokenizer
@@ -18,16 +17,17 @@ _QUESTION, _ANSWER = (
 _PROBES = ((_QUESTION,), (_QUESTION, _ANSWER, Turn("user", "And then?")))
 
 
-def write_chat_files(folder: Path, finetuned: Finetuned) -> None:
+def write_chat_files(
+    folder: Path, tokenizer: TextTokenizer, template: Template, *, max_length_tokens: int
+) -> None:
     """Write the tokenizer's files with the chat template, and generation_config.json.
 
     The tokenizer's end of text becomes the template's end of an answer where that is a special
     token: programs that ask for nothing else stop there.
     """
-    tokenizer, template = finetuned.tokenizer, finetuned.template
     tokenizer.write_hf(
         folder,
-        max_length_tokens=finetuned.model.max_seq_len,
+        max_length_tokens=max_length_tokens,
         add_bos=template.bos,
         chat_template=template.jinja(),
         eos_token=end_token(template, tokenizer),
@@ -46,11 +46,10 @@ def end_token(template: Template, tokenizer: TextTokenizer) -> str | None:
     return next((token for token in specials if token in tokenizer.specials), None)
 
 
-def check_chat_ids(folder: Path, finetuned: Finetuned) -> None:
+def check_chat_ids(folder: Path, tokenizer: TextTokenizer, template: Template) -> None:
     """Raise RuntimeError unless transformers gives the training's ids for texts and prompts."""
     from transformers import AutoTokenizer
 
-    tokenizer, template = finetuned.tokenizer, finetuned.template
     check_tokenizer(folder, tokenizer, add_bos=template.bos)
     loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for turns in _PROBES:

@@ -123,20 +123,30 @@ def write_chat_model(
     config: OutputConfig, folder: Path, finetuned: Finetuned, *, checks: bool
 ) -> None:
     """Write a whole model, its adapter merged if it has one, and check it if asked to."""
-    write_chat_files(folder, finetuned)
+    write_chat_files(
+        folder,
+        finetuned.tokenizer,
+        finetuned.template,
+        max_length_tokens=finetuned.model.max_seq_len,
+    )
     write_model(config, folder, finetuned.source, finetuned.model, finetuned.tokenizer)
     if checks:
-        check_chat_ids(folder, finetuned)
+        check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
         difference = check_logits(folder, finetuned.source, finetuned.model, dtype=config.dtype)
         log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
 
 
 def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: bool) -> None:
-    write_chat_files(folder, finetuned)
+    write_chat_files(
+        folder,
+        finetuned.tokenizer,
+        finetuned.template,
+        max_length_tokens=finetuned.model.max_seq_len,
+    )
     write_adapter(folder, finetuned.checkpoint, finetuned.shapes, finetuned.lora, base=base)
     if not checks:
         return
-    check_chat_ids(folder, finetuned)
+    check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
     here = base if Path(base).is_dir() else finetuned.base
     if here is None:
         log.info("%s is no folder here, so the adapter is not computed with it", base)

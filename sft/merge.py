@@ -116,7 +116,7 @@ def _merge_run(config: Config, output: Path, path: str) -> None:
         export.write_card(config, folder, finetuned, kind="merged", base=base, title=title)
         export.write_chat_model(config, folder, finetuned, checks=False)
         if config.check:
-            check_chat_ids(folder, finetuned)
+            check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
             unmerged = finetuned.unmerged_logits
             check_merge(config, folder, finetuned.source, finetuned.model, unmerged)
     finetuned.checkpoint.close()

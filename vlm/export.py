@@ -31,7 +31,6 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.files import whole_file, write_json
 from mobilellama.pretrain.device import DTYPE_NAMES
-from mobilellama.pretrain.export_check import check_tokenizer
 from mobilellama.pretrain.export_folder import (
     ExportConfig,
     new_folder,
@@ -39,11 +38,9 @@ from mobilellama.pretrain.export_folder import (
     require_free,
     verify,
 )
-from mobilellama.pretrain.hf_config import generation_config
 from mobilellama.pretrain.hf_weights import DTYPES, write_weights
 from mobilellama.pretrain.hub import push, require_repo_id
-from mobilellama.sft.chat_folder import end_token
-from mobilellama.sft.labels import stop_ids
+from mobilellama.sft.chat_folder import check_chat_ids, write_chat_files
 from mobilellama.sft.template import read_template
 from mobilellama.vlm.export_check import check_merged, check_weights
 from mobilellama.vlm.folder import OURS, TEMPLATE_FILE
@@ -186,7 +183,6 @@ def write_our_small_files(folder: Path, trained: Trained, *, dtype: str) -> None
         trained: what is written.
         dtype: bf16, fp16 or fp32, of the weights.
     """
-    tokenizer, template = trained.tokenizer, trained.template
     values: dict[str, Any] = {
         "model_type": OURS,
         "dtype": DTYPE_NAMES[dtype],
@@ -197,18 +193,13 @@ def write_our_small_files(folder: Path, trained: Trained, *, dtype: str) -> None
     write_json(folder / "config.json", values)
     write_json(folder / PREPROCESSOR_FILE, trained.architecture.images.to_hf())
     with whole_file(folder / TEMPLATE_FILE) as file:
-        file.write(template.to_yaml().encode())
-    tokenizer.write_hf(
+        file.write(trained.template.to_yaml().encode())
+    write_chat_files(
         folder,
+        trained.tokenizer,
+        trained.template,
         max_length_tokens=trained.architecture.max_positions,
-        add_bos=template.bos,
-        chat_template=template.jinja(),
-        eos_token=end_token(template, tokenizer),
     )
-    generation = generation_config(
-        start_id=tokenizer.bos_id, eos_ids=stop_ids(template, tokenizer), pad_id=tokenizer.pad_id
-    )
-    write_json(folder / "generation_config.json", generation)
 
 
 def _check(config: Config, folder: Path, trained: Trained) -> None:
@@ -218,7 +209,7 @@ def _check(config: Config, folder: Path, trained: Trained) -> None:
     check_weights(folder, trained, dtype=config.dtype)
     if config.format == "hf":
         with _without_warnings():  # of a model_type that transformers does not know
-            check_tokenizer(folder, trained.tokenizer, add_bos=trained.template.bos)
+            check_chat_ids(folder, trained.tokenizer, trained.template)
     log.info("checked: the folder is read as what was trained, bit for bit")
     if trained.lora.rank is not None:
         difference = check_merged(trained)

@@ -36,11 +36,10 @@ class VlmCard:
 
     def write(self, path: Path) -> None:
         """Write the card, its metadata on top."""
-        from huggingface_hub import ModelCard
-
         sections = {"How to use": self._usage(), "Format": self._format()}
         if self.trained.checkpoint is not None:
             sections |= {"Training": self._training(), "Data": self._data()}
+        of_mobilevlm = self.trained.architecture.projector in ("ldpnet", "ldpnetv2")
         write_card(
             path,
             title=self.title,
@@ -48,13 +47,10 @@ class VlmCard:
             introduction=self._introduction(),
             sections=sections | {"Architecture": self._architecture(), "Limits": _LIMITS},
             library="mobilellama" if self.form == "hf" else "transformers",
+            pipeline_tag="image-text-to-text",
+            tags=[*(["mobilevlm"] if of_mobilevlm else []), "mobilellama", "vision"],
             **({} if self.base is None else {"base_model": self.base}),
         )
-        card = ModelCard.load(path)
-        card.data["pipeline_tag"] = "image-text-to-text"
-        of_mobilevlm = self.trained.architecture.projector.startswith("ldpnet")
-        card.data["tags"] = [*(["mobilevlm"] if of_mobilevlm else []), "mobilellama", "vision"]
-        card.save(path)
 
     def _parameters(self, prefix: str = "") -> int:
         shapes = self.trained.shapes.items()

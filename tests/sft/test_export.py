@@ -246,14 +246,14 @@ def test_a_tokenizer_with_special_tokens_ends_answers_with_its_own(tmp_path: Pat
 
 def test_the_check_finds_another_template(model: Path, full_run: Path, tmp_path: Path) -> None:
     finetuned = open_finetuned(str(full_run))
-    check_chat_ids(model, finetuned)
+    check_chat_ids(model, finetuned.tokenizer, finetuned.template)
     changed = tmp_path / "changed"
     shutil.copytree(model, changed)
     for name in ("chat_template.jinja", "tokenizer_config.json"):
         path = changed / name
         path.write_text(path.read_text().replace("USER: ", "User: "))
     with pytest.raises(RuntimeError, match="apply_chat_template gives"):
-        check_chat_ids(changed, finetuned)
+        check_chat_ids(changed, finetuned.tokenizer, finetuned.template)
 
 
 def refused(*arguments: object) -> str:

@@ -219,7 +219,9 @@ def build_on(
     if adapt:
         adapt(model)
     if gradient_checkpointing:
-        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        language = model.language_model  # whose method has another name in newer versions
+        enable = getattr(language, "activation_checkpointing_enable", None)
+        (enable or language.gradient_checkpointing_enable)({"use_reentrant": False})
     for module in model.modules():
         for name, value in [*module.named_parameters(recurse=False)]:
             zeros = torch.zeros(value.shape, dtype=torch.float32, device=device)

@@ -553,4 +553,4 @@ def test_a_pretraining_runs_model_may_be_started_from_and_its_folder_is_not_trai
     theirs, ours = values_of(pretrained, 1), values_of(run, 1)
     assert {f"{LANGUAGE}{name}" for name in theirs} == {n for n in ours if n.startswith(LANGUAGE)}
     assert all(torch.equal(ours[LANGUAGE + name], value) for name, value in theirs.items())
-    parts.refuse(r"run\.folder = .*: holds a run of another stage", {}, run=pretrained)
+    parts.refuse(r"run\.folder = .*: was written by 'mobilellama pretrain run'", {}, run=pretrained)

@@ -79,8 +79,9 @@ def run_attempt(
             raise
         # Not final, so no verdict: whoever started the run may start it again.
         raise OtherRankError(
-            "the connection to another rank is lost, so that rank was killed or its node is down. "
-            "The same command goes on from the newest checkpoint"
+            "the connection to another rank is lost: it failed with a message of its own, was "
+            "killed, or its node is down. Unless verdict.json says 'failed', the same command goes "
+            "on from the newest checkpoint"
         ) from None
     if world.is_main:
         kind = "stopped" if reason else "finished"

@@ -156,8 +156,9 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
     path = folder / f"rank-{rank}.safetensors"
     try:
         save_file(tensors, path)
-    except SafetensorError as error:  # a full disk, in the library's own words
-        raise OSError(errno.EIO, one_line(error), str(path)) from None
+    except SafetensorError as error:  # what the disk said, in the library's own words
+        number = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
+        raise OSError(number, one_line(error), str(path)) from None
     fsync_path(path)
     receipt = {
         "rank": rank,

@@ -95,8 +95,23 @@ def require_free(output: Path) -> None:
         log.warning("%s is half an export, by a process that died or still runs", path)
 
 
-def find_checkpoint(path: str) -> Checkpoint:
+def require_outside(output: Path, folder: Path) -> None:
+    """Raise ConfigError if `output` lies within a folder that is read: it is not ours to change."""
+    if output.resolve().is_relative_to(folder.resolve()):
+        rule = f"lies within {folder}, which is read"
+        raise ConfigError("output", str(output), rule, "Put it beside that folder")
+
+
+def find_checkpoint(
+    path: str,
+    *,
+    remedy: str = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run', 'sft run' or 'vlm run'",
+) -> Checkpoint:
     """Open the checkpoint that `path` names.
+
+    Args:
+        path: a run's folder, whose newest checkpoint is taken, or a checkpoint's own.
+        remedy: what to give instead of a path that names none.
 
     Raises:
         ConfigError: it is neither a checkpoint nor a run that has one.
@@ -104,7 +119,6 @@ def find_checkpoint(path: str) -> Checkpoint:
     """
     folder = Path(path).resolve()
     run = RunFolder(folder)
-    remedy = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run', 'sft run' or 'vlm run'"
     if (folder / MANIFEST).is_file():
         return _open(folder)
     if steps := run.checkpoint_steps():

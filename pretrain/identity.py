@@ -10,6 +10,12 @@ from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.run_folder import RunFolder
 
+_MEANINGS = {
+    "data.fingerprint": "the data, or what decides them, are not those that the run began with: "
+    "see data.path",
+    "init.fingerprint": "the run began from other weights: see init",
+}
+
 
 def identity_of(
     config: StageConfig, model: ModelConfig, data: TrainingData, precision: str
@@ -38,6 +44,7 @@ def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
         for name, value in identity.items():
             before = manifest.identity.get(name)
             if before != value:
-                rule = f"{run.checkpoint(step)} was made with {before}"
+                meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
+                rule = f"{run.checkpoint(step)} was made with {before}{meaning}"
                 raise ConfigError(name, value, rule, "Use that, or another run.folder")
         return

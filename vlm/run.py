@@ -11,8 +11,9 @@ projector trains, the tower never does, the language model as train.language_mod
 say. The loss is the mean over all supervised tokens of the global batch.
 
 The same command resumes, on however many processes, bit for bit where nothing else changed.
-Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. What happened
-is in RUN/verdict.json; 'pretrain plot' shows the loss. A checkpoint holds all of the model, and
+Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. How it ended is
+in RUN/verdict.json, which a crash or a stop before the first step leaves out; 'pretrain plot' shows
+the loss. A checkpoint holds all of the model, and
 the next stage starts from it: --init RUN. Write it out with 'vlm export'.
 """
 
@@ -178,6 +179,9 @@ def image_text_stage(
         for name in sets
     }
     samples = inputs["train"].samples
+    if not config.train.language_model and not samples.has_images.any():
+        rule = "would train nothing: no sample has an image, and the projector alone learns"
+        raise ConfigError("train.language_model", False, rule, "Set it to true, or give images")
     by_epochs = config.train.max_steps is None
     order = SampleOrder(
         samples.lengths,

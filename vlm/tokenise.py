@@ -6,6 +6,8 @@ written last, so that no half file counts.
 
 import logging
 import os
+import socket
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _RECORDS_AT_ONCE = 512
 _FEW = 5  # places of each reason that are kept
+_ABANDONED_S = 86_400.0  # of another host's temporary file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,22 +143,20 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
         DataError: the records cannot be read.
     """
     receipt = path.with_suffix(".json")
-    if path.is_file() and receipt.is_file():
-        held = read_json(receipt)
-        if held.get("fingerprint") == fingerprint:
-            return SampleReport(**held["report"])
+    if path.is_file() and (held := _read_receipt(receipt, fingerprint)):
+        return held
     path.parent.mkdir(parents=True, exist_ok=True)
     receipt.unlink(missing_ok=True)
-    for left in path.parent.glob(f"{path.name}.tmp.*"):  # by one that was killed
-        left.unlink(missing_ok=True)
+    _remove_leftovers(path)
     report = SampleReport()
     temporary = temporary_path(path)
     try:
         _write(temporary, recipe, report, workers)
         if not report.samples:
-            what = "; ".join(f"{reason} {count:,}" for reason, count in report.refused.items())
-            rule = f"holds no record that can be trained on ({what or 'it is empty'})"
-            remedy = "See what is wrong with 'mobilellama vlm check-data', or raise train.seq_len"
+            counts = (f"{count:,} with: {reason}" for reason, count in report.refused.items())
+            what = "; ".join(counts) or "there are none"
+            rule = f"of its {report.records:,} records none can be trained on ({what})"
+            remedy = "Raise train.seq_len where it is the reason, else see 'vlm check-data'"
             raise ConfigError("data.path", recipe.data.path, rule, remedy)
         fsync_path(temporary)  # the receipt must not outlive it in a power cut
         temporary.replace(path)
@@ -164,6 +165,27 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     facts = {"fingerprint": fingerprint, "sha256": sha256_of_file(path), "report": asdict(report)}
     write_json(receipt, facts)
     return report
+
+
+def _read_receipt(receipt: Path, fingerprint: str) -> SampleReport | None:
+    """Return a file's receipt; None where there is none, or it is another's or damaged."""
+    try:
+        held = read_json(receipt)
+        return SampleReport(**held["report"]) if held["fingerprint"] == fingerprint else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left half written, and nothing that one is writing."""
+    for left in path.parent.glob(f"{path.name}.tmp.*"):
+        host, pid = left.name.removeprefix(f"{path.name}.tmp.").rsplit(".", 2)[:2]
+        if host == socket.gethostname():
+            abandoned = not Path(f"/proc/{pid}").exists()
+        else:
+            abandoned = time.time() - left.stat().st_mtime > _ABANDONED_S
+        if abandoned:
+            left.unlink(missing_ok=True)
 
 
 def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> None:
@@ -250,12 +272,12 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
         if kept < len(ids):
             where = f"{record.place} (id {record.id}): {lengths[-1]:,} tokens"
             if (ids[kept:] == IMAGE).any():
-                reason = "an image lies beyond train.seq_len"
+                reason = f"an image lies beyond train.seq_len = {recipe.seq_len}"
                 refused.append((reason, where))
                 continue
             ids, supervised = ids[:kept], supervised[:kept]
         if not supervised.any():
-            reason = "no token of an answer lies within train.seq_len"
+            reason = f"no token of an answer lies within train.seq_len = {recipe.seq_len}"
             refused.append((reason, f"{record.place} (id {record.id})"))
             continue
         cut += kept < len(encoded.ids)

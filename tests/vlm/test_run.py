@@ -186,11 +186,21 @@ def test_data_that_have_nothing_to_train_on_fail_with_the_reasons(
     parts: Parts, tmp_path: Path
 ) -> None:
     run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
-    with pytest.raises(AssertionError, match=r"holds no record that can be trained on"):
+    with pytest.raises(AssertionError, match=r"of its 3 records none can be trained on"):
         parts.train(1, run, {"data.template": "plain"}, data=data)  # texts are no captions
     told = verdict_of(run)
-    assert told.startswith("failed: data.path = ") and "refused_not_plain 3" in told
+    assert told.startswith("failed: data.path = ") and "3 with: refused_not_plain" in told
     assert "check-data" in told
+
+
+@pytest.mark.slow
+def test_texts_alone_teach_a_projector_nothing_and_are_refused(
+    parts: Parts, tmp_path: Path
+) -> None:
+    run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
+    with pytest.raises(AssertionError, match=r"would train nothing: no sample has an image"):
+        parts.train(1, run, {"data.template": "vicuna_v1"}, data=data)
+    assert verdict_of(run).startswith("failed: train.language_model = False")
 
 
 @pytest.mark.slow

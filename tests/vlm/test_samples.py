@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -108,10 +109,10 @@ def test_a_long_sample_is_cut_at_its_end_and_never_within_an_image(
     assert samples[0].supervised[-1]  # no end token is put where none was said
     assert report.cut == 1
     assert report.refused == {
-        "no token of an answer lies within train.seq_len": 1,
-        "an image lies beyond train.seq_len": 1,
+        "no token of an answer lies within train.seq_len = 170": 1,
+        "an image lies beyond train.seq_len = 170": 1,
     }
-    (place,) = report.places["an image lies beyond train.seq_len"]
+    (place,) = report.places["an image lies beyond train.seq_len = 170"]
     assert place == f"d.json[2] (id image beyond): {whole.lengths[2]:,} tokens"
 
 
@@ -126,7 +127,8 @@ def test_an_image_at_the_border_is_whole_or_its_record_is_refused(
     with pytest.raises(ConfigError) as caught:  # either way no answer is left
         build(tmp_path, recipe)
     reason = "an image lies beyond" if room < 0 else "no token of an answer lies within"
-    assert f"holds no record that can be trained on ({reason} train.seq_len 1)" in str(caught.value)
+    told = f"(1 with: {reason} train.seq_len = {until + room})"
+    assert f"of its 1 records none can be trained on {told}" in str(caught.value)
     assert not [*tmp_path.glob("train.*")]
 
 
@@ -254,6 +256,28 @@ def test_a_file_without_its_receipt_is_made_again(recipe: Recipe, tmp_path: Path
     path.write_bytes(good[:100])
     build(tmp_path, recipe)
     assert path.read_bytes() == good
+
+
+def test_a_damaged_receipt_counts_for_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    build(tmp_path, recipe)
+    good = (tmp_path / "train.json").read_bytes()
+    for spoilt in (b"{", b"[]", b'{"fingerprint": 3}'):
+        (tmp_path / "train.json").write_bytes(spoilt)
+        build(tmp_path, recipe)
+        assert (tmp_path / "train.json").read_bytes() == good
+
+
+def test_what_another_process_is_writing_is_left_alone(recipe: Recipe, tmp_path: Path) -> None:
+    host = socket.gethostname()
+    alive, dead, other, old = (
+        tmp_path / f"train.arrow.tmp.{place}.ab"
+        for place in (f"{host}.{os.getpid()}", f"{host}.999999999", "node7.12", "node8.12")
+    )
+    for path in (alive, dead, other, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    build(tmp_path, recipe)
+    assert [path.exists() for path in (alive, dead, other, old)] == [True, False, True, False]
 
 
 def test_a_damaged_file_is_named(recipe: Recipe, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_texts_alone_teach_a_projector_nothing_and_are_refused(
 ) -> None:
     run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
     with pytest.raises(AssertionError, match=r"would train nothing: no sample has an image"):
-        parts.train(1, run, {"data.template": "vicuna_v1"}, data=data)
+        parts.train(1, run, {"train.language_model": False}, data=data)
     assert verdict_of(run).startswith("failed: train.language_model = False")
 
 

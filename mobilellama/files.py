@@ -58,8 +58,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write JSON, whole or not at all; the same value gives the same bytes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
     with whole_file(path) as file:
-        file.write((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
+        # Half a surrogate pair, which UTF-8 has not, becomes JSON's own escape of it: \ud800.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def lock(file: int | BinaryIO, kind: int) -> bool:

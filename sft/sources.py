@@ -118,7 +118,7 @@ def _slice(bucket: int, source: str, size: int, unit: str = "bytes") -> Slice:
 
 
 def _data_files(folder: Path) -> Iterator[str]:
-    for path in walk_files(folder):
+    for path in _walk(folder):
         if Path(path).name not in _DESCRIPTIONS and path.endswith(_ENDINGS):
             yield path
         elif path.endswith(_DATA_ALL_THE_SAME):
@@ -126,6 +126,15 @@ def _data_files(folder: Path) -> Iterator[str]:
             raise ConfigError("data.path", str(folder), rule, "Convert it, or move it away")
         else:
             log.info("left out: %s (ends in none of %s)", path, ", ".join(_ENDINGS))
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Yield what ``walk_files`` does, and name our field where it refuses the folder."""
+    try:
+        yield from walk_files(folder)
+    except ConfigError as error:
+        _, value, rule, remedy = error.args
+        raise ConfigError("data.path", value, rule, remedy) from None
 
 
 def source_sha256(piece: Slice, data: DataConfig) -> str:

@@ -4,7 +4,8 @@ Prints counts of the records and images, of what is refused or broken and why, w
 places. Nothing is mended, replaced or moved. With --output the whole list goes to a file, and
 'vlm run --data.leave_out FILE' trains on the rest.
 
-Exit code 0 if every record can be trained on, 1 if some cannot, 2 if the data cannot be checked.
+Exit code 0 if every record can be trained on, 1 if some cannot or there is none, 2 if the data
+cannot be checked.
 
   mobilellama vlm check-data --data.path FILE.json --data.images DIR --output report.json
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, one_line, require_at_least
-from mobilellama.files import write_json
+from mobilellama.files import temporary_path, write_json
 from mobilellama.pool import Workers
 from mobilellama.progress import Progress
 from mobilellama.sft.sources import find_slices
@@ -75,6 +76,7 @@ class Config:
 def main(config: Config) -> int:
     """Check the records, then their images; print and write the report."""
     logs.configure()
+    config.data.require_path()
     folder = config.data.require_images()
     if config.output is not None:
         _require_writable(Path(config.output))
@@ -83,7 +85,7 @@ def main(config: Config) -> int:
     if config.output is not None:
         write_json(Path(config.output), report)
         print(f"\nreport  {config.output}")
-    return 1 if report["leave_out"] else 0
+    return 1 if report["leave_out"] or not report["records"] else 0
 
 
 def _require_writable(path: Path) -> None:
@@ -97,6 +99,14 @@ def _require_writable(path: Path) -> None:
         except ConfigError:
             rule = "exists, and is no report of this command's"
             raise ConfigError("output", str(path), rule, "Give another file") from None
+    trial = temporary_path(path)
+    try:
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror})"
+        remedy = "Give a file in a folder that can be written to"
+        raise ConfigError("output", str(path), rule, remedy) from None
 
 
 def check(config: Config, folder: Path) -> dict[str, Any]:

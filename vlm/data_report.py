@@ -210,8 +210,11 @@ def describe(report: Mapping[str, Any]) -> str:
             lines.append(below_remarks(f"{example['image']}  {example['detail']}"))
     left_out = len(report["leave_out"])
     remark = "cannot be trained on" if left_out else "every record can be trained on"
+    if not report["records"]:
+        remark = "there is no record to train on"
     lines.append(counted("records to leave out", left_out, remark))
-    return "\n".join(lines)
+    # Half a surrogate pair, of an image's name, cannot be printed.
+    return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
 def _with(images: int) -> str:

@@ -39,10 +39,28 @@ OURS, PUBLISHED = VLM_TYPES
 TEMPLATE_FILE = "template.yaml"
 _FIELDS = ("language", "vision", "projector", "images", "feature_layer", "feature_scale")
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
+_MEND = "Mend the file, or fetch it again"
 # Of the published config.json: what is no fact of the language model.
 _LLAVA_KEYS = ("mm_", "vision_tower_type", "tune_mm", "freeze_mm", "use_mm", "image_")
 _HEAD_WIDTH = 64  # of every CLIP tower
 _ASPECT_RATIOS = ("square", "pad")
+# Of a language model's or a tower's config.json, where it has them.
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "num_channels",
+    "image_size",
+    "patch_size",
+)
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "rope_theta")
+_MAY_BE_NULL = ("intermediate_size", "num_key_value_heads", "head_dim")
+_LAYER = "mm_vision_select_layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +110,7 @@ def open_folder(
     if kind not in (OURS, PUBLISHED):
         rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
         raise ConfigError(field, str(folder), rule, _REMEDY)
+    _require_sizes(path, values)
     weights = StoredWeights(folder, field, _REMEDY)
     if vision is not None and (kind == OURS or _tower_names(weights)):
         rule = f"is given, but {folder} has a tower of its own"
@@ -125,6 +144,37 @@ def open_folder(
     return VlmFolder(
         folder=folder, form=form, architecture=architecture, weights=named, config=values
     )
+
+
+def _require_sizes(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError where config.json, of either form, has a size of another type.
+
+    What builds a model of it names neither the file nor what to do.
+    """
+    parts = {"": values} if values["model_type"] == PUBLISHED else {}
+    parts |= {f"{name}.": values.get(name) for name in ("language", "vision") if not parts}
+    for prefix, config in parts.items():
+        if not isinstance(config, Mapping):
+            continue  # whoever builds it says that it is missing
+        for name in (*_SIZES, *_NUMBERS):
+            value = config.get(name)
+            if name not in config or (value is None and name in _MAY_BE_NULL):
+                continue
+            if name == "intermediate_size" and isinstance(value, list):
+                continue  # Gemma 3n has one a layer
+            _require_number(f"{path}: {prefix}{name}", value, whole=name in _SIZES)
+    layer = values.get(_LAYER, -2)
+    if type(layer) is not int:
+        raise ConfigError(f"{path}: {_LAYER}", repr(layer), "must be a whole number", _MEND)
+
+
+def _require_number(field: str, value: object, *, whole: bool) -> None:
+    rule = "must be a whole number" if whole else "must be a number"
+    # No instance check: true is an int too.
+    if type(value) not in ((int,) if whole else (int, float)):
+        raise ConfigError(field, repr(value), rule, _MEND)
+    if whole and isinstance(value, int) and value < 1:
+        raise ConfigError(field, value, f"{rule}, 1 or more", _MEND)
 
 
 def with_aspect_ratio(architecture: Architecture, aspect_ratio: AspectRatio) -> Architecture:

@@ -40,15 +40,25 @@ IMAGE_TEXT = "<image>"
 """What stands in a question for one image."""
 
 _IMAGE_FIELD = "image"
-_FIELDS = ("id", _IMAGE_FIELD)  # of a record, beside those of its turns
+_UNREAD_FIELD = "images"  # of other formats; looked at so that its images are not passed over
+_FIELDS = ("id", _IMAGE_FIELD, _UNREAD_FIELD)  # of a record, beside those of its turns
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTextConfig(sources.DataConfig):
     """The records and their images."""
 
+    path: str
+    """A .json, .jsonl, .jsonl.zst, .jsonl.gz or .parquet file, a folder of them, or a folder
+    written by save_to_disk; on this machine, never on the Hugging Face hub."""
     images: str
     """Folder to which the records' image paths are relative."""
+
+    def require_path(self) -> None:
+        """Raise ConfigError unless the records are on this machine."""
+        if not Path(self.path).exists():
+            remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of them"
+            raise ConfigError("data.path", self.path, "is not there", remedy)
 
     def require_images(self) -> Path:
         """Return the folder of the images.
@@ -69,6 +79,7 @@ class Refusal(StrEnum):
 
     NOT_PATHS = "refused_not_paths"
     OUTSIDE = "refused_outside"
+    PLURAL = "refused_plural"
     NO_PLACE = "refused_no_place"
     NO_IMAGE = "refused_no_image"
     COUNTS_DIFFER = "refused_counts_differ"
@@ -79,6 +90,7 @@ class Refusal(StrEnum):
 MEANING: dict[str, str] = {
     Refusal.NOT_PATHS: "has an 'image' that is neither a path nor a list of paths",
     Refusal.OUTSIDE: "has an image outside the images' folder",
+    Refusal.PLURAL: f"has '{_UNREAD_FIELD}' and no '{_IMAGE_FIELD}'",
     Refusal.NO_PLACE: f"has an image, but no {IMAGE_TEXT} in its questions",
     Refusal.NO_IMAGE: f"has {IMAGE_TEXT} in a question, but no image",
     Refusal.COUNTS_DIFFER: f"has more or fewer images than {IMAGE_TEXT} in its questions",
@@ -246,9 +258,11 @@ def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any)
         if turn.role != "user" and IMAGE_TEXT in turn.content:
             raise RefusedError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
     places = sum(turn.content.count(IMAGE_TEXT) for turn in turns if turn.role == "user")
+    if not images and isinstance(value, dict) and value.get(_UNREAD_FIELD):
+        hint = f"'{_UNREAD_FIELD}' is not read, '{_IMAGE_FIELD}' may be a list"
+        raise RefusedError(Refusal.PLURAL, hint)
     if places and not images:
-        hint = "; 'images' is not read, 'image' may be a list" if "images" in value else ""
-        raise RefusedError(Refusal.NO_IMAGE, f"{places} of them{hint}")
+        raise RefusedError(Refusal.NO_IMAGE, f"{places} of them")
     if images and not places:
         raise RefusedError(Refusal.NO_PLACE, excerpt(", ".join(images)))
     if places != len(images):

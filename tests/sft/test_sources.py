@@ -357,3 +357,11 @@ def test_output_within_the_data_is_refused(tmp_path: Path) -> None:
     data.require_outside(str(tmp_path.parent / "out"))
     with pytest.raises(ConfigError, match="lies within"):
         data.require_outside(str(tmp_path / "out"))
+
+
+def test_a_link_that_loops_is_named_under_our_own_field(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").symlink_to("a.jsonl")
+    with pytest.raises(
+        ConfigError, match=r"^data\.path = .*: holds the link a\.jsonl, which leads"
+    ):
+        find_slices(DataConfig(path=str(tmp_path)))

@@ -254,6 +254,44 @@ def test_text_alone_needs_no_image(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "images                            0\n" in capsys.readouterr().out
 
 
+def test_no_record_at_all_is_nothing_to_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "records.json"
+    data.write_text("[]")
+    (tmp_path / "images").mkdir()
+    code, report = checked(data, tmp_path / "images", tmp_path / "report.json", "--workers", "1")
+    assert code == 1 and (report["records"], report["leave_out"]) == (0, [])
+    last = "records to leave out              0  there is no record to train on\n"
+    assert last in capsys.readouterr().out
+
+
+def test_half_surrogate_pairs_anywhere_are_reported_and_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, images = write_llava(tmp_path, records=5, images=2)
+    records = json.loads(data.read_text())
+    records[0] |= {"id": "id\ud800", "image": "\ud800.jpg"}
+    records[1] |= {"id": "id\udfff", "image": "\udc80.jpg"}  # the byte 80: a path, yet no text
+    records[4]["conversations"][0]["value"] += "\ud83d"
+    data.write_text(json.dumps(records))
+    code, report = checked(data, images, tmp_path / "report.json", "--workers", "1")
+    assert code == 1 and report["leave_out"] == ["records.json[0]", "records.json[1]"]
+    assert report["refused"]["refused_not_paths"]["examples"][0]["id"] == "id\ud800"
+    assert report["broken"]["missing"]["images"] == ["\udc80.jpg"]
+    (tmp_path / "report.json").read_text(encoding="utf-8", errors="strict")
+    assert f"{'':<37}\\udc80.jpg" in capsys.readouterr().out
+
+
+def test_a_path_that_is_not_there_is_no_name_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(Path("someone/nothing"), tmp_path)
+    assert str(error.value) == (
+        "data.path = someone/nothing: is not there. "
+        "Give the .json or .jsonl file of LLaVA-format records, or a folder of them."
+    )
+
+
 def test_the_wrong_folder_is_said_before_a_million_images_are_called_missing(
     tmp_path: Path,
 ) -> None:
@@ -276,6 +314,8 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path) -> 
         check(data, images, "--output", str(data))
     with pytest.raises(ConfigError, match=r"lies within data\.path"):
         check(tmp_path / "set", images, "--output", str(tmp_path / "set/report.json"))
+    with pytest.raises(ConfigError, match=r"output = /proc/report\.json: cannot be written \(.+\)"):
+        check(data, images, "--output", "/proc/report.json")  # which root cannot write to either
     assert len(json.loads(data.read_text())) == 5
 
 

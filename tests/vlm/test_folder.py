@@ -122,6 +122,39 @@ def test_a_config_that_asks_for_what_mobilevlm_does_not_do_is_refused(
         open_folder(make(**fields))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("hidden_size", "64", "'64': must be a whole number"),
+        ("intermediate_size", 128.0, "128.0: must be a whole number"),
+        ("num_hidden_layers", None, "None: must be a whole number"),
+        ("num_attention_heads", True, "True: must be a whole number"),
+        ("num_key_value_heads", [4], "[4]: must be a whole number"),
+        ("vocab_size", 0, "0: must be a whole number, 1 or more"),
+        ("max_position_embeddings", "", "'': must be a whole number"),
+        ("rms_norm_eps", "1e-6", "'1e-6': must be a number"),
+        ("mm_vision_select_layer", "-2", "'-2': must be a whole number"),
+    ],
+)
+def test_a_size_of_another_type_is_named_with_its_file(
+    make: Make, name: str, value: Any, rule: str
+) -> None:
+    folder = make(**{name: value})
+    with pytest.raises(ConfigError) as error:
+        open_folder(folder)
+    expected = f"{folder}/config.json: {name} = {rule}. Mend the file, or fetch it again."
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(("part", "name"), [("language", "hidden_size"), ("vision", "image_size")])
+def test_in_our_form_a_size_is_named_with_its_part(make: Make, part: str, name: str) -> None:
+    folder = make()
+    values = {"model_type": "mobilellama_vlm", part: {name: "64"}}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=rf"config\.json: {part}\.{name} = '64': must be a whole"):
+        open_folder(folder)
+
+
 def test_every_missing_and_unexpected_weight_is_known_though_the_message_shows_three(
     make: Make,
 ) -> None:

@@ -159,8 +159,13 @@ def test_an_image_of_a_turn_that_is_left_out_is_missed() -> None:
         (llava("<image>q", "a"), Refusal.NO_IMAGE, "1 of them"),
         (
             llava("<image>q", "a", images=["a.jpg"]),
-            Refusal.NO_IMAGE,
-            "1 of them; 'images' is not read, 'image' may be a list",
+            Refusal.PLURAL,
+            "'images' is not read, 'image' may be a list",
+        ),
+        (
+            llava("q", "a", images=["a.jpg"]),  # else it would be trained on without its image
+            Refusal.PLURAL,
+            "'images' is not read, 'image' may be a list",
         ),
         (
             llava("<image><image>q", "a", image="a.jpg"),
@@ -200,6 +205,23 @@ def test_two_answers_in_a_row_are_refused() -> None:
 
 def test_every_reason_has_a_meaning() -> None:
     assert set(MEANING) == {*map(str, Refusal), *map(str, Drop)}
+
+
+@pytest.mark.parametrize("images", [None, [], ""])
+def test_an_empty_images_beside_text_is_text_only(images: Any) -> None:
+    assert parse_record("f[0]", llava("q", "a", images=images)).images == ()
+
+
+def test_images_beside_image_is_not_looked_at() -> None:
+    record = parse_record("f[0]", llava("<image>q", "a", image="a.jpg", images=["b.jpg"]))
+    assert record.images == ("a.jpg",)
+
+
+def test_a_tables_column_of_images_is_seen_too(tmp_path: Path) -> None:
+    rows = [llava("q", "a", images=["a.jpg"])]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (found,) = read_vlm_records(DataConfig(path=str(tmp_path / "a.parquet")))
+    assert isinstance(found, Refused) and found.reason is Refusal.PLURAL
 
 
 def test_a_path_may_go_up_within_the_folder(tmp_path: Path) -> None:

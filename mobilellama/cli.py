@@ -172,7 +172,7 @@ def _require_values(argv: Sequence[str], options: Sequence[str], prog: str) -> N
         flag, inline, value = argument.partition("=")
         if argument == "" or (inline and value == "" and flag in options):
             field = flag.lstrip("-") or before.lstrip("-") or prog
-            raise ConfigError(field, "(empty)", "must not be empty", "Is a shell variable unset")
+            raise ConfigError(field, "(empty)", "must not be empty", "Is a shell variable unset?")
         if _is_section(flag, options):
             rule, remedy = "is a section", f"Give {flag}.FIELD, or --config FILE for all sections"
             raise ConfigError(flag, value or _given(flag[2:], argv), rule, remedy)

@@ -36,6 +36,7 @@ from mobilellama.pretrain.export_folder import (
     new_folder,
     print_files,
     require_free,
+    require_outside,
     verify,
 )
 from mobilellama.pretrain.hf_weights import DTYPES, write_weights
@@ -103,6 +104,7 @@ def main(config: Config) -> int:
     output = Path(config.output)
     require_free(output)
     trained = open_trained(config.checkpoint, tokenizer=config.tokenizer, template=config.template)
+    require_outside(output, trained.run.path if trained.run else trained.path)
     tower_name = ""
     if config.format == "mobilevlm":
         tower_name = require_publishable(trained, config.vision_tower)

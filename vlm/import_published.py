@@ -23,7 +23,12 @@ import torch
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.device import DTYPE_NAMES
-from mobilellama.pretrain.export_folder import new_folder, print_files, require_free
+from mobilellama.pretrain.export_folder import (
+    new_folder,
+    print_files,
+    require_free,
+    require_outside,
+)
 from mobilellama.pretrain.hf_weights import DTYPES, write_weights
 from mobilellama.sft.lora import LoraConfig
 from mobilellama.sft.template import read_template
@@ -73,6 +78,8 @@ def main(config: Config) -> int:
     logs.configure()
     if config.output is not None and not config.dry_run:
         require_free(Path(config.output))
+        for read in filter(None, (config.model, config.vision)):
+            require_outside(Path(config.output), Path(read))
     try:
         opened = open_folder(config.model, vision=config.vision)
     except WrongWeightsError as error:

@@ -26,6 +26,10 @@ from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
 from mobilellama.vlm.model import LANGUAGE, parameter_shapes
 
+_REMEDY = (
+    "Give RUN or RUN/checkpoints/step-N of 'vlm run', or a folder of 'vlm export' or 'vlm import'"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -81,7 +85,7 @@ def open_trained(
     """
     if is_vlm_folder(path):
         return _of_folder(path, tokenizer, template)
-    checkpoint = find_checkpoint(path)
+    checkpoint = find_checkpoint(path, remedy=_REMEDY)
     config = checkpoint.manifest.config
     require_stage(config, "vlm", field="checkpoint", value=path)
     run = run_of(checkpoint)

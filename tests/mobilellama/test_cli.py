@@ -154,6 +154,11 @@ def test_a_value_that_does_not_fit_is_named(
     assert refused(*RUN, "--config", "demo", *GIVEN, *arguments) == message
 
 
+def test_an_empty_value_is_met_with_a_question(refused: Callable[..., str]) -> None:
+    message = "data.path = (empty): must not be empty. Is a shell variable unset?"
+    assert refused(*RUN, "--data.path", "") == message
+
+
 def test_fields_that_are_missing_are_named_as_they_are_typed(refused: Callable[..., str]) -> None:
     assert refused(*RUN, "--config", "demo", "--data.path", "x") == (
         f"--run.folder = (not given): is required. {HELP}."

@@ -69,6 +69,13 @@ def test_the_same_value_gives_the_same_bytes(tmp_path: Path) -> None:
     assert read_json(tmp_path / "one") == value
 
 
+def test_half_a_surrogate_pair_is_escaped_and_read_back(tmp_path: Path) -> None:
+    value = {"\ud800": "a\udc80\\ü"}
+    write_json(tmp_path / "f", value, indent=None)
+    assert (tmp_path / "f").read_text(encoding="utf-8") == '{"\\ud800": "a\\udc80\\\\ü"}\n'
+    assert read_json(tmp_path / "f") == value
+
+
 def test_a_value_that_is_no_json_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "f", {"a": object()})

@@ -176,11 +176,17 @@ def test_what_cannot_be_imported_is_refused(small_tokenizer: Path, tmp_path: Pat
         run("import", model=published)
     with pytest.raises(ConfigError, match="exists and is not empty"):
         run("import", model=published, output=tmp_path)
+    with pytest.raises(ConfigError, match=r"output = .*/sub: lies within .*/published, which is"):
+        run("import", model=published, output=published / "sub")
     assert run("import", model=published, output=tmp_path / "ours") == 0
+    with pytest.raises(ConfigError, match=r"output = .*/sub: lies within .*/ours, which is read"):
+        run("export", checkpoint=tmp_path / "ours", output=tmp_path / "ours/sub")
     with pytest.raises(ConfigError, match="is in our form already"):
         run("import", model=tmp_path / "ours", output=tmp_path / "again")
     with pytest.raises(ConfigError, match="is a published folder already"):
         run("export", checkpoint=published, output=tmp_path / "again")
+    with pytest.raises(ConfigError, match=r"of 'vlm run', or a folder of 'vlm export' or 'vlm imp"):
+        run("export", checkpoint=tmp_path, output=tmp_path / "again")
     bare = tmp_path / "bare"
     shutil.copytree(published, bare)
     (bare / "tokenizer.model").unlink()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mobilellama.config import UserError
+from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.pretrain.device import find_device
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.decode import Decoded, decode, naming_memory
@@ -73,9 +73,10 @@ class Assistant:
             seed: with a temperature above 0: makes the answer repeatable.
 
         Raises:
-            UserError: an image cannot be had, the numbers of images and places differ, or the
-                context has no room.
+            UserError: an image cannot be had, the numbers of images and places differ, the
+                context has no room, or an argument is none of these.
         """
+        _require_arguments(question, system, max_new_tokens, seed)
         listed = _listed(images)
         turns = [] if system is None else [Turn("system", system)]
         turns.append(Turn("user", with_places(question, len(listed))))
@@ -113,6 +114,7 @@ class Assistant:
             ImageError: an image cannot be used.
             UserError: images and their places differ in number, or memory runs out.
         """
+        _require_count("max_new_tokens", max_new_tokens, 1)
         for one in questions:
             _require_places(one)
         prompts = [self.tokenizer.prompt([Turn("user", one.text)]) for one in questions]
@@ -293,7 +295,37 @@ def _listed(images: ImageSource | Sequence[ImageSource] | None) -> list[ImageSou
         return []
     if isinstance(images, Image.Image | Path | str | bytes):
         return [images]
+    if not isinstance(images, Sequence):
+        raise _no_image("images", images)
+    for number, image in enumerate(images):
+        if not isinstance(image, Image.Image | Path | str | bytes):
+            raise _no_image(f"images[{number}]", image)
     return list(images)
+
+
+def _no_image(field: str, value: object) -> ConfigError:
+    rule = "must be a PIL image, a path, an http(s) address or an encoded image's bytes"
+    remedy = "Give one, several in a list, or None; of an array, PIL's Image.fromarray(array)"
+    return ConfigError(field, f"a {type(value).__name__}", rule, remedy)
+
+
+def _require_arguments(
+    question: object, system: object, max_new_tokens: object, seed: object
+) -> None:
+    """Raise ConfigError unless `Assistant.answer` can do with these, which no command has seen."""
+    if not isinstance(question, str):
+        raise ConfigError("question", question, "must be text", "Give a string")
+    if not isinstance(system, str | None):
+        raise ConfigError("system", system, "must be text", "Give a string, or None")
+    _require_count("max_new_tokens", max_new_tokens, 1)
+    if seed is not None:
+        _require_count("seed", seed, 0)
+
+
+def _require_count(field: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(field, value, "must be a whole number", f"Give {least} or more")
+    require_at_least(field, value, least)
 
 
 def _require_places(question: Question) -> None:

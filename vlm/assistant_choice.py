@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.sft.chat_model import Placement
 
 
@@ -25,6 +25,13 @@ class AssistantChoice(Placement):
         from mobilellama.pretrain.checkpoint import MANIFEST
         from mobilellama.vlm.folder import is_vlm_folder
 
+        # A call from Python has not been through the command line, which checks them.
+        for field in ("dtype", "quantization"):
+            choices = get_args(get_type_hints(AssistantChoice)[field])
+            if (value := getattr(self, field)) not in choices:
+                rule = f"must be one of {', '.join(choices)}"
+                remedy = f"Give one of them{did_you_mean(str(value), choices)}"
+                raise ConfigError(field, value, rule, remedy)
         folder = Path(self.model)
         is_run = (folder / "checkpoints").is_dir() or (folder / MANIFEST).is_file()
         if not is_run and not is_vlm_folder(folder):

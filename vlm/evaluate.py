@@ -44,8 +44,9 @@ empty. A question without an answer counts as wrong.
 """
 
 import logging
+import os.path
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ from mobilellama.vlm.answer_files import find_answers, read_answers
 from mobilellama.vlm.assistant_choice import AssistantChoice
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Asked, Benchmark, require_files
-from mobilellama.vlm.images import read_image
+from mobilellama.vlm.images import read_image, show_name
 from mobilellama.vlm.question import Assistant, Question
 from mobilellama.vlm.score_table import published_table, score_tables
 from mobilellama.vlm.scores_file import ScoresFile
@@ -70,6 +71,8 @@ log = logging.getLogger(__name__)
 ALL = "all"
 SCORES_FILE = "scores.json"
 SUBMISSIONS = "submissions"
+PUBLISHED_QUESTIONS = {"gqa": 12_578, "scienceqa": 4_241, "textvqa": 5_000}
+"""In the question files of LLaVA's docs/Evaluation.md: testdev_balanced, test, and val."""
 _SHOWN_IMAGES = 3
 
 
@@ -176,7 +179,7 @@ def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Assist
                 log.warning("stopped by %s; the same command goes on", stop.reason)
                 return 130
             score(plan, config, answers, settings, scores_file)
-    print_all(config, scores_file)
+    print_all(config, scores_file, plans)
     return 0
 
 
@@ -197,7 +200,7 @@ def score_answers(config: Config, given: str) -> int:
         file = files[plan.name]
         settings = {"answers": str(file), "answers_sha256": sha256_of_file(file)}
         score(plan, config, answers[plan.name][: config.limit], settings, scores_file)
-    print_all(config, scores_file)
+    print_all(config, scores_file, plans)
     return 0
 
 
@@ -211,6 +214,10 @@ def score(
     """Score a benchmark's answers; keep and print what they are worth."""
     asked = plan.asked[: config.limit]
     scores = plan.benchmark.score(asked, answers)
+    if odd := odd_number(plan, config):
+        note = f"No measurement beside the published ones: {odd}."
+        log.warning("%s of %s: %s; check the files below --data", plan.name, config.data, odd)
+        scores = replace(scores, notes=(*scores.notes, note))
     scores_file.add(plan.name, scores, {**settings, "limit": config.limit})
     if config.limit is None and plan.benchmark.submission:
         folder = Path(config.output) / SUBMISSIONS / plan.name
@@ -218,8 +225,19 @@ def score(
     print(score_tables(plan.name, scores), end="\n\n\n")
 
 
-def print_all(config: Config, scores_file: ScoresFile) -> None:
+def odd_number(plan: Plan, config: Config) -> str | None:
+    """Return how many questions there are, where the published benchmark has more or fewer."""
+    published = PUBLISHED_QUESTIONS.get(plan.name, len(plan.asked))
+    if config.limit is not None or len(plan.asked) == published:
+        return None
+    return f"{len(plan.asked):,} questions, where the published have {published:,}"
+
+
+def print_all(config: Config, scores_file: ScoresFile, plans: Sequence[Plan]) -> None:
     """Print the model's scores above the published ones."""
+    for plan in plans:
+        if odd := odd_number(plan, config):
+            print(f"{plan.benchmark.title} is of {odd}: no measurement.")
     if config.limit is not None:
         print(f"Only the first {config.limit} questions of each (--limit): no measurement.")
     print(published_table(scores_file.scores(), Path(config.model).name))
@@ -274,7 +292,8 @@ def _aspect_ratio(config: Config, benchmark: Benchmark[Any]) -> Literal["square"
 def require_images(data: Path, asked: Sequence[Asked[Any]]) -> None:
     """Raise ConfigError unless every image file is there; count those that are not."""
     paths = dict.fromkeys(image for one in asked for image in one.images if isinstance(image, Path))
-    if missing := [str(path) for path in paths if not path.is_file()]:
+    # Unlike Path's, os.path's takes a name that the system refuses for one that is not there.
+    if missing := [show_name(str(path)) for path in paths if not os.path.isfile(path)]:
         some = ", ".join(missing[:_SHOWN_IMAGES])
         more = ", ..." if len(missing) > _SHOWN_IMAGES else ""
         rule = f"lacks {len(missing):,} of {len(paths):,} images ({some}{more})"

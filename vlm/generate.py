@@ -15,13 +15,17 @@ question. As in training, a question with one <image> begins with it. Other fiel
     "tokens"   tokens of the answer, its end included
     "error"    what is wrong with the image, where "finish" is "image_error"
 
-Interrupted or killed, the same command goes on after the last answer. A row's answer depends
+Interrupted or killed, the same command goes on after the last answer, if the images are the same
+(a sample of them is looked at), wherever their folder lies. A row's answer depends
 on its number and the seed, not on the batch around it (but for the last bits of sums, which in
 bf16 may now and then turn a near tie). The command ends with 0 if every row could be answered, with
 1 if images could not be read, and with 130 if it was stopped.
 """
 
+import hashlib
+import json
 import logging
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError
+from mobilellama.files import read_json
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.sft.answer_file import (
     ADDED,
@@ -65,6 +70,8 @@ log = logging.getLogger(__name__)
 
 _IMAGE_ERROR = "image_error"
 _SHOWN = 3
+_SAMPLED_IMAGES = 64
+_SAMPLED_BYTES = 1 << 16  # of each, which tell images of one size apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +121,15 @@ def main(config: Config) -> int:
         answerer = _Answerer(load_stored(stored, config), config)
         return answerer.answer
 
+    settings = settings_of(config, stored) | describe_options(config)
+    if named:
+        names = dict.fromkeys(name for row in named for name in images_of(row.fields))
+        settings["images_sha256"] = fingerprint(Path(config.images or "."), [*names])
+    require_same_model(config, settings["model_sha256"])
     answers = answer_file(
         config,
         rows,
-        settings_of(config, stored) | describe_options(config),
+        settings,
         prompt=prompt,
         load=load,
         tokenizer=tokenizer,
@@ -125,6 +137,48 @@ def main(config: Config) -> int:
     if len(answers) < len(rows):
         return 130
     return 1 if report_image_errors(answers) else 0
+
+
+def fingerprint(folder: Path, names: Sequence[str]) -> str:
+    """Return a sha256 that tells images of these names from others, wherever the folder lies.
+
+    It is of the names and sizes, and the beginnings, of 64 of them: all would be read twice.
+    """
+    count = min(len(names), _SAMPLED_IMAGES)
+    sampled = [names[i * len(names) // count] for i in range(count)]
+    found = [(name, *_beginning(image_path(folder, name))) for name in sampled]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def _beginning(path: Path) -> tuple[int, str]:
+    """Return a file's size and the sha256 of its beginning; (-1, "") where it cannot be read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return -1, ""
+        with open(path, "rb") as file:
+            return status.st_size, hashlib.sha256(file.read(_SAMPLED_BYTES)).hexdigest()
+    except OSError:
+        return -1, ""  # its row says why
+
+
+def require_same_model(config: Config, sha256: str) -> None:
+    """Raise ConfigError where another model has made the output.
+
+    ``Answers`` refuses it too, but names what comes first of all that differs, as the dtype.
+    """
+    output = Path(config.output)
+    meta = output.with_name(f"{output.name}.meta.json")
+    if config.overwrite or not output.is_file() or not output.stat().st_size:
+        return
+    try:
+        found = read_json(meta)["model_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # which Answers tells
+    if found != sha256:
+        rule = f"was made with model_sha256 {str(found)[:12]}..., not {sha256[:12]}...: by another"
+        remedy = "Give that model, another --output, or --overwrite to begin again"
+        raise ConfigError("output", config.output, f"{rule} model", remedy)
 
 
 def place_images(row: Row) -> Row:
@@ -136,6 +190,9 @@ def place_images(row: Row) -> Row:
     try:
         images = images_of(row.fields)
         turns = row.turns
+        if row.fields.get("images") and not images and IMAGE_TEXT not in str(turns):
+            hint = "'images' is not read, 'image' may be a list"
+            raise DataError(f"{row.place} has images, but no image: {hint}; mend the line")
         asked = [turn for turn in turns if turn.role == "user"]
         if not any(IMAGE_TEXT in turn.content for turn in asked):
             first = Turn("user", f"{IMAGE_TEXT}\n" * len(images) + asked[0].content)

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from mobilellama.config import DataError, one_line
-from mobilellama.vlm.images import read_image
+from mobilellama.vlm.images import read_image, require_whole, show_name
 
 ImageSource = Image.Image | Path | str | bytes
 """A decoded image, a file's path, an http(s) address, or an encoded image's bytes."""
@@ -29,12 +29,12 @@ def open_image(source: ImageSource) -> Image.Image:
         DataError: an address gives nothing, too much, or is too slow.
     """
     if isinstance(source, Image.Image):
-        return source
+        return require_whole(source)
     scheme = _SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None or isinstance(source, bytes | Path):
         return read_image(source)
     if scheme[1].lower() not in ("http", "https"):
-        raise DataError(f"{source}: is no http or https address. Give one, or a file")
+        raise DataError(f"{show_name(source)}: is no http or https address. Give one, or a file")
     return read_image(download(source), name=source)
 
 
@@ -51,6 +51,7 @@ def download(url: str, *, most_bytes: int = _MOST_BYTES, within_s: float = _WITH
     """
     import httpx2
 
+    shown = show_name(url)
     started_s, content = time.monotonic(), bytearray()
     try:
         with (
@@ -58,21 +59,26 @@ def download(url: str, *, most_bytes: int = _MOST_BYTES, within_s: float = _WITH
                 follow_redirects=True,
                 max_redirects=_MOST_REDIRECTS,
                 timeout=within_s,
-                headers={"User-Agent": "mobilellama"},  # some servers refuse to serve nobody
+                # Some servers refuse to serve nobody.
+                headers={"User-Agent": "mobilellama", "Accept-Encoding": "identity"},
             ) as client,
             client.stream("GET", url) as answer,
         ):
             if answer.status_code != httpx2.codes.OK:
                 said = f"{answer.status_code} {answer.reason_phrase}".strip()
-                raise DataError(f"{url}: the server answers {said}. Check the address")
-            for chunk in answer.iter_bytes(1 << 16):
+                raise DataError(f"{shown}: the server answers {said}. Check the address")
+            if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
+                what = f"is packed by the server ({packed}), which was asked not to"
+                raise DataError(f"{shown}: {what}. Download it, and give the file")
+            # As they come: chunks of a set size, or unpacked ones, wait for a slow server's bytes.
+            for chunk in answer.iter_raw():
                 content += chunk
                 if len(content) > most_bytes:
                     most = f"{most_bytes / 1e6:,.0f} MB"
-                    raise DataError(f"{url}: is larger than {most}. Give a smaller image")
+                    raise DataError(f"{shown}: is larger than {most}. Give a smaller image")
                 if time.monotonic() - started_s > within_s:
-                    raise DataError(f"{url}: takes longer than {within_s:g} s. Try again")
+                    raise DataError(f"{shown}: takes longer than {within_s:g} s. Try again")
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         why = one_line(error).rstrip(".") or type(error).__name__
-        raise DataError(f"{url}: cannot be had ({why}). Check the address") from None
+        raise DataError(f"{shown}: cannot be had ({why}). Check the address") from None
     return bytes(content)

@@ -16,6 +16,9 @@ byte before 3. EXIF's orientation is not applied, there as here.
 
 import errno
 import io
+import os
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +41,7 @@ AspectRatio = Literal["square", "pad", "squash"]
 
 _PROCESSOR_FILE = "processor_config.json"  # transformers 5 writes it beside a tokenizer
 _MOST_PIXELS = 178_956_970  # where Pillow sees a decompression bomb; 0.7 GB as it holds RGB
+_MOST_SHOWN = 200  # characters of a name in a message
 _WIDE_MODES = ("I", "F")  # beginnings of the modes with more than 8 bits a value
 
 
@@ -46,6 +50,8 @@ class ImageFault(StrEnum):
 
     MISSING = "is not there"
     NOT_A_FILE = "is a folder"
+    NOT_REGULAR = "is a pipe, a socket or a device"
+    UNREADABLE = "cannot be read"
     FORBIDDEN = "may not be read"
     EMPTY = "is empty"
     NOT_AN_IMAGE = "is no image that Pillow knows"
@@ -63,7 +69,15 @@ class ImageError(DataError):
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.name}: {self.kind}{detail}. Replace the image, or leave out what names it"
+        name = show_name(self.name)
+        return f"{name}: {self.kind}{detail}. Replace the image, or leave out what names it"
+
+
+def show_name(name: str) -> str:
+    """Return a name for a message: a long one without its middle, quoted where it is not plain."""
+    if len(name) > _MOST_SHOWN:
+        return repr(f"{name[: _MOST_SHOWN // 2]}...{name[-_MOST_SHOWN // 4 :]}")
+    return name if name and name.isprintable() else repr(name)
 
 
 def read_image(source: str | Path | bytes | BinaryIO, *, name: str | None = None) -> Image.Image:
@@ -78,16 +92,33 @@ def read_image(source: str | Path | bytes | BinaryIO, *, name: str | None = None
         OSError: it cannot be read for a reason that is not the image's, as a failing disk.
     """
     if isinstance(source, str | Path):
-        name = name or str(source)
+        name = str(source) if name is None else name
         content = _content(Path(source), name)
     else:
-        name = name or "the image"
+        name = "the image" if name is None else name
         content = source if isinstance(source, bytes) else source.read()
     if not content:
         raise ImageError(name, ImageFault.EMPTY)
+    return require_whole(lambda: Image.open(io.BytesIO(content)), name=name)
+
+
+def require_whole(
+    source: Image.Image | Callable[[], Image.Image], *, name: str = "the image"
+) -> Image.Image:
+    """Return an image with all its pixels, eight bits of each channel.
+
+    Args:
+        source: the image, or what opens it; its pixels may be in a file yet.
+        name: what messages call it.
+
+    Raises:
+        ImageError: it is not whole, was closed, or has no pixel.
+    """
     try:
-        image = Image.open(io.BytesIO(content))
+        image = source if isinstance(source, Image.Image) else source()
         image.load()
+        if not (image.width and image.height):
+            raise ImageError(name, ImageFault.EMPTY, f"{image.width} x {image.height} pixels")
         _require_eight_bits(image, name)
     except (ImageError, MemoryError):
         raise
@@ -104,18 +135,30 @@ def read_image(source: str | Path | bytes | BinaryIO, *, name: str | None = None
 
 def _content(path: Path, name: str) -> bytes:
     """Return a file's bytes in one read: on a network's disk a decoder's many small ones cost."""
-    faults = {
+    faults = {  # of the path itself; any other, as a failing disk's, is raised as it is
         errno.ENOENT: ImageFault.MISSING,
         errno.ENOTDIR: ImageFault.MISSING,
         errno.EISDIR: ImageFault.NOT_A_FILE,
         errno.EACCES: ImageFault.FORBIDDEN,
+        errno.EPERM: ImageFault.FORBIDDEN,
+        errno.ENAMETOOLONG: ImageFault.UNREADABLE,
+        errno.ELOOP: ImageFault.UNREADABLE,
+        errno.EILSEQ: ImageFault.UNREADABLE,
     }
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            # To open a pipe would wait for a writer, and a device may never end.
+            raise ImageError(name, ImageFault.NOT_REGULAR)
         return path.read_bytes()
     except OSError as error:
         if error.errno not in faults:
             raise
-        raise ImageError(name, faults[error.errno]) from None
+        kind = faults[error.errno]
+        detail = os.strerror(error.errno) if kind == ImageFault.UNREADABLE else ""
+        raise ImageError(name, kind, detail) from None
+    except ValueError as error:  # a zero byte, or half a surrogate pair
+        raise ImageError(name, ImageFault.UNREADABLE, one_line(error)) from None
 
 
 def _require_eight_bits(image: Image.Image, name: str) -> None:

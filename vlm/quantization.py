@@ -16,6 +16,9 @@ from torch import Tensor
 from mobilellama.config import ConfigError, one_line
 from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel
 
+_BLOCK = 64  # of NF4
+_PACKED_ROWS = 32  # a tile of the CPU's kernel
+
 Quantization = Literal["none", "8bit", "4bit"]
 
 
@@ -45,11 +48,13 @@ def quantize(model: VisionLanguageModel, kind: Quantization, dtype: torch.dtype)
         The names of the weights that ``put_quantized`` must give.
 
     Raises:
-        ConfigError: bitsandbytes is not there.
+        ConfigError: bitsandbytes is not there, or cannot compute a layer of that width.
     """
     if kind == "none":
         return set()
     require_bitsandbytes(kind)
+    if kind == "4bit":
+        _require_whole_blocks(model)
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
@@ -71,9 +76,27 @@ def quantize(model: VisionLanguageModel, kind: Quantization, dtype: torch.dtype)
     }
 
 
+def _require_whole_blocks(model: VisionLanguageModel) -> None:
+    """Raise ConfigError where blocks would run over the ends of rows.
+
+    bitsandbytes does not always refuse such layers: on a CPU 96 x 48 come out wrong.
+    """
+    head = model.language_model.get_output_embeddings()
+    for name, module in model.language_model.named_modules():
+        if not isinstance(module, torch.nn.Linear) or module is head:
+            continue
+        if module.in_features % _BLOCK:
+            what = f"{LANGUAGE}{name} is {module.in_features} wide"
+            rule = f"needs widths that are multiples of {_BLOCK}, and {what}"
+            raise ConfigError("quantization", "4bit", rule, "Use 8bit or none")
+
+
 def put_quantized(module: Any, weight: Tensor, device: torch.device) -> None:
     """Quantise a weight, (out, in) on the CPU, into a layer that ``quantize`` made."""
     kind, how = type(module.weight), dict(module.weight.__dict__)
     for statistics in ("CB", "SCB"):  # of the empty weight
         how.pop(statistics, None)
     module.weight = kind(weight, requires_grad=False, **how).to(device)
+    if weight.shape[0] % _PACKED_ROWS:
+        # bitsandbytes' kernel of newer CPUs asserts whole tiles; the way of other CPUs does not.
+        module.support_avx512bf16_for_cpu = False

@@ -100,7 +100,14 @@ def open_model(path: str, *, template: str | None = None) -> StoredModel:
 
 
 def _of_folder(path: str, template: str | None) -> StoredModel:
-    found = open_folder(path)
+    try:
+        found = open_folder(path)
+    except ConfigError as error:
+        if error.field != "vision":
+            raise
+        rule = "holds no vision tower"
+        remedy = f"Import it first: 'mobilellama vlm import --model {path} --vision DIR'"
+        raise ConfigError("model", path, rule, remedy) from None
     first = next(name for name in parameter_shapes(found.architecture) if name.startswith(LANGUAGE))
     own = found.folder / TEMPLATE_FILE
     default = str(own) if own.is_file() else None

@@ -4,8 +4,9 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from mobilellama.sft.sampling import Sampling
 from mobilellama.vlm.assistant import Assistant, AssistantChoice, load, settings_of
 from mobilellama.vlm.images import ImageError
 from mobilellama.vlm.main import main
+from mobilellama.vlm.quantization import put_quantized
 from mobilellama.vlm.question import Question
 from mobilellama.vlm.stored_model import open_model
 from tests.vlm.assistants import CONTEXT_TOKENS, IMAGE_TOKENS, make_assistant, picture
@@ -197,6 +199,58 @@ def test_what_cannot_be_asked_is_refused(assistant: Assistant) -> None:
     images = [picture(number) for number in range(12)]
     with pytest.raises(UserError, match=r"makes a prompt of \d+ tokens, and the model's context"):
         assistant.answer(images, WHAT)
+
+
+def test_an_argument_of_another_kind_is_named(assistant: Assistant) -> None:
+    fine: dict[str, Any] = {"images": picture(0), "question": WHAT}
+    array, ask = np.asarray(picture(0)), cast(Any, assistant.answer)
+    for fields, message in (
+        ({"question": None}, "question = None: must be text. Give a string."),
+        ({"images": 5}, "images = a int: must be a PIL image, a path, an http(s) address or an"),
+        ({"images": array}, "images = a ndarray: must be a PIL image"),
+        ({"images": [picture(0), array]}, "images[1] = a ndarray: must be a PIL image"),
+        ({"max_new_tokens": 0}, "max_new_tokens = 0: must be at least 1. Give 1 or more."),
+        ({"max_new_tokens": "9"}, "max_new_tokens = 9: must be a whole number. Give 1 or more."),
+        ({"system": 3}, "system = 3: must be text. Give a string, or None."),
+        ({"seed": -1}, "seed = -1: must be at least 0. Give 0 or more."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            ask(**(fine | fields))
+        assert str(caught.value).startswith(message)
+    with pytest.raises(ConfigError, match="max_new_tokens = 0: must be at least 1"):
+        assistant.answer_batch([asking(0)], max_new_tokens=0)
+
+
+def test_a_choice_that_is_none_is_refused_before_weights_are_read(assistant_folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(assistant_folder, quantization="2bit")
+    assert str(caught.value) == (
+        "quantization = 2bit: must be one of none, 8bit, 4bit. Give one of them; "
+        "did you mean '8bit'?"
+    )
+    with pytest.raises(ConfigError, match="dtype = fp8: must be one of auto, bf16, fp16, fp32"):
+        load(assistant_folder, dtype="fp8")
+
+
+def test_a_published_folder_without_a_tower_is_to_be_imported(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    make_assistant(tmp_path, small_tokenizer)
+    folder = tmp_path / "published"
+    [path] = [one for one in folder.glob("*model*") if one.suffix in (".bin", ".safetensors")]
+    if path.suffix == ".bin":
+        weights = torch.load(path)
+        torch.save({n: w for n, w in weights.items() if "vision_tower" not in n}, path)
+    else:
+        weights = load_file(path)
+        left = {n: w for n, w in weights.items() if "vision_tower" not in n}
+        save_file(left, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError) as caught:
+        load(folder, device="cpu")
+    assert str(caught.value) == (
+        f"model = {folder}: holds no vision tower. Import it first: "
+        f"'mobilellama vlm import --model {folder} --vision DIR'."
+    )
 
 
 def test_a_question_without_room_is_told_and_the_others_are_answered(
@@ -380,6 +434,45 @@ def test_quantised_layers_are_the_language_models_and_compute_nearly_the_same(
     questions = [asking(0), asking(1, 2), asking()]
     together = quantized.answer_batch(questions, max_new_tokens=8)
     assert len(together) == 3 and all(together)
+
+
+def test_4_bits_compute_layers_of_any_number_of_rows() -> None:
+    """bitsandbytes' kernel of newer CPUs takes multiples of 32 alone."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    for outputs, inputs in ((48, 64), (8, 192), (40, 128), (64, 64)):
+        weight = torch.randn(outputs, inputs)
+        layer = bitsandbytes.nn.Linear4bit(
+            inputs, outputs, bias=False, compute_dtype=torch.float32, quant_type="nf4"
+        ).eval()
+        put_quantized(layer, weight, torch.device("cpu"))
+        for rows in (1, 9):
+            x = torch.randn(rows, inputs)
+            with torch.inference_mode():
+                error = (layer(x) - x @ weight.T).norm() / (x @ weight.T).norm()
+            assert 0 < error < 0.15
+
+
+def test_4_bits_of_a_width_without_whole_blocks_are_refused(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = make_assistant(tmp_path, small_tokenizer)
+    config = json.loads((folder / "config.json").read_text())
+    config["language"]["intermediate_size"] = 96
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if name.startswith("language_model.") and ".mlp." in name:
+            cut = weight[:, :96] if "down_proj" in name else weight[:96]
+            weights[name] = cut.contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError) as caught:
+        load(folder, device="cpu", quantization="4bit")
+    assert str(caught.value) == (
+        "quantization = 4bit: needs widths that are multiples of 64, and "
+        "language_model.model.layers.0.mlp.down_proj is 96 wide. Use 8bit or none."
+    )
 
 
 @pytest.mark.slow

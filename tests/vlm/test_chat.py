@@ -247,13 +247,13 @@ class Site:
         self.pages[path] = answer
         return f"{self.url}{path}"
 
-    def slow_page(self, path: str) -> str:
+    def slow_page(self, path: str, size_bytes: int = 70_000) -> str:
         def answer(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(200)
             handler.end_headers()
             try:
                 for _ in range(100):
-                    handler.wfile.write(bytes(70_000))
+                    handler.wfile.write(bytes(size_bytes))
                     time.sleep(0.05)
             except OSError:
                 pass  # who asked has left
@@ -307,4 +307,19 @@ def test_an_answer_too_large_or_too_slow_is_left(site: Site) -> None:
     started_s = time.monotonic()
     with pytest.raises(DataError, match=r"/slow: takes longer than 0\.3 s"):
         download(site.slow_page("/slow"), within_s=0.3)
+    with pytest.raises(DataError, match=r"/drip: takes longer than 0\.3 s"):
+        download(site.slow_page("/drip", size_bytes=1), within_s=0.3)
     assert time.monotonic() - started_s < 2
+
+
+def test_an_answer_packed_against_the_request_is_left(site: Site) -> None:
+    """Unpacking could hold bytes back, or make much of few."""
+    url = site.page("/packed", b"\x1f\x8b", code=200, **{"Content-Encoding": "gzip"})
+    with pytest.raises(DataError, match=r"/packed: is packed by the server \(gzip\)"):
+        download(url)
+
+
+def test_a_long_address_is_cut_in_messages(site: Site) -> None:
+    with pytest.raises(DataError, match="the server answers 404 Not Found") as caught:
+        download(f"{site.url}/{'x' * 3000}")
+    assert len(str(caught.value)) < 300

@@ -20,7 +20,12 @@ from mobilellama.sft.chat_model import identify
 from mobilellama.vlm.assistant import load
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Scores
-from mobilellama.vlm.evaluate import Config, as_the_original_logs_it, evaluate
+from mobilellama.vlm.evaluate import (
+    PUBLISHED_QUESTIONS,
+    Config,
+    as_the_original_logs_it,
+    evaluate,
+)
 from mobilellama.vlm.images import ImageError, read_image
 from mobilellama.vlm.main import main
 from mobilellama.vlm.question import Assistant, Question
@@ -283,6 +288,26 @@ def test_missing_images_are_counted_before_a_model_is_loaded(run: Evaluate, tmp_
     with pytest.raises(ConfigError, match=r"lacks 1 of 2 images \(.*images/n2.jpg\)"):
         run(None, data=str(data))
     assert run(Clerk(), data=str(data), benchmark="gqa", limit=2) == 0  # which do not need it
+
+
+def test_another_number_of_questions_than_published_is_told(
+    run: Evaluate,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert run(Clerk(KNOWS_ALL), benchmark="gqa,pope") == 0
+    odd = "4 questions, where the published have 12,578"
+    out = capsys.readouterr().out
+    assert f"No measurement beside the published ones: {odd}." in out
+    assert f"GQA is of {odd}: no measurement." in out
+    assert "POPE is of" not in out  # whose number no source states
+    assert f"gqa of {run.fields['data']}: {odd}" in caplog.text
+    assert odd in run.scores()["benchmarks"]["gqa"]["notes"][-1]
+    monkeypatch.setitem(PUBLISHED_QUESTIONS, "gqa", 4)
+    assert run(None, benchmark="gqa") == 0
+    assert "no measurement" not in capsys.readouterr().out.lower()
+    assert run.scores()["benchmarks"]["gqa"]["notes"] == []
 
 
 def test_an_image_in_the_table_that_is_none_is_named(run: Evaluate, tmp_path: Path) -> None:

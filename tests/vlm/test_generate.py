@@ -1,6 +1,7 @@
 """Files of questions about images: as single questions, in order, gone on with, errors by row."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from mobilellama.vlm.assistant import Assistant, load
+from mobilellama.vlm.generate import fingerprint
 from tests.pretrain.conftest import Command, Outcome
 from tests.vlm.assistants import picture
 
@@ -186,6 +188,7 @@ def test_an_output_made_otherwise_is_refused(generate: Generate, tmp_path: Path)
         ({"dtype": "bf16"}, "was made with dtype float32, not bfloat16"),
         ({"quantization": "4bit"}, "was made with quantization none, not 4bit"),
         ({"model": other}, "was made with model_sha256 "),
+        ({"model": other, "dtype": "bf16"}, ": by another model. Give that model, another"),
     ):
         outcome = generate(**fields)
         assert outcome.code == 2 and message in outcome.err
@@ -198,6 +201,7 @@ def test_an_output_made_otherwise_is_refused(generate: Generate, tmp_path: Path)
         ({"image": "0.png", "text": "<image> <image>"}, "1 image, 2 <image>"),
         ({"text": "<image>\nWhat?"}, "has <image> in a question, but no image"),
         ({"images": ["0.png"], "text": "<image>"}, "'images' is not read, 'image' may be a list"),
+        ({"images": ["0.png"], "text": "a"}, "'images' is not read, 'image' may be a list"),
         ({"image": "../0.png", "text": "a"}, "has an image outside the images' folder (../0.png)"),
         ({"image": "/etc/0.png", "text": "a"}, "has an image outside the images' folder"),
         ({"image": 3, "text": "a"}, "neither a path nor a list of paths"),
@@ -219,6 +223,55 @@ def test_a_bad_row_is_named_before_a_model_is_loaded(
     assert f"{generate.input}:2" in outcome.err and message in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
     assert not generate.output.exists()
+
+
+def test_other_images_of_the_same_names_are_not_gone_on_with(
+    generate: Generate, tmp_path: Path
+) -> None:
+    write_rows(generate.input, [{"image": f"{n}.png", "text": "What?"} for n in range(8)])
+    generate.rows()
+    whole = generate.output.read_bytes()
+    generate.output.write_bytes(whole[: whole.index(b"\n") + 1])
+    others, moved = tmp_path / "others", tmp_path / "moved"
+    shutil.copytree(generate.images, others)
+    shutil.copyfile(others / "3.png", others / "5.png")
+    outcome = generate(images=others)
+    assert outcome.code == 2 and "was made with images_sha256 " in outcome.err
+    shutil.copytree(generate.images, moved)
+    assert generate(images=moved).code == 0
+    assert generate.output.read_bytes() == whole
+
+
+def test_a_fingerprint_is_of_evenly_spaced_images_and_takes_any_path(tmp_path: Path) -> None:
+    names = [f"{n:03}" for n in range(200)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"image")
+    before = fingerprint(tmp_path, names)
+    (tmp_path / "001").write_bytes(b"longer")  # int(200 / 64 * i) is 0, 3, 6, 9, 12, 15, ...
+    assert fingerprint(tmp_path, names) == before
+    (tmp_path / "003").write_bytes(b"other")  # as long as before
+    assert fingerprint(tmp_path, names) != before
+    os.mkfifo(tmp_path / "pipe")
+    odd = ["pipe", "absent", "n" * 300]
+    assert fingerprint(tmp_path, odd) == fingerprint(tmp_path, odd) != before
+
+
+def test_an_image_that_cannot_be_opened_costs_its_row_alone(
+    generate: Generate, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(generate.images, images)
+    os.mkfifo(images / "pipe.png")
+    (images / "loop.png").symlink_to("loop.png")
+    names = ["0.png", "pipe.png", "loop.png", "n" * 300]
+    write_rows(generate.input, [{"image": name, "text": "What?"} for name in names])
+    outcome = generate(images=images)
+    assert outcome.code == 1
+    fine, *others = read_rows(generate.output)
+    assert fine["finish"] != "image_error"
+    assert [row["finish"] for row in others] == ["image_error"] * 3
+    for row, what in zip(others, ("is a pipe", "symbolic links", "name too long"), strict=True):
+        assert what in row["error"] and len(row["error"]) < 400
 
 
 def test_the_folder_of_images_is_wanted_where_a_row_has_one(

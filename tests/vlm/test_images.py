@@ -1,6 +1,7 @@
 """Images: equal to transformers' processors, whole or refused by name."""
 
 import base64
+import errno
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.vlm.image_source import open_image
 from mobilellama.vlm.images import (
     CLIP_MEAN,
     CLIP_STD,
@@ -31,6 +33,7 @@ from mobilellama.vlm.images import (
     ImageFault,
     ImageProcessor,
     read_image,
+    show_name,
 )
 from mobilellama.vlm.preprocessor_config import from_folder
 
@@ -295,11 +298,69 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{tmp_path / name}: {kind}.")
 
 
-def test_a_failing_disk_is_no_fault_of_the_image(tmp_path: Path) -> None:
+def test_a_path_that_the_system_refuses_is_the_images_fault(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     os.symlink(loop, loop)
-    with pytest.raises(OSError, match="symbolic links"):
-        read_image(loop)
+    for path, detail in (
+        (loop, "Too many levels of symbolic links"),
+        (tmp_path / ("n" * 300), "File name too long"),
+        (tmp_path / "zero\0byte", "embedded null byte"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        assert caught.value.kind == ImageFault.UNREADABLE
+        assert f": cannot be read ({detail}). Replace" in str(caught.value)
+
+
+def test_a_failing_disk_is_no_fault_of_the_image() -> None:
+    nowhere = Path("/proc/self/mem")  # whose first page gives EIO, as a bad block does
+    if not nowhere.exists():
+        pytest.skip("needs Linux's /proc")
+    with pytest.raises(OSError) as caught:
+        read_image(nowhere)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(ImageError, match="is a pipe, a socket or a device") as caught:
+            read_image(path)
+        assert caught.value.kind == ImageFault.NOT_REGULAR
+
+
+def test_a_name_that_is_long_or_no_plain_text_is_cut_and_quoted() -> None:
+    assert show_name("a b/ü.png") == "a b/ü.png"
+    assert show_name("x" * 200) == "x" * 200
+    assert show_name("") == "''"
+    assert show_name("two\nlines") == r"'two\nlines'"
+    assert show_name("\ud800") == r"'\ud800'"
+    long = show_name("folder/" + "x" * 5000 + "/last.png")
+    assert long.startswith("'folder/xxx") and long.endswith("xxx/last.png'") and len(long) == 155
+    with pytest.raises(ImageError) as caught:
+        read_image("n" * 5000)
+    assert len(str(caught.value)) < 300 and caught.value.name == "n" * 5000
+
+
+def test_a_decoded_image_must_be_as_whole_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    path.write_bytes(encoded(PHOTO, "PNG")[:2000])
+    closed = PHOTO.copy()
+    closed.close()
+    for image, kind in (
+        (Image.open(path), ImageFault.DAMAGED),
+        (closed, ImageFault.DAMAGED),
+        (Image.new("RGB", (0, 5)), ImageFault.EMPTY),
+        (Image.fromarray(np.full((5, 5), 4000, np.uint16)), ImageFault.TOO_DEEP),
+        (Image.fromarray(np.full((5, 5), 0.5, np.float32)), ImageFault.TOO_DEEP),
+    ):
+        with pytest.raises(ImageError) as caught:
+            open_image(image)
+        assert caught.value.kind == kind and str(caught.value).startswith("the image: ")
+    assert open_image(PHOTO) is PHOTO
+    path.write_bytes(encoded(PHOTO, "PNG"))
+    assert open_image(Image.open(path)).tobytes() == PHOTO.tobytes()
 
 
 def test_random_damage_gives_an_image_or_an_image_error() -> None:

@@ -106,7 +106,8 @@ def _of_folder(path: str, template: str | None) -> StoredModel:
         if error.field != "vision":
             raise
         rule = "holds no vision tower"
-        remedy = f"Import it first: 'mobilellama vlm import --model {path} --vision DIR'"
+        command = f"mobilellama vlm import --model {path} --vision DIR --output NEW"
+        remedy = f"Import it first: '{command}'"
         raise ConfigError("model", path, rule, remedy) from None
     first = next(name for name in parameter_shapes(found.architecture) if name.startswith(LANGUAGE))
     own = found.folder / TEMPLATE_FILE

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 from pathlib import Path
 from pydoc_data import topics
 
@@ -12,6 +13,12 @@ import zstandard
 from mobilellama.tokenize.main import main as tokenize_main
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C work again: a script's shell ignores it for what it starts with '&'."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ def main() -> int:
     options = parser.parse_args()
     out: Path = options.output
     started_s = time.monotonic()
+    os.environ["DS_ACCELERATOR"] = "cpu"  # or deepspeed warns that it finds nothing else
     start_anew(out)
     pretrain(out, options.steps)
     finetune(out)

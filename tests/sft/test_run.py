@@ -291,7 +291,7 @@ def test_starts_that_cannot_be_are_refused_by_name(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     for init, message in (
-        (tmp_path / "none", r"init = .*none: is not a folder\. Give a Hugging Face folder"),
+        (tmp_path / "none", r"init = .*none: is not a folder\. Give a language model: a Hugging"),
         (chats, r"init = .*: is neither a checkpoint nor a run's folder"),
     ):
         with pytest.raises(ConfigError, match=message):

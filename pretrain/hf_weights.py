@@ -12,7 +12,7 @@ more than one parameter; the library's own writer wants a whole file in memory.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch import Tensor
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import whole_file, write_json
 from mobilellama.progress import Progress
+
+if TYPE_CHECKING:  # the module itself loads what --help does not need
+    from huggingface_hub import StateDictSplit
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
@@ -69,10 +72,7 @@ def write_weights(
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards
-
-    empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
-    plan = split_torch_state_dict_into_shards(empty, max_shard_size=max_shard_bytes)
+    plan = plan_shards(shapes, dtype, max_shard_bytes, "model{suffix}.safetensors")
     total_bytes = plan.metadata["total_size"]
     with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
         for file, names in plan.filename_to_tensors.items():
@@ -88,6 +88,25 @@ def write_weights(
                 "weight_map": dict(sorted(plan.tensor_to_filename.items())),
             },
         )
+
+
+def plan_shards(
+    shapes: Mapping[str, torch.Size], dtype: torch.dtype, max_shard_bytes: int, pattern: str
+) -> "StateDictSplit":
+    """Return which file each parameter goes into, as transformers would have it.
+
+    Args:
+        shapes: every parameter's name and shape.
+        dtype: of the files.
+        max_shard_bytes: a parameter above it gets a file of its own.
+        pattern: of the files' names, with {suffix}.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+    return split_torch_state_dict_into_shards(
+        empty, filename_pattern=pattern, max_shard_size=max_shard_bytes
+    )
 
 
 def write_safetensors(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mobilellama.files import whole_file, write_json
-from mobilellama.pretrain.hf_weights import ParameterSource, cast, write_weights
+from mobilellama.pretrain.hf_weights import ParameterSource, cast, plan_shards, write_weights
 from mobilellama.progress import Progress
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.folder import tied_weights
@@ -89,12 +89,7 @@ def write_bins(
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards
-
-    empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
-    plan = split_torch_state_dict_into_shards(
-        empty, filename_pattern="pytorch_model{suffix}.bin", max_shard_size=max_shard_bytes
-    )
+    plan = plan_shards(shapes, dtype, max_shard_bytes, "pytorch_model{suffix}.bin")
     total_bytes = plan.metadata["total_size"]
     with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
         for file, names in plan.filename_to_tensors.items():

@@ -54,11 +54,11 @@ class ImageTextConfig(sources.DataConfig):
     images: str
     """Folder to which the records' image paths are relative."""
 
-    def require_path(self) -> None:
-        """Raise ConfigError unless the records are on this machine."""
+    def require_path(self, *, field: str = "data.path") -> None:
+        """Raise ConfigError, which names `field`, unless the records are on this machine."""
         if not Path(self.path).exists():
             remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of them"
-            raise ConfigError("data.path", self.path, "is not there", remedy)
+            raise ConfigError(field, self.path, "is not there", remedy)
 
     def require_images(self) -> Path:
         """Return the folder of the images.

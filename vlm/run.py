@@ -112,10 +112,9 @@ def recipe_of(config: Config, start: Start, template: Template) -> Recipe:
     """
     data = ImageTextConfig(path=config.data.path, images=config.data.images)
     data.require_images()
-    for name, path in (("path", data.path), ("validation", config.data.validation)):
-        if path is not None and not Path(path).exists():
-            remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of them"
-            raise ConfigError(f"data.{name}", path, "is not there", remedy)
+    data.require_path()
+    if config.data.validation is not None:
+        replace(data, path=config.data.validation).require_path(field="data.validation")
     find_slices(data)  # refuses a folder without files that can be read
     leave_out = config.data.leave_out
     return Recipe(

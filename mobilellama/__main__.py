@@ -7,7 +7,7 @@ import os
 import sys
 
 from mobilellama.cli import report
-from mobilellama.config import ConfigError, UserError, did_you_mean
+from mobilellama.config import ConfigError, MachineError, UserError, did_you_mean
 
 STAGES = {
     "tokenize": "raw text -> bucket files of token ids",
@@ -15,6 +15,7 @@ STAGES = {
     "pretrain": "train a language model on bucket files, export it",
     "sft": "finetune it on conversations, talk to it, export it",
     "vlm": "train a vision-language model on top of it, ask it about images, export it",
+    "launch": "any of these as SLURM jobs that survive preemption, or on this machine",
 }
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,9 +61,9 @@ def main() -> int:
             raise
         place = f"{error.filename}: " if error.filename else ""
         if error.errno in _DISK_FULL:
-            return report(UserError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
+            return report(MachineError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
         remedy = "Check the path, its permissions and the room on its disk, and run again"
-        return report(UserError(f"{place}{error.strerror or error}. {remedy}"))
+        return report(MachineError(f"{place}{error.strerror or error}. {remedy}"))
     except KeyboardInterrupt:
         print("mobilellama: interrupted", file=sys.stderr)
         return 130

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
+from mobilellama.launcher import tell_failure
 from mobilellama.log import local_rank_from_environment, rank_from_environment
 
 T = TypeVar("T")
@@ -118,11 +119,28 @@ def parse_config(
     resolved, files = _resolve_presets(argv, presets)
     for file in files:
         _check_file(file, prog, options)
+    _note_missing(parser, resolved)
     try:
         made = parser.instantiate(parser.parse_args(resolved))
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise _explain(error, prog, argv, options) from None
     return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+
+
+def _note_missing(parser: Any, argv: Sequence[str]) -> None:
+    """Say on stderr which required fields --print_config, which prints without them, lacks."""
+    import jsonargparse
+
+    without = [word for word in argv if word.partition("=")[0] != "--print_config"]
+    if len(without) == len(argv):
+        return
+    try:
+        parser.parse_args(without)
+    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
+        _, required, names = one_line(error).partition("arguments are required: ")
+        if required:
+            listed = ", ".join(f"--{name}" for name in names.split(", "))
+            print(f"mobilellama: missing: {listed}", file=sys.stderr)
 
 
 def _join_lists(argv: Sequence[str], parser: Any) -> list[str]:
@@ -312,4 +330,6 @@ def report(error: UserError) -> int:
     if local_rank == 0 or not isinstance(error, ConfigError):
         where = "" if rank == 0 else f" [rank {rank} on {socket.gethostname()}]"
         print(f"mobilellama: error:{where} {error}", file=sys.stderr)
+    if error.final:
+        tell_failure(str(error))
     return 2

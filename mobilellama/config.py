@@ -11,6 +11,9 @@ from collections.abc import Iterable
 class UserError(Exception):
     """What the user can mend: the message says what, and how."""
 
+    final = True
+    """Whether the same command would meet it again, so that a launcher need not try."""
+
 
 class ConfigError(UserError, ValueError):
     """A field whose value breaks a rule; the message reads ``field = value: rule. remedy.``."""
@@ -24,6 +27,12 @@ class ConfigError(UserError, ValueError):
         field, value, rule, remedy = self.args
         shown = str(value) if isinstance(value, str | int | float) else repr(value)
         return f"{field} = {shown}: {rule}. {remedy}" + ("" if remedy.endswith("?") else ".")
+
+
+class MachineError(UserError):
+    """What a disk, a path or a permission refused: it may be mended before the next start."""
+
+    final = False
 
 
 class DataError(UserError):

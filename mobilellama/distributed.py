@@ -84,6 +84,8 @@ class LaunchConfig:
 class OtherRankError(UserError):
     """Another rank met what the user can mend, and tells it."""
 
+    final = False
+
 
 class World:
     """This process among the run's processes."""
@@ -120,7 +122,9 @@ class World:
             RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
         )
         cores = len(os.sched_getaffinity(0))  # those this process may use
-        torch.set_num_threads(config.threads or max(1, cores // devices))
+        # SLURM says what is this process's own share; elsewhere a node's processes share its cores.
+        own = number_from_environment("SLURM_CPUS_PER_TASK") or max(1, cores // devices)
+        torch.set_num_threads(config.threads or min(own, cores))
 
     @cached_property
     def is_main(self) -> bool:

@@ -34,6 +34,8 @@ _LEFTOVER = re.compile(r"step-\d+\.(tmp|old)-\d+")
 class FencedError(UserError):
     """A newer attempt owns the run; this one must not write."""
 
+    final = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:

@@ -277,6 +277,7 @@ def assemble(
         max_steps=max_steps,
         flops_per_token=stage.flops_per_token,
         resumed_step=step,
+        attempt=attempt,
     )
     return Training(
         run=run,

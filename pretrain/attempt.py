@@ -3,12 +3,13 @@
 import logging
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import torch
 import yaml
 
-from mobilellama import __version__
+from mobilellama import __version__, launcher
 from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files import whole_file
@@ -65,7 +66,8 @@ def run_attempt(
             position = Position(
                 step=checkpoint.manifest.step, consumed=checkpoint.manifest.consumed
             )
-        stop = StopRequest(stop_file=run.stop if world.is_main else None, max_hours=max_hours)
+        stop_files = (run.stop, launcher.stop_file()) if world.is_main else ()
+        stop = StopRequest(stop_files=stop_files, max_hours=max_hours)
         with stop.handling_signals():
             reason = train(job, position, stop)
         job.metrics.close()
@@ -138,8 +140,16 @@ def begin(
         nonlocal number
         require_same_identity(run, identity)
         run.create()
+        saved = max(run.checkpoint_steps(), default=0)
+        reached = max((record["step"] for record in run.read_metrics()), default=0)
+        if reached > saved:
+            log.info("steps %d to %d were not saved and are done again", saved + 1, reached)
         number = run.begin_attempt(
             {
+                "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+                "saved_step": saved,
+                "repeated_steps": max(0, reached - saved),
+                "job": launcher.job_name(),
                 "version": __version__,
                 "argv": sys.argv[1:],
                 "world_size": world.size,

@@ -54,6 +54,7 @@ class Metrics:
         max_steps: int,
         flops_per_token: float | None,
         resumed_step: int,
+        attempt: int,
     ) -> None:
         """Cut metrics.jsonl back to the step resumed from, and open the writers.
 
@@ -67,8 +68,10 @@ class Metrics:
             max_steps: of the whole run.
             flops_per_token: for MFU; None shows none.
             resumed_step: what was written of later steps is dropped.
+            attempt: this attempt; once a newer one owns the run, writing raises FencedError.
         """
         self._config, self._run, self._world = config, run, world
+        self._attempt = attempt
         self._group_names, self._peak_lrs = group_names, peak_lrs
         self._seq_len, self._max_steps, self._flops = seq_len, max_steps, flops_per_token
         self._peak_tflops = config.peak_tflops or _peak_of(world.device)
@@ -157,6 +160,8 @@ class Metrics:
             self._write({"step": step, **losses})
 
     def _write(self, record: dict[str, Any]) -> None:
+        # Ranks of an attempt that lost its node's daemon live on beside the rerun.
+        self._run.require_newest(self._attempt)
         # NaN is no JSON.
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value

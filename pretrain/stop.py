@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,15 +20,17 @@ _SECOND_CTRL_C_AFTER_S = 1.0
 class StopRequest:
     """Whether, and why, this process has been asked to stop."""
 
-    def __init__(self, *, stop_file: Path | None = None, max_hours: float | None = None) -> None:
+    def __init__(
+        self, *, stop_files: Sequence[Path | None] = (), max_hours: float | None = None
+    ) -> None:
         """Watch for a stop.
 
         Args:
-            stop_file: its existence is a request; None where another rank looks.
+            stop_files: the existence of any is a request; none where another rank looks.
             max_hours: wall-clock limit from now; None is none.
         """
         self.reason: str | None = None
-        self._stop_file = stop_file
+        self._stop_files = [path for path in stop_files if path]
         self._deadline_s = None if max_hours is None else time.monotonic() + 3600 * max_hours
         self._first_sigint_s: float | None = None
 
@@ -57,6 +59,8 @@ class StopRequest:
         """Return whether a stop was asked for; called once a step."""
         if self.reason is None and self._deadline_s and time.monotonic() > self._deadline_s:
             self.reason = "the wall-clock limit run.max_hours"
-        if self.reason is None and self._stop_file and self._stop_file.exists():
-            self.reason = f"the file {self._stop_file}"
+        if self.reason is None:
+            self.reason = next(
+                (f"the file {path}" for path in self._stop_files if path.exists()), None
+            )
         return self.reason is not None

@@ -67,6 +67,7 @@ def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int 
         max_steps=10,
         flops_per_token=1e9,
         resumed_step=resumed,
+        attempt=run.newest_attempt(),
     )
 
 

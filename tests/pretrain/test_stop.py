@@ -50,7 +50,7 @@ def test_the_former_handlers_come_back_even_after_an_error() -> None:
 
 
 def test_the_stop_file_is_a_request(tmp_path: Path) -> None:
-    stop = StopRequest(stop_file=tmp_path / "stop")
+    stop = StopRequest(stop_files=[None, tmp_path / "stop"])
     assert not stop.requested()
     (tmp_path / "stop").touch()
     assert stop.requested()

@@ -1,0 +1,64 @@
+"""End the jobs of a launched step for good.
+
+    mobilellama launch cancel RUN           now; what was saved stays
+    mobilellama launch cancel RUN --save    at the end of the step, with a checkpoint
+
+A job that is being requeued at that moment stays cancelled too. Launching it again goes on from
+the newest checkpoint.
+"""
+
+from dataclasses import dataclass
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.launch import slurm
+from mobilellama.launch.folder import current_jobs, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'launch cancel'."""
+
+    run: str
+    """A run's folder, or the output of another launched step; may be given without --run."""
+    save: bool = False
+    """Let a run write a checkpoint at the end of its step, and end by itself."""
+
+
+def main(config: Config) -> int:
+    """Mark the launch as cancelled, so that nothing requeues it, and end its jobs."""
+    folder, launch = require(config.run)
+    if config.save and not folder.run:
+        rule = "is for a run; this step has no checkpoints"
+        raise ConfigError("save", True, rule, "Cancel without it: what is whole stays")
+    jobs = [job for numbers in current_jobs(folder, launch).values() for job in numbers]
+    active = [job for job in jobs if slurm.is_active(job)]
+    if not active:
+        print(f"{folder.made}: no job of it is in the queue")
+        return 0
+    folder.cancelled.touch()  # before anything else: a job script looks at it before it requeues
+    if config.save and folder.run:
+        running = [job for job in active if _runs(job)]
+        waiting = [job for job in active if job not in running]
+        folder.run.stop.touch()
+        _end(waiting)
+        if running:
+            print(f"job {', '.join(running)}: saves at the end of its step, and ends")
+        return 0
+    _end(active)
+    return 0
+
+
+def _runs(job: str) -> bool:
+    return any(state.state == "RUNNING" for state in slurm.states(job))
+
+
+def _end(jobs: list[str]) -> None:
+    if not jobs:
+        return
+    left = slurm.cancel(jobs)
+    if left:
+        raise UserError(
+            f"job {', '.join(left)}: still in the queue a minute after scancel. Look at it with "
+            f"'scontrol show job {left[0]}'; a node that does not answer keeps a job COMPLETING"
+        )
+    print(f"job {', '.join(jobs)}: cancelled")

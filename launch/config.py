@@ -1,0 +1,241 @@
+"""What of a job is SLURM's, and the site's defaults for it.
+
+A site file (~/.config/mobilellama/slurm.yaml, or --slurm.config FILE) holds the same fields:
+
+    slurm:
+      partition: gpu
+      cpu_partition: cpu
+      account: my-project
+      gpus_per_node: 8
+      setup:
+        - module load cuda/12.8
+      env:
+        NCCL_SOCKET_IFNAME: ib0
+      scratch: /local/scratch
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.cli import parse_config
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.launch.time_limit import limit_seconds
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SLURM_CHECKS_EVERY_S = 60
+"""SLURM's own words for --signal: it may come so much earlier than asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmConfig:
+    """Where and how a stage runs."""
+
+    nodes: int = 1
+    """Nodes of a training job."""
+    gpus_per_node: int = 8
+    """GPUs of each of them, one process each; 0 trains on CPUs, tasks_per_node processes a node.
+    Stages that use no GPU ask for none."""
+    tasks_per_node: int | None = None
+    """Processes a node; None is one a GPU."""
+    cpus_per_task: int | None = None
+    """CPU cores a process; None shares a node's out among its processes when training, else 4."""
+    mem: str | None = None
+    """Memory a node, as 64G; None is all of it when training, else the partition's default."""
+    time: str | int = "24:00:00"
+    """Time limit: "90" (minutes), "24:00:00", "2-00:00:00". The job saves before it and goes on."""
+    partition: str | None = None
+    """Partition; None is the cluster's default."""
+    cpu_partition: str | None = None
+    """Partition of stages that use no GPU; None is that of all."""
+    account: str | None = None
+    """Account that is charged."""
+    job_name: str | None = None
+    """Name in the queue; None is that of the run's folder. No two of your jobs may share one."""
+    exclude: str | None = None
+    """Nodes to stay away from, as node7,node[12-14]."""
+    extra: str = ""
+    """Further options of sbatch, as "--qos=high --reservation=r"."""
+    srun_extra: str = ""
+    """Further options of srun, as "--container-image=IMAGE --container-mounts=/data"."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before anything else, as "module load cuda" or "source env.sh"."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables, as NCCL_SOCKET_IFNAME."""
+    python: str | None = None
+    """Python of the job; None is the one that runs this command."""
+    cpu_bind: str | None = "cores"
+    """How srun binds processes to CPUs; None leaves that to the site."""
+    scratch: str = "/tmp"
+    """Folder on each node's own disk, for temporary files."""
+    min_scratch_gib: float = 1.0
+    """Free room there without which a node is taken for bad."""
+    max_gpu_used_mib: int = 1024
+    """Memory that others may hold on a GPU before its node is taken for bad."""
+    tasks: int = 16
+    """Tasks of the job array that tokenises."""
+    max_running: int | None = None
+    """How many of them run at once; None is no limit."""
+    warn_s: int = 300
+    """Seconds before the time limit, or at least so many, at which a run is asked to save."""
+    health: Literal["none", "node", "full"] = "full"
+    """What is checked of nodes before a start: node is GPUs and scratch, full also a timed
+    collective over all processes. A bad node is excluded, and the job requeued."""
+    health_s: int = 300
+    """Seconds that this check may take."""
+    hang_minutes: float = 30.0
+    """A run that writes no log line, metric or checkpoint for so long is ended and requeued."""
+    max_failures: int = 3
+    """Failures in a row, without a new checkpoint between them, after which a job gives up."""
+    max_restarts: int = 200
+    """Requeues of a job, for whatever reason, after which it gives up."""
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "tasks", "warn_s", "health_s", "max_failures"):
+            require_at_least(f"slurm.{name}", getattr(self, name), 1)
+        for name in ("gpus_per_node", "min_scratch_gib", "max_gpu_used_mib", "max_restarts"):
+            require_at_least(f"slurm.{name}", getattr(self, name), 0)
+        for name in ("tasks_per_node", "cpus_per_task", "max_running"):
+            if getattr(self, name) is not None:
+                require_at_least(f"slurm.{name}", getattr(self, name), 1)
+        if not self.hang_minutes > 0:
+            remedy = "Give minutes"
+            raise ConfigError("slurm.hang_minutes", self.hang_minutes, "must be above 0", remedy)
+        if self.gpus_per_node == 0 and self.tasks_per_node is None:
+            rule = "must be given where slurm.gpus_per_node is 0"
+            raise ConfigError("slurm.tasks_per_node", None, rule, "Give the processes a node")
+        self._require_time()
+        for name, value in self.env.items():
+            if not _VARIABLE.fullmatch(name):
+                rule = "is no name of an environment variable"
+                raise ConfigError("slurm.env", f"{name}: {value}", rule, "Mend the name")
+        for name in ("extra", "srun_extra", "partition", "account", "job_name", "exclude"):
+            if "\n" in (getattr(self, name) or ""):
+                remedy = "Write it in one line"
+                raise ConfigError(f"slurm.{name}", getattr(self, name), "has two lines", remedy)
+
+    def _require_time(self) -> None:
+        if isinstance(self.time, int):
+            rule = "is a number: YAML reads 24:00:00 as seconds, and SLURM a number as minutes"
+            raise ConfigError("slurm.time", self.time, rule, "Put it in quotes")
+        limit_s = limit_seconds(self.time)
+        if limit_s is None:
+            rule = "is no time limit of SLURM's"
+            remedy = "Give minutes, HH:MM:SS, D-HH or D-HH:MM:SS"
+            raise ConfigError("slurm.time", self.time, rule, remedy)
+        if limit_s <= self.warn_s:
+            rule = f"is not above slurm.warn_s = {self.warn_s} s, which are for saving"
+            raise ConfigError("slurm.time", self.time, rule, "Raise it, or lower slurm.warn_s")
+
+    @property
+    def processes_per_node(self) -> int:
+        """Processes of training on each node."""
+        return self.tasks_per_node or self.gpus_per_node
+
+    @property
+    def stop_within_s(self) -> int:
+        """Seconds from the warning after which a run that has not stopped is ended.
+
+        What is left before the time limit is for the requeue.
+        """
+        return max(self.warn_s - 30, self.warn_s // 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What 'mobilellama launch STAGE' takes beside the stage's own fields."""
+
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """Where and how it runs; --slurm.config FILE is a site's file of these."""
+    dry_run: bool = False
+    """Print the job script and submit nothing. Also --dry-run."""
+    check: bool = True
+    """Read the stage's config before submitting, as --print_config does. Also --no-check."""
+    local: bool = False
+    """Run on this machine under torchrun instead, starting again after a crash."""
+    processes: int | None = None
+    """With --local: processes; None is one a GPU, and the stage's own number without GPUs."""
+
+    def __post_init__(self) -> None:
+        if self.processes is not None:
+            require_at_least("processes", self.processes, 1)
+
+
+def site_file() -> Path:
+    """Return where a user's site defaults are looked for."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "mobilellama" / "slurm.yaml"
+
+
+def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part a command line into the launcher's options and the stage's arguments.
+
+    ``--dry-run`` and ``--no-check`` become the fields that they mean.
+    """
+    own = {"--dry_run", "--check", "--local", "--processes", "--help", "-h"}
+    short = {"--dry-run": "--dry_run", "--no-check": "--check=false", "--no_check": "--check=false"}
+    mine: list[str] = []
+    theirs: list[str] = []
+    into = theirs
+    words = iter(argv)
+    for word in words:
+        word = short.get(word, word)
+        flag, inline, _ = word.partition("=")
+        if flag.startswith("--slurm"):
+            # The next word is the value, whatever it begins with: --slurm.extra "--qos=high".
+            value = None if inline else next(words, None)
+            mine.append(word if value is None else f"{word}={value}")
+            into = theirs
+            continue
+        if flag.startswith("-"):
+            into = mine if flag in own else theirs
+        into.append(word)
+    return mine, theirs
+
+
+def read_options(argv: Sequence[str], *, prog: str, about: str) -> Options:
+    """Return the launcher's options: the site's file, then `argv`, then defaults.
+
+    Raises:
+        ConfigError: a field is unknown or breaks a rule; the site's file is not there.
+    """
+    files, rest = take_site_file(argv)
+    return parse_config(Options, [*files, *rest], prog=prog, about=about)
+
+
+def take_site_file(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return ``--config FILE`` for the site's file, if there is one, and the other arguments."""
+    named, rest = None, []
+    words = iter(argv)
+    for word in words:
+        flag, inline, value = word.partition("=")
+        if flag == "--slurm.config":
+            named = value if inline else next(words, "")
+        else:
+            rest.append(word)
+    if named is None:
+        return (["--config", str(site_file())] if site_file().is_file() else []), rest
+    if not Path(named).is_file():
+        rule, remedy = "is not a file", "Give a YAML file of slurm's fields"
+        raise ConfigError("slurm.config", named, rule, remedy)
+    return ["--config", named], rest
+
+
+def as_arguments(values: Mapping[str, Any], above: str = "") -> list[str]:
+    """Return nested fields as command-line arguments: ``{a: {b: 1}}`` is ``--a.b=1``.
+
+    Values are written as the stages' command line reads them: null, true, JSON lists.
+    """
+    import json
+
+    arguments: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            arguments += as_arguments(value, f"{above}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            arguments.append(f"--{above}{name}={text}")
+    return arguments

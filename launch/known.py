@@ -1,0 +1,34 @@
+"""The launches of this user, so that 'launch status' without a run can list them."""
+
+import os
+from pathlib import Path
+
+_KEPT = 200
+
+
+def known_file() -> Path:
+    """Return the file that lists them, a path a line, the newest last."""
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(home).expanduser() / "mobilellama" / "launches"
+
+
+def remember(made: Path) -> None:
+    """Put a launch at the end of the list; a list that cannot be written is no reason to fail."""
+    path = known_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line for line in known() if line != made]
+        text = "".join(f"{line}\n" for line in [*lines, made][-_KEPT:])
+        half = path.with_name(f"{path.name}.{os.getpid()}")
+        half.write_text(text)
+        half.replace(path)
+    except OSError:
+        return
+
+
+def known() -> list[Path]:
+    """Return what was launched, the newest last."""
+    try:
+        return [Path(line) for line in known_file().read_text().splitlines() if line]
+    except OSError:
+        return []

@@ -1,0 +1,217 @@
+"""``--local``: a step on this machine, by the rules that its job script follows on a cluster.
+
+Training runs under torchrun, one process a GPU. How it ended is what verdict.json says: finished
+and failed are final; after a crash it is started again from its newest checkpoint, until so many
+starts in a row (slurm.max_failures) have saved nothing new. Ctrl-C saves and ends it; the same
+command goes on.
+"""
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from mobilellama import launcher
+from mobilellama.config import UserError
+from mobilellama.launch.folder import LaunchFolder
+from mobilellama.launch.logs import Follower, first_error
+from mobilellama.launch.progress_made import progress_made
+from mobilellama.launch.snapshot import take_snapshot
+from mobilellama.launch.submit import Order, check_order, require_not_active
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 60.0
+_POLL_S = 0.2
+_KILL_AFTER_S = 10.0
+
+
+def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bool) -> int:
+    """Run a step to its end and return its exit code.
+
+    Args:
+        order: what to run.
+        processes: of training; None is one a GPU, and without GPUs what the stage itself starts.
+        check: whether to read the stage's config first.
+        dry_run: only print the command.
+
+    Raises:
+        UserError: it failed for good; the message is the step's own.
+    """
+    folder = order.folder
+    if processes is None:
+        processes = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    command = local_command(order, processes)
+    if dry_run:
+        print(shlex.join(command))
+        return 0
+    if check:
+        check_order(order)
+    folder.create()
+    with folder.submitting():  # held to the end: two runs of one folder would fence each other
+        require_not_active(order, others=False)
+        code = take_snapshot(folder.code)
+        folder.clear_marks()
+        folder.write(order.launch())
+        return Supervisor(order, command, code).run()
+
+
+def local_command(order: Order, processes: int) -> list[str]:
+    """Return the command of a step: torchrun for training on several processes."""
+    python = order.slurm.python or sys.executable
+    stage = [python, "-m", "mobilellama", *order.step.command, *order.arguments]
+    if order.step.kind != "train":
+        return stage  # its progress bars want the terminal
+    logged = f'exec {shlex.join(stage)} >> "$MOBILELLAMA_LOGS/rank-${{RANK:-0}}.log" 2>&1'
+    if processes < 1:
+        return ["bash", "-c", logged]
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone"]
+    return [*torchrun, f"--nproc_per_node={processes}", "--no_python", "bash", "-c", logged]
+
+
+class Supervisor:
+    """Starts a step again and again until it is done, has failed for good, or was stopped."""
+
+    def __init__(self, order: Order, command: list[str], code: Path) -> None:
+        self._order, self._command, self._code = order, command, code
+        self._folder: LaunchFolder = order.folder
+        self._signals: list[int] = []
+
+    def run(self) -> int:
+        """Run to the end."""
+        failures, wait_s = 0, _FIRST_WAIT_S
+        while True:
+            before = progress_made(self._order.step, self._folder)
+            logs = self._new_logs()
+            log.info("start on this machine, %s saved; logs in %s", before, logs)
+            code = self._start(logs)
+            if (done := self._conclude(code, logs)) is not None:
+                return done
+            now = progress_made(self._order.step, self._folder)
+            failures, wait_s = (failures + 1, wait_s * 2) if now == before else (1, _FIRST_WAIT_S)
+            reason = f"exit code {code}: {first_error(logs) or 'no message'}"
+            if failures >= self._order.slurm.max_failures:
+                self._give_up(f"{reason}; {failures} times in a row with {now} saved")
+            log.warning(
+                "%s; failure %d of %d with %s saved; starting again",
+                reason, failures, self._order.slurm.max_failures, now,
+            )  # fmt: skip
+            if self._wait(min(wait_s, _LONGEST_WAIT_S)):
+                return 130
+
+    def _new_logs(self) -> Path:
+        number = 0
+        while (self._folder.logs / f"local.{number}").exists():
+            number += 1
+        logs = self._folder.logs / f"local.{number}"
+        logs.mkdir(parents=True)
+        (logs / "environment").touch()  # as a job script's start has one
+        return logs
+
+    def _start(self, logs: Path) -> int:
+        """Start the command, show what its first process prints, and wait for its end."""
+        paths = [str(self._code), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | self._order.slurm.env
+        environment |= {
+            launcher.LAUNCH: str(self._folder.root),
+            launcher.STOP_FILE: str(logs / "stop"),
+            launcher.FAILED_FILE: str(logs / "failed"),
+            "MOBILELLAMA_LOGS": str(logs),
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        }
+        with self._signals_held():
+            # A session of its own: the terminal's Ctrl-C comes to us alone, who ask for a stop.
+            process = subprocess.Popen(
+                self._command, cwd=self._order.cwd, env=environment, start_new_session=True
+            )
+            try:
+                return self._watch(process, logs)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+    def _watch(self, process: subprocess.Popen[bytes], logs: Path) -> int:
+        shown = Follower(logs / "rank-0.log")
+        handled = 0
+        while process.poll() is None:
+            shown.print_new()
+            if len(self._signals) > handled:
+                handled += 1
+                self._ask_to_stop(process, logs, again=handled > 1)
+            time.sleep(_POLL_S)
+        shown.print_new()
+        return process.returncode
+
+    def _ask_to_stop(self, process: subprocess.Popen[bytes], logs: Path, *, again: bool) -> None:
+        if again:
+            log.warning("ending it at once, without a checkpoint")
+            os.killpg(process.pid, signal.SIGTERM)
+            end_s = time.monotonic() + _KILL_AFTER_S
+            while process.poll() is None and time.monotonic() < end_s:
+                time.sleep(_POLL_S)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        elif self._folder.run:
+            log.info("asking it to save and stop; again ends it at once")
+            (logs / "stop").touch()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+
+    @contextmanager
+    def _signals_held(self) -> Iterator[None]:
+        """Note the signals that ask for an end instead of dying of them."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            del frame
+            self._signals.append(number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        former = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait before the next start; return whether a signal came."""
+        with self._signals_held():
+            end_s = time.monotonic() + seconds
+            while time.monotonic() < end_s and not self._signals:
+                time.sleep(_POLL_S)
+        return bool(self._signals)
+
+    def _conclude(self, code: int, logs: Path) -> int | None:
+        """Return the exit code if this was the last start, None for another."""
+        verdict = self._folder.run.read_verdict() if self._folder.run else None
+        if verdict and verdict.kind == "failed":
+            self._give_up(verdict.message, told=True)
+        finished = verdict.kind == "finished" if verdict else code == 0 and not self._folder.run
+        if finished:
+            part = "finish" if self._order.step.finish else "run"
+            self._folder.mark(part, "finished").write_text(self._order.launch().signature + "\n")
+            return 0
+        if verdict and verdict.kind == "stopped":
+            log.info("%s; the same command goes on from there", verdict.message)
+            return 0
+        if self._signals:
+            return 130
+        if (logs / "failed").is_file():
+            self._give_up((logs / "failed").read_text().strip(), told=True)
+        return None
+
+    def _give_up(self, message: str, *, told: bool = False) -> None:
+        part = "finish" if self._order.step.finish else "run"
+        self._folder.mark(part, "failed").write_text(f"{message}\n")
+        raise UserError(message)

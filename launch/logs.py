@@ -1,0 +1,140 @@
+"""Show what a process of a launched step prints.
+
+    mobilellama launch logs RUN                      the newest start's first process
+    mobilellama launch logs RUN --rank 12 --follow   as it is written, from start to start
+    mobilellama launch logs RUN --rank batch         what the job script decided, and why
+
+RUN is a run's folder, or the output of another step. Ctrl-C ends the showing, never the job.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.launch import slurm
+from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, require
+
+_POLL_S = 0.5
+_ASK_SLURM_EVERY_S = 15.0
+_ERROR = re.compile(r"^(mobilellama: error:|[A-Za-z_.]*(Error|Exception)\b)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'launch logs'."""
+
+    run: str
+    """A run's folder, or the output of another launched step; may be given without --run."""
+    rank: str = "0"
+    """Which process; batch is the job script."""
+    start: str | None = None
+    """Which start, as JOB.RESTARTS (the folders of logs/); None is the newest."""
+    follow: bool = False
+    """Go on as it is written, until the job is over."""
+    lines: int | None = None
+    """How many of the last lines; None is all of them."""
+
+    def __post_init__(self) -> None:
+        if self.rank != "batch" and not self.rank.isdigit():
+            remedy = "Give a process's number, or batch"
+            raise ConfigError("rank", self.rank, "is no process", remedy)
+
+
+def main(config: Config) -> int:
+    """Print the log, and what is added to it."""
+    folder, launch = require(config.run)
+    path = log_file(folder, rank=config.rank, start=config.start)
+    if path is None and not config.follow:
+        raise UserError(f"{folder.logs}: {_nothing(config, folder)}")
+    shown = Follower(path or folder.logs / "none yet", last_lines=config.lines)
+    shown.print_new()
+    if not config.follow:
+        return 0
+    asked_s = time.monotonic()
+    while True:
+        time.sleep(_POLL_S)
+        shown.print_new()
+        newest = log_file(folder, rank=config.rank, start=config.start)
+        if newest and newest != shown.path:
+            print(f"--- {newest}", flush=True)
+            shown = Follower(newest)
+        elif time.monotonic() - asked_s > _ASK_SLURM_EVERY_S:
+            asked_s = time.monotonic()
+            if is_over(folder, launch):
+                shown.print_new()
+                print(f"--- the job is over; mobilellama launch status {config.run}", flush=True)
+                return 0
+
+
+def is_over(folder: LaunchFolder, launch: Launch) -> bool:
+    """Return whether no job of a launch is in the queue any more; a local run never is."""
+    jobs = [job for jobs in current_jobs(folder, launch).values() for job in jobs]
+    return bool(jobs) and not any(slurm.is_active(job) for job in jobs)
+
+
+def starts(folder: LaunchFolder) -> list[Path]:
+    """Return the log folders of all starts, the oldest first."""
+    if not folder.logs.is_dir():
+        return []
+    found = [path for path in folder.logs.iterdir() if re.fullmatch(r"\w+\.\d+", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=_begun)
+
+
+def _begun(path: Path) -> tuple[float, int]:
+    """Order starts: each writes its environment first, and never again."""
+    environment = path / "environment"
+    begun_s = environment.stat().st_mtime if environment.is_file() else 0.0
+    return begun_s, int(path.name.rpartition(".")[2])
+
+
+def log_file(folder: LaunchFolder, *, rank: str, start: str | None) -> Path | None:
+    """Return the newest log of a process; None where there is none yet."""
+    if rank == "batch":
+        logs = [path for path in folder.logs.glob("batch-*.log")]
+        return max(logs, key=lambda path: path.stat().st_mtime, default=None)
+    found = [path / f"rank-{rank}.log" for path in starts(folder) if start in (None, path.name)]
+    return next((path for path in reversed(found) if path.is_file()), None)
+
+
+def first_error(logs: Path) -> str | None:
+    """Return the first line with an error that a process of a start printed."""
+    for path in sorted(logs.glob("rank-*.log")):
+        for line in path.read_text(errors="replace").splitlines():
+            if _ERROR.match(line):
+                return line[:500]
+    return None
+
+
+def _nothing(config: Config, folder: LaunchFolder) -> str:
+    names: Sequence[str] = [path.name for path in starts(folder)]
+    if config.start and config.start not in names:
+        return f"holds no start {config.start}; there are {', '.join(names) or 'none yet'}"
+    return f"holds no log of rank {config.rank} yet. Has the job begun? See 'launch status'"
+
+
+class Follower:
+    """Prints what is added to a file, whole lines where it can."""
+
+    def __init__(self, path: Path, *, last_lines: int | None = None) -> None:
+        self.path, self._offset = path, 0
+        self._last_lines = last_lines
+
+    def print_new(self) -> None:
+        """Print what has come since the last call."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except OSError:
+            return
+        self._offset += len(new)
+        if self._last_lines is not None:
+            new = b"".join(new.splitlines(keepends=True)[-self._last_lines :])
+            self._last_lines = None
+        if new:
+            sys.stdout.write(new.decode(errors="replace"))
+            sys.stdout.flush()

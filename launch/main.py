@@ -1,0 +1,121 @@
+"""Any stage as SLURM jobs that survive preemption, time limits and dead nodes.
+
+    mobilellama launch pretrain --config mobilellama_1_4b --data.path DATASET --run.folder RUN
+        --slurm.nodes 20 --slurm.time 48:00:00 [--slurm.partition p ...] [--dry-run | --local]
+
+The stage's own fields are given as they are without 'launch'; --slurm.FIELD says where it runs,
+and the site's defaults for that come from ~/.config/mobilellama/slurm.yaml.
+"""
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobilellama import log as logs
+from mobilellama.cli import Verb, run_stage
+from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.launch.config import read_options, split_options
+from mobilellama.launch.steps import STEPS, Step, find_step
+
+VERBS = {
+    "pipeline": Verb(
+        module="mobilellama.launch.pipeline",
+        help="a chain of steps; run again, it goes on where it stopped",
+    ),
+    "status": Verb(
+        module="mobilellama.launch.status",
+        help="jobs and steps: state, nodes, restarts, last step, tokens/s, time left",
+    ),
+    "logs": Verb(
+        module="mobilellama.launch.logs",
+        help="what a process of a run prints, as it prints it with --follow",
+    ),
+    "cancel": Verb(
+        module="mobilellama.launch.cancel",
+        help="end a run's jobs for good; with --save, at the end of the step",
+    ),
+    "doctor": Verb(
+        module="mobilellama.launch.doctor",
+        help="what a new user of a cluster needs to know, with a verdict each",
+    ),
+}
+_TAKES_RUN = ("status", "logs", "cancel")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Launch a step, or run one verb of the stage."""
+    if argv and argv[0] in STEPS:
+        return launch_step(argv[0], argv[1:])
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if argv else 2
+    if argv[0] not in VERBS:
+        known = [*STEPS, *VERBS]
+        raise ConfigError(
+            "mobilellama launch STEP",
+            argv[0],
+            f"must be one of {', '.join(known)}",
+            f"See 'mobilellama launch --help'{did_you_mean(argv[0], known)}",
+        )
+    verb, *rest = argv
+    if verb in _TAKES_RUN and rest and not rest[0].startswith("-"):
+        rest = ["--run", *rest]  # 'launch status RUN'
+    return run_stage("launch", "", VERBS, [verb, *rest])
+
+
+def _help() -> str:
+    lines = ["usage: mobilellama launch STEP [the stage's fields] [--slurm.FIELD VALUE ...]"]
+    lines += ["       mobilellama launch VERB [RUN] [--field VALUE ...]", "", __doc__ or ""]
+    lines += ["steps:"]
+    lines += [
+        f"  {name:<13} {' '.join(step.command):<18} {step.help}" for name, step in STEPS.items()
+    ]
+    lines += ["", "verbs:"]
+    lines += [f"  {name:<13} {verb.help}" for name, verb in VERBS.items()]
+    return "\n".join([*lines, "", "'mobilellama launch STEP --help' lists SLURM's fields."])
+
+
+def launch_step(name: str, argv: Sequence[str]) -> int:
+    """Print, submit or run one step."""
+    step = find_step(name, field="mobilellama launch STEP")
+    mine, theirs = split_options(argv)
+    logs.configure()
+    options = read_options(mine, prog=f"mobilellama launch {name}", about=about(name, step))
+
+    # After --help has been answered; local.py alone needs what SLURM does not.
+    from mobilellama.launch.submit import Order, check_order, dry_run, submit
+
+    order = Order(step_name=name, arguments=list(theirs), slurm=options.slurm, cwd=str(Path.cwd()))
+    order.folder  # noqa: B018  the arguments must name it
+    if options.local:
+        from mobilellama.launch.local import run_locally
+
+        return run_locally(
+            order, processes=options.processes, check=options.check, dry_run=options.dry_run
+        )
+    if options.dry_run:
+        print(dry_run(order), end="")
+        return 0
+    if options.check:
+        check_order(order)
+    launch = submit(order)
+    for job in launch.jobs:
+        print(f"job {job.id}: {job.part} of {launch.name}; script {job.script}")
+    print(f"mobilellama launch status {shlex.quote(order.folder.made.name)}", file=sys.stderr)
+    logging.getLogger(__name__).debug("launched %s", launch)
+    return 0
+
+
+def about(name: str, step: Step) -> str:
+    """Return what --help says of a step."""
+    command = " ".join(step.command)
+    return (
+        f"Run 'mobilellama {command}' as a SLURM job ({step.help}).\n\n"
+        f"    mobilellama launch {name} FIELDS OF '{command}' [--slurm.FIELD VALUE ...]\n\n"
+        f"The stage's own fields: 'mobilellama {command} --help'. The job is requeued after a\n"
+        "preemption, a time limit, a dead node or a crash, and goes on where it was; an error\n"
+        "that another start would meet again ends it. A script that can be read is kept beside what\n"
+        "it makes. --slurm.config FILE is a site's file of these fields."
+    )

@@ -1,0 +1,20 @@
+"""How far a step is, by what is whole on the disk: a crash in a row is one without more of it."""
+
+from pathlib import Path
+
+from mobilellama.launch.folder import LaunchFolder
+from mobilellama.launch.steps import Step
+
+
+def progress_made(step: Step, folder: LaunchFolder) -> str:
+    """Return what the step has saved: its newest checkpoint, or how many buckets."""
+    if folder.run:
+        return f"step {max(folder.run.checkpoint_steps(), default=0)}"
+    if step.makes_buckets:
+        return f"{count_buckets(folder.made)} buckets"
+    return "nothing"  # it is done in one go
+
+
+def count_buckets(made: Path) -> int:
+    """Return the number of receipts in a dataset's folder."""
+    return sum(path.stem.isdigit() for path in made.glob("*/*.json"))

@@ -1,0 +1,193 @@
+"""SLURM's commands: submit, ask, cancel. Errors name the command and what it said."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mobilellama.config import UserError
+
+ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "STOPPED",
+          "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT")  # fmt: skip
+"""States of a job that is not over; a job SLURM does not know any more is over."""
+
+_TIMEOUT_S = 60
+# NAME=VALUE pairs of 'scontrol show job -o', whose values may hold spaces.
+_PAIR = re.compile(r"(?:^| )([A-Za-z][\w:/]*)=(.*?)(?= [A-Za-z][\w:/]*=|$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """What SLURM says of a job, or of one task of an array."""
+
+    id: str
+    state: str
+    reason: str
+    nodes: str
+    restarts: int
+    task: str | None = None
+    """Which tasks of an array, as 3 or 4-15; None for other jobs."""
+    exit_code: str = ""
+    start: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ACTIVE
+
+
+def require_commands(*names: str) -> None:
+    """Raise UserError unless SLURM's commands are here."""
+    for name in names:
+        if shutil.which(name) is None:
+            raise UserError(
+                f"{name}: not found. Run this on a login node of a SLURM cluster, install its "
+                "client (Debian: apt-get install slurm-client), or use --local to run on this "
+                "machine"
+            )
+
+
+def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's commands.
+
+    Raises:
+        UserError: it is not here, gives no answer, or (with `check`) refuses.
+    """
+    require_commands(argv[0])
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{argv[0]}: no answer in {_TIMEOUT_S} s. Is the controller up? See 'scontrol ping'"
+        ) from None
+    if check and done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise UserError(f"{shlex.join(argv)}: {said or f'exit code {done.returncode}'}")
+    return done
+
+
+def submit(script: str, *options: str) -> str:
+    """Submit a script and return the job's number.
+
+    Raises:
+        UserError: SLURM refuses it; the message is SLURM's.
+    """
+    done = call("sbatch", "--parsable", *options, script, check=False)
+    if done.returncode:
+        raise UserError(
+            f"sbatch refuses {script}: {_said(done)}. Mend the options of --slurm or the site's "
+            "file ('mobilellama launch doctor' shows partitions and GPUs)"
+        )
+    return done.stdout.strip().split(";")[0]  # JOB or JOB;CLUSTER
+
+
+def test_submit(script: str, *options: str) -> None:
+    """Ask SLURM whether it would take a script.
+
+    Raises:
+        UserError: it would not.
+    """
+    done = call("sbatch", "--test-only", *options, script, check=False)
+    if done.returncode:
+        raise UserError(
+            f"sbatch --test-only refuses {script}: {_said(done)}. Mend the options of --slurm or "
+            "the site's file ('mobilellama launch doctor' shows partitions and GPUs)"
+        )
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command complained of, on one line and without its name."""
+    lines = [line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines()]
+    lines = [line.removeprefix("allocation failure: ") for line in lines]
+    said = "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return said.rstrip(".") or f"exit code {done.returncode}"
+
+
+def states(job: str) -> list[JobState]:
+    """Return the states of a job, of all its tasks if it is an array; none if it is forgotten.
+
+    The controller forgets jobs some minutes after their end (MinJobAge); then the accounting,
+    where the site has one, is asked.
+    """
+    done = call("scontrol", "show", "job", "-o", job, check=False)
+    if done.returncode == 0:
+        records = [dict(_PAIR.findall(line)) for line in done.stdout.splitlines()]
+        return [_state(record) for record in records if "JobState" in record]
+    return _from_accounting(job)
+
+
+def _state(record: dict[str, str]) -> JobState:
+    def known(name: str) -> str:
+        value = record.get(name, "")
+        return "" if value in ("(null)", "None", "Unknown") else value
+
+    return JobState(
+        id=record.get("ArrayJobId", record["JobId"]),
+        task=record.get("ArrayTaskId"),
+        state=record["JobState"],
+        reason=known("Reason"),
+        nodes=known("NodeList"),
+        restarts=int(record.get("Restarts", 0)),
+        exit_code=known("ExitCode"),
+        start=known("StartTime"),
+    )
+
+
+def _from_accounting(job: str) -> list[JobState]:
+    if shutil.which("sacct") is None:
+        return []
+    form = "--format=JobID,State,NodeList,ExitCode,Start"
+    done = call("sacct", "-X", "-n", "-P", "-j", job, form, check=False)
+    if done.returncode:
+        return []  # no accounting here
+    found = []
+    for line in done.stdout.splitlines():
+        number, state, nodes, code, start = (line.split("|") + [""] * 5)[:5]
+        parent, _, task = number.partition("_")
+        found.append(
+            JobState(
+                id=parent,
+                task=task or None,
+                state=(state.split() or ["UNKNOWN"])[0],  # "CANCELLED by 1000"
+                reason="",
+                nodes="" if nodes.startswith("None") else nodes,
+                restarts=0,
+                exit_code=code,
+                start=start,
+            )
+        )
+    return found
+
+
+def is_active(job: str) -> bool:
+    """Return whether a job, or any task of it, waits or runs."""
+    return any(state.is_active for state in states(job))
+
+
+def named(name: str) -> list[str]:
+    """Return the numbers of this user's jobs in the queue that have a name."""
+    done = call("squeue", "--me", "-h", "--name", name, "-o", "%F")
+    return sorted(set(done.stdout.split()), key=int)
+
+
+def cancel(jobs: Sequence[str], *, timeout_s: float = 60.0) -> list[str]:
+    """Cancel jobs, and again if a requeue that was under way brings one back.
+
+    Returns:
+        Those that are still ending after `timeout_s`.
+    """
+    end_s = time.monotonic() + timeout_s
+    left = list(jobs)
+    while left:
+        call("scancel", *left, check=False)
+        time.sleep(1.0)
+        left = [job for job in left if is_active(job)]
+        if time.monotonic() > end_s:
+            break
+    return left

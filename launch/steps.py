@@ -1,0 +1,142 @@
+"""What can be launched: one line a step. A new stage joins here.
+
+A step is a command of a stage and the way in which it is run:
+
+    train   one process a GPU over all nodes; a run folder whose verdict.json says how it ended
+    array   a SLURM job array, each task does its share, and a last job runs ``finish``
+    task    one process on one node; exit code 0 is its success
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.cli import find_preset
+from mobilellama.config import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command of a stage, and how it is run."""
+
+    command: tuple[str, str]
+    """Stage and verb."""
+    kind: Literal["train", "array", "task"]
+    folder: str
+    """The field that names what it makes: a run's folder, or its output."""
+    help: str
+    gpus: int = 0
+    """GPUs of a task; training has one a process."""
+    makes_buckets: bool = False
+    """Whether it writes bucket files; a new start does those that are missing."""
+    finish: tuple[str, str] | None = None
+    """The command that follows an array's tasks; it takes `folder` alone."""
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether it belongs into a partition with GPUs."""
+        return self.kind == "train" or self.gpus > 0
+
+
+STEPS = {
+    "tokenize": Step(
+        command=("tokenize", "run"), kind="array", folder="output",
+        makes_buckets=True, finish=("tokenize", "finish"),
+        help="a corpus, as a job array, and 'tokenize finish'",
+    ),
+    "pretrain": Step(
+        command=("pretrain", "run"), kind="train", folder="run.folder", help="a language model",
+    ),
+    "export": Step(
+        command=("pretrain", "export"), kind="task", folder="output",
+        help="its Hugging Face folder",
+    ),
+    "evaluate": Step(
+        command=("pretrain", "evaluate"), kind="task", folder="output", gpus=1, help="its scores",
+    ),
+    "prepare": Step(
+        command=("sft", "prepare"), kind="task", folder="output", makes_buckets=True,
+        help="conversations, packed into rows",
+    ),
+    "sft": Step(
+        command=("sft", "run"), kind="train", folder="run.folder", help="a chat model",
+    ),
+    "sft-export": Step(
+        command=("sft", "export"), kind="task", folder="output", help="its Hugging Face folder",
+    ),
+    "sft-merge": Step(
+        command=("sft", "merge"), kind="task", folder="output", help="a LoRA adapter's, merged",
+    ),
+    "vlm": Step(
+        command=("vlm", "run"), kind="train", folder="run.folder", help="a model that sees",
+    ),
+    "vlm-export": Step(
+        command=("vlm", "export"), kind="task", folder="output", help="its folder",
+    ),
+    "vlm-evaluate": Step(
+        command=("vlm", "evaluate"), kind="task", folder="output", gpus=1, help="its scores",
+    ),
+}  # fmt: skip
+
+
+def find_step(name: str, *, field: str) -> Step:
+    """Return a step by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in STEPS:
+        rule = f"must be one of {', '.join(STEPS)}"
+        remedy = f"See 'mobilellama launch --help'{did_you_mean(name, STEPS)}"
+        raise ConfigError(field, name, rule, remedy)
+    return STEPS[name]
+
+
+def given(arguments: Sequence[str], field: str) -> Any:
+    """Return the value that a stage's arguments give to a field; None if they do not.
+
+    The last option counts, else what the --config file says.
+    """
+    value = None
+    for i, word in enumerate(arguments):
+        flag, inline, rest = word.partition("=")
+        if flag in (f"--{field}", f"--{field.replace('_', '-')}"):
+            value = rest if inline else next(iter(arguments[i + 1 : i + 2]), None)
+        elif flag == "--config" and value is None:
+            value = _in_file(rest if inline else next(iter(arguments[i + 1 : i + 2]), ""), field)
+    return value
+
+
+def _in_file(name: str, field: str) -> Any:
+    """Return a field of a YAML file; None where it has none, or `name` is a preset's."""
+    import yaml
+
+    if not Path(name).is_file():
+        return None
+    try:
+        value: Any = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None  # the stage says what is wrong with it
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def folder_of(step: Step, arguments: Sequence[str]) -> Path:
+    """Return the absolute path of what a step makes.
+
+    Raises:
+        ConfigError: the arguments do not name it.
+    """
+    value = given(arguments, step.folder)
+    if not isinstance(value, str) or not value:
+        rule, remedy = "is required", f"Give --{step.folder} FOLDER"
+        raise ConfigError(f"--{step.folder}", "(not given)", rule, remedy)
+    return Path(value).absolute()
+
+
+def require_config_file(arguments: Sequence[str], presets: Path) -> None:
+    """Raise ConfigError unless --config, if given, names a file or one of the presets."""
+    if (name := given(arguments, "config")) is not None:
+        find_preset(str(name), presets, "--config")

@@ -1,0 +1,203 @@
+"""Launching one step: check its config, take a snapshot, write the script, submit it."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.files import whole_file
+from mobilellama.launch import slurm
+from mobilellama.launch.config import SlurmConfig
+from mobilellama.launch.folder import Job, Launch, LaunchFolder, current_jobs
+from mobilellama.launch.known import remember
+from mobilellama.launch.render import Script, array_of
+from mobilellama.launch.snapshot import snapshot_name, take_snapshot
+from mobilellama.launch.steps import STEPS, Step, folder_of
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A step as it is to be launched."""
+
+    step_name: str
+    arguments: list[str]
+    """The stage's."""
+    slurm: SlurmConfig
+    cwd: str
+
+    @property
+    def step(self) -> Step:
+        """The step."""
+        return STEPS[self.step_name]
+
+    @property
+    def folder(self) -> LaunchFolder:
+        """Where the launch is kept."""
+        return LaunchFolder.of(self.step, folder_of(self.step, self.arguments))
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.slurm.job_name or _NAME.sub("-", self.folder.made.name)
+
+    def launch(self, jobs: Sequence[Job] = ()) -> Launch:
+        """Return what launch.json will say."""
+        return Launch(
+            step=self.step_name,
+            name=self.name,
+            arguments=self.arguments,
+            folder=str(self.folder.made),
+            cwd=self.cwd,
+            submitted=datetime.now().astimezone().isoformat(timespec="seconds"),
+            jobs=list(jobs),
+        )
+
+    def scripts(self, code: Path | None = None) -> list[Script]:
+        """Return the job scripts, in order.
+
+        Args:
+            code: the snapshot; None names the one that would be taken.
+        """
+        whole = Script(
+            step=self.step,
+            part="tasks" if self.step.finish else "run",
+            name=self.name,
+            arguments=self.arguments,
+            folder=self.folder,
+            cwd=self.cwd,
+            code=code or self.folder.code / snapshot_name(),
+            python=self.slurm.python or sys.executable,
+            signature=self.launch().signature,
+            slurm=self.slurm,
+        )
+        if not self.step.finish:
+            return [whole]
+        return [whole, replace(whole, part="finish", name=f"{self.name}-finish")]
+
+
+def check_order(order: Order) -> None:
+    """Read the stage's config as the job will, and say what is wrong with it.
+
+    Raises:
+        ConfigError: a field is unknown, missing or of the wrong type.
+        UserError: the stage's command cannot be run.
+    """
+    command = [*order.step.command, *order.arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilellama", *command, "--print_config"],
+        cwd=order.cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        env=os.environ | {"DS_ACCELERATOR": "cpu"},
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if line.startswith("mobilellama: ")]
+    text = " ".join(line.removeprefix("mobilellama: error: ") for line in said)
+    missing = next((line for line in said if line.startswith("mobilellama: missing: ")), None)
+    if missing:
+        names = missing.removeprefix("mobilellama: missing: ")
+        rule = "is required" if "," not in names else "are required"
+        remedy = f"See 'mobilellama {' '.join(order.step.command)} --help'"
+        raise ConfigError(names, "(not given)", rule, remedy)
+    if done.returncode == 2 and text:
+        raise UserError(text)
+    if done.returncode:
+        tail = "\n".join(done.stderr.splitlines()[-5:])
+        raise UserError(
+            f"mobilellama {' '.join(order.step.command)} cannot be run here:\n{tail}\n"
+            "If it can only be run on the nodes, give --no-check"
+        )
+
+
+def dry_run(order: Order) -> str:
+    """Return the scripts as they would be submitted."""
+    return "\n".join(script.text() for script in order.scripts())
+
+
+def prepare(order: Order) -> list[Script]:
+    """Make the launch folder, the snapshot and the scripts, and ask SLURM whether it takes them.
+
+    Raises:
+        UserError: it does not.
+    """
+    order.folder.create()
+    scripts = order.scripts(take_snapshot(order.folder.code))
+    for script in scripts:
+        with whole_file(script.path) as file:
+            file.write(script.text().encode())
+        slurm.test_submit(str(script.path))
+    return scripts
+
+
+def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
+    """Submit a step.
+
+    Args:
+        order: what to launch.
+        after: jobs that must have succeeded.
+
+    Returns:
+        The launch, with its jobs.
+
+    Raises:
+        UserError: it is in the queue already, or SLURM refuses it.
+    """
+    slurm.require_commands("sbatch", "squeue", "scontrol", "scancel")
+    folder = order.folder
+    folder.create()
+    with folder.submitting():
+        require_not_active(order)
+        scripts = prepare(order)
+        launch = order.launch()
+        folder.clear_marks()
+        jobs: list[Job] = []
+        depends = list(after)
+        for script in scripts:
+            options = [f"--dependency=afterok:{':'.join(depends)}"] if depends else []
+            tasks = 0
+            if script.part == "tasks":
+                missing = folder.tasks_missing(order.slurm.tasks, launch.signature)
+                if not missing:
+                    log.info("all %d tasks are done", order.slurm.tasks)
+                    continue
+                tasks = len(missing)
+                options.append(f"--array={array_of(missing, order.slurm.max_running)}")
+            number = slurm.submit(str(script.path), *options)
+            jobs.append(Job(part=script.part, id=number, script=str(script.path), tasks=tasks))
+            # At once: a job that is not written down could not be found again.
+            folder.write(replace(launch, jobs=jobs))
+            depends = [number]
+    remember(folder.made)
+    return replace(launch, jobs=jobs)
+
+
+def require_not_active(order: Order, *, others: bool = True) -> None:
+    """Raise UserError if the run is in the queue.
+
+    Args:
+        order: what is to be launched.
+        others: refuse also if another of this user's jobs has its name.
+    """
+    folder = order.folder
+    launch = folder.read()
+    mine = current_jobs(folder, launch) if launch else {}
+    for number in (number for numbers in mine.values() for number in numbers):
+        if slurm.is_active(number):
+            raise UserError(
+                f"{folder.made}: job {number} of it is in the queue already. Look at it with "
+                f"'mobilellama launch status {folder.made}', or end it with 'launch cancel'"
+            )
+    if others and (taken := slurm.named(order.name)):
+        raise ConfigError(
+            "slurm.job_name",
+            order.name,
+            f"is the name of your job {taken[0]} already",
+            "Give another name, or another folder",
+        )

@@ -14,6 +14,7 @@ A site file (~/.config/mobilellama/slurm.yaml, or --slurm.config FILE) holds the
       scratch: /local/scratch
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -224,17 +225,18 @@ def take_site_file(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return ["--config", named], rest
 
 
-def as_arguments(values: Mapping[str, Any], above: str = "") -> list[str]:
+def as_arguments(
+    values: Mapping[str, Any], above: str = "", *, whole: Sequence[str] = ()
+) -> list[str]:
     """Return nested fields as command-line arguments: ``{a: {b: 1}}`` is ``--a.b=1``.
 
-    Values are written as the stages' command line reads them: null, true, JSON lists.
+    Values are written as the command line reads them: null, true, JSON lists; so are the mappings
+    of the fields in `whole`.
     """
-    import json
-
     arguments: list[str] = []
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            arguments += as_arguments(value, f"{above}{name}.")
+        if isinstance(value, Mapping) and f"{above}{name}" not in whole:
+            arguments += as_arguments(value, f"{above}{name}.", whole=whole)
         else:
             text = value if isinstance(value, str) else json.dumps(value)
             arguments.append(f"--{above}{name}={text}")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama import log as logs
-from mobilellama.cli import Verb, run_stage
+from mobilellama.cli import Verb, parse_config, run_stage
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.launch.config import read_options, split_options
 from mobilellama.launch.steps import STEPS, Step, find_step
@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0 if argv else 2
+    if argv[0] == "pipeline":
+        return launch_pipeline(argv[1:])
     if argv[0] not in VERBS:
         known = [*STEPS, *VERBS]
         raise ConfigError(
@@ -108,6 +110,23 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     return 0
 
 
+def launch_pipeline(argv: Sequence[str]) -> int:
+    """Launch a chain of steps."""
+    from mobilellama.launch import pipeline
+
+    mine, rest = split_options(argv)
+    overrides = [word for word in mine if word.startswith("--slurm")]
+    others = [word for word in mine if not word.startswith("--slurm")]
+    config = parse_config(
+        pipeline.Config,
+        [*rest, *others],
+        prog="mobilellama launch pipeline",
+        about=pipeline.__doc__ or "",
+    )
+    logs.configure()
+    return pipeline.main(config, overrides)
+
+
 def about(name: str, step: Step) -> str:
     """Return what --help says of a step."""
     command = " ".join(step.command)
@@ -116,6 +135,6 @@ def about(name: str, step: Step) -> str:
         f"    mobilellama launch {name} FIELDS OF '{command}' [--slurm.FIELD VALUE ...]\n\n"
         f"The stage's own fields: 'mobilellama {command} --help'. The job is requeued after a\n"
         "preemption, a time limit, a dead node or a crash, and goes on where it was; an error\n"
-        "that another start would meet again ends it. A script that can be read is kept beside what\n"
-        "it makes. --slurm.config FILE is a site's file of these fields."
+        "that another start would meet again ends it. A script that can be read is kept beside\n"
+        "what it makes. --slurm.config FILE is a site's file of these fields."
     )

@@ -181,7 +181,8 @@ def _hide_sections(parser: Any, options: Sequence[str]) -> None:
 
 
 def _is_section(option: str, options: Sequence[str]) -> bool:
-    return any(other.startswith(f"{option}.") for other in options)
+    # A list of sections has --LIST.help alone, which explains what one of them holds.
+    return any(other.startswith(f"{option}.") for other in options if other != f"{option}.help")
 
 
 def _require_values(argv: Sequence[str], options: Sequence[str], prog: str) -> None:
@@ -260,7 +261,7 @@ def _check_file(path: Path, prog: str, options: Sequence[str]) -> None:
     def check(fields_: Mapping[Any, Any], above: str) -> None:
         for name, value in fields_.items():
             field = f"{above}{name}"
-            if any(option.startswith(f"--{field}.") for option in options):
+            if _is_section(f"--{field}", options):
                 if not isinstance(value, Mapping):
                     rule = f"is a section, and must hold 'field: value' lines (in {path})"
                     raise ConfigError(field, value, rule, f"See '{prog} --help'")

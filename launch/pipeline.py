@@ -1,0 +1,262 @@
+"""Launch a chain of steps, each after those before it have succeeded.
+
+    mobilellama launch pipeline --config pipeline.yaml [--slurm.FIELD VALUE ...] [--dry-run]
+
+    slurm: {account: my-project}          # over the site's file, for all steps
+    steps:
+      - step: tokenize
+        args: {tokenizer: tokenizer.model, sources: {root: RedPajama-Data-1T}, output: data}
+        slurm: {tasks: 64, cpus_per_task: 16}
+      - step: pretrain
+        args: {config: mobilellama_1_4b, data: {path: data}, run: {folder: runs/1_4b}}
+        slurm: {nodes: 20}
+      - step: export
+        args: {checkpoint: runs/1_4b, output: MobileLLaMA-1.4B}
+
+args are the fields of the stage's command, steps those of 'launch --help'. A step waits for the one
+above it, or for those that its 'after' names (by 'name', which is the step's where none is given).
+Where one fails, what waits for it stays held. Run again, it does what is not done: finished steps
+are left, those in the queue stay there.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.config import ConfigError, UserError, did_you_mean
+from mobilellama.launch import slurm
+from mobilellama.launch.config import as_arguments, read_options
+from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
+from mobilellama.launch.local import run_locally
+from mobilellama.launch.steps import find_step
+from mobilellama.launch.submit import Order, check_order, dry_run, submit
+from mobilellama.table import aligned
+
+log = logging.getLogger(__name__)
+
+_CHECKS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """One step of the chain."""
+
+    step: str
+    """What, as in 'launch STEP'."""
+    name: str | None = None
+    """What other steps call it; None is the step's own name."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """The fields of the stage's command."""
+    slurm: dict[str, Any] = field(default_factory=dict)
+    """Where and how it runs, over what holds for all."""
+    after: list[str] | None = None
+    """Names of the steps that must have succeeded; None is the one above, [] is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'launch pipeline'."""
+
+    steps: list[StepConfig]
+    """The steps, in order."""
+    slurm: dict[str, Any] = field(default_factory=dict)
+    """Where and how all steps run, over the site's file."""
+    dry_run: bool = False
+    """Print the job scripts and submit nothing. Also --dry-run."""
+    check: bool = True
+    """Read every stage's config before submitting anything. Also --no-check."""
+    local: bool = False
+    """Run the steps on this machine, one after another."""
+    processes: int | None = None
+    """With --local: processes of training; None is one a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A step of the chain, ready to be launched."""
+
+    name: str
+    order: Order
+    after: list[str]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether this very step was finished."""
+        last = parts_of(self.order.launch())[-1]
+        return self.order.folder.is_finished(last, self.order.launch().signature)
+
+
+def main(config: Config, overrides: Sequence[str] = ()) -> int:
+    """Launch what is not done, and show what becomes of every step.
+
+    Args:
+        config: the chain.
+        overrides: ``--slurm.FIELD`` words of the command line, for all steps.
+    """
+    links = read_links(config, overrides)
+    todo = remaining(links)
+    if config.dry_run:
+        for link in todo:
+            print(f"##### {link.name}\n{dry_run(link.order)}")
+        return 0
+    if config.check:
+        check_all(todo)
+    if config.local:
+        return run_all(links, todo, processes=config.processes)
+    rows = [("step", "job", "what", "after"), *launch_all(links, todo)]
+    print(aligned(rows, left=(0, 1, 2, 3)))
+    return 0
+
+
+def read_links(config: Config, overrides: Sequence[str]) -> list[Link]:
+    """Return the chain's links.
+
+    Raises:
+        ConfigError: a step, a name or a field of it is wrong; the message names the step.
+    """
+    if not config.steps:
+        rule, remedy = "holds no step", "See 'mobilellama launch pipeline --help'"
+        raise ConfigError("steps", "[]", rule, remedy)
+    links: list[Link] = []
+    for i, step in enumerate(config.steps):
+        known = [link.name for link in links]
+        place = f"steps[{i}]"
+        find_step(step.step, field=f"{place}.step")
+        name = step.name or step.step
+        if name in known:
+            rule = "is the name of two steps"
+            raise ConfigError(f"{place}.name", name, rule, "Give one of them another 'name'")
+        after = known[-1:] if step.after is None else step.after
+        for other in after:
+            if other not in known:
+                rule = "is no step above this one"
+                remedy = f"Above are {', '.join(known) or 'none'}{did_you_mean(other, known)}"
+                raise ConfigError(f"{place}.after", other, rule, remedy)
+        links.append(Link(name=name, order=read_order(config, step, overrides), after=after))
+    return links
+
+
+def read_order(config: Config, step: StepConfig, overrides: Sequence[str]) -> Order:
+    """Return a step as it is to be launched."""
+    words = [*_slurm_words(config.slurm), *_slurm_words(step.slurm), *overrides]
+    options = read_options(words, prog="mobilellama launch pipeline", about="")
+    order = Order(
+        step_name=step.step,
+        arguments=as_arguments(step.args),
+        slurm=options.slurm,
+        cwd=str(Path.cwd()),
+    )
+    order.folder  # noqa: B018  the arguments must name it
+    return order
+
+
+def _slurm_words(values: Mapping[str, Any]) -> list[str]:
+    return as_arguments({"slurm": values}, whole=("slurm.env",))
+
+
+def remaining(links: Sequence[Link]) -> list[Link]:
+    """Return what is to be done: what is not finished, and what follows it."""
+    todo: list[Link] = []
+    for link in links:
+        if not link.is_done or {other.name for other in todo} & set(link.after):
+            todo.append(link)
+    return todo
+
+
+def check_all(links: Sequence[Link]) -> None:
+    """Read every step's config.
+
+    Raises:
+        UserError: some are wrong; the message has all of them.
+    """
+
+    def complaint(link: Link) -> str | None:
+        try:
+            check_order(link.order)
+        except UserError as error:
+            return f"{link.name}: {error}"
+        return None
+
+    with ThreadPoolExecutor(_CHECKS_AT_ONCE) as pool:
+        wrong = [text for text in pool.map(complaint, links) if text]
+    if wrong:
+        raise UserError("\n".join(["nothing was submitted:", *wrong]))
+
+
+State = Literal["absent", "waiting", "running"]
+
+
+def launch_all(links: Sequence[Link], todo: Sequence[Link]) -> list[tuple[str, str, str, str]]:
+    """Submit what is to be done and not in the queue; return a row a step.
+
+    Raises:
+        UserError: SLURM refuses a step; those before it are in the queue.
+    """
+    rows: list[tuple[str, str, str, str]] = []
+    last_job: dict[str, str] = {}  # of the steps that are not done
+    submitted: set[str] = set()
+    for link in links:
+        if link not in todo:
+            rows.append((link.name, "", "done", ""))
+            continue
+        after = [last_job[name] for name in link.after if name in last_job]
+        shown = ", ".join(name for name in link.after if name in last_job)
+        state, jobs = queue_state(link)
+        moved = bool(submitted & set(link.after))
+        if state == "running" or (state == "waiting" and not moved):
+            rows.append((link.name, jobs[-1], "in the queue already", shown))
+            last_job[link.name] = jobs[-1]
+            continue
+        if state == "waiting" or jobs:
+            slurm.cancel(jobs)  # it waits for a job that failed, or that another took over from
+        launch = submit(link.order, after=after)
+        submitted.add(link.name)
+        last_job[link.name] = launch.jobs[-1].id
+        ids = ", ".join(job.id for job in launch.jobs)
+        rows.append((link.name, ids, "submitted", shown))
+    return rows
+
+
+def queue_state(link: Link) -> tuple[State, list[str]]:
+    """Return whether a step is in the queue, and its jobs there, in order.
+
+    One that can never start, since what it waits for has failed, is absent.
+
+    Raises:
+        ConfigError: it is there with other settings.
+    """
+    folder: LaunchFolder = link.order.folder
+    launch = folder.read()
+    if launch is None:
+        return "absent", []
+    numbers = [job for jobs in current_jobs(folder, launch).values() for job in jobs]
+    states = {number: slurm.states(number) for number in numbers}
+    active = [n for n in numbers if any(state.is_active for state in states[n])]
+    if not active:
+        return "absent", []
+    if launch.signature != link.order.launch().signature:
+        rule = f"is in the queue with other settings (job {active[0]})"
+        remedy = f"End it first: mobilellama launch cancel {folder.made}"
+        raise ConfigError(f"step {link.name}", str(folder.made), rule, remedy)
+    every = [state for number in active for state in states[number] if state.is_active]
+    if any(state.reason == "DependencyNeverSatisfied" for state in every):
+        return "absent", active
+    running = any(state.state != "PENDING" for state in every)
+    return ("running" if running else "waiting"), active
+
+
+def run_all(links: Sequence[Link], todo: Sequence[Link], *, processes: int | None) -> int:
+    """Run the steps on this machine, one after another, up to one that does not end well."""
+    for link in links:
+        if link not in todo:
+            log.info("%s: done", link.name)
+            continue
+        log.info("%s: %s", link.name, " ".join(link.order.step.command))
+        code = run_locally(link.order, processes=processes, check=False, dry_run=False)
+        if code or not link.is_done:
+            log.info("%s: stopped; the same command goes on from there", link.name)
+            return code
+    return 0

@@ -129,10 +129,15 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
-        with self._signals_held():
+        with self._signals_held(), open(logs / "torchrun.log", "wb") as torchrun:
             # A session of its own: the terminal's Ctrl-C comes to us alone, who ask for a stop.
             process = subprocess.Popen(
-                self._command, cwd=self._order.cwd, env=environment, start_new_session=True
+                self._command,
+                cwd=self._order.cwd,
+                env=environment,
+                start_new_session=True,
+                stdout=torchrun if self._folder.run else None,
+                stderr=torchrun if self._folder.run else None,
             )
             try:
                 return self._watch(process, logs)

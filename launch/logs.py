@@ -20,6 +20,7 @@ from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, requir
 
 _POLL_S = 0.5
 _ASK_SLURM_EVERY_S = 15.0
+_CONSEQUENCE = "the connection to another rank is lost"
 _ERROR = re.compile(r"^(mobilellama: error:|[A-Za-z_.]*(Error|Exception)\b)")
 
 
@@ -101,12 +102,18 @@ def log_file(folder: LaunchFolder, *, rank: str, start: str | None) -> Path | No
 
 
 def first_error(logs: Path) -> str | None:
-    """Return the first line with an error that a process of a start printed."""
-    for path in sorted(logs.glob("rank-*.log")):
-        for line in path.read_text(errors="replace").splitlines():
-            if _ERROR.match(line):
-                return line[:500]
-    return None
+    """Return the first line with an error that a process of a start printed.
+
+    That a connection to another was lost is what most say, and a consequence.
+    """
+    found = [
+        line[:500]
+        for path in sorted(logs.glob("rank-*.log"))
+        for line in path.read_text(errors="replace").splitlines()
+        if _ERROR.match(line)
+    ]
+    causes = [line for line in found if _CONSEQUENCE not in line]
+    return next(iter([*causes, *found]), None)
 
 
 def _nothing(config: Config, folder: LaunchFolder) -> str:

@@ -5,6 +5,9 @@ from pathlib import Path
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.steps import Step
 
+NOTHING = "nothing"
+"""What a step has saved that is done in one go."""
+
 
 def progress_made(step: Step, folder: LaunchFolder) -> str:
     """Return what the step has saved: its newest checkpoint, or how many buckets."""
@@ -12,7 +15,7 @@ def progress_made(step: Step, folder: LaunchFolder) -> str:
         return f"step {max(folder.run.checkpoint_steps(), default=0)}"
     if step.makes_buckets:
         return f"{count_buckets(folder.made)} buckets"
-    return "nothing"  # it is done in one go
+    return NOTHING
 
 
 def count_buckets(made: Path) -> int:

@@ -25,7 +25,7 @@ from mobilellama.launch.folder import (
     task_number,
 )
 from mobilellama.launch.known import known
-from mobilellama.launch.progress_made import progress_made
+from mobilellama.launch.progress_made import NOTHING, progress_made
 from mobilellama.launch.steps import STEPS
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
@@ -250,7 +250,7 @@ def table(found: Sequence[Status]) -> str:
 def _progress_cells(status: Status) -> tuple[str, str, str]:
     progress = status.progress
     if "step" not in progress:
-        return status.saved, "", ""
+        return ("" if status.saved == NOTHING else status.saved), "", ""
     left = format_duration(progress["left_s"]) if status.state == "running" else ""
     rate = f"{progress['tokens_per_s']:,.0f}" if status.state == "running" else ""
     return f"step {progress['step']:,}/{progress['max_steps']:,}", rate, left

@@ -7,9 +7,8 @@ The stage's own fields are given as they are without 'launch'; --slurm.FIELD say
 and the site's defaults for that come from ~/.config/mobilellama/slurm.yaml.
 """
 
-import logging
+import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,8 +104,8 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     launch = submit(order)
     for job in launch.jobs:
         print(f"job {job.id}: {job.part} of {launch.name}; script {job.script}")
-    print(f"mobilellama launch status {shlex.quote(order.folder.made.name)}", file=sys.stderr)
-    logging.getLogger(__name__).debug("launched %s", launch)
+    made = os.path.relpath(order.folder.made)
+    print(f"See 'mobilellama launch status {shlex.quote(made)}'")
     return 0
 
 

@@ -122,6 +122,7 @@ class Script:
             "script": shlex.quote(str(self.path)),
             "scratch": shlex.quote(slurm.scratch),
             "signature": self.signature,
+            "look_every_s": max(1, min(30, round(60 * slurm.hang_minutes / 4))),
             "per_node": slurm.processes_per_node,
             "gpus": slurm.gpus_per_node if self.trains else self.step.gpus,
             "srun_options": bind + (f"{slurm.srun_extra} " if slurm.srun_extra else ""),

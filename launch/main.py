@@ -15,7 +15,7 @@ from pathlib import Path
 from mobilellama import log as logs
 from mobilellama.cli import Verb, parse_config, run_stage
 from mobilellama.config import ConfigError, did_you_mean
-from mobilellama.launch.config import read_options, split_options
+from mobilellama.launch.config import read_options, split_options, take_site_file
 from mobilellama.launch.steps import STEPS, Step, find_step
 
 VERBS = {
@@ -63,6 +63,10 @@ def main(argv: Sequence[str]) -> int:
     verb, *rest = argv
     if verb in _TAKES_RUN and rest and not rest[0].startswith("-"):
         rest = ["--run", *rest]  # 'launch status RUN'
+    if verb == "doctor":
+        mine, theirs = split_options(rest)
+        files, mine = take_site_file(mine)
+        rest = [*files, *mine, *theirs]
     return run_stage("launch", "", VERBS, [verb, *rest])
 
 

@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretrain": {"shards"},
     "sft": {"tokenize", "shards", "pretrain"},
     "vlm": {"tokenize", "shards", "pretrain", "sft"},
+    "launch": set(),
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("pretrain", "sft", "shards", "tokenize", "vlm")
+STAGES = ("launch", "pretrain", "sft", "shards", "tokenize", "vlm")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_every_module_and_preset_is_in_the_wheel(wheel: Path) -> None:
     expected = {f"mobilellama/{path.name}" for path in (ROOT / "mobilellama").glob("*.py")}
     for stage in STAGES:
         for path in (ROOT / stage).rglob("*"):
-            if path.suffix in (".py", ".yaml"):
+            if path.suffix in (".py", ".yaml", ".sbatch"):
                 expected.add(f"mobilellama/{stage}/{path.relative_to(ROOT / stage).as_posix()}")
     assert expected <= names
     tops = {name.split("/")[0] for name in names}

@@ -13,12 +13,17 @@ REQUIRED = "MOBILELLAMA_REQUIRE_SLURM"
 CLUSTERS = ("slurm", "slurm_net")
 
 
-def _started(mode: Mode | None) -> Iterator[Cluster]:
+def require_slurm(mode: Mode | None = None) -> None:
+    """Skip the test where no Slurm can be started; fail where one must be."""
     reason = reason_unavailable(mode)
     if reason and os.environ.get(REQUIRED):  # so that CI cannot pass by skipping
         pytest.fail(f"{REQUIRED} is set, but {reason}")
     if reason:
         pytest.skip(reason)
+
+
+def _started(mode: Mode | None) -> Iterator[Cluster]:
+    require_slurm(mode)
     quick = {"slurmd_timeout": 6, "kill_wait": 3, "cred_expire": 5, "grace": 5}
     with Cluster(nodes=3, gpus=8, mode=mode, **quick) as cluster:
         yield cluster

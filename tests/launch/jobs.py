@@ -56,9 +56,9 @@ def pretrain(dataset: Path, run: Path, fields: dict[str, Any]) -> str:
     return launch("pretrain", given | {"data.path": dataset, "run.folder": run})
 
 
-def undisturbed(dataset: Path, run: Path, fields: dict[str, Any]) -> Path:
+def undisturbed(dataset: Path, run: Path, fields: dict[str, Any], *, ranks: int = RANKS) -> Path:
     """Train the same on as many processes of this machine, without a launcher."""
-    run_ranks(train_tiny, RANKS, dataset, run, QUICK | fields)
+    run_ranks(train_tiny, ranks, dataset, run, QUICK | fields)
     return run
 
 

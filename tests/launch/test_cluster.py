@@ -109,7 +109,9 @@ def test_a_preempted_job_is_warned_and_requeued(slurm: Cluster, tmp_path: Path) 
 def test_a_restored_cluster_has_no_jobs_and_only_idle_nodes(slurm: Cluster) -> None:
     first, second, third = slurm.names
     running = slurm.sbatch("-w", first, "--requeue", "-o", "/dev/null", "--wrap", ORPHANS)
-    waiting = slurm.sbatch("-w", second, "-d", f"afterok:{running}", "--wrap", "true")
+    waiting = slurm.sbatch(
+        "-w", second, "-d", f"afterok:{running}", "-o", "/dev/null", "--wrap", "true"
+    )
     slurm.wait_job(running, states=["RUNNING"])
     slurm.kill_slurmd(first)
     slurm.run("scontrol", "update", f"nodename={second}", "state=drain", "reason=test")

@@ -176,7 +176,7 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
     ``--dry-run`` and ``--no-check`` become the fields that they mean.
     """
-    own = {"--dry_run", "--check", "--local", "--processes", "--help", "-h"}
+    own = {"--dry_run", "--check", "--local", "--processes", "--print_config", "--help", "-h"}
     short = {"--dry-run": "--dry_run", "--no-check": "--check=false", "--no_check": "--check=false"}
     mine: list[str] = []
     theirs: list[str] = []

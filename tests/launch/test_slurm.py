@@ -1,0 +1,281 @@
+"""What SLURM's commands say, read: records of jobs, refusals, and commands that are not there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mobilellama.config import UserError
+from mobilellama.launch import slurm
+from mobilellama.launch.slurm import ACTIVE, JobState
+
+# 'scontrol show job -o' of Slurm 22.05, with a name and a comment that have spaces.
+RUNNING = (
+    "JobId=1 JobName=my run UserId=u(1000) GroupId=u(1000) MCS_label=N/A Priority=4294901759 "
+    "Nice=0 Account=(null) QOS=(null) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 "
+    "Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0 RunTime=00:00:02 TimeLimit=01:00:00 TimeMin=N/A "
+    "SubmitTime=2026-11-28T14:32:34 EligibleTime=2026-11-28T14:32:34 "
+    "AccrueTime=2026-11-28T14:32:34 StartTime=2026-11-28T14:32:35 EndTime=2026-11-28T15:32:35 "
+    "Deadline=N/A PreemptEligibleTime=2026-11-28T14:32:35 PreemptTime=None SuspendTime=None "
+    "SecsPreSuspend=0 LastSchedEval=2026-11-28T14:32:35 Scheduler=Backfill Partition=main "
+    "AllocNode:Sid=localhost:19731 ReqNodeList=(null) ExcNodeList=(null) NodeList=node1 "
+    "BatchHost=node1 NumNodes=1 NumCPUs=1 NumTasks=1 CPUs/Task=1 ReqB:S:C:T=0:0:*:* "
+    "TRES=cpu=1,mem=1G,node=1,billing=1 Socks/Node=* NtasksPerN:B:S:C=0:0:*:* CoreSpec=* "
+    "MinCPUsNode=1 MinMemoryCPU=1G MinTmpDiskNode=0 Features=(null) DelayBoot=00:00:00 "
+    "OverSubscribe=OK Contiguous=0 Licenses=(null) Network=(null) Command=(null) "
+    "WorkDir=/home/u Comment=a=b c  StdErr=/home/u/1.log StdIn=/dev/null StdOut=/home/u/1.log "
+    "Power= \n"
+)
+WAITING = (
+    "JobId=3 JobName=wrap UserId=u(1000) GroupId=u(1000) MCS_label=N/A Priority=4294901757 Nice=0 "
+    "Account=(null) QOS=(null) JobState=PENDING Reason=Dependency "
+    "Dependency=afterok:2_*(unfulfilled) Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0 "
+    "RunTime=00:00:00 TimeLimit=01:00:00 TimeMin=N/A SubmitTime=2026-11-28T14:32:37 "
+    "EligibleTime=Unknown AccrueTime=Unknown StartTime=Unknown EndTime=Unknown Deadline=N/A "
+    "SuspendTime=None SecsPreSuspend=0 LastSchedEval=2026-11-28T14:32:37 Scheduler=Main "
+    "Partition=main AllocNode:Sid=localhost:19731 ReqNodeList=(null) ExcNodeList=(null) NodeList= "
+    "NumNodes=1 NumCPUs=1 NumTasks=1 CPUs/Task=1 ReqB:S:C:T=0:0:*:* WorkDir=/home/u Power= \n"
+)
+# An array's tasks that wait have one record together; each that has begun has its own.
+ARRAY = (
+    "JobId=2 ArrayJobId=2 ArrayTaskId=2-5%2 ArrayTaskThrottle=2 JobName=tok UserId=u(1000) "
+    "JobState=PENDING Reason=JobArrayTaskLimit Dependency=(null) Requeue=1 Restarts=0 "
+    "ExitCode=0:0 StartTime=Unknown ReqNodeList=(null) ExcNodeList=(null) NodeList= NumNodes=1 \n"
+    "JobId=5 ArrayJobId=2 ArrayTaskId=1 ArrayTaskThrottle=2 JobName=tok UserId=u(1000) "
+    "JobState=FAILED Reason=NonZeroExitCode Dependency=(null) Requeue=1 Restarts=1 "
+    "ExitCode=1:0 StartTime=2026-11-28T14:32:38 ReqNodeList=(null) ExcNodeList=(null) "
+    "NodeList=node1 BatchHost=node1 NumNodes=1 \n"
+    "\n"
+)
+
+Programs = Callable[..., None]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Put programs in the place of SLURM's: shell lines by name; no others are found."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "cat").symlink_to("/bin/cat")
+    monkeypatch.setenv("PATH", str(folder))
+
+    def make(**lines: str) -> None:
+        for name, text in lines.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+
+    return make
+
+
+def shows(text: str) -> str:
+    """The lines of a program that prints a text."""
+    return f"cat <<'END'\n{text}END"
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_the_record_of_a_running_job_is_read(programs: Programs) -> None:
+    programs(scontrol=shows(RUNNING))
+    assert slurm.states("1") == [
+        JobState(
+            id="1",
+            state="RUNNING",
+            reason="",
+            nodes="node1",
+            restarts=2,
+            task=None,
+            exit_code="0:0",
+            start="2026-11-28T14:32:35",
+        )
+    ]
+
+
+def test_the_record_of_a_waiting_job_is_read(programs: Programs) -> None:
+    programs(scontrol=shows(WAITING))
+    (state,) = slurm.states("3")
+    assert (state.state, state.reason, state.nodes, state.start) == (
+        "PENDING",
+        "Dependency",
+        "",
+        "",
+    )
+
+
+def test_the_records_of_an_array_are_read(programs: Programs) -> None:
+    programs(scontrol=shows(ARRAY))
+    states = slurm.states("2")
+    assert [(state.id, state.task, state.state) for state in states] == [
+        ("2", "2-5%2", "PENDING"),
+        ("2", "1", "FAILED"),
+    ]
+    assert [(state.reason, state.restarts, state.exit_code) for state in states] == [
+        ("JobArrayTaskLimit", 0, "0:0"),
+        ("NonZeroExitCode", 1, "1:0"),
+    ]
+
+
+def test_the_job_that_is_asked_for_is_named(programs: Programs, tmp_path: Path) -> None:
+    programs(scontrol=f'echo "$*" > {tmp_path}/asked; exit 1')
+    assert slurm.states("2_3") == []
+    assert (tmp_path / "asked").read_text() == "show job -o 2_3\n"
+
+
+FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+
+
+def test_of_a_job_that_is_forgotten_the_accounting_is_asked(programs: Programs) -> None:
+    rows = "2_0|COMPLETED|node1|0:0|2026-11-28T14:32:38\n2_1|CANCELLED by 1000|None assigned|0:0|\n"
+    programs(scontrol=FORGOTTEN, sacct=shows(rows))
+    assert slurm.states("2") == [
+        JobState(
+            id="2",
+            task="0",
+            state="COMPLETED",
+            reason="",
+            nodes="node1",
+            restarts=0,
+            exit_code="0:0",
+            start="2026-11-28T14:32:38",
+        ),
+        JobState(
+            id="2", task="1", state="CANCELLED", reason="", nodes="", restarts=0, exit_code="0:0"
+        ),
+    ]
+
+
+@pytest.mark.parametrize("sacct", [None, "echo 'accounting storage is disabled' >&2; exit 1", ":"])
+def test_a_job_that_nobody_knows_has_no_state_and_is_not_active(
+    programs: Programs, sacct: str | None
+) -> None:
+    programs(scontrol=FORGOTTEN, **({"sacct": sacct} if sacct else {}))
+    assert slurm.states("2") == []
+    assert not slurm.is_active("2")
+
+
+@pytest.mark.parametrize(
+    ("state", "active"),
+    [
+        *((state, True) for state in ACTIVE),
+        ("COMPLETED", False),
+        ("FAILED", False),
+        ("CANCELLED", False),
+        ("TIMEOUT", False),
+        ("PREEMPTED", False),
+        ("NODE_FAIL", False),
+        ("OUT_OF_MEMORY", False),
+    ],
+)
+def test_a_job_is_active_until_it_is_over(state: str, active: bool) -> None:
+    job = JobState(id="1", state=state, reason="", nodes="", restarts=0)
+    assert job.is_active == active
+
+
+def test_an_array_is_active_while_one_task_is(programs: Programs) -> None:
+    programs(scontrol=shows(ARRAY))
+    assert slurm.is_active("2")
+    programs(scontrol=shows(ARRAY.splitlines(keepends=True)[1]))
+    assert not slurm.is_active("2")
+
+
+@pytest.mark.parametrize(("printed", "job"), [("7", "7"), ("7;cluster", "7")])
+def test_a_job_that_is_submitted_has_a_number(
+    programs: Programs, tmp_path: Path, printed: str, job: str
+) -> None:
+    programs(sbatch=f"echo '{printed}'; printf '%s\\n' \"$@\" > {tmp_path}/asked")
+    assert slurm.submit("/runs/a b/job.sbatch", "--dependency=afterok:3") == job
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "--parsable",
+        "--dependency=afterok:3",
+        "/runs/a b/job.sbatch",
+    ]
+
+
+# What sbatch of Slurm 22.05 prints, without and with --test-only.
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            "sbatch: error: invalid partition specified: nope\n"
+            "sbatch: error: Batch job submission failed: Invalid partition name specified\n",
+            "invalid partition specified: nope; "
+            "Batch job submission failed: Invalid partition name specified",
+        ),
+        (
+            "allocation failure: Requested node configuration is not available\n",
+            "Requested node configuration is not available",
+        ),
+        ("sbatch: error: Invalid --time specification\n", "Invalid --time specification"),
+        ("sbatch: error: Twice.\nsbatch: error: Twice.\n\n", "Twice"),
+        ("", "exit code 255"),
+    ],
+)
+def test_a_refusal_is_told_in_slurms_words(programs: Programs, printed: str, said: str) -> None:
+    programs(sbatch=f"(\n{shows(printed)}\n) >&2; exit 255")
+    remedy = (
+        "Mend the options of --slurm or the site's file "
+        "('mobilellama launch doctor' shows partitions and GPUs)"
+    )
+    assert refused(lambda: slurm.submit("job.sbatch")) == (
+        f"sbatch refuses job.sbatch: {said}. {remedy}"
+    )
+    assert refused(lambda: slurm.test_submit("job.sbatch")) == (
+        f"sbatch --test-only refuses job.sbatch: {said}. {remedy}"
+    )
+
+
+def test_a_script_that_slurm_would_take_is_no_error(programs: Programs, tmp_path: Path) -> None:
+    programs(sbatch=f'echo "$*" > {tmp_path}/asked; echo "sbatch: Job 12 to start at ..." >&2')
+    slurm.test_submit("job.sbatch", "--array=0-3")
+    assert (tmp_path / "asked").read_text() == "--test-only --array=0-3 job.sbatch\n"
+
+
+@pytest.mark.parametrize("name", ["sbatch", "squeue", "scontrol"])
+def test_a_command_that_is_not_there_is_named_with_the_remedies(
+    programs: Programs, name: str
+) -> None:
+    programs(**{other: ":" for other in ("sbatch", "squeue", "scontrol") if other != name})
+    message = refused(lambda: slurm.require_commands("sbatch", "squeue", "scontrol"))
+    assert message == (
+        f"{name}: not found. Run this on a login node of a SLURM cluster, install its client "
+        "(Debian: apt-get install slurm-client), or use --local to run on this machine"
+    )
+    programs(**{name: ":"})
+    slurm.require_commands("sbatch", "squeue", "scontrol")
+
+
+def test_a_command_that_refuses_is_named_with_what_it_said(programs: Programs) -> None:
+    programs(scancel="echo 'scancel: error:  Kill job error' >&2; echo two >&2; exit 1")
+    assert refused(lambda: slurm.call("scancel", "1", "a b")) == (
+        "scancel 1 'a b': scancel: error: Kill job error two"
+    )
+    programs(scancel="exit 3")
+    assert refused(lambda: slurm.call("scancel", "1")) == "scancel 1: exit code 3"
+    assert slurm.call("scancel", "1", check=False).returncode == 3
+
+
+def test_a_command_that_gives_no_answer_is_told(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_TIMEOUT_S", 0.05)
+    programs(squeue="exec /bin/sleep 5")
+    assert refused(lambda: slurm.call("squeue")) == (
+        "squeue: no answer in 0.05 s. Is the controller up? See 'scontrol ping'"
+    )
+
+
+def test_jobs_of_a_name_are_found_once_each(programs: Programs, tmp_path: Path) -> None:
+    programs(squeue=f'echo "$*" > {tmp_path}/asked; printf "12\\n9\\n12\\n"')
+    assert slurm.named("a b") == ["9", "12"]
+    assert (tmp_path / "asked").read_text() == "--me -h --name a b -o %F\n"
+
+
+def test_our_environment_reaches_the_commands(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", "/etc/other.conf")
+    programs(scontrol='echo "$SLURM_CONF"')
+    assert slurm.call("scontrol").stdout == "/etc/other.conf\n"

@@ -1,0 +1,154 @@
+"""What can be launched: every step is a command of a stage, and names the folder that it makes."""
+
+import dataclasses
+import importlib
+import importlib.util
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilellama.config import ConfigError
+from mobilellama.launch.steps import STEPS, find_step, folder_of, given
+
+MAKES_A_RUN = ("pretrain", "sft", "vlm")
+
+
+def verb_module(command: tuple[str, str]) -> str:
+    """The module that runs a stage's verb."""
+    stage, verb = command
+    return importlib.import_module(f"mobilellama.{stage}.main").VERBS[verb].module
+
+
+def field_types(config: type[Any], above: str = "") -> dict[str, Any]:
+    """Every field of a config and of its sections, dotted, with its type."""
+    found: dict[str, Any] = {}
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        name, kind = f"{above}{field.name}", types[field.name]
+        found[name] = kind
+        for section in (kind, *typing.get_args(kind)):
+            if isinstance(section, type) and dataclasses.is_dataclass(section):
+                found |= field_types(section, f"{name}.")
+    return found
+
+
+def required_fields(config: type[Any]) -> set[str]:
+    missing = dataclasses.MISSING
+    return {
+        field.name
+        for field in dataclasses.fields(config)
+        if field.default is missing and field.default_factory is missing
+    }
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_is_a_command_of_a_stage(name: str) -> None:
+    step = STEPS[name]
+    for command in (step.command, step.finish):
+        if command:
+            assert importlib.util.find_spec(verb_module(command)) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_has_the_field_that_names_what_it_makes(name: str) -> None:
+    step = STEPS[name]
+    config = importlib.import_module(verb_module(step.command)).Config
+    assert field_types(config)[step.folder] in (str, str | None)
+    if step.kind == "array":
+        assert {"task_index", "task_count", "workers"} <= set(field_types(config))
+    if step.finish:
+        finish = importlib.import_module(verb_module(step.finish)).Config
+        assert required_fields(finish) == {step.folder}
+
+
+def test_steps_that_train_make_a_run_and_no_others() -> None:
+    assert tuple(name for name, step in STEPS.items() if step.kind == "train") == MAKES_A_RUN
+    assert {STEPS[name].folder for name in MAKES_A_RUN} == {"run.folder"}
+    assert {step.folder for name, step in STEPS.items() if name not in MAKES_A_RUN} == {"output"}
+
+
+def test_steps_that_use_gpus_are_those_that_train_and_those_that_ask_for_some() -> None:
+    names = [name for name, step in STEPS.items() if step.uses_gpus]
+    assert names == ["pretrain", "evaluate", "sft", "vlm", "vlm-evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ("--run.folder runs/a", "runs/a"),
+        ("--run.folder=runs/a", "runs/a"),
+        ("--run.folder=a=b", "a=b"),
+        ("--run.folder /runs/a/", "/runs/a"),
+        ("--run.folder a --train.seq_len 4 --run.folder b", "b"),
+        ("--config demo --run.folder a", "a"),
+        ("--config file.yaml", "of the file"),
+        ("--config=file.yaml", "of the file"),
+        ("--config file.yaml --run.folder a", "a"),
+        ("--config demo --config file.yaml", "of the file"),
+    ],
+)
+def test_the_folder_of_a_run_is_what_its_arguments_name(
+    arguments: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.yaml").write_text("run:\n  folder: of the file\ntrain:\n  seq_len: 4\n")
+    assert folder_of(STEPS["pretrain"], arguments.split()) == tmp_path / folder
+
+
+def test_the_output_of_a_step_may_stand_at_the_top_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(f"output: {tmp_path}/data\nsources:\n  output: other\n")
+    assert folder_of(STEPS["tokenize"], ["--config", str(file)]) == tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("step", "arguments"),
+    [
+        ("pretrain", ""),
+        ("pretrain", "--run.folder"),
+        ("pretrain", "--run.folder="),
+        ("pretrain", "--run.folders a --folder b"),
+        ("pretrain", "--config"),
+        ("pretrain", "--config demo"),
+        ("pretrain", "--config without.yaml"),
+        ("pretrain", "--config section.yaml"),
+        ("pretrain", "--config broken.yaml"),
+        ("pretrain", "--config binary.yaml"),
+        ("pretrain", "--config list.yaml"),
+        ("export", "--run.folder a"),
+    ],
+)
+def test_a_step_without_a_folder_is_refused(
+    step: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("without.yaml").write_text("run:\n  keep: 3\n")
+    Path("section.yaml").write_text("run: a\n")
+    Path("broken.yaml").write_text("run: [a\n")
+    Path("binary.yaml").write_bytes(b"run: \xff\n")
+    Path("list.yaml").write_text("- run\n")
+    field = STEPS[step].folder
+    with pytest.raises(ConfigError) as caught:
+        folder_of(STEPS[step], arguments.split())
+    assert str(caught.value) == f"--{field} = (not given): is required. Give --{field} FOLDER."
+
+
+def test_values_of_a_file_keep_their_types(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text("workers: 3\n")
+    assert given(["--config", str(file)], "workers") == 3
+    assert given(["--config", str(file), "--workers", "4"], "workers") == "4"
+    assert given(["--config", str(file)], "other") is None
+
+
+def test_a_step_that_does_not_exist_is_met_with_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_step("pretrian", field="steps[0].step")
+    assert str(caught.value) == (
+        f"steps[0].step = pretrian: must be one of {', '.join(STEPS)}. "
+        "See 'mobilellama launch --help'; did you mean 'pretrain'?"
+    )
+    assert find_step("pretrain", field="steps[0].step") is STEPS["pretrain"]

@@ -1,0 +1,147 @@
+"""What a command is told by its launcher, and what it tells in return."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mobilellama import __main__ as command
+from mobilellama import launcher
+from mobilellama.config import ConfigError, DataError, MachineError, UserError
+from mobilellama.distributed import OtherRankError
+from mobilellama.run_folder import FencedError
+
+
+@pytest.fixture
+def failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file for the message of an error that another start would meet again."""
+    path = tmp_path / "failed"
+    monkeypatch.setenv(launcher.FAILED_FILE, str(path))
+    return path
+
+
+def test_the_stop_file_is_what_the_launcher_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(launcher.STOP_FILE, raising=False)
+    assert launcher.stop_file() is None
+    monkeypatch.setenv(launcher.STOP_FILE, "")
+    assert launcher.stop_file() is None
+    monkeypatch.setenv(launcher.STOP_FILE, "/runs/a b/logs/7.0/stop")
+    assert launcher.stop_file() == Path("/runs/a b/logs/7.0/stop")
+
+
+def test_the_first_failure_that_is_told_stays(failed: Path) -> None:
+    launcher.tell_failure("“first”\ntwo lines")
+    launcher.tell_failure("second")
+    assert failed.read_text(encoding="utf-8") == "“first”\ntwo lines\n"
+
+
+def test_without_a_launcher_nothing_is_told(
+    failed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv(launcher.FAILED_FILE)
+        else:
+            monkeypatch.setenv(launcher.FAILED_FILE, value)
+        launcher.tell_failure("first")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_gone_is_no_further_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launcher.FAILED_FILE, str(tmp_path / "gone/failed"))
+    launcher.tell_failure("first")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("job", "restarts", "name"),
+    [
+        (None, None, None),
+        (None, "3", None),
+        ("7", None, "7.0"),
+        ("7", "3", "7.3"),
+    ],
+)
+def test_a_jobs_name_counts_its_restarts(
+    monkeypatch: pytest.MonkeyPatch, job: str | None, restarts: str | None, name: str | None
+) -> None:
+    for variable, value in (("SLURM_JOB_ID", job), ("SLURM_RESTART_COUNT", restarts)):
+        monkeypatch.delenv(variable, raising=False)
+        if value is not None:
+            monkeypatch.setenv(variable, value)
+    assert launcher.job_name() == name
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], int]:
+    """Run the command with a stage that raises; return its exit code."""
+
+    def run_with(error: Exception) -> int:
+        def fail(argv: list[str]) -> int:
+            raise error
+
+        stage = ModuleType("mobilellama.odd.main")
+        stage.main = fail  # pyright: ignore[reportAttributeAccessIssue]
+        monkeypatch.setitem(sys.modules, "mobilellama.odd", ModuleType("mobilellama.odd"))
+        monkeypatch.setitem(sys.modules, "mobilellama.odd.main", stage)
+        monkeypatch.setitem(command.STAGES, "odd", "raises what the test wants")
+        monkeypatch.setattr("sys.argv", ["mobilellama", "odd"])
+        return command.main()
+
+    return run_with
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("train.lr", -1, "must be at least 0", "Give 0 or more"),
+        DataError("code/0.bin: is truncated. Tokenise it again"),
+        UserError("a model without weights. Give another"),
+    ],
+)
+def test_an_error_that_another_start_would_meet_is_told(
+    failed: Path,
+    run: Callable[[Exception], int],
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    assert run(error) == 2
+    assert failed.read_text() == f"{error}\n"
+    assert capsys.readouterr().err == f"mobilellama: error: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MachineError("/data: the disk is full"),
+        OtherRankError("rank 0 failed; see its message"),
+        FencedError("attempt 1 was superseded by attempt 2"),
+        PermissionError(13, "Permission denied", "/data"),
+        OSError(28, "No space left on device", "/data"),
+    ],
+)
+def test_an_error_that_may_be_mended_by_the_next_start_is_not_told(
+    failed: Path, run: Callable[[Exception], int], error: Exception
+) -> None:
+    assert run(error) == 2
+    assert not failed.exists()
+
+
+def test_what_is_no_users_error_is_not_told(failed: Path, run: Callable[[Exception], int]) -> None:
+    with pytest.raises(RuntimeError):
+        run(RuntimeError("CUDA error"))
+    assert not failed.exists()
+
+
+def test_a_mistake_on_the_command_line_is_told(
+    failed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mobilellama", "shards", "inof"])
+    assert command.main() == 2
+    said = capsys.readouterr().err.removeprefix("mobilellama: error: ")
+    assert failed.read_text() == said and "did you mean 'info'?" in said

@@ -52,7 +52,7 @@ class SlurmConfig:
     """Partition; None is the cluster's default."""
     cpu_partition: str | None = None
     """Partition of stages that use no GPU; None is that of all."""
-    account: str | None = None
+    account: str | int | None = None
     """Account that is charged."""
     job_name: str | None = None
     """Name in the queue; None is that of the run's folder. No two of your jobs may share one."""
@@ -64,7 +64,7 @@ class SlurmConfig:
     """Further options of srun, as "--container-image=IMAGE --container-mounts=/data"."""
     setup: list[str] = field(default_factory=list)
     """Shell lines before anything else, as "module load cuda" or "source env.sh"."""
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str | int | float] = field(default_factory=dict)
     """Environment variables, as NCCL_SOCKET_IFNAME."""
     python: str | None = None
     """Python of the job; None is the one that runs this command."""
@@ -114,7 +114,7 @@ class SlurmConfig:
                 rule = "is no name of an environment variable"
                 raise ConfigError("slurm.env", f"{name}: {value}", rule, "Mend the name")
         for name in ("extra", "srun_extra", "partition", "account", "job_name", "exclude"):
-            if "\n" in (getattr(self, name) or ""):
+            if "\n" in str(getattr(self, name) or ""):
                 remedy = "Write it in one line"
                 raise ConfigError(f"slurm.{name}", getattr(self, name), "has two lines", remedy)
 
@@ -181,14 +181,16 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     mine: list[str] = []
     theirs: list[str] = []
     into = theirs
-    words = iter(argv)
-    for word in words:
+    words = list(argv)
+    while words:
+        word = words.pop(0)
         word = short.get(word, word)
         flag, inline, _ = word.partition("=")
         if flag.startswith("--slurm"):
             # The next word is the value, whatever it begins with: --slurm.extra "--qos=high".
-            value = None if inline else next(words, None)
-            mine.append(word if value is None else f"{word}={value}")
+            mine.append(word if inline or not words else f"{word}={words.pop(0)}")
+            while flag == "--slurm.setup" and words and not words[0].startswith("-"):
+                mine.append(f"{flag}={words.pop(0)}")  # further lines
             into = theirs
             continue
         if flag.startswith("-"):

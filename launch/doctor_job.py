@@ -271,7 +271,7 @@ def script(config: SlurmConfig, folder: Path) -> str:
     call = [python, "-m", "mobilellama.launch.doctor_job", str(folder), str(config.gpus_per_node)]
     code = shlex.quote(str(Path(mobilellama.__file__).parents[1]))
     lines = ["#!/bin/bash", *config.setup, "set -u"]
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in config.env.items()]
+    lines += [f"export {name}={shlex.quote(str(value))}" for name, value in config.env.items()]
     lines += [f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1"]
     return "\n".join([*lines, f"{_BODY}{' '.join(words)} {shlex.join(call)}", ""])
 

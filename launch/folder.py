@@ -40,8 +40,6 @@ class Job:
     """SLURM's number."""
     script: str
     """Path of its script."""
-    tasks: int = 0
-    """Tasks of a job array; 0 for other jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +58,8 @@ class Launch:
     """Where relative paths in the arguments begin."""
     submitted: str
     """When, in ISO format."""
+    tasks: int
+    """Tasks of the whole array; 0 where there is none."""
     jobs: list[Job]
 
     @property
@@ -192,7 +192,10 @@ def find(path: str | Path) -> LaunchFolder | None:
     made = Path(path).absolute()
     if made.name == "launch" and (made / "launch.json").is_file():
         made = made.parent
-    made = made.with_name(made.name.removesuffix(".launch"))
+    name = made.name.removesuffix(".launch")
+    if not name:
+        return None
+    made = made.with_name(name)
     for train in (True, False):
         folder = LaunchFolder(made, train=train)
         if folder.launch.is_file():

@@ -31,6 +31,9 @@ from typing import Any
 
 from mobilellama import launcher
 
+LOCAL = "local"
+"""Folder, inside that of the reports, of the seconds that each node's own all-reduce took."""
+
 _LOCAL_MIB = 256
 _CPU_MIB = 4
 _SLOW = 3.0
@@ -108,8 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # whatever a driver or a library throws
         report.write(f"BAD {report.stage}: {type(error).__name__}: {' '.join(str(error).split())}")
         return 1
-    report.write(f"OK {', '.join(found) or 'nothing to check'}")
-    print(f"{place.node} rank {place.rank}: {', '.join(found)}", flush=True)
+    said = f"OK {', '.join(found) or 'nothing to check'}"
+    report.write(said)
+    if place.local_rank == 0:
+        print(f"{place.node} rank {place.rank}: {said}", flush=True)
     return 0
 
 
@@ -120,10 +125,10 @@ class Report:
         self.folder, self._place = folder, place
         self.stage = "looking at the node"
 
-    def write(self, text: str, *, ending: str = "") -> None:
-        """Write OUTPUT/NODE; the node's other processes only print."""
+    def write(self, text: str, *, below: str = "") -> None:
+        """Write OUTPUT/NODE, or OUTPUT/BELOW/NODE; the node's other processes only print."""
         if self._place.local_rank == 0:
-            path = self.folder / f"{self._place.node}{ending}"
+            path = self.folder / below / self._place.node
             half = path.with_name(f".{path.name}")
             half.write_text(f"{text}\n", encoding="utf-8")
             half.replace(path)
@@ -162,7 +167,7 @@ def gpu_memory_used() -> list[tuple[str, int]]:
     Raises:
         BadNodeError: the driver does not answer.
     """
-    query = "--query-gpu=index,memory.used"
+    query = "--query-gpu=index,uuid,memory.used"
     try:
         done = subprocess.run(
             ["nvidia-smi", query, "--format=csv,noheader,nounits"],
@@ -175,10 +180,24 @@ def gpu_memory_used() -> list[tuple[str, int]]:
     if done.returncode:
         said = " ".join((done.stdout + done.stderr).split())
         raise BadNodeError(f"GPUs: nvidia-smi says: {said}")
-    rows = [line.split(",") for line in done.stdout.splitlines() if line.strip()]
-    used = [(index.strip(), int(mib)) for index, mib in rows]
+    rows = [
+        [cell.strip() for cell in line.split(",")]
+        for line in done.stdout.splitlines()
+        if line.strip()
+    ]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [row for row in used if visible is None or row[0] in visible.split(",")]
+    return [(index, int(mib)) for index, uuid, mib in rows if is_visible(index, uuid, visible)]
+
+
+def is_visible(index: str, uuid: str, visible: str | None) -> bool:
+    """Return whether CUDA_VISIBLE_DEVICES, of indices or (parts of) UUIDs, names a GPU.
+
+    Parts of GPUs (MIG) are not told apart: with them, all are taken to be visible.
+    """
+    if visible is None or "MIG-" in visible:
+        return True
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return any(name == index or uuid.startswith(name) for name in names)
 
 
 def check_gpus(used: Sequence[tuple[str, int]], wanted: int, max_used_mib: int) -> None:
@@ -248,7 +267,7 @@ def check_collectives(place: Place, report: Report, *, gpus: bool, deadline_s: f
     device, mib = (place.local_rank, _LOCAL_MIB) if gpus else (None, _CPU_MIB)
     local_s = time_all_reduce(device, mib=mib)
     dist.destroy_process_group()
-    report.write(f"{local_s:.6f}", ending=".local")
+    report.write(f"{local_s:.6f}", below=LOCAL)
     report.stage = "waiting for the other nodes"
     times = wait_for_nodes(report.folder, place.nodes, deadline_s=deadline_s)
     if gpus and len(times) > 2 and local_s > _SLOW * statistics.median(times):
@@ -276,11 +295,11 @@ def check_collectives(place: Place, report: Report, *, gpus: bool, deadline_s: f
 def wait_for_nodes(folder: Path, nodes: int, *, deadline_s: float) -> list[float]:
     """Return the seconds of every node's own all-reduce; fewer if one is bad, or time is up."""
     while True:
-        times = [float(path.read_text()) for path in folder.glob("[!.]*.local")]
+        times = [float(path.read_text()) for path in (folder / LOCAL).glob("[!.]*")]
         bad = any(
-            path.read_text().startswith("BAD")
+            path.read_text(errors="replace").startswith("BAD")
             for path in folder.glob("[!.]*")
-            if path.suffix not in (".local", ".log")
+            if path.is_file() and path.suffix != ".log"
         )
         # Some seconds are kept, so that the well nodes can still say that they are.
         if len(times) >= nodes or bad or time.monotonic() > deadline_s - 15:

@@ -118,7 +118,9 @@ class Supervisor:
     def _start(self, logs: Path) -> int:
         """Start the command, show what its first process prints, and wait for its end."""
         paths = [str(self._code), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | self._order.slurm.env
+        environment = os.environ | {
+            name: str(value) for name, value in self._order.slurm.env.items()
+        }
         environment |= {
             launcher.LAUNCH: str(self._folder.root),
             launcher.STOP_FILE: str(logs / "stop"),

@@ -7,6 +7,7 @@
 RUN is a run's folder, or the output of another step. Ctrl-C ends the showing, never the job.
 """
 
+import codecs
 import re
 import sys
 import time
@@ -14,14 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilellama.config import ConfigError, UserError
+from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, require
 
 _POLL_S = 0.5
 _ASK_SLURM_EVERY_S = 15.0
 _CONSEQUENCE = "the connection to another rank is lost"
-_ERROR = re.compile(r"^(mobilellama: error:|[A-Za-z_.]*(Error|Exception)\b)")
+_ERROR = re.compile(r"^(mobilellama: error:|[A-Za-z0-9_.]*(Error|Exception)\b)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Config:
         if self.rank != "batch" and not self.rank.isdigit():
             remedy = "Give a process's number, or batch"
             raise ConfigError("rank", self.rank, "is no process", remedy)
+        if self.lines is not None:
+            require_at_least("lines", self.lines, 1)
 
 
 def main(config: Config) -> int:
@@ -129,6 +132,7 @@ class Follower:
     def __init__(self, path: Path, *, last_lines: int | None = None) -> None:
         self.path, self._offset = path, 0
         self._last_lines = last_lines
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def print_new(self) -> None:
         """Print what has come since the last call."""
@@ -143,5 +147,5 @@ class Follower:
             new = b"".join(new.splitlines(keepends=True)[-self._last_lines :])
             self._last_lines = None
         if new:
-            sys.stdout.write(new.decode(errors="replace"))
+            sys.stdout.write(self._decoder.decode(new))
             sys.stdout.flush()

@@ -85,6 +85,10 @@ def _help() -> str:
 def launch_step(name: str, argv: Sequence[str]) -> int:
     """Print, submit or run one step."""
     step = find_step(name, field="mobilellama launch STEP")
+    for word in argv:
+        if not word.isprintable() and word != word.encode(errors="replace").decode():
+            rule = "is not UTF-8, as a job script must be"
+            raise ConfigError(f"mobilellama launch {name}", repr(word), rule, "Rename the file")
     mine, theirs = split_options(argv)
     logs.configure()
     options = read_options(mine, prog=f"mobilellama launch {name}", about=about(name, step))

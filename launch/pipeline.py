@@ -242,7 +242,7 @@ def queue_state(link: Link) -> tuple[State, list[str]]:
         remedy = f"End it first: mobilellama launch cancel {folder.made}"
         raise ConfigError(f"step {link.name}", str(folder.made), rule, remedy)
     every = [state for number in active for state in states[number] if state.is_active]
-    if any(state.reason == "DependencyNeverSatisfied" for state in every):
+    if any(state.reason == slurm.NEVER for state in every):
         return "absent", active
     running = any(state.state != "PENDING" for state in every)
     return ("running" if running else "waiting"), active

@@ -109,7 +109,7 @@ class Script:
             "version": mobilellama.__version__,
             "options": self.options(),
             "slurm": slurm,
-            "env": {name: shlex.quote(value) for name, value in slurm.env.items()},
+            "env": {name: shlex.quote(str(value)) for name, value in slurm.env.items()},
             "train": self.trains,
             "array": self.part == "tasks",
             "makes_buckets": self.step.makes_buckets,
@@ -138,7 +138,7 @@ class Script:
 def _quoted(option: str) -> str:
     """Quote an option of sbatch's for a line of a script, if it needs to be."""
     name, _, value = option.partition("=")
-    return f'{name}="{value}"' if set(value) & set(" '#;&|") else option
+    return f'{name}="{value}"' if set(value) & set(" \t'#;&|") else option
 
 
 def array_of(tasks: Sequence[int], max_running: int | None) -> str:

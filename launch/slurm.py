@@ -1,5 +1,6 @@
 """SLURM's commands: submit, ask, cancel. Errors name the command and what it said."""
 
+import os
 import re
 import shlex
 import shutil
@@ -8,13 +9,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mobilellama import launcher
 from mobilellama.config import UserError
 
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "STOPPED",
           "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT")  # fmt: skip
 """States of a job that is not over; a job SLURM does not know any more is over."""
 
+NEVER = "DependencyNeverSatisfied"
+"""Reason of a job that waits for one that has failed."""
+
 _TIMEOUT_S = 60
+# What sbatch would hand on to a job that is submitted from inside of another.
+_OF_A_JOB = {launcher.LAUNCH, launcher.STOP_FILE, launcher.FAILED_FILE, "SLURM_RESTART_COUNT"}
 # NAME=VALUE pairs of 'scontrol show job -o', whose values may hold spaces.
 _PAIR = re.compile(r"(?:^| )([A-Za-z][\w:/]*)=(.*?)(?= [A-Za-z][\w:/]*=|$)")
 
@@ -60,7 +67,7 @@ def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
-            check=False,
+            check=False, env={n: v for n, v in os.environ.items() if n not in _OF_A_JOB},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise UserError(
@@ -114,11 +121,16 @@ def states(job: str) -> list[JobState]:
 
     The controller forgets jobs some minutes after their end (MinJobAge); then the accounting,
     where the site has one, is asked.
+
+    Raises:
+        UserError: the controller does not answer.
     """
     done = call("scontrol", "show", "job", "-o", job, check=False)
     if done.returncode == 0:
         records = [dict(_PAIR.findall(line)) for line in done.stdout.splitlines()]
         return [_state(record) for record in records if "JobState" in record]
+    if "Invalid job id" not in done.stderr:
+        raise UserError(f"scontrol: {_said(done)}. Is the controller up? See 'scontrol ping'")
     return _from_accounting(job)
 
 

@@ -137,29 +137,26 @@ def _shown_part(part: str) -> str:
 
 
 def part_of(part: str, folder: LaunchFolder, launch: Launch, jobs: Sequence[str]) -> Part:
-    """Return the state of one part, from its newest job and the marks of its script."""
-    states = slurm.states(jobs[-1]) if jobs and _slurm_is_here() else []
+    """Return the state of one part, from its jobs and the marks of its script."""
+    states, silence = _ask(jobs)
     restarts = sum(state.restarts for state in states) + max(0, len(jobs) - 1)
     nodes = ",".join(sorted({state.nodes for state in states if state.nodes and state.is_active}))
-    state, reason = summed_up(states)
-    marks = folder.failures()
-    failed = [name for name in marks if _belongs(name, part)]
+    active = any(state.is_active for state in states)
+    state, reason = summed_up(states) if states else ("", silence)
+    failed = [name for name in folder.failures() if _belongs(name, part)]
     if part == "tasks":
-        count = next((job.tasks for job in launch.jobs if job.part == part), 0)
-        done = _tasks_done(folder, launch)
-        reason = (
-            f"{done} done"
-            + (f", {len(failed)} failed" if failed else "")
-            + (f"; {reason}" if reason else "")
-        )
-        done_all = not count or not any(state.is_active for state in states)
-        if done_all and not failed and state in ("", "completed"):
-            state = "finished"
-    elif folder.is_finished(part, launch.signature):
-        state, reason = "finished", ""
-    if folder.cancelled.is_file() and state not in ("finished", "running", "completing"):
+        missing = folder.tasks_missing(launch.tasks, launch.signature)
+        is_done = not missing
+        counts = f"{launch.tasks - len(missing)} of {launch.tasks} done"
+        counts += f", {len(failed)} failed" if failed else ""
+        reason = f"{counts}; {reason}" if reason else counts
+    else:
+        is_done = folder.is_finished(part, launch.signature)
+    if is_done and not active:
+        state, reason = "finished", ("" if part != "tasks" else reason)
+    elif folder.cancelled.is_file() and state not in ("running", "completing"):
         state, reason = "cancelled", ""
-    elif failed and state not in ("running", "pending", "completing", "finished"):
+    elif failed and not active:
         state = "failed"
     return Part(
         part=part,
@@ -171,22 +168,18 @@ def part_of(part: str, folder: LaunchFolder, launch: Launch, jobs: Sequence[str]
     )
 
 
-def _slurm_is_here() -> bool:
+def _ask(jobs: Sequence[str]) -> tuple[list[slurm.JobState], str]:
+    """Return the states of jobs, or why SLURM does not tell."""
+    if not jobs:
+        return [], ""
     try:
-        slurm.require_commands("scontrol")
-    except UserError:
-        return False
-    return True
+        return [state for job in jobs for state in slurm.states(job)], ""
+    except UserError as error:
+        return [], str(error)
 
 
 def _belongs(mark: str, part: str) -> bool:
     return mark == part or (part == "tasks" and task_number(mark) is not None)
-
-
-def _tasks_done(folder: LaunchFolder, launch: Launch) -> int:
-    return sum(
-        path.read_text().strip() == launch.signature for path in folder.root.glob("task-*.finished")
-    )
 
 
 def summed_up(states: Sequence[slurm.JobState]) -> tuple[str, str]:
@@ -195,7 +188,7 @@ def summed_up(states: Sequence[slurm.JobState]) -> tuple[str, str]:
         for state in states:
             if state.state == wanted:
                 if wanted == "PENDING" and state.reason.startswith("Dependency"):
-                    never = state.reason == "DependencyNeverSatisfied"
+                    never = state.reason == slurm.NEVER
                     why = "what it waits for has failed" if never else "waits for the step before"
                     return "held" if never else "waiting", f"{why} ({state.reason})"
                 reason = state.reason if wanted == "PENDING" else ""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.cli import find_preset
 from mobilellama.config import ConfigError, did_you_mean
 
 
@@ -96,15 +95,17 @@ def find_step(name: str, *, field: str) -> Step:
 def given(arguments: Sequence[str], field: str) -> Any:
     """Return the value that a stage's arguments give to a field; None if they do not.
 
-    The last option counts, else what the --config file says.
+    As on the stage's command line, the last counts: an option, or a --config file that has it.
     """
     value = None
     for i, word in enumerate(arguments):
         flag, inline, rest = word.partition("=")
-        if flag in (f"--{field}", f"--{field.replace('_', '-')}"):
-            value = rest if inline else next(iter(arguments[i + 1 : i + 2]), None)
-        elif flag == "--config" and value is None:
-            value = _in_file(rest if inline else next(iter(arguments[i + 1 : i + 2]), ""), field)
+        said = rest if inline else next(iter(arguments[i + 1 : i + 2]), None)
+        if flag == f"--{field}":
+            value = said
+        elif flag == "--config":
+            in_file = _in_file(said or "", field)
+            value = value if in_file is None else in_file
     return value
 
 
@@ -133,10 +134,7 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
     if not isinstance(value, str) or not value:
         rule, remedy = "is required", f"Give --{step.folder} FOLDER"
         raise ConfigError(f"--{step.folder}", "(not given)", rule, remedy)
+    if not value.isprintable() or '"' in value:
+        rule = "has a character that no job script can hold"
+        raise ConfigError(f"--{step.folder}", repr(value), rule, "Give another name")
     return Path(value).absolute()
-
-
-def require_config_file(arguments: Sequence[str], presets: Path) -> None:
-    """Raise ConfigError unless --config, if given, names a file or one of the presets."""
-    if (name := given(arguments, "config")) is not None:
-        find_preset(str(name), presets, "--config")

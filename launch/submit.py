@@ -59,6 +59,7 @@ class Order:
             folder=str(self.folder.made),
             cwd=self.cwd,
             submitted=datetime.now().astimezone().isoformat(timespec="seconds"),
+            tasks=self.slurm.tasks if self.step.finish else 0,
             jobs=list(jobs),
         )
 
@@ -153,6 +154,7 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
     folder = order.folder
     folder.create()
     with folder.submitting():
+        drop_held(order)
         require_not_active(order)
         scripts = prepare(order)
         launch = order.launch()
@@ -161,21 +163,32 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
         depends = list(after)
         for script in scripts:
             options = [f"--dependency=afterok:{':'.join(depends)}"] if depends else []
-            tasks = 0
             if script.part == "tasks":
                 missing = folder.tasks_missing(order.slurm.tasks, launch.signature)
                 if not missing:
                     log.info("all %d tasks are done", order.slurm.tasks)
                     continue
-                tasks = len(missing)
                 options.append(f"--array={array_of(missing, order.slurm.max_running)}")
             number = slurm.submit(str(script.path), *options)
-            jobs.append(Job(part=script.part, id=number, script=str(script.path), tasks=tasks))
+            jobs.append(Job(part=script.part, id=number, script=str(script.path)))
             # At once: a job that is not written down could not be found again.
             folder.write(replace(launch, jobs=jobs))
             depends = [number]
     remember(folder.made)
     return replace(launch, jobs=jobs)
+
+
+def drop_held(order: Order) -> None:
+    """Cancel what of a former launch can never start, since what it waits for has failed."""
+    launch = order.folder.read()
+    jobs = current_jobs(order.folder, launch) if launch else {}
+    held = [
+        number
+        for numbers in jobs.values()
+        for number in numbers
+        if any(state.reason == slurm.NEVER for state in slurm.states(number) if state.is_active)
+    ]
+    slurm.cancel(held)
 
 
 def require_not_active(order: Order, *, others: bool = True) -> None:

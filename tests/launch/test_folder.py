@@ -29,13 +29,15 @@ LAUNCH = Launch(
     folder="/runs/a",
     cwd="/home/u",
     submitted="2026-01-01T00:00:00+00:00",
+    tasks=0,
     jobs=[JOB],
 )
 TASKS = replace(
     LAUNCH,
     step="tokenize",
+    tasks=64,
     jobs=[
-        Job(part="tasks", id="8", script="job.sbatch", tasks=64),
+        Job(part="tasks", id="8", script="job.sbatch"),
         Job(part="finish", id="9", script="finish.sbatch"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from mobilellama import launcher
 from mobilellama.launch import health
 from mobilellama.launch.health import (
+    LOCAL,
     BadNodeError,
     Place,
     Report,
@@ -87,7 +88,7 @@ def test_the_memory_of_the_gpus_that_the_job_sees_is_read(
     visible: str | None,
     used: list[tuple[str, int]],
 ) -> None:
-    nvidia_smi('printf "0, 4\\n1, 81000\\n2, 0\\n\\n"')
+    nvidia_smi('printf "0, GPU-8a, 4\\n1, GPU-9b, 81000\\n2, GPU-9c, 0\\n\\n"')
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpu_memory_used() == used
@@ -181,14 +182,14 @@ def test_a_well_node_says_what_was_found(checked: Checked, tmp_path: Path) -> No
     code, printed, written = checked()
     assert (code, list(written)) == (0, ["n2"])
     assert written["n2"].startswith("OK scratch ") and written["n2"].endswith(" GiB\n")
-    assert printed == f"n2 rank 2: {written['n2'].removeprefix('OK ')}"
+    assert printed == f"n2 rank 2: {written['n2']}"
     assert not former.exists()
 
 
 def test_the_other_processes_of_a_node_write_nothing(checked: Checked) -> None:
     code, printed, written = checked(environment={"SLURM_PROCID": "3", "SLURM_LOCALID": "1"})
     assert (code, written) == (0, {})
-    assert printed.splitlines()[0] == "n2 rank 3: OK nothing to check"
+    assert printed == "n2 rank 3: OK nothing to check\n"
 
 
 def test_a_node_without_room_is_bad(checked: Checked, tmp_path: Path) -> None:
@@ -233,11 +234,13 @@ def test_a_report_is_whole_and_written_by_the_first_process_of_a_node(
 ) -> None:
     place = Place(node="n1", rank=8, world_size=16, local_rank=0, local_size=8, nodes=2)
     report = Report(tmp_path, place)
-    report.write("0.25", ending=".local")
+    (tmp_path / LOCAL).mkdir()
+    report.write("0.25", below=LOCAL)
     report.write("BAD first")
     report.write("OK second")
-    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert written == {"n1": "OK second\n", "n1.local": "0.25\n"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    written = {str(path.relative_to(tmp_path)): path.read_text() for path in files}
+    assert written == {"n1": "OK second\n", "local/n1": "0.25\n"}
     assert capsys.readouterr().out == ""
     other = Place(node="n1", rank=9, world_size=16, local_rank=1, local_size=8, nodes=2)
     Report(tmp_path, other).write("BAD third")
@@ -248,14 +251,16 @@ def test_a_report_is_whole_and_written_by_the_first_process_of_a_node(
 @pytest.mark.parametrize(
     ("files", "nodes", "times"),
     [
-        ({"n1.local": "0.5", "n2.local": "0.25"}, 2, [0.25, 0.5]),
-        ({"n1.local": "0.5", "n2": "BAD GPUs"}, 3, [0.5]),
-        ({"n1.local": "0.5", "n2": "BAD GPUs", ".n3.local": "half", ".n4": "BAD"}, 4, [0.5]),
+        ({"local/n1": "0.5", "local/n2": "0.25"}, 2, [0.25, 0.5]),
+        ({"local/n.local": "0.5", "n.local": "OK"}, 1, [0.5]),
+        ({"local/n1": "0.5", "n2": "BAD GPUs"}, 3, [0.5]),
+        ({"local/n1": "0.5", "n2": "BAD GPUs", "local/.n3": "half", ".n4": "BAD"}, 4, [0.5]),
     ],
 )
 def test_nodes_wait_for_all_or_for_a_bad_one(
     tmp_path: Path, files: dict[str, str], nodes: int, times: list[float]
 ) -> None:
+    (tmp_path / LOCAL).mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(f"{text}\n")
     began_s = time.monotonic()
@@ -265,8 +270,9 @@ def test_nodes_wait_for_all_or_for_a_bad_one(
 
 def test_a_well_node_and_the_logs_are_not_taken_for_a_bad_one(tmp_path: Path) -> None:
     """So the wait ends with the time: 15 s are kept for saying so."""
+    (tmp_path / LOCAL).mkdir()
     (tmp_path / "n1").write_text("OK scratch\n")
-    (tmp_path / "n1.local").write_text("0.5\n")
+    (tmp_path / "local/n1").write_text("0.5\n")
     (tmp_path / "rank-0.log").write_text("BAD\n")
     began_s = time.monotonic()
     assert wait_for_nodes(tmp_path, 2, deadline_s=began_s + 15.15) == [0.5]

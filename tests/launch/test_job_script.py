@@ -153,8 +153,8 @@ class Job:
         if part == "tasks":
             self._env |= {"SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3"}
 
-    def record(self, **fields: str) -> None:
-        """Let SLURM say this of the job, as 'scontrol show job -o' does."""
+    def record(self, name: str = "record", **fields: str) -> None:
+        """Let SLURM say this of the job, as 'scontrol show job -o' does; later if so named."""
         known = {
             "JobId": "7",
             "JobName": "a b",
@@ -172,7 +172,7 @@ class Job:
             "NodeList": self._nodes,
         } | fields
         text = " ".join(f"{name}={value}" for name, value in known.items())
-        (self.cluster / "record").write_text(f"{text} Power= \n")
+        (self.cluster / name).write_text(f"{text} Power= \n")
 
     def start(
         self, step: str, *, restarts: int = 0, health: str = "", warn: int = 0, **fields: str
@@ -184,11 +184,13 @@ class Job:
             restarts: how often the job was requeued before.
             health: the lines that play the check of the nodes.
             warn: a signal for the script once the step is ready for it.
-            fields: of SLURM's record of the job.
+            fields: of SLURM's record of the job, once something runs in it.
         """
-        self.record(**{"Restarts": str(restarts)} | fields)
-        (self.cluster / "step").write_text(step)
-        (self.cluster / "health").write_text(health)
+        self.record(Restarts=str(restarts))
+        self.record("later", **{"Restarts": str(restarts)} | fields)
+        later = 'cp "$CLUSTER/later" "$CLUSTER/record"\n'
+        (self.cluster / "step").write_text(later + step)
+        (self.cluster / "health").write_text(later + health)
         (self.cluster / "calls").write_text("")
         with open(self.cluster / "said", "wb") as said:
             process = subprocess.Popen(
@@ -744,15 +746,14 @@ def test_a_warned_task_is_ended_at_once_and_goes_on_with_what_is_whole(
     assert job.marks() == {}
 
 
-def test_where_a_requeue_is_refused_one_task_alone_is_submitted_again(
+def test_where_a_requeue_is_refused_a_task_gives_up_and_says_what_to_do(
     make_job: Callable[..., Job],
 ) -> None:
     job = make_job(step="tokenize", part="tasks")
     (job.cluster / "no_requeue").touch()
     ended = job.start(f"bucket 0; {CRASH}")
-    script = f"{job.folder.root}/job.sbatch"
-    assert ended.calls == ["scontrol requeue 6_3", f"sbatch --parsable --array=3 {script}"]
-    assert job.marks()["task-3-of-64.resubmitted"] == "8"
+    assert (ended.code, ended.calls) == (1, ["scontrol requeue 6_3"])
+    assert "Launch it again: only the missing tasks" in job.marks()["task-3-of-64.failed"]
 
 
 def test_the_job_that_finishes_an_array_has_a_mark_of_its_own(make_job: Callable[..., Job]) -> None:

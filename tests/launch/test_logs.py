@@ -19,6 +19,7 @@ LAUNCH = Launch(
     folder="/runs/a",
     cwd="/home/u",
     submitted="2026-01-01T00:00:00+00:00",
+    tasks=0,
     jobs=[],
 )
 

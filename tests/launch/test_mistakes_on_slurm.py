@@ -100,7 +100,7 @@ def test_a_bad_node_is_excluded_and_the_job_runs_on_the_others(
     smi.write_text(
         "#!/bin/bash\n"
         'n=8; [ "$SLURMD_NODENAME" = node1 ] && n=7\n'
-        'for i in $(seq 0 $((n - 1))); do echo "$i, 3"; done\n'
+        'for i in $(seq 0 $((n - 1))); do echo "$i, GPU-$i, 3"; done\n'
     )
     smi.chmod(0o755)
     fields: dict[str, Any] = {

@@ -307,6 +307,10 @@ def test_the_job_that_finishes_an_array_takes_its_output_alone() -> None:
     assert option(finish, "array") is None and option(script, "array") == "0-15"
 
 
+# What the head of a script asks of SLURM.
+SCONTROL = "scontrol() { echo 'JobId=7 JobState=RUNNING Requeue=1 Restarts=0 BatchFlag=1'; }"
+
+
 def test_values_of_variables_and_setup_lines_arrive_unchanged(tmp_path: Path) -> None:
     value = 'it\'s "quoted", $HOME, `date` \\ and\ntwo lines; #{{ x }}'
     slurm = SlurmConfig(
@@ -321,7 +325,7 @@ def test_values_of_variables_and_setup_lines_arrive_unchanged(tmp_path: Path) ->
     shown = " ".join(f'"${name}"' for name in (*names, "PYTHONPATH"))
     done = subprocess.run(
         ["bash"],
-        input=f"{text}\nshown {shown}\n",
+        input=f"{SCONTROL}\n{text}\nshown {shown}\n",
         capture_output=True,
         text=True,
         env={"HOME": "/home/u", "SLURM_JOB_ID": "7", "PATH": os.environ["PATH"]},
@@ -351,7 +355,7 @@ def test_variables_of_a_launcher_do_not_reach_the_job(tmp_path: Path) -> None:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
     done = subprocess.run(
         ["bash"],
-        input=f"{text}\nenv\n",
+        input=f"{SCONTROL}\n{text}\nenv\n",
         capture_output=True,
         text=True,
         env=dict.fromkeys(names, "3") | {"SLURM_JOB_ID": "7", "PATH": os.environ["PATH"]},

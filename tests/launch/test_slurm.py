@@ -119,7 +119,7 @@ def test_the_records_of_an_array_are_read(programs: Programs) -> None:
 
 
 def test_the_job_that_is_asked_for_is_named(programs: Programs, tmp_path: Path) -> None:
-    programs(scontrol=f'echo "$*" > {tmp_path}/asked; exit 1')
+    programs(scontrol=f'echo "$*" > {tmp_path}/asked; echo "Invalid job id" >&2; exit 1')
     assert slurm.states("2_3") == []
     assert (tmp_path / "asked").read_text() == "show job -o 2_3\n"
 

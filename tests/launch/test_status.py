@@ -63,6 +63,7 @@ RUN = Launch(
     folder="1_4b",
     cwd="/home/u",
     submitted="2026-01-01T00:00:00+00:00",
+    tasks=0,
     jobs=[Job(part="run", id="7", script="job.sbatch")],
 )
 LOCAL = replace(RUN, jobs=[])
@@ -70,8 +71,9 @@ TASKS = replace(
     RUN,
     step="tokenize",
     name="red",
+    tasks=4,
     jobs=[
-        Job(part="tasks", id="8", script="job.sbatch", tasks=4),
+        Job(part="tasks", id="8", script="job.sbatch"),
         Job(part="finish", id="9", script="finish.sbatch"),
     ],
 )
@@ -84,7 +86,10 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     folder.mkdir()
     records.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    (folder / "scontrol").write_text(f'#!/bin/sh\ncat "{records}/$4" 2>/dev/null\n')
+    (folder / "scontrol").write_text(
+        f'#!/bin/sh\ncat "{records}/$4" 2>/dev/null ||\n'
+        '{ echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }\n'
+    )
     (folder / "scontrol").chmod(0o755)
     (folder / "sacct").write_text("#!/bin/sh\nexit 1\n")
     (folder / "sacct").chmod(0o755)
@@ -232,7 +237,7 @@ def test_the_tasks_of_an_array_are_counted(tmp_path: Path, says: Callable[..., N
     says(job8=RUNNING_ARRAY, job9="JobState=PENDING Reason=Dependency")
     status = status_of(folder, TASKS)
     assert status.parts == [
-        Part(part="tasks", job="8", state="running", reason="1 done", nodes="n2", restarts=3),
+        Part(part="tasks", job="8", state="running", reason="1 of 4 done", nodes="n2", restarts=3),
         Part(
             part="finish",
             job="9",
@@ -259,7 +264,7 @@ def test_a_task_that_was_given_up_fails_the_array_and_is_named(
     )
     status = status_of(folder, TASKS)
     tasks, finish = status.parts
-    assert (tasks.state, tasks.reason) == ("failed", "3 done, 1 failed; NonZeroExitCode")
+    assert (tasks.state, tasks.reason) == ("failed", "3 of 4 done, 1 failed; NonZeroExitCode")
     assert (finish.state, status.state) == ("held", "failed")
     assert status.message == "task 3: the disk is full"
     says(job8="")  # after some minutes SLURM forgets a job
@@ -275,7 +280,7 @@ def test_an_array_whose_tasks_are_done_waits_for_its_last_job(
     says(job8="ArrayJobId=8 ArrayTaskId=3 JobState=COMPLETED", job9="JobState=RUNNING NodeList=n1")
     status = status_of(folder, TASKS)
     assert [part.state for part in status.parts] == ["finished", "running"]
-    assert (status.parts[0].reason, status.state) == ("4 done", "running")
+    assert (status.parts[0].reason, status.state) == ("4 of 4 done", "running")
     mark(folder, finish_finished=TASKS.signature)
     says(job9="JobState=COMPLETED")
     assert status_of(folder, TASKS).state == "finished"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,3 +162,40 @@ def test_where_users_may_not_requeue_the_script_submits_itself_again(
     following = resubmitted.read_text().strip()
     assert wait_for_end(slurm, following)["JobState"] == "COMPLETED"
     assert "run: pretrain, finished" in status(run, capsys)
+
+
+def test_an_array_with_a_bad_file_is_mended_by_submitting_its_task_alone(
+    slurm: Cluster,
+    small_corpus: Path,
+    small_tokenizer: Path,
+    small_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Five tasks, a file each. One is damaged, in its place and size; then it is as it was."""
+    corpus, out = tmp_path / "corpus", tmp_path / "data"
+    shutil.copytree(small_corpus, corpus)
+    [bad, *_] = sorted(corpus.rglob("*.zst"))
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:1000] + bytes(1000) + whole[2000:])
+    fields = {
+        "tokenizer": small_tokenizer, "sources.root": corpus, "output": out,
+        "heldout_share": 0.02, "slurm.tasks": 5, "slurm.time": "10", "slurm.warn_s": 30,
+    }  # fmt: skip
+    job = launch("tokenize", fields)
+    wait_for(lambda: "DependencyNeverSatisfied" in status(out, capsys), "the finish to be held")
+    shown = status(out, capsys)
+    assert "data: tokenize, failed" in shown and "4 of 5 done, 1 failed" in shown
+    assert bad.name in shown.partition("task 0: ")[2]
+    assert slurm.job(f"{job}_0")["Restarts"] == "0"
+
+    bad.write_bytes(whole)
+    again = launch("tokenize", fields)
+    records = slurm.run("scontrol", "show", "job", "-o", again).stdout.splitlines()
+    assert len(records) == 1 and " ArrayTaskId=0 " in records[0]
+    wait_for(lambda: "data: tokenize, finished" in status(out, capsys), "the dataset")
+    fingerprints = [
+        json.loads((folder / "dataset.json").read_text())["fingerprint"]
+        for folder in (out, small_dataset)
+    ]
+    assert fingerprints[0] == fingerprints[1]

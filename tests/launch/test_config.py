@@ -345,3 +345,12 @@ def test_what_as_arguments_writes_is_read_back(site: Path) -> None:
     slurm = options(*as_arguments({"slurm": values})).slurm
     assert (slurm.setup, slurm.partition) == (["a b", "c"], None)
     assert (slurm.time, slurm.extra) == ("90", "--qos=high")
+
+
+def test_numbers_of_the_sites_file_that_are_names_are_taken(site: Path) -> None:
+    site.write_text("slurm:\n  account: 12345\n  env: {NCCL_NTHREADS: 512, RATIO: 0.5, A: x}\n")
+    slurm = options().slurm
+    assert slurm.account in (12345, "12345")
+    assert {name: str(value) for name, value in slurm.env.items()} == {
+        "NCCL_NTHREADS": "512", "RATIO": "0.5", "A": "x",
+    }  # fmt: skip

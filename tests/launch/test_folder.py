@@ -318,3 +318,8 @@ def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
         raise RuntimeError
     with folder.submitting():
         assert (folder.root / "lock").is_file()
+
+
+@pytest.mark.parametrize("path", ["/", "/.launch"])
+def test_a_path_without_a_name_has_no_launch(path: str) -> None:
+    assert find(path) is None

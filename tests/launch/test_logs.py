@@ -231,3 +231,21 @@ def test_a_followed_log_ends_with_the_job(
 
 def test_a_local_run_is_never_over_for_those_who_follow_it(folder: LaunchFolder) -> None:
     assert not is_over(folder, LAUNCH)
+
+
+def test_a_letter_that_comes_in_two_parts_is_shown_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, letter = tmp_path / "rank-0.log", "é".encode()
+    follower = Follower(path)
+    for part in (b"caf" + letter[:1], letter[1:] + b"\n"):
+        with open(path, "ab") as file:
+            file.write(part)
+        follower.print_new()
+    assert capsys.readouterr().out == "café\n"
+
+
+@pytest.mark.parametrize("lines", [0, -1])
+def test_no_lines_are_no_number_of_lines(lines: int) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        Config(run="a", lines=lines)

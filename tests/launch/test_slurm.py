@@ -279,3 +279,21 @@ def test_our_environment_reaches_the_commands(
     monkeypatch.setenv("SLURM_CONF", "/etc/other.conf")
     programs(scontrol='echo "$SLURM_CONF"')
     assert slurm.call("scontrol").stdout == "/etc/other.conf\n"
+
+
+def test_a_silent_controller_is_not_taken_for_a_forgotten_job(
+    programs: Callable[..., None],
+) -> None:
+    programs(scontrol="echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
+    assert "Is the controller up?" in refused(lambda: slurm.is_active("7"))
+
+
+def test_what_belongs_to_a_job_is_not_handed_on_to_the_next(
+    programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_RESTART_COUNT", "MOBILELLAMA_LAUNCH", "MOBILELLAMA_STOP_FILE"):
+        monkeypatch.setenv(name, "2")
+    programs(
+        sbatch='echo "8${SLURM_RESTART_COUNT-}${MOBILELLAMA_LAUNCH-}${MOBILELLAMA_STOP_FILE-}"'
+    )
+    assert slurm.submit("a.sbatch") == "8"

@@ -527,3 +527,32 @@ def test_without_a_run_the_newest_launches_that_are_still_there_are_listed(
     assert command.main(Config()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["run", "red", "1_4b"]
+
+
+def test_an_array_that_slurm_has_forgotten_is_finished_only_if_its_tasks_are(
+    tmp_path: Path, says: Callable[..., None]
+) -> None:
+    says()
+    folder = LaunchFolder(tmp_path / "red", train=False)
+    folder.create()
+    part = part_of("tasks", folder, TASKS, ["8"])
+    assert (part.state, part.reason) == ("unknown", "0 of 4 done")
+    for task in range(4):
+        folder.mark(task_name(task, 4), "finished").write_text(TASKS.signature)
+        folder.mark(task_name(task, 64), "finished").write_text(TASKS.signature)
+    part = part_of("tasks", folder, TASKS, ["8"])
+    assert (part.state, part.reason) == ("finished", "4 of 4 done")
+
+
+def test_a_controller_that_does_not_answer_is_said_and_nothing_is_concluded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "scontrol"
+    silent.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    folder = LaunchFolder(tmp_path / "1_4b", train=True)
+    folder.create()
+    part = part_of("run", folder, RUN, ["7"])
+    assert part.state == "unknown"
+    assert "Unable to contact slurm controller. Is the controller up?" in part.reason

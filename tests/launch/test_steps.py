@@ -152,3 +152,32 @@ def test_a_step_that_does_not_exist_is_met_with_the_nearest() -> None:
         "See 'mobilellama launch --help'; did you mean 'pretrain'?"
     )
     assert find_step("pretrain", field="steps[0].step") is STEPS["pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--config", "ONE", "--config", "TWO"], "two"),
+        (["--config=TWO", "--config=ONE"], "one"),
+        (["--run.folder", "three", "--config", "TWO"], "two"),
+        (["--config", "TWO", "--run.folder", "three"], "three"),
+        (["--config", "ONE", "--config", "OTHER"], "one"),
+        (["--config", "ONE", "--config", "a_preset"], "one"),
+    ],
+)
+def test_the_last_that_names_a_field_counts_as_on_the_stages_command_line(
+    tmp_path: Path, words: list[str], value: str
+) -> None:
+    (tmp_path / "ONE").write_text("run: {folder: one}\n")
+    (tmp_path / "TWO").write_text("run: {folder: two}\n")
+    (tmp_path / "OTHER").write_text("data: {path: x}\n")
+    places = {name: str(tmp_path / name) for name in ("ONE", "TWO", "OTHER")}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    assert given(words, "run.folder") == value
+
+
+@pytest.mark.parametrize("name", ["a\nb", 'a"b', "a\x07"])
+def test_a_folder_that_no_script_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="no job script can hold"):
+        folder_of(STEPS["export"], ["--output", name])

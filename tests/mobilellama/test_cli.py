@@ -101,7 +101,7 @@ def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
     refused: Callable[..., str],
 ) -> None:
     assert refused("pretrian", "run") == (
-        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain, sft, vlm. "
+        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain, sft, vlm, launch. "
         "See 'mobilellama --help'; did you mean 'pretrain'?"
     )
     assert refused("shards", "inof") == (
@@ -251,6 +251,19 @@ def test_what_print_config_prints_is_a_config_file(
     saved.write_text(printed("--config", "demo", *GIVEN, "--train.max_steps", "7"))
     assert yaml.safe_load(saved.read_text())["train"]["max_steps"] == 7
     assert printed("--config", saved) == saved.read_text()
+
+
+def test_print_config_says_which_required_fields_it_lacks(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, said in (
+        (["--config", "demo"], "mobilellama: missing: --run.folder, --data.path\n"),
+        (["--config", "demo", "--run.folder", "a"], "mobilellama: missing: --data.path\n"),
+        (["--config", "demo", "--run.folder", "a", "--data.path", "b"], ""),
+    ):
+        with pytest.raises(SystemExit):
+            cli(*RUN, *given, "--print_config")
+        assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""The command line of the launcher: what it lists, refuses, and does without torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobilellama.config import ConfigError
+from mobilellama.launch.main import VERBS, main
+from mobilellama.launch.steps import STEPS
+
+PIPELINE = {"steps": [{"step": "export", "args": {"checkpoint": "a", "output": "b"}}]}
+
+
+def test_help_lists_every_step_and_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert main([]) == 2
+    assert all(f"\n  {name} " in shown for name in [*STEPS, *VERBS])
+
+
+def test_what_is_neither_a_step_nor_a_verb_is_met_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="must be one of tokenize, .*; did you mean 'pretrain'"):
+        main(["pretran", "--run.folder", "a"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["pretrain", "--help"],
+        ["pretrain", "--config", "mobilellama_1_4b", "--run.folder", "a", "--dry-run"],
+        ["tokenize", "--output", "a", "--dry-run"],
+        ["pretrain", "--run.folder", "a", "--dry-run", "--local", "--processes", "2"],
+        ["pipeline", "--config", "pipeline.yaml", "--dry-run"],
+        ["status"],
+        ["status", "--json"],
+        ["doctor", "--job", "false", "--folder", "."],
+        ["logs", "nowhere"],
+        ["cancel", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_it_answers_on_a_login_node_without_torch_or_a_stage(
+    words: list[str], tmp_path: Path
+) -> None:
+    """Whatever the answer is: no torch, no transformers, no module of a stage was imported."""
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(PIPELINE))
+    code = (
+        "import sys; from mobilellama.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "names = ('torch', 'transformers', 'numpy', 'pyarrow', 'lightning')\n"
+        "stages = ('tokenize', 'shards', 'pretrain', 'sft', 'vlm')\n"
+        "names += tuple(f'mobilellama.{stage}' for stage in stages)\n"
+        "print([n for n in names if n in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "launch", *words],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+        env=os.environ | {"PATH": "/bin:/usr/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipeline.yaml"]

@@ -23,7 +23,7 @@ def test_help_lists_every_step_and_verb(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_is_neither_a_step_nor_a_verb_is_met_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="must be one of tokenize, .*; did you mean 'pretrain'"):
+    with pytest.raises(ConfigError, match=r"must be one of tokenize, .*; did you mean 'pretrain'"):
         main(["pretran", "--run.folder", "a"])
 
 

@@ -101,8 +101,8 @@ def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
     refused: Callable[..., str],
 ) -> None:
     assert refused("pretrian", "run") == (
-        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain, sft, vlm, launch. "
-        "See 'mobilellama --help'; did you mean 'pretrain'?"
+        "mobilellama STAGE = pretrian: must be one of tokenize, shards, pretrain, sft, vlm, "
+        "launch. See 'mobilellama --help'; did you mean 'pretrain'?"
     )
     assert refused("shards", "inof") == (
         "mobilellama shards VERB = inof: must be one of info, verify, show, plot. "

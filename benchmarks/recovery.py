@@ -150,7 +150,7 @@ def cluster_environment(cluster: Cluster) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure and write results/recovery.json."""
+    """Measure and write results/recovery_health_HEALTH.json."""
     options = paired.arguments(__doc__, dataset="runs/demo/dataset", rounds=3, health="full")
     dataset = Path(options.dataset).absolute()
     seconds: dict[str, list[dict[str, float]]] = {name: [] for name in DISTURBANCES}

@@ -39,8 +39,10 @@ def main(config: Config) -> int:
     if config.save and folder.run:
         running = [job for job in active if _runs(job)]
         waiting = [job for job in active if job not in running]
-        folder.run.stop.touch()
         _end(waiting)
+        # The job script asks this very start; RUN/stop would be removed by one that is beginning.
+        for job in running:
+            slurm.call("scancel", "--batch", "--signal=USR1", job)
         if running:
             print(f"job {', '.join(running)}: saves at the end of its step, and ends")
         return 0

@@ -27,8 +27,6 @@ from mobilellama.config import ConfigError, require_at_least
 from mobilellama.launch.time_limit import limit_seconds
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SLURM_CHECKS_EVERY_S = 60
-"""SLURM's own words for --signal: it may come so much earlier than asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

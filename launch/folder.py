@@ -5,6 +5,7 @@ RUN/launch/ of a run, OUTPUT.launch/ of other steps:
   launch.json      the command, its jobs, and when it was launched
   job.sbatch       the script that SLURM runs, to be read, edited and submitted again;
                    finish.sbatch for what follows a job array
+  config-HASH.yaml copies of the --config files that the command names
   code/NAME/       the package as it was when it was launched
   NAME.finished    done; holds the launch's signature. NAME is "run", "finish", or an array's task
   NAME.failed      given up, and why
@@ -228,5 +229,6 @@ def current_jobs(folder: LaunchFolder, launch: Launch) -> dict[str, list[str]]:
     jobs = {job.part: [job.id] for job in launch.jobs}
     for path in folder.root.glob("*.resubmitted"):
         part = "tasks" if path.stem.startswith("task-") else path.stem
-        jobs.setdefault(part, []).extend(path.read_text().split())
+        others = jobs.setdefault(part, [])
+        others += [job for job in path.read_text().split() if job not in others]
     return jobs

@@ -57,6 +57,7 @@ def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bo
     folder.create()
     with folder.submitting():  # held to the end: two runs of one folder would fence each other
         require_not_active(order, others=False)
+        order.write_configs()
         code = take_snapshot(folder.code)
         folder.clear_marks()
         folder.write(order.launch())
@@ -66,7 +67,7 @@ def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bo
 def local_command(order: Order, processes: int) -> list[str]:
     """Return the command of a step: torchrun for training on several processes."""
     python = order.slurm.python or sys.executable
-    stage = [python, "-m", "mobilellama", *order.step.command, *order.arguments]
+    stage = [python, "-m", "mobilellama", *order.step.command, *order.frozen[0]]
     if order.step.kind != "train":
         return stage  # its progress bars want the terminal
     logged = f'exec {shlex.join(stage)} >> "$MOBILELLAMA_LOGS/rank-${{RANK:-0}}.log" 2>&1'
@@ -83,12 +84,14 @@ class Supervisor:
         self._order, self._command, self._code = order, command, code
         self._folder: LaunchFolder = order.folder
         self._signals: list[int] = []
+        self._attempt_before = 0
 
     def run(self) -> int:
         """Run to the end."""
         failures, wait_s = 0, _FIRST_WAIT_S
         while True:
             before = progress_made(self._order.step, self._folder)
+            self._attempt_before = self._folder.run.newest_attempt() if self._folder.run else 0
             logs = self._new_logs()
             log.info("start on this machine, %s saved; logs in %s", before, logs)
             code = self._start(logs)
@@ -202,6 +205,8 @@ class Supervisor:
     def _conclude(self, code: int, logs: Path) -> int | None:
         """Return the exit code if this was the last start, None for another."""
         verdict = self._folder.run.read_verdict() if self._folder.run else None
+        if verdict and verdict.attempt <= self._attempt_before:
+            verdict = None  # a former start's
         if verdict and verdict.kind == "failed":
             self._give_up(verdict.message, told=True)
         finished = verdict.kind == "finished" if verdict else code == 0 and not self._folder.run

@@ -85,8 +85,8 @@ class Link:
     @property
     def is_done(self) -> bool:
         """Whether this very step was finished."""
-        last = parts_of(self.order.launch())[-1]
-        return self.order.folder.is_finished(last, self.order.launch().signature)
+        folder, launch = self.order.folder, self.order.launch()
+        return folder.made.exists() and folder.is_finished(parts_of(launch)[-1], launch.signature)
 
 
 def main(config: Config, overrides: Sequence[str] = ()) -> int:

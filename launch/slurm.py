@@ -21,7 +21,10 @@ NEVER = "DependencyNeverSatisfied"
 
 _TIMEOUT_S = 60
 # What sbatch would hand on to a job that is submitted from inside of another.
-_OF_A_JOB = {launcher.LAUNCH, launcher.STOP_FILE, launcher.FAILED_FILE, "SLURM_RESTART_COUNT"}
+_OF_A_JOB = {
+    launcher.LAUNCH, launcher.STOP_FILE, launcher.FAILED_FILE, launcher.PROGRESS_FILE,
+    "SLURM_RESTART_COUNT",
+}  # fmt: skip
 # NAME=VALUE pairs of 'scontrol show job -o', whose values may hold spaces.
 _PAIR = re.compile(r"(?:^| )([A-Za-z][\w:/]*)=(.*?)(?= [A-Za-z][\w:/]*=|$)")
 

@@ -9,6 +9,7 @@ is, from its folder. RUN is a run's folder, or the output of another step.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ from mobilellama.launch.steps import STEPS
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
 from mobilellama.table import aligned
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 20
 _STARTS_SHOWN = 10
@@ -100,9 +103,13 @@ def list_known() -> list[Status]:
     found = []
     for made in known()[-_SHOWN:]:
         folder = find(made)
-        launch = folder.read() if folder else None
-        if folder and launch:
-            found.append(status_of(folder, launch))
+        if folder is None:
+            continue  # deleted since
+        try:
+            if launch := folder.read():
+                found.append(status_of(folder, launch))
+        except UserError as error:
+            log.warning("%s", error)  # one that is damaged does not hide the others
     return found
 
 

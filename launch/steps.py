@@ -7,6 +7,7 @@ A step is a command of a stage and the way in which it is run:
     task    one process on one node; exit code 0 is its success
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,34 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
     if not isinstance(value, str) or not value:
         rule, remedy = "is required", f"Give --{step.folder} FOLDER"
         raise ConfigError(f"--{step.folder}", "(not given)", rule, remedy)
-    if not value.isprintable() or '"' in value:
+    if not value.isprintable() or set('"%') & set(value):
         rule = "has a character that no job script can hold"
         raise ConfigError(f"--{step.folder}", repr(value), rule, "Give another name")
     return Path(value).absolute()
+
+
+def with_frozen_configs(
+    arguments: Sequence[str], folder: Path
+) -> tuple[list[str], dict[Path, bytes]]:
+    """Let ``--config FILE`` name a copy that a later edit of the file does not change.
+
+    Args:
+        arguments: the stage's.
+        folder: where the copies will be, named for their content.
+
+    Returns:
+        The arguments, and the copies to write. Names of presets stay as they are.
+    """
+    frozen: list[str] = []
+    copies: dict[Path, bytes] = {}
+    for i, word in enumerate(arguments):
+        before = arguments[i - 1] if i else ""
+        inline = word.startswith("--config=")
+        name = word.removeprefix("--config=") if inline else word
+        if (inline or before == "--config") and Path(name).is_file():
+            content = Path(name).read_bytes()
+            copy = folder / f"config-{hashlib.sha256(content).hexdigest()[:12]}.yaml"
+            copies[copy] = content
+            word = f"--config={copy}" if inline else str(copy)
+        frozen.append(word)
+    return frozen, copies

@@ -18,7 +18,7 @@ from mobilellama.launch.folder import Job, Launch, LaunchFolder, current_jobs
 from mobilellama.launch.known import remember
 from mobilellama.launch.render import Script, array_of
 from mobilellama.launch.snapshot import snapshot_name, take_snapshot
-from mobilellama.launch.steps import STEPS, Step, folder_of
+from mobilellama.launch.steps import STEPS, Step, folder_of, with_frozen_configs
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +50,29 @@ class Order:
         """The job's name."""
         return self.slurm.job_name or _NAME.sub("-", self.folder.made.name)
 
+    @property
+    def frozen(self) -> tuple[list[str], dict[Path, bytes]]:
+        """The arguments with copies for their config files, and those copies."""
+        return with_frozen_configs(self.arguments, self.folder.root)
+
     def launch(self, jobs: Sequence[Job] = ()) -> Launch:
         """Return what launch.json will say."""
         return Launch(
             step=self.step_name,
             name=self.name,
-            arguments=self.arguments,
+            arguments=self.frozen[0],
             folder=str(self.folder.made),
             cwd=self.cwd,
             submitted=datetime.now().astimezone().isoformat(timespec="seconds"),
             tasks=self.slurm.tasks if self.step.finish else 0,
             jobs=list(jobs),
         )
+
+    def write_configs(self) -> None:
+        """Write the copies of the config files."""
+        for path, content in self.frozen[1].items():
+            with whole_file(path) as file:
+                file.write(content)
 
     def scripts(self, code: Path | None = None) -> list[Script]:
         """Return the job scripts, in order.
@@ -73,7 +84,7 @@ class Order:
             step=self.step,
             part="tasks" if self.step.finish else "run",
             name=self.name,
-            arguments=self.arguments,
+            arguments=self.frozen[0],
             folder=self.folder,
             cwd=self.cwd,
             code=code or self.folder.code / snapshot_name(),
@@ -129,6 +140,7 @@ def prepare(order: Order) -> list[Script]:
         UserError: it does not.
     """
     order.folder.create()
+    order.write_configs()
     scripts = order.scripts(take_snapshot(order.folder.code))
     for script in scripts:
         with whole_file(script.path) as file:
@@ -173,8 +185,8 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
             jobs.append(Job(part=script.part, id=number, script=str(script.path)))
             # At once: a job that is not written down could not be found again.
             folder.write(replace(launch, jobs=jobs))
+            remember(folder.made)
             depends = [number]
-    remember(folder.made)
     return replace(launch, jobs=jobs)
 
 

@@ -122,8 +122,10 @@ class World:
             RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
         )
         cores = len(os.sched_getaffinity(0))  # those this process may use
-        # SLURM says what is this process's own share; elsewhere a node's processes share its cores.
-        own = number_from_environment("SLURM_CPUS_PER_TASK") or max(1, cores // devices)
+        # Of srun's tasks each has its own share; elsewhere a node's processes share its cores.
+        by_srun = "SLURM_PROCID" in os.environ and "LOCAL_WORLD_SIZE" not in os.environ
+        own = number_from_environment("SLURM_CPUS_PER_TASK") if by_srun else 0
+        own = own or max(1, cores // devices)
         torch.set_num_threads(config.threads or min(own, cores))
 
     @cached_property

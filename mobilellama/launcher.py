@@ -4,6 +4,7 @@ A job script cannot tell by exit codes alone whether to start a command again: s
 highest of its tasks', and a task that is killed returns what killed it.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ STOP_FILE = "MOBILELLAMA_STOP_FILE"
 """Variable: a file that asks this attempt, and no later one, to save and stop."""
 FAILED_FILE = "MOBILELLAMA_FAILED_FILE"
 """Variable: a file for the message of an error that another start would meet again."""
+PROGRESS_FILE = "MOBILELLAMA_PROGRESS_FILE"
+"""Variable: a file for how much of its work a step finds done when it starts."""
 LAUNCH = "MOBILELLAMA_LAUNCH"
 """Variable: the launch's folder, by which processes of a former attempt are known."""
 
@@ -32,6 +35,13 @@ def tell_failure(message: str) -> None:
                 file.write(f"{message}\n")
         except OSError:
             return  # told already, or the folder is gone; the message is on stderr too
+
+
+def tell_progress(count: int) -> None:
+    """Tell the launcher, if there is one, how much was done by former starts."""
+    if name := os.environ.get(PROGRESS_FILE):
+        with contextlib.suppress(OSError):  # a start that tells none has made none
+            Path(name).write_text(f"{count}\n")
 
 
 def job_name() -> str | None:

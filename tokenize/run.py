@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama import launcher
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
 from mobilellama.progress import Progress
@@ -91,6 +92,7 @@ def main(config: Config) -> int:
     join_plan(folder, plan, tokenizer)
     mine = plan.slices[config.task_index :: config.task_count]
     missing = [piece for piece in mine if not is_finished(folder, piece, plan.identity)]
+    launcher.tell_progress(len(mine) - len(missing))
     if not missing and (fingerprint := _finished_fingerprint(folder, plan)):
         print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
         return 0

@@ -4,6 +4,7 @@ The script is run by bash, with small programs in the place of SLURM's commands:
 what it makes of their answers. Of srun, the test's own lines play the step.
 """
 
+import json
 import os
 import select
 import signal
@@ -35,7 +36,16 @@ PROGRAMS = {
                 read -r record < "$CLUSTER/record"
                 echo "$record" ;;
             # SLURM ends everything in the job's shell at once, and scontrol may be there too.
-            requeue*) kill -TERM 0; [ ! -e "$CLUSTER/no_requeue" ] ;;
+            requeue*)
+                kill -TERM 0
+                if [ -e "$CLUSTER/requeue_later" ]; then
+                    rm "$CLUSTER/requeue_later"
+                    echo "Unable to contact slurm controller" >&2
+                    exit 1
+                fi
+                [ ! -e "$CLUSTER/no_requeue" ] && exit 0
+                echo "Requested operation is presently disabled for job 7" >&2
+                exit 1 ;;
         esac
     """,
     "sbatch": """#!/bin/sh
@@ -60,7 +70,7 @@ PROGRAMS = {
                 source "$CLUSTER/step" ;;
             *)
                 "$@"
-                [ ! -e "$CLUSTER/early" ] || kill -USR1 "$PPID" ;;
+                [ ! -e "$CLUSTER/early" ] || kill -USR1 "$(ps -o ppid= -p "$PPID")" ;;
         esac
     """,
     # A clock that runs two hundred times faster.
@@ -71,7 +81,10 @@ PROGRAMS = {
 }
 # What the lines that play a step are made of.
 WORDS = """
-begin() { echo '{}' > "$RUN/attempts/000$1.json"; }
+begin() {
+    local job=${2:-$SLURM_JOB_ID.$SLURM_RESTART_COUNT}
+    printf '{\\n  "job": "%s"\\n}\\n' "$job" > "$RUN/attempts/000$1.json"
+}
 save() { mkdir "$RUN/checkpoints/step-$1"; }
 bucket() { mkdir -p "$RUN/code"; echo '{}' > "$RUN/code/$1.json"; }
 verdict() { cp "$PROGRAMS/$1-$2.json" "$RUN/verdict.json"; }
@@ -124,6 +137,8 @@ class Job:
         for folder in ("attempts", "checkpoints"):
             (self.made / folder).mkdir(parents=True)
         self.folder.create()
+        jobs = [{"id": "7"}, {"id": "6"}]
+        self.folder.launch.write_text(json.dumps({"jobs": jobs}))
         self.cluster.mkdir()
         (self.cluster / "queue").touch()
         self._script = Script(
@@ -229,6 +244,10 @@ class Job:
         kinds = ("finished", "failed", "failures", "resubmitted")
         found = {path.name: path for kind in kinds for path in self.folder.root.glob(f"*.{kind}")}
         return {name: path.read_text().strip() for name, path in sorted(found.items())}
+
+    def tested(self, excluded: str) -> str:
+        """The question whether the cluster has enough nodes without some."""
+        return f"sbatch --test-only --exclude={excluded} {self._script.path}"
 
     @property
     def was_started(self) -> bool:
@@ -467,14 +486,15 @@ def test_a_controller_that_is_down_for_a_while_is_asked_again(job: Job) -> None:
 def test_a_cancelled_job_is_not_started(job: Job) -> None:
     job.folder.cancelled.touch()
     ended = job.start("begin 1", restarts=1)
-    assert (ended.code, ended.calls, job.marks()) == (0, [], {})
+    # Not 0, which would let the steps that wait for it begin.
+    assert (ended.code, ended.calls, job.marks()) == (1, [], {})
     assert "cancelled: not started" in ended.said and not job.was_started
 
 
 @pytest.mark.parametrize("step", [CRASH, "save 10; verdict stopped 1"])
 def test_a_job_that_was_cancelled_meanwhile_is_not_requeued(job: Job, step: str) -> None:
     ended = job.start(f'begin 1; touch "{job.folder.cancelled}"; {step}')
-    assert (ended.code, ended.calls) == (0, [])
+    assert (ended.code, ended.calls) == (1, [])
     assert "cancelled: not requeued" in ended.said
     assert "run.failed" not in job.marks()
 
@@ -505,7 +525,31 @@ def test_where_neither_is_possible_the_job_gives_up(job: Job) -> None:
     (job.cluster / "no_sbatch").touch()
     ended = job.start("begin 1; save 10; verdict stopped 1")
     assert ended.code == 1
-    assert job.marks() == {"run.failed": "neither 'scontrol requeue' nor sbatch works here"}
+    said = job.marks()["run.failed"]
+    assert said.startswith("may be neither requeued (Requested operation is presently disabled")
+
+
+def test_a_requeue_that_fails_for_another_reason_is_tried_again(job: Job) -> None:
+    """A second job beside one whose requeue took hold after all would never end."""
+    (job.cluster / "requeue_later").touch()
+    ended = job.start("begin 1; save 10; verdict stopped 1")
+    assert (ended.code, ended.calls) == (0, [*REQUEUED, *REQUEUED])
+    assert "Unable to contact slurm controller; trying again" in ended.said
+
+
+def test_a_run_that_another_job_has_taken_over_is_left_to_it(job: Job) -> None:
+    ended = job.start(f"begin 1; begin 2 9.0; {CRASH}")
+    assert (ended.code, ended.calls, job.marks()) == (1, [], {})
+    assert "another start (9.0) goes on with this run" in ended.said
+
+
+def test_a_mark_that_cannot_be_written_ends_the_job_instead_of_counting_anew(job: Job) -> None:
+    """A folder in the place of the mark stands for a disk that is full."""
+    (job.folder.root / ".run.failures.7").mkdir()
+    ended = job.start(f"begin 1; {CRASH}")
+    assert (ended.code, ended.calls) == (1, [])
+    assert "is the disk full?" in ended.said
+    assert "the failures cannot be counted" in job.marks()["run.failed"]
 
 
 # ---- warnings -----------------------------------------------------------------------------------
@@ -546,7 +590,8 @@ def test_a_warning_before_the_run_has_begun_ends_it(job: Job) -> None:
     (job.cluster / "early").touch()
     ended = job.start("until_killed")
     assert (ended.code, ended.calls) == (0, REQUEUED)
-    assert "got USR1" in ended.said
+    assert "asked to stop (USR1) before it began" in ended.said
+    assert not job.was_started
 
 
 def test_a_stop_that_the_next_start_finds_is_not_for_it(job: Job) -> None:
@@ -610,11 +655,22 @@ def test_a_bad_node_is_told_and_stayed_away_from(
     check = found(n1="OK", n2="BAD GPUs: 7 of 8 answer", n3="OK")
     ended = job.start("begin 1", health=check, ExcNodeList=excluded)
     assert (ended.code, job.was_started) == (0, False)
-    assert ended.calls == [*REQUEUED, f"scontrol update JobId=7 ExcNodeList={merged}"]
+    update = f"scontrol update JobId=7 ExcNodeList={merged}"
+    assert ended.calls == [job.tested(merged), *REQUEUED, update]
     assert "127.0.0.2 is not well: BAD GPUs: 7 of 8 answer" in ended.said
-    assert "bad nodes: 127.0.0.2; failure 1 of 3" in ended.said
     assert not list((job.cluster.parent / "scratch").iterdir())
-    assert job.marks() == {"run.failures": "1\nstep 0"}
+    assert job.marks() == {}  # the node's failure is not the run's
+
+
+def test_a_bad_node_that_the_cluster_cannot_do_without_is_not_stayed_away_from(
+    make_job: Callable[..., Job],
+) -> None:
+    """Else the job would wait for ever."""
+    job = make_job(nodes=NODES, health="node")
+    (job.cluster / "no_sbatch").touch()
+    ended = job.start("begin 1", health=found(n1="OK", n2="BAD GPUs", n3="OK"))
+    assert ended.calls == [job.tested("127.0.0.2"), *REQUEUED]
+    assert "without which the cluster has too few; failure 1 of 3" in ended.said
 
 
 def test_a_start_that_is_not_slurms_current_one_requeues_for_no_bad_node(
@@ -630,8 +686,9 @@ def test_a_node_that_gives_no_answer_is_bad_and_so_may_be_several(
 ) -> None:
     job = make_job(nodes=NODES, health="node")
     ended = job.start("begin 1", health=found(n1="BAD scratch", n3="OK"))
-    update = "scontrol update JobId=7 ExcNodeList=127.0.0.1,127.0.0.2"
-    assert ended.calls == [*REQUEUED, update]
+    both = "127.0.0.1,127.0.0.2"
+    update = f"scontrol update JobId=7 ExcNodeList={both}"
+    assert ended.calls == [job.tested(both), *REQUEUED, update]
     assert "127.0.0.2 is not well: it gave no answer" in ended.said
 
 
@@ -647,7 +704,8 @@ def test_the_only_node_of_a_job_is_stayed_away_from_if_it_is_bad(
 ) -> None:
     job = make_job(health="node")
     ended = job.start("begin 1", health=found(n1="BAD scratch"))
-    assert ended.calls == [*REQUEUED, "scontrol update JobId=7 ExcNodeList=127.0.0.1"]
+    update = "scontrol update JobId=7 ExcNodeList=127.0.0.1"
+    assert ended.calls == [job.tested("127.0.0.1"), *REQUEUED, update]
 
 
 def test_where_a_requeue_is_refused_the_next_job_stays_away_from_the_bad_node(
@@ -657,7 +715,7 @@ def test_where_a_requeue_is_refused_the_next_job_stays_away_from_the_bad_node(
     (job.cluster / "no_requeue").touch()
     ended = job.start("begin 1", health=found(n1="BAD scratch"), ExcNodeList="node9")
     script = f"{job.folder.root}/job.sbatch"
-    assert ended.calls[1:] == [f"sbatch --parsable --exclude=node9,127.0.0.1 {script}"]
+    assert ended.calls[2:] == [f"sbatch --parsable --exclude=node9,127.0.0.1 {script}"]
 
 
 def test_a_warning_during_the_check_requeues_without_a_start(make_job: Callable[..., Job]) -> None:
@@ -726,9 +784,9 @@ def test_a_task_of_an_array_has_marks_of_its_own_and_requeues_itself_alone(
     make_job: Callable[..., Job],
 ) -> None:
     job = make_job(step="tokenize", part="tasks")
-    ended = job.start(f"bucket 0; bucket 1; {CRASH}")
+    ended = job.start(f'echo 2 > "$MOBILELLAMA_PROGRESS_FILE"; {CRASH}')
     assert (ended.code, ended.calls) == (0, ["scontrol requeue 6_3"])
-    assert job.marks() == {"task-3-of-64.failures": "1\n2 buckets"}
+    assert job.marks() == {"task-3-of-64.failures": "1\n2 of its buckets"}
     assert (job.folder.logs / "6_3.0/rank-0.log").read_text() == "ValueError: bad\n"
     ended = job.start("exit 0", restarts=1)
     assert (ended.code, job.marks()) == (0, {"task-3-of-64.finished": SIGNATURE})
@@ -740,10 +798,12 @@ def test_a_warned_task_is_ended_at_once_and_goes_on_with_what_is_whole(
     make_job: Callable[..., Job],
 ) -> None:
     job = make_job(step="tokenize", part="tasks")
-    ended = job.start("bucket 0; until_killed", warn=signal.SIGUSR1)
-    assert (ended.code, ended.calls) == (0, ["scontrol requeue 6_3"])
-    assert "stopped with 1 buckets saved" in ended.said
-    assert job.marks() == {}
+    for restarts, done in enumerate((0, 4, 4, 9)):
+        (job.cluster / "ready").unlink(missing_ok=True)
+        step = f'echo {done} > "$MOBILELLAMA_PROGRESS_FILE"; until_killed'
+        ended = job.start(step, restarts=restarts, warn=signal.SIGUSR1)
+        assert (ended.code, ended.calls) == (0, ["scontrol requeue 6_3"])
+    assert job.marks() == {"task-3-of-64.failures": "1\n9 of its buckets"}
 
 
 def test_where_a_requeue_is_refused_a_task_gives_up_and_says_what_to_do(

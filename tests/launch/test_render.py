@@ -320,7 +320,7 @@ def test_values_of_variables_and_setup_lines_arrive_unchanged(tmp_path: Path) ->
     )
     folder = LaunchFolder(tmp_path / "it's $HOME", train=True)
     text = replace(made_by("pretrain", slurm), folder=folder, python="/opt/a 'b'").text()
-    text = text[: text.index("# ---- how far the run is")]
+    text = text[: text.index("# ---- how far it is")]
     names = ("SEEN", "FROM_SETUP", "VALUE", "EMPTY", "MADE", "LAUNCH", "CODE", "PYTHON", "SCRATCH")
     shown = " ".join(f'"${name}"' for name in (*names, "PYTHONPATH"))
     done = subprocess.run(
@@ -351,7 +351,7 @@ def test_variables_of_a_launcher_do_not_reach_the_job(tmp_path: Path) -> None:
     text = replace(
         made_by("pretrain", SlurmConfig()), folder=LaunchFolder(tmp_path / "a", train=True)
     ).text()
-    text = text[: text.index("# ---- how far the run is")]
+    text = text[: text.index("# ---- how far it is")]
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
     done = subprocess.run(
         ["bash"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.launch import slurm
-from mobilellama.launch.folder import current_jobs, require
+from mobilellama.launch.folder import LaunchFolder, current_jobs, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,20 @@ def main(config: Config) -> int:
         rule = "is for a run; this step has no checkpoints"
         raise ConfigError("save", True, rule, "Cancel without it: what is whole stays")
     jobs = [job for numbers in current_jobs(folder, launch).values() for job in numbers]
-    active = [job for job in jobs if slurm.is_active(job)]
+    if not jobs:
+        return cancel_local(folder)
+    was_cancelled = folder.cancelled.exists()
+    folder.cancelled.touch()  # before anything else: a job script looks at it before it requeues
+    try:
+        active = [job for job in jobs if slurm.is_active(job)]
+    except UserError as error:
+        remedy = f"Nothing requeues it now; end it with 'scancel {' '.join(jobs)}' later"
+        raise UserError(f"{str(error).rstrip('.')}. {remedy}") from None
     if not active:
+        if not was_cancelled:
+            folder.cancelled.unlink(missing_ok=True)
         print(f"{folder.made}: no job of it is in the queue")
         return 0
-    folder.cancelled.touch()  # before anything else: a job script looks at it before it requeues
     if config.save and folder.run:
         running = [job for job in active if _runs(job)]
         waiting = [job for job in active if job not in running]
@@ -47,6 +56,18 @@ def main(config: Config) -> int:
             print(f"job {', '.join(running)}: saves at the end of its step, and ends")
         return 0
     _end(active)
+    return 0
+
+
+def cancel_local(folder: LaunchFolder) -> int:
+    """Ask a run of --local to save and stop; its own terminal's Ctrl-C does the same."""
+    if not folder.is_at_work():
+        print(f"{folder.made}: nothing of it runs")
+        return 0
+    if folder.run is None:
+        raise UserError(f"{folder.made}: runs on a machine, by --local. Press Ctrl-C there")
+    folder.run.stop.touch()
+    print(f"{folder.made}: saves at the end of its step, and ends")
     return 0
 
 

@@ -17,7 +17,7 @@ A site file (~/.config/mobilellama/slurm.yaml, or --slurm.config FILE) holds the
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -62,8 +62,8 @@ class SlurmConfig:
     """Further options of srun, as "--container-image=IMAGE --container-mounts=/data"."""
     setup: list[str] = field(default_factory=list)
     """Shell lines before anything else, as "module load cuda" or "source env.sh"."""
-    env: dict[str, str | int | float] = field(default_factory=dict)
-    """Environment variables, as NCCL_SOCKET_IFNAME."""
+    env: dict[str, Any] = field(default_factory=dict)
+    """Environment variables, as NCCL_SOCKET_IFNAME: texts or numbers."""
     python: str | None = None
     """Python of the job; None is the one that runs this command."""
     cpu_bind: str | None = "cores"
@@ -100,21 +100,34 @@ class SlurmConfig:
         for name in ("tasks_per_node", "cpus_per_task", "max_running"):
             if getattr(self, name) is not None:
                 require_at_least(f"slurm.{name}", getattr(self, name), 1)
-        if not self.hang_minutes > 0:
-            remedy = "Give minutes"
-            raise ConfigError("slurm.hang_minutes", self.hang_minutes, "must be above 0", remedy)
+        if not 0 < self.hang_minutes < 1e6:
+            rule = "must be above 0, and a number"
+            raise ConfigError("slurm.hang_minutes", self.hang_minutes, rule, "Give minutes")
         if self.gpus_per_node == 0 and self.tasks_per_node is None:
             rule = "must be given where slurm.gpus_per_node is 0"
             raise ConfigError("slurm.tasks_per_node", None, rule, "Give the processes a node")
         self._require_time()
         for name, value in self.env.items():
-            if not _VARIABLE.fullmatch(name):
+            if not _VARIABLE.fullmatch(str(name)):
                 rule = "is no name of an environment variable"
                 raise ConfigError("slurm.env", f"{name}: {value}", rule, "Mend the name")
-        for name in ("extra", "srun_extra", "partition", "account", "job_name", "exclude"):
-            if "\n" in str(getattr(self, name) or ""):
-                remedy = "Write it in one line"
-                raise ConfigError(f"slurm.{name}", getattr(self, name), "has two lines", remedy)
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                rule = "must be a text or a number"
+                raise ConfigError(f"slurm.env.{name}", value, rule, "Put it in quotes")
+        for name in ("extra", "srun_extra", "partition", "cpu_partition", "account", "job_name",
+                     "exclude", "mem", "cpu_bind", "scratch", "python"):  # fmt: skip
+            if not (text := str(getattr(self, name) or "")).isprintable():
+                remedy = "Write it in one line of letters"
+                rule = "has a character that no script's line can hold"
+                raise ConfigError(f"slurm.{name}", repr(text), rule, remedy)
+        for name in ("partition", "cpu_partition", "account", "job_name", "exclude"):
+            if '"' in str(getattr(self, name) or ""):
+                rule, remedy = "holds a quotation mark", "Leave it out"
+                raise ConfigError(f"slurm.{name}", getattr(self, name), rule, remedy)
+        if not self.scratch.startswith("/"):
+            remedy = "Give a path that begins with /"
+            rule = "is not absolute, and the job script would take it as it is"
+            raise ConfigError("slurm.scratch", self.scratch, rule, remedy)
 
     def _require_time(self) -> None:
         if isinstance(self.time, int):
@@ -186,6 +199,10 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         flag, inline, _ = word.partition("=")
         if flag.startswith("--slurm"):
             # The next word is the value, whatever it begins with: --slurm.extra "--qos=high".
+            if not inline and words and _is_own(words[0], own, short):
+                rule = "has no value, but another option of 'launch' behind it"
+                remedy = f"Is a shell variable unset? An odd value is given as {flag}=VALUE"
+                raise ConfigError(flag, words[0], rule, remedy)
             mine.append(word if inline or not words else f"{word}={words.pop(0)}")
             while flag == "--slurm.setup" and words and not words[0].startswith("-"):
                 mine.append(f"{flag}={words.pop(0)}")  # further lines
@@ -195,6 +212,10 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             into = mine if flag in own else theirs
         into.append(word)
     return mine, theirs
+
+
+def _is_own(word: str, own: Collection[str], short: Collection[str]) -> bool:
+    return word in own or word in short or word.startswith("--slurm.")
 
 
 def read_options(argv: Sequence[str], *, prog: str, about: str) -> Options:
@@ -238,6 +259,10 @@ def as_arguments(
         if isinstance(value, Mapping) and f"{above}{name}" not in whole:
             arguments += as_arguments(value, f"{above}{name}.", whole=whole)
         else:
-            text = value if isinstance(value, str) else json.dumps(value)
+            try:
+                text = value if isinstance(value, str) else json.dumps(value)
+            except (TypeError, ValueError, RecursionError):
+                rule, remedy = "is no value of a field", "Give a text, a number or a list"
+                raise ConfigError(f"{above}{name}", type(value).__name__, rule, remedy) from None
             arguments.append(f"--{above}{name}={text}")
     return arguments

@@ -108,8 +108,11 @@ class LaunchFolder:
         try:
             values: dict[str, Any] = read_json(self.launch)
             values["jobs"] = [Job(**job) for job in values["jobs"]]
-            return Launch(**values)
-        except (ValueError, TypeError, KeyError) as error:
+            launch = Launch(**values)
+            if launch.step not in STEPS or not all(job.id.isdigit() for job in launch.jobs):
+                raise ValueError("no such step, or no number of a job")
+            return launch
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{self.launch}: is damaged ({error}). Remove it; jobs that it named are in "
                 "'squeue --me'"
@@ -122,7 +125,7 @@ class LaunchFolder:
     def is_finished(self, part: str, signature: str) -> bool:
         """Return whether a part of this very launch was done."""
         path = self.mark(part, "finished")
-        return path.is_file() and path.read_text().strip() == signature
+        return path.is_file() and path.read_text(errors="replace").strip() == signature
 
     def tasks_missing(self, count: int, signature: str) -> list[int]:
         """Return the tasks of an array that are not done."""
@@ -161,6 +164,14 @@ class LaunchFolder:
             remedy = "Give a writable folder that all nodes see"
             raise ConfigError("folder", str(self.root), rule, remedy) from None
 
+    def is_at_work(self) -> bool:
+        """Whether another command holds the lock: it submits, or runs the step by --local."""
+        try:
+            with open(self.root / "lock", "ab") as file:
+                return not lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+
     @contextmanager
     def submitting(self) -> Iterator[None]:
         """Keep a second launch of the same folder out meanwhile.
@@ -170,7 +181,10 @@ class LaunchFolder:
         """
         with open(self.root / "lock", "ab") as file:
             if not lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise UserError(f"{self.made}: is being launched by another command. Wait for it")
+                raise UserError(
+                    f"{self.made}: is being launched, or runs by --local, in another command. Wait "
+                    f"for it, or end it with 'mobilellama launch cancel {self.made}'"
+                )
             yield
 
 
@@ -230,5 +244,9 @@ def current_jobs(folder: LaunchFolder, launch: Launch) -> dict[str, list[str]]:
     for path in folder.root.glob("*.resubmitted"):
         part = "tasks" if path.stem.startswith("task-") else path.stem
         others = jobs.setdefault(part, [])
-        others += [job for job in path.read_text().split() if job not in others]
+        others += [
+            job
+            for job in path.read_text(errors="replace").split()
+            if job.isdigit() and job not in others
+        ]
     return jobs

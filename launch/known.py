@@ -20,7 +20,7 @@ def remember(made: Path) -> None:
         lines = [line for line in known() if line != made]
         text = "".join(f"{line}\n" for line in [*lines, made][-_KEPT:])
         half = path.with_name(f"{path.name}.{os.getpid()}")
-        half.write_text(text)
+        half.write_text(text, errors="surrogateescape")
         half.replace(path)
     except OSError:
         return
@@ -29,6 +29,7 @@ def remember(made: Path) -> None:
 def known() -> list[Path]:
     """Return what was launched, the newest last."""
     try:
-        return [Path(line) for line in known_file().read_text().splitlines() if line]
+        text = known_file().read_text(errors="surrogateescape")
+        return [Path(line) for line in text.splitlines() if line]
     except OSError:
         return []

@@ -20,6 +20,7 @@ from types import FrameType
 
 from mobilellama import launcher
 from mobilellama.config import UserError
+from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.logs import Follower, first_error
 from mobilellama.launch.progress_made import progress_made
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 60.0
 _POLL_S = 0.2
+_OF_A_RANK = {
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "TORCHELASTIC_RUN_ID",
+}  # fmt: skip
 _KILL_AFTER_S = 10.0
 
 
@@ -121,9 +125,9 @@ class Supervisor:
     def _start(self, logs: Path) -> int:
         """Start the command, show what its first process prints, and wait for its end."""
         paths = [str(self._code), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            name: str(value) for name, value in self._order.slurm.env.items()
-        }
+        # A launcher's variables in this shell would make one rank of many of the run.
+        environment = {n: v for n, v in slurm.environment().items() if n not in _OF_A_RANK}
+        environment |= {name: str(value) for name, value in self._order.slurm.env.items()}
         environment |= {
             launcher.LAUNCH: str(self._folder.root),
             launcher.STOP_FILE: str(logs / "stop"),
@@ -186,7 +190,7 @@ class Supervisor:
             del frame
             self._signals.append(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         former = {number: signal.signal(number, note) for number in numbers}
         try:
             yield

@@ -22,13 +22,13 @@ are left, those in the queue stay there.
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError, UserError, did_you_mean
+from mobilellama.config import ConfigError, UserError, did_you_mean, require_at_least
 from mobilellama.launch import slurm
-from mobilellama.launch.config import as_arguments, read_options
+from mobilellama.launch.config import SlurmConfig, as_arguments, read_options
 from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
 from mobilellama.launch.local import run_locally
 from mobilellama.launch.steps import find_step
@@ -48,9 +48,9 @@ class StepConfig:
     """What, as in 'launch STEP'."""
     name: str | None = None
     """What other steps call it; None is the step's own name."""
-    args: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] | None = None
     """The fields of the stage's command."""
-    slurm: dict[str, Any] = field(default_factory=dict)
+    slurm: dict[str, Any] | None = None
     """Where and how it runs, over what holds for all."""
     after: list[str] | None = None
     """Names of the steps that must have succeeded; None is the one above, [] is none."""
@@ -62,7 +62,7 @@ class Config:
 
     steps: list[StepConfig]
     """The steps, in order."""
-    slurm: dict[str, Any] = field(default_factory=dict)
+    slurm: dict[str, Any] | None = None
     """Where and how all steps run, over the site's file."""
     dry_run: bool = False
     """Print the job scripts and submit nothing. Also --dry-run."""
@@ -72,6 +72,10 @@ class Config:
     """Run the steps on this machine, one after another."""
     processes: int | None = None
     """With --local: processes of training; None is one a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.processes is not None:
+            require_at_least("processes", self.processes, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,11 @@ def main(config: Config, overrides: Sequence[str] = ()) -> int:
     todo = remaining(links)
     if config.dry_run:
         for link in todo:
-            print(f"##### {link.name}\n{dry_run(link.order)}")
+            print(f"##### {link.name}")
+            if config.local:
+                run_locally(link.order, processes=config.processes, check=False, dry_run=True)
+            else:
+                print(dry_run(link.order))
         return 0
     if config.check:
         check_all(todo)
@@ -135,17 +143,38 @@ def read_links(config: Config, overrides: Sequence[str]) -> list[Link]:
                 rule = "is no step above this one"
                 remedy = f"Above are {', '.join(known) or 'none'}{did_you_mean(other, known)}"
                 raise ConfigError(f"{place}.after", other, rule, remedy)
-        links.append(Link(name=name, order=read_order(config, step, overrides), after=after))
+        try:
+            order = read_order(config, step, overrides)
+        except ConfigError as error:
+            raise UserError(f"{place} ({name}): {error}") from None
+        links.append(Link(name=name, order=order, after=after))
+    require_apart(links)
     return links
+
+
+def require_apart(links: Sequence[Link]) -> None:
+    """Raise ConfigError if two steps make the same folder, or their jobs have one name."""
+    for i, link in enumerate(links):
+        for other in links[:i]:
+            mine, theirs = link.order.folder, other.order.folder
+            if {mine.made, mine.root} & {theirs.made, theirs.root}:
+                rule = f"is what step {other.name} makes too"
+                remedy = "Give each step a folder of its own"
+                raise ConfigError(f"step {link.name}", str(mine.made), rule, remedy)
+            names = {script.name for script in link.order.scripts(mine.code)}
+            if taken := names & {script.name for script in other.order.scripts(theirs.code)}:
+                rule = f"would be the name of a job of step {other.name} too"
+                remedy = "Give one of them another slurm.job_name, or folders of other names"
+                raise ConfigError(f"step {link.name}", taken.pop(), rule, remedy)
 
 
 def read_order(config: Config, step: StepConfig, overrides: Sequence[str]) -> Order:
     """Return a step as it is to be launched."""
-    words = [*_slurm_words(config.slurm), *_slurm_words(step.slurm), *overrides]
+    words = [*_slurm_words(config.slurm or {}), *_slurm_words(step.slurm or {}), *overrides]
     options = read_options(words, prog="mobilellama launch pipeline", about="")
     order = Order(
         step_name=step.step,
-        arguments=as_arguments(step.args),
+        arguments=as_arguments(step.args or {}),
         slurm=options.slurm,
         cwd=str(Path.cwd()),
     )
@@ -154,6 +183,10 @@ def read_order(config: Config, step: StepConfig, overrides: Sequence[str]) -> Or
 
 
 def _slurm_words(values: Mapping[str, Any]) -> list[str]:
+    if isinstance(values.get("time"), int):
+        SlurmConfig(time=values["time"])  # refuses it; as text, 86400 would pass for minutes
+    if isinstance(env := values.get("env"), Mapping):
+        SlurmConfig(env=dict(env))
     return as_arguments({"slurm": values}, whole=("slurm.env",))
 
 

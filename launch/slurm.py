@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilellama import launcher
 from mobilellama.config import UserError
 
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "STOPPED",
@@ -20,11 +19,11 @@ NEVER = "DependencyNeverSatisfied"
 """Reason of a job that waits for one that has failed."""
 
 _TIMEOUT_S = 60
-# What sbatch would hand on to a job that is submitted from inside of another.
-_OF_A_JOB = {
-    launcher.LAUNCH, launcher.STOP_FILE, launcher.FAILED_FILE, launcher.PROGRESS_FILE,
-    "SLURM_RESTART_COUNT",
-}  # fmt: skip
+# What sbatch would hand on to a job that is submitted from inside of another, and what would
+# overrule the options of our scripts. Where the cluster is, is left.
+_OF_A_JOB = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|MOBILELLAMA)_")
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "MOBILELLAMA_TRACEBACK")
+_NUMBER = re.compile(r"([0-9]+)(;\S+)?")
 # NAME=VALUE pairs of 'scontrol show job -o', whose values may hold spaces.
 _PAIR = re.compile(r"(?:^| )([A-Za-z][\w:/]*)=(.*?)(?= [A-Za-z][\w:/]*=|$)")
 
@@ -70,7 +69,7 @@ def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
-            check=False, env={n: v for n, v in os.environ.items() if n not in _OF_A_JOB},
+            check=False, env=environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise UserError(
@@ -80,6 +79,15 @@ def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         said = " ".join((done.stderr or done.stdout).split())
         raise UserError(f"{shlex.join(argv)}: {said or f'exit code {done.returncode}'}")
     return done
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment without what belongs to a job that it is in."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or not _OF_A_JOB.match(name)
+    }
 
 
 def submit(script: str, *options: str) -> str:
@@ -94,7 +102,16 @@ def submit(script: str, *options: str) -> str:
             f"sbatch refuses {script}: {_said(done)}. Mend the options of --slurm or the site's "
             "file ('mobilellama launch doctor' shows partitions and GPUs)"
         )
-    return done.stdout.strip().split(";")[0]  # JOB or JOB;CLUSTER
+    # A site's own sbatch may print lines of its own before JOB or JOB;CLUSTER.
+    last = (done.stdout.split("\n") if done.stdout else [""])[-2:][0].strip()
+    number = _NUMBER.fullmatch(last)
+    if not number:
+        said = " ".join((done.stdout + done.stderr).split()) or "nothing"
+        raise UserError(
+            f"sbatch told no job's number for {script}, but: {said}. Look for it with "
+            "'squeue --me'; does slurm.extra hold --test-only?"
+        )
+    return number[1]
 
 
 def test_submit(script: str, *options: str) -> None:

@@ -10,7 +10,8 @@ is, from its folder. RUN is a run's folder, or the output of another step.
 
 import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -168,11 +169,15 @@ def part_of(part: str, folder: LaunchFolder, launch: Launch, jobs: Sequence[str]
     return Part(
         part=part,
         job=jobs[-1] if jobs else "",
-        state=state or ("on this machine" if not launch.jobs else "unknown"),
+        state=state or ("unknown" if launch.jobs else _local_state(folder)),
         reason=reason,
         nodes=nodes,
         restarts=restarts,
     )
+
+
+def _local_state(folder: LaunchFolder) -> str:
+    return "running on a machine" if folder.is_at_work() else "stopped on a machine"
 
 
 def _ask(jobs: Sequence[str]) -> tuple[list[slurm.JobState], str]:
@@ -208,23 +213,30 @@ def summed_up(states: Sequence[slurm.JobState]) -> tuple[str, str]:
 
 
 def progress_of(run: RunFolder) -> dict[str, Any]:
-    """Return how far a run is, from its metrics and attempts."""
-    records = [record for record in run.read_metrics() if "loss" in record]
-    attempts = [run.read_attempt(number) for number in range(1, run.newest_attempt() + 1)]
+    """Return how far a run is, from its metrics and attempts; what is damaged is left out."""
+    attempts = [run.read_attempt(number) for number in run.attempt_numbers()]
     progress: dict[str, Any] = {
         "attempts": len(attempts),
-        "repeated_steps": sum(int(facts.get("repeated_steps", 0)) for facts in attempts),
+        "repeated_steps": round(sum(_number(facts, "repeated_steps") for facts in attempts)),
     }
+    records = [record for record in run.read_metrics() if "loss" in record]
     if records:
         last = records[-1]
-        progress |= {"step": last["step"], "loss": last["loss"], "left_s": last["left_s"]}
-        size = int((attempts[-1] if attempts else {}).get("world_size", 1))
-        progress["tokens_per_s"] = last["tokens_per_s_per_gpu"] * size
-        if last["left_s"] and last["step_s"]:
-            progress["max_steps"] = last["step"] + round(last["left_s"] / last["step_s"])
-        else:
-            progress["max_steps"] = last["step"]
+        left_s, step_s = _number(last, "left_s"), _number(last, "step_s")
+        size = _number(attempts[-1], "world_size") if attempts else 1
+        progress |= {
+            "step": last["step"],
+            "loss": last["loss"],
+            "left_s": left_s,
+            "tokens_per_s": _number(last, "tokens_per_s_per_gpu") * size,
+            "max_steps": last["step"] + (round(left_s / step_s) if step_s else 0),
+        }
     return progress
+
+
+def _number(facts: Mapping[str, Any], name: str) -> float:
+    value = facts.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 def table(found: Sequence[Status]) -> str:
@@ -262,9 +274,8 @@ def describe(status: Status, folder: LaunchFolder) -> str:
     facts = {"folder": status.folder, "launched": status.submitted, "saved": status.saved}
     progress = status.progress
     if "step" in progress:
-        facts["step"] = (
-            f"{progress['step']:,} of {progress['max_steps']:,}, loss {progress['loss']:.4f}"
-        )
+        loss = _number(progress, "loss")  # 0 where it was no number
+        facts["step"] = f"{progress['step']:,} of {progress['max_steps']:,}, loss {loss:.4f}"
         facts["speed"] = (
             f"{progress['tokens_per_s']:,.0f} tokens/s, {format_duration(progress['left_s'])} left"
         )
@@ -287,9 +298,8 @@ def describe(status: Status, folder: LaunchFolder) -> str:
 
 def start_rows(run: RunFolder) -> list[tuple[str, ...]]:
     """Return a table of a run's newest attempts."""
-    newest = run.newest_attempt()
     rows: list[tuple[str, ...]] = [("start", "job", "host", "processes", "from step", "done again")]
-    for number in range(max(1, newest - _STARTS_SHOWN + 1), newest + 1):
+    for number in run.attempt_numbers()[-_STARTS_SHOWN:]:
         facts = run.read_attempt(number)
         rows.append(
             (

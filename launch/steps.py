@@ -8,6 +8,7 @@ A step is a command of a stage and the way in which it is run:
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,11 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
     if not value.isprintable() or set('"%') & set(value):
         rule = "has a character that no job script can hold"
         raise ConfigError(f"--{step.folder}", repr(value), rule, "Give another name")
-    return Path(value).absolute()
+    made = Path(os.path.abspath(value))
+    if made.name == "" or Path.cwd().is_relative_to(made):
+        rule, remedy = "is this folder or one above it", "Give a folder of its own"
+        raise ConfigError(f"--{step.folder}", value, rule, remedy)
+    return made
 
 
 def with_frozen_configs(

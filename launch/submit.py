@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +25,17 @@ from mobilellama.launch.steps import STEPS, Step, folder_of, with_frozen_configs
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Keep what would end this process back for the moment of a submission."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +141,13 @@ def check_order(order: Order) -> None:
         )
 
 
+def require_cwd(order: Order) -> None:
+    """Raise ConfigError if a job script cannot name the folder that it starts in."""
+    if not order.cwd.isprintable() or set('"%') & set(order.cwd):
+        rule = "has a character that no job script can hold"
+        raise ConfigError("the current folder", repr(order.cwd), rule, "Launch from another one")
+
+
 def dry_run(order: Order) -> str:
     """Return the scripts as they would be submitted."""
     return "\n".join(script.text() for script in order.scripts())
@@ -145,8 +165,17 @@ def prepare(order: Order) -> list[Script]:
     for script in scripts:
         with whole_file(script.path) as file:
             file.write(script.text().encode())
+        require_syntax(script.path)
         slurm.test_submit(str(script.path))
     return scripts
+
+
+def require_syntax(script: Path) -> None:
+    """Raise UserError if bash cannot read a script: what the user gave may have broken it."""
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        raise UserError(f"{said}. Mend slurm.setup, slurm.extra or slurm.srun_extra")
 
 
 def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
@@ -163,6 +192,7 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
         UserError: it is in the queue already, or SLURM refuses it.
     """
     slurm.require_commands("sbatch", "squeue", "scontrol", "scancel")
+    require_cwd(order)
     folder = order.folder
     folder.create()
     with folder.submitting():
@@ -181,10 +211,15 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
                     log.info("all %d tasks are done", order.slurm.tasks)
                     continue
                 options.append(f"--array={array_of(missing, order.slurm.max_running)}")
-            number = slurm.submit(str(script.path), *options)
-            jobs.append(Job(part=script.part, id=number, script=str(script.path)))
             # At once: a job that is not written down could not be found again.
-            folder.write(replace(launch, jobs=jobs))
+            with signals_held_back():
+                number = slurm.submit(str(script.path), *options)
+                jobs.append(Job(part=script.part, id=number, script=str(script.path)))
+                try:
+                    folder.write(replace(launch, jobs=jobs))
+                except BaseException:
+                    slurm.cancel([number])
+                    raise
             remember(folder.made)
             depends = [number]
     return replace(launch, jobs=jobs)
@@ -224,5 +259,5 @@ def require_not_active(order: Order, *, others: bool = True) -> None:
             "slurm.job_name",
             order.name,
             f"is the name of your job {taken[0]} already",
-            "Give another name, or another folder",
+            f"Give another name, or another folder; 'scancel {taken[0]}' ends that job",
         )

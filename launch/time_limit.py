@@ -16,7 +16,7 @@ def limit_seconds(text: str) -> int | None:
     Forms (man sbatch): M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
     """
     for form in _FORMS:
-        if match := form.fullmatch(text):
+        if text.isascii() and (match := form.fullmatch(text)):
             parts = match.groupdict()
             return sum(int(value) * _SECONDS[unit] for unit, value in parts.items() if value)
     return None

@@ -49,7 +49,8 @@ def main() -> int:
             )
         stage = importlib.import_module(f"mobilellama.{argv[0]}.main")
         code = int(stage.main(argv[1:]))
-        sys.stdout.flush()  # here, where a full disk behind it can still be told
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()  # here, where a full disk behind it can still be told
         return code
     except UserError as error:
         return report(error)

@@ -96,10 +96,14 @@ class RunFolder:
             rule = f"cannot be made or written to ({error.strerror})"
             raise ConfigError(field, str(self.path), rule, "Give a writable folder") from None
 
+    def attempt_numbers(self) -> list[int]:
+        """Return the numbers of all attempts, ascending."""
+        stems = (path.stem for path in self.attempts.glob("*.json"))
+        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+
     def newest_attempt(self) -> int:
         """Return the number of the newest attempt, 0 where there is none."""
-        numbers = [int(path.stem) for path in self.attempts.glob("*.json") if path.stem.isdigit()]
-        return max(numbers, default=0)
+        return max(self.attempt_numbers(), default=0)
 
     def begin_attempt(self, facts: dict[str, Any]) -> int:
         """Create the next attempt's file, exclusively, and return its number."""
@@ -139,10 +143,11 @@ class RunFolder:
         write_json(self.verdict, vars(verdict))
 
     def read_verdict(self) -> Verdict | None:
-        """Return the newest attempt's verdict; another attempt's is ignored."""
-        if not self.verdict.exists():
+        """Return the newest attempt's verdict; another attempt's, or a damaged one, is ignored."""
+        try:
+            verdict = Verdict(**read_json(self.verdict))
+        except (OSError, ValueError, TypeError):
             return None
-        verdict = Verdict(**read_json(self.verdict))
         return verdict if verdict.attempt == self.newest_attempt() else None
 
     def read_metrics(self) -> list[dict[str, Any]]:

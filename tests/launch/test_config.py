@@ -193,11 +193,11 @@ def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
         ),
         (
             "--slurm.hang_minutes 0",
-            "slurm.hang_minutes = 0.0: must be above 0. Give minutes.",
+            "slurm.hang_minutes = 0.0: must be above 0, and a number. Give minutes.",
         ),
         (
             "--slurm.hang_minutes .nan",
-            "slurm.hang_minutes = nan: must be above 0. Give minutes.",
+            "slurm.hang_minutes = nan: must be above 0, and a number. Give minutes.",
         ),
         (
             "--slurm.gpus_per_node 0",
@@ -238,9 +238,11 @@ def test_a_value_that_breaks_a_rule_is_named_with_it(site: Path, argv: str, mess
     "name", ["extra", "srun_extra", "partition", "account", "job_name", "exclude"]
 )
 def test_what_goes_into_one_line_of_the_script_has_one(site: Path, name: str) -> None:
-    assert refused(f"--slurm.{name}", "a\nb") == (
-        f"slurm.{name} = a\nb: has two lines. Write it in one line."
-    )
+    for value in ("a\nb", "a\rb", "a\x07"):
+        assert refused(f"--slurm.{name}", value) == (
+            f"slurm.{name} = {value!r}: has a character that no script's line can hold. "
+            "Write it in one line of letters."
+        )
 
 
 @pytest.mark.parametrize(
@@ -354,3 +356,33 @@ def test_numbers_of_the_sites_file_that_are_names_are_taken(site: Path) -> None:
     assert {name: str(value) for name, value in slurm.env.items()} == {
         "NCCL_NTHREADS": "512", "RATIO": "0.5", "A": "x",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["partition", "account", "job_name", "exclude"])
+def test_a_name_in_the_queue_has_no_quotation_mark(site: Path, field: str) -> None:
+    assert "holds a quotation mark" in refused(f"--slurm.{field}", 'a"b')
+
+
+@pytest.mark.parametrize("swallowed", ["--dry-run", "--local", "--no-check", "--slurm.nodes"])
+def test_an_option_without_its_value_does_not_take_the_next_option_for_it(swallowed: str) -> None:
+    """As an unset variable of the shell leaves it: the job would be submitted in earnest."""
+    with pytest.raises(ConfigError, match=r"^--slurm\.job_name = .*Is a shell variable unset"):
+        split_options(["--output", "x", "--slurm.job_name", swallowed])
+    assert split_options([f"--slurm.job_name={swallowed}"])[0] == [f"--slurm.job_name={swallowed}"]
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("{A: true}", "slurm.env.A = True: must be a text or a number. Put it in quotes."),
+        ("{1: x}", "slurm.env = 1: x: is no name of an environment variable. Mend the name."),
+    ],
+)
+def test_values_of_variables_are_texts_or_numbers(site: Path, env: str, message: str) -> None:
+    site.write_text(f"slurm: {{env: {env}}}\n")
+    assert refused() == message
+
+
+@pytest.mark.parametrize("scratch", ["~/x", "tmp", "$TMPDIR"])
+def test_scratch_is_an_absolute_path(site: Path, scratch: str) -> None:
+    assert "is not absolute" in refused("--slurm.scratch", scratch)

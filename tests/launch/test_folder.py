@@ -302,8 +302,10 @@ def test_a_second_launch_is_kept_out_while_another_process_is_at_it(tmp_path: Pa
         with pytest.raises(UserError) as caught, folder.submitting():
             pass
         assert str(caught.value) == (
-            f"{folder.made}: is being launched by another command. Wait for it"
+            f"{folder.made}: is being launched, or runs by --local, in another command. Wait for "
+            f"it, or end it with 'mobilellama launch cancel {folder.made}'"
         )
+        assert folder.is_at_work()
         holder.kill()  # a lock does not outlive its process, however that ends
         holder.wait()
         with folder.submitting():

@@ -297,3 +297,33 @@ def test_what_belongs_to_a_job_is_not_handed_on_to_the_next(
         sbatch='echo "8${SLURM_RESTART_COUNT-}${MOBILELLAMA_LAUNCH-}${MOBILELLAMA_STOP_FILE-}"'
     )
     assert slurm.submit("a.sbatch") == "8"
+
+
+@pytest.mark.parametrize(
+    ("printed", "number"), [("8", "8"), ("8;one", "8"), ("Welcome!\\nRead the news.\\n8", "8")]
+)
+def test_the_number_of_a_job_is_the_last_line(
+    programs: Callable[..., None], printed: str, number: str
+) -> None:
+    programs(sbatch=f'printf "{printed}\\n"')
+    assert slurm.submit("a.sbatch") == number
+
+
+@pytest.mark.parametrize("printed", ["", "would start at noon", "8 9"])
+def test_what_is_no_number_is_told(programs: Callable[..., None], printed: str) -> None:
+    programs(sbatch=f'echo "{printed}"')
+    message = refused(lambda: slurm.submit("a.sbatch"))
+    assert message.startswith("sbatch told no job's number for a.sbatch, but: ")
+    assert (printed or "nothing") in message
+
+
+def test_variables_of_a_job_that_one_launches_from_do_not_reach_sbatch(
+    programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_JOB_ID", "SBATCH_ARRAY_INX", "SRUN_CPUS_PER_TASK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_CONF", "/etc/other.conf")
+    programs(env="exec /usr/bin/env")
+    lines = slurm.call("env").stdout.splitlines()
+    ours = [line for line in lines if line.startswith(("SLURM", "SBATCH", "SRUN"))]
+    assert ours == ["SLURM_CONF=/etc/other.conf"]

@@ -10,13 +10,14 @@ import pytest
 
 from mobilellama.launch import status as command
 from mobilellama.launch.folder import Job, Launch, LaunchFolder, task_name
-from mobilellama.launch.known import remember
+from mobilellama.launch.known import known_file, remember
 from mobilellama.launch.slurm import JobState
 from mobilellama.launch.status import (
     Config,
     Part,
     Status,
     describe,
+    list_known,
     part_of,
     status_of,
     summed_up,
@@ -196,7 +197,7 @@ def test_the_newest_of_several_jobs_counts_and_the_others_were_restarts(
 @pytest.mark.parametrize(
     ("marks", "state"),
     [
-        ({}, "on this machine"),
+        ({}, "stopped on a machine"),
         ({"run_finished": LOCAL.signature}, "finished"),
         ({"run_failed": "loss = nan"}, "failed"),
     ],
@@ -556,3 +557,39 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_concluded(
     part = part_of("run", folder, RUN, ["7"])
     assert part.state == "unknown"
     assert "Unable to contact slurm controller. Is the controller up?" in part.reason
+
+
+def test_one_damaged_launch_does_not_hide_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("bad", "good"):
+        folder = LaunchFolder(tmp_path / name, train=True)
+        folder.create()
+        folder.write(replace(LOCAL, folder=str(tmp_path / name), name=name))
+        remember(tmp_path / name)
+    (tmp_path / "bad" / "launch" / "launch.json").write_text("{")
+    assert [status.name for status in list_known()] == ["good"]
+    assert f"{tmp_path}/bad/launch/launch.json: is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["null", '"x"', "NaN", "[]", "1e999"])
+def test_numbers_of_a_run_that_are_none_are_left_out(tmp_path: Path, value: str) -> None:
+    folder = LaunchFolder(tmp_path / "1_4b", train=True)
+    folder.create()
+    assert folder.run
+    folder.run.create()
+    (folder.run.attempts / "0001.json").write_text(
+        f'{{"world_size": {value}, "repeated_steps": {value}}}'
+    )
+    folder.run.metrics.write_text(f'{{"step": 3, "loss": 2.5, "left_s": {value}}}\n')
+    status = status_of(folder, LOCAL)
+    assert (status.progress["step"], status.progress["repeated_steps"]) == (3, 0)
+    assert "3 of 3, loss 2.5000" in describe(status, folder)
+
+
+def test_a_path_of_the_list_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
+    known_file().parent.mkdir(parents=True)
+    known_file().write_bytes(b"/caf\xe9\n")
+    remember(tmp_path)
+    assert known_file().read_bytes() == b"/caf\xe9\n" + f"{tmp_path}\n".encode()
+    assert list_known() == []

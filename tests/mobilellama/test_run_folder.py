@@ -172,3 +172,18 @@ def test_a_file_in_the_way_is_named_before_anything_is_made(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"run.folder = .*file/run: cannot be made .*/file is no"):
         RunFolder(tmp_path / "file/run").require_usable()
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"kind": "finished"}', "\xe9"])
+def test_a_damaged_verdict_is_none(run: RunFolder, text: str) -> None:
+    run.verdict.write_text(text, encoding="latin-1")
+    assert run.read_verdict() is None
+
+
+def test_files_that_are_no_attempts_are_not_counted(run: RunFolder) -> None:
+    run.begin_attempt({})
+    for name in ("²3.json", "x.json", "7.txt", "-4.json"):
+        (run.attempts / name).touch()
+    assert run.attempt_numbers() == [1]
+    (run.attempts / "99999999999999.json").touch()
+    assert run.newest_attempt() == 99999999999999

@@ -1,0 +1,130 @@
+"""A chain of steps: what its file must be, before anything is submitted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mobilellama.config import UserError
+from mobilellama.launch.main import main
+from mobilellama.launch.pipeline import Config, StepConfig, read_links, remaining
+
+TOKENIZE = {"step": "tokenize", "args": {"output": "data", "sources": {"root": "corpus"}}}
+PRETRAIN = {"step": "pretrain", "args": {"run": {"folder": "run"}, "config": "demo"}}
+EXPORT = {"step": "export", "args": {"checkpoint": "run", "output": "model"}}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(values: Any) -> str:
+    Path("pipeline.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return "pipeline.yaml"
+
+
+def refused(values: Any, *words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        main(["pipeline", "--config", write(values), "--dry-run", *words])
+    return str(caught.value)
+
+
+def links(*steps: dict[str, Any], **shared: Any) -> Any:
+    return read_links(Config(steps=[StepConfig(**step) for step in steps], **shared), [])
+
+
+def test_a_step_waits_for_the_one_above_or_for_those_it_names() -> None:
+    other = EXPORT | {"name": "again", "after": ["pretrain", "tokenize"]}
+    other |= {"args": EXPORT["args"] | {"output": "other"}}
+    alone = TOKENIZE | {"name": "alone", "after": []}
+    alone |= {"args": TOKENIZE["args"] | {"output": "more"}}
+    found = links(TOKENIZE, PRETRAIN, EXPORT, other, alone)
+    assert [(link.name, link.after) for link in found] == [
+        ("tokenize", []),
+        ("pretrain", ["tokenize"]),
+        ("export", ["pretrain"]),
+        ("again", ["pretrain", "tokenize"]),
+        ("alone", []),
+    ]
+
+
+def test_nested_fields_become_the_stages_options() -> None:
+    [link] = links(TOKENIZE)
+    assert link.order.arguments == ["--output=data", "--sources.root=corpus"]
+
+
+def test_slurms_fields_of_a_step_count_more_than_those_of_all_and_the_command_line_most() -> None:
+    step = PRETRAIN | {"slurm": {"nodes": 20, "env": {"A": "x"}}}
+    config = Config(steps=[StepConfig(**step)], slurm={"nodes": 2, "account": "a"})
+    slurm = read_links(config, ["--slurm.time=90"])[0].order.slurm
+    assert (slurm.nodes, slurm.account, slurm.time, slurm.env) == (20, "a", "90", {"A": "x"})
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], "steps = []: holds no step"),
+        ([EXPORT | {"step": "exprt"}], "steps[0].step = exprt: must be one of"),
+        ([EXPORT, EXPORT], "steps[1].name = export: is the name of two steps"),
+        ([EXPORT | {"after": ["x"]}], "steps[0].after = x: is no step above this one"),
+        ([EXPORT | {"after": ["export"]}], "steps[0].after = export: is no step above"),
+        ([EXPORT | {"args": None}], "steps[0] (export): --output = (not given): is required"),
+        ([EXPORT | {"slurm": {"nodes": "two"}}], "steps[0] (export): slurm.nodes = two: expected"),
+        ([EXPORT | {"slurm": {"time": 86400}}], "slurm.time = 86400: is a number: YAML reads"),
+        ([EXPORT | {"slurm": {"env": {"A": True}}}], "slurm.env.A = True: must be a text"),
+        ([EXPORT | {"args": {"output": "/"}}], "--output = /: is this folder or one above it"),
+        ([EXPORT | {"args": {"output": ".."}}], "--output = ..: is this folder or one above it"),
+        ([EXPORT, EXPORT | {"name": "b"}], "step b = {cwd}/model: is what step export makes too"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_refused_before_anything_is_submitted(
+    steps: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
+    assert message.format(cwd=tmp_path) in refused({"steps": steps})
+
+
+def test_two_steps_whose_jobs_would_have_one_name_are_refused() -> None:
+    other = EXPORT | {"name": "b", "args": {"checkpoint": "run", "output": "other/model"}}
+    said = refused({"steps": [EXPORT, other]})
+    assert "step b = model: would be the name of a job of step export too" in said
+    said = refused({"steps": [EXPORT, PRETRAIN], "slurm": {"job_name": "same"}})
+    assert "step pretrain = same: would be the name of a job of step export too" in said
+
+
+def test_a_step_is_done_while_its_output_its_config_and_what_is_before_it_are_as_they_were() -> (
+    None
+):
+    Path("recipe.yaml").write_text("train: {max_steps: 5}\n")
+    train = {"step": "pretrain", "args": {"run": {"folder": "run"}, "config": "recipe.yaml"}}
+
+    def names() -> list[str]:
+        return [link.name for link in remaining(links(train, EXPORT))]
+
+    assert names() == ["pretrain", "export"]
+    for link in links(train, EXPORT):
+        link.order.folder.create()
+        link.order.folder.made.mkdir(exist_ok=True)
+        mark = link.order.folder.mark("run", "finished")
+        mark.write_text(f"{link.order.launch().signature}\n")
+    assert names() == []
+    Path("model").rmdir()
+    assert names() == ["export"]
+    Path("model").mkdir()
+    Path("recipe.yaml").write_text("train: {max_steps: 6}\n")
+    assert names() == ["pretrain", "export"]
+
+
+def test_the_scripts_name_copies_of_config_files_that_an_edit_does_not_change() -> None:
+    Path("recipe.yaml").write_text("train: {max_steps: 5}\n")
+    train = {"step": "pretrain", "args": {"run": {"folder": "run"}, "config": "recipe.yaml"}}
+    [link] = links(train)
+    link.order.folder.create()
+    link.order.write_configs()
+    [script] = link.order.scripts()
+    [copy] = Path("run/launch").glob("config-*.yaml")
+    assert f"--config={copy.absolute()}" in script.text()
+    Path("recipe.yaml").write_text("train: {max_steps: 6}\n")
+    assert copy.read_text() == "train: {max_steps: 5}\n"
+    assert f"--config={copy.absolute()}" not in links(train)[0].order.scripts()[0].text()

@@ -6,6 +6,7 @@ starts ``launch.devices`` processes itself.
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -97,6 +98,8 @@ class World:
 
         for name in ("lightning.fabric", "lightning.pytorch"):
             logging.getLogger(name).setLevel(logging.WARNING)  # INFO is a banner
+        # On a login node, where a run without srun is meant so.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
         cuda = config.uses_cuda
         if not cuda:
             # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.

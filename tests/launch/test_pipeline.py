@@ -10,9 +10,15 @@ from mobilellama.config import UserError
 from mobilellama.launch.main import main
 from mobilellama.launch.pipeline import Config, StepConfig, read_links, remaining
 
-TOKENIZE = {"step": "tokenize", "args": {"output": "data", "sources": {"root": "corpus"}}}
-PRETRAIN = {"step": "pretrain", "args": {"run": {"folder": "run"}, "config": "demo"}}
-EXPORT = {"step": "export", "args": {"checkpoint": "run", "output": "model"}}
+TOKENIZE: dict[str, Any] = {
+    "step": "tokenize",
+    "args": {"output": "data", "sources": {"root": "corpus"}},
+}
+PRETRAIN: dict[str, Any] = {
+    "step": "pretrain",
+    "args": {"run": {"folder": "run"}, "config": "demo"},
+}
+EXPORT: dict[str, Any] = {"step": "export", "args": {"checkpoint": "run", "output": "model"}}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +62,7 @@ def test_nested_fields_become_the_stages_options() -> None:
 
 
 def test_slurms_fields_of_a_step_count_more_than_those_of_all_and_the_command_line_most() -> None:
-    step = PRETRAIN | {"slurm": {"nodes": 20, "env": {"A": "x"}}}
+    step: dict[str, Any] = PRETRAIN | {"slurm": {"nodes": 20, "env": {"A": "x"}}}
     config = Config(steps=[StepConfig(**step)], slurm={"nodes": 2, "account": "a"})
     slurm = read_links(config, ["--slurm.time=90"])[0].order.slurm
     assert (slurm.nodes, slurm.account, slurm.time, slurm.env) == (20, "a", "90", {"A": "x"})
@@ -97,7 +103,10 @@ def test_a_step_is_done_while_its_output_its_config_and_what_is_before_it_are_as
     None
 ):
     Path("recipe.yaml").write_text("train: {max_steps: 5}\n")
-    train = {"step": "pretrain", "args": {"run": {"folder": "run"}, "config": "recipe.yaml"}}
+    train: dict[str, Any] = {
+        "step": "pretrain",
+        "args": {"run": {"folder": "run"}, "config": "recipe.yaml"},
+    }
 
     def names() -> list[str]:
         return [link.name for link in remaining(links(train, EXPORT))]
@@ -118,7 +127,10 @@ def test_a_step_is_done_while_its_output_its_config_and_what_is_before_it_are_as
 
 def test_the_scripts_name_copies_of_config_files_that_an_edit_does_not_change() -> None:
     Path("recipe.yaml").write_text("train: {max_steps: 5}\n")
-    train = {"step": "pretrain", "args": {"run": {"folder": "run"}, "config": "recipe.yaml"}}
+    train: dict[str, Any] = {
+        "step": "pretrain",
+        "args": {"run": {"folder": "run"}, "config": "recipe.yaml"},
+    }
     [link] = links(train)
     link.order.folder.create()
     link.order.write_configs()

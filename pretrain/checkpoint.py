@@ -115,6 +115,7 @@ def save(
         folder.mkdir()
 
     def commit() -> None:
+        run.require_newest(attempt)  # a newer attempt has removed what was half written
         receipts = {path.name: sha256_of_file(path) for path in sorted(folder.glob("rank-*.json"))}
         assert len(receipts) == world.size
         manifest = Manifest(
@@ -136,7 +137,9 @@ def save(
     except Exception as raised:
         error = raised
     if world.any(error is not None):
-        if world.is_main:  # what was written takes room that the next try may need
+        if world.is_main:
+            run.require_newest(attempt)
+            # What was written takes room that the next try may need.
             shutil.rmtree(folder, ignore_errors=True)
         raise error or OtherRankError(f"{folder}: another rank could not write its part")
     world.run_on_main(commit)

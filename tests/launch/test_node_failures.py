@@ -142,7 +142,7 @@ def test_where_a_daemon_dies_and_its_tasks_live_on_the_fence_keeps_them_from_wri
     assert (record["JobState"], record["Restarts"]) == ("COMPLETED", "1")
     old_log = (run / "logs" / f"{job}.0" / "rank-0.log").read_text
     wait_for(lambda: "attempt 1 was superseded by attempt 2" in old_log(), "the old ranks' end")
-    wait_for(lambda: f"[{job}.0 node1] not deciding" in batch_log(run), "the old script's end")
+    wait_for(lambda: f"[{job}.0 node1] another start ({job}.1)" in batch_log(run), "its script")
     folder = RunFolder(run)
     newest = json.loads((folder.checkpoint(STEPS) / "manifest.json").read_text())
     assert newest["attempt"] == 2

@@ -107,7 +107,8 @@ def test_cancel_with_save_ends_with_a_checkpoint_and_a_launch_goes_on_from_it(
     wait_for_step(run, 2)
     assert main(["cancel", str(run), "--save"]) == 0
     record = wait_for_end(slurm, job)
-    assert (record["JobState"], record["Restarts"]) == ("COMPLETED", "0")
+    # Not COMPLETED, which would let the steps that wait for it begin.
+    assert (record["JobState"], record["Restarts"]) == ("FAILED", "0")
     verdict = RunFolder(run).read_verdict()
     assert verdict is not None and verdict.kind == "stopped"
     assert RunFolder(run).checkpoint_steps()[-1] == verdict.step

@@ -71,41 +71,6 @@ def test_our_own_processes_reach_the_cluster(slurm: Cluster) -> None:
     assert names.stdout.decode().split() == slurm.names
 
 
-def test_a_killed_node_goes_down_with_its_tasks_and_comes_back(slurm: Cluster) -> None:
-    name = slurm.names[1]
-    job_id = slurm.sbatch("-w", name, "--no-requeue", "-o", "/dev/null", "--wrap", ORPHANS)
-    slurm.wait_job(job_id, states=["RUNNING"])
-
-    def sleepers() -> list[int]:
-        states = {pid: processes.process_state(pid) for pid in slurm.node_pids(name)}
-        return [pid for pid, state in states.items() if state and state.command == "sleep"]
-
-    slurm.until(lambda: len(sleepers()) >= 2, 30, "the job's tasks")
-    tasks = sleepers()
-    slurm.kill_node(name)
-    _wait_gone(tasks)
-    assert slurm.node_pids(name) == []
-    slurm.wait_nodes([name], states=["down", "down*"])
-    assert slurm.wait_job(job_id)["JobState"] == "NODE_FAIL"
-    slurm.start_node(name)
-    slurm.wait_nodes([name], states=["idle"])
-    assert slurm.run("srun", "-w", name, "echo", "back").stdout == "back\n"
-
-
-def test_a_preempted_job_is_warned_and_requeued(slurm: Cluster, tmp_path: Path) -> None:
-    story = tmp_path / "story"
-    script = f"trap 'echo warned >> {story}' USR1\necho run $SLURM_RESTART_COUNT >> {story}\n"
-    script += "while :; do sleep 0.2; done"
-    options = ["-N3", "--exclusive", "-o", "/dev/null"]
-    job_id = slurm.sbatch(*options, "--requeue", "--signal=B:USR1@60", "--wrap", script)
-    slurm.until(story.exists, 60, "the first run")
-    urgent_id = slurm.sbatch(*options, "-p", "urgent", "--wrap", "true")
-    assert slurm.wait_job(urgent_id)["JobState"] == "COMPLETED"
-    slurm.wait_job(job_id, states=["RUNNING"], restarts=1)
-    slurm.until(lambda: len(story.read_text().splitlines()) >= 3, 60, "the second run")
-    assert story.read_text().splitlines() == ["run", "warned", "run 1"]
-
-
 def test_a_restored_cluster_has_no_jobs_and_only_idle_nodes(slurm: Cluster) -> None:
     first, second, third = slurm.names
     running = slurm.sbatch("-w", first, "--requeue", "-o", "/dev/null", "--wrap", ORPHANS)
@@ -121,27 +86,6 @@ def test_a_restored_cluster_has_no_jobs_and_only_idle_nodes(slurm: Cluster) -> N
     assert slurm.run("squeue", "-h").stdout == ""
     assert {slurm.job(job_id)["JobState"] for job_id in (running, waiting)} == {"CANCELLED"}
     assert slurm.run("srun", "-N3", "echo", "well").stdout == "well\n" * 3
-
-
-def test_a_cut_node_goes_down_and_comes_back(slurm_net: Cluster) -> None:
-    name = slurm_net.names[2]
-    before = slurm_net.node_pids(name)
-    slurm_net.cut(name)
-    slurm_net.wait_nodes([name], states=["down", "down*"])
-    assert set(before) <= set(slurm_net.node_pids(name))
-    slurm_net.uncut(name)
-    slurm_net.kill_slurmd(name, signal.SIGHUP)  # register now, rather than in half a minute
-    slurm_net.wait_nodes([name], states=["idle"])
-    printed = slurm_net.run("srun", "-N3", "--ntasks-per-node=1", "hostname").stdout
-    assert sorted(printed.split()) == slurm_net.names
-
-
-def test_a_restored_cluster_has_no_cut_node(slurm_net: Cluster) -> None:
-    name = slurm_net.names[0]
-    slurm_net.cut(name)
-    slurm_net.wait_nodes([name], states=["down", "down*"])
-    slurm_net.restore()
-    assert slurm_net.node_states() == dict.fromkeys(slurm_net.names, "idle")
 
 
 @pytest.mark.parametrize("mode", ["ns", "net", "flat"])

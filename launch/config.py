@@ -157,11 +157,9 @@ class SlurmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What 'mobilellama launch STAGE' takes beside the stage's own fields."""
+class HowConfig:
+    """How something is launched."""
 
-    slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    """Where and how it runs; --slurm.config FILE is a site's file of these."""
     dry_run: bool = False
     """Print the job script and submit nothing. Also --dry-run."""
     check: bool = True
@@ -174,6 +172,14 @@ class Options:
     def __post_init__(self) -> None:
         if self.processes is not None:
             require_at_least("processes", self.processes, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(HowConfig):
+    """What 'mobilellama launch STAGE' takes beside the stage's own fields."""
+
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """Where and how it runs; --slurm.config FILE is a site's file of these."""
 
 
 def site_file() -> Path:

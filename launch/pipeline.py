@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError, UserError, did_you_mean, require_at_least
+from mobilellama.config import ConfigError, UserError, did_you_mean
 from mobilellama.launch import slurm
-from mobilellama.launch.config import SlurmConfig, as_arguments, read_options
+from mobilellama.launch.config import HowConfig, SlurmConfig, as_arguments, read_options
 from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
 from mobilellama.launch.local import run_locally
 from mobilellama.launch.steps import find_step
@@ -57,25 +57,13 @@ class StepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(HowConfig):
     """Fields of 'launch pipeline'."""
 
     steps: list[StepConfig]
     """The steps, in order."""
     slurm: dict[str, Any] | None = None
     """Where and how all steps run, over the site's file."""
-    dry_run: bool = False
-    """Print the job scripts and submit nothing. Also --dry-run."""
-    check: bool = True
-    """Read every stage's config before submitting anything. Also --no-check."""
-    local: bool = False
-    """Run the steps on this machine, one after another."""
-    processes: int | None = None
-    """With --local: processes of training; None is one a GPU."""
-
-    def __post_init__(self) -> None:
-        if self.processes is not None:
-            require_at_least("processes", self.processes, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

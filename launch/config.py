@@ -17,6 +17,7 @@ A site file (~/.config/mobilellama/slurm.yaml, or --slurm.config FILE) holds the
 import json
 import os
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,15 @@ class SlurmConfig:
             if '"' in str(getattr(self, name) or ""):
                 rule, remedy = "holds a quotation mark", "Leave it out"
                 raise ConfigError(f"slurm.{name}", getattr(self, name), rule, remedy)
+        for name in ("extra", "srun_extra"):
+            try:
+                shlex.split(getattr(self, name))
+            except ValueError:
+                rule, remedy = "has a quotation mark that is not closed", "Close it"
+                raise ConfigError(f"slurm.{name}", getattr(self, name), rule, remedy) from None
+        if self.partition is not None and not self.partition.strip(", "):
+            rule, remedy = "names no partition", "See 'mobilellama launch doctor'"
+            raise ConfigError("slurm.partition", self.partition, rule, remedy)
         if not self.scratch.startswith("/"):
             remedy = "Give a path that begins with /"
             rule = "is not absolute, and the job script would take it as it is"
@@ -244,12 +254,13 @@ def take_site_file(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             named = value if inline else next(words, "")
         else:
             rest.append(word)
-    if named is None:
-        return (["--config", str(site_file())] if site_file().is_file() else []), rest
-    if not Path(named).is_file():
+    if named is None and not os.path.lexists(site_file()):
+        return [], rest
+    path = Path(named) if named is not None else site_file()
+    if not path.is_file():
         rule, remedy = "is not a file", "Give a YAML file of slurm's fields"
-        raise ConfigError("slurm.config", named, rule, remedy)
-    return ["--config", named], rest
+        raise ConfigError("slurm.config", str(path), rule, remedy)
+    return ["--config", str(path)], rest
 
 
 def as_arguments(

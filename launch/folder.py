@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files import lock, read_json, sha256_of_json, write_json
@@ -173,8 +173,10 @@ class LaunchFolder:
             return False
 
     @contextmanager
-    def submitting(self) -> Iterator[None]:
+    def submitting(self) -> Iterator[BinaryIO]:
         """Keep a second launch of the same folder out meanwhile.
+
+        Yields the file whose lock does so; a process that inherits it holds the lock too.
 
         Raises:
             UserError: one is at it.
@@ -185,7 +187,7 @@ class LaunchFolder:
                     f"{self.made}: is being launched, or runs by --local, in another command. Wait "
                     f"for it, or end it with 'mobilellama launch cancel {self.made}'"
                 )
-            yield
+            yield file
 
 
 def task_name(task: int, count: int) -> str:

@@ -59,13 +59,14 @@ def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bo
     if check:
         check_order(order)
     folder.create()
-    with folder.submitting():  # held to the end: two runs of one folder would fence each other
+    # Held to the end, and by the step itself: two of one folder would be in each other's way.
+    with folder.submitting() as held:
         require_not_active(order, others=False)
         order.write_configs()
         code = take_snapshot(folder.code)
         folder.clear_marks()
         folder.write(order.launch())
-        return Supervisor(order, command, code).run()
+        return Supervisor(order, command, code, held.fileno()).run()
 
 
 def local_command(order: Order, processes: int) -> list[str]:
@@ -84,8 +85,16 @@ def local_command(order: Order, processes: int) -> list[str]:
 class Supervisor:
     """Starts a step again and again until it is done, has failed for good, or was stopped."""
 
-    def __init__(self, order: Order, command: list[str], code: Path) -> None:
-        self._order, self._command, self._code = order, command, code
+    def __init__(self, order: Order, command: list[str], code: Path, held: int) -> None:
+        """Take note of what is run.
+
+        Args:
+            order: the step.
+            command: its command line.
+            code: the snapshot.
+            held: descriptor of the locked file, which the step inherits.
+        """
+        self._order, self._command, self._code, self._held = order, command, code, held
         self._folder: LaunchFolder = order.folder
         self._signals: list[int] = []
         self._attempt_before = 0
@@ -145,6 +154,7 @@ class Supervisor:
                 cwd=self._order.cwd,
                 env=environment,
                 start_new_session=True,
+                pass_fds=(self._held,),
                 stdout=torchrun if self._folder.run else None,
                 stderr=torchrun if self._folder.run else None,
             )

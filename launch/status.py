@@ -101,23 +101,33 @@ def main(config: Config) -> int:
 
 def list_known() -> list[Status]:
     """Return the newest launches that are still on the disk, the newest last."""
-    found = []
+    found: list[Status] = []
+    silence: list[str] = []  # a controller that does not answer is asked once
     for made in known()[-_SHOWN:]:
         folder = find(made)
         if folder is None:
             continue  # deleted since
         try:
             if launch := folder.read():
-                found.append(status_of(folder, launch))
+                found.append(status_of(folder, launch, silence))
         except UserError as error:
             log.warning("%s", error)  # one that is damaged does not hide the others
     return found
 
 
-def status_of(folder: LaunchFolder, launch: Launch) -> Status:
-    """Gather what is known of a launch."""
+def status_of(folder: LaunchFolder, launch: Launch, silence: list[str] | None = None) -> Status:
+    """Gather what is known of a launch.
+
+    Args:
+        folder: where it is kept.
+        launch: what was launched.
+        silence: why SLURM did not answer before, if it did not; then it is not asked again.
+    """
     jobs = current_jobs(folder, launch)
-    parts = [part_of(name, folder, launch, jobs.get(name, [])) for name in parts_of(launch)]
+    silence = [] if silence is None else silence
+    parts = [
+        part_of(name, folder, launch, jobs.get(name, []), silence) for name in parts_of(launch)
+    ]
     failures = folder.failures()
     deciding = next((part for part in parts if part.state != "finished"), parts[-1])
     message = "\n".join(
@@ -144,13 +154,19 @@ def _shown_part(part: str) -> str:
     return part if number is None else f"task {number}"
 
 
-def part_of(part: str, folder: LaunchFolder, launch: Launch, jobs: Sequence[str]) -> Part:
+def part_of(
+    part: str,
+    folder: LaunchFolder,
+    launch: Launch,
+    jobs: Sequence[str],
+    silence: list[str] | None = None,
+) -> Part:
     """Return the state of one part, from its jobs and the marks of its script."""
-    states, silence = _ask(jobs)
+    states, unknown = _ask(jobs, [] if silence is None else silence)
     restarts = sum(state.restarts for state in states) + max(0, len(jobs) - 1)
     nodes = ",".join(sorted({state.nodes for state in states if state.nodes and state.is_active}))
     active = any(state.is_active for state in states)
-    state, reason = summed_up(states) if states else ("", silence)
+    state, reason = summed_up(states) if states else ("", unknown)
     failed = [name for name in folder.failures() if _belongs(name, part)]
     if part == "tasks":
         missing = folder.tasks_missing(launch.tasks, launch.signature)
@@ -180,14 +196,16 @@ def _local_state(folder: LaunchFolder) -> str:
     return "running on a machine" if folder.is_at_work() else "stopped on a machine"
 
 
-def _ask(jobs: Sequence[str]) -> tuple[list[slurm.JobState], str]:
+def _ask(jobs: Sequence[str], silence: list[str]) -> tuple[list[slurm.JobState], str]:
     """Return the states of jobs, or why SLURM does not tell."""
     if not jobs:
         return [], ""
-    try:
-        return [state for job in jobs for state in slurm.states(job)], ""
-    except UserError as error:
-        return [], str(error)
+    if not silence:
+        try:
+            return [state for job in jobs for state in slurm.states(job)], ""
+        except UserError as error:
+            silence.append(str(error))
+    return [], silence[0]
 
 
 def _belongs(mark: str, part: str) -> bool:

@@ -53,7 +53,7 @@ def main() -> int:
             sys.stdout.flush()  # here, where a full disk behind it can still be told
         return code
     except UserError as error:
-        return report(error)
+        return report(error, alone=argv[0] == "launch")
     except BrokenPipeError:  # the reader of "mobilellama ... | head" has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -7,6 +7,7 @@ module of the verb at hand is imported, so that ``--help`` answers at once.
 """
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import json
@@ -321,13 +322,20 @@ def _given(field: str, argv: Sequence[str]) -> str:
     return "(in the config file)"
 
 
-def report(error: UserError) -> int:
+def report(error: UserError, *, alone: bool = False) -> int:
     """Print a user's error as one message and return the exit code 2.
 
     Every process of a run meets the same ConfigError, and the first of each node prints it
     (one node alone may lack a folder); any other error may be this process's alone.
+
+    Args:
+        error: what to tell.
+        alone: whether no other process runs the same, whatever variables the shell has.
     """
-    rank, local_rank = rank_from_environment(), local_rank_from_environment()
+    rank = local_rank = 0
+    if not alone:
+        with contextlib.suppress(ConfigError):  # a rank that is no number is as good as none
+            rank, local_rank = rank_from_environment(), local_rank_from_environment()
     if local_rank == 0 or not isinstance(error, ConfigError):
         where = "" if rank == 0 else f" [rank {rank} on {socket.gethostname()}]"
         print(f"mobilellama: error:{where} {error}", file=sys.stderr)

@@ -67,3 +67,31 @@ def test_it_answers_on_a_login_node_without_torch_or_a_stage(
     assert done.stderr.splitlines()[-1] == "[]"
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pipeline.yaml"]
+
+
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "SLURM_LOCALID", "RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize("value", ["1", "x"])
+def test_a_mistake_is_told_whatever_rank_the_shell_is_told_to_be(
+    name: str, value: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilellama", "launch", "export", "--slurm.nodes", "0"],
+        capture_output=True, text=True, cwd=tmp_path, check=False, env=os.environ | {name: value},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("mobilellama: error: slurm.nodes = 0: must be at least 1")
+
+
+@pytest.mark.parametrize("text", ['"', "--a 'b"])
+def test_options_with_an_open_quotation_mark_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has a quotation mark that is not closed"):
+        main(["export", f"--output={tmp_path}/x", f"--slurm.extra={text}", "--dry-run"])
+
+
+def test_a_site_file_that_is_no_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "mobilellama" / "slurm.yaml").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"slurm\.config = .*slurm\.yaml: is not a file"):
+        main(["export", f"--output={tmp_path}/x", "--dry-run"])

@@ -10,6 +10,7 @@ RUN/launch/ of a run, OUTPUT.launch/ of other steps:
   NAME.finished    done; holds the launch's signature. NAME is "run", "finish", or an array's task
   NAME.failed      given up, and why
   NAME.failures    failures in a row: how many, and at which progress
+  NAME.bad         starts in a row that found bad nodes
   NAME.resubmitted jobs that the script submitted in its own place
   cancelled        'launch cancel' was called: nothing is requeued
   lock             held while something is being submitted
@@ -142,7 +143,7 @@ class LaunchFolder:
     def clear_marks(self) -> None:
         """Forget what former launches left, but for finished tasks."""
         self.cancelled.unlink(missing_ok=True)
-        for kind in ("failed", "failures", "resubmitted"):
+        for kind in ("failed", "failures", "bad", "resubmitted"):
             for path in self.root.glob(f"*.{kind}"):
                 path.unlink(missing_ok=True)
         for part in ("run", "finish"):

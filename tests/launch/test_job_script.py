@@ -662,6 +662,23 @@ def test_a_bad_node_is_told_and_stayed_away_from(
     assert job.marks() == {}  # the node's failure is not the run's
 
 
+def test_start_after_start_with_bad_nodes_becomes_the_runs_failure(
+    make_job: Callable[..., Job],
+) -> None:
+    """As where every node lacks something: a job would walk through the whole cluster."""
+    job = make_job(health="node")
+    check = found(n1="BAD GPUs")
+    for restarts in range(5):
+        assert len(job.start("begin 1", health=check, restarts=restarts).calls) == 3
+        assert job.marks() == {}
+    for restarts in (5, 6):
+        assert job.start("begin 1", health=check, restarts=restarts).calls == REQUEUED
+    assert job.start("begin 1", health=check, restarts=7).code == 1
+    assert "8 starts in a row found some; 3 times in a row" in job.marks()["run.failed"]
+    job.start("begin 1; save 1; verdict finished 1", health=found(n1="OK"), restarts=8)
+    assert not job.folder.mark("run", "bad").exists()
+
+
 def test_a_bad_node_that_the_cluster_cannot_do_without_is_not_stayed_away_from(
     make_job: Callable[..., Job],
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mobilellama import log as logs
 from mobilellama.cli import Verb, parse_config, run_stage
 from mobilellama.config import ConfigError, did_you_mean
-from mobilellama.launch.config import read_options, split_options, take_site_file
+from mobilellama.launch.config import HowConfig, read_options, split_options, take_site_file
 from mobilellama.launch.steps import STEPS, Step, find_step
 
 VERBS = {
@@ -124,14 +124,32 @@ def launch_pipeline(argv: Sequence[str]) -> int:
     mine, rest = split_options(argv)
     overrides = [word for word in mine if word.startswith("--slurm")]
     others = [word for word in mine if not word.startswith("--slurm")]
-    config = parse_config(
-        pipeline.Config,
-        [*rest, *others],
+    file, unknown = take_file(rest)
+    how = parse_config(
+        HowConfig,
+        [*others, *unknown],
         prog="mobilellama launch pipeline",
         about=pipeline.__doc__ or "",
     )
     logs.configure()
+    if file is None:
+        rule, remedy = "is required", "See 'mobilellama launch pipeline --help'"
+        raise ConfigError("--config", "(not given)", rule, remedy)
+    config = pipeline.Config(**vars(how), **pipeline.read_file(file))
     return pipeline.main(config, overrides)
+
+
+def take_file(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return what --config names, and the other words."""
+    file, others = None, []
+    words = iter(argv)
+    for word in words:
+        flag, inline, value = word.partition("=")
+        if flag == "--config":
+            file = value if inline else next(words, "")
+        else:
+            others.append(word)
+    return file, others
 
 
 def about(name: str, step: Step) -> str:

@@ -22,11 +22,11 @@ are left, those in the queue stay there.
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError, UserError, did_you_mean
+from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
 from mobilellama.launch import slurm
 from mobilellama.launch.config import HowConfig, SlurmConfig, as_arguments, read_options
 from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
@@ -105,6 +105,67 @@ def main(config: Config, overrides: Sequence[str] = ()) -> int:
     rows = [("step", "job", "what", "after"), *launch_all(links, todo)]
     print(aligned(rows, left=(0, 1, 2, 3)))
     return 0
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "step": (str, "a name, as pretrain"),
+    "name": (str, "a name in quotes"),
+    "args": (dict, "'field: value' lines"),
+    "slurm": (dict, "'field: value' lines"),
+    "after": (list, "a list, as [export]"),
+    "steps": (list, "a list of steps"),
+}
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """Return the steps and SLURM's fields of a pipeline's file, as they are written there.
+
+    The command line's parser would make numbers of quoted texts, and a minute's limit of "90".
+
+    Raises:
+        ConfigError: it is no file, no YAML, or not of this shape; the message names the place.
+    """
+    import yaml
+
+    try:
+        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        rule, remedy = f"cannot be read ({error.strerror})", "Give a YAML file of steps"
+        raise ConfigError("--config", path, rule, remedy) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        rule = f"is not YAML ({one_line(error)})"
+        raise ConfigError("--config", path, rule, "Mend the file") from None
+    values = _checked(values, path, ("steps", "slurm"))
+    steps = values.get("steps") or []
+    names = [field.name for field in fields(StepConfig)]
+    made = [_checked(step, f"steps[{i}]", names) for i, step in enumerate(steps)]
+    for i, step in enumerate(made):
+        if not step.get("step"):
+            rule, remedy = "is required", "See 'mobilellama launch --help' for the steps"
+            raise ConfigError(f"steps[{i}].step", "(not given)", rule, remedy)
+        if not all(isinstance(name, str) for name in step.get("after") or []):
+            rule = "must be names of steps"
+            raise ConfigError(f"steps[{i}].after", step["after"], rule, "Put them in quotes")
+    return {"steps": [StepConfig(**step) for step in made], "slurm": values.get("slurm")}
+
+
+def _checked(values: Any, place: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return a mapping whose fields are known and of the right kind.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    remedy = "See 'mobilellama launch pipeline --help'"
+    if not isinstance(values, dict):
+        raise ConfigError(place, values, "must hold 'field: value' lines", remedy)
+    for name, value in values.items():
+        if name not in names:
+            near = did_you_mean(str(name), names)
+            raise ConfigError(f"{place}.{name}", value, "is not a field", remedy + near)
+        kind, words = _KINDS[name]
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{place}.{name}", value, f"must be {words}", remedy)
+    return values
 
 
 def read_links(config: Config, overrides: Sequence[str]) -> list[Link]:

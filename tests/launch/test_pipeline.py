@@ -72,6 +72,12 @@ def test_slurms_fields_of_a_step_count_more_than_those_of_all_and_the_command_li
     ("steps", "message"),
     [
         ([], "steps = []: holds no step"),
+        (["export"], "steps[0] = export: must hold 'field: value' lines"),
+        ([{"name": "x"}], "steps[0].step = (not given): is required"),
+        ([EXPORT | {"agrs": {}}], "steps[0].agrs = {{}}: is not a field"),
+        ([EXPORT | {"after": "export"}], "steps[0].after = export: must be a list, as [export]"),
+        ([EXPORT | {"name": 5}], "steps[0].name = 5: must be a name in quotes"),
+        ([EXPORT | {"args": ["a"]}], "steps[0].args = ['a']: must be 'field: value' lines"),
         ([EXPORT | {"step": "exprt"}], "steps[0].step = exprt: must be one of"),
         ([EXPORT, EXPORT], "steps[1].name = export: is the name of two steps"),
         ([EXPORT | {"after": ["x"]}], "steps[0].after = x: is no step above this one"),
@@ -140,3 +146,36 @@ def test_the_scripts_name_copies_of_config_files_that_an_edit_does_not_change() 
     Path("recipe.yaml").write_text("train: {max_steps: 6}\n")
     assert copy.read_text() == "train: {max_steps: 5}\n"
     assert f"--config={copy.absolute()}" not in links(train)[0].order.scripts()[0].text()
+
+
+def test_quoted_numbers_of_the_file_stay_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    step = EXPORT | {"slurm": {"time": "90", "job_name": "007"}}
+    step |= {"args": EXPORT["args"] | {"title": "1e3"}}
+    assert main(["pipeline", "--config", write({"steps": [step]}), "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    assert "#SBATCH --time=90\n" in script and "#SBATCH --job-name=007\n" in script
+    assert "--title=1e3" in script
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [", "is not YAML"),
+        ("- a", "must hold 'field: value' lines"),
+        ("stpes: []", "is not a field. See 'mobilellama launch pipeline --help'; did you mean"),
+        ("steps: {}", "must be a list of steps"),
+        ("", "must hold 'field: value' lines"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused_by_name(text: str, message: str) -> None:
+    Path("pipeline.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"pipeline\.yaml") as caught:
+        main(["pipeline", "--config", "pipeline.yaml"])
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_given_is_told() -> None:
+    with pytest.raises(UserError, match=r"--config = nowhere\.yaml: cannot be read"):
+        main(["pipeline", "--config", "nowhere.yaml"])
+    with pytest.raises(UserError, match=r"--config = \(not given\): is required"):
+        main(["pipeline"])

@@ -23,6 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
 
 from mobilellama.files import write_json
+from mobilellama.pretrained import load_tower
 from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor, read_image
 from mobilellama.vlm.towers import patch_features
 
@@ -96,7 +97,7 @@ def linear_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
-    model = CLIPVisionModel.from_pretrained(tower).eval()
+    model = load_tower(CLIPVisionModel, tower).eval()
 
     @torch.no_grad()
     def features(pictures: Sequence[Picture]) -> np.ndarray:

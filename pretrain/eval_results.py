@@ -19,6 +19,7 @@ from mobilellama.config import ConfigError
 from mobilellama.files import read_json, write_json
 from mobilellama.pretrain.harness import Score
 from mobilellama.pretrain.score_table import mean_of_comparable
+from mobilellama.pretrained import load_config
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +126,7 @@ def fingerprint(model: str) -> str:
     """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
     folder = Path(model)
     if not folder.is_dir():
-        from transformers import AutoConfig
-
-        commit = getattr(AutoConfig.from_pretrained(model), "_commit_hash", None)
+        commit = getattr(load_config(model), "_commit_hash", None)
         return f"{model}@{commit or 'unknown'}"
     from mobilellama.pretrain.hf_folder import sampled_sha256
 

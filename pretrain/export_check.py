@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mobilellama.pretrain.hf_weights import DTYPES, ParameterSource, cast
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.pretrained import load_causal_model, load_tokenizer
 from mobilellama.tokenizer import TextTokenizer
 
 # Of the largest logit. Both sides compute in fp32 but sum in different orders (SDPA, norms):
@@ -64,11 +65,10 @@ def model_logits(model: LanguageModel) -> Tensor:
 @torch.no_grad()
 def their_logits(folder: Path, input_ids: Tensor) -> Tensor:
     """Return the logits that transformers computes in fp32 with a folder's model, (1, T, V)."""
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model = load_causal_model(folder, dtype=torch.float32)
     return model(input_ids=input_ids).logits
 
 
@@ -100,9 +100,7 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 
 def check_tokenizer(folder: Path, tokenizer: TextTokenizer, *, add_bos: bool) -> None:
     """Raise RuntimeError unless AutoTokenizer gives the training's ids on some hard texts."""
-    from transformers import AutoTokenizer
-
-    loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    loaded = load_tokenizer(folder)
     start = [tokenizer.bos_id] if add_bos else []
     for text in _TEXTS:
         expected, found = start + tokenizer.encode(text, begins=True), loaded(text).input_ids

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobilellama import pretrained
 from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
 
 log = logging.getLogger(__name__)
@@ -161,12 +162,12 @@ def load_tokenizer(model: str, add_bos: bool | None) -> tuple[Any, bool]:
     Raises:
         ConfigError: there is none, or it cannot be told to.
     """
-    from transformers import AutoTokenizer
-
-    options = {} if add_bos is None else {"add_bos_token": add_bos}
+    options: dict[str, Any] = {} if add_bos is None else {"add_bos_token": add_bos}
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(model, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        tokenizer: Any = pretrained.load_tokenizer(model, **options)
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         rule = f"has no tokenizer that transformers can load ({one_line(error).rstrip('.')})"
         raise ConfigError("model", model, rule, "Export it with its tokenizer") from None
     start = tokenizer.encode("a")[:1]
@@ -187,11 +188,11 @@ def read_config(model: str) -> Any:
     Raises:
         ConfigError: it cannot be read.
     """
-    from transformers import AutoConfig
-
     try:
-        return AutoConfig.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
+        return pretrained.load_config(model)
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         rule = f"has no config.json that transformers can load ({one_line(error).rstrip('.')})"
         raise ConfigError("model", model, rule, "Give an exported folder") from None
 
@@ -212,14 +213,16 @@ def load_model(
 
     Raises:
         ConfigError: the weights cannot be loaded.
+        DataError: they are a pickle that would run code.
     """
     from lm_eval.models import huggingface
-    from transformers import AutoModelForCausalLM
 
     make: Any = huggingface.HFLM  # typed as Any: a decorator hides its parameters
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+        loaded: Any = pretrained.load_causal_model(model, dtype=dtype)
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         rule = f"is no causal language model that transformers can load ({one_line(error)})"
         raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
     start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id

@@ -29,6 +29,7 @@ from mobilellama.pretrain.hf_weight_files import (
     some,
 )
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.pretrained import require_no_code
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class HfFolder:
             rule = "has no config.json" if is_folder else "is not a folder"
             raise ConfigError(field, str(folder), rule, remedy)
         values = read_object(self.folder / "config.json")
+        require_no_code(self.folder, field=field)
         self.config = model_config(values, self.folder / "config.json")
         self.tied = bool(values.get("tie_word_embeddings", False))
         self._weights = StoredWeights(self.folder, field, remedy)

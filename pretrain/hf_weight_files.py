@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files import read_json
+from mobilellama.pickles import code_in, pickle_error
 
 _WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -76,15 +77,18 @@ def open_weights(path: Path) -> WeightFile:
     """
     try:
         return _Safetensors(path) if path.suffix == ".safetensors" else _Pickle(path)
-    except SafetensorError as error:
-        raise DataError(f"{path}: is damaged or truncated ({one_line(error)})") from None
-    except pickle.UnpicklingError as error:
-        if "global" in str(error).lower():  # torch names the function that it refuses
-            what = "holds a pickle with more than tensors, which would run code; convert it to"
-            raise DataError(f"{path}: {what} safetensors where you trust it") from None
-        raise DataError(f"{path}: is damaged or no file of weights") from None
-    except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
+    except Exception as error:  # of any kind, by what the bytes are
+        if call := code_in(path):
+            raise pickle_error(path, call) from None
+        if isinstance(error, SafetensorError):
+            what = f"is damaged or truncated ({one_line(error)})"
+        elif not isinstance(error, pickle.UnpicklingError):
+            what = f"cannot be read ({one_line(error)})"
+        elif "global" in str(error).lower():  # torch names the function that it refuses
+            raise pickle_error(path, "a function of torch") from None
+        else:
+            what = "is damaged or no file of weights"
+        raise DataError(f"{path}: {what}") from None
 
 
 class StoredWeights:

@@ -22,6 +22,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files import write_json
 from mobilellama.pretrain.hf_weight_files import open_weights, read_object
 from mobilellama.pretrain.hf_weights import ParameterSource, write_safetensors
+from mobilellama.pretrained import load_adapted, load_causal_model
 from mobilellama.progress import Progress
 from mobilellama.sft.lora import LoraConfig, LowRank, Merged, base_name, is_adapter
 
@@ -100,15 +101,13 @@ def peft_logits(base: Path, adapter: Path, input_ids: Tensor) -> Tensor:
         adapter: a peft folder.
         input_ids: (B, T) int64.
     """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    model = load_causal_model(base, field="base", dtype=torch.float32)
     with warnings.catch_warnings():  # peft asks transformers 5.23 in a way that it deprecates
         warnings.simplefilter("ignore", FutureWarning)
-        adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+        adapted = load_adapted(model, adapter)
     return adapted.eval()(input_ids=input_ids).logits
 
 

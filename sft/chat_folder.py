@@ -5,6 +5,7 @@ from pathlib import Path
 from mobilellama.files import write_json
 from mobilellama.pretrain.export_check import check_tokenizer
 from mobilellama.pretrain.hf_config import generation_config
+from mobilellama.pretrained import load_tokenizer
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.labels import encode_prompt, stop_ids
 from mobilellama.sft.template import Template
@@ -48,10 +49,8 @@ def end_token(template: Template, tokenizer: TextTokenizer) -> str | None:
 
 def check_chat_ids(folder: Path, tokenizer: TextTokenizer, template: Template) -> None:
     """Raise RuntimeError unless transformers gives the training's ids for texts and prompts."""
-    from transformers import AutoTokenizer
-
     check_tokenizer(folder, tokenizer, add_bos=template.bos)
-    loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    loaded = load_tokenizer(folder)
     for turns in _PROBES:
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         expected = encode_prompt(template, tokenizer, turns).tolist()

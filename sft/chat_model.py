@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.config import ConfigError, DataError, UserError, one_line
 from mobilellama.pretrain.device import DTYPE_NAMES, choose_dtype, find_device
+from mobilellama.pretrained import load_causal_model, load_config
 from mobilellama.stages import require_language_model
 
 log = logging.getLogger(__name__)
@@ -71,22 +72,16 @@ def load_model(choice: ModelChoice) -> Any:
         DataError: weights are missing, or of another shape than config.json says.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     device, dtype = find_device(choice.device), find_dtype(choice)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            choice.model,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-        model, info = loaded
+        model, info = load_causal_model(choice.model, dtype=dtype, output_loading_info=True)
         model = model.to(device)
     except torch.OutOfMemoryError as error:
         rule = f"does not fit into the memory of {device} ({one_line(error)})"
         raise ConfigError("model", choice.model, rule, "Use another device or dtype") from None
+    except UserError:
+        raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         raise unreadable(choice.model, "cannot be read", error) from error
     # transformers only warns, and gives such weights random values.
@@ -136,9 +131,9 @@ def read_config(folder: str) -> Any:
     Raises:
         ConfigError: it cannot be read.
     """
-    from transformers import AutoConfig
-
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return load_config(folder)
+    except UserError:
+        raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         raise unreadable(folder, "cannot be read", error) from error

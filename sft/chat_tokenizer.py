@@ -17,6 +17,7 @@ from mobilellama.cli import preset_names
 from mobilellama.config import ConfigError, DataError, UserError, one_line
 from mobilellama.files import read_json
 from mobilellama.hf_files import CHAT_TEMPLATE_FILE, CONFIG_FILE
+from mobilellama.pretrained import load_tokenizer
 from mobilellama.sft.chat_model import ModelChoice, read_config, unreadable
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.template import TEMPLATES, Template, read_template
@@ -270,12 +271,10 @@ def _overlap(text: str, stops: Sequence[str]) -> int:
 
 
 def _load_tokenizer(folder: str) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        inner = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        inner = load_tokenizer(folder)
+    except UserError:
+        raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         raise unreadable(folder, "has no tokenizer that can be read", error) from error
     return _mended(inner, Path(folder) / "tokenizer.model")

@@ -86,3 +86,71 @@ def test_what_stages_share_imports_no_stage() -> None:
     assert len(paths) > 5
     for path in paths:
         assert not imported_stages(path.read_text()), f"{path} may not import a stage"
+
+
+# Who may load what others made: one file, that tells every library to run no code of theirs.
+# demo/generate.py shows what a user does without this project, with the demo's own folder.
+LOADERS = {"mobilellama/pretrained.py", "demo/generate.py"}
+FORBIDDEN_CALLS = {
+    "from_pretrained", "from_config", "unsafe_load", "load_pickle", "read_pickle", "full_load",
+}  # fmt: skip
+FORBIDDEN_NAMES = {"eval", "exec", "__import__"}
+FORBIDDEN_LOADS = {
+    "torch.load", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "yaml.load",
+    "joblib.load", "torch.hub.load", "torch.jit.load", "dill.load", "cloudpickle.load",
+}  # fmt: skip
+# Beside these, torch.load is called where weights_only is written out.
+SAFE_KEYWORDS = {"torch.load": "weights_only"}
+
+
+def unsafe_calls(source: str) -> list[str]:
+    """Return the calls of a module that could run code of a file or a folder."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        trusts = given.get("trust_remote_code", "False") != "False"
+        if trusts or given.get("allow_pickle", "False") != "False":
+            found.append(name)
+        elif name in FORBIDDEN_LOADS and given.get(SAFE_KEYWORDS.get(name, "")) != "True":
+            found.append(name)
+        elif name in FORBIDDEN_NAMES or name.rpartition(".")[2] in FORBIDDEN_CALLS:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "calls"),
+    [
+        ("AutoModel.from_pretrained(folder)", ["AutoModel.from_pretrained"]),
+        ("a.AutoModel.from_config(config)", ["a.AutoModel.from_config"]),
+        ("torch.load(path)", ["torch.load"]),
+        ("torch.load(path, weights_only=False)", ["torch.load"]),
+        ("torch.load(path, weights_only=True)", []),
+        ("pickle.loads(data)", ["pickle.loads"]),
+        ("np.load(path, allow_pickle=True)", ["np.load"]),
+        ("np.load(path)", []),
+        ("load_dataset(name, trust_remote_code=True)", ["load_dataset"]),
+        ("yaml.load(text, Loader)", ["yaml.load"]),
+        ("yaml.safe_load(text)", []),
+        ("model.eval()", []),
+        ("eval(text)", ["eval"]),
+    ],
+)
+def test_a_call_that_could_run_a_files_code_is_seen(source: str, calls: list[str]) -> None:
+    assert unsafe_calls(source) == calls
+
+
+def test_only_one_file_loads_what_others_made() -> None:
+    folders = [*MAY_IMPORT, "mobilellama", "demo", "benchmarks"]
+    paths = {path for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert len(paths) > 100
+    for path in sorted(paths):
+        name = path.relative_to(ROOT).as_posix()
+        if name not in LOADERS:
+            found = unsafe_calls(path.read_text())
+            assert not found, (
+                f"{name} may not call {', '.join(found)}: see mobilellama/pretrained.py"
+            )

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
+from mobilellama.pretrained import require_no_code
 from mobilellama.stages import VLM_TYPES
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor
@@ -108,6 +109,7 @@ def open_folder(
     values = read_object(path)
     kind = values.get("model_type")
     if kind not in (OURS, PUBLISHED):
+        require_no_code(folder, field=field)
         rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
         raise ConfigError(field, str(folder), rule, _REMEDY)
     _require_sizes(path, values)

@@ -16,6 +16,7 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.attention import import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import IGNORED, linear_cross_entropy
 from mobilellama.pretrain.model import LossSums
+from mobilellama.pretrained import build_causal_model
 from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import IMAGE, Architecture
 from mobilellama.vlm.projectors import build_projector
@@ -160,7 +161,7 @@ def build_language_model(config: dict[str, Any], attention: str) -> Any:
         ConfigError: transformers does not know it, or its logits are not hidden states times a
             head.
     """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
@@ -172,10 +173,11 @@ def build_language_model(config: dict[str, Any], attention: str) -> Any:
             rule = "changes the logits after the head, which the loss does not compute"
             raise ConfigError(f"init: {name}", value, rule, "Give another language model")
     try:
-        return AutoModelForCausalLM.from_config(known, attn_implementation=attention)
+        return build_causal_model(known, attn_implementation=attention)
     except ValueError as error:
         rules = {
             "Unrecognized configuration": "is no causal model",
+            "trust_remote_code": "is no causal model without Python of its own, which is not run",
             "does not support an attention implementation": f"has no '{attention}' attention",
         }
         for words, rule in rules.items():

@@ -26,6 +26,7 @@ from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_ste
 from mobilellama.pretrain.hf_config import llama_config
 from mobilellama.pretrain.hf_folder import dims
 from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object
+from mobilellama.pretrained import require_no_code
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.start import open_language_model
 from mobilellama.stages import require_stage, stage_of
@@ -200,6 +201,7 @@ def _language_model(init: str) -> tuple[dict[str, Any], Part, TextTokenizer, Any
     path = Path(init) / "config.json"
     if path.is_file():
         values = read_object(path)
+        require_no_code(init, field="init")
         language = {name: value for name, value in values.items() if name != "_name_or_path"}
         if "model_type" not in language:
             rule, remedy = "is missing", "Give the folder of a language model"

@@ -7,6 +7,7 @@ import torch
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
+from mobilellama.pretrained import require_no_code
 from mobilellama.vlm.model import TOWER
 from mobilellama.vlm.towers import build_tower, tower_config
 from mobilellama.vlm.weights import NamedWeights
@@ -36,6 +37,7 @@ def open_tower(folder: str, *, field: str = "vision") -> tuple[dict[str, Any], N
         rule = "has no config.json" if Path(folder).is_dir() else "is not a folder"
         raise ConfigError(field, folder, rule, remedy)
     config = tower_config(read_object(path))
+    require_no_code(folder, field=field)
     with torch.device("meta"):
         tower: Any = build_tower(config)
     # A whole model's config leaves out what is as the class has it.

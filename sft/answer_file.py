@@ -107,7 +107,7 @@ def answer_file(
     """
     path = Path(config.output)
     with _naming(path), Answers(path, settings, overwrite=config.overwrite) as answers:
-        done = answers.keep([row.fields for row in rows])
+        done = answers.keep([row.fields for row in rows], added=ADDED)
         if done:
             log.info("%s has %d of %d answers already", config.output, len(done), len(rows))
         asked = ask(rows, prompt, start=len(done))

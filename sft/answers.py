@@ -7,7 +7,7 @@ is cut off; the next row is the one after the last whole line.
 
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,34 +24,47 @@ _FRESH = "Give another --output, or --overwrite to begin again"
 class Answers:
     """The output file, open for rows that are not in it yet. Use as a context manager.
 
+    Args:
+        path: the file.
+        settings: what the answers depend on.
+        overwrite: begin again, whatever the file holds.
+        later: names of settings that files of former versions lack, and that do not tell there.
+
     Raises:
         ConfigError: the file was made with other settings or by something else, or another
             process is writing it.
         DataError: what it holds are not answers to these rows.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        later: Collection[str] = (),
+    ) -> None:
         self.path, self.meta = path, path.with_name(f"{path.name}.meta.json")
         self._settings = {"format": FORMAT, **settings}
         if path.is_dir() or not path.parent.is_dir():
             rule = "is a folder" if path.is_dir() else f"{path.parent} is not a folder"
             raise ConfigError("output", str(path), rule, "Give a file in a folder that exists")
-        if not overwrite:
-            self._require_same()
         self._file: BinaryIO = open(path, "ab")
         try:
             self._lock()
             if overwrite:
                 self._file.truncate(0)
+            else:
+                self._require_same(later)
             # Before the first row: rows without it would be refused.
             write_json(self.meta, self._settings)
         except BaseException:
             self._file.close()
             raise
 
-    def _require_same(self) -> None:
+    def _require_same(self, later: Collection[str]) -> None:
         """Raise ConfigError unless the file can be gone on with."""
-        if not self.path.exists() or self.path.stat().st_size == 0:
+        if self.path.stat().st_size == 0:
             return
         shown = str(self.path)
         if not self.meta.is_file():
@@ -62,6 +75,8 @@ class Answers:
         except ValueError:
             raise ConfigError("output", shown, f"{self.meta} is damaged", _FRESH) from None
         for name in sorted({*found, *self._settings}):
+            if name in later and name not in found:
+                continue
             was, now = found.get(name), self._settings.get(name)
             if was != now:
                 rule = f"was made with {name} {_short(was)}, not {_short(now)}"
@@ -83,11 +98,14 @@ class Answers:
     ) -> None:
         self._file.close()
 
-    def keep(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def keep(
+        self, rows: Sequence[Mapping[str, Any]], *, added: Sequence[str]
+    ) -> list[dict[str, Any]]:
         """Cut a torn last line off, and return the answers that are there.
 
         Args:
             rows: the input's fields, row by row; each answer must repeat its row's.
+            added: the fields that every answer has beside these.
         """
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
@@ -96,7 +114,12 @@ class Answers:
         kept: list[dict[str, Any]] = []
         for number, line in enumerate(data[:whole].split(b"\n")[:-1]):
             answer = _parse(line)
-            if number >= len(rows) or answer is None or not rows[number].items() <= answer.items():
+            if (
+                number >= len(rows)
+                or answer is None
+                or not rows[number].items() <= answer.items()
+                or not {*added} <= {*answer}
+            ):
                 what = f"line {number + 1} is not an answer to row {number + 1} of the input"
                 raise DataError(f"{self.path}: {what}. {_FRESH}")
             kept.append(answer)

@@ -2,18 +2,27 @@
 
     {"question_id": ..., "prompt": "...", "text": "the answer", ...}      a line a question
 
-Order is not trusted: a line belongs to the question of its id, and where several questions have
-that id (TextVQA's and MME's do) to the one of its prompt, or else to the next of them.
+Order is not trusted: a line belongs to the question of its id and its prompt, and where the same
+is asked several times, to the next of them. A line whose prompt (or image, where it names one) is
+another's than the question of its id says that the file was made for other questions: it is
+refused. Where several questions have one id, as TextVQA's and MME's do, a line needs its prompt.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import read_json_lines
-from mobilellama.vlm.benchmark import Asked, field
+from mobilellama.vlm.benchmark import (
+    OPTION_LETTER,
+    SHORT_ANSWER,
+    Asked,
+    field,
+    letters_and_digits,
+)
+from mobilellama.vlm.records import IMAGE_TEXT
 
 _ENDING = ".jsonl"
 _REMEDY = "Give the answers to the questions of --data"
@@ -55,23 +64,63 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[str | None]:
     for number, one in enumerate(asked):
         numbers_of[str(one.id)].append(number)
     answers: list[str | None] = [None] * len(asked)
-    others: list[tuple[str, str, str]] = []
     for place, row in read_json_lines(path):
         question_id = str(field(place, row, "question_id", (str, int)))
         text = field(place, row, "text", str)
         if question_id not in numbers_of:
             raise DataError(f"{place}: the question_id {question_id} is no question's. {_REMEDY}")
-        waiting = [number for number in numbers_of[question_id] if answers[number] is None]
-        same = [number for number in waiting if asked[number].prompt == row.get("prompt")]
-        if same:
-            answers[same[0]] = text
-        else:
-            others.append((place, question_id, text))
-    for place, question_id, text in others:
-        waiting = [number for number in numbers_of[question_id] if answers[number] is None]
+        mine = _of_this_prompt(place, row, {n: asked[n] for n in numbers_of[question_id]})
+        waiting = [number for number in mine if answers[number] is None]
         if not waiting:
-            raise DataError(
-                f"{place}: the question_id {question_id} has more answers than questions. {_REMEDY}"
-            )
+            what = f"the question_id {question_id} has more answers than questions"
+            raise DataError(f"{place}: {what}. {_REMEDY}")
+        require_same_image(place, row, asked[waiting[0]])
         answers[waiting[0]] = text
     return answers
+
+
+def _of_this_prompt(
+    place: str, row: Mapping[str, Any], candidates: Mapping[int, Asked[Any]]
+) -> list[int]:
+    """Return the numbers of the questions of one id that a line answers: those of its prompt.
+
+    Other scripts log the prompt with ``<image>``, a chat template or another instruction around
+    the question, so that one which holds the question is taken too.
+
+    Raises:
+        DataError: it has the prompt of another question, or none where there are several.
+    """
+    prompt = row.get("prompt")
+    if prompt is None:
+        if len({one.prompt for one in candidates.values()}) > 1:
+            what = f"{len(candidates)} questions have the question_id {row['question_id']}"
+            raise DataError(f"{place}: {what}, and the line has no prompt, which tells them apart")
+        return [*candidates]
+    said = field(place, row, "prompt", str)
+    if same := [number for number, one in candidates.items() if one.prompt == said]:
+        return same
+    said = letters_and_digits(said)
+    bare = {n: letters_and_digits(bare_question(one.prompt)) for n, one in candidates.items()}
+    held = [number for number, text in bare.items() if text in said]
+    if not held:
+        other = next(iter(candidates.values())).prompt
+        what = f"answers {row['prompt']!r}, and the question {row['question_id']} is {other!r}"
+        raise DataError(f"{place}: {what}. {_REMEDY}")
+    longest = max(len(bare[number]) for number in held)  # "Is it red?" lies in "Is it red? ..."
+    return [number for number in held if len(bare[number]) == longest]
+
+
+def bare_question(prompt: str) -> str:
+    """Return a prompt without ``<image>`` and the originals' instructions."""
+    for part in (IMAGE_TEXT, SHORT_ANSWER, OPTION_LETTER):
+        prompt = prompt.replace(part, "")
+    return prompt.strip()
+
+
+def require_same_image(place: str, row: Mapping[str, Any], one: Asked[Any]) -> None:
+    """Raise DataError where a line names an image, and the question is about another."""
+    image = row.get("image")
+    names = [path.name for path in one.images if isinstance(path, Path)]
+    if isinstance(image, str) and names and PurePosixPath(image).name not in names:
+        what = f"is an answer about {image}, and the question {one.id} is about {names[0]}"
+        raise DataError(f"{place}: {what}. {_REMEDY}")

@@ -6,7 +6,8 @@ case, must equal the right one letter by letter.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import orjson
 
@@ -15,14 +16,17 @@ from mobilellama.vlm.benchmark import (
     Answers,
     Asked,
     Files,
+    LlavaQuestion,
     Scores,
     accuracy_by,
     field,
     find_files,
+    letters_and_digits,
     percent,
     read_json_file,
     read_llava_questions,
     with_image,
+    without_instruction,
 )
 
 FILES: Files = {
@@ -57,11 +61,14 @@ def questions(data: Path) -> list[Asked[Key]]:
     """
     files = find_files(data, FILES)
     known = read_json_file(files["key"], dict)
-    asked = []
+    asked, places = [], dict[str, str]()
     for row in read_llava_questions(files["questions"]):
         entry = known.get(str(row.id))
         if not isinstance(entry, dict):
             raise DataError(f"{row.place}: the question {row.id} is not in {files['key']}")
+        require_same_question(row, entry, files["key"])
+        if (first := places.setdefault(str(row.id), row.place)) != row.place:
+            raise DataError(f"{row.place}: asks the question {row.id} again, after {first}")
         place = f"{files['key']}, question {row.id}"
         kinds = entry.get("types")
         kinds = kinds if isinstance(kinds, dict) else {}
@@ -80,6 +87,21 @@ def questions(data: Path) -> list[Asked[Key]]:
             )
         )
     return asked
+
+
+def require_same_question(row: LlavaQuestion, entry: Mapping[str, Any], path: Path) -> None:
+    """Raise DataError where an answer's text or image is another than its question's."""
+    remedy = "take the files of one edition"
+    text = entry.get("question")
+    if isinstance(text, str) and letters_and_digits(text) != letters_and_digits(
+        without_instruction(row.text)
+    ):
+        what = f"the question {row.id} is {text!r} in {path}, and {row.text!r} here"
+        raise DataError(f"{row.place}: {what}; {remedy}")
+    image = entry.get("imageId")
+    if image is not None and str(image) != PurePosixPath(row.image).stem:
+        what = f"the question {row.id} is about the image {image} in {path}"
+        raise DataError(f"{row.place}: {what}, and about {row.image} here; {remedy}")
 
 
 def without_dots_in_lower_case(text: str) -> str:

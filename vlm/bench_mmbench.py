@@ -13,6 +13,7 @@ import binascii
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from mobilellama.vlm.benchmark import (
     Scores,
     accuracy_by,
     find_files,
+    letters_and_digits,
     percent,
     with_image,
 )
@@ -41,6 +43,8 @@ _ABSENT = frozenset(
 ) | {"", "#N/A N/A"}
 _NOT_SUBMITTED = ("hint", "category", "source", "image", "comment", "l2-category")
 _PREDICTION_COLUMN = 6
+
+_ONE_TABLE = "take one edition's table as it is"
 
 # How a letter may be wrapped, in the order in which the forms are tried.
 _WRAPPED = (
@@ -70,10 +74,22 @@ def questions(data: Path) -> list[Asked[Key]]:
 
     Raises:
         ConfigError: the file is missing.
-        DataError: it is damaged, or lacks a column.
+        DataError: it is damaged, lacks a column, or has an index twice or for two questions.
     """
     path = find_files(data, FILES)["questions"]
-    asked = [_ask(place, row) for place, row in read_table(path)]
+    asked: list[Asked[Key]] = []
+    places: dict[int, str] = {}
+    texts: dict[int, str] = {}
+    for place, row in read_table(path):
+        one = _ask(place, row)
+        index, base = one.key.index, one.key.index % ROTATION
+        if (first := places.setdefault(index, place)) != place:
+            raise DataError(f"{place}: has the index {index} again, after {first}; {_ONE_TABLE}")
+        text = letters_and_digits(row["question"])
+        if texts.setdefault(base, text) != text:
+            what = f"the index {index} is a rotation of {base}, but the question is another"
+            raise DataError(f"{place}: {what}; {_ONE_TABLE}")
+        asked.append(one)
     if not asked:
         raise DataError(f"{path}: holds no question; download it again")
     return asked
@@ -200,8 +216,31 @@ def score(asked: Sequence[Asked[Key]], answers: Answers) -> Scores:
             "by ability": accuracy_by([key.ability for key in mains], every),
             "by category": accuracy_by([key.category for key in mains], every),
         },
-        notes=(f"No option could be read from {unread} answers.",) if unread else (),
+        notes=(
+            *([f"No option could be read from {unread} answers."] if unread else []),
+            *missing_rotations(keys),
+        ),
     )
+
+
+def missing_rotations(keys: Sequence[Key]) -> list[str]:
+    """Return what makes a table another measure than the published: rows that it lacks.
+
+    Published tables have a row for each option of a question. With fewer, as in tables of
+    questions without rotations, a right answer is easier to come by.
+    """
+    rows = Counter(key.index % ROTATION for key in keys)
+    mains = {key.index: key for key in keys if key.index < ROTATION}
+    short = sum(rows[index] < len(key.options) for index, key in mains.items())
+    alone = sum(count for base, count in rows.items() if base not in mains)
+    notes = []
+    if short:
+        what = f"{short:,} of {len(mains):,} questions have fewer rows than options"
+        notes.append(f"No measurement beside the published ones: {what}.")
+    if alone:
+        what = f"{alone:,} rows are rotations of a question that the table lacks"
+        notes.append(f"{what}; they count in 'every row alone' only.")
+    return notes
 
 
 def right_in_every_rotation(keys: Sequence[Key], right: Sequence[bool]) -> dict[int, bool]:

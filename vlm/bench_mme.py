@@ -89,18 +89,13 @@ def questions(data: Path) -> list[Asked[Key]]:
 
 
 def require_pairs(asked: Sequence[Asked[Key]], path: Path) -> None:
-    """Raise DataError unless an image's two questions follow each other in their category."""
+    """Raise DataError unless two different questions are asked about each image."""
     keys = [one.key for one in asked]
-    paired = set()
-    for first, second in pairs_in_order(keys):
-        if keys[first].file == keys[second].file:
-            paired |= {first, second}
-    for number, one in enumerate(asked):
-        if number not in paired:
-            what = (
-                f"the question {one.prompt!r} of {one.id} has no other one of its image beside it"
-            )
-            raise DataError(f"{path}: {what}; keep the published order")
+    for numbers in by_image(keys).values():
+        if len(numbers) != 2 or len({keys[number].question for number in numbers}) != 2:
+            one = asked[numbers[0]]
+            what = f"the question {one.prompt!r} of {one.id} has not one other of its image"
+            raise DataError(f"{path}: {what}, but {len(numbers) - 1}; take the published file")
 
 
 def read_tree(folder: Path) -> Found:
@@ -164,13 +159,23 @@ def verdict_of_first_four_characters(text: str) -> str:
     return "yes" if "yes" in start else "no" if "no" in start else "other"
 
 
-def pairs_in_order(keys: Sequence[Key]) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of an image's two questions: within a category, each two that follow.
+def pairs(keys: Sequence[Key]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of each image's two questions.
 
-    The last of an odd number is left out: one question says nothing of accuracy+.
+    The original takes each two lines that follow each other in a category, which in the published
+    order are the same. One question alone, as --limit may leave it, says nothing of accuracy+.
     """
-    for numbers in by_category(keys).values():
-        yield from zip(numbers[::2], numbers[1::2], strict=False)
+    for numbers in by_image(keys).values():
+        if len(numbers) == 2:
+            yield numbers[0], numbers[1]
+
+
+def by_image(keys: Sequence[Key]) -> dict[tuple[str, str], list[int]]:
+    """Return the numbers of each image's questions, in their order."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for number, key in enumerate(keys):
+        numbers.setdefault((key.category, key.file), []).append(number)
+    return numbers
 
 
 def by_category(keys: Sequence[Key]) -> dict[str, list[int]]:
@@ -187,7 +192,7 @@ def score(asked: Sequence[Asked[Key]], answers: Answers) -> Scores:
     said = [None if text is None else verdict_of_first_four_characters(text) for text in answers]
     right = [verdict == key.answer for verdict, key in zip(said, keys, strict=True)]
     both: dict[str, list[bool]] = {}
-    for first, second in pairs_in_order(keys):
+    for first, second in pairs(keys):
         both.setdefault(keys[first].category, []).append(right[first] and right[second])
     rows = {
         category: _row([right[i] for i in numbers], both.get(category, []))
@@ -226,11 +231,14 @@ def submission(asked: Sequence[Asked[Key]], answers: Answers) -> Mapping[str, by
     """Return what calculation.py reads: for each category a file of four columns.
 
     Text file, question, right answer, answer; of an answer, tabs and line breaks become spaces,
-    which calculation.py would stumble over.
+    which calculation.py would stumble over. It takes lines two by two, so that an image's two
+    questions stand together.
     """
     files: dict[str, list[str]] = {}
-    for one, answer in zip(asked, answers, strict=True):
-        key, said = one.key, " ".join((answer or "").replace("\t", " ").splitlines())
+    numbers = by_image([one.key for one in asked]).values()
+    for number in (number for its in numbers for number in its):
+        key, answer = asked[number].key, answers[number]
+        said = " ".join((answer or "").replace("\t", " ").splitlines())
         line = "\t".join((key.file, key.question, key.answer, said))
         files.setdefault(f"{key.category}.txt", []).append(f"{line}\n")
     return {name: "".join(lines).encode() for name, lines in files.items()}

@@ -1,13 +1,13 @@
 """POPE: is an object in the image, yes or no; the mean F1 of three ways to choose the objects.
 
-The rules of LLaVA's eval_pope.py, which the published scores come from. Labels are joined with
-the questions of a category by their order alone: the two files number them differently.
+The rules of LLaVA's eval_pope.py, which the published scores come from, but for its join of
+labels and questions: see Labels.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mobilellama.config import DataError
@@ -20,9 +20,11 @@ from mobilellama.vlm.benchmark import (
     Scores,
     field,
     find_files,
+    letters_and_digits,
     percent,
     read_llava_questions,
     with_image,
+    without_instruction,
 )
 
 CATEGORIES = ("adversarial", "popular", "random")
@@ -50,7 +52,7 @@ def questions(data: Path) -> list[Asked[Key]]:
     """
     files = find_files(data, FILES)
     rows = read_llava_questions(files["questions"])
-    labels = {name: iter(labels_in_order(files[name], rows, name)) for name in CATEGORIES}
+    labels = {name: Labels(files[name]) for name in CATEGORIES}
     asked = []
     for row in rows:
         if row.category not in labels:
@@ -62,34 +64,71 @@ def questions(data: Path) -> list[Asked[Key]]:
                 images=(files["images"] / row.image,),
                 text=with_image(row.text),
                 prompt=row.text,
-                key=Key(label=next(labels[row.category]), category=row.category),
+                key=Key(label=labels[row.category].take(row), category=row.category),
             )
         )
+    for its in labels.values():
+        its.require_all_taken(files["questions"])
     return asked
 
 
-def labels_in_order(path: Path, rows: Sequence[LlavaQuestion], category: str) -> list[bool]:
-    """Return the labels of a category's questions, joined by order, not by id.
+class Labels:
+    """The labels of a category, joined with its questions by image and question.
 
-    The original joins blindly, up to the shorter of the two. POPE's files have changed since,
-    and labels of another edition would be taken for answers: here the images must be the same.
+    The original joins by order, blindly. POPE asks six questions of every image, and other
+    editions of its files have them in another order: joined by order, every label would be
+    another question's. The two files number their questions differently, so ids join nothing.
+
+    Args:
+        path: POPE's file of the category.
 
     Raises:
-        DataError: the labels are not of these questions.
+        DataError: a line is damaged, or its label is neither yes nor no.
     """
-    mine = [row for row in rows if row.category == category]
-    labels = list(read_json_lines(path))
-    remedy = "take both from the same edition, that of LLaVA's Evaluation.md"
-    if len(labels) != len(mine):
-        what = f"has {len(labels)} labels for {len(mine)} questions"
-        raise DataError(f"{path}: {what}; {remedy}")
-    for row, (place, label) in zip(mine, labels, strict=True):
-        image = label.get("image", row.image)
-        if image != row.image:
-            what = f"is a label of {image}, and the question at {row.place} is about {row.image}"
-            raise DataError(f"{place}: {what}; {remedy}")
-    # As in the original: whatever is not "no" is "yes".
-    return [field(place, label, "label", str) != "no" for place, label in labels]
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left: dict[tuple[str, str], deque[tuple[int, str, bool]]] = {}
+        for number, (place, row) in enumerate(read_json_lines(path)):
+            image = field(place, row, "image", str)
+            key = _key(image, field(place, row, "text", str))
+            self._left.setdefault(key, deque()).append((number, place, _label(place, row)))
+
+    def take(self, row: LlavaQuestion) -> bool:
+        """Return a question's label; where one is asked several times, each time the next.
+
+        Raises:
+            DataError: no label, or none that is left, is of this question.
+        """
+        left = self._left.get(_key(row.image, row.text))
+        if not left:
+            how = "no label" if left is None else "no further label"
+            what = f"{self._path} has {how} for {without_instruction(row.text)!r} on {row.image}"
+            raise DataError(f"{row.place}: {what}; {_REMEDY}")
+        return left.popleft()[2]
+
+    def require_all_taken(self, questions: Path) -> None:
+        """Raise DataError if a label belongs to no question; name the first."""
+        left = [label for its in self._left.values() for label in its]
+        if left:
+            _, place, _ = min(left)
+            what = f"{questions} has no question for this label ({len(left):,} such labels)"
+            raise DataError(f"{place}: {what}; {_REMEDY}")
+
+
+_REMEDY = "take both from the same edition, that of LLaVA's Evaluation.md"
+
+
+def _key(image: str, text: str) -> tuple[str, str]:
+    """Return the image's name without folders, and the question without LLaVA's instruction."""
+    return PurePosixPath(image).name, letters_and_digits(without_instruction(text))
+
+
+def _label(place: str, row: Mapping[str, Any]) -> bool:
+    label = field(place, row, "label", str)
+    if (said := label.strip().lower()) not in ("yes", "no"):
+        raise DataError(f"{place}: the label is {label!r}, and must be yes or no; {_REMEDY}")
+    return said == "yes"
 
 
 def says_yes(text: str) -> bool:

@@ -5,7 +5,7 @@ cropped to their middle by MobileVLM's script, where the model's own setting wou
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mobilellama.vlm.benchmark import (
     accuracy_by,
     field,
     find_files,
+    letters_and_digits,
     percent,
     read_json_file,
     with_image,
@@ -61,7 +62,7 @@ def questions(data: Path) -> list[Asked[Key]]:
     rows = read_json_file(files["questions"], list)
     if not rows:
         raise DataError(f"{files['questions']}: is empty; download it again")
-    asked = []
+    asked, places = [], dict[str, str]()
     for number, row in enumerate(rows):
         place = f"{files['questions']}[{number}]"
         if not isinstance(row, dict):
@@ -73,6 +74,9 @@ def questions(data: Path) -> list[Asked[Key]]:
         key = _key(f"{files['problems']}, problem {id_}", problems[id_])
         image = None if row.get("image") is None else field(place, row, "image", str)
         prompt = _prompt(place, row, has_image=image is not None)
+        require_same_problem(place, prompt, problems[id_])
+        if (first := places.setdefault(id_, place)) != place:
+            raise DataError(f"{place}: asks the problem {id_} again, after {first}")
         images = () if image is None else (files["images"] / image,)
         asked.append(Asked(id=id_, images=images, text=prompt, prompt=prompt, key=key))
     return asked
@@ -94,6 +98,20 @@ def _key(place: str, problem: dict[str, Any]) -> Key:
         what = f"the answer {key.right} is none of its {key.choices} choices, or beyond E"
         raise DataError(f"{place}: {what}; download the file again")
     return key
+
+
+def require_same_problem(place: str, prompt: str, problem: Mapping[str, Any]) -> None:
+    """Raise DataError unless a prompt holds a problem's question, and its options in their order.
+
+    Of options in another order, the right letter would be another's.
+    """
+    asked = letters_and_digits(prompt)
+    options = zip(LETTERS, problem["choices"], strict=False)
+    listed = " ".join(f"({letter}) {text}" for letter, text in options)
+    for name, wanted in (("question", str(problem.get("question", ""))), ("options", listed)):
+        if letters_and_digits(wanted) not in asked:
+            what = f"the text {prompt!r} does not hold the problem's {name}, {wanted!r}"
+            raise DataError(f"{place}: {what}; take the files of one edition")
 
 
 def _prompt(place: str, row: dict[str, Any], *, has_image: bool) -> str:

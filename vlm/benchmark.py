@@ -1,11 +1,22 @@
 """What the six benchmarks have in common: questions, scores, and the files they come from.
 
 A benchmark is two pure functions and a few facts: ``questions(folder)`` reads its published files,
-``score(asked, answers)`` scores answers that lie in the order of the questions. Order is what
-joins them, because the published ids are not unique: TextVQA's are those of images, and MME asks
-two questions under each.
+``score(asked, answers)`` scores answers that lie in the order of the questions.
+
+Published questions and published answers lie in different files, and other editions of them have
+another order. So nothing is joined by its place in a file:
+
+    GQA         question id; its text and its image must be the same
+    ScienceQA   problem id; question and options must be the same
+    TextVQA     image id and question
+    POPE        category, image and question
+    MME         category, image and question; an image's two questions are a pair
+    MMBench     one table; rotations of a question by its index, and they ask the same
+    answers     question id and prompt (answer_files.py): ids alone are not unique, TextVQA's are
+                those of images, and MME asks two questions under each
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +34,7 @@ Key = TypeVar("Key")
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
 _IMAGE_LINE = "<image>\n"
+_NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 
 Answers = Sequence[str | None]
 """One for each question, in their order; None where there is none, which counts as wrong."""
@@ -210,3 +222,16 @@ def read_llava_questions(path: Path) -> list[LlavaQuestion]:
 def with_image(text: str) -> str:
     """Return the text of a question with one image, as the original scripts place it."""
     return _IMAGE_LINE + text
+
+
+def without_instruction(text: str) -> str:
+    """Return one of LLaVA's questions without the line that it ends with."""
+    return text.strip().removesuffix(SHORT_ANSWER).strip()
+
+
+def letters_and_digits(text: str) -> str:
+    """Return what tells one question from another: its letters and digits, in lower case.
+
+    Editions of a file differ in case, white space and punctuation.
+    """
+    return _NEITHER_LETTER_NOR_DIGIT.sub("", text.casefold())

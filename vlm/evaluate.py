@@ -47,6 +47,7 @@ import logging
 import os.path
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,7 @@ SUBMISSIONS = "submissions"
 PUBLISHED_QUESTIONS = {"gqa": 12_578, "scienceqa": 4_241, "textvqa": 5_000}
 """In the question files of LLaVA's docs/Evaluation.md: testdev_balanced, test, and val."""
 _SHOWN_IMAGES = 3
+_IMAGES = "images_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,9 +307,17 @@ def describe(plan: Plan, model: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "benchmark": plan.name,
         **model,
+        _IMAGES: sha256_of_json([*map(image_names, plan.asked)]),
         "aspect_ratio": plan.aspect_ratio or "model",
         "max_new_tokens": plan.max_new_tokens,
     }
+
+
+def image_names(one: Asked[Any]) -> list[str]:
+    """Return what tells a question's images from others, wherever their folder lies."""
+    return [
+        image.name if isinstance(image, Path) else sha256(image).hexdigest() for image in one.images
+    ]
 
 
 def answer(
@@ -319,8 +329,8 @@ def answer(
 ) -> list[str]:
     """Ask what has no answer yet, up to the limit; return the answers, fewer if stopped."""
     path = Path(config.output) / f"{plan.name}.jsonl"
-    with Answers(path, settings, overwrite=config.overwrite) as answers:
-        done = answers.keep([_row(one) for one in plan.asked])[: config.limit]
+    with Answers(path, settings, overwrite=config.overwrite, later=(_IMAGES,)) as answers:
+        done = answers.keep([_row(one) for one in plan.asked], added=("text",))[: config.limit]
         left = plan.asked[len(done) : config.limit]
         if done:
             log.info("%s has %d of %d answers already", path, len(done), len(done) + len(left))

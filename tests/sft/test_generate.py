@@ -206,6 +206,9 @@ def test_lines_that_are_no_answers_to_these_rows_are_named(generate: Generate) -
     rows = generate.rows()
     write_rows(generate.output, [rows[0], rows[2]])
     assert "line 2 is not an answer to row 2 of the input" in generate().err
+    without = {name: value for name, value in rows[0].items() if name != "finish"}
+    write_rows(generate.output, [without])
+    assert "line 1 is not an answer to row 1 of the input" in generate().err
     generate.output.write_text("[]\n")
     assert "line 1 is not an answer to row 1 of the input" in generate().err
 

@@ -100,12 +100,38 @@ def test_questions_of_one_id_are_told_apart_by_their_prompts(write: Write) -> No
     asked = asked_of(("x", "first?"), ("x", "second?"), (7, "third?"))
     path = write(row(7, "c"), row("x", "b", prompt="second?"), row("x", "a", prompt="first?"))
     assert read_answers(path, asked) == ["a", "b", "c"]
-    # One prompt is written in another way: what is left over is its question.
-    path = write(row("x", "b", prompt="2nd?"), row("x", "a", prompt="first?"), row("7", "c"))
-    assert read_answers(path, asked) == ["a", "b", "c"]
-    # None is: then their order tells.
-    path = write(row("x", "a"), row("x", "b"))
-    assert read_answers(path, asked) == ["a", "b", None]
+    path = write(row("x", "b", prompt="second?"), row("7", "c"))
+    assert read_answers(path, asked) == [None, "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "<image>\nIs it  red?\nAnswer the question using a single word or phrase.",
+        "A chat. USER: <image>\nIs it red? ASSISTANT:",
+        "is it red",
+    ],
+)
+def test_a_prompt_may_be_logged_with_what_stands_around_the_question(
+    write: Write, prompt: str
+) -> None:
+    instruction = "\nAnswer the question using a single word or phrase."
+    asked = asked_of(("x", f"Is it blue?{instruction}"), ("x", f"Is it red?{instruction}"))
+    assert read_answers(write(row("x", "b", prompt=prompt)), asked) == [None, "b"]
+
+
+def test_of_questions_that_hold_one_another_the_longest_is_meant(write: Write) -> None:
+    asked = asked_of(("x", "Is it"), ("x", "Is it red?"), ("x", "red?"))
+    path = write(row("x", "b", prompt="USER: Is it red?"))
+    assert read_answers(path, asked) == [None, "b", None]
+
+
+def test_an_answer_about_another_image_is_refused(write: Write, tmp_path: Path) -> None:
+    one = Asked(id=1, images=(tmp_path / "v/1.jpg",), text="", prompt="q", key=None)
+    assert read_answers(write(row(1, "a", image="elsewhere/1.jpg")), [one]) == ["a"]
+    message = r"a.jsonl:1: is an answer about 2.jpg, and the question 1 is about 1.jpg. Give the"
+    with pytest.raises(DataError, match=message):
+        read_answers(write(row(1, "a", image="2.jpg")), [one])
 
 
 def test_an_answer_may_be_empty_and_the_same_question_asked_twice(write: Write) -> None:
@@ -119,6 +145,14 @@ def test_an_answer_may_be_empty_and_the_same_question_asked_twice(write: Write) 
     [
         ([row(9, "a")], "a.jsonl:1: the question_id 9 is no question's. Give the answers to the"),
         ([row(1, "a"), row(1, "b")], ":2: the question_id 1 has more answers than questions. G"),
+        ([row(2, "a", prompt="q")], ":1: answers 'q', and the question 2 is 'r'. Give the answers"),
+        ([row(2, "a", prompt=7)], ":1: the field 'prompt' is a int; it must be of type str"),
+        # Both would be taken for the second's, or for each other's.
+        ([row(3, "a")], ":1: 2 questions have the question_id 3, and the line has no prompt, whi"),
+        (
+            [row(3, "a", prompt="s"), row(3, "b", prompt="s")],
+            ":2: the question_id 3 has more answers than questions. Give",
+        ),
         ([{"question_id": 1}], ":1: the field 'text' is missing; it must be of type str"),
         ([{"text": "a"}], ":1: the field 'question_id' is missing; it must be of type str or int"),
     ],
@@ -128,7 +162,7 @@ def test_lines_that_answer_no_question_are_named(
 ) -> None:
     path = write(*rows)
     with pytest.raises(DataError) as caught:
-        read_answers(path, asked_of((1, "q"), (2, "r")))
+        read_answers(path, asked_of((1, "q"), (2, "r"), (3, "s"), (3, "t")))
     assert message in str(caught.value)
 
 

@@ -130,3 +130,47 @@ def test_an_empty_question_file_is_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "gqa/llava_gqa_testdev_balanced.jsonl", [])
     with pytest.raises(DataError, match="is empty"):
         questions(tmp_path)
+
+
+def test_another_order_gives_the_same_score_and_ids_may_be_numbers(tmp_path: Path) -> None:
+    write_gqa(tmp_path)
+    path = tmp_path / "gqa/llava_gqa_testdev_balanced.jsonl"
+    said = {"20": "No.", "21": "right", "22": "White", "23": "tall"}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, [row | {"question_id": int(row["question_id"])} for row in rows[::-1]])
+    found = questions(tmp_path)
+    assert [one.id for one in found] == [23, 22, 21, 20]
+    assert score(found, [said[str(one.id)] for one in found]).score == 75.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"question": "Is it dark?"},
+            r"jsonl:1: the question 20 is 'Is it dark\?' in .*, and 'Is it",
+        ),
+        (
+            {"imageId": "n7"},
+            r"jsonl:1: the question 20 is about the image n7 in .* about n1.jpg here",
+        ),
+    ],
+)
+def test_the_answers_of_another_edition_under_the_same_ids_are_refused(
+    tmp_path: Path, changed: dict[str, str], message: str
+) -> None:
+    write_gqa(tmp_path)
+    path = tmp_path / "gqa/data/testdev_balanced_questions.json"
+    known = json.loads(path.read_text())
+    known["20"] |= changed
+    path.write_text(json.dumps(known))
+    with pytest.raises(DataError, match=f"{message}.*; take the files of one edition"):
+        questions(tmp_path)
+
+
+def test_a_question_that_stands_twice_is_named(tmp_path: Path) -> None:
+    write_gqa(tmp_path)
+    path = tmp_path / "gqa/llava_gqa_testdev_balanced.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[1])
+    with pytest.raises(DataError, match=r"jsonl:5: asks the question 21 again, after .*jsonl:2"):
+        questions(tmp_path)

@@ -200,3 +200,44 @@ def test_an_image_of_any_length_is_one_cell(tmp_path: Path) -> None:
     write_mmbench(tmp_path, [mmbench_row(1, ["a", "b"], "A", image="QUJD" * 50_000)])
     (asked,) = questions(tmp_path)
     assert asked.images == (b"ABC" * 50_000,)
+
+
+THREE = ["cat", "dog", "cow"]
+
+
+def test_another_order_of_the_rows_gives_the_same_score(tmp_path: Path) -> None:
+    write_mmbench(tmp_path)
+    published = questions(tmp_path)
+    said = {one.id: one.key.answer for one in published} | {1_000_252: "B"}
+    assert score(published, [said[one.id] for one in published]).score == 50.0
+    path = tmp_path / "mmbench/mmbench_dev_en_20231003.tsv"
+    head, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, *lines[::-1]]))
+    turned = questions(tmp_path)
+    assert [one.id for one in turned] == [one.id for one in published][::-1]
+    scores = score(turned, [said[one.id] for one in turned])
+    assert (scores.score, scores.notes) == (50.0, ())
+
+
+def test_an_index_that_stands_twice_or_for_two_questions_is_refused(tmp_path: Path) -> None:
+    row = mmbench_row(241, THREE, "A")
+    write_mmbench(tmp_path, [row, mmbench_row(7, THREE, "B"), row])
+    with pytest.raises(DataError, match=r"tsv:row 3: has the index 241 again, after .*tsv:row 1"):
+        questions(tmp_path)
+    write_mmbench(tmp_path, [row, mmbench_row(1_000_241, THREE, "B", question="Who?")])
+    with pytest.raises(
+        DataError, match=r"row 2: the index 1000241 is a rotation of 241, but the q"
+    ):
+        questions(tmp_path)
+
+
+def test_a_table_without_rotations_is_told_to_be_another_measure(tmp_path: Path) -> None:
+    rows = [mmbench_row(241, THREE, "A"), mmbench_row(7, ["up", "down"], "B")]
+    rows += [mmbench_row(1_000_007, ["down", "up"], "A"), mmbench_row(1_000_500, THREE, "A")]
+    write_mmbench(tmp_path, rows)
+    scores = score(questions(tmp_path), ["A", "B", "A", "A"])
+    assert scores.notes == (
+        "No measurement beside the published ones: 1 of 2 questions have fewer rows than options.",
+        "1 rows are rotations of a question that the table lacks; they count in 'every row alone' "
+        "only.",
+    )

@@ -1,5 +1,6 @@
 """MME: questions found in the benchmark's tree, pairs in order, points."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,12 @@ def test_points_are_accuracy_plus_the_share_of_images_with_both_right() -> None:
     assert scores.unanswered == 1
 
 
-def test_pairs_are_consecutive_within_a_category_whatever_lies_between() -> None:
-    """As the original writes a file for each category and takes its lines two by two."""
+def test_a_pair_is_an_images_two_questions_whatever_lies_between() -> None:
     mixed = [
-        asked("1", "yes", "count"), asked("9", "yes", "OCR"), asked("1", "no", "count"),
-        asked("9", "no", "OCR"),
+        asked("1", "yes", "count"), asked("9", "yes", "OCR"), asked("2", "yes", "count"),
+        asked("1", "no", "count"), asked("9", "no", "OCR"), asked("2", "no", "count"),
     ]  # fmt: skip
-    tables = score(mixed, ["yes", "yes", "no", "yes"]).tables
+    tables = score(mixed, ["yes", "yes", "yes", "no", "yes", "no"]).tables
     assert tables["perception"]["count"]["points"] == 200.0
     assert tables["perception"]["OCR"]["points"] == 50.0
 
@@ -149,16 +149,42 @@ def test_one_question_of_an_image_counts_for_accuracy_alone() -> None:
     assert (row["accuracy"], row["accuracy+"], row["points"]) == (100.0, None, 100.0)
 
 
-def test_torn_pairs_are_refused(tmp_path: Path) -> None:
+def test_another_order_of_the_questions_gives_the_same_score_and_whole_pairs(
+    tmp_path: Path,
+) -> None:
+    """A third of the answers are wrong, so that a pair torn apart would change accuracy+."""
+    write_mme(tmp_path, images=3)
+    path = tmp_path / "MME/llava_mme.jsonl"
+    published = questions(tmp_path)
+    said = {one.prompt + str(one.id): ("Yes", "No", "No")[i % 3] for i, one in enumerate(published)}
+    lines = path.read_text().splitlines(keepends=True)
+    random.Random(0).shuffle(lines)
+    path.write_text("".join(lines))
+    shuffled = questions(tmp_path)
+    assert [one.id for one in shuffled] != [one.id for one in published]
+    first, second = (
+        score(asked, [said[one.prompt + str(one.id)] for one in asked])
+        for asked in (published, shuffled)
+    )
+    assert first.score == second.score not in (None, 0.0, 2000.0)
+    assert first.tables == second.tables
+    for content in submission(shuffled, [None] * len(shuffled)).values():
+        files = [line.split("\t")[0] for line in content.decode().splitlines()]
+        assert files[::2] == files[1::2]
+
+
+def test_an_image_without_two_different_questions_is_refused(tmp_path: Path) -> None:
     write_mme(tmp_path, images=2)
     path = tmp_path / "MME/llava_mme.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
-    with pytest.raises(DataError, match=r"existence_0000\.v2\.png has no other one of its image"):
-        questions(tmp_path)
     path.write_text("".join(lines[:-1]))
-    with pytest.raises(DataError, match=r"'Is 1 here\?.* of code_reasoning/.* keep the published"):
+    message = r"'Is 1 here\?.* of code_reasoning/.* has not one other of its image, but 0; take the"
+    with pytest.raises(DataError, match=message):
         questions(tmp_path)
+    for twice in ([*lines, lines[0]], [lines[0], lines[0], *lines[2:]]):
+        path.write_text("".join(twice))
+        with pytest.raises(DataError, match=r"'Is 0 here\?.* of existence/.* one other of its"):
+            questions(tmp_path)
 
 
 def test_a_question_that_the_tree_lacks_is_named(tmp_path: Path) -> None:

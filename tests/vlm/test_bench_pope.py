@@ -1,13 +1,20 @@
-"""POPE: labels joined by order, words in their exact case, and no division by zero."""
+"""POPE: labels joined by image and question, words in their exact case, no division by zero."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mobilellama.config import DataError
 from mobilellama.vlm.bench_pope import Key, questions, says_yes, score
 from mobilellama.vlm.benchmark import Asked
-from tests.vlm.benchmark_files import POPE_LABELS, SHORT, write_lines, write_pope
+from tests.vlm.benchmark_files import (
+    POPE_LABELS,
+    SHORT,
+    llava_question,
+    write_lines,
+    write_pope,
+)
 
 
 def asked(label: str, category: str = "random") -> Asked[Key]:
@@ -15,7 +22,11 @@ def asked(label: str, category: str = "random") -> Asked[Key]:
     return Asked(id=0, images=(), text="", prompt="", key=key)
 
 
-def test_labels_are_joined_by_their_order_in_a_category_not_by_id(tmp_path: Path) -> None:
+def pope_label(image: str, text: str, label: str, number: int = 0) -> dict[str, Any]:
+    return {"question_id": number, "image": image, "text": text, "label": label}
+
+
+def test_labels_are_joined_by_image_and_question_not_by_id(tmp_path: Path) -> None:
     write_pope(tmp_path)
     found = questions(tmp_path)
     for name, labels in POPE_LABELS.items():
@@ -25,16 +36,96 @@ def test_labels_are_joined_by_their_order_in_a_category_not_by_id(tmp_path: Path
     assert found[0].images == (tmp_path / "pope/val2014/COCO_random_0.jpg",)
 
 
-def test_labels_of_another_edition_are_refused(tmp_path: Path) -> None:
+THINGS = ["dog", "cat", "car", "bus", "cup", "hat"]
+
+
+def write_six_of_each_image(data: Path, *, turned: int) -> None:
+    """Write POPE as it is: six questions an image, in the labels begun with the `turned`th."""
+    rows, labels = [], []
+    for image in ("COCO_1.jpg", "COCO_2.jpg"):
+        texts = [f"Is there a {thing} in the image?" for thing in THINGS]
+        rows += [llava_question(f"{image}{i}", image, f"{t}{SHORT}") for i, t in enumerate(texts)]
+        its = [
+            pope_label(f"val2014/{image}", t, ("yes", "no")[i % 2], i) for i, t in enumerate(texts)
+        ]
+        labels += its[turned:] + its[:turned]
+    asked = [row | {"category": name} for name in POPE_LABELS for row in rows]
+    write_lines(data / "pope/llava_pope_test.jsonl", asked)
+    (data / "pope/val2014").mkdir(parents=True, exist_ok=True)
+    for name in POPE_LABELS:
+        write_lines(data / f"pope/coco/coco_pope_{name}.json", labels)
+
+
+@pytest.mark.parametrize("turned", [0, 1, 3])
+def test_labels_in_another_order_within_an_image_give_the_same_score(
+    tmp_path: Path, turned: int
+) -> None:
+    write_six_of_each_image(tmp_path, turned=turned)
+    found = questions(tmp_path)
+    answers = [("Yes", "No")[i % 2] for i in range(len(found))]
+    assert score(found, answers).score == 100.0
+
+
+def test_a_question_asked_twice_takes_its_labels_in_order(tmp_path: Path) -> None:
+    write_pope(tmp_path)
+    path = tmp_path / "pope/llava_pope_test.jsonl"
+    rows = [llava_question(i, "1.jpg", f"Is there a cat?{SHORT}", "popular") for i in range(2)]
+    write_lines(path, rows)
+    for name in ("random", "adversarial"):
+        write_lines(tmp_path / f"pope/coco/coco_pope_{name}.json", [])
+    labels = [pope_label("1.jpg", "Is there a cat?", said) for said in ("yes", "no")]
+    write_lines(tmp_path / "pope/coco/coco_pope_popular.json", labels)
+    assert [one.key.label for one in questions(tmp_path)] == [True, False]
+    write_lines(path, [*rows, rows[0]])
+    message = r"jsonl:3: .*coco_pope_popular.json has no further label for 'Is there a cat\?' on 1"
+    with pytest.raises(DataError, match=message):
+        questions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [(0, "COCO_popular_0.jpg", "no")],
+            r"jsonl:7: .*popular.json has no label for 'Is there a",
+        ),
+        (
+            [(0, "COCO_popular_1.jpg", "no"), (1, "COCO_popular_0.jpg", "no")],
+            r"jsonl:3: .* on COCO",
+        ),
+        (
+            [(i, f"COCO_popular_{i}.jpg", "no") for i in range(4)],
+            r"popular.json:3: .*pope_test.jsonl has no question for this label \(2 such labels",
+        ),
+        (
+            [(0, "COCO_popular_0.jpg", "nein")],
+            r"json:1: the label is 'nein', and must be yes or no",
+        ),
+    ],
+)
+def test_labels_of_another_edition_are_refused(
+    tmp_path: Path, labels: list[tuple[int, str, str]], message: str
+) -> None:
+    write_pope(tmp_path)
+    text = "Is there a thing popular {} in the image?"
+    rows = [pope_label(image, text.format(i), label) for i, image, label in labels]
+    write_lines(tmp_path / "pope/coco/coco_pope_popular.json", rows)
+    with pytest.raises(DataError, match=message) as caught:
+        questions(tmp_path)
+    assert str(caught.value).endswith(
+        "take both from the same edition, that of LLaVA's Evaluation.md"
+    )
+
+
+def test_labels_without_image_or_text_join_nothing(tmp_path: Path) -> None:
     write_pope(tmp_path)
     path = tmp_path / "pope/coco/coco_pope_popular.json"
-    write_lines(path, [{"image": "COCO_popular_0.jpg", "label": "no"}])
-    with pytest.raises(DataError, match=r"popular\.json: has 1 labels for 2 questions"):
-        questions(tmp_path)
-    rows = [{"image": f"COCO_popular_{i}.jpg", "label": "no"} for i in (1, 0)]
-    write_lines(path, rows)
-    with pytest.raises(DataError, match=r"popular.json:1: is a label of COCO_popular_1.jpg, and"):
-        questions(tmp_path)
+    for lacking in ("image", "text"):
+        row = pope_label("COCO_popular_0.jpg", "Is there?", "no")
+        del row[lacking]
+        write_lines(path, [row])
+        with pytest.raises(DataError, match=f"json:1: the field '{lacking}' is missing"):
+            questions(tmp_path)
 
 
 def test_an_unknown_category_is_refused(tmp_path: Path) -> None:

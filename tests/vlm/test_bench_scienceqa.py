@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,4 +131,45 @@ def test_mobilevlms_folder_name_is_known_and_missing_files_are_named(tmp_path: P
     assert len(questions(tmp_path)) == 4
     (tmp_path / "sqa/problems.json").unlink()
     with pytest.raises(ConfigError, match=r"has no scienceqa/problems.json or sqa/problems.json"):
+        questions(tmp_path)
+
+
+def test_another_order_of_problems_gives_the_same_score(tmp_path: Path) -> None:
+    write_scienceqa(tmp_path)
+    path = tmp_path / "scienceqa/llava_test_CQM-A.json"
+    rows = json.loads(path.read_text())
+    write_json(path, [row | {"id": int(row["id"])} for row in rows[::-1]])
+    found = questions(tmp_path)
+    assert [one.id for one in found] == ["12", "11", "5", "4"]
+    assert score(found, ["E", "B", "A", "B"]).score == 50.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"question": "What was it?"}, "the problem's question, 'What was it?'"),
+        # The right letter would be the other option's.
+        ({"choices": ["dog", "cat"]}, "the problem's options, '(A) dog (B) cat'"),
+    ],
+)
+def test_problems_of_another_edition_under_the_same_ids_are_refused(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    write_scienceqa(tmp_path)
+    path = tmp_path / "scienceqa/problems.json"
+    problems = json.loads(path.read_text())
+    problems["4"] |= changed
+    write_json(path, problems)
+    with pytest.raises(DataError) as caught:
+        questions(tmp_path)
+    assert "llava_test_CQM-A.json[0]: the text " in str(caught.value)
+    assert f"does not hold {message}; take the files of one edition" in str(caught.value)
+
+
+def test_a_problem_that_stands_twice_is_named(tmp_path: Path) -> None:
+    write_scienceqa(tmp_path)
+    path = tmp_path / "scienceqa/llava_test_CQM-A.json"
+    rows = json.loads(path.read_text())
+    write_json(path, [*rows, rows[1]])
+    with pytest.raises(DataError, match=r"\[4\]: asks the problem 5 again, after .*\[1\]"):
         questions(tmp_path)

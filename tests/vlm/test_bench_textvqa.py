@@ -1,5 +1,6 @@
 """TextVQA: questions joined with their ten answers, and what an answer is worth."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,15 @@ def test_annotations_without_ten_answers_are_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "textvqa/TextVQA_0.5.1_val.json", {"data": [row]})
     with pytest.raises(DataError, match=r"val.json, data\[0\]: has 9 answers"):
         questions(tmp_path)
+
+
+def test_another_order_of_either_file_gives_the_same_score(tmp_path: Path) -> None:
+    write_textvqa(tmp_path)
+    path = tmp_path / "textvqa/llava_textvqa_val_v051_ocr.jsonl"
+    answers = ["coke", "2", "$1000"]
+    published = score(questions(tmp_path), answers).score
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))
+    assert score(questions(tmp_path), answers[::-1]).score == published
+    path = tmp_path / "textvqa/TextVQA_0.5.1_val.json"
+    write_json(path, {"data": json.loads(path.read_text())["data"][::-1]})
+    assert score(questions(tmp_path), answers[::-1]).score == published

@@ -94,7 +94,7 @@ def write_export(
     card = Card(
         title=config.title,
         license=config.license,
-        dtype=config.dtype,
+        dtype=config.weights_dtype,
         add_bos=config.add_bos,
         model=model,
         manifest=manifest,
@@ -105,7 +105,7 @@ def write_export(
     write_model(config, folder, checkpoint, model, tokenizer)
     if config.checks(sum(shape.numel() for shape in shapes.values())):
         check_tokenizer(folder, tokenizer, add_bos=config.add_bos)
-        difference = check_logits(folder, checkpoint, model, dtype=config.dtype)
+        difference = check_logits(folder, checkpoint, model, dtype=config.weights_dtype)
         log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
     else:
         log.info("not compared with transformers; --check true does")

@@ -33,9 +33,11 @@ class OutputConfig:
 
     output: str
     """The folder to write; must not exist, or be empty."""
-    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """Of a model's weights. bf16 is what forward and backward computed with, so that nothing is
-    lost that training knew of; fp16 cannot hold fp32's range."""
+    dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    """Of a model's weights. null: of a run bf16, which is what forward and backward computed with,
+    so that nothing is lost that training knew of; of a folder its own. fp32 holds every value of
+    any run or folder exactly; bf16 and fp16 round what is wider, and fp16 cannot hold fp32's
+    range."""
     max_shard_size_gb: float = 5.0
     """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
     name: str | None = None
@@ -45,6 +47,11 @@ class OutputConfig:
 
     def __post_init__(self) -> None:
         require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+
+    @property
+    def weights_dtype(self) -> str:
+        """The dtype, with a run's default resolved."""
+        return self.dtype or "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,12 +272,12 @@ def write_model(
         model: the architecture.
         tokenizer: whose special ids config.json states.
     """
-    write_json(folder / "config.json", llama_config(model, tokenizer, config.dtype))
+    write_json(folder / "config.json", llama_config(model, tokenizer, config.weights_dtype))
     write_weights(
         source,
         parameter_shapes(model),
         folder,
-        dtype=DTYPES[config.dtype],
+        dtype=DTYPES[config.weights_dtype],
         max_shard_bytes=round(config.max_shard_size_gb * 1e9),
     )
 

@@ -11,6 +11,7 @@ more than one parameter; the library's own writer wants a whole file in memory.
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,12 @@ class ParameterSource(Protocol):
     def parameter(self, name: str, shape: torch.Size) -> Tensor:
         """Return a whole parameter in fp32."""
         ...
+
+
+def narrowest_dtype(dtypes: Iterable[torch.dtype]) -> str:
+    """Return the name of the narrowest dtype that holds the values of all of these exactly."""
+    widest = reduce(torch.promote_types, dtypes)
+    return next(name for name, its in DTYPES.items() if its == widest)
 
 
 def cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -111,7 +111,7 @@ def write_card(
         title=title,
         license=config.license,
         kind=kind,
-        dtype="fp32" if kind == "adapter" else config.dtype,
+        dtype="fp32" if kind == "adapter" else config.weights_dtype,
         base=base,
         finetuned=finetuned,
         losses=last_losses(finetuned.run, finetuned.checkpoint.manifest.step),
@@ -132,7 +132,9 @@ def write_chat_model(
     write_model(config, folder, finetuned.source, finetuned.model, finetuned.tokenizer)
     if checks:
         check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
-        difference = check_logits(folder, finetuned.source, finetuned.model, dtype=config.dtype)
+        difference = check_logits(
+            folder, finetuned.source, finetuned.model, dtype=config.weights_dtype
+        )
         log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
 
 

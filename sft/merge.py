@@ -6,15 +6,16 @@
 The first takes base and adapter from a LoRA run, as trained. The second takes any adapter of
 peft's and any Llama-shaped model's folder; tokenizer and chat template are the adapter's where
 its folder has them, else the base's. W + alpha / rank * B @ A is computed in fp32 and rounded
-once. Then the result is compared with base plus adapter, computed side by side: a merge that
-moves the logits is not kept.
+once: by default to bf16 of a run, of folders to the base's own dtype, so that weights without an
+adapter stay as they are. Then the result is compared with base plus adapter, computed side by side:
+a merge that moves the logits is not kept.
 """
 
 import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -39,7 +40,12 @@ from mobilellama.pretrain.export_folder import (
 )
 from mobilellama.pretrain.hf_config import DTYPE_NAMES
 from mobilellama.pretrain.hf_folder import HfFolder
-from mobilellama.pretrain.hf_weights import DTYPES, ParameterSource, write_weights
+from mobilellama.pretrain.hf_weights import (
+    DTYPES,
+    ParameterSource,
+    narrowest_dtype,
+    write_weights,
+)
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.model_card import table, write_card
 from mobilellama.sft import export
@@ -125,6 +131,9 @@ def _merge_run(config: Config, output: Path, path: str) -> None:
 def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> None:
     """Merge a folder's adapter into another folder's model."""
     read_base, read_adapter = HfFolder(base, field="base"), AdapterFolder(adapter)
+    if config.dtype is None:
+        dtypes = (read_base.stored(name).dtype for name in read_base.names())
+        config = replace(config, dtype=narrowest_dtype(dtypes))
     merged = read_adapter.over(read_base, parameter_shapes(read_base.config))
     ranks = ", ".join(map(str, read_adapter.ranks))
     if read_adapter.base and Path(read_adapter.base).name != base.resolve().name:
@@ -137,7 +146,7 @@ def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> N
             merged,
             parameter_shapes(read_base.config),
             folder,
-            dtype=DTYPES[config.dtype],
+            dtype=DTYPES[config.weights_dtype],
             max_shard_bytes=round(config.max_shard_size_gb * 1e9),
         )
         if config.check:
@@ -173,13 +182,17 @@ def check_merge(
     expected = unmerged()
     exact = our_logits(merged, model, dtype="fp32")
     difference = require_same_logits(exact, expected, what="base plus adapter: merged logits")
-    rounded = exact if config.dtype == "fp32" else our_logits(merged, model, dtype=config.dtype)
+    rounded = (
+        exact
+        if config.weights_dtype == "fp32"
+        else our_logits(merged, model, dtype=config.weights_dtype)
+    )
     written = their_logits(folder, probe_ids(model))
     require_same_logits(written, rounded, what=f"{folder}: transformers' logits")
     moved = relative_difference(written, expected)
     print(
         f"Merged in fp32, the logits are within {difference:.1e} of base plus adapter (of the "
-        f"largest logit); rounded to {config.dtype}, within {moved:.1e}"
+        f"largest logit); rounded to {config.weights_dtype}, within {moved:.1e}"
     )
 
 
@@ -201,7 +214,7 @@ def _write_config(config: Config, folder: Path, base: Path) -> None:
     """Write the base's config.json, with the dtype and the untied head of what was written."""
     values = read_json(base / "config.json")
     values.pop("_name_or_path", None)
-    dtype = DTYPE_NAMES[config.dtype]
+    dtype = DTYPE_NAMES[config.weights_dtype]
     values |= {"dtype": dtype, "torch_dtype": dtype, "tie_word_embeddings": False}
     write_json(folder / "config.json", values)
 
@@ -213,7 +226,7 @@ def _write_folders_card(
         ("base", f"`{adapter.base or base}`"),
         ("adapter", f"`{adapter.folder.resolve().name}`, rank {ranks}"),
         ("adapted layers", f"{len(adapter.modules)}"),
-        ("weights", f"{config.dtype}, merged in fp32 and rounded once"),
+        ("weights", f"{config.weights_dtype}, merged in fp32 and rounded once"),
     ]
     write_card(
         folder / "README.md",

@@ -6,7 +6,9 @@
 
 --checkpoint takes a run's folder (its newest checkpoint), RUN/checkpoints/step-N, or a folder in
 our form, which it writes in another. Of a LoRA run every format holds the merged model, W + alpha
-/ rank * B @ A in fp32, rounded once.
+/ rank * B @ A in fp32, rounded once. Without --dtype a run is written in bf16, and a folder in its
+own dtype: every weight then stays as it is, bit for bit. Where a folder has several dtypes, the
+narrowest one is taken that holds all of them exactly.
 
     hf         ours: config.json, model*.safetensors, template.yaml, the tokenizer's files,
                generation_config.json, preprocessor_config.json, README.md
@@ -23,7 +25,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +48,7 @@ from mobilellama.sft.template import read_template
 from mobilellama.vlm.export_check import check_merged, check_weights
 from mobilellama.vlm.folder import OURS, TEMPLATE_FILE
 from mobilellama.vlm.images import PREPROCESSOR_FILE
+from mobilellama.vlm.model import PROJECTOR
 from mobilellama.vlm.published_config import (
     ORIGINALS_TEMPLATE,
     require_publishable,
@@ -115,11 +118,13 @@ def main(config: Config) -> int:
             )  # fmt: skip
     if trained.checkpoint is not None:
         verify(trained.checkpoint)
+    if config.dtype is None:
+        config = replace(config, dtype=trained.default_dtype(_written(config, trained)))
     started_s = time.monotonic()
     with new_folder(output) as folder:
         if config.format == "projector":
             path = folder / PROJECTOR_FILE
-            dtype = DTYPES[config.dtype]
+            dtype = DTYPES[config.weights_dtype]
             write_projector(trained.source, trained.architecture, path, dtype=dtype)
         else:
             _write_folder(config, folder, trained, tower_name)
@@ -130,6 +135,12 @@ def main(config: Config) -> int:
     if config.push:
         push(output, config.push, private=config.private)
     return 0
+
+
+def _written(config: Config, trained: Trained) -> list[str]:
+    """Return our names of the weights that the format holds."""
+    prefix = PROJECTOR if config.format == "projector" else ""
+    return [name for name in trained.shapes if name.startswith(prefix)]
 
 
 _NEXT = {
@@ -148,30 +159,30 @@ def _write_folder(config: Config, folder: Path, trained: Trained, tower_name: st
         title=config.title,
         license=config.license,
         form=config.format,
-        dtype=config.dtype,
+        dtype=config.weights_dtype,
         base=config.base,
         trained=trained,
     )
     card.write(folder / "README.md")
     max_shard_bytes = round(config.max_shard_size_gb * 1e9)
     if config.format == "hf":
-        write_our_small_files(folder, trained, dtype=config.dtype)
+        write_our_small_files(folder, trained, dtype=config.weights_dtype)
         write_weights(
             trained.source,
             trained.shapes,
             folder,
-            dtype=DTYPES[config.dtype],
+            dtype=DTYPES[config.weights_dtype],
             max_shard_bytes=max_shard_bytes,
         )
         return
     write_small_files(
-        folder, trained, vision_tower=tower_name, dtype=config.dtype, title=config.title
+        folder, trained, vision_tower=tower_name, dtype=config.weights_dtype, title=config.title
     )
     write_published(
         trained.source,
         trained.architecture,
         folder,
-        dtype=DTYPES[config.dtype],
+        dtype=DTYPES[config.weights_dtype],
         max_shard_bytes=max_shard_bytes,
         safetensors=config.safetensors,
     )
@@ -208,7 +219,7 @@ def _check(config: Config, folder: Path, trained: Trained) -> None:
     if not config.checks(sum(shape.numel() for shape in trained.shapes.values())):
         log.info("not read again; --check true does")
         return
-    check_weights(folder, trained, dtype=config.dtype)
+    check_weights(folder, trained, dtype=config.weights_dtype)
     if config.format == "hf":
         with _without_warnings():  # of a model_type that transformers does not know
             check_chat_ids(folder, trained.tokenizer, trained.template)

@@ -5,8 +5,9 @@
 
 Every weight must be there, in its shape, and none besides; only tables that older versions of
 transformers stored (position_ids, inv_freq) are passed over. What was read is printed; where
-something is wrong, all of it. Weights keep their values, and their dtype where all have the
-same. 'vlm export --format mobilevlm' gives the folder back, bit for bit.
+something is wrong, all of it. Every weight keeps its value. Where all have one dtype (bf16, fp16
+or fp32) they keep it, and 'vlm export --format mobilevlm' gives them back bit for bit. Weights of
+several dtypes are written in the narrowest one that holds all of them exactly.
 
 'vlm run --init PUBLISHED' needs no import: it reads published folders as they are.
 """
@@ -15,7 +16,6 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ def main(config: Config) -> int:
         return 0
     output = Path(config.output)
     started_s = time.monotonic()
-    dtype = _dtype(opened, trained)
+    dtype = trained.default_dtype(trained.shapes)
     with new_folder(output) as folder:
         write_our_small_files(folder, trained, dtype=dtype)
         card = VlmCard(
@@ -130,13 +130,8 @@ def _trained(config: Config, opened: VlmFolder) -> Trained:
         close=opened.weights.close,
         lora=LoraConfig(),
         published=opened.config,
+        stored_dtype=opened.weights.dtype,
     )
-
-
-def _dtype(opened: VlmFolder, trained: Trained) -> str:
-    """Return the narrowest dtype that holds every weight as it is."""
-    widest = reduce(torch.promote_types, map(opened.weights.dtype, trained.shapes))
-    return next(name for name, its in DTYPES.items() if its == widest)
 
 
 def report(opened: VlmFolder, trained: Trained) -> str:

@@ -1,6 +1,6 @@
 """A vision-language model to write out: a run's checkpoint, or a folder in our form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from mobilellama.pretrain.export_folder import (
     require_same_names,
     run_of,
 )
-from mobilellama.pretrain.hf_weights import ParameterSource
+from mobilellama.pretrain.hf_weights import ParameterSource, narrowest_dtype
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject
 from mobilellama.sft.template import Template, read_template
@@ -51,6 +51,15 @@ class Trained:
     lora: LoraConfig
     published: Mapping[str, Any]
     """The published config.json that a folder was imported from; else empty."""
+    stored_dtype: Callable[[str], torch.dtype] | None = None
+    """Of a folder: the dtype that a weight is stored in, by our name. None of a run, whose masters
+    are fp32 and which computed in another."""
+
+    def default_dtype(self, names: Iterable[str]) -> str:
+        """Return the dtype to write some weights in: of a folder their own, of a run bf16."""
+        if self.stored_dtype is None:
+            return "bf16"
+        return narrowest_dtype(map(self.stored_dtype, names))
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:
@@ -129,6 +138,7 @@ def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Traine
         close=opened.weights.close,
         lora=LoraConfig(),
         published=opened.config.get("published") or {},
+        stored_dtype=opened.weights.dtype,
     )
 
 

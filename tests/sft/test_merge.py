@@ -2,12 +2,14 @@
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mobilellama.config import ConfigError
@@ -71,7 +73,8 @@ def test_weights_are_merged_in_fp32_and_rounded_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     output = tmp_path / "bf16"
-    assert merge("--adapter", adapter, "--base", tiny_chat_model, "--output", output) == 0
+    arguments = ["--adapter", adapter, "--base", tiny_chat_model, "--output", output]
+    assert merge(*arguments, "--dtype", "bf16") == 0
     said = capsys.readouterr().out
     assert "Merged in fp32, the logits are within" in said and "rounded to bf16, within" in said
     exact, rounded, base = HfFolder(merged), HfFolder(output), HfFolder(tiny_chat_model)
@@ -81,6 +84,30 @@ def test_weights_are_merged_in_fp32_and_rounded_once(
         if not torch.equal(exact.stored(name), base.stored(name).float()):
             changed.add(name.split(".")[-2])
     assert changed == {"q_proj", "down_proj"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float16, "float16"), (torch.float32, "float32")]
+)
+def test_what_has_no_adapter_stays_as_it_is_in_the_bases_own_dtype(
+    adapter: Path, tiny_chat_model: Path, tmp_path: Path, dtype: torch.dtype, name: str
+) -> None:
+    base, output = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_chat_model, base)
+    # Values that bf16 would round.
+    generator = torch.Generator().manual_seed(2)
+    weights = {
+        name: (torch.randn(value.shape, generator=generator) * 0.05).to(dtype)
+        for name, value in load_file(base / "model.safetensors").items()
+    }
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    arguments = ["--adapter", adapter, "--base", base, "--output", output]
+    assert merge(*arguments, "--check", "false") == 0
+    found = load_file(output / "model.safetensors")
+    assert {value.dtype for value in found.values()} == {dtype}
+    same = {name.split(".")[-2] for name, value in weights.items() if value.equal(found[name])}
+    assert not same & {"q_proj", "down_proj"} and {"embed_tokens", "norm", "k_proj"} <= same
+    assert json.loads((output / "config.json").read_text())["dtype"] == name
 
 
 def test_the_folder_keeps_the_tokenizer_its_template_and_the_stops(

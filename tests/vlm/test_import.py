@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.template import read_template
@@ -87,16 +88,39 @@ def test_the_imported_folder_is_the_same_model_in_our_names(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "name"), [(torch.float16, "float16"), (torch.float32, "float32")]
+    ("dtype", "name"),
+    [
+        (torch.bfloat16, "bfloat16"),
+        (torch.float16, "float16"),
+        (torch.float32, "float32"),
+    ],
 )
-def test_weights_keep_the_dtype_they_come_in(
-    small_tokenizer: Path, tmp_path: Path, dtype: torch.dtype, name: str
+@pytest.mark.parametrize("files", ["bin", "safetensors"])
+def test_weights_come_back_bit_for_bit_in_the_dtype_they_come_in(
+    small_tokenizer: Path, tmp_path: Path, dtype: torch.dtype, name: str, files: Files
 ) -> None:
-    published = make_published(tmp_path / "published", small_tokenizer, dtype=dtype)
-    assert run("import", model=published, output=tmp_path / "ours") == 0
-    assert json.loads((tmp_path / "ours/config.json").read_text())["dtype"] == name
-    found = stored(tmp_path / "ours")
-    assert {value.dtype for value in found.values()} == {dtype}
+    """No --dtype is given on the way; fp16's smallest numbers are among the values."""
+    smallest = {"lm_head.weight": torch.full((800, 64), 6e-8).to(dtype)}
+    published = make_published(
+        tmp_path / "published", small_tokenizer, dtype=dtype, extra=smallest, files=files,
+        torch_dtype=name,
+    )  # fmt: skip
+    ours, back, again = (tmp_path / folder for folder in ("ours", "back", "again"))
+    assert run("import", model=published, output=ours) == 0
+    assert json.loads((ours / "config.json").read_text())["dtype"] == name
+    assert {value.dtype for value in stored(ours).values()} == {dtype}
+    as_safetensors = {"safetensors": "true"} if files == "safetensors" else {}
+    assert run("export", checkpoint=ours, output=back, format="mobilevlm", **as_safetensors) == 0
+    assert_same_bits(stored(back), stored(published))
+    config = json.loads((published / "config.json").read_text())
+    assert json.loads((back / "config.json").read_text()) == config
+    assert run("export", checkpoint=ours, output=again) == 0
+    assert_same_bits(stored(again), stored(ours))
+    assert (again / "config.json").read_bytes() == (ours / "config.json").read_bytes()
+    projector = tmp_path / "projector"
+    assert run("export", checkpoint=ours, output=projector, format="projector") == 0
+    content = torch.load(projector / "mm_projector.bin", weights_only=True)
+    assert_same_bits(content, {name: stored(published)[name] for name in content})
 
 
 def test_of_weights_of_several_dtypes_none_is_rounded(
@@ -111,6 +135,32 @@ def test_of_weights_of_several_dtypes_none_is_rounded(
     assert torch.equal(found["language_model.lm_head.weight"], weights["lm_head.weight"])
     norm = found["language_model.model.norm.weight"]
     assert torch.equal(norm, weights["model.norm.weight"].float())
+    assert (
+        run("export", checkpoint=tmp_path / "ours", output=tmp_path / "b", format="mobilevlm") == 0
+    )
+    for name, value in stored(tmp_path / "b").items():
+        assert torch.equal(value, weights[name].float()), name
+
+
+def test_of_a_folder_of_several_dtypes_the_export_rounds_none(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    published = make_published(tmp_path / "published", small_tokenizer, dtype=torch.bfloat16)
+    ours = tmp_path / "ours"
+    assert run("import", model=published, output=ours) == 0
+    weights = stored(ours)
+    for name in weights:  # fp16 holds more digits than bf16, and less range
+        if name.startswith("projector."):
+            weights[name] = (torch.randn(weights[name].shape) * 0.2).half()
+    save_file(weights, ours / "model.safetensors", metadata={"format": "pt"})
+    assert run("export", checkpoint=ours, output=tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float32"
+    for name, value in stored(tmp_path / "out").items():
+        assert torch.equal(value, weights[name].float()), name
+    projector = tmp_path / "projector"
+    assert run("export", checkpoint=ours, output=projector, format="projector") == 0
+    content = torch.load(projector / "mm_projector.bin", weights_only=True)
+    assert {value.dtype for value in content.values()} == {torch.float16}, "that of what it holds"
 
 
 def test_a_report_says_what_was_read_and_what_was_passed_over(

@@ -12,7 +12,7 @@ from typing import Any
 from pictures import ABOUT_ONE, QUESTIONS
 from PIL import Image
 
-from mobilellama.files import read_json_lines
+from mobilellama.json_lines import read_json_lines
 from mobilellama.picture import INK, new_figure, write_png
 from mobilellama.vlm.images import read_image
 

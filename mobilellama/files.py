@@ -15,10 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
-from mobilellama.config import DataError, one_line
-
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 22
@@ -80,30 +76,15 @@ def lock(file: int | BinaryIO, kind: int) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_bytes())
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (``FILE:LINE``, object) of a file with a JSON object a line; empty lines are left out.
+    """Read a JSON file, with a byte order mark or without.
 
     Raises:
-        DataError: a line is not JSON, or holds something else; the message names it.
+        ValueError: it is not JSON, or nested too deeply.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            place = f"{path}:{number}"
-            try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise DataError(
-                    f"{place}: is not JSON ({one_line(error)}). Mend the line"
-                ) from None
-            if not isinstance(value, dict):
-                raise DataError(f"{place}: must be a JSON object. Mend the line")
-            yield place, value
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def sha256_of_file(path: Path) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama.config import ConfigError, DataError, did_you_mean, one_line
-from mobilellama.files import read_json_lines, sha256_of_file
+from mobilellama.files import sha256_of_file
+from mobilellama.json_lines import read_json_lines
 
 ROW_FIELDS: dict[str, tuple[str, ...]] = {
     "arc_easy": ("question", "choices.text", "choices.label", "answerKey"),

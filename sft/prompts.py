@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json_lines
+from mobilellama.json_lines import read_json_lines
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import MEANING, DropError
 from mobilellama.sft.records import read_turns

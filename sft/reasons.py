@@ -147,8 +147,15 @@ def describe_example(place: str, reason: str, detail: str) -> str:
 
 def excerpt(value: Any) -> str:
     """Return the beginning of a record or a text on one line, for an example."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else _as_json(value)
     text = " ".join(text[: 4 * _EXCERPT_CHARACTERS].split())
     text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be printed
     cut = len(text) > _EXCERPT_CHARACTERS
     return text[:_EXCERPT_CHARACTERS] + "..." * cut
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return f"{'an object' if isinstance(value, dict) else 'a list'} that is nested too deeply"

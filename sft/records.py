@@ -14,12 +14,10 @@ A field that is null counts as absent: tables have a column for every field of a
 Nothing is judged here but the shape; see clean.py.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import orjson
-
+from mobilellama.json_lines import NotJsonError, parse_json
 from mobilellama.sft.conversation import Role, Turn
 from mobilellama.sft.reasons import Drop, DropError, excerpt
 
@@ -66,18 +64,10 @@ def parse_line(line: bytes) -> Any:
         DropError: it is not JSON, or not UTF-8.
     """
     try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        pass
-    try:  # Python's own takes NaN and halves of surrogate pairs
-        return json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        detail = f"{error.reason} at byte {error.start} of it"
-    except json.JSONDecodeError as error:
-        detail = f"{error.msg} at character {error.pos} of it"
-    except (RecursionError, ValueError) as error:  # ValueError: an integer of too many digits
-        detail = str(error)
-    raise DropError(Drop.NOT_JSON, f"{detail}: {excerpt(line.decode(errors='replace'))}")
+        return parse_json(line)
+    except NotJsonError as error:
+        shown = excerpt(line.decode(errors="replace"))
+        raise DropError(Drop.NOT_JSON, f"{error.detail}: {shown}") from None
 
 
 def read_turns(record: Any, kind: Format = "auto") -> list[Turn]:

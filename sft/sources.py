@@ -21,13 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-import orjson
-
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files import sha256_of_file, sha256_of_json
+from mobilellama.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
 from mobilellama.sft.records import FIELDS, Format, is_record
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.lines import open_planned, read_blocks, split_lines
+from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import walk_files
 
 log = logging.getLogger(__name__)
@@ -39,13 +38,11 @@ _ENDINGS = (".json", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 _DATA_ALL_THE_SAME = (".arrow", ".bz2", ".csv", ".gz", ".tar", ".tsv", ".xz", ".zip", ".zst")
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which ``datasets`` leaves in folders
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
-_START_BYTES = 1 << 20  # of a file, in which UTF-16 shows
+_START_BYTES = 1 << 20  # of a file, in which its first value begins
 _ROWS_AT_ONCE = 256
 _JSON_BLOCK_BYTES = 4 << 20
 _JSON_SPACE = b" \t\n\r"
 _MARK = re.compile(r"[ \t\n\r]*([\[,\]])[ \t\n\r]*")  # before an element, or after the last
-_UTF8_BOM = b"\xef\xbb\xbf"
-_BOMS = (b"\xff\xfe", b"\xfe\xff")  # UTF-16, and UTF-32 in one of its orders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,32 +182,16 @@ def read_records(
 
 def _lines(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     """Yield the lines of a .jsonl file, unparsed; blank ones are no records."""
-    blocks = _in_utf8(read_blocks(file, path), path)
+    blocks = in_utf8(read_blocks(file, path), path)
     for number, (_, line) in enumerate(split_lines(blocks, 0), 1):
         if line and not line.isspace():
             yield Record(f"{piece.source}:{number}", line, file.tell())
 
 
-def _in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
-    """Pass blocks on, if the first is not in an encoding that no line could be read in."""
-    for number, block in enumerate(blocks):
-        if number == 0:
-            _require_no_utf16(block, path)
-        yield block
-
-
-def _require_no_utf16(start: bytes, path: Path) -> None:
-    if start.startswith(_BOMS) or b"\0" in start[:_START_BYTES]:
-        raise DataError(
-            f"{path}: not UTF-8 text (it begins with {start[:8]!r}; UTF-16 has such bytes). "
-            "Convert it to UTF-8"
-        )
-
-
 def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     """Yield the records of a .json file; one that is no plain list is held in memory."""
     yielded, held = 0, None
-    if file.read(_START_BYTES).removeprefix(_UTF8_BOM).lstrip().startswith(b"["):
+    if file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip().startswith(b"["):
         file.seek(0)
         try:
             for i, (value, source_read) in enumerate(_elements(file)):
@@ -223,13 +204,13 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
         except (ValueError, RecursionError):
             pass  # a reading of the whole says what is wrong, and where
     file.seek(0)
-    data = file.read().removeprefix(_UTF8_BOM)
+    data = file.read().removeprefix(UTF8_MARK)
     if _holds_lines(data):
         log.info("%s holds a record a line", path)
         file.seek(0)
         yield from _lines(file, path, piece)
         return
-    records = _records_of(_parse_file(data, path), path)
+    records = _records_of(parse_document(data, path), path)
     del data
     for i, value in enumerate(records[yielded:], yielded):
         yield Record(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
@@ -278,34 +259,9 @@ def _holds_lines(data: bytes) -> bool:
     if not first.startswith(b"{") or not rest.strip():
         return False
     try:
-        return isinstance(orjson.loads(first), dict)
-    except orjson.JSONDecodeError:
+        return isinstance(parse_json(first), dict)
+    except NotJsonError:
         return False
-
-
-def _parse_file(data: bytes, path: Path) -> Any:
-    _require_no_utf16(data, path)
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    if not data.strip():
-        raise DataError(f"{path}: is empty. Fetch it again, or move it away")
-    try:  # Python's own takes NaN and halves of surrogate pairs
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start:,}). Convert it to UTF-8"
-        ) from None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        cut = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip())
-        fault, remedy = ("truncated", "Fetch it again") if cut else ("not JSON", "Mend it")
-        at = f"{error.msg} at line {error.lineno:,}, column {error.colno:,}"
-        raise DataError(f"{path}: {fault} ({at}). {remedy}") from None
-    except (RecursionError, ValueError) as error:
-        raise DataError(f"{path}: not JSON ({one_line(error)}). Mend it") from None
 
 
 def _records_of(value: Any, path: Path) -> list[Any]:

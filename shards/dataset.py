@@ -13,7 +13,8 @@
       dataset.json         written last; a folder without one is no dataset
 
 Everything in these files is a function of the corpus, the tokenizer and the settings in the
-identity; no host, path, time or worker count is in them.
+identity; no host, path or worker count is in them, and no time but that of the source's last
+change, which a receipt holds.
 """
 
 from collections.abc import Iterable
@@ -201,6 +202,8 @@ class Receipt:
     manifest too."""
     bad_places: list[list[Any]] = field(default_factory=list)
     """[place, reason] of the bad records: byte offset in the uncompressed file, or row."""
+    source_file: dict[str, Any] = field(default_factory=dict)
+    """What was read, as ``SourceRange.to_json`` writes it; empty where it is not known."""
 
     @property
     def name(self) -> str:
@@ -307,7 +310,7 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
     for receipt in receipts:
         row = asdict(receipt)
         hashes, counts = row.pop("sha256"), row.pop("counts")
-        del row["bad_places"], row["identity_sha256"]
+        del row["bad_places"], row["identity_sha256"], row["source_file"]
         row |= {f"{ending}{_HASH_SUFFIX}": value for ending, value in hashes.items()}
         rows.append(row | counts)
     with whole_file(folder / MANIFEST) as file:

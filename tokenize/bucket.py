@@ -128,6 +128,7 @@ def _commit(
             sha256={"bin": file.sha256, "idx": index_file.sha256},
             identity_sha256=identity.sha256,
             bad_places=counts.bad_places,
+            source_file=counts.source_file,
         )
         if is_finished(work.folder, piece, identity):
             return  # another worker was faster, with the same bytes

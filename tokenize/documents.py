@@ -6,7 +6,6 @@ r"""Read a slice: bytes -> lines -> records -> batches of texts, counting what i
 3. A record that gives no text is counted, its place kept, and left out.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,11 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from mobilellama.config import DataError
+from mobilellama.json_lines import NotJsonError, parse_json
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.lines import open_planned, read_blocks, split_lines
+from mobilellama.tokenize.lines import HashedRange, in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import ZSTD, SourcesConfig
 
 LEAST_BAD_RECORDS = 10
@@ -48,6 +46,8 @@ class Counts:
     replaced_surrogates: int = 0
     bytes_in: int = 0
     """UTF-8 bytes of the texts."""
+    source_file: dict[str, Any] = field(default_factory=dict)
+    """At the slice's end, what was read: see ``SourceRange.to_json``."""
 
     def require_few_bad(self, source: str, max_bad_share: float) -> None:
         """Raise DataError if more records were bad than `max_bad_share` allows."""
@@ -82,11 +82,7 @@ def read_documents(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iter
     path = Path(sources.root) / sources.unlabelled(piece.source)
     text_of = partial(parse_text, column=sources.text_column)
     with open_planned(path, piece.size) as file:
-        if path.name.endswith(ZSTD):
-            lines = split_lines(_counted_blocks(file, path, piece, counts), 0)
-        else:
-            lines = _range_lines(file, path, piece, counts)
-        yield from _batches(lines, text_of, counts)
+        yield from _batches(file_lines(file, path, piece, counts), text_of, counts)
 
 
 def _batches(
@@ -129,9 +125,9 @@ def parse_text(line: bytes, column: str) -> str:
         BadRecordError: not JSON, not UTF-8, not an object, or no string in `column`.
     """
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        record = _parse_leniently(line)
+        record = parse_json(line)
+    except NotJsonError as error:
+        raise BadRecordError(str(error)) from None
     if not isinstance(record, dict):
         raise BadRecordError(f"not an object but {_json_type(record)}")
     if column not in record:
@@ -150,47 +146,50 @@ def require_text(value: Any, column: str) -> str:
     return value
 
 
-def _parse_leniently(line: bytes) -> Any:
-    """Parse what orjson refuses and Python's json takes: NaN, Infinity, lone surrogates."""
-    try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise BadRecordError(
-            f"invalid UTF-8 ({error.reason} at byte {error.start} of it)"
-        ) from None
-    except RecursionError:
-        raise BadRecordError("not JSON (nested too deeply)") from None
-    except json.JSONDecodeError as error:
-        reason = f"{error.msg} at character {error.pos} of it" if line.strip() else "an empty line"
-        raise BadRecordError(f"not JSON ({reason})") from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise BadRecordError(f"not JSON ({error})") from None
-
-
 def _json_type(value: Any) -> str:
     names = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
     return names.get(type(value), "a boolean" if isinstance(value, bool) else "a number")
 
 
-def _range_lines(
+def file_lines(
     file: BinaryIO, path: Path, piece: Slice, counts: Counts
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield (byte offset, line) of the lines whose first byte lies in the slice's range."""
+    """Yield (byte offset, line) of the lines whose first byte lies in the slice's range.
+
+    At their end, `counts` says what was read.
+
+    Raises:
+        DataError: the file is corrupt, truncated, or in another encoding.
+    """
     # One byte early: if that is the end of a line, the line after it is the range's own.
     start = max(piece.start - 1, 0)
     file.seek(start)
-    lines = split_lines(_counted_blocks(file, path, piece, counts), start)
+    source = HashedRange(file, piece.start, piece.end)
+    blocks = _counted_blocks(source, path, piece, counts)
+    lines = split_lines(in_utf8(blocks, path) if start == 0 else blocks, start)
     if piece.start > 0:
         next(lines, None)
+    has_lines, others_start = False, piece.size
     for offset, line in lines:
-        if offset >= piece.end:
-            return
+        if offset >= piece.end and not _is_packed(path):
+            others_start = offset
+            break
+        has_lines = True
         yield offset, line
+    # The last line may end within the next slice's range.
+    counts.source_file = source.hashed(others_start if has_lines else piece.end).to_json()
 
 
-def _counted_blocks(file: BinaryIO, path: Path, piece: Slice, counts: Counts) -> Iterator[bytes]:
+def _is_packed(path: Path) -> bool:
+    """Return whether offsets are those of the unpacked content, of which a slice is all."""
+    return path.name.endswith(ZSTD)
+
+
+def _counted_blocks(
+    source: HashedRange, path: Path, piece: Slice, counts: Counts
+) -> Iterator[bytes]:
     """Yield the file's blocks from where it stands, with `counts` current at each."""
-    start = file.tell()
-    for block in read_blocks(file, path):
-        counts.source_read = min(file.tell() - start, piece.end - piece.start)
+    start = source.tell()
+    for block in read_blocks(source, path):
+        counts.source_read = min(source.tell() - start, piece.end - piece.start)
         yield block

@@ -1,11 +1,13 @@
 r"""A source file as it was planned: its bytes, unpacked where it is compressed, and its lines.
 
-1. A file of a plan must have the plan's size, before and after it is read.
+1. A file of a plan must have the plan's size, and nothing may write to it while it is read;
+   its bytes are hashed on the way.
 2. ``.zst`` and ``.gz`` are read frame after frame; a frame without its end is an error.
    (python-zstandard's ``stream_reader`` takes a truncated frame for a normal end of file.)
 3. Lines end at ``\n`` alone: U+2028 and U+0085 may stand inside JSON strings.
 """
 
+import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,23 +19,39 @@ from typing import BinaryIO, Protocol
 import zstandard
 
 from mobilellama.config import DataError
+from mobilellama.json_lines import UTF8_MARK, require_utf8
+from mobilellama.shards.source_file import FileState, SourceRange
 
 _BLOCK_BYTES = 1 << 20
 _PACKED_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
-_BOM = b"\xef\xbb\xbf"
 
 
 @contextmanager
 def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
-    """Open a source file, which must have the plan's size before and after it is read."""
+    """Open a source file, which must have the plan's size, and stay the same while it is read.
+
+    Raises:
+        DataError: it cannot be opened, has another size, or was changed meanwhile.
+    """
     try:
         file = open(path, "rb", buffering=0)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
     with file:
         _require_size(file, path, size, "before")
+        before = file_state(file)
         yield file
         _require_size(file, path, size, "after")
+        if file_state(file) != before:
+            raise DataError(
+                f"{path}: something wrote to it while it was read. "
+                "Run the same command again when nothing does"
+            )
+
+
+def file_state(file: BinaryIO | RawIOBase) -> FileState:
+    """Return the state of an open file."""
+    return FileState.of([os.fstat(file.fileno())])
 
 
 def _require_size(file: RawIOBase, path: Path, size: int, when: str) -> None:
@@ -43,6 +61,48 @@ def _require_size(file: RawIOBase, path: Path, size: int, when: str) -> None:
             f"{path}: {found:,} bytes {when} reading, but it had {size:,} when the plan was made. "
             "Restore it, or tokenise into another output folder"
         )
+
+
+class HashedRange:
+    """A range of an open file, hashed while it is read in order.
+
+    What is read beyond `end` is held, so that the hash can go on to the end of a line.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
+        self._state = file_state(file)
+        self._digest = hashlib.sha256()
+        self._beyond: list[bytes] = []
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes of the file."""
+        at = self._file.tell()
+        block = self._file.read(size)
+        inside, beyond = max(self._start - at, 0), max(self._end - at, 0)
+        self._digest.update(memoryview(block)[inside:beyond])
+        if beyond < len(block):
+            self._beyond.append(block[beyond:])
+        return block
+
+    def tell(self) -> int:
+        """Return where the file stands."""
+        return self._file.tell()
+
+    def hashed(self, end: int) -> SourceRange:
+        """Return the range from `start` to `end`, which is not before its own end."""
+        digest, left = self._digest.copy(), end - self._end
+        for block in self._beyond:
+            digest.update(memoryview(block)[: max(left, 0)])
+            left -= len(block)
+        return SourceRange(state=self._state, start=self._start, end=end, sha256=digest.hexdigest())
+
+
+class Readable(Protocol):
+    """What blocks are read from: an open file, or a ``HashedRange``."""
+
+    def read(self, size: int = -1, /) -> bytes: ...  # noqa: D102
+    def tell(self) -> int: ...  # noqa: D102
 
 
 class _Frame(Protocol):
@@ -60,7 +120,7 @@ _FRAMES: dict[str, Callable[[], _Frame]] = {
 }
 
 
-def read_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+def read_blocks(file: Readable, path: Path) -> Iterator[bytes]:
     """Yield a file's content from where it stands, unpacked if `path` ends in .zst or .gz.
 
     ``file.tell()`` says how much of the file, as it lies on disk, the blocks so far needed.
@@ -75,7 +135,7 @@ def read_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
         yield block
 
 
-def _unpacked(file: BinaryIO, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
+def _unpacked(file: Readable, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
     frame, frames = None, 0
     while block := file.read(_PACKED_BLOCK_BYTES):
         while block:
@@ -96,6 +156,20 @@ def _unpacked(file: BinaryIO, path: Path, open_frame: Callable[[], _Frame]) -> I
         )
 
 
+def in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """Pass blocks on, if the first is not in an encoding that no line could be read in.
+
+    Raises:
+        DataError: the file is UTF-16, or compressed under a plain name.
+    """
+    checked = False
+    for block in blocks:
+        if block and not checked:
+            require_utf8(block, path)
+            checked = True
+        yield block
+
+
 def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
     r"""Yield (offset, line) of blocks that start at `offset`; lines end at ``\n`` alone.
 
@@ -108,10 +182,10 @@ def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, byt
             if parts:
                 line = b"".join([*parts, line])
                 parts.clear()
-            yield offset, line.removeprefix(_BOM) if offset == 0 else line
+            yield offset, line.removeprefix(UTF8_MARK) if offset == 0 else line
             offset += len(line) + 1
         if rest:
             parts.append(rest)
     if parts:
         line = b"".join(parts)
-        yield offset, line.removeprefix(_BOM) if offset == 0 else line
+        yield offset, line.removeprefix(UTF8_MARK) if offset == 0 else line

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json_lines
+from mobilellama.json_lines import read_json_lines
 from mobilellama.vlm.benchmark import (
     OPTION_LETTER,
     SHORT_ANSWER,

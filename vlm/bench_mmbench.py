@@ -103,7 +103,7 @@ def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """
     limit = csv.field_size_limit(sys.maxsize)  # an image is one cell
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.DictReader(file, delimiter="\t"), 1):
                 place = f"{path}:row {number}"
                 if None in row or None in row.values():

@@ -124,7 +124,7 @@ def read_tree(folder: Path) -> Found:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {one_line(error)}; download it again") from None
 

@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import orjson
-
-from mobilellama.config import ConfigError, DataError, one_line
-from mobilellama.files import read_json_lines
+from mobilellama.config import ConfigError, DataError
+from mobilellama.json_lines import read_document, read_json_lines
 from mobilellama.vlm.question import AspectRatio
 
 Key = TypeVar("Key")
@@ -157,10 +155,7 @@ def read_json_file(path: Path, kind: type[dict] | type[list]) -> Any:
     Raises:
         DataError: it is not JSON, or its outermost value is of another kind.
     """
-    try:
-        value = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}: is not JSON ({one_line(error)}); download it again") from None
+    value = read_document(path)
     if not isinstance(value, kind):
         name = "an object" if kind is dict else "a list"
         raise DataError(f"{path}: must hold {name}; download it again")

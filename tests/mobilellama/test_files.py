@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.config import DataError
 from mobilellama.files import (
     read_json,
-    read_json_lines,
     sha256_of_file,
     sha256_of_json,
     temporary_path,
@@ -82,32 +80,12 @@ def test_a_value_that_is_no_json_leaves_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_json_lines_come_with_their_places_as_editors_count(tmp_path: Path) -> None:
-    path = tmp_path / "f.jsonl"
-    path.write_bytes('{"a": 1}\r\n\n  \n{"b": "x\u2028y"}'.encode())
-    assert list(read_json_lines(path)) == [
-        (f"{path}:1", {"a": 1}),
-        (f"{path}:4", {"b": "x\u2028y"}),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b"{", "is not JSON ("),
-        (b'{"a": NaN}', "is not JSON ("),
-        (b'{"a": "\xff"}', "is not JSON ("),
-        (b'{"a": "\\ud800"}', "is not JSON ("),
-        ('["ä"]'.encode(), "must be a JSON object. Mend the line"),
-        (b"null", "must be a JSON object. Mend the line"),
-    ],
-)
-def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: bytes, message: str) -> None:
-    path = tmp_path / "f.jsonl"
-    path.write_bytes(b"{}\n" + line)
-    with pytest.raises(DataError) as error:
-        list(read_json_lines(path))
-    assert str(error.value).startswith(f"{path}:2: {message}")
+def test_a_json_file_has_a_byte_order_mark_or_not_and_is_never_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "marked").write_bytes(b'\xef\xbb\xbf{"a": "\xc3\xa4"}\r\n')
+    assert read_json(tmp_path / "marked") == {"a": "ä"}
+    (tmp_path / "deep").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep")
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 22) - 1, 1 << 22, (1 << 22) + 1])

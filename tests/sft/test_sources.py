@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from mobilellama.config import ConfigError, DataError
+from mobilellama.json_lines import parse_document
 from mobilellama.sft import sources
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError
@@ -214,7 +215,7 @@ def test_a_fault_in_a_list_is_told_as_of_the_whole_file_after_what_was_good(
     data = DataConfig(path=str(path))
     [piece] = find_slices(data)
     with pytest.raises(DataError) as whole:
-        sources._parse_file(path.read_bytes(), path)
+        parse_document(path.read_bytes(), path)
     found = []
     with pytest.raises(DataError) as caught:
         found.extend(record.value for record in read_records(piece, data))

@@ -1,0 +1,225 @@
+r"""JSON that users bring, lines and whole files: one reader, so that all of it is read alike.
+
+1. UTF-8, with or without a byte order mark; lines end at ``\n``, and a ``\r`` before it is space.
+   A file in UTF-16, or a compressed one under a plain name, is refused as a whole.
+2. orjson parses; what it refuses (NaN, halves of surrogate pairs) goes to the standard library.
+   Of a name that stands twice in an object, the last value is taken.
+3. What neither takes is a ``NotJsonError``. Corpora count it and go on, up to their limit. Files
+   of prompts, answers and labels are refused, and the message names the line.
+"""
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mobilellama.config import DataError, one_line
+
+log = logging.getLogger(__name__)
+
+UTF8_MARK = b"\xef\xbb\xbf"
+"""The byte order mark that editors on Windows put before UTF-8."""
+
+MAX_DEPTH = 200
+"""Of the objects and lists in one line that is kept whole; orjson writes 254."""
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 in one of its orders too
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"PAR1")
+_START_BYTES = 256  # in which UTF-16 without a mark shows
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONG_INTEGER = re.compile(rb"[0-9]{19}")  # perhaps over 64 bits, which orjson makes a float of
+_HALF_PAIRS, _NOT_NUMBERS = "half a surrogate pair, read as U+FFFD", "NaN or Infinity, read as null"
+
+
+class NotJsonError(ValueError):
+    """Bytes that are not JSON, or not UTF-8; ``detail`` says where."""
+
+    def __init__(self, detail: str, *, what: str = "not JSON") -> None:
+        super().__init__(f"{what} ({detail})")
+        self.detail = detail
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON line; halves of surrogate pairs are left in.
+
+    Raises:
+        NotJsonError: it is not JSON, or not UTF-8.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _parse_leniently(data)
+
+
+def _parse_leniently(data: bytes) -> Any:
+    """Parse what orjson refuses and Python's json takes: NaN, Infinity, lone surrogates."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        detail = f"{error.reason} at byte {error.start} of it"
+        raise NotJsonError(detail, what="invalid UTF-8") from None
+    except RecursionError:
+        raise NotJsonError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at character {error.pos} of it" if data.strip() else "an empty line"
+        raise NotJsonError(reason) from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise NotJsonError(one_line(error)) from None
+
+
+def require_utf8(start: bytes, path: Path) -> None:
+    """Raise DataError if a file that starts so is UTF-16 or compressed: no line could be read."""
+    sample = start[:_START_BYTES]
+    if sample.startswith((*_UTF16_MARKS, *_PACKED)) or _alternates(sample):
+        remedy = "Unpack it" if sample.startswith(_PACKED) else "Convert it to UTF-8"
+        raise DataError(
+            f"{path}: not UTF-8 text (it begins with {start[:8]!r}; UTF-16 and compressed files "
+            f"have such bytes). {remedy}"
+        )
+
+
+def _alternates(sample: bytes) -> bool:
+    """Return whether every other byte is mostly NUL, as of Latin letters in UTF-16."""
+    if len(sample) < 4:
+        return False
+    nulls = sorted(half.count(0) / len(half) for half in (sample[::2], sample[1::2]))
+    return nulls[0] == 0 and nulls[1] > 0.5
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (``FILE:LINE``, object) of a file with a JSON object a line; empty lines are left out.
+
+    An object can be written as JSON again: what UTF-8 and JSON have not is replaced, and at the
+    file's end a warning counts these lines.
+
+    Raises:
+        DataError: a line is not JSON, or holds something else; the message names it.
+    """
+    odd: Counter[str] = Counter()
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                require_utf8(line + file.peek(), path)
+                line = line.removeprefix(UTF8_MARK)
+            if not line.strip():
+                continue
+            place = f"{path}:{number}"
+            try:
+                value = parse_exactly(line, odd)
+            except NotJsonError as error:
+                raise DataError(f"{place}: is {error}. Mend the line") from None
+            if not isinstance(value, dict):
+                raise DataError(f"{place}: must be a JSON object. Mend the line")
+            yield place, value
+    for what, count in odd.items():
+        log.warning("%s: %d of its lines have %s", path, count, what)
+
+
+def parse_exactly(line: bytes, odd: Counter[str]) -> Any:
+    """Return the value of a JSON line as it can be written again; count in `odd` what cannot be.
+
+    Raises:
+        NotJsonError: it is not JSON, not UTF-8, or nested more than ``MAX_DEPTH`` deep.
+    """
+    try:
+        if _LONG_INTEGER.search(line):
+            raise ValueError
+        value = orjson.loads(line)
+        plain = True
+    except ValueError:
+        value = _parse_leniently(line)
+        plain = False
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH:
+        _require_shallow(value)
+    return value if plain else _written(value, odd)
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            below += item.values() if isinstance(item, dict) else item
+        level = [item for item in below if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise NotJsonError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _written(value: Any, odd: Counter[str]) -> Any:
+    """Return a value without halves of surrogate pairs and without NaN."""
+    found: set[str] = set()
+
+    def replace(item: Any) -> Any:
+        if isinstance(item, str):
+            text = _SURROGATE.sub("\ufffd", item)
+            if text != item:
+                found.add(_HALF_PAIRS)
+            return text
+        if isinstance(item, float) and not abs(item) < float("inf"):
+            found.add(_NOT_NUMBERS)
+            return None
+        if isinstance(item, dict):
+            return {replace(name): replace(part) for name, part in item.items()}
+        return [replace(part) for part in item] if isinstance(item, list) else item
+
+    try:
+        made = replace(value)
+    except RecursionError:
+        raise NotJsonError("nested too deeply") from None
+    odd.update(found)
+    return made
+
+
+def parse_document(data: bytes, path: Path) -> Any:
+    """Return the value of a whole JSON file; halves of surrogate pairs are left in.
+
+    Raises:
+        DataError: it is empty, truncated, not JSON, or not UTF-8; the message says where.
+    """
+    require_utf8(data, path)
+    data = data.removeprefix(UTF8_MARK)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    if not data.strip():
+        raise DataError(f"{path}: is empty. Fetch it again, or move it away")
+    try:  # Python's own takes NaN and halves of surrogate pairs
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start:,}). Convert it to UTF-8"
+        ) from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip())
+        fault, remedy = ("truncated", "Fetch it again") if cut else ("not JSON", "Mend it")
+        at = f"{error.msg} at line {error.lineno:,}, column {error.colno:,}"
+        raise DataError(f"{path}: {fault} ({at}). {remedy}") from None
+    except RecursionError:
+        raise DataError(f"{path}: not JSON (nested too deeply). Mend it") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({one_line(error)}). Mend it") from None
+
+
+def read_document(path: Path) -> Any:
+    """Return the value of a whole JSON file, without what UTF-8 and JSON have not.
+
+    Raises:
+        DataError: as ``parse_document``.
+    """
+    odd: Counter[str] = Counter()
+    try:
+        value = _written(parse_document(path.read_bytes(), path), odd)
+    except NotJsonError as error:
+        raise DataError(f"{path}: is {error}. Mend it") from None
+    for what in odd:
+        log.warning("%s: has %s", path, what)
+    return value

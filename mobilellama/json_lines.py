@@ -200,13 +200,13 @@ def parse_document(data: bytes, path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         cut = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip())
-        fault, remedy = ("truncated", "Fetch it again") if cut else ("not JSON", "Mend it")
+        fault, remedy = (": truncated", "Fetch it again") if cut else ("", "Mend it")
         at = f"{error.msg} at line {error.lineno:,}, column {error.colno:,}"
-        raise DataError(f"{path}: {fault} ({at}). {remedy}") from None
+        raise DataError(f"{path}: is not JSON{fault} ({at}). {remedy}") from None
     except RecursionError:
-        raise DataError(f"{path}: not JSON (nested too deeply). Mend it") from None
+        raise DataError(f"{path}: is not JSON (nested too deeply). Mend it") from None
     except ValueError as error:
-        raise DataError(f"{path}: not JSON ({one_line(error)}). Mend it") from None
+        raise DataError(f"{path}: is not JSON ({one_line(error)}). Mend it") from None
 
 
 def read_document(path: Path) -> Any:

@@ -154,11 +154,11 @@ def test_a_document_is_read_with_a_mark_and_without_what_utf_8_has_not(
     ("content", "message"),
     [
         (b"", "is empty. Fetch it again, or move it away"),
-        (b"[1, 2", "truncated ("),
-        (b"[1 2]", "not JSON ("),
+        (b"[1, 2", "is not JSON: truncated ("),
+        (b"[1 2]", "is not JSON ("),
         (b'["\xe4"]', "not UTF-8 ("),
-        (b"[" * 100_000 + b"]" * 100_000, "not JSON (nested too deeply). Mend it"),
-        (b"[" + b"9" * 5000 + b"]", "not JSON (Exceeds the limit"),
+        (b"[" * 100_000 + b"]" * 100_000, "is not JSON (nested too deeply). Mend it"),
+        (b"[" + b"9" * 5000 + b"]", "is not JSON (Exceeds the limit"),
     ],
 )
 def test_a_broken_document_is_named(content: bytes, message: str) -> None:

@@ -1,6 +1,8 @@
 # Everything runs in .venv, which the first target makes.
 PYTHON ?= python3.11
 VENV := .venv
+# Test files run side by side: many wait more than they compute, those of SLURM above all.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: help demo test lint unit slow test-transformers4 clean
@@ -29,10 +31,10 @@ lint: $(VENV)/.installed
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/pyright
 
 unit: $(VENV)/.installed
-	$(BIN)/pytest -q -m 'not slow' --durations=10
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m 'not slow' --durations=10
 
 slow: $(VENV)/.installed
-	$(BIN)/pytest -q -m slow --durations=10
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m slow --durations=10
 
 test-transformers4: $(VENV)/.installed
 	$(BIN)/python tests/transformers4/run.py

@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
@@ -174,32 +173,43 @@ def _data_files(root: Path) -> Iterator[str]:
 def walk_files(root: Path) -> Iterator[str]:
     """Yield every file below the root but hidden ones; links are followed, loops are not.
 
+    A folder to which several links lead is walked under each of its names. A link that leads to
+    a folder above itself is left out, and a warning says so.
+
     Raises:
         ConfigError: a link leads nowhere, or a name is not UTF-8.
         OSError: a folder cannot be listed.
     """
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.startswith("."):
+    waiting = [(str(root), _folders_above(str(root)))]
+    while waiting:
+        folder, above = waiting.pop()
+        for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
+            if entry.name.startswith("."):
                 continue
-            path = os.path.relpath(os.path.join(folder, name), root)
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                rule = f"holds a file whose name is not UTF-8: {os.fsencode(path)!r}"
-                raise ConfigError("sources", str(root), rule, "Rename the file") from None
-            if not os.path.exists(os.path.join(folder, name)):  # a link to a folder is one too
-                rule = f"holds the link {path}, which leads nowhere"
-                raise ConfigError("sources", str(root), rule, "Mend the link, or remove it")
-            yield path
+            path = os.path.relpath(entry.path, root)
+            if not os.path.isdir(entry.path):
+                _require_file(entry.path, path, root)
+                yield path
+            elif not entry.is_symlink():
+                waiting.append((entry.path, above | _folders_above(entry.path)))
+            elif (target := os.path.realpath(entry.path)) in above:
+                log.warning("left out: the link %s in %s leads to %s, above it", path, root, target)
+            else:
+                waiting.append((entry.path, above | _folders_above(entry.path)))
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
+def _folders_above(folder: str) -> frozenset[str]:
+    """Return the real path of a folder and of all that it lies in."""
+    real = Path(folder).resolve()
+    return frozenset(map(str, (real, *real.parents)))
+
+
+def _require_file(file: str, path: str, root: Path) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        rule = f"holds a file whose name is not UTF-8: {os.fsencode(path)!r}"
+        raise ConfigError("sources", str(root), rule, "Rename the file") from None
+    if not os.path.exists(file):
+        rule = f"holds the link {path}, which leads nowhere"
+        raise ConfigError("sources", str(root), rule, "Mend the link, or remove it")

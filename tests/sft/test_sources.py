@@ -366,3 +366,14 @@ def test_a_link_that_loops_is_named_under_our_own_field(tmp_path: Path) -> None:
         ConfigError, match=r"^data\.path = .*: holds the link a\.jsonl, which leads"
     ):
         find_slices(DataConfig(path=str(tmp_path)))
+
+
+def test_conversations_in_a_folder_with_two_names_are_read_under_both(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_lines(tmp_path / "data/one/a.jsonl", RECORDS)
+    (tmp_path / "data/two").symlink_to("one")
+    (tmp_path / "data/one/up").symlink_to("..")
+    data = DataConfig(path=str(tmp_path / "data"))
+    assert [piece.source for piece in find_slices(data)] == ["one/a.jsonl", "two/a.jsonl"]
+    assert "left out: the link one/up in" in caplog.text

@@ -89,6 +89,49 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     assert [piece.source for piece in found] == ["c4/a.jsonl"]
 
 
+def test_a_folder_that_several_links_lead_to_is_read_under_each_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources = place(tmp_path / "root", c4__2019__a_DOT_jsonl=4)
+    root = tmp_path / "root"
+    (root / "book").symlink_to("c4")
+    (root / "github").symlink_to(root / "c4")
+    (root / "c4/2020").symlink_to("2019")
+    (root / "arxiv").mkdir()
+    (root / "arxiv/part").symlink_to("../c4/2019")
+    years = ["2019/a.jsonl", "2020/a.jsonl"]
+    found = [piece.source for piece in find_slices(sources, 10)]
+    assert found == [
+        "arxiv/part/a.jsonl",
+        *(f"{subset}/{path}" for subset in ("book", "c4", "github") for path in years),
+    ]
+    tables = SourcesConfig(dataset=str(root))
+    assert [piece.source for piece in find_slices(tables, 10)] == found
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "root", "down", "/"])
+def test_a_link_to_a_folder_above_it_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    """Also where it leads there through a folder elsewhere, or above the root."""
+    sources = place(tmp_path / "root", c4__a_DOT_jsonl=4, book__a_DOT_jsonl=4)
+    place(tmp_path / "elsewhere", b_DOT_jsonl=4)
+    root = tmp_path / "root"
+    if target == "down":
+        (root / "c4/down").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere/up").symlink_to(root)
+        name, below = "c4/down/up", ["c4/down/b.jsonl"]
+    else:
+        (root / "c4/up").symlink_to(root if target == "root" else target)
+        name, below = "c4/up", []
+    found = [piece.source for piece in find_slices(sources, 10)]
+    assert found == ["book/a.jsonl", "c4/a.jsonl", *below]
+    (message,) = [record.getMessage() for record in caplog.records]
+    real = os.path.realpath(root / name)
+    assert message == f"left out: the link {name} in {root} leads to {real}, above it"
+
+
 @pytest.mark.parametrize("link", ["c4/b.jsonl", "wikipedia", "c4/README.md"])
 def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, link: str) -> None:
     """A subset's above all: it would be left out as a note is."""

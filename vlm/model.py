@@ -111,10 +111,10 @@ class VisionLanguageModel(nn.Module):
             position_ids: (B, T) int64; where it is given, each 0 begins a sample, and attention
                 does not cross from one into the next.
         """
-        if pixel_values is None:
-            embeddings_BTD = self.embed(input_ids, None) + self._zero()
-        else:
-            embeddings_BTD = self.embed(input_ids, self.image_features(pixel_values))
+        if pixel_values is None and torch.is_grad_enabled():
+            pixel_values = self._blank_image(input_ids.device)
+        features = None if pixel_values is None else self.image_features(pixel_values)
+        embeddings_BTD = self.embed(input_ids, features)
         hidden_BTD = self._hidden(embeddings_BTD, position_ids)
         head = self.language_model.get_output_embeddings()
         weight = head.weight
@@ -145,13 +145,16 @@ class VisionLanguageModel(nn.Module):
         ).last_hidden_state
         return hidden_BTD.view_as(embeddings_BTD)
 
-    def _zero(self) -> Tensor:
-        """Return 0, computed from the projector's weights.
+    def _blank_image(self, device: torch.device) -> Tensor:
+        """Return the image of a micro-batch that has none, (1, 3, S, S) uint8.
 
-        Where a micro-batch has no image their gradients are then zeros and not absent: every
-        rank reduces the same parameters in the same order, and none waits for ever.
+        Its features have no place to go to, so that the projector's gradients are zeros. What it
+        gives is the same graph as with images: every rank makes the same gradients in the same
+        order, in which ZeRO-2 adds them up (see gradient_order.py). Another way to zeros, such as
+        a sum of the projector's weights times 0, gives another order.
         """
-        return torch.stack([weight.sum() for weight in self.projector.parameters()]).sum() * 0.0
+        side = self.config.images.size_pixels
+        return torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device)
 
 
 def build_language_model(config: dict[str, Any], attention: str) -> Any:

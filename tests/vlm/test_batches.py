@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +13,17 @@ from PIL import Image
 
 from mobilellama.config import DataError
 from mobilellama.pretrain.data import StepBatch
-from mobilellama.sft.template import read_template
-from mobilellama.tokenizer import open_tokenizer
 from mobilellama.vlm.architecture import IMAGE, Architecture
 from mobilellama.vlm.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
-from mobilellama.vlm.images import ImageProcessor, read_image
+from mobilellama.vlm.images import read_image
 from mobilellama.vlm.model import VisionLanguageModel
 from mobilellama.vlm.order import SampleOrder
-from mobilellama.vlm.records import ImageTextConfig
 from mobilellama.vlm.samples import Samples
-from mobilellama.vlm.tokenise import Recipe, build_samples
 from tests.vlm.llava_data import write_llava
+from tests.vlm.tiny_samples import PAD, PROCESSOR, ROW, TOKENS, Data, build_data
 from tests.vlm.tiny_vlm import LANGUAGE, VISION
 
-TOKENS, PAD, ROW, BATCH = 4, 0, 512, 8
-PROCESSOR = ImageProcessor(size_pixels=16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    samples: Samples
-    inputs: ImageTextInputs
-    images: Path
-
-
-def open_data(folder: Path, data: Path, images: Path, tokenizer: Path) -> Data:
-    recipe = Recipe(
-        data=ImageTextConfig(path=str(data), images=str(images)),
-        tokenizer=str(tokenizer),
-        tokenizer_sha256=open_tokenizer(tokenizer).sha256,
-        template=read_template("vicuna_v1"),
-        image_tokens=TOKENS,
-        seq_len=ROW,
-    )
-    path = folder / "train.arrow"
-    build_samples(path, recipe, fingerprint="f", workers=1)
-    samples = Samples(path, image_tokens=TOKENS)
-    inputs = ImageTextInputs(samples, images, PROCESSOR, image_tokens=TOKENS, pad_id=PAD)
-    return Data(samples=samples, inputs=inputs, images=images)
+BATCH = 8
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +32,7 @@ def data(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Dat
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("batches")
     records, images = write_llava(folder / "data", records=41, images=12)
-    return open_data(folder, records, images, small_tokenizer)
+    return build_data(folder, records, images, small_tokenizer)
 
 
 def batches_of(data: Data, **fields: Any) -> ImageTextBatches:
@@ -283,7 +255,7 @@ def test_a_row_belongs_to_the_group_of_its_modality(data: Data) -> None:
 
 def break_one(tmp_path: Path, tokenizer: Path, content: bytes | None) -> Data:
     records, images = write_llava(tmp_path / "data", records=4, images=4)
-    made = open_data(tmp_path, records, images, tokenizer)
+    made = build_data(tmp_path, records, images, tokenizer)
     path = images / "a/00000.jpg"
     path.unlink()
     if content is not None:
@@ -322,7 +294,7 @@ def test_more_places_than_images_are_an_error_that_names_the_sample(
     import pyarrow as pa
 
     records, images = write_llava(tmp_path / "data", records=2, images=2)
-    open_data(tmp_path, records, images, small_tokenizer)
+    build_data(tmp_path, records, images, small_tokenizer)
     table = pa.ipc.open_file(str(tmp_path / "train.arrow")).read_all()
     rows = table.to_pylist()
     rows[1]["images"] = []
@@ -346,7 +318,7 @@ def test_a_transparent_or_grey_image_has_three_channels(
     Image.new("RGBA", (20, 30), (0, 0, 0, 0)).save(images / names[1])
     turns = [{"from": "human", "value": "<image> <image> What?"}, {"from": "gpt", "value": "two"}]
     (tmp_path / "d.json").write_text(json.dumps([{"image": names, "conversations": turns}]))
-    made = open_data(tmp_path, tmp_path / "d.json", images, small_tokenizer)
+    made = build_data(tmp_path, tmp_path / "d.json", images, small_tokenizer)
     pixels = made.inputs.stack([[0]])["pixel_values"]
     assert pixels.shape == (2, 3, 16, 16)
     assert (pixels[0] == 77).all() and (pixels[1] == 255).all()

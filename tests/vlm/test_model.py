@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import LossSums
+from mobilellama.sft.lora import LoraConfig, inject, is_adapter
 from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import IMAGE, Architecture
 from mobilellama.vlm.images import ImageProcessor
@@ -28,6 +29,7 @@ from mobilellama.vlm.model import (
     build_on,
     parameter_shapes,
 )
+from mobilellama.vlm.projectors import PROJECTORS
 from mobilellama.vlm.towers import patch_features
 from tests.vlm.tiny_vlm import LANGUAGE as LLAMA
 from tests.vlm.tiny_vlm import VISION
@@ -205,6 +207,66 @@ def test_texts_alone_give_the_language_models_loss_and_the_projector_gradients_o
     for name, parameter in model.projector.named_parameters():
         assert parameter.grad is not None and not parameter.grad.any(), name
     assert all(p.grad is not None for p in model.language_model.parameters())
+
+
+# --- the same graph for every micro-batch: ZeRO-2 adds gradients up in the order of their hooks
+
+
+def of_kind(kind: str) -> dict[str, Tensor]:
+    """Return a micro-batch: images, texts, both, packed rows of each, or nothing but padding."""
+    images, texts = batch(), batch(images=False)
+    if kind == "both":
+        ids = torch.stack([images["input_ids"][0], texts["input_ids"][0]])
+        labels = torch.stack([images["labels"][0], texts["labels"][0]])
+        return {"input_ids": ids, "labels": labels, "pixel_values": images["pixel_values"][:1]}
+    if kind == "empty":
+        return {"input_ids": torch.zeros(1, 1).long(), "labels": torch.full((1, 1), -100)}
+    given = images if kind.endswith("images") else texts
+    if kind.startswith("packed"):
+        given["position_ids"] = (torch.arange(20) % 10).expand(2, 20)
+    return given
+
+
+def gradient_order(model: VisionLanguageModel, given: dict[str, Tensor]) -> list[str]:
+    """Return the names of the parameters in the order in which a backward pass makes gradients."""
+    order: list[str] = []
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+    model(**given).loss_sum.backward()
+    for hook in hooks:
+        hook.remove()
+    return order
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("language", ["llama", "qwen2", "phi"])
+@pytest.mark.parametrize("trained", ["all", "projector", "lora"])
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_every_kind_of_micro_batch_makes_all_gradients_in_the_same_order(
+    projector: str, trained: str, language: str, checkpointing: bool
+) -> None:
+    def adapt(model: nn.Module) -> None:
+        if trained == "lora":
+            inject(model, LoraConfig(rank=2, targets=["q_proj", "v_proj"]), prefix=LANGUAGE)
+        for name, parameter in model.named_parameters():
+            if trained != "all" and not is_adapter(name):
+                parameter.requires_grad_(name.startswith(PROJECTOR))
+
+    model = build_on(
+        torch.device("cpu"), architecture(language, projector=projector), packed=True,
+        gradient_checkpointing=checkpointing, adapt=adapt,
+    )  # fmt: skip
+    randomise(model)
+    expected = gradient_order(model, of_kind("images"))
+    assert sorted(expected) == sorted(n for n, p in model.named_parameters() if p.requires_grad)
+    for kind in ("texts", "both", "packed images", "packed texts", "empty"):
+        model.zero_grad()
+        assert gradient_order(model, of_kind(kind)) == expected, kind
+        if kind.endswith(("texts", "empty")):
+            assert not any(p.grad.any() for p in model.projector.parameters() if p.grad is not None)
 
 
 # --- what trains

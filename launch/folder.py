@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.files import lock, read_json, sha256_of_json, write_json
+from mobilellama.files import lock, sha256_of_json
 from mobilellama.launch.steps import STEPS, Step
 from mobilellama.run_folder import RunFolder
+from mobilellama.sealed import read_sealed_json, write_sealed_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class LaunchFolder:
         if not self.launch.is_file():
             return None
         try:
-            values: dict[str, Any] = read_json(self.launch)
+            values: dict[str, Any] = read_sealed_json(self.launch, owner=None)
             values["jobs"] = [Job(**job) for job in values["jobs"]]
             launch = Launch(**values)
             if launch.step not in STEPS or not all(job.id.isdigit() for job in launch.jobs):
@@ -121,7 +122,7 @@ class LaunchFolder:
 
     def write(self, launch: Launch) -> None:
         """Write launch.json."""
-        write_json(self.launch, asdict(launch))
+        write_sealed_json(self.launch, asdict(launch))
 
     def is_finished(self, part: str, signature: str) -> bool:
         """Return whether a part of this very launch was done."""

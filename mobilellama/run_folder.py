@@ -15,6 +15,7 @@ RUN/
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,11 +25,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.files import fsync_path, read_json, temporary_path, write_json
+from mobilellama.files import fsync_path, temporary_path
+from mobilellama.sealed import read_sealed_json, write_sealed_json
+
+log = logging.getLogger(__name__)
 
 VerdictKind = Literal["finished", "stopped", "failed"]
-_STEP = re.compile(r"step-(\d+)")
-_LEFTOVER = re.compile(r"step-\d+\.(tmp|old)-\d+")
+_MOST_DIGITS = 18  # so many always fit into 64 bits
+# [0-9]: \d would take the digits of other scripts.
+_STEP = re.compile(rf"step-(0|[1-9][0-9]{{0,{_MOST_DIGITS - 1}}})")
+_ATTEMPT = re.compile(rf"([0-9]{{4}}|[1-9][0-9]{{4,{_MOST_DIGITS - 1}}})\.json")
+_LEFTOVER = re.compile(r"step-[0-9]+\.(tmp|old)-[0-9]+")
 
 
 class FencedError(UserError):
@@ -45,6 +52,12 @@ class Verdict:
     message: str
     attempt: int
     step: int
+
+
+def step_of(name: str) -> int | None:
+    """Return the step that a checkpoint's folder of this name is of; None for other names."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 class RunFolder:
@@ -73,11 +86,19 @@ class RunFolder:
             rule = f"cannot be made or written to ({there} is no writable folder)"
             raise ConfigError(field, str(self.path), rule, "Give a writable folder")
         if self.attempts.is_dir():
+            self._require_sane_attempts(field)
             return
         ours = (self.config, self.tokenizer, self.template, self.checkpoints, self.metrics)
         if taken := [path.name for path in ours if path.exists()]:
             rule = f"holds {', '.join(taken)} but no run, and a run would overwrite them"
             raise ConfigError(field, str(self.path), rule, "Give a new or empty folder")
+
+    def _require_sane_attempts(self, field: str) -> None:
+        """Raise ConfigError for a file that is named as an attempt beyond all numbers."""
+        for path in self.attempts.glob("*.json"):
+            if path.stem.isascii() and path.stem.isdigit() and len(path.stem) >= _MOST_DIGITS:
+                rule = f"holds {self.attempts.name}/{path.name}, whose number no attempt reaches"
+                raise ConfigError(field, str(self.path), rule, "Remove that file")
 
     def create(self, *, field: str = "run.folder") -> None:
         """Make the folder and those inside it.
@@ -98,8 +119,8 @@ class RunFolder:
 
     def attempt_numbers(self) -> list[int]:
         """Return the numbers of all attempts, ascending."""
-        stems = (path.stem for path in self.attempts.glob("*.json"))
-        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+        names = (_ATTEMPT.fullmatch(path.name) for path in self.attempts.glob("*.json"))
+        return sorted(int(match[1]) for match in names if match)
 
     def newest_attempt(self) -> int:
         """Return the number of the newest attempt, 0 where there is none."""
@@ -115,7 +136,7 @@ class RunFolder:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             except FileExistsError:
                 continue  # another start took the number between the look and the creation
-            write_json(path, facts)
+            write_sealed_json(path, facts)
             return number
 
     def require_newest(self, attempt: int) -> None:
@@ -130,23 +151,32 @@ class RunFolder:
             )
 
     def read_attempt(self, number: int) -> dict[str, Any]:
-        """Return what an attempt wrote of itself; empty if it was killed before it could."""
+        """Return what an attempt wrote of itself; empty if it was killed before it could.
+
+        So it is with a damaged file, which is warned of.
+        """
+        path = self.attempts / f"{number:04}.json"
         try:
-            facts = read_json(self.attempts / f"{number:04}.json")
-        except (OSError, ValueError):
+            return read_sealed_json(path, owner=None) if path.stat().st_size else {}
+        except OSError:
             return {}
-        return facts if isinstance(facts, dict) else {}
+        except ValueError as error:
+            log.warning("%s: is damaged (%s), and ignored", path, error)
+            return {}
 
     def write_verdict(self, verdict: Verdict) -> None:
         """Write verdict.json, if the verdict's attempt still owns the run."""
         self.require_newest(verdict.attempt)
-        write_json(self.verdict, vars(verdict))
+        write_sealed_json(self.verdict, vars(verdict))
 
     def read_verdict(self) -> Verdict | None:
         """Return the newest attempt's verdict; another attempt's, or a damaged one, is ignored."""
         try:
-            verdict = Verdict(**read_json(self.verdict))
-        except (OSError, ValueError, TypeError):
+            verdict = Verdict(**read_sealed_json(self.verdict, owner=None))
+        except OSError:
+            return None
+        except (ValueError, TypeError) as error:
+            log.warning("%s: is damaged (%s), and ignored", self.verdict, error)
             return None
         return verdict if verdict.attempt == self.newest_attempt() else None
 
@@ -172,8 +202,8 @@ class RunFolder:
         """Return the steps of the whole checkpoints, ascending as integers."""
         if not self.checkpoints.is_dir():
             return []
-        names = (_STEP.fullmatch(path.name) for path in self.checkpoints.iterdir())
-        return sorted(int(match[1]) for match in names if match)
+        steps = (step_of(path.name) for path in self.checkpoints.iterdir())
+        return sorted(step for step in steps if step is not None)
 
     def remove_leftovers(self) -> None:
         """Remove what killed attempts left half written or half deleted."""

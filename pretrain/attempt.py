@@ -13,7 +13,7 @@ from mobilellama import __version__, launcher
 from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files import whole_file
-from mobilellama.pretrain.checkpoint import Checkpoint, open_newest
+from mobilellama.pretrain.checkpoint import Checkpoint, newest_readable, open_newest
 from mobilellama.pretrain.identity import require_same_identity
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.stop import StopRequest
@@ -140,7 +140,8 @@ def begin(
         nonlocal number
         require_same_identity(run, identity)
         run.create()
-        saved = max(run.checkpoint_steps(), default=0)
+        newest = newest_readable(run)
+        saved = newest[1].step if newest else 0
         reached = max((record["step"] for record in run.read_metrics()), default=0)
         if reached > saved:
             log.info("steps %d to %d were not saved and are done again", saved + 1, reached)

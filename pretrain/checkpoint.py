@@ -5,7 +5,7 @@
                            fp32 fragments) and rng:* (the rank's random generators)
       rank-R.json          receipt: the file's size and sha256, and where each fragment starts
       manifest.json        written last: step, samples consumed, identity, config, counters,
-                           the sha256 of every receipt, and that of the frozen parameters
+                           the sha256 of every receipt and of the frozen parameters, and its own
     frozen/SHA.safetensors the parameters that do not train, where there are any (frozen.py)
 
 It is written into ``step-N.tmp-ATTEMPT/``; once every rank has fsynced its files, rank 0
@@ -13,12 +13,14 @@ writes the manifest and renames the folder. Nothing is ever unpickled.
 """
 
 import bisect
+import contextlib
 import errno
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.engine import Engine, Fragment
 from mobilellama.pretrain.frozen import FrozenError, FrozenFile
-from mobilellama.run_folder import RunFolder
+from mobilellama.run_folder import RunFolder, step_of
+from mobilellama.sealed import read_sealed_json, write_sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +128,10 @@ def save(
             attempt=attempt,
             receipts=receipts,
         )
-        write_json(folder / MANIFEST, asdict(manifest))
+        write_sealed_json(folder / MANIFEST, asdict(manifest))
         run.require_newest(attempt)
+        if final.exists():  # since this attempt began: it is not this attempt's to delete
+            _set_aside(final, attempt)
         folder.rename(final)
         fsync_path(run.checkpoints)
 
@@ -288,17 +293,19 @@ class Checkpoint:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a checkpoint's manifest.
+    """Read a checkpoint's manifest, and check that it is as it was written and where it belongs.
 
     Raises:
-        DataError: it is missing or broken.
+        DataError: it is missing or damaged, or the folder has the name of another step.
         UserError: another version wrote it.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise damaged(path, "missing, so this is no whole checkpoint")
+    named = step_of(folder.name)
     try:
-        value = read_json(path)
+        owner = folder if named is None else folder.parent
+        value = read_sealed_json(path, owner=owner)
         version = value["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(
@@ -312,9 +319,28 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: another version wrote it, without {', '.join(sorted(missing)) or 'model'}"
                 ". Use that version, or another run.folder"
             )
-        return manifest
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, f"not a checkpoint's manifest ({error})") from None
+    if named not in (None, manifest.step):
+        raise DataError(
+            f"{folder}: the folder's name says step {named}, but it holds the checkpoint of step "
+            f"{manifest.step}. Rename it to step-{manifest.step}, or remove it"
+        )
+    return manifest
+
+
+def newest_readable(run: RunFolder) -> tuple[Path, Manifest] | None:
+    """Return the newest checkpoint whose manifest is good, and that; None where there is none.
+
+    Nothing is said of others: opening them will.
+
+    Raises:
+        UserError: another version wrote it.
+    """
+    for step in reversed(run.checkpoint_steps()):
+        with contextlib.suppress(DataError):
+            return run.checkpoint(step), read_manifest(run.checkpoint(step))
+    return None
 
 
 def damaged(path: Path, what: str) -> DataError:
@@ -356,12 +382,14 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
             return checkpoint
         if problem:
             log.warning("checkpoint passed over: %s", problem)
+        world.run_on_main(partial(_set_aside, folder, attempt))
 
-        def set_aside(folder: Path = folder) -> None:
-            folder.rename(folder.with_name(f"{folder.name}.bad-{attempt}"))
-            log.warning("%s is set aside as %s.bad-%d", folder, folder.name, attempt)
 
-        world.run_on_main(set_aside)
+def _set_aside(folder: Path, attempt: int) -> None:
+    """Give a checkpoint that cannot be used a name that no checkpoint has."""
+    aside = folder.with_name(f"{folder.name}.bad-{attempt}")
+    folder.rename(aside)
+    log.warning("%s is set aside as %s", folder, aside.name)
 
 
 def _require_none_set_aside(run: RunFolder) -> None:
@@ -373,8 +401,20 @@ def _require_none_set_aside(run: RunFolder) -> None:
         )
 
 
-def prune(run: RunFolder, config: CheckpointConfig, *, attempt: int) -> None:
-    """Delete old checkpoints: all but the last few and every n-th (rank 0 only)."""
-    for step in run.checkpoint_steps()[: -config.keep_last]:
+def prune(run: RunFolder, config: CheckpointConfig, *, attempt: int, written: int) -> None:
+    """Delete old checkpoints: all but the last few and every n-th (rank 0 only).
+
+    Args:
+        run: the run's folder.
+        config: what to keep.
+        attempt: this attempt.
+        written: the step that was just written. It is kept, and so is every later one: none of
+            them is this attempt's.
+    """
+    steps = run.checkpoint_steps()
+    if later := [step for step in steps if step > written]:
+        names = ", ".join(f"step-{step}" for step in later)
+        log.warning("%s: %s is not of this start; it is kept", run.checkpoints, names)
+    for step in [step for step in steps if step <= written][: -config.keep_last]:
         if not config.keep_every_steps or step % config.keep_every_steps:
             run.remove_checkpoint(step, attempt)

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from mobilellama.config import ConfigError, DataError
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.assemble import TrainingData
-from mobilellama.pretrain.checkpoint import read_manifest
+from mobilellama.pretrain.checkpoint import newest_readable
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.run_folder import RunFolder
@@ -35,16 +35,17 @@ def identity_of(
 
 
 def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
-    """Raise ConfigError naming the first field that differs from the run's newest checkpoint."""
-    for step in reversed(run.checkpoint_steps()):
-        try:
-            manifest = read_manifest(run.checkpoint(step))
-        except DataError:
-            continue  # damaged; opening it will say so
-        for name, value in identity.items():
-            before = manifest.identity.get(name)
-            if before != value:
-                meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
-                rule = f"{run.checkpoint(step)} was made with {before}{meaning}"
-                raise ConfigError(name, value, rule, "Use that, or another run.folder")
+    """Raise ConfigError naming the first field that differs from the run's newest checkpoint.
+
+    A damaged checkpoint says nothing of the identity; opening it will tell that it is damaged.
+    """
+    found = newest_readable(run)
+    if found is None:
         return
+    folder, manifest = found
+    for name, value in identity.items():
+        before = manifest.identity.get(name)
+        if before != value:
+            meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
+            rule = f"{folder} was made with {before}{meaning}"
+            raise ConfigError(name, value, rule, "Use that, or another run.folder")

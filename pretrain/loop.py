@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mobilellama.config import ConfigError, require_at_least
@@ -218,4 +219,7 @@ def save(job: Training, position: Position) -> None:
     log.info(
         "saved %s in %.1f s", job.run.checkpoint(position.step), time.perf_counter() - started_s
     )
-    job.world.run_on_main(lambda: checkpoint.prune(job.run, job.checkpoint, attempt=job.attempt))
+    prune = partial(
+        checkpoint.prune, job.run, job.checkpoint, attempt=job.attempt, written=position.step
+    )
+    job.world.run_on_main(prune)

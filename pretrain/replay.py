@@ -92,7 +92,7 @@ def read_facts(run: RunFolder) -> dict[str, Any]:
     Raises:
         ConfigError: the folder is not a run's.
     """
-    for number in range(run.newest_attempt(), 0, -1):
+    for number in reversed(run.attempt_numbers()):
         if facts := run.read_attempt(number):
             return facts
     rule = f"holds no attempt in {run.attempts.name}/, so it is not a run's folder"

@@ -44,13 +44,14 @@ from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
 from mobilellama.sft.plan import SOURCES, join_plan, sharing
 from mobilellama.sft.reasons import Drop, describe_example
-from mobilellama.sft.report import REPORT, describe, make_report
+from mobilellama.sft.report import describe, make_report
 from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
 from mobilellama.sft.split import ENCODING_VERSION
 from mobilellama.sft.template import Template, read_template
 from mobilellama.sft.workers import Job, encoding
 from mobilellama.shards.dataset import (
     DATASET,
+    REPORT,
     TEMPLATE,
     Identity,
     Plan,

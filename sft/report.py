@@ -11,8 +11,6 @@ from mobilellama.sft.reasons import MEANING, Drop, Mend
 from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.table import below_remarks, counted
 
-REPORT = "report.json"
-
 _SUMMED = (
     "conversations",
     "heldout_conversations",

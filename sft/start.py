@@ -13,7 +13,7 @@ from torch import Tensor
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import sha256_of_file
 from mobilellama.pretrain.assemble import Initial
-from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
+from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readable
 from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
@@ -159,25 +159,22 @@ def _of_the_run_itself(run: RunFolder) -> Start | None:
         del shape
         raise DataError(f"{run.path}: no checkpoint of the run is left, so '{name}' is unknown")
 
-    for step in reversed(run.checkpoint_steps()):
-        try:
-            manifest = read_manifest(run.checkpoint(step))
-        except DataError:
-            continue  # damaged; opening it will say so
-        remedy = "Give another folder; what a run starts from is --init"
-        folder = str(run.path)
-        require_stage(manifest.config, "sft", field="run.folder", value=folder, remedy=remedy)
-        return Start(
-            model=ModelConfig(**manifest.config["model"]),
-            origin=manifest.config["init"],
-            close=lambda: None,
-            fingerprint=manifest.identity["init.fingerprint"],
-            parameter=absent,
-            stored=absent,
-            tokenizer=None,
-            verify=lambda share, shares: None,
-        )
-    return None
+    found = newest_readable(run)
+    if found is None:
+        return None
+    manifest = found[1]
+    remedy = "Give another folder; what a run starts from is --init"
+    require_stage(manifest.config, "sft", field="run.folder", value=str(run.path), remedy=remedy)
+    return Start(
+        model=ModelConfig(**manifest.config["model"]),
+        origin=manifest.config["init"],
+        close=lambda: None,
+        fingerprint=manifest.identity["init.fingerprint"],
+        parameter=absent,
+        stored=absent,
+        tokenizer=None,
+        verify=lambda share, shares: None,
+    )
 
 
 def first_values(start: Start, lora: LoraConfig, seed: int) -> dict[str, Any]:

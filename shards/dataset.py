@@ -5,13 +5,16 @@
       tokenizer.model      the sentencepiece model, so that the folder explains itself; or
       tokenizer/           another tokenizer's Hugging Face files
       template.yaml        in datasets of rows: the chat template
+      report.json          in datasets of rows: what was kept, changed and dropped, and why
       SUBSET/NNNNN.bin     ids (shards/format.py)
       SUBSET/NNNNN.idx     where each document starts
       SUBSET/NNNNN.mask    in datasets of rows: which tokens are supervised
       SUBSET/NNNNN.json    receipt; a bucket without one does not count
       manifest.parquet     one row a bucket
-      dataset.json         written last; a folder without one is no dataset
+      dataset.json         written last; a folder without one is no dataset. It holds the
+                           sha256 of every other file that none but it vouches for
 
+dataset.json, the plan and the receipts carry digests of themselves, too (sealed.py).
 Everything in these files is a function of the corpus, the tokenizer and the settings in the
 identity; no host, path or worker count is in them, and no time but that of the source's last
 change, which a receipt holds.
@@ -28,9 +31,9 @@ from mobilellama.files import (
     sha256_of_file,
     sha256_of_json,
     whole_file,
-    write_json,
 )
 from mobilellama.hf_files import TOKENIZER_FILE
+from mobilellama.sealed import SealError, read_sealed_json, write_sealed_json
 from mobilellama.tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
 
 FORMAT_VERSION = 1
@@ -39,6 +42,7 @@ MANIFEST = "manifest.parquet"
 DATASET = "dataset.json"
 TOKENIZER = SENTENCEPIECE_FILE
 TEMPLATE = "template.yaml"
+REPORT = "report.json"
 
 _MALFORMED = (ValueError, TypeError, KeyError, RecursionError)
 """What reading JSON that is broken, or is of another shape, raises."""
@@ -142,7 +146,7 @@ class Plan:
 
     def write(self, folder: Path, name: str = PLAN) -> None:
         """Write plan.json, or a file of another name."""
-        write_json(
+        write_sealed_json(
             folder / name,
             {
                 "identity": self.identity.to_json(),
@@ -158,15 +162,15 @@ class Plan:
             DataError: it is not a plan.
         """
         try:
-            value = read_json(folder / PLAN)
+            value = read_sealed_json(folder / PLAN, owner=folder)
             return Plan(
                 identity=_typed(Identity, value["identity"]),
                 slices=tuple(_typed(Slice, piece) for piece in value["slices"]),
             )
-        except _MALFORMED:
+        except _MALFORMED as error:
             raise DataError(
-                f"{folder / PLAN}: not a plan. Restore it from a copy, or remove {folder} and run "
-                "'mobilellama tokenize run' again"
+                f"{folder / PLAN}: not a plan{_why(error)}. Restore it from a copy, or remove "
+                f"{folder} and run 'mobilellama {maker(folder)}' again"
             ) from None
 
 
@@ -212,7 +216,7 @@ class Receipt:
 
     def write(self, folder: Path) -> None:
         """Write the receipt, which makes the bucket count."""
-        write_json(folder / f"{self.name}.json", asdict(self))
+        write_sealed_json(folder / f"{self.name}.json", asdict(self))
 
 
 def _typed(kind: type[T], values: Any) -> T:
@@ -236,11 +240,11 @@ def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | No
         return None
     remedy = f"Remove {folder / piece.name}.* and run again"
     try:
-        receipt = _typed(Receipt, read_json(path))
+        receipt = _typed(Receipt, read_sealed_json(path, owner=folder))
         if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * bool(identity.packing):
             raise TypeError("sha256")
-    except _MALFORMED:
-        raise DataError(f"{path}: not a receipt. {remedy}") from None
+    except _MALFORMED as error:
+        raise DataError(f"{path}: not a receipt{_why(error)}. {remedy}") from None
     origin = (receipt.name, receipt.source, receipt.start, receipt.end, receipt.unit)
     if receipt.identity_sha256 != identity.sha256 or origin != (
         piece.name,
@@ -254,6 +258,10 @@ def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | No
             f"belong to the plan beside it. {remedy}"
         )
     return receipt
+
+
+def _why(error: Exception) -> str:
+    return f" ({error})" if isinstance(error, SealError) else ""
 
 
 def fingerprint(identity: Identity, receipts: Iterable[Receipt]) -> str:
@@ -316,16 +324,25 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
     with whole_file(folder / MANIFEST) as file:
         pq.write_table(pa.Table.from_pylist(rows), file)
     name = fingerprint(identity, receipts)
-    write_json(
+    write_sealed_json(
         folder / DATASET,
         {
             "fingerprint": name,
             "identity": identity.to_json(),
             "manifest_sha256": sha256_of_file(folder / MANIFEST),
+            "files": _digests(folder, receipts),
             "subsets": totals_of_rows(rows),
         },
     )
     return name
+
+
+def _digests(folder: Path, receipts: Iterable[Receipt]) -> dict[str, str]:
+    """Return the sha256 of the files for which only dataset.json vouches, by relative path."""
+    names = [PLAN, TEMPLATE, REPORT, TOKENIZER]
+    names += sorted(f"{HF_FOLDER}/{path.name}" for path in (folder / HF_FOLDER).glob("*"))
+    names += [f"{receipt.name}.json" for receipt in receipts]
+    return {name: sha256_of_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def totals_of_rows(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:

@@ -4,7 +4,6 @@ Opening reads one row a bucket; nothing grows with the number of tokens. Samples
 the buckets in windows.py, or are the packed rows of rows.py.
 """
 
-import json
 import mmap
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json, sha256_of_file
+from mobilellama.files import sha256_of_file
+from mobilellama.sealed import SealError, read_sealed_json
 from mobilellama.shards.dataset import (
     DATASET,
     FORMAT_VERSION,
@@ -55,6 +55,8 @@ class TokenDataset:
         self.template = self.folder / TEMPLATE
         """The chat template that a dataset of rows was made with; other datasets have none."""
         self.fingerprint: str = description["fingerprint"]
+        self.described_files: dict[str, str] = description.get("files", {})
+        """sha256 by path of the files that dataset.json alone vouches for; older ones have none."""
         self.described_totals: dict[str, dict[str, int]] = description["subsets"]
         """What dataset.json says of the subsets, for people; ``totals`` are the manifest's."""
         manifest = self.folder / MANIFEST
@@ -186,12 +188,14 @@ def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:
     """Return the content of dataset.json, checked for what opening needs, and its identity."""
     remedy = rebuild_manifest(path.parent)
     try:
-        description = read_json(path)
+        description = read_sealed_json(path, owner=path.parent)
         version = description["identity"]["format_version"]
         missing = {"fingerprint", "manifest_sha256", "subsets"} - description.keys()
         if version == FORMAT_VERSION and not missing:
             return description, Identity(**description["identity"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except SealError as error:
+        raise DataError(f"{path}: is damaged ({error}). {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: not the description of a dataset. {remedy}") from None
     if missing:
         raise DataError(f"{path}: lacks {', '.join(sorted(missing))}. {remedy}")

@@ -5,7 +5,7 @@
    holds the same identity.
 3. Every .bin, .idx and .mask has the size that the manifest's counts give. This finds truncated
    and missing files at once, before anything is read.
-4. Each of these, and the tokenizer, has its sha256.
+4. Each of these, the tokenizer, and every other file that dataset.json names, has its sha256.
 
 Exit code 2 and the first bad file, in the manifest's order, if anything differs.
 """
@@ -36,6 +36,7 @@ from mobilellama.shards.dataset import (
 )
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.tokenizer import HF_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,9 @@ def main(config: Config) -> int:
         f"{time.monotonic() - started_s:.1f} s; fingerprint {dataset.fingerprint}"
     )
     return 0
+
+
+_COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +104,16 @@ def verify_dataset(
     """
     if buckets is None:
         _check_descriptions(dataset)
+        _check_described_files(dataset)
     files = list(_files(dataset, buckets))
     # Sizes first: a truncated file need not wait for a terabyte of hashes.
     _refuse((file, fault) for file in files if (fault := _fault_of_size(file)))
     with Progress("verify", total=_megabytes(files), unit="MB") as progress:
         hashes = _hash_all(files, workers or len(os.sched_getaffinity(0)), progress)
     _refuse(
-        (file, f"sha256 {found[:12]}..., expected {file.sha256[:12]}...")
+        (file, fault)
         for file, found in zip(files, hashes, strict=True)
-        if found != file.sha256
+        if (fault := _fault_of_hash(file, found))
     )
     return Checked(files=len(files), bytes=sum(file.path.stat().st_size for file in files))
 
@@ -136,7 +141,7 @@ def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_
             path=tokenizer_file(folder),
             size=None,
             sha256=identity.tokenizer_sha256,
-            remedy="Copy the tokenizer that the dataset was made with there",
+            remedy=_COPY_TOKENIZER,
         )
 
 
@@ -155,6 +160,12 @@ def _fault_of_size(file: _File) -> str | None:
     if file.size in (None, size):
         return None
     return f"{size:,} bytes, expected {file.size:,}"
+
+
+def _fault_of_hash(file: _File, found: str) -> str | None:
+    if found == file.sha256:
+        return None
+    return f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
 
 
 def _megabytes(files: Iterable[_File]) -> float:
@@ -215,14 +226,31 @@ def _check_descriptions(dataset: TokenDataset) -> None:
         planned = Plan.read(dataset.folder)
     except FileNotFoundError:
         return  # only tokenising needs the plan
-    except DataError:
-        raise DataError(
-            f"{plan}: not a plan. Restore it from a copy (only tokenising reads it)"
-        ) from None
+    except DataError as error:
+        what = str(error).partition(". ")[0]
+        raise DataError(f"{what}. Restore it from a copy (only tokenising reads it)") from None
     if planned.identity != dataset.identity:
         raise DataError(
             f"{plan}: its identity is not that of {DATASET}, which the fingerprint confirms. "
-            "Copy the identity from there"
+            "Restore it from a copy (only tokenising reads it)"
         )
     for piece in planned.slices:
         read_receipt(dataset.folder, piece, planned.identity)
+
+
+def _check_described_files(dataset: TokenDataset) -> None:
+    """Raise DataError unless the files that dataset.json names have their sha256.
+
+    The plan and receipts may be missing, since only tokenising needs them.
+    """
+    folder = dataset.folder
+    made_again = f"Run the same 'mobilellama {maker(folder)}' again: it writes the file anew"
+    for name, sha256 in dataset.described_files.items():
+        path = folder / name
+        for_making_alone = name == PLAN or (path.suffix == ".json" and path.stem.isdigit())
+        if path == tokenizer_file(folder) or (for_making_alone and not path.exists()):
+            continue
+        remedy = _COPY_TOKENIZER if name.startswith(HF_FOLDER) else made_again
+        file = _File(path=path, size=None, sha256=sha256, remedy=remedy)
+        fault = _fault_of_size(file) or _fault_of_hash(file, _sha256(path))
+        _refuse([(file, fault)] if fault else [])

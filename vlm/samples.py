@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.config import DataError
-from mobilellama.files import (
-    read_json,
-    sha256_of_file,
-)
+from mobilellama.config import DataError, one_line
+from mobilellama.files import sha256_of_file
+from mobilellama.sealed import read_sealed_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,13 @@ def verify_samples(path: Path) -> None:
     Raises:
         DataError: they are not those that were written.
     """
-    if sha256_of_file(path) != read_json(path.with_suffix(".json"))["sha256"]:
+    receipt = path.with_suffix(".json")
+    try:
+        written = read_sealed_json(receipt, owner=receipt.parent)["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        what = f"is missing or damaged ({one_line(error)})"
+        raise DataError(f"{receipt}: {what}; remove it and run again") from None
+    if sha256_of_file(path) != written:
         raise DataError(
             f"{path}: its sha256 is not the one in its receipt; remove it and run again"
         )

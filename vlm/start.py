@@ -21,7 +21,7 @@ from torch import Tensor
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import sha256_of_file, sha256_of_json
 from mobilellama.pretrain.assemble import Initial
-from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, read_manifest
+from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readable, read_manifest
 from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
 from mobilellama.pretrain.hf_config import llama_config
 from mobilellama.pretrain.hf_folder import dims
@@ -290,23 +290,19 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
         del shape
         raise DataError(f"{run.path}: no checkpoint of the run is left, so '{name}' is unknown")
 
-    for step in reversed(run.checkpoint_steps()):
-        try:
-            manifest = read_manifest(run.checkpoint(step))
-        except DataError:
-            continue  # damaged; opening it will say so
-        remedy = "Give another folder, and that one as --init"
-        require_stage(
-            manifest.config, "vlm", field="run.folder", value=str(run.path), remedy=remedy
-        )
-        part = Part(absent, absent, "")
-        architecture = Architecture.from_dict(manifest.config["model"])
-        return Start(
-            # The config's aspect: the identity tells where it is another.
-            architecture=with_aspect_ratio(architecture, config.data.aspect_ratio),
-            origin=manifest.config["origin"],
-            fingerprint=manifest.identity["init.fingerprint"],
-            parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
-            tokenizer=open_tokenizer(run.path, field="run.folder"),
-        )
-    return None
+    found = newest_readable(run)
+    if found is None:
+        return None
+    manifest = found[1]
+    remedy = "Give another folder, and that one as --init"
+    require_stage(manifest.config, "vlm", field="run.folder", value=str(run.path), remedy=remedy)
+    part = Part(absent, absent, "")
+    architecture = Architecture.from_dict(manifest.config["model"])
+    return Start(
+        # The config's aspect: the identity tells where it is another.
+        architecture=with_aspect_ratio(architecture, config.data.aspect_ratio),
+        origin=manifest.config["origin"],
+        fingerprint=manifest.identity["init.fingerprint"],
+        parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
+        tokenizer=open_tokenizer(run.path, field="run.folder"),
+    )

@@ -20,14 +20,13 @@ import numpy as np
 from mobilellama.config import ConfigError
 from mobilellama.files import (
     fsync_path,
-    read_json,
     sha256_of_file,
     sha256_of_json,
     temporary_path,
-    write_json,
 )
 from mobilellama.pool import Workers
 from mobilellama.progress import Progress
+from mobilellama.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.clean import CLEANING_VERSION
 from mobilellama.sft.reasons import Drop, excerpt
 from mobilellama.sft.sources import find_slices, source_sha256
@@ -163,14 +162,14 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     finally:
         temporary.unlink(missing_ok=True)
     facts = {"fingerprint": fingerprint, "sha256": sha256_of_file(path), "report": asdict(report)}
-    write_json(receipt, facts)
+    write_sealed_json(receipt, facts)
     return report
 
 
 def _read_receipt(receipt: Path, fingerprint: str) -> SampleReport | None:
     """Return a file's receipt; None where there is none, or it is another's or damaged."""
     try:
-        held = read_json(receipt)
+        held = read_sealed_json(receipt, owner=None)
         return SampleReport(**held["report"]) if held["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

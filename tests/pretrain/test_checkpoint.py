@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from mobilellama.config import DataError
-from mobilellama.files import read_json, write_json
-from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.files import read_json
+from mobilellama.pretrain.checkpoint import Checkpoint, CheckpointConfig, prune
 from mobilellama.pretrain.engine import Fragment
 from mobilellama.run_folder import RunFolder
 from tests.pretrain.test_resume import losses_of, state_of
 from tests.pretrain.tiny import train_tiny
 from tests.ranks import Ranks, run_ranks
+from tests.sealed import edit_sealed
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,9 @@ def resume_with_warnings(dataset: Path, run: Path, fields: dict[str, Any]) -> li
     return messages
 
 
+RESUMED = {"train.max_steps": 6, "checkpoint.every_steps": 1, "engine.kind": "ddp"}
+
+
 def test_resume_passes_over_a_bad_checkpoint_names_it_and_keeps_it_aside(
     run: RunFolder, small_dataset: Path, trained: Path
 ) -> None:
@@ -155,8 +159,7 @@ def test_when_every_checkpoint_is_damaged_the_run_does_not_silently_start_over(
 def test_a_checkpoint_of_another_format_is_refused_not_set_aside(
     run: RunFolder, small_dataset: Path
 ) -> None:
-    manifest = read_json(run.checkpoint(6) / "manifest.json") | {"format_version": 2}
-    write_json(run.checkpoint(6) / "manifest.json", manifest)
+    edit_sealed(run.checkpoint(6) / "manifest.json", format_version=2)
     with pytest.raises(AssertionError, match="format 2, but this version reads 1"):
         run_ranks(train_tiny, 1, small_dataset, run.path, {"train.max_steps": 6})
     assert run.checkpoint_steps() == [2, 4, 6]
@@ -174,6 +177,64 @@ def test_only_the_last_few_and_every_nth_checkpoint_are_kept(
     assert {path.name for path in RunFolder(tmp_path).checkpoints.iterdir()} == {
         "step-4", "step-8", "step-9",
     }  # fmt: skip
+
+
+def test_a_flipped_seed_is_a_damaged_checkpoint_not_another_run(
+    run: RunFolder, small_dataset: Path, trained: Path
+) -> None:
+    path = run.checkpoint(6) / "manifest.json"
+    text = path.read_text()
+    seed = read_json(path)["identity"]["data.seed"]
+    path.write_text(text.replace(f'"data.seed": {seed}', f'"data.seed": {seed ^ 1}'))
+    assert path.read_text() != text
+    (messages,) = run_ranks(resume_with_warnings, 1, small_dataset, run.path, RESUMED)
+    assert "step-6/manifest.json: not a checkpoint's manifest (its content has not" in messages[0]
+    assert "Take an earlier checkpoint" in messages[0]
+    assert "step-6.bad-2" in messages[1]
+    assert read_json(run.checkpoint(6) / "manifest.json")["identity"]["data.seed"] == seed
+    assert read_json(run.attempts / "0002.json")["saved_step"] == 4
+
+
+def test_a_checkpoint_under_another_steps_name_is_passed_over_and_nothing_is_deleted(
+    run: RunFolder, small_dataset: Path, trained: Path
+) -> None:
+    shutil.copytree(run.checkpoint(2), run.checkpoint(1000))
+    fields = RESUMED | {"train.max_steps": 8, "checkpoint.keep_last": 9}
+    (messages,) = run_ranks(resume_with_warnings, 1, small_dataset, run.path, fields)
+    assert "says step 1000, but it holds the checkpoint of step 2. Rename it" in messages[0]
+    assert run.checkpoint_steps() == [2, 4, 6, 7, 8]
+    assert Checkpoint(run.checkpoint(8)).manifest.consumed == 64
+    with pytest.raises(DataError, match=r"step-1000\.bad-2"):  # any other name is the user's
+        (run.checkpoints / "step-1000.bad-2/manifest.json").unlink()
+        Checkpoint(run.checkpoints / "step-1000.bad-2")
+
+
+def test_retention_keeps_what_was_just_written_and_later_ones_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunFolder(tmp_path)
+    run.create()
+    attempt = run.begin_attempt({})
+    for step in (2, 4, 6, 1000, 2000):
+        run.checkpoint(step).mkdir()
+    config = CheckpointConfig(keep_last=1, keep_every_steps=None)
+    prune(run, config, attempt=attempt, written=6)
+    assert run.checkpoint_steps() == [6, 1000, 2000]
+    assert "step-1000, step-2000 is not of this start; it is kept" in caplog.text
+
+
+def test_a_folder_that_appeared_under_the_name_of_a_checkpoint_is_set_aside_not_overwritten(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    fields = {"train.max_steps": 100, "checkpoint.every_steps": 1000, "engine.kind": "ddp"}
+    ranks = Ranks(train_tiny, 1, small_dataset, tmp_path, fields)
+    wait_for(lambda: folder.metrics.exists())
+    folder.checkpoint(100).mkdir()
+    (folder.checkpoint(100) / "mine").touch()
+    ranks.results()
+    assert (folder.checkpoints / "step-100.bad-1/mine").exists()
+    Checkpoint(folder.checkpoint(100)).verify()
 
 
 def test_a_superseded_attempt_can_neither_save_nor_leave_a_verdict(

@@ -27,6 +27,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizer import Tokenizer
 from tests.hostile_texts import hostile_texts
 from tests.pretrain.conftest import Command, LoadAlone
+from tests.sealed import edit_sealed
 
 FILES = [
     "README.md",
@@ -304,9 +305,9 @@ def test_a_checkpoint_of_another_model_than_its_config_is_refused(
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     path = run / "checkpoints/step-4/manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["config"]["model"]["n_layers"] = 3
-    path.write_text(json.dumps(manifest))
+    config = json.loads(path.read_text())["config"]
+    config["model"]["n_layers"] = 3
+    edit_sealed(path, config=config)
     message = refused(command, tmp_path, "--checkpoint", run, "--output", tmp_path / "out")
     assert "it lacks model.layers.2.input_layernorm.weight" in message
 

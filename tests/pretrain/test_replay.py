@@ -9,6 +9,7 @@ import yaml
 
 from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError
+from mobilellama.files import read_json
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.pretrain.main import main
@@ -16,6 +17,7 @@ from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from tests.pretrain.tiny import train_tiny
 from tests.ranks import run_ranks
+from tests.sealed import edit_sealed
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,8 @@ def test_a_dataset_that_has_moved_is_found_where_one_says_and_checked(
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
     attempt = moved / "attempts/0001.json"
-    attempt.write_text(attempt.read_text().replace(str(small_dataset), "/gone"))
+    config = read_json(attempt)["config"]
+    edit_sealed(attempt, config=config | {"data": config["data"] | {"path": "/gone"}})
     arguments = ["replay", "--run", str(moved), "--step", "1", "--count", "1"]
     with pytest.raises(ConfigError, match=r"dataset = /gone: is not a folder\. Say with --dataset"):
         main(arguments)
@@ -67,8 +70,7 @@ def test_a_dataset_that_has_moved_is_found_where_one_says_and_checked(
     other = tmp_path / "dataset"
     shutil.copytree(small_dataset, other)
     description = other / "dataset.json"
-    fingerprint = TokenDataset(small_dataset).fingerprint
-    description.write_text(description.read_text().replace(fingerprint, "0" * 64))
+    edit_sealed(description, fingerprint="0" * 64)
     with pytest.raises(ConfigError, match="has the fingerprint 000000000000, but the run was"):
         main([*arguments, "--dataset", str(other)])
 

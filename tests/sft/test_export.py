@@ -31,6 +31,7 @@ from tests.hf_tokenizers import write_tokenizer
 from tests.pretrain.hub_server import HubServer
 from tests.pretrain.test_hub import hub_environment
 from tests.ranks import run_ranks
+from tests.sealed import edit_sealed
 from tests.sft.tiny_chat_model import tiny_llama, write_tiny_chat_model
 from tests.sft.tiny_sft import finetune_tiny, prepare_tiny
 
@@ -266,8 +267,7 @@ def test_an_adapter_without_a_base_to_name_is_refused(lora_run: Path, tmp_path: 
     run = tmp_path / "run"
     shutil.copytree(lora_run, run)
     path = run / "checkpoints/step-4/manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"config": manifest["config"] | {"init": "/gone/base"}}))
+    edit_sealed(path, config=json.loads(path.read_text())["config"] | {"init": "/gone/base"})
     arguments = ["export", "--checkpoint", run, "--output", tmp_path / "out"]
     assert "base = null: is not given, and the run did not begin from a Hugging Face" in refused(
         *arguments
@@ -299,9 +299,9 @@ def test_runs_of_another_kind_are_sent_to_their_verb(
     pretrained = tmp_path / "run"
     shutil.copytree(full_run, pretrained)
     path = pretrained / "checkpoints/step-4/manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["config"]["lora"], manifest["config"]["init"]
-    path.write_text(json.dumps(manifest))
+    config = json.loads(path.read_text())["config"]
+    del config["lora"], config["init"]
+    edit_sealed(path, config=config)
     for verb in ("export", "merge"):
         message = refused(verb, "--checkpoint", pretrained, *output)
         assert "Export it with 'mobilellama pretrain export'" in message

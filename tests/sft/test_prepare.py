@@ -31,6 +31,7 @@ from mobilellama.shards.main import main as shards_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.tokenizer import Tokenizer, open_tokenizer
+from tests.sealed import edit_sealed
 from tests.sft.conversations import make_conversations, write_lines, write_sharegpt
 
 SEQ_LEN = 256
@@ -500,9 +501,9 @@ def test_a_dataset_of_text_that_is_being_made_does_not_give_way(
     path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
     with pytest.raises(DataError, match="not one conversation is left"):
         prepare(small_tokenizer, path, output)
-    plan = read_json(output / "plan.json")
-    del plan["identity"]["packing"]  # as 'tokenize run' writes it
-    (output / "plan.json").write_text(json.dumps(plan))
+    identity = read_json(output / "plan.json")["identity"]
+    del identity["packing"]  # as 'tokenize run' writes it
+    edit_sealed(output / "plan.json", identity=identity)
     shutil.rmtree(output / "conversations")
     before = digest(output)
     with pytest.raises(ConfigError, match="Use the same value, or another output folder"):

@@ -16,6 +16,7 @@ from mobilellama.shards.dataset import bucket_name, write_dataset
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
+from tests.sealed import edit_sealed
 from tests.shards.conftest import IDENTITY, MakeDataset, receipt
 
 
@@ -188,9 +189,8 @@ def test_a_broken_dataset_json_is_named(copy: Path, content: str) -> None:
 
 
 def test_another_format_version_is_refused(copy: Path) -> None:
-    value = json.loads((copy / "dataset.json").read_text())
-    value["identity"]["format_version"] = 99
-    (copy / "dataset.json").write_text(json.dumps(value))
+    identity = json.loads((copy / "dataset.json").read_text())["identity"]
+    edit_sealed(copy / "dataset.json", identity=identity | {"format_version": 99})
     with pytest.raises(DataError, match="format version 99, but this program reads 1"):
         TokenDataset(copy)
 

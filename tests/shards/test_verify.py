@@ -9,6 +9,7 @@ from mobilellama.config import DataError
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 from mobilellama.tokenize.main import main as tokenize_main
+from tests.sealed import edit_sealed
 from tests.shards.conftest import Cli
 
 
@@ -109,13 +110,15 @@ def test_a_flipped_bit_in_the_descriptions_is_found_and_mended(
 
 def test_descriptions_that_disagree_are_told_apart(copy: Path) -> None:
     path = copy / "dataset.json"
-    good = json.loads(path.read_text())
+    good = path.read_bytes()
+    identity = json.loads(good)["identity"]
     for change, message in (
         ({"fingerprint": "f" * 64}, "its fingerprint is ffffffffffff..., but its identity and"),
-        ({"identity": good["identity"] | {"seed": 5}}, "its identity and the manifest give"),
+        ({"identity": identity | {"seed": 5}}, "its identity and the manifest give"),
         ({"subsets": {}}, "its totals are not the manifest's. Run 'mobilellama tokenize finish"),
     ):
-        path.write_text(json.dumps(good | change))
+        path.write_bytes(good)
+        edit_sealed(path, **change)
         with pytest.raises(DataError) as caught:
             verify_dataset(TokenDataset(copy))
         assert message in str(caught.value)
@@ -128,9 +131,8 @@ def test_another_tokenizer_and_another_plan_are_found(copy: Path) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.model: sha256 .*\. Copy the tokenizer"):
         verify_dataset(TokenDataset(copy))
     tokenizer.write_bytes(content)
-    value = json.loads(plan.read_text())
-    value["identity"]["seed"] += 1
-    plan.write_text(json.dumps(value))
+    identity = json.loads(plan.read_text())["identity"]
+    edit_sealed(plan, identity=identity | {"seed": identity["seed"] + 1})
     with pytest.raises(DataError, match=r"plan\.json: its identity is not that of dataset\.json"):
         verify_dataset(TokenDataset(copy))
     plan.write_text("{")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import read_json, write_json
+from mobilellama.files import read_json
 from mobilellama.tokenize.finish import Config, finish_dataset, main
 from mobilellama.tokenize.main import main as tokenize_main
+from tests.sealed import edit_sealed
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
@@ -79,8 +80,7 @@ def test_a_bucket_whose_file_is_cut_counts_as_missing(copied: Path) -> None:
 
 
 def test_a_receipt_of_another_plan_is_refused(copied: Path) -> None:
-    receipt = read_json(copied / "github/00001.json")
-    write_json(copied / "github/00001.json", receipt | {"identity_sha256": "0" * 64})
+    edit_sealed(copied / "github/00001.json", identity_sha256="0" * 64)
     with pytest.raises(DataError, match=r"does not belong to the plan beside it"):
         finish_dataset(copied)
 
@@ -111,16 +111,14 @@ def test_a_file_that_is_no_plan_or_receipt_is_named_with_a_remedy(
 def test_a_receipt_with_a_field_of_another_type_is_refused(
     copied: Path, field: str, value: object
 ) -> None:
-    receipt = read_json(copied / "github/00001.json")
-    write_json(copied / "github/00001.json", receipt | {field: value})
+    edit_sealed(copied / "github/00001.json", **{field: value})
     with pytest.raises(DataError, match=r"github/00001.json: not a receipt. Remove"):
         finish_dataset(copied)
 
 
 def test_a_plan_with_a_field_of_another_type_is_refused(copied: Path) -> None:
-    plan = read_json(copied / "plan.json")
-    plan["slices"][0]["size"] = "7"
-    write_json(copied / "plan.json", plan)
+    slices = read_json(copied / "plan.json")["slices"]
+    edit_sealed(copied / "plan.json", slices=[slices[0] | {"size": "7"}, *slices[1:]])
     with pytest.raises(DataError, match=r"plan.json: not a plan. Restore it"):
         finish_dataset(copied)
 

@@ -227,14 +227,14 @@ def test_a_folder_that_appeared_under_the_name_of_a_checkpoint_is_set_aside_not_
     small_dataset: Path, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)
-    fields = {"train.max_steps": 100, "checkpoint.every_steps": 1000, "engine.kind": "ddp"}
+    fields = {"train.max_steps": 30, "checkpoint.every_steps": 1000, "engine.kind": "ddp"}
     ranks = Ranks(train_tiny, 1, small_dataset, tmp_path, fields)
     wait_for(lambda: folder.metrics.exists())
-    folder.checkpoint(100).mkdir()
-    (folder.checkpoint(100) / "mine").touch()
+    folder.checkpoint(30).mkdir()
+    (folder.checkpoint(30) / "mine").touch()
     ranks.results()
-    assert (folder.checkpoints / "step-100.bad-1/mine").exists()
-    Checkpoint(folder.checkpoint(100)).verify()
+    assert (folder.checkpoints / "step-30.bad-1/mine").exists()
+    Checkpoint(folder.checkpoint(30)).verify()
 
 
 def test_a_superseded_attempt_can_neither_save_nor_leave_a_verdict(

@@ -2,6 +2,8 @@
 
     {"question_id": ..., "prompt": "...", "text": "the answer", ...}      a line a question
 
+"finish" is read too where 'vlm evaluate' has written it: it tells which answers were cut off.
+
 Order is not trusted: a line belongs to the question of its id and its prompt, and where the same
 is asked several times, to the next of them. A line whose prompt (or image, where it names one) is
 another's than the question of its id says that the file was made for other questions: it is
@@ -22,6 +24,7 @@ from mobilellama.vlm.benchmark import (
     field,
     letters_and_digits,
 )
+from mobilellama.vlm.question import Reply
 from mobilellama.vlm.records import IMAGE_TEXT
 
 _ENDING = ".jsonl"
@@ -54,7 +57,7 @@ def find_answers(given: str, names: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[str | None]:
+def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[Reply | None]:
     """Return the answer to each question, None where there is none.
 
     Raises:
@@ -63,7 +66,7 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[str | None]:
     numbers_of: dict[str, list[int]] = defaultdict(list)
     for number, one in enumerate(asked):
         numbers_of[str(one.id)].append(number)
-    answers: list[str | None] = [None] * len(asked)
+    answers: list[Reply | None] = [None] * len(asked)
     for place, row in read_json_lines(path):
         question_id = str(field(place, row, "question_id", (str, int)))
         text = field(place, row, "text", str)
@@ -75,7 +78,9 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[str | None]:
             what = f"the question_id {question_id} has more answers than questions"
             raise DataError(f"{place}: {what}. {_REMEDY}")
         require_same_image(place, row, asked[waiting[0]])
-        answers[waiting[0]] = text
+        finish = row.get("finish")
+        known = finish if isinstance(finish, str) else None
+        answers[waiting[0]] = Reply(text=text, finish=known)
     return answers
 
 

@@ -35,7 +35,7 @@ from mobilellama.vlm.image_source import ImageSource, open_image
 from mobilellama.vlm.images import AspectRatio, ImageError
 from mobilellama.vlm.model import VisionLanguageModel
 from mobilellama.vlm.prompts import ImageTextTokenizer, with_places
-from mobilellama.vlm.question import Question
+from mobilellama.vlm.question import Question, Reply
 from mobilellama.vlm.records import IMAGE_TEXT
 from mobilellama.vlm.stored_model import StoredModel, load_model, open_model
 
@@ -102,7 +102,7 @@ class Assistant:
         *,
         max_new_tokens: int,
         aspect_ratio: AspectRatio | None = None,
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Answer questions together, greedily; one that leaves the context no room with "".
 
         Args:
@@ -121,8 +121,9 @@ class Assistant:
         rooms = [self.tokenizer.room(len(prompt)) for prompt in prompts]
         fitting = [row for row, room in enumerate(rooms) if room >= 1]
         self._warn_of_too_long(questions, fitting)
+        replies = [Reply(text="", finish="too_long") for _ in questions]
         if not fitting:
-            return [""] * len(questions)
+            return replies
         images = [image for row in fitting for image in questions[row].images]
         answers = self.decode(
             [prompts[row] for row in fitting],
@@ -131,10 +132,9 @@ class Assistant:
             sampling=Sampling(),
             seeds=[None] * len(fitting),
         )
-        texts = [""] * len(questions)
         for row, answer in zip(fitting, answers, strict=True):
-            texts[row] = self.tokenizer.text(answer.ids)
-        return texts
+            replies[row] = Reply(text=self.tokenizer.text(answer.ids), finish=answer.finish)
+        return replies
 
     def _warn_of_too_long(self, questions: Sequence[Question], fitting: Sequence[int]) -> None:
         missing = {*range(len(questions))} - {*fitting}

@@ -4,6 +4,7 @@ The rules of LLaVA's eval_pope.py, which the published scores come from, but for
 labels and questions: see Labels.
 """
 
+import re
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,13 +142,21 @@ def says_yes(text: str) -> bool:
     return not {"No", "not", "no"} & {*words}
 
 
+def is_neither(text: str) -> bool:
+    """Return whether an answer counts as yes although it does not say so in any spelling."""
+    return says_yes(text) and "yes" not in re.findall(r"\w+", text.lower())
+
+
 def score(asked: Sequence[Asked[Key]], answers: Answers) -> Scores:
     """Score with yes as the positive class; a missing answer is the wrong one."""
     counts = {name: Counter[str]() for name in CATEGORIES}
     for one, answer in zip(asked, answers, strict=True):
         said = (not one.key.label) if answer is None else says_yes(answer)
         counts[one.key.category][_outcome(said, one.key.label)] += 1
+        counts[one.key.category]["neither"] += answer is not None and is_neither(answer)
     measured = {name: measures(its) for name, its in counts.items()}
+    neither = sum(its["neither"] for its in counts.values())
+    note = f"{neither:,} answers say neither yes nor no; as in the original, they count as yes."
     f1 = [its["F1"] for its in measured.values() if its["F1"] is not None]
     return Scores(
         score=sum(f1) / len(f1) if f1 else None,
@@ -155,6 +164,7 @@ def score(asked: Sequence[Asked[Key]], answers: Answers) -> Scores:
         questions=len(asked),
         unanswered=sum(answer is None for answer in answers),
         tables={"by choice of objects": measured},
+        notes=(note,) if neither else (),
     )
 
 
@@ -166,7 +176,7 @@ def measures(counts: Counter[str]) -> dict[str, Any]:
     """Return a category's percentages; None where the original would divide by zero."""
     true_yes, true_no = counts["true yes"], counts["true no"]
     false_yes, false_no = counts["false yes"], counts["false no"]
-    total = counts.total()
+    total = true_yes + true_no + false_yes + false_no
     return {
         "questions": total,
         "accuracy": percent(true_yes + true_no, total),
@@ -175,4 +185,5 @@ def measures(counts: Counter[str]) -> dict[str, Any]:
         # 2 P R / (P + R), written so that no true yes gives 0.
         "F1": percent(2 * true_yes, 2 * true_yes + false_yes + false_no),
         "yes": percent(true_yes + false_yes, total),
+        "neither": counts["neither"],
     }

@@ -75,6 +75,12 @@ class Scores:
     """By title."""
     notes: tuple[str, ...] = ()
     """What a reader must know beside the numbers."""
+    answers: Mapping[str, int | None] | None = None
+    """How many were asked for, and how many are empty, cut off or missing; see judge.py."""
+    incomplete: str | None = None
+    """Why the score is marked or withheld; None: it is neither."""
+    withheld: bool = False
+    """Whether score and tables are withheld."""
 
 
 @dataclass(frozen=True, kw_only=True)

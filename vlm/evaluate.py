@@ -38,6 +38,11 @@ accuracy, POPE's mean F1, MME's points of perception, and MMBench's accuracy ove
 of the options; the average counts MME's points by 20. MMBench asks ChatGPT what an unclear answer
 chooses; here it chooses nothing. The published scores are of fp16 (--dtype fp16).
 
+Empty answers, answers that were cut off, and missing ones are counted for each benchmark, in its
+table and in scores.json. Over 1 %, a score is marked with * and a line below the table says why;
+over 10 % it is withheld (null in scores.json), unless --show_withheld asks for it: where a model
+answers nothing, POPE's rule takes each answer for yes, and gives 66.67.
+
 --answers scores what a model has answered elsewhere: a file as LLaVA's scripts write it, or a
 folder of gqa.jsonl and so on. No image is read then; their folders must be there, but may be
 empty. A question without an answer counts as wrong.
@@ -63,7 +68,8 @@ from mobilellama.vlm.assistant_choice import AssistantChoice
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Asked, Benchmark, require_files
 from mobilellama.vlm.images import read_image, show_name
-from mobilellama.vlm.question import Assistant, Question
+from mobilellama.vlm.judge import count_replies, judge
+from mobilellama.vlm.question import Assistant, Question, Reply
 from mobilellama.vlm.score_table import published_table, score_tables
 from mobilellama.vlm.scores_file import ScoresFile
 
@@ -99,6 +105,8 @@ class Config(AssistantChoice):
     """First questions of each benchmark; None asks all. For trials only."""
     overwrite: bool = False
     """Begin again, whatever the output holds."""
+    show_withheld: bool = False
+    """Show a score although over 10 % of its answers are empty, cut off or missing."""
     answers: str | None = None
     """Answers that are scored instead of asking: a .jsonl file, or a folder of BENCHMARK.jsonl;
     --model is only their name then. None asks the model."""
@@ -176,7 +184,7 @@ def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Assist
     with stop.handling_signals():
         for plan in plans:
             settings = describe(plan, model)
-            answers = answer(plan, config, settings, assistant, stop)
+            answers: Sequence[Reply] = answer(plan, config, settings, assistant, stop)
             if len(answers) < len(plan.asked[: config.limit]):
                 log.warning("stopped by %s; the same command goes on", stop.reason)
                 return 130
@@ -209,13 +217,18 @@ def score_answers(config: Config, given: str) -> int:
 def score(
     plan: Plan,
     config: Config,
-    answers: Sequence[str | None],
+    replies: Sequence[Reply | None],
     settings: Mapping[str, Any],
     scores_file: ScoresFile,
 ) -> None:
     """Score a benchmark's answers; keep and print what they are worth."""
     asked = plan.asked[: config.limit]
+    answers = [None if one is None else one.text for one in replies]
+    counts = count_replies(replies)
     scores = plan.benchmark.score(asked, answers)
+    scores = judge(scores, counts, show_withheld=config.show_withheld)
+    if counts.total:
+        log.warning("%s: %s", plan.name, counts)
     if odd := odd_number(plan, config):
         note = f"No measurement beside the published ones: {odd}."
         log.warning("%s of %s: %s; check the files below --data", plan.name, config.data, odd)
@@ -242,7 +255,10 @@ def print_all(config: Config, scores_file: ScoresFile, plans: Sequence[Plan]) ->
             print(f"{plan.benchmark.title} is of {odd}: no measurement.")
     if config.limit is not None:
         print(f"Only the first {config.limit} questions of each (--limit): no measurement.")
-    print(published_table(scores_file.scores(), Path(config.model).name))
+    name = Path(config.model).name
+    incomplete, withheld = scores_file.incomplete(), scores_file.withheld()
+    scores = scores_file.scores()
+    print(published_table(scores, name, incomplete=incomplete, withheld=withheld))
     print(f"written to {config.output}")
 
 
@@ -326,7 +342,7 @@ def answer(
     settings: Mapping[str, Any],
     assistant: Callable[[], Assistant],
     stop: StopRequest,
-) -> list[str]:
+) -> list[Reply]:
     """Ask what has no answer yet, up to the limit; return the answers, fewer if stopped."""
     path = Path(config.output) / f"{plan.name}.jsonl"
     with Answers(path, settings, overwrite=config.overwrite, later=(_IMAGES,)) as answers:
@@ -341,7 +357,7 @@ def answer(
                     answers.write(rows)
                     done += rows
                     progress.advance(len(rows))
-    return [row["text"] for row in done]
+    return [Reply(text=row["text"], finish=row.get("finish")) for row in done]
 
 
 def answer_rows(
@@ -352,16 +368,21 @@ def answer_rows(
         if stop.requested():
             return
         batch = left[start : start + config.batch_size]
-        texts = model.answer_batch(
+        replies = model.answer_batch(
             [as_question(one) for one in batch],
             max_new_tokens=plan.max_new_tokens,
             aspect_ratio=plan.aspect_ratio,
         )
-        assert len(texts) == len(batch)
+        assert len(replies) == len(batch)
         name = Path(config.model).name
         yield [
-            _row(one) | {"text": as_the_original_logs_it(text), "model_id": name}
-            for one, text in zip(batch, texts, strict=True)
+            _row(one)
+            | {
+                "text": as_the_original_logs_it(reply.text),
+                "model_id": name,
+                "finish": reply.finish,
+            }
+            for one, reply in zip(batch, replies, strict=True)
         ]
 
 

@@ -24,6 +24,16 @@ class Question:
     """What the user says; ``<image>`` stands once for each image."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a model answered."""
+
+    text: str
+    finish: str | None
+    """"stop"; "length": cut at the most tokens of an answer, or at the context's end; "too_long":
+    the prompt left no room in the context, and the text is empty. None: nothing tells."""
+
+
 class Assistant(Protocol):
     """A vision-language model that answers questions, each on its own."""
 
@@ -33,7 +43,7 @@ class Assistant(Protocol):
         *,
         max_new_tokens: int,
         aspect_ratio: AspectRatio | None = None,
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Return an answer for each question, greedily decoded.
 
         Args:

@@ -1,7 +1,8 @@
 """scores.json: what a model scored on each benchmark, written whole after each.
 
     model        path and sha256
-    benchmarks   by name: score, metric, questions, unanswered, tables, notes, settings, date
+    benchmarks   by name: score, metric, questions, unanswered, tables, notes, answers (counts),
+                 incomplete (why a score is marked or withheld), withheld, settings, date
     average      the README's; null until all six are there
 
 The model is the file's: another's scores are refused. Scores of a trial (--limit) are no part of
@@ -74,9 +75,17 @@ class ScoresFile:
             os.close(folder)
 
     def scores(self) -> dict[str, float | None]:
-        """Return the score of each benchmark that was scored in full."""
-        return {
-            name: its["score"]
-            for name, its in self._benchmarks.items()
-            if its["settings"].get("limit") is None
-        }
+        """Return the score of each benchmark that was scored in full; None where withheld."""
+        return {name: its["score"] for name, its in self._in_full()}
+
+    def incomplete(self) -> dict[str, str]:
+        """Return why scores are marked or withheld, of benchmarks that were scored in full."""
+        return {name: why for name, its in self._in_full() if (why := its.get("incomplete"))}
+
+    def withheld(self) -> set[str]:
+        """Return which of these benchmarks' scores are withheld."""
+        return {name for name, its in self._in_full() if its.get("withheld")}
+
+    def _in_full(self) -> list[tuple[str, dict[str, Any]]]:
+        found = self._benchmarks.items()
+        return [(name, its) for name, its in found if its["settings"].get("limit") is None]

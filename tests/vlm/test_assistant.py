@@ -20,7 +20,7 @@ from mobilellama.vlm.assistant import Assistant, AssistantChoice, load, settings
 from mobilellama.vlm.images import ImageError
 from mobilellama.vlm.main import main
 from mobilellama.vlm.quantization import put_quantized
-from mobilellama.vlm.question import Question
+from mobilellama.vlm.question import Question, Reply
 from mobilellama.vlm.stored_model import open_model
 from tests.vlm.assistants import CONTEXT_TOKENS, IMAGE_TOKENS, make_assistant, picture
 from tests.vlm.llava_data import write_llava
@@ -170,9 +170,9 @@ def test_images_come_as_files_or_decoded_and_become_square_as_asked(
         for name in ("square", "pad", None)
     }
     assert answers[None] == answers["pad"] != answers["square"]
-    assert answers["pad"] == [assistant.answer(wide, WHAT, max_new_tokens=12)]
-    assert answers["pad"] == [assistant.answer(str(path), WHAT, max_new_tokens=12)]
-    assert answers["pad"] == [assistant.answer(path.read_bytes(), WHAT, max_new_tokens=12)]
+    assert answers["pad"][0].text == assistant.answer(wide, WHAT, max_new_tokens=12)
+    assert answers["pad"][0].text == assistant.answer(str(path), WHAT, max_new_tokens=12)
+    assert answers["pad"][0].text == assistant.answer(path.read_bytes(), WHAT, max_new_tokens=12)
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"wide\.png: is truncated or damaged"):
         assistant.answer_batch([Question(images=(path,), text="<image>")], max_new_tokens=1)
@@ -259,14 +259,15 @@ def test_a_question_without_room_is_told_and_the_others_are_answered(
     """12 images of 16 tokens leave of 256 no room beside the system text."""
     questions = [asking(0), asking(*range(12)), asking(1)]
     answers = assistant.answer_batch(questions, max_new_tokens=12)
-    assert answers[1] == ""
+    assert answers[1] == Reply(text="", finish="too_long")
     assert [answers[0], answers[2]] == assistant.answer_batch(questions[::2], max_new_tokens=12)
     assert "1 of 3 questions fill the context of 256 tokens" in caplog.text
     nearly = asking(*range(6))
     tokens = len(assistant.tokenizer.prompt([turn_of(nearly)]))
     rest = CONTEXT_TOKENS - tokens
     assert 0 < rest < 100
-    assistant.answer_batch([nearly], max_new_tokens=10_000)  # ends where the context does
+    [cut] = assistant.answer_batch([nearly], max_new_tokens=10_000)  # ends where the context does
+    assert cut.text and cut.finish == "length"
 
 
 def turn_of(question: Question) -> Any:
@@ -433,7 +434,7 @@ def test_quantised_layers_are_the_language_models_and_compute_nearly_the_same(
         assert 0 < error < most, name
     questions = [asking(0), asking(1, 2), asking()]
     together = quantized.answer_batch(questions, max_new_tokens=8)
-    assert len(together) == 3 and all(together)
+    assert len(together) == 3 and all(reply.text for reply in together)
 
 
 def test_4_bits_compute_layers_of_any_number_of_rows() -> None:

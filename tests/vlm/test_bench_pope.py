@@ -175,15 +175,15 @@ def test_the_score_is_the_mean_f1_of_the_categories(tmp_path: Path) -> None:
     assert scores.tables["by choice of objects"] == {
         "adversarial": {
             "questions": 4, "accuracy": 50.0, "precision": 50.0, "recall": 50.0, "F1": 50.0,
-            "yes": 50.0,
+            "yes": 50.0, "neither": 0,
         },
         "popular": {
             "questions": 2, "accuracy": 100.0, "precision": 100.0, "recall": 100.0, "F1": 100.0,
-            "yes": 50.0,
+            "yes": 50.0, "neither": 0,
         },
         "random": {
             "questions": 2, "accuracy": 50.0, "precision": None, "recall": 0.0, "F1": 0.0,
-            "yes": 0.0,
+            "yes": 0.0, "neither": 0,
         },
     }  # fmt: skip
 
@@ -202,7 +202,8 @@ def test_empty_categories_are_left_out_of_the_mean() -> None:
     scores = score([asked("yes")], ["yes"])
     assert scores.score == 100.0
     assert scores.tables["by choice of objects"]["popular"] == {
-        "questions": 0, "accuracy": None, "precision": None, "recall": None, "F1": None, "yes": None
+        "questions": 0, "accuracy": None, "precision": None, "recall": None, "F1": None,
+        "yes": None, "neither": 0,
     }  # fmt: skip
 
 
@@ -218,3 +219,15 @@ def test_a_missing_answer_is_the_wrong_one_and_shifts_no_other() -> None:
     assert row["accuracy"] == pytest.approx(100 / 3)
     assert row["yes"] == pytest.approx(100 / 3)
     assert scores.unanswered == 2
+
+
+def test_answers_that_say_neither_are_counted_and_still_yes() -> None:
+    """ "NO" and "nope" too: the original knows neither. "yes" in any spelling is said."""
+    said = ["Yes", "YES!", "it is.", "", "NO", "No", None]
+    scores = score([asked("yes") for _ in said], said)
+    row = scores.tables["by choice of objects"]["random"]
+    assert (row["neither"], row["questions"]) == (3, 7)
+    assert row["recall"] == pytest.approx(500 / 7)
+    assert scores.notes == (
+        "3 answers say neither yes nor no; as in the original, they count as yes.",
+    )

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from mobilellama.vlm.evaluate import (
 )
 from mobilellama.vlm.images import ImageError, read_image
 from mobilellama.vlm.main import main
-from mobilellama.vlm.question import Assistant, Question
+from mobilellama.vlm.question import Assistant, Question, Reply
 from mobilellama.vlm.scores_file import ScoresFile
 from tests.pretrain.conftest import Command, Outcome
 from tests.vlm.benchmark_files import mmbench_row, write_benchmarks, write_mmbench
@@ -60,21 +61,35 @@ class Clerk:
         *,
         max_new_tokens: int,
         aspect_ratio: Literal["square", "pad"] | None = None,
-    ) -> list[str]:
+    ) -> list[Reply]:
         self.calls.append((len(questions), max_new_tokens, aspect_ratio))
         self.asked += questions
         answers = [self._answer(one, max_new_tokens) for one in questions]
         self.after_batch(len(self.calls))
         return answers
 
-    def _answer(self, question: Question, max_new_tokens: int) -> str:
+    def _answer(self, question: Question, max_new_tokens: int) -> Reply:
         assert question.text.count("<image>") == len(question.images)
         for image in question.images:
             decoded = read_image(image) if isinstance(image, Path) else image
             assert isinstance(decoded, Image.Image)
             assert decoded.size == (8, 6)
         said = next((word for part, word in self.known.items() if part in question.text), "Yes")
-        return " ".join(said.split(" ")[:max_new_tokens])
+        words = said.split(" ")
+        finish = "length" if len(words) > max_new_tokens else "stop"
+        return Reply(text=" ".join(words[:max_new_tokens]), finish=finish)
+
+
+class Cut(Clerk):
+    """Answers as Clerk does, but says that an answer about this image was cut off."""
+
+    image = "existence_0000.v2.png"
+
+    def _answer(self, question: Question, max_new_tokens: int) -> Reply:
+        reply = super()._answer(question, max_new_tokens)
+        names = [image.name for image in question.images if isinstance(image, Path)]
+        cut = self.image in names and "not here" in question.text
+        return replace(reply, finish="length") if cut else reply
 
 
 KNOWS_ALL = {
@@ -173,6 +188,7 @@ def test_answers_are_kept_as_llavas_scorers_read_them(run: Evaluate) -> None:
         "prompt": "Is it overcast?\nAnswer the question using a single word or phrase.",
         "text": "No.",
         "model_id": "model",
+        "finish": "stop",
     }
     assert run.rows("scienceqa")[0]["prompt"].startswith("<image>\nContext: N/A")
     assert run.scores()["average"] is None
@@ -256,6 +272,80 @@ def test_a_trial_is_no_measurement_and_the_whole_goes_on_from_it(
     assert run(None, limit=1) == 0  # of a whole file the first
     assert run.scores()["benchmarks"]["gqa"]["questions"] == 1
     assert len(run.rows("gqa")) == 4
+
+
+NOTHING = {"": ""}
+"""What a model knows that answers nothing."""
+
+
+def test_a_model_that_answers_nothing_gets_no_score_unless_it_is_asked_for(
+    run: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """POPE's rule takes "" for yes, which is worth 66.67."""
+    assert run(Clerk(NOTHING), benchmark="pope") == 0
+    pope = run.scores()["benchmarks"]["pope"]
+    why = "8 of 8 answers are incomplete, 100.00 % (8 empty)"
+    assert (pope["score"], pope["tables"], pope["withheld"]) == (None, {}, True)
+    assert pope["incomplete"] == why
+    assert pope["answers"] == {
+        "asked": 8, "missing": 0, "without_room": 0, "empty": 8, "cut_off": 0,
+    }  # fmt: skip
+    out = capsys.readouterr().out
+    assert "66.67" not in out
+    assert "POPE: withheld (mean F1 of the categories, %; 8 questions)" in out
+    line = next(line for line in out.splitlines() if line.startswith("model "))
+    assert line.split() == ["model", "-", "-", "-", "withheld", "-", "-", "-"]
+    remedy = "--show_withheld shows it all the same."
+    assert out.count(f"POPE is withheld: {why}. {remedy}") == 2
+    # Asked for, it is scored of the answers that are there, and marked.
+    assert run(None, benchmark="pope", show_withheld=True) == 0
+    pope = run.scores()["benchmarks"]["pope"]
+    assert pope["score"] == pytest.approx(200 / 3) and not pope["withheld"]
+    assert pope["tables"]["by choice of objects"]["random"]["neither"] == 2
+    out = capsys.readouterr().out
+    assert "POPE: 66.67* (" in out and f"* POPE: {why}." in out and " 66.7* " in out
+    assert "8 answers say neither yes nor no; as in the original, they count as yes." in out
+    # And without the wish it is withheld again.
+    assert run(None, benchmark="pope") == 0
+    assert run.scores()["benchmarks"]["pope"]["score"] is None
+
+
+def test_a_few_answers_that_are_none_mark_the_score_and_the_average(
+    run: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of MME's 28 answers is 3.57 %."""
+    assert run(Cut(KNOWS_ALL)) == 0
+    found = run.scores()["benchmarks"]
+    assert found["mme"]["answers"]["cut_off"] == 1
+    assert found["mme"]["incomplete"] == "1 of 28 answers are incomplete, 3.57 % (1 cut off)"
+    assert found["mme"]["score"] is not None and not found["mme"]["withheld"]
+    assert found["gqa"]["incomplete"] is None
+    out = capsys.readouterr().out
+    assert "* MME-P: 1 of 28 answers are incomplete, 3.57 % (1 cut off)." in out
+    line = next(line for line in out.splitlines() if line.startswith("model "))
+    assert line.split()[-3:] == ["2000.0*", "100.0", "100.0*"]
+    assert run.rows("mme")[1]["finish"] == "length"
+
+
+def test_answers_and_scores_of_a_former_version_are_read(
+    run: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows without "finish", and scores without counts."""
+    run(Clerk(KNOWS_ALL), benchmark="gqa,pope")
+    path = run.output / "pope.jsonl"
+    rows = run.rows("pope")
+    lines = [{name: value for name, value in row.items() if name != "finish"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    stored = run.scores()
+    for name in ("answers", "incomplete", "withheld"):
+        del stored["benchmarks"]["gqa"][name]
+    (run.output / "scores.json").write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert run(None, benchmark="pope") == 0
+    assert run.scores()["benchmarks"]["pope"]["answers"]["cut_off"] is None
+    assert run.scores()["benchmarks"]["pope"]["score"] == 100.0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("model "))
+    assert line.split()[1:5] == ["100.0", "-", "-", "100.0"]
 
 
 def test_submissions_are_written_where_the_original_makes_them(run: Evaluate) -> None:
@@ -438,3 +528,20 @@ def test_the_command_asks_a_real_model_and_goes_on_with_the_same_alone(
     assert settings["dtype"] == "float32" and settings["quantization"] == "none"
     assert "was made with dtype float32, not bfloat16" in run(dtype="bf16").err
     assert run(batch_size=1).code == 0
+
+
+def test_a_real_model_whose_context_the_questions_fill_gets_no_score(
+    command: Command, assistant_folder: Path, tmp_path: Path
+) -> None:
+    """The context is 256 tokens, and every question of POPE has more words than that."""
+    data = write_benchmarks(tmp_path / "data")
+    for path in [data / "pope/llava_pope_test.jsonl", *(data / "pope/coco").iterdir()]:
+        path.write_text(path.read_text().replace(" in the image?", " or not" * 150 + "?"))
+    arguments = ["--model", assistant_folder, "--data", data, "--output", tmp_path / "out"]
+    outcome = command("vlm", "evaluate", "--benchmark", "pope", *arguments, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    why = "8 of 8 answers are incomplete, 100.00 % (8 without room)"
+    assert f"POPE is withheld: {why}." in outcome.out
+    assert "fill the context of 256 tokens" in outcome.err
+    pope = json.loads((tmp_path / "out" / "scores.json").read_text())["benchmarks"]["pope"]
+    assert pope["score"] is None and pope["answers"]["without_room"] == 8

@@ -1,11 +1,12 @@
 """Command line: ``mobilellama STAGE VERB [--section.field VALUE ...]``."""
 
 import errno
+import faulthandler
 import importlib
-import io
 import os
 import sys
 
+from mobilellama import streams
 from mobilellama.cli import report
 from mobilellama.config import ConfigError, MachineError, UserError, did_you_mean
 
@@ -33,9 +34,23 @@ def _help() -> str:
 
 def main() -> int:
     """Dispatch to ``mobilellama.STAGE.main:main``; only that stage is imported."""
-    argv = sys.argv[1:]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a sample's text may not fit the terminal
+    streams.settle()
+    if not faulthandler.is_enabled():
+        # A file that is cut short while it is mapped ends the process: where is told.
+        faulthandler.enable(sys.__stderr__ or sys.stderr)
+    try:
+        try:
+            code = _run(sys.argv[1:])
+        finally:  # of a parser too, which exits when it has printed its help
+            streams.flush()  # here, where a full disk behind it can still be told
+    except OSError as error:
+        streams.drop()
+        return 141 if isinstance(error, BrokenPipeError) else _report_os_error(error)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    """Run the command; its errors become messages, but for those of the standard output."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0 if argv else 2
@@ -48,26 +63,27 @@ def main() -> int:
                 f"See 'mobilellama --help'{did_you_mean(argv[0], STAGES)}",
             )
         stage = importlib.import_module(f"mobilellama.{argv[0]}.main")
-        code = int(stage.main(argv[1:]))
-        if sys.stdout:  # None where it is closed
-            sys.stdout.flush()  # here, where a full disk behind it can still be told
-        return code
+        return int(stage.main(argv[1:]))
     except UserError as error:
         return report(error, alone=argv[0] == "launch")
-    except BrokenPipeError:  # the reader of "mobilellama ... | head" has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:  # disks, permissions, paths: the user's to mend
-        if os.environ.get("MOBILELLAMA_TRACEBACK"):
+        if isinstance(error, BrokenPipeError) or error.filename == streams.STDOUT:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        if error.errno in _DISK_FULL:
-            return report(MachineError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
-        remedy = "Check the path, its permissions and the room on its disk, and run again"
-        return report(MachineError(f"{place}{error.strerror or error}. {remedy}"))
+        return _report_os_error(error)
     except KeyboardInterrupt:
         print("mobilellama: interrupted", file=sys.stderr)
         return 130
+
+
+def _report_os_error(error: OSError) -> int:
+    """Print one message; with MOBILELLAMA_TRACEBACK set, raise the error instead."""
+    if os.environ.get("MOBILELLAMA_TRACEBACK"):
+        raise error
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in _DISK_FULL:
+        return report(MachineError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
+    remedy = "Check the path, its permissions and the room on its disk, and run again"
+    return report(MachineError(f"{place}{error.strerror or error}. {remedy}"))
 
 
 if __name__ == "__main__":

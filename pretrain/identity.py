@@ -13,6 +13,8 @@ from mobilellama.run_folder import RunFolder
 _MEANINGS = {
     "data.fingerprint": "the data, or what decides them, are not those that the run began with: "
     "see data.path",
+    "data.reading_version": "the samples were made by other rules by which records are read: "
+    "restore the run's samples folder",
     "init.fingerprint": "the run began from other weights: see init",
 }
 

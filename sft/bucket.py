@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from mobilellama.files import sha256_of_file, whole_file
 from mobilellama.sft.clean import clean
 from mobilellama.sft.packing import pack
-from mobilellama.sft.reasons import Drop, DropError, Mend, Tally, excerpt
-from mobilellama.sft.records import parse_line, read_turns
+from mobilellama.sft.reasons import Drop, DropError, Mend, Tally, excerpt, most_first
+from mobilellama.sft.records import READING_VERSION, parse_line, read_record
 from mobilellama.sft.sources import DataConfig, Record, read_records
 from mobilellama.sft.template import Template
 from mobilellama.sft.workers import Batch, Cleaned, EncodedBatch
@@ -36,6 +36,9 @@ from mobilellama.tokenize.bucket_files import gather, naming_a_full_disk
 
 Encode = Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]
 """Gives batches back, encoded, in their order."""
+
+READING = "reading_version"
+"""Where a receipt's counts have the rules by which its records were read; absent: 1."""
 
 _BATCH_CHARACTERS = 1 << 18
 
@@ -149,7 +152,9 @@ def spool(
                 Mend.SPLIT: outcome.split,
                 Mend.TRUNCATED: outcome.truncated,
                 Mend.CUT_AWAY: outcome.cut_away,
+                Mend.CONTEXT_ALONE: outcome.context_alone,
             }
+            tally.add_unread(cleaned.unread)
             for mend in (*cleaned.mended, *(mend for mend, times in done.items() if times)):
                 detail = shown if mend in done else excerpt(cleaned.turns[0].content)
                 tally.add(mend, cleaned.place, detail)
@@ -181,11 +186,12 @@ def _batches(records: Iterator[Record], work: Work, spooled: Spooled) -> Iterato
 
 def _clean(record: Record, work: Work) -> Cleaned:
     value = parse_line(record.value) if isinstance(record.value, bytes) else record.value
-    turns, mended = clean(read_turns(value, work.data.format))
+    reading = read_record(value, work.data.format)
+    turns, mended = clean(reading.turns)
     template = work.template
     if turns[0].role == "system" and template.system is None and template.folded_system is None:
         raise DropError(Drop.UNPLACED_SYSTEM, excerpt(turns[0].content))
-    return Cleaned(turns=turns, place=record.place, mended=tuple(mended))
+    return Cleaned(turns=turns, place=record.place, mended=tuple(mended), unread=reading.unread)
 
 
 def lay_out(
@@ -281,7 +287,9 @@ def make_receipt(
             "heldout_conversations": layout.heldout_conversations,
             "supervised_tokens": spooled.supervised_tokens,
             "longest_tokens": spooled.longest_tokens,
+            READING: READING_VERSION,
             **tally.columns(),
         },
         bad_places=[list(example) for example in tally.examples_by_reason()],
+        unread_fields=most_first(tally.unread),
     )

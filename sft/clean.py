@@ -7,7 +7,8 @@
    its author left out cannot be guessed.
 4. An answer that is marked as cut short ends the conversation before its question: its end
    token would teach the model to stop in mid-sentence, and what follows goes on from it.
-5. Texts are kept as they are, spaces included: the template says what is stripped. Only
+5. An answer that is not to be learnt stays, as context; one at least is to be learnt.
+6. Texts are kept as they are, spaces included: the template says what is stripped. Only
    halves of surrogate pairs, which UTF-8 cannot hold, become U+FFFD.
 
 Source: FastChat's preprocessing, by which MobileLLaMA's chat models were made, drops a first
@@ -17,12 +18,13 @@ turn that is not human, and asserts that roles alternate.
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError, Mend, excerpt
 
 CLEANING_VERSION = 2
-"""Rises when other conversations come of the same records."""
+"""Rises when other conversations come of the same turns."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -51,6 +53,9 @@ def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Mend]]:
             reason = Drop.EMPTY_QUESTION if turn.role == "user" else Drop.EMPTY_ANSWER
             beside = rest[number + 1 if turn.role == "user" else number - 1].content
             raise DropError(reason, f"turn {number} of {len(rest)}, beside: {excerpt(beside)}")
+    answers = [turn for turn in rest if turn.role == "assistant"]
+    if not any(turn.learnt for turn in answers):
+        raise DropError(Drop.NOT_LEARNT, excerpt(answers[-1].content))
     return _without_surrogates((*system, *rest), mended), mended
 
 
@@ -94,4 +99,4 @@ def _without_surrogates(turns: tuple[Turn, ...], mended: list[Mend]) -> tuple[Tu
     if not any(_SURROGATE.search(turn.content) for turn in turns):
         return turns
     mended.append(Mend.SURROGATES)
-    return tuple(Turn(turn.role, _SURROGATE.sub("\ufffd", turn.content)) for turn in turns)
+    return tuple(replace(turn, content=_SURROGATE.sub("\ufffd", turn.content)) for turn in turns)

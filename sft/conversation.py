@@ -14,3 +14,5 @@ class Turn:
     content: str
     cut: bool = False
     """Whether it is an answer that stops before its end, and so must not be learnt."""
+    learnt: bool = True
+    """Whether the model is to learn it, if it is an answer; else it is context."""

@@ -170,11 +170,11 @@ def encode_pieces(
 
 
 def _join(pieces: Sequence[Piece]) -> list[Piece]:
-    """Join neighbouring texts with the same label."""
+    """Join neighbouring texts with the same label; an answer that is context is no prompt's."""
     joined: list[Piece] = []
     for piece in pieces:
         last = joined[-1] if joined else None
-        if last and not (last.special or piece.special) and last.supervised == piece.supervised:
+        if last and not (last.special or piece.special) and last[2:] == piece[2:]:
             joined[-1] = last._replace(text=last.text + piece.text)
         else:
             joined.append(piece)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError
 from mobilellama.files import lock
+from mobilellama.sft.bucket import READING
 from mobilellama.shards.dataset import DATASET, PLAN, Plan, Slice, read_receipt
+from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,33 @@ def join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, descriptor: in
             lock(descriptor, fcntl.LOCK_SH)
             return
         raise ConfigError(field, value, rule, remedy) from None
+
+
+def require_same_reading(folder: Path, plan: Plan, version: int) -> None:
+    """Refuse to add buckets to others whose records were read by other rules.
+
+    A dataset that is finished is left as it is: that it was made by other rules is logged.
+
+    Raises:
+        ConfigError: some buckets are finished by other rules, and some are not.
+    """
+    finished = [piece for piece in plan.slices if is_finished(folder, piece, plan.identity)]
+    receipts = [read_receipt(folder, piece, plan.identity) for piece in finished]
+    versions = {receipt.counts.get(READING, 1) for receipt in receipts if receipt is not None}
+    if not versions - {version}:
+        return
+    others = " and ".join(str(other) for other in sorted(versions - {version}))
+    if len(finished) == len(plan.slices):
+        log.warning(
+            "%s was made by version %s of the rules by which records are read; they are %d now. "
+            "Prepare into another folder to have fields judged that were passed over then",
+            folder, others, version,
+        )  # fmt: skip
+        return
+    done = f"{len(finished):,} of its {len(plan.slices):,} buckets"
+    rule = f"has {done} by version {others} of the rules by which records are read"
+    remedy = f"They are {version} now: use another output folder, or remove {folder}"
+    raise ConfigError("output", str(folder), rule, remedy)
 
 
 def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: str) -> None:

@@ -42,8 +42,9 @@ from mobilellama.sft.bucket import (
 from mobilellama.sft.clean import CLEANING_VERSION
 from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
-from mobilellama.sft.plan import SOURCES, join_plan, sharing
+from mobilellama.sft.plan import SOURCES, join_plan, require_same_reading, sharing
 from mobilellama.sft.reasons import Drop, describe_example
+from mobilellama.sft.records import READING_VERSION
 from mobilellama.sft.report import describe, make_report
 from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
 from mobilellama.sft.split import ENCODING_VERSION
@@ -129,6 +130,7 @@ def main(config: Config) -> int:
         return _dry_run(config, work, plan, tokenizer)
     with naming_a_full_disk(work.folder), sharing(work.folder) as lock:
         join_plan(work.folder, plan, tokenizer, lock)
+        require_same_reading(work.folder, plan, READING_VERSION)
         try:
             receipts = _write_missing(config, work, plan, tokenizer)
         except KeyboardInterrupt:

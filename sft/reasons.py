@@ -6,6 +6,7 @@ mended in several ways. Nothing is dropped or mended without being counted here.
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,6 +16,10 @@ from mobilellama.config import DataError
 LEAST_DROPPED_RECORDS = 10
 """So many records of a file may be dropped, whatever `max_bad_share` says."""
 
+MOST_NAMES = 200
+"""So many names of fields that were not read are told apart."""
+
+_OTHER_NAMES = "(other names)"
 _EXAMPLES = 5  # kept of each reason
 _FIRST_PLACES = 3  # shown in an error
 _EXCERPT_CHARACTERS = 80
@@ -28,6 +33,13 @@ class Drop(StrEnum):
     NOT_TEXT = "dropped_not_text"
     UNKNOWN_ROLE = "dropped_unknown_role"
     TOOL_CALL = "dropped_tool_call"
+    REASONING = "dropped_reasoning"
+    MEDIA = "dropped_media"
+    PREFERENCE = "dropped_preference"
+    AMBIGUOUS = "dropped_ambiguous"
+    HISTORY = "dropped_history"
+    WEIGHT = "dropped_weight"
+    NOT_LEARNT = "dropped_not_learnt"
     MISPLACED_SYSTEM = "dropped_misplaced_system"
     UNPLACED_SYSTEM = "dropped_unplaced_system"
     NOT_ALTERNATING = "dropped_not_alternating"
@@ -49,6 +61,7 @@ class Mend(StrEnum):
     SPLIT = "mended_split"
     TRUNCATED = "mended_truncated"
     CUT_AWAY = "mended_cut_away"
+    CONTEXT_ALONE = "mended_context_alone"
 
 
 MEANING: dict[str, str] = {
@@ -56,7 +69,14 @@ MEANING: dict[str, str] = {
     Drop.UNKNOWN_SHAPE: "has none of the known shapes",
     Drop.NOT_TEXT: "has a turn whose content is not text",
     Drop.UNKNOWN_ROLE: "has a turn of an unknown role",
-    Drop.TOOL_CALL: "calls a tool",
+    Drop.TOOL_CALL: "calls a tool, or is given tools",
+    Drop.REASONING: "has a reasoning beside an answer, which no template has a place for",
+    Drop.MEDIA: "has a medium that cannot be read here",
+    Drop.PREFERENCE: "is of preference data, which does not say what to learn",
+    Drop.AMBIGUOUS: "has two fields for one thing",
+    Drop.HISTORY: "has a history that is no list of rounds",
+    Drop.WEIGHT: "has a weight that is neither 0 nor 1",
+    Drop.NOT_LEARNT: "has no answer that is to be learnt",
     Drop.MISPLACED_SYSTEM: "has a system turn that is not its first turn",
     Drop.UNPLACED_SYSTEM: "has a system turn, for which the template has no place",
     Drop.NOT_ALTERNATING: "has two questions or two answers in a row",
@@ -73,6 +93,7 @@ MEANING: dict[str, str] = {
     Mend.SPLIT: "longer than seq_len, split between exchanges",
     Mend.TRUNCATED: "one exchange longer than seq_len, its tail cut off",
     Mend.CUT_AWAY: "an exchange left out: its answer begins after seq_len",
+    Mend.CONTEXT_ALONE: "a part left out: it has no answer that is to be learnt",
 }
 """What each reason means, for the report: a record that ..., or what was done to it."""
 
@@ -94,6 +115,8 @@ class Tally:
     """By the value of ``Drop`` or ``Mend``: records dropped, conversations mended."""
     examples: list[list[str]] = field(default_factory=list)
     """[place, reason, detail] of the first five of each reason, in order of appearance."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """By the name of a field that was not read: records that were kept all the same."""
     _shown: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -107,6 +130,10 @@ class Tally:
         if self._shown[reason.value] < _EXAMPLES:
             self._shown[reason.value] += 1
             self.examples.append([place, reason.value, detail])
+
+    def add_unread(self, names: Sequence[str]) -> None:
+        """Count the fields of a record that were not read."""
+        count_names(self.unread, names)
 
     def examples_by_reason(self) -> list[list[str]]:
         """Return the examples in the order of the reasons; of one reason, in that of the records.
@@ -140,6 +167,19 @@ class Tally:
         return "; ".join(describe_example(*example) for example in dropped[:_FIRST_PLACES])
 
 
+def count_names(counts: dict[str, int], names: Sequence[str]) -> None:
+    """Count names, each once; all that come after ``MOST_NAMES`` go by one."""
+    for name in names:
+        known = name in counts or len(counts) < MOST_NAMES
+        name = name if known else _OTHER_NAMES
+        counts[name] = counts.get(name, 0) + 1
+
+
+def most_first(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counted names, the most frequent first, then in order of the name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
 def describe_example(place: str, reason: str, detail: str) -> str:
     """Return ``PLACE meaning: detail``."""
     return f"{place} {MEANING[reason]}" + (f": {detail}" if detail else "")
@@ -159,3 +199,5 @@ def _as_json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=str)
     except RecursionError:
         return f"{'an object' if isinstance(value, dict) else 'a list'} that is nested too deeply"
+    except (TypeError, ValueError):  # of keys that JSON has not
+        return f"a {type(value).__name__}"

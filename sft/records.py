@@ -2,41 +2,52 @@
 
     conversations  {"conversations": [{"from": "human", "value": ...}, ...]}     ShareGPT, Vicuna
     messages       {"messages": [{"role": "user", "content": ...}, ...]}         OpenAI
-                   content is a string, or a list of {"type": "text", "text": ...}
     pairs          {"instruction": ..., "input": ..., "output": ...}             Alpaca
-                   also prompt or question, with response, completion or answer
+                   also prompt, question or query, with response, completion or answer; "history"
+                   holds the rounds before: [[question, answer], ...], or a list of turns
     a list         [{"from": ..., "value": ...}, ...] or [{"role": ..., "content": ...}, ...]
 
-A turn or a pair may say that its answer stops before its end: ``"cut": true``, as '/save' of
-'sft chat' writes, or ``"finish": "length"``, as 'sft generate' does.
+A system text may stand among the turns, or beside them. A turn or a pair may say that its answer
+stops before its end (``"cut": true``, as '/save' of 'sft chat' writes; ``"finish": "length"``, as
+'sft generate' does), or that it is not to be learnt; see turns.py.
 
-A field that is null counts as absent: tables have a column for every field of any record.
-Nothing is judged here but the shape; see clean.py.
+1. Every other field is judged by its name; see fields.py.
+2. Two fields for one thing drop the record, unless they say the same: which of them is meant
+   cannot be known. Of two shapes, ``kind`` chooses.
+3. A field that is null or empty counts as absent: tables have a column for every field of any
+   record. An empty part of a question is not joined to the other.
+
+Nothing else is judged here; see clean.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mobilellama.json_lines import NotJsonError, parse_json
-from mobilellama.sft.conversation import Role, Turn
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.fields import by_name, same, says_nothing, unknown_fields
 from mobilellama.sft.reasons import Drop, DropError, excerpt
+from mobilellama.sft.turns import (
+    ANSWER_FIELDS,
+    ROLE_FIELDS,
+    ROLES,
+    choose,
+    is_cut,
+    is_learnt,
+    odd_marks,
+    read_turn,
+    text_of,
+)
 
 Format = Literal["auto", "sharegpt", "messages", "alpaca"]
 
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
-"""Every spelling of a role that is understood, in lower case."""
+READING_VERSION = 2
+"""Rises when other turns come of the same records.
+
+No identity holds it, so that records which were right keep their datasets' fingerprints; each
+bucket says by which it was made. 1 is what none says.
+"""
 
 _TURN_LISTS: dict[str, tuple[str, ...]] = {
     "sharegpt": ("conversations", "conversation"),
@@ -44,17 +55,35 @@ _TURN_LISTS: dict[str, tuple[str, ...]] = {
     "auto": ("conversations", "messages", "conversation"),
     "alpaca": (),
 }
-_QUESTIONS = ("instruction", "prompt", "question")
+_QUESTIONS = ("instruction", "prompt", "question", "query")
 _INPUTS = ("input", "context")
 _ANSWERS = ("output", "response", "completion", "answer")
-_SYSTEMS = ("system", "system_prompt")
-_ROLE_KEYS = ("from", "role")
-_CONTENT_KEYS = ("value", "content")
-_CALL_KEYS = ("tool_calls", "function_call")
-_CUTS = {"cut": True, "finish": "length"}
+_SYSTEMS = ("system", "system_prompt", "system_message")
+_HISTORY = "history"
+_PAIR = (*_QUESTIONS, *_INPUTS, *_ANSWERS)
 
-FIELDS = frozenset((*_TURN_LISTS["auto"], *_QUESTIONS, *_INPUTS, *_ANSWERS, *_SYSTEMS, *_CUTS))
-"""Every field of a record that is read; a table's other columns need not be."""
+# Not read, but each would be one of a pair's three texts.
+_OTHER_QUESTIONS = ("problem", "user_message")
+_OTHER_INPUTS = tuple(
+    "inputs contexts passage passages paragraph article document documents background evidence "
+    "knowledge choices options hint text".split()
+)
+_OTHER_ANSWERS = tuple(
+    "outputs responses completions answers target targets solution solutions reply long_answer "
+    "short_answer best_answer correct_answer correct_answers".split()
+)
+
+READ = frozenset((*_TURN_LISTS["auto"], *_PAIR, *_SYSTEMS, _HISTORY, *ANSWER_FIELDS))
+"""Every field of a record that is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a record holds."""
+
+    turns: tuple[Turn, ...]
+    unread: tuple[str, ...] = ()
+    """Names of the fields that are not known, each once; ``turn.NAME`` of a turn's."""
 
 
 def parse_line(line: bytes) -> Any:
@@ -71,95 +100,177 @@ def parse_line(line: bytes) -> Any:
 
 
 def read_turns(record: Any, kind: Format = "auto") -> list[Turn]:
-    """Return the turns of a record.
+    """Return the turns of a record, as ``read_record`` does."""
+    return list(read_record(record, kind).turns)
+
+
+def read_record(record: Any, kind: Format = "auto", *, more_read: Collection[str] = ()) -> Reading:
+    """Return the turns of a record, and the names of what was not read.
 
     Args:
         record: a JSON value, or a row of a table as a dict.
         kind: the shape it must have; "auto" takes any.
+        more_read: fields that the caller reads itself.
 
     Raises:
-        DropError: it has no such shape, or a turn has an unknown role or no text.
+        DropError: it has no such shape; a turn has an unknown role or no text; or a field changes
+            what the record means, and is not read.
     """
+    unread: list[str] = []
     if isinstance(record, list) and kind != "alpaca":
-        return _turns_of_list(record)
-    if not isinstance(record, dict):
+        turns = _turns_of_list(record, unread)
+    elif isinstance(record, dict):
+        fields = by_name(record)
+        read = READ.union(more_read) if more_read else READ
+        unread += unknown_fields(fields, read=read, level="record")
+        unread += odd_marks(fields)
+        turns = _turns_of_fields(fields, record, kind, unread)
+    else:
         raise DropError(Drop.UNKNOWN_SHAPE, excerpt(record))
-    system = _system_of(record)
-    for key in _TURN_LISTS[kind]:
-        if record.get(key) is not None:
-            turns = _turns_of_list(_transposed(record[key]))
-            return turns if turns and turns[0].role == "system" else system + turns
-    question, answer = _first(record, _QUESTIONS), _first(record, _ANSWERS)
-    if kind in ("auto", "alpaca") and question and answer:
-        return system + _turns_of_pair(record, question, answer)
-    raise DropError(Drop.UNKNOWN_SHAPE, f"its fields are {excerpt(', '.join(map(str, record)))}")
+    return Reading(turns=tuple(turns), unread=tuple(dict.fromkeys(unread)))
+
+
+def _turns_of_fields(
+    fields: dict[str, Any], record: dict[Any, Any], kind: Format, unread: list[str]
+) -> list[Turn]:
+    """Return the turns of a record's fields, by its shape."""
+    lists = _TURN_LISTS[kind]
+    listed = choose({key: _transposed(fields.get(key)) for key in lists}, lists)
+    if kind in ("auto", "alpaca") and (listed is None or says_nothing(fields[listed])):
+        asks = choose(fields, _QUESTIONS) or not says_nothing(fields.get("input"))
+        if asks and choose(fields, _ANSWERS):
+            unread += _left_aside(fields, _TURN_LISTS["auto"])
+            return _turns_of_pair(fields, unread)
+    if listed is None:
+        names = excerpt(", ".join(map(str, record)))
+        raise DropError(Drop.UNKNOWN_SHAPE, f"its fields are {names}")
+    turns = _turns_of_list(_transposed(fields[listed]), unread)
+    if not says_nothing(fields.get(_HISTORY)):
+        raise DropError(Drop.AMBIGUOUS, f"it has {listed} and {_HISTORY}")
+    if kind == "auto":
+        turns = _with_answer(fields, listed, turns, unread)
+    else:  # the user chose, and is told of the others
+        unread += _left_aside(fields, {*_TURN_LISTS["auto"], *_PAIR} - {listed})
+    return _of_record(fields, _with_system(fields, listed, turns, unread))
 
 
 def is_record(value: dict[str, Any]) -> bool:
     """Return whether a JSON object is a record of a known shape, not a wrapping of records."""
+    fields = {key: item for key, item in value.items() if item is not None}
     for key in _TURN_LISTS["auto"]:
-        turns = value.get(key)
+        turns = fields.get(key)
         if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-            return _first(turns[0], _ROLE_KEYS) is not None
-    return bool(_first(value, _QUESTIONS) and _first(value, _ANSWERS))
+            return any(turns[0].get(role) is not None for role in ROLE_FIELDS)
+    asks = any(key in fields for key in (*_QUESTIONS, "input"))
+    return asks and any(key in fields for key in (*_ANSWERS, "chosen", "rejected"))
 
 
-def _system_of(record: dict[str, Any]) -> list[Turn]:
-    """Return the system turn that some data sets keep beside the turns, if there is one."""
-    key = _first(record, _SYSTEMS)
-    if key is None or record[key] == "":
+def _left_aside(fields: dict[str, Any], names: Collection[str]) -> list[str]:
+    return [name for name in fields if name in names and not says_nothing(fields[name])]
+
+
+def _turns_of_pair(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
+    """Return system text, history, question and answer."""
+    key = choose(fields, _ANSWERS, beside=_OTHER_ANSWERS)
+    assert key is not None  # asked before
+    said = text_of(fields[key], key, unread)
+    asked = _question(fields, said, unread)
+    system = _with_system(fields, "", [], unread)
+    turns = [*system, *_history(fields, unread), Turn("user", asked), Turn("assistant", said)]
+    return _of_record(fields, turns)
+
+
+def _question(fields: dict[str, Any], said: str, unread: list[str]) -> str:
+    """Return an instruction and its input, joined as FastChat and its descendants join them."""
+    first = choose(fields, _QUESTIONS, beside=_OTHER_QUESTIONS)
+    asked = text_of(fields[first], first, unread) if first else ""
+    rendered = fields.get("text")  # Alpaca's: the whole pair once more, in its prompt's words
+    is_rendered = isinstance(rendered, str) and asked.strip() in rendered and said in rendered
+    others = [name for name in _OTHER_INPUTS if not (name == "text" and is_rendered)]
+    second = choose(fields, _INPUTS, beside=others)
+    if second is None and (left := _left_aside(fields, others)):
+        raise DropError(Drop.AMBIGUOUS, f"it has {' and '.join([first or 'no question', *left])}")
+    given = text_of(fields[second], second, unread) if second and fields[second] != "" else ""
+    return "\n".join(text for text in (asked, given) if text.strip()) or asked
+
+
+def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
+    """Return the rounds before the question.
+
+    Raises:
+        DropError: they are neither pairs of texts nor turns.
+    """
+    rounds = _transposed(fields.get(_HISTORY))
+    if says_nothing(rounds):
         return []
-    return [Turn("system", _text(record[key], key))]
+    if not isinstance(rounds, list):
+        raise DropError(Drop.HISTORY, excerpt(rounds))
+    if all(isinstance(turn, dict) for turn in rounds):
+        return _turns_of_list(rounds, unread)
+    turns: list[Turn] = []
+    for number, pair in enumerate(rounds):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DropError(Drop.HISTORY, f"round {number} is {excerpt(pair)}")
+        where = f"round {number} of its {_HISTORY}"
+        question, answer = (text_of(text, where, unread) for text in pair)
+        turns += [Turn("user", question), Turn("assistant", answer)]
+    return turns
 
 
-def _turns_of_pair(record: dict[str, Any], question: str, answer: str) -> list[Turn]:
-    asked = _text(record[question], question)
-    key = _first(record, _INPUTS)
-    if key and (given := _text(record[key], key)):
-        asked = f"{asked}\n{given}"  # as FastChat and its descendants join them
-    said = Turn("assistant", _text(record[answer], answer), cut=_is_cut(record))
-    return [Turn("user", asked), said]
+def _with_system(
+    fields: dict[str, Any], listed: str, turns: list[Turn], unread: list[str]
+) -> list[Turn]:
+    """Return the turns after the system text that some data sets keep beside them."""
+    key = choose(fields, _SYSTEMS)
+    if key is None or says_nothing(fields[key]):
+        return turns
+    text = text_of(fields[key], key, unread)
+    if not turns or turns[0].role != "system":
+        return [Turn("system", text), *turns]
+    if not same(turns[0].content, text) and turns[0].content.strip():
+        raise DropError(Drop.AMBIGUOUS, f"it has {key}, and a system turn in {listed}")
+    return [Turn("system", text), *turns[1:]] if not turns[0].content.strip() else turns
 
 
-def _turns_of_list(turns: Any) -> list[Turn]:
+def _with_answer(
+    fields: dict[str, Any], listed: str, turns: list[Turn], unread: list[str]
+) -> list[Turn]:
+    """Return the turns, and the answer to their last where it stands beside them.
+
+    'sft generate' writes it so. Other fields of a pair must say what a turn says.
+
+    Raises:
+        DropError: one says something else.
+    """
+    answer = choose(fields, _ANSWERS)
+    if turns and turns[-1].role == "user" and answer and not says_nothing(fields[answer]):
+        turns = [*turns, Turn("assistant", text_of(fields[answer], answer, unread))]
+    said = {turn.content.strip() for turn in turns}
+    for key in _left_aside(fields, _PAIR):
+        text = fields[key]
+        if not isinstance(text, str) or not (
+            text.strip() in said
+            or (key in _INPUTS and any(text.strip() in content for content in said))
+        ):
+            raise DropError(Drop.AMBIGUOUS, f"it has {listed} and {key}")
+    return turns
+
+
+def _of_record(fields: dict[str, Any], turns: list[Turn]) -> list[Turn]:
+    """Return the turns as the record's own marks say: a cut last answer, or none to be learnt."""
+    if isinstance(fields.get("mask"), str) and ROLES.get(fields["mask"].lower()) == "user":
+        fields = fields | {"mask": None}  # NeMo's: whose turns are not learnt
+    if not is_learnt(fields, "it"):
+        turns = [replace(turn, learnt=False) for turn in turns]
+    if turns and turns[-1].role == "assistant" and is_cut(fields):
+        turns = [*turns[:-1], replace(turns[-1], cut=True)]
+    return turns
+
+
+def _turns_of_list(turns: Any, unread: list[str]) -> list[Turn]:
     if not isinstance(turns, list):
         raise DropError(Drop.UNKNOWN_SHAPE, f"its turns are no list but {excerpt(turns)}")
-    return [_turn(turn, number) for number, turn in enumerate(turns)]
-
-
-def _turn(turn: Any, number: int) -> Turn:
-    keys = turn if isinstance(turn, dict) else {}
-    role_key, content_key = _first(keys, _ROLE_KEYS), _first(keys, _CONTENT_KEYS)
-    if role_key is None:
-        raise DropError(Drop.UNKNOWN_SHAPE, f"turn {number} has no role: {excerpt(turn)}")
-    spelt = keys[role_key]
-    if not isinstance(spelt, str) or spelt.lower() not in ROLES:
-        raise DropError(Drop.UNKNOWN_ROLE, f"turn {number} is of {excerpt(spelt)!r}")
-    if called := next((key for key in _CALL_KEYS if keys.get(key)), None):
-        raise DropError(Drop.TOOL_CALL, f"turn {number} has {called}")
-    text = _text(keys[content_key] if content_key else None, f"turn {number}'s content")
-    role = ROLES[spelt.lower()]
-    return Turn(role, text, cut=role == "assistant" and _is_cut(keys))
-
-
-def _is_cut(fields: dict[str, Any]) -> bool:
-    """Return whether a turn, or a pair, says of its answer that it stops before its end."""
-    return any(fields.get(key) == value for key, value in _CUTS.items())
-
-
-def _text(value: Any, where: str) -> str:
-    """Return a content's text: a string, or the text parts of a list joined."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value:
-        return "".join(_part(part, where) for part in value)
-    raise DropError(Drop.NOT_TEXT, f"{where} is {excerpt(value)}")
-
-
-def _part(part: Any, where: str) -> str:
-    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    raise DropError(Drop.NOT_TEXT, f"{where} holds {excerpt(part)}")
+    return [read_turn(turn, number, unread) for number, turn in enumerate(turns)]
 
 
 def _transposed(turns: Any) -> Any:
@@ -169,8 +280,3 @@ def _transposed(turns: Any) -> Any:
     if len(sizes) != 1 or -1 in sizes:
         return turns
     return [dict(zip(turns, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _first(record: dict[str, Any], keys: Sequence[str]) -> str | None:
-    """Return the first of the keys whose value is there and not null."""
-    return next((key for key in keys if record.get(key) is not None), None)

@@ -3,11 +3,12 @@
 All of it comes from the buckets' receipts, so that a run that was resumed reports the same.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mobilellama.sft.packing import waste
-from mobilellama.sft.reasons import MEANING, Drop, Mend
+from mobilellama.sft.reasons import MEANING, Drop, Mend, excerpt, most_first
 from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.table import below_remarks, counted
 
@@ -19,6 +20,7 @@ _SUMMED = (
     "supervised_tokens",
 )
 _EXAMPLES_SHOWN = 2
+_NAMES_SHOWN = 12
 
 
 def make_report(identity: Identity, receipts: Sequence[Receipt]) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def make_report(identity: Identity, receipts: Sequence[Receipt]) -> dict[str, An
         ),
         "dropped": _reasons(Drop, receipts),
         "mended": _reasons(Mend, receipts),
+        "unread_fields": _unread(receipts),
         "sources": [_source(receipt) for receipt in receipts],
     }
 
@@ -56,7 +59,7 @@ def _reasons(kinds: type[Drop] | type[Mend], receipts: Sequence[Receipt]) -> dic
     """Return the count, meaning and examples of each reason that occurred."""
     found: dict[str, Any] = {}
     for kind in kinds:
-        count = sum(receipt.counts[kind.value] for receipt in receipts)
+        count = sum(receipt.counts.get(kind.value, 0) for receipt in receipts)
         if count:
             examples = [
                 {"place": place, "detail": detail}
@@ -70,6 +73,13 @@ def _reasons(kinds: type[Drop] | type[Mend], receipts: Sequence[Receipt]) -> dic
                 "examples": examples,
             }
     return found
+
+
+def _unread(receipts: Sequence[Receipt]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        counts.update(receipt.unread_fields)
+    return most_first(counts)
 
 
 def _source(receipt: Receipt) -> dict[str, Any]:
@@ -94,6 +104,7 @@ def describe(report: dict[str, Any]) -> str:
         *_lines_of(report["mended"], "changed"),
         counted("records dropped", report["dropped_records"], _share(report, "dropped_records")),
         *_lines_of(report["dropped"], "dropped"),
+        *lines_of_unread(report["unread_fields"]),
         counted("parts", report["parts"], "conversations, and what long ones were split into"),
         counted("rows", report["rows"], f"of {report['seq_len']:,} tokens"),
         counted("  of them held out", report["heldout_rows"]),
@@ -125,4 +136,16 @@ def _lines_of(reasons: dict[str, Any], verb: str) -> list[str]:
         lines.append(counted(f"  {verb}", found["count"], found["meaning"]))
         for example in found["examples"][:_EXAMPLES_SHOWN]:
             lines.append(below_remarks(f"{example['place']}  {example['detail']}"))
+    return lines
+
+
+def lines_of_unread(fields: Mapping[str, int]) -> list[str]:
+    """Return lines on the fields that no rule knows, with how many kept records have each."""
+    if not fields:
+        return []
+    shown = [(excerpt(name), count) for name, count in fields.items()][:_NAMES_SHOWN]
+    lines = [counted("fields not read", len(fields), "by name, with the records that have them")]
+    lines += [counted("  not read", count, name) for name, count in shown]
+    if more := len(fields) - len(shown):
+        lines.append(below_remarks(f"and {more:,} more, see unread_fields in the report"))
     return lines

@@ -16,7 +16,7 @@ import codecs
 import json
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -24,7 +24,9 @@ from typing import Any, BinaryIO, NoReturn
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files import sha256_of_file, sha256_of_json
 from mobilellama.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
-from mobilellama.sft.records import FIELDS, Format, is_record
+from mobilellama.sft.fields import canonical, says_nothing, unknown_fields
+from mobilellama.sft.reasons import DropError
+from mobilellama.sft.records import READ, Format, is_record
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import walk_files
@@ -40,6 +42,7 @@ _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # which ``datasets`
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _START_BYTES = 1 << 20  # of a file, in which its first value begins
 _ROWS_AT_ONCE = 256
+_ROWS_OF_BYTES_AT_ONCE = 16  # a picture may be of megabytes
 _JSON_BLOCK_BYTES = 4 << 20
 _JSON_SPACE = b" \t\n\r"
 _MARK = re.compile(r"[ \t\n\r]*([\[,\]])[ \t\n\r]*")  # before an element, or after the last
@@ -152,28 +155,23 @@ def _path_of(piece: Slice, data: DataConfig) -> Path:
     return given if given.is_file() else given / piece.source
 
 
-def read_records(
-    piece: Slice, data: DataConfig, *, more_fields: Collection[str] = ()
-) -> Iterator[Record]:
-    """Yield the records of a slice in their order.
+def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
+    """Yield the records of a slice, of ``find_slices(data)``, in their order.
 
-    Args:
-        piece: of ``find_slices(data)``.
-        data: the conversations.
-        more_fields: columns of a table that are read beside those of a conversation.
+    A table's row has all its columns: what is not read is judged by its name, see sft/fields.py.
+    Of a column of bytes that is not read, such as a picture's, a row only has whether it is there.
 
     Raises:
         DataError: the source is missing, corrupt, truncated, in another encoding, or no longer
             what was planned.
     """
-    fields = FIELDS.union(more_fields)
     if piece.unit == "rows":
-        yield from _table_rows(piece, data, fields)
+        yield from _table_rows(piece, data)
         return
     path = _path_of(piece, data)
     with open_planned(path, piece.size) as file:
         if path.name.endswith(".parquet"):
-            yield from _parquet_rows(file, path, piece, fields)
+            yield from _parquet_rows(file, path, piece)
         elif path.name.endswith(".json"):
             yield from _json_records(file, path, piece)
         else:
@@ -271,9 +269,10 @@ def _records_of(value: Any, path: Path) -> list[Any]:
     if isinstance(value, dict):
         if is_record(value):
             return [value]
-        lists = [item for item in value.values() if isinstance(item, list)]
+        lists = [name for name, item in value.items() if isinstance(item, list)]
         if len(lists) == 1:
-            return lists[0]
+            _require_no_meaning({name: value[name] for name in value if name not in lists}, path)
+            return value[lists[0]]
     held = "no list"
     if isinstance(value, dict):
         held = f"an object of {', '.join(map(str, value))}" if value else "an empty object"
@@ -283,9 +282,25 @@ def _records_of(value: Any, path: Path) -> list[Any]:
     )
 
 
-def _parquet_rows(
-    file: BinaryIO, path: Path, piece: Slice, fields: Collection[str]
-) -> Iterator[Record]:
+def _require_no_meaning(beside: dict[str, Any], path: Path) -> None:
+    """Raise DataError where a field beside a file's list of records would change what they mean."""
+    fields = {canonical(name): value for name, value in beside.items()}
+    told = [name for name in fields if name in READ and not says_nothing(fields[name])]
+    try:
+        unknown = unknown_fields(fields, read=READ, level="record")
+    except DropError as dropped:
+        told.append(dropped.detail.removeprefix("it has "))
+        unknown = []
+    if told:
+        raise DataError(
+            f"{path}: has {told[0]} beside its list of records, which no record would have. "
+            "Put it into each of them"
+        )
+    if unknown:
+        log.info("%s: beside its list of records not read: %s", path, ", ".join(unknown))
+
+
+def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -293,9 +308,8 @@ def _parquet_rows(
     try:
         table = pq.ParquetFile(file)
         total = max(table.metadata.num_rows, 1)
-        columns = [name for name in table.schema_arrow.names if name in fields]
-        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns or None):
-            for value in batch.to_pylist():
+        for batch in table.iter_batches(_rows_at_once(table.schema_arrow)):
+            for value in _rows(batch):
                 row += 1
                 yield Record(f"{piece.source}[{row - 1}]", value, piece.size * row // total)
     except (pa.ArrowException, OSError) as error:
@@ -305,17 +319,35 @@ def _parquet_rows(
         ) from None
 
 
-def _table_rows(piece: Slice, data: DataConfig, fields: Collection[str]) -> Iterator[Record]:
+def _rows_at_once(schema: Any) -> int:
+    held = any("binary" in str(kind) for kind in schema.types)
+    return _ROWS_OF_BYTES_AT_ONCE if held else _ROWS_AT_ONCE
+
+
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """Return the rows of an Arrow batch or table; of bytes that are not read, null or true."""
+    columns = {
+        name: [there or None for there in column.is_valid().to_pylist()]
+        if "binary" in str(column.type) and canonical(name) not in READ
+        else column.to_pylist()
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
     table = _open_table(data)
     if len(table) != piece.size:
         raise DataError(
             f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan was "
             "made. Prepare into another output folder"
         )
-    if columns := [name for name in table.column_names if name in fields]:
-        table = table.select_columns(columns)
-    for row, value in enumerate(table):
-        yield Record(f"{piece.source}[{row}]", value, row + 1)
+    row, at_once = 0, _rows_at_once(table.features.arrow_schema)
+    for batch in table.with_format("arrow").iter(at_once):  # decodes no picture or sound
+        for value in _rows(batch):
+            row += 1
+            yield Record(f"{piece.source}[{row - 1}]", value, row)
 
 
 def _open_table(data: DataConfig) -> Any:

@@ -14,7 +14,7 @@ encoded after the system text, and a stretch of the whole conversation's tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Parts:
     """Exchanges that lost the tail of their answer."""
     cut_away: int = 0
     """Exchanges left out, since no answer token lay within seq_len."""
+    context_alone: int = 0
+    """Parts left out, since none of their answers is to be learnt."""
 
 
 def split_conversation(
@@ -56,11 +58,15 @@ def split_conversation(
     if len(whole.ids) <= seq_len:
         return Parts(parts=(whole,), tokens=len(whole.ids))
     system, exchanges = _exchanges(turns)
-    ends = _exchange_ends(whole.supervised)
+    answered = whole
+    if not all(turn.learnt for turn in turns):  # which changes no id
+        learnt = [replace(turn, learnt=True) for turn in turns]
+        answered = encode(template, tokenizer, learnt)
+    ends = _exchange_ends(answered.supervised)
     if len(ends) != len(exchanges):  # a question came to no token, and two answers ran together
         return Parts(parts=(), tokens=len(whole.ids), cut_away=len(exchanges))
     parts: list[Encoded] = []
-    truncated = cut_away = start = 0
+    truncated = cut_away = context_alone = start = 0
     while start < len(exchanges):
         first = _stretch(whole, 0, ends[0])
         if start:
@@ -68,13 +74,18 @@ def split_conversation(
         # The last exchange whose end lies within what the first one leaves.
         limit = ends[start] + seq_len - len(first.ids)
         stop = max(start + 1, int(np.searchsorted(ends, limit, side="right")))
-        if len(first.ids) <= seq_len:
-            parts.append(_joined(first, _stretch(whole, ends[start], ends[stop - 1])))
+        fits = len(first.ids) <= seq_len
+        if fits:
+            part = _joined(first, _stretch(whole, ends[start], ends[stop - 1]))
         else:
-            first = _stretch(first, 0, seq_len)
-            kept = bool(first.supervised.any())
-            parts += [first] * kept
-            truncated, cut_away = truncated + kept, cut_away + (not kept)
+            part = _stretch(first, 0, seq_len)
+        if part.supervised.any():
+            parts.append(part)
+            truncated += not fits
+        elif fits or not exchanges[start][1].learnt:
+            context_alone += 1
+        else:
+            cut_away += 1
         start = stop
     return Parts(
         parts=tuple(parts),
@@ -82,6 +93,7 @@ def split_conversation(
         split=len(exchanges) > 1,
         truncated=truncated,
         cut_away=cut_away,
+        context_alone=context_alone,
     )
 
 

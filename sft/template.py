@@ -8,7 +8,8 @@ marked ^ are supervised:
     field        bos system  user             prompt    assistant end  between user   prompt
 
 The answer and its end are learnt, and nothing else: what a model must write, and what others
-write for it. `between` stands before every later question only, so that a conversation ends
+write for it. An answer that its author marked as not to be learnt is written alike, without ^.
+`between` stands before every later question only, so that a conversation ends
 with its last answer.
 
 1. ``pieces`` cuts the forms at the special tokens. A turn's content is one piece of text as it
@@ -43,6 +44,8 @@ class Piece(NamedTuple):
     """Whether it is one special token; ``BOS`` stands for the tokenizer's own."""
     supervised: bool
     """Whether the model learns to write it."""
+    context: bool = False
+    """Whether it is of an answer that is not to be learnt; it has the ids of one that is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +166,14 @@ class Template:
         """
         pieces: list[Piece] = []
 
-        def write(form: str, content: str = "", *, supervised: bool = False) -> None:
+        def write(form: str, content: str = "", *, answer: Turn | None = None) -> None:
+            supervised = answer is not None and answer.learnt
+            labels = (supervised, answer is not None and not supervised)
             head, found, tail = form.partition(CONTENT)
-            pieces.extend(Piece(*part, supervised) for part in self._cut(head))
+            pieces.extend(Piece(*part, *labels) for part in self._cut(head))
             if found:
-                pieces.append(Piece(content, False, supervised))
-            pieces.extend(Piece(*part, supervised) for part in self._cut(tail))
+                pieces.append(Piece(content, False, *labels))
+            pieces.extend(Piece(*part, *labels) for part in self._cut(tail))
 
         system, turns = self._split_system(turns)
         self._require_roles(turns, generate=generate)
@@ -186,8 +191,8 @@ class Template:
                 write(self.user, content)
             else:
                 write(self.prompt)
-                write(self.assistant, content, supervised=True)
-                write(self.end, supervised=True)
+                write(self.assistant, content, answer=turn)
+                write(self.end, answer=turn)
         if generate:
             write(self.prompt)
         return [piece for piece in pieces if piece.text]

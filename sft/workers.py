@@ -36,6 +36,8 @@ class Cleaned:
     turns: tuple[Turn, ...]
     place: str
     mended: tuple[Mend, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Names of the record's fields that were not read."""
 
 
 @dataclass(frozen=True, kw_only=True)

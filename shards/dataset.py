@@ -208,6 +208,8 @@ class Receipt:
     """[place, reason] of the bad records: byte offset in the uncompressed file, or row."""
     source_file: dict[str, Any] = field(default_factory=dict)
     """What was read, as ``SourceRange.to_json`` writes it; empty where it is not known."""
+    unread_fields: dict[str, int] = field(default_factory=dict)
+    """Records by the name of a field that was not read; left out of the file where it is empty."""
 
     @property
     def name(self) -> str:
@@ -216,7 +218,10 @@ class Receipt:
 
     def write(self, folder: Path) -> None:
         """Write the receipt, which makes the bucket count."""
-        write_sealed_json(folder / f"{self.name}.json", asdict(self))
+        values = asdict(self)
+        if not self.unread_fields:
+            del values["unread_fields"]
+        write_sealed_json(folder / f"{self.name}.json", values)
 
 
 def _typed(kind: type[T], values: Any) -> T:
@@ -318,7 +323,7 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
     for receipt in receipts:
         row = asdict(receipt)
         hashes, counts = row.pop("sha256"), row.pop("counts")
-        del row["bad_places"], row["identity_sha256"], row["source_file"]
+        del row["bad_places"], row["identity_sha256"], row["source_file"], row["unread_fields"]
         row |= {f"{ending}{_HASH_SUFFIX}": value for ending, value in hashes.items()}
         rows.append(row | counts)
     with whole_file(folder / MANIFEST) as file:

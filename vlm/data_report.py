@@ -14,6 +14,7 @@ from mobilellama.config import ConfigError
 from mobilellama.files import read_json
 from mobilellama.sft import reasons
 from mobilellama.sft.reasons import Mend
+from mobilellama.sft.report import lines_of_unread
 from mobilellama.sft.sources import DataConfig, find_slices
 from mobilellama.shards.dataset import Slice
 from mobilellama.table import below_remarks, counted
@@ -34,6 +35,8 @@ class RecordTally:
     """Good records by their number of images; 0 are text only."""
     refused: Counter[str] = field(default_factory=Counter)
     mended: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    """Good records by the name of a field that was not read."""
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Of each reason to refuse, the first few records."""
 
@@ -42,6 +45,7 @@ class RecordTally:
         if isinstance(found, Record):
             self.by_images[len(found.images)] += 1
             self.mended.update(mend.value for mend in found.mended)
+            reasons.count_names(self.unread, found.unread)
             return
         self.refused[found.reason.value] += 1
         examples = self.examples.setdefault(found.reason.value, [])
@@ -72,6 +76,7 @@ class RecordTally:
                 for mend in Mend
                 if self.mended[mend]
             },
+            "unread_fields": reasons.most_first(self.unread),
         }
 
 
@@ -198,6 +203,7 @@ def describe(report: Mapping[str, Any]) -> str:
         lines.append(counted("  refused", found["count"], found["meaning"]))
         for example in found["examples"][:_EXAMPLES_SHOWN]:
             lines.append(below_remarks(f"{_named(example)}  {example['detail']}"))
+    lines += lines_of_unread(report["unread_fields"])
     lines.append(counted("images", report["images"], _modes(report["modes"])))
     for side in ("width", "height"):
         if spread := report[side]:

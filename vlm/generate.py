@@ -107,8 +107,9 @@ def main(config: Config) -> int:
     rows = read_prompts(
         Path(config.input), system=config.system, reserved=reserved, question="text"
     )
-    rows = [place_images(row) for row in rows]
-    named = [row for row in rows if images_of(row.fields)]
+    folder = None if config.images is None else Path(config.images)
+    rows = [place_images(row, folder) for row in rows]
+    named = [row for row in rows if images_of(row.fields, folder)]
     if named and config.images is None:
         rule, remedy = "is not given", "Give the folder of the images"
         raise ConfigError("images", "null", f"{rule}, but {named[0].place} has an image", remedy)
@@ -123,7 +124,7 @@ def main(config: Config) -> int:
 
     settings = settings_of(config, stored) | describe_options(config)
     if named:
-        names = dict.fromkeys(name for row in named for name in images_of(row.fields))
+        names = dict.fromkeys(name for row in named for name in images_of(row.fields, folder))
         settings["images_sha256"] = fingerprint(Path(config.images or "."), [*names])
     require_same_model(config, settings["model_sha256"])
     answers = answer_file(
@@ -181,14 +182,14 @@ def require_same_model(config: Config, sha256: str) -> None:
         raise ConfigError("output", config.output, f"{rule} model", remedy)
 
 
-def place_images(row: Row) -> Row:
-    """Return a row with ``<image>`` in its questions for each of its images.
+def place_images(row: Row, folder: Path | None = None) -> Row:
+    """Return a row with ``<image>`` in its questions for each of its images, in `folder`.
 
     Raises:
         DataError: images and places differ in number, or an image is no path within the folder.
     """
     try:
-        images = images_of(row.fields)
+        images = images_of(row.fields, folder)
         turns = row.turns
         if row.fields.get("images") and not images and IMAGE_TEXT not in str(turns):
             hint = "'images' is not read, 'image' may be a list"
@@ -237,7 +238,7 @@ class _Answerer:
 
     def _paths(self, one: Asked) -> list[Path]:
         folder = Path(self._config.images or ".")
-        return [image_path(folder, name) for name in images_of(one.row.fields)]
+        return [image_path(folder, name) for name in images_of(one.row.fields, folder)]
 
 
 def report_image_errors(answers: Sequence[dict[str, Any]]) -> int:

@@ -51,8 +51,8 @@ def _encode(pieces: Sequence[Piece], template: Template, tokenizer: TextTokenize
 
 
 def _cut(piece: Piece) -> Iterator[Piece]:
-    """Cut the text of what is not learnt at the places of images."""
-    if piece.special or piece.supervised:
+    """Cut the text of what is no answer at the places of images."""
+    if piece.special or piece.supervised or piece.context:
         yield piece
         return
     for text in re.split(f"({IMAGE_TEXT})", piece.text):

@@ -13,8 +13,10 @@ r"""LLaVA-format records -> turns and the images they speak of, or why a record 
    published. With several they stay where they are: text between them says which is which.
 4. ``plain`` (the first stage) takes one question about one image and its answer, and of the
    question only ``<image>``.
-5. Images are named by paths within one folder. A path that leaves it is refused: who writes a
-   record must not choose what is read elsewhere on the machine. Symbolic links may lead on.
+5. Images are named by paths within one folder, relative to it or absolute. A path that leaves it
+   is refused: who writes a record must not choose what is read elsewhere on the machine.
+   Symbolic links may lead on.
+6. Of other media, such as a video, nothing is read, and their records are refused.
 
 A record is taken whole or refused for one reason, and none is passed over in silence.
 
@@ -23,7 +25,7 @@ Source: LLaVA's data format and preprocessing, which MobileVLM keeps.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,9 @@ from mobilellama.config import ConfigError
 from mobilellama.sft import reasons, sources
 from mobilellama.sft.clean import clean
 from mobilellama.sft.conversation import Turn
+from mobilellama.sft.fields import canonical, same, says_nothing
 from mobilellama.sft.reasons import Drop, DropError, Mend, excerpt
-from mobilellama.sft.records import Format, parse_line, read_turns
+from mobilellama.sft.records import Format, parse_line, read_record
 from mobilellama.shards.dataset import Slice
 
 IMAGE_TEXT = "<image>"
@@ -41,7 +44,7 @@ IMAGE_TEXT = "<image>"
 
 _IMAGE_FIELD = "image"
 _UNREAD_FIELD = "images"  # of other formats; looked at so that its images are not passed over
-_FIELDS = ("id", _IMAGE_FIELD, _UNREAD_FIELD)  # of a record, beside those of its turns
+_FIELDS = frozenset((_IMAGE_FIELD, _UNREAD_FIELD))  # of a record, beside those of its turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class ImageTextConfig(sources.DataConfig):
     """A .json, .jsonl, .jsonl.zst, .jsonl.gz or .parquet file, a folder of them, or a folder
     written by save_to_disk; on this machine, never on the Hugging Face hub."""
     images: str
-    """Folder to which the records' image paths are relative."""
+    """Folder to which the records' image paths are relative; an absolute one must lead into it."""
 
     def require_path(self, *, field: str = "data.path") -> None:
         """Raise ConfigError, which names `field`, unless the records are on this machine."""
@@ -118,12 +121,15 @@ class Record:
     id: str
     """The record's own, or else its place."""
     images: tuple[str, ...]
-    """Paths as written, see ``image_path``; empty where the record is text only."""
+    """Paths as written, see ``image_path``; empty where the record is text only. What was written
+    as an absolute one is relative to the images' folder here."""
     turns: tuple[Turn, ...]
     """Perhaps a system turn, then user and assistant in turn; the users' hold as many
     ``IMAGE_TEXT`` as there are images."""
     mended: tuple[Mend, ...] = ()
     """What was changed in the turns beside the places of images."""
+    unread: tuple[str, ...] = ()
+    """Names of the fields that were not read; see sft/fields.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,28 +170,38 @@ def read_vlm_records(
         ConfigError: no such file or folder, or nothing readable in it.
         DataError: a file is corrupt or truncated, or has another size than in `slices`.
     """
+    folder = Path(data.images) if isinstance(data, ImageTextConfig) else None
     for piece in sources.find_slices(data) if slices is None else slices:
         before = 0
-        for source in sources.read_records(piece, data, more_fields=_FIELDS):
-            yield _judge(source.place, source.value, plain=plain, kind=data.format)
+        for source in sources.read_records(piece, data):
+            yield _judge(source.place, source.value, plain=plain, kind=data.format, folder=folder)
             if on_read:
                 on_read(source.source_read - before)
                 before = source.source_read
 
 
-def _judge(place: str, value: Any, *, plain: bool, kind: Format) -> Record | Refused:
+def _judge(
+    place: str, value: Any, *, plain: bool, kind: Format, folder: Path | None
+) -> Record | Refused:
     try:
         value = parse_line(value) if isinstance(value, bytes) else value
     except DropError as drop:
         return Refused(place=place, id=place, reason=drop.reason, detail=drop.detail)
     try:
-        return parse_record(place, value, plain=plain, kind=kind)
+        return parse_record(place, value, plain=plain, kind=kind, folder=folder)
     except RefusedError as error:
         reason, detail = error.reason, error.detail
         return Refused(place=place, id=_id_of(value, place), reason=reason, detail=detail)
 
 
-def parse_record(place: str, value: Any, *, plain: bool = False, kind: Format = "auto") -> Record:
+def parse_record(
+    place: str,
+    value: Any,
+    *,
+    plain: bool = False,
+    kind: Format = "auto",
+    folder: Path | None = None,
+) -> Record:
     """Return the record that a JSON value or a table's row is.
 
     Args:
@@ -193,15 +209,17 @@ def parse_record(place: str, value: Any, *, plain: bool = False, kind: Format = 
         value: parsed.
         plain: whether it is for the template 'plain'.
         kind: the shape that its turns must have; "auto" takes any.
+        folder: of the images, into which an absolute path may lead; None: into none.
 
     Raises:
         RefusedError: it cannot be trained on.
     """
     try:
-        turns, mended = clean(read_turns(value, kind))
+        reading = read_record(value, kind, more_read=_FIELDS)
+        turns, mended = clean(reading.turns)
     except DropError as drop:
         raise RefusedError(drop.reason, drop.detail) from None
-    images = images_of(value)
+    images = images_of(value, folder)
     require_places(turns, images, value)
     place_all = _plain if plain else in_front
     return Record(
@@ -210,6 +228,7 @@ def parse_record(place: str, value: Any, *, plain: bool = False, kind: Format = 
         images=images,
         turns=place_all(turns, images),
         mended=tuple(mended),
+        unread=reading.unread,
     )
 
 
@@ -218,22 +237,46 @@ def _id_of(value: Any, place: str) -> str:
     return str(found) if isinstance(found, str | int) and found != "" else place
 
 
-def images_of(value: Any) -> tuple[str, ...]:
-    """Return the paths of a record's images, each within the folder they are relative to.
+def images_of(value: Any, folder: Path | None = None) -> tuple[str, ...]:
+    """Return the paths of a record's images, each relative to their folder and within it.
 
     Raises:
-        RefusedError: they are no paths, or one leads out of the folder.
+        RefusedError: they are no paths, or one leads out of the folder; or the record names other
+            images too.
     """
-    given = value.get(_IMAGE_FIELD) if isinstance(value, dict) else None
+    given, others = _field(value, _IMAGE_FIELD), _field(value, _UNREAD_FIELD)
     if given is None or given == "" or given == []:
         return ()
     names = given if isinstance(given, list) else [given]
-    for name in names:
-        if not isinstance(name, str) or not _can_be_a_path(name):
-            raise RefusedError(Refusal.NOT_PATHS, excerpt(given))
-        if _leaves(name):
+    if not says_nothing(others) and not same(others, given) and not same(others, names):
+        raise RefusedError(Drop.AMBIGUOUS, f"it has {_IMAGE_FIELD} and {_UNREAD_FIELD}")
+    if not all(isinstance(name, str) and _can_be_a_path(name) for name in names):
+        raise RefusedError(Refusal.NOT_PATHS, excerpt(given))
+    return tuple(_within(name, folder) for name in names)
+
+
+def _field(value: Any, name: str) -> Any:
+    """Return a record's field, however its name is spelt; None where it says nothing."""
+    found = value.items() if isinstance(value, dict) else ()
+    said = (item for key, item in found if canonical(key) == name and not says_nothing(item))
+    return next(said, value.get(name) if isinstance(value, dict) else None)
+
+
+def _within(name: str, folder: Path | None) -> str:
+    """Return a path relative to the folder, as written where it is so already."""
+    if not os.path.isabs(name):
+        if os.path.normpath(name).split("/")[0] == "..":
             raise RefusedError(Refusal.OUTSIDE, excerpt(name))
-    return tuple(names)
+        return name
+    if folder is not None:
+        written = os.path.normpath(name)
+        # The folder as it was given, then by its real place, then both by theirs.
+        for base in (os.path.abspath(folder), real := os.path.realpath(folder)):
+            if written.startswith(base.rstrip("/") + "/"):
+                return os.path.relpath(written, base)
+        if (found := os.path.realpath(name)).startswith(real.rstrip("/") + "/"):
+            return os.path.relpath(found, real)
+    raise RefusedError(Refusal.OUTSIDE, excerpt(name))
 
 
 def _can_be_a_path(name: str) -> bool:
@@ -241,10 +284,6 @@ def _can_be_a_path(name: str) -> bool:
         return bool(name) and b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:  # half a surrogate pair
         return False
-
-
-def _leaves(name: str) -> bool:
-    return os.path.isabs(name) or os.path.normpath(name).split("/")[0] == ".."
 
 
 def image_path(folder: Path, name: str) -> Path:
@@ -258,7 +297,7 @@ def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any)
         if turn.role != "user" and IMAGE_TEXT in turn.content:
             raise RefusedError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
     places = sum(turn.content.count(IMAGE_TEXT) for turn in turns if turn.role == "user")
-    if not images and isinstance(value, dict) and value.get(_UNREAD_FIELD):
+    if not images and not says_nothing(_field(value, _UNREAD_FIELD)):
         hint = f"'{_UNREAD_FIELD}' is not read, '{_IMAGE_FIELD}' may be a list"
         raise RefusedError(Refusal.PLURAL, hint)
     if places and not images:
@@ -275,7 +314,7 @@ def _plain(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ...]
     if [turn.role for turn in turns] != ["user", "assistant"] or len(images) != 1:
         detail = f"{_count(len(turns), 'turn')}, {_count(len(images), 'image')}"
         raise RefusedError(Refusal.NOT_PLAIN, detail)
-    return (Turn("user", IMAGE_TEXT), turns[1])
+    return (replace(turns[0], content=IMAGE_TEXT), turns[1])
 
 
 def _count(number: int, noun: str) -> str:
@@ -287,8 +326,10 @@ def in_front(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ..
     if not images:
         return turns
     return tuple(
-        Turn("user", f"{IMAGE_TEXT}\n{turn.content.replace(IMAGE_TEXT, '').strip()}".strip())
-        if turn.content.count(IMAGE_TEXT) == 1
+        replace(
+            turn, content=f"{IMAGE_TEXT}\n{turn.content.replace(IMAGE_TEXT, '').strip()}".strip()
+        )
+        if turn.role == "user" and turn.content.count(IMAGE_TEXT) == 1
         else turn
         for turn in turns
     )

@@ -27,12 +27,12 @@ from typing import Any, cast
 from torch import nn
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.distributed import World, close
 from mobilellama.files import whole_file
 from mobilellama.pretrain.assemble import Stage, assemble
 from mobilellama.pretrain.attempt import run_attempt
-from mobilellama.pretrain.checkpoint import Checkpoint
+from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
 from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
@@ -48,10 +48,12 @@ from mobilellama.vlm.order import SampleOrder
 from mobilellama.vlm.records import ImageTextConfig
 from mobilellama.vlm.samples import Samples, verify_samples
 from mobilellama.vlm.start import Start, open_start
-from mobilellama.vlm.tokenise import Recipe, build_samples, report_refusals
+from mobilellama.vlm.tokenise import Recipe, build_samples, reading_of, report_refusals
 from mobilellama.vlm.tuning import first_values, tune
 
 log = logging.getLogger(__name__)
+
+_READING = "data.reading_version"
 
 
 def main(config: Config) -> int:
@@ -72,6 +74,8 @@ def main(config: Config) -> int:
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of(config, start, recipe, fingerprint, precision)
+    if logs.rank_from_environment() == 0:
+        identity |= reading_identity(run, fingerprint)
 
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
@@ -272,6 +276,30 @@ def identity_of(
         "data.template": recipe.template.sha256,
         "data.fingerprint": fingerprint,
     }
+
+
+def reading_identity(run: RunFolder, fingerprint: str) -> dict[str, int]:
+    """Return by which rules the run's records are read, for its identity.
+
+    It is empty for a run that began before there was more than one version of them.
+    """
+    reading = reading_of(samples_path(run, "train"), fingerprint)
+    for step in reversed(run.checkpoint_steps()):
+        try:
+            begun = read_manifest(run.checkpoint(step)).identity
+        except DataError:
+            continue  # damaged; opening it will say so
+        if _READING in begun:
+            break
+        if reading != 1:
+            log.warning(
+                "the run's samples are made again, by version %d of the rules by which records are "
+                "read; it began with version 1. If its records have fields that these rules judge, "
+                "it goes on with other samples: restore %s to prevent that",
+                reading, samples_path(run, "train").parent,
+            )  # fmt: skip
+        return {}
+    return {_READING: reading}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from mobilellama.pool import Workers
 from mobilellama.progress import Progress
 from mobilellama.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.clean import CLEANING_VERSION
-from mobilellama.sft.reasons import Drop, excerpt
+from mobilellama.sft.reasons import Drop, count_names, excerpt, most_first
+from mobilellama.sft.records import READING_VERSION
 from mobilellama.sft.sources import find_slices, source_sha256
 from mobilellama.sft.template import Template
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
@@ -39,7 +40,11 @@ from mobilellama.vlm.records import ImageTextConfig, Record, Refused, read_vlm_r
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+READING = "reading_version"
+"""Where a receipt has the rules by which the records were read; absent: 1."""
+
 _RECORDS_AT_ONCE = 512
+_NAMES_SHOWN = 12
 _FEW = 5  # places of each reason that are kept
 _ABANDONED_S = 86_400.0  # of another host's temporary file
 
@@ -95,6 +100,8 @@ class SampleReport:
     """Records of each reason."""
     places: dict[str, list[str]] = field(default_factory=dict)
     """The first of each reason."""
+    unread_fields: dict[str, int] = field(default_factory=dict)
+    """Records that are taken, by the name of a field that was not read."""
 
     def refuse(self, reason: str, description: str) -> None:
         """Count a record that cannot be trained on."""
@@ -162,7 +169,7 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     finally:
         temporary.unlink(missing_ok=True)
     facts = {"fingerprint": fingerprint, "sha256": sha256_of_file(path), "report": asdict(report)}
-    write_sealed_json(receipt, facts)
+    write_sealed_json(receipt, facts | {READING: READING_VERSION})
     return report
 
 
@@ -173,6 +180,14 @@ def _read_receipt(receipt: Path, fingerprint: str) -> SampleReport | None:
         return SampleReport(**held["report"]) if held["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def reading_of(path: Path, fingerprint: str) -> int:
+    """Return by which rules the records of a file were read, or will be where it must be made."""
+    receipt = path.with_suffix(".json")
+    if not path.is_file() or _read_receipt(receipt, fingerprint) is None:
+        return READING_VERSION
+    return read_sealed_json(receipt, owner=None).get(READING, 1)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -242,6 +257,7 @@ def _batches(recipe: Recipe, report: SampleReport, on_read: Any) -> Iterator[lis
             refused = Refused(place=record.place, id=record.id, reason=reason, detail=system)
             report.refuse(str(reason), refused.describe())
         else:
+            count_names(report.unread_fields, record.unread)
             batch.append(record)
             if len(batch) == _RECORDS_AT_ONCE:
                 yield batch
@@ -314,3 +330,8 @@ def report_refusals(report: SampleReport) -> None:
     log.info("%s", report.line())
     for reason, count in Counter(report.refused).most_common():
         log.warning("%d refused: %s", count, "; ".join(report.places[reason]))
+    if names := most_first(report.unread_fields):
+        shown = [f"{excerpt(name)} ({count:,})" for name, count in names.items()]
+        more = f" and {len(shown) - _NAMES_SHOWN:,} more" if len(shown) > _NAMES_SHOWN else ""
+        named = ", ".join(shown[:_NAMES_SHOWN])
+        log.warning("fields not read, with the records that have them: %s%s", named, more)

@@ -111,3 +111,22 @@ def test_too_many_is_more_than_the_share_and_more_than_ten(
     for i in range(dropped):
         tally.add(Drop.NOT_JSON, f"f:{i}")
     assert tally.too_many(share) == too_many
+
+
+def test_an_answer_that_is_not_to_be_learnt_stays_and_one_at_least_is_to_be() -> None:
+    said = (Turn("user", "1"), Turn("assistant", "2\ud800", learnt=False))
+    more = (Turn("user", "3"), Turn("assistant", "4"))
+    kept, _ = clean([*said, *more])
+    assert kept == (said[0], Turn("assistant", "2\ufffd", learnt=False), *more)
+    for turns in (said, [*said, Turn("user", "3")], [*said, more[0], Turn("assistant", "4", True)]):
+        with pytest.raises(DropError) as dropped:
+            clean(turns)
+        assert dropped.value.reason is Drop.NOT_LEARNT
+
+
+def test_names_of_unread_fields_are_counted_up_to_a_limit() -> None:
+    tally = Tally()
+    for i in range(300):
+        tally.add_unread([f"n{i}", "mood"])
+    assert len(tally.unread) == 201
+    assert (tally.unread["mood"], tally.unread["(other names)"]) == (300, 101)

@@ -439,6 +439,22 @@ def test_an_answer_is_supervised_up_to_its_end_even_if_empty(tokenizer_of: Open)
     assert not nothing.supervised.any()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_that_is_not_to_be_learnt_has_the_same_ids_and_no_marks(
+    name: str, tokenizer_of: Open
+) -> None:
+    """White space at its start would else be joined with a prompt that ends in line breaks."""
+    template, tokenizer = read_template(name), tokenizer_of(name)
+    given = turns("Q1", "\n A1", "Q2", "\n A2")
+    learnt = encode(template, tokenizer, given)
+    given[1] = dataclasses.replace(given[1], learnt=False)
+    encoded = encode(template, tokenizer, given)
+    assert encoded.ids.tolist() == learnt.ids.tolist()
+    first = np.cumsum(np.diff(learnt.supervised, prepend=False)) <= 2  # until the first answer ends
+    assert encoded.supervised.tolist() == (learnt.supervised & ~first).tolist()
+    assert encoded.supervised.any()
+
+
 def test_the_first_token_is_never_supervised(small_tokenizer: Path) -> None:
     """A packed row would teach the conversation before it to go on into this one."""
     bare = dataclasses.replace(read_template("plain"), name="bare", bos=False, user="{content}")

@@ -21,6 +21,7 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import read_json
+from mobilellama.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.bucket import heldout_of
 from mobilellama.sft.labels import encode
 from mobilellama.sft.main import main
@@ -691,3 +692,126 @@ def test_the_seed_chooses_who_is_held_out(
     assert sorted(stored(one, "heldout")) != sorted(stored(other, "heldout"))
     everything = [[*stored(d, "train"), *stored(d, "heldout")] for d in (one, other)]
     assert sorted(everything[0]) == sorted(everything[1])
+
+
+def shown_rows(tokenizer: Path, record: Any, tmp_path: Path) -> list[tuple[str, str]]:
+    """Return (text, what of it is supervised) of the parts that are made of a record."""
+    path = write_lines(tmp_path / "one.jsonl", [record])
+    assert prepare(tokenizer, path, tmp_path / "one", "--heldout_share", "0") == 0
+    pieces = Tokenizer(tokenizer).processor.id_to_piece
+
+    def spell(chosen: Sequence[int]) -> str:
+        return "".join(map(pieces, chosen)).replace("▁", " ").replace("<0x0A>", "\n")
+
+    return [
+        (spell(ids), spell([i for i, one in zip(ids, mask, strict=True) if one]))
+        for ids, mask in stored(TokenDataset(tmp_path / "one"), "train")
+    ]
+
+
+def test_rounds_of_a_history_stand_before_the_question_and_are_learnt(
+    llama_tokenizer: Path, tmp_path: Path
+) -> None:
+    record = {
+        "instruction": "And the one beside it?", "input": "", "output": "It is red.",
+        "system": "You look after lamps.",
+        "history": [["What colour is it?", "Green."], ["Are you sure?", "Yes."]],
+    }  # fmt: skip
+    assert shown_rows(llama_tokenizer, record, tmp_path) == [
+        (
+            "<s> You look after lamps. USER: What colour is it? ASSISTANT: Green.</s>"
+            " USER: Are you sure? ASSISTANT: Yes.</s>"
+            " USER: And the one beside it? ASSISTANT: It is red.</s>",
+            " Green.</s> Yes.</s> It is red.</s>",
+        )
+    ]
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"loss": "0.0"}])
+def test_an_answer_that_is_not_to_be_learnt_stands_in_the_row_without_marks(
+    llama_tokenizer: Path, tmp_path: Path, mark: dict[str, Any]
+) -> None:
+    turns = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Wrong.", **mark},
+        {"role": "user", "content": "Look again."},
+        {"role": "assistant", "content": "Right.", "weight": 1},
+    ]
+    text = "<s> S USER: Hi ASSISTANT: Wrong.</s> USER: Look again. ASSISTANT: Right.</s>"
+    expected = [(text, " Right.</s>")]
+    assert shown_rows(llama_tokenizer, {"messages": turns}, tmp_path) == expected
+
+
+def test_an_empty_instruction_leaves_the_input_alone(llama_tokenizer: Path, tmp_path: Path) -> None:
+    record = {"instruction": "", "input": "What?", "output": "That.", "system": "S"}
+    expected = [("<s> S USER: What? ASSISTANT: That.</s>", " That.</s>")]
+    assert shown_rows(llama_tokenizer, record, tmp_path) == expected
+
+
+def test_fields_that_are_not_read_are_told_once_with_their_records(
+    small_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        records = [hello() | {"id": i, "mood": "merry", "aim": i or None} for i in range(4)]
+        write_lines(tmp_path / f"data/{name}.jsonl", [*records, hello(gpt="") | {"mood": "sad"}])
+    assert prepare(small_tokenizer, tmp_path / "data", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "fields not read                   2  by name, with the records that have them" in shown
+    assert "  not read                        8  mood\n" in shown
+    assert "  not read                        6  aim\n" in shown
+    assert read_json(tmp_path / "out/report.json")["unread_fields"] == {"mood": 8, "aim": 6}
+    assert prepare(small_tokenizer, tmp_path / "data", tmp_path / "out") == 0  # of the receipts
+    assert "  not read                        8  mood\n" in capsys.readouterr().out
+
+
+def test_records_that_mean_something_else_are_dropped_by_name_of_shape_and_table(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    odd = {
+        "preference": {"rejected": "No."},
+        "reasoning": {"reasoning_content": "Well..."},
+        "tool_call": {"tools": [{"name": "f"}]},
+        "media": {"image": "a.png"},
+        "weight": {"weight": 0.5},
+        "ambiguous": {"prompt": "Another question"},
+    }
+    for reason, fields in odd.items():
+        rows = [hello(), hello(), hello() | fields]
+        write_lines(tmp_path / f"{reason}/a.jsonl", rows)
+        pq.write_table(pa.Table.from_pylist([*rows[2:], *rows]), tmp_path / reason / "b.parquet")
+        output = tmp_path / f"out-{reason}"
+        assert prepare(small_tokenizer, tmp_path / reason, output) == 0
+        report = read_json(output / "report.json")
+        assert (report["records"], report["conversations"]) == (7, 4)
+        assert {name: found["count"] for name, found in report["dropped"].items()} == {reason: 3}
+
+
+def test_buckets_of_other_rules_of_reading_are_not_mixed_with_new_ones(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    output, more = tmp_path / "out", ("--heldout_share", "0.1")
+    shutil.copytree(prepared, output)
+    for path in output.glob("conversations/*.json"):  # as the rules before left no version
+        receipt = read_sealed_json(path, owner=None)
+        assert receipt["counts"].pop("reading_version") == 2
+        for reason in ("ambiguous", "media", "weight"):
+            del receipt["counts"][f"dropped_{reason}"]
+        write_sealed_json(path, receipt)
+    before = digest(output)
+    assert prepare(small_tokenizer, conversations, output, *more) == 0  # finished: left alone
+    assert digest(output) == before
+    assert "was made by version 1 of the rules by which records are read" in capsys.readouterr().err
+    (output / "conversations/00001.json").unlink()
+    with pytest.raises(ConfigError) as error:
+        prepare(small_tokenizer, conversations, output, *more)
+    assert str(error.value) == (
+        f"output = {output}: has 2 of its 3 buckets by version 1 of the rules by which records "
+        f"are read. They are 2 now: use another output folder, or remove {output}."
+    )
+    before.pop("conversations/00001.json")
+    assert digest(output) == before

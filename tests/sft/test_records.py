@@ -4,7 +4,8 @@ import pytest
 
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError
-from mobilellama.sft.records import ROLES, Format, is_record, read_turns
+from mobilellama.sft.records import Format, is_record, read_record, read_turns
+from mobilellama.sft.turns import ROLES
 
 HELLO = [Turn("user", "Hi"), Turn("assistant", "Hello!")]
 TOLD = [Turn("system", "Be kind."), *HELLO]
@@ -21,10 +22,13 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
         ({"conversations": [{"from": "system", "value": "Be kind."},
                             {"from": "human", "value": "Hi"},
                             {"from": "gpt", "value": "Hello!"}]}, TOLD),
-        # a system text beside the turns; one among them counts before it
+        # a system text beside the turns; one of them may be empty, or say the same
         ({"system": "Be kind.", "conversations": [{"from": "human", "value": "Hi"},
                                                   {"from": "gpt", "value": "Hello!"}]}, TOLD),
-        ({"system": "Another.", "messages": [{"role": "system", "content": "Be kind."},
+        ({"system": " Be kind.", "messages": [{"role": "system", "content": "Be kind."},
+                                             {"role": "user", "content": "Hi"},
+                                             {"role": "assistant", "content": "Hello!"}]}, TOLD),
+        ({"system": "Be kind.", "messages": [{"role": "system", "content": ""},
                                              {"role": "user", "content": "Hi"},
                                              {"role": "assistant", "content": "Hello!"}]}, TOLD),
         ({"system_prompt": "", "conversations": [{"from": "human", "value": "Hi"},
@@ -32,8 +36,8 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
         # OpenAI
         ({"messages": [{"role": "user", "content": "Hi"},
                        {"role": "assistant", "content": "Hello!"}]}, HELLO),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"},
-                                                    {"type": "text", "text": "i"}]},
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"},
+                                                    {"type": "text", "text": ""}]},
                        {"role": "assistant", "content": "Hello!", "tool_calls": None}]}, HELLO),
         # shapes mixed, as converted data sets have them
         ({"conversations": [{"role": "user", "content": "Hi"},
@@ -57,6 +61,37 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
          [Turn("user", "Add\n1, 2"), Turn("assistant", "3")]),
         ({"instruction": "Who?", "context": "Ann sat.", "response": "Ann"},
          [Turn("user", "Who?\nAnn sat."), Turn("assistant", "Ann")]),
+        ({"query": "Hi", "response": "Hello!"}, HELLO),
+        # a part of a question that is empty, or blank, is not joined
+        ({"instruction": "", "input": "Hi", "output": "Hello!"}, HELLO),
+        ({"instruction": " \n", "input": "Hi", "output": "Hello!"}, HELLO),
+        ({"instruction": None, "input": "Hi", "output": "Hello!"}, HELLO),
+        ({"input": "Hi", "output": "Hello!"}, HELLO),
+        ({"instruction": "Hi", "input": " ", "output": "Hello!"}, HELLO),
+        ({"instruction": "", "prompt": "Hi", "output": "", "response": "Hello!"}, HELLO),
+        # the rounds before
+        ({"instruction": "Hi", "output": "Hello!", "history": []}, HELLO),
+        ({"instruction": "And you?", "output": "Too.", "system": "Be kind.",
+          "history": [["Hi", "Hello!"]]},
+         [*TOLD, Turn("user", "And you?"), Turn("assistant", "Too.")]),
+        ({"query": "And you?", "response": "Too.",
+          "history": [{"role": "user", "content": "Hi"},
+                      {"role": "assistant", "content": "Hello!", "weight": 0}]},
+         [HELLO[0], Turn("assistant", "Hello!", learnt=False),
+          Turn("user", "And you?"), Turn("assistant", "Too.")]),
+        # two fields that say the same
+        ({"prompt": "Hi", "question": "Hi ", "answer": "Hello!"}, HELLO),
+        ({"instruction": "Hi", "input": "", "output": "Hello!",
+          "text": "### Instruction:\nHi\n\n### Response:\nHello!"}, HELLO),
+        ({"prompt": "Hi", "prompt_id": "7", "messages": [
+            {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}, HELLO),
+        # as 'sft generate' writes a conversation: the answer beside it
+        ({"messages": [{"role": "user", "content": "Hi"}], "answer": "Hello!", "finish": "stop",
+          "tokens": 3}, HELLO),
+        # an empty list of turns beside a pair
+        ({"conversations": [], "instruction": "Hi", "output": "Hello!"}, HELLO),
+        # names in other spellings
+        ({"Instruction": "Hi", "Output": "Hello!", "systemPrompt": "Be kind."}, TOLD),
         # a pair whose question is empty: clean.py's to judge, not a missing shape
         ({"instruction": "", "output": "Hello!"}, [Turn("user", ""), Turn("assistant", "Hello!")]),
     ],
@@ -78,6 +113,13 @@ def test_each_shape_is_read(record: Any, turns: list[Turn]) -> None:
                             "cut": [None, True]}}, True),
         ({"instruction": "Hi", "output": "Hello!", "cut": True}, True),
         ({"prompt": "Hi", "answer": "Hello!", "finish": "length", "tokens": 3}, True),
+        ({"prompt": "Hi", "answer": "Hello!", "finish_reason": "length"}, True),
+        ({"messages": [{"role": "user", "content": "Hi"}], "answer": "Hello!",
+          "finish": "length"}, True),
+        ([{"role": "user", "content": "Hi"},
+          {"role": "assistant", "content": "Hello!", "cut": 1.0}], True),
+        ([{"role": "user", "content": "Hi"},
+          {"role": "assistant", "content": "Hello!", "prefix": True}], True),
         # whole answers; a question is none
         ({"messages": [{"role": "user", "content": "Hi", "cut": True},
                        {"role": "assistant", "content": "Hello!", "cut": False}]}, False),
@@ -125,6 +167,45 @@ def test_each_spelling_of_a_role_is_understood(spelling: str, role: str) -> None
         ([{"from": "human"}], Drop.NOT_TEXT, "turn 0's content is null"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x.png"}]}],
          Drop.NOT_TEXT, "image_url"),
+        ({"prompt": "x", "question": "y", "answer": "z"}, Drop.AMBIGUOUS, "prompt and question"),
+        ({"instruction": "x", "context": "y", "input": "z", "output": "a"},
+         Drop.AMBIGUOUS, "input and context"),
+        ({"question": "x", "answer": "y", "output": "z"}, Drop.AMBIGUOUS, "output and answer"),
+        ({"question": "x", "options": ["y", "z"], "answer": "y"},
+         Drop.AMBIGUOUS, "question and options"),
+        ({"question": "x", "passage": "y", "context": "z", "answer": "a"},
+         Drop.AMBIGUOUS, "context and passage"),
+        ({"instruction": "x", "text": "y", "output": "z"}, Drop.AMBIGUOUS, "instruction and text"),
+        ({"question": "x", "answer": "y", "answers": ["y", "z"]},
+         Drop.AMBIGUOUS, "answer and answers"),
+        ({"problem": "x", "prompt": "y", "answer": "z"}, Drop.AMBIGUOUS, "prompt and problem"),
+        ({"question": "x", "Question": "y", "answer": "z"}, Drop.AMBIGUOUS, "two spellings"),
+        ({"system": "x", "system_prompt": "y", "prompt": "z", "answer": "a"},
+         Drop.AMBIGUOUS, "system and system_prompt"),
+        ({"system": "x", "messages": [{"role": "system", "content": "y"}]},
+         Drop.AMBIGUOUS, "system, and a system turn in messages"),
+        ({"conversations": [{"from": "human", "value": "x"}],
+          "messages": [{"role": "user", "content": "y"}]},
+         Drop.AMBIGUOUS, "conversations and messages"),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+          "answer": "z"}, Drop.AMBIGUOUS, "messages and answer"),
+        ({"messages": [{"role": "user", "content": "x"}], "history": [["y", "z"]]},
+         Drop.AMBIGUOUS, "messages and history"),
+        ({"prompt": "x", "answer": "y", "history": "z"}, Drop.HISTORY, "z"),
+        ({"prompt": "x", "answer": "y", "history": [["z"]]}, Drop.HISTORY, 'round 0 is ["z"]'),
+        ({"prompt": "x", "answer": "y", "history": [["z", 7]]},
+         Drop.NOT_TEXT, "round 0 of its history is 7"),
+        ({"prompt": "x", "chosen": "y", "rejected": "z"}, Drop.PREFERENCE, "chosen: y"),
+        ({"prompt": "x", "completion": "y", "label": False}, Drop.PREFERENCE, "label: false"),
+        ({"messages": [{"role": "user", "content": "x"}], "rejected_response": "y"},
+         Drop.PREFERENCE, "rejected_response: y"),
+        ({"prompt": "x", "response": "y", "reasoning": "z"}, Drop.REASONING, "reasoning: z"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "y"}]},
+         Drop.TOOL_CALL, "it has tools"),
+        ({"prompt": "x", "response": "y", "functions": "z"}, Drop.TOOL_CALL, "it has functions"),
+        ({"image": "x.png", "question": "<image> x", "answer": "y"}, Drop.MEDIA, "image: x.png"),
+        ({"videos": ["x.mp4"], "prompt": "x", "answer": "y"}, Drop.MEDIA, "videos"),
+        ({"prompt": "x", "answer": "y", "weight": 0.5}, Drop.WEIGHT, "it has weight: 0.5"),
         ({"instruction": ["x"], "output": "y"}, Drop.NOT_TEXT, "instruction holds x"),
         ({"question": "x", "answer": {"a": 1}}, Drop.NOT_TEXT, 'answer is {"a": 1}'),
     ],
@@ -157,7 +238,12 @@ def test_the_format_chooses_where_a_record_has_two_shapes() -> None:
         "prompt": "of the pair",
         "response": "x",
     }
-    assert read_turns(record)[0].content == "of messages"
+    with pytest.raises(DropError) as dropped:
+        read_turns(record)
+    assert dropped.value.reason is Drop.AMBIGUOUS
+    reading = read_record(record, "messages")
+    assert [turn.content for turn in reading.turns] == ["of messages"]
+    assert reading.unread == ("prompt", "response")
     assert read_turns(record, "alpaca")[0].content == "of the pair"
 
 
@@ -165,5 +251,6 @@ def test_a_record_is_told_from_a_wrapping_of_records() -> None:
     record = {"conversations": [{"from": "human", "value": "Hi"}]}
     assert is_record(record)
     assert is_record({"instruction": "Hi", "output": "x"})
+    assert is_record({"prompt": "Hi", "chosen": [], "rejected": []})
     assert not is_record({"conversations": [record]})
     assert not is_record({"data": [record]})

@@ -117,10 +117,40 @@ def test_a_table_of_mixed_shapes_is_read_although_its_other_columns_are_null(
     ]
 
 
-def test_columns_that_are_no_part_of_a_conversation_are_not_read(tmp_path: Path) -> None:
-    rows = [{"image": b"x" * 100, "question": "Hi", "answer": "Hello!"}]
+def test_a_table_keeps_the_columns_by_which_its_records_are_judged(tmp_path: Path) -> None:
+    """Of bytes that are not read, a row has only whether they are there."""
+    import datasets
+
+    rows = [
+        {"image": {"bytes": b"x" * 100, "path": "x.png"}, "mood": "merry", "answer": "Hello!"},
+        {"image": None, "mood": None, "answer": "Hi!"},
+    ]
+    expected = [
+        {"image": True, "mood": "merry", "answer": "Hello!"},
+        {"image": None, "mood": None, "answer": "Hi!"},
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    assert values(DataConfig(path=str(tmp_path))) == [{"question": "Hi", "answer": "Hello!"}]
+    assert values(DataConfig(path=str(tmp_path / "rows.parquet"))) == expected
+    table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    table.save_to_disk(str(tmp_path / "saved"))  # no such picture can be decoded
+    assert values(DataConfig(path=str(tmp_path / "saved"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("beside", "message"),
+    [
+        ({"system": "Be kind."}, "has system beside its list of records"),
+        ({"tools": {"name": "x"}}, 'has tools: {"name": "x"} beside its list of records'),
+    ],
+)
+def test_a_field_beside_a_list_of_records_that_matters_is_refused(
+    tmp_path: Path, beside: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "wrapped.json"
+    path.write_text(json.dumps({"version": 1, **beside, "data": RECORDS}))
+    with pytest.raises(DataError, match="Put it into each of them") as error:
+        values(DataConfig(path=str(path)))
+    assert message in str(error.value)
 
 
 def test_folders_of_save_to_disk_are_read_by_split(tmp_path: Path) -> None:
@@ -135,7 +165,7 @@ def test_folders_of_save_to_disk_are_read_by_split(tmp_path: Path) -> None:
     (piece,) = find_slices(DataConfig(path=str(tmp_path / "splits"), split="test"))
     assert (piece.source, piece.unit, piece.size) == ("splits:test", "rows", 1)
     assert values(DataConfig(path=str(tmp_path / "splits"), split="train_sft")) == [
-        {"conversations": record["conversations"]} for record in RECORDS
+        {"id": record["id"], "conversations": record["conversations"]} for record in RECORDS
     ]
     with pytest.raises(ConfigError) as error:
         find_slices(DataConfig(path=str(tmp_path / "splits"), split="trian"))

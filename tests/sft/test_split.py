@@ -4,6 +4,7 @@ The table's template writes ``[s]q=a;``: a system text, a question, an answer an
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,23 @@ def test_a_part_has_something_to_learn_or_is_not_there() -> None:
             assert 0 < len(part.ids) <= seq_len
             assert part.supervised.any()
             assert not part.supervised[0]  # so that no label reaches over from the part before
+
+
+def test_an_answer_that_is_not_to_be_learnt_is_split_and_cut_as_another() -> None:
+    """The same ids in the same parts; a part in which nothing is to be learnt is left out."""
+    turns = exchanges("[s] q=a q=b q=c q=d q=e")
+    seq_len = 3 + 2 * 4
+    whole = split_conversation(LETTERS, Characters(), turns, seq_len)
+    context = [replace(turn, learnt=turn.content not in "abcd") for turn in turns]
+    made = split_conversation(LETTERS, Characters(), context, seq_len)
+    assert len(whole.parts) == 3 and (whole.context_alone, made.context_alone) == (0, 2)
+    assert [part.ids.tolist() for part in made.parts] == [whole.parts[2].ids.tolist()]
+    mixed = [replace(turn, learnt=turn.content not in "bd") for turn in turns]
+    made = split_conversation(LETTERS, Characters(), mixed, seq_len)
+    assert [p.ids.tolist() for p in made.parts] == [p.ids.tolist() for p in whole.parts]
+    for part, all_learnt in zip(made.parts[:2], whole.parts[:2], strict=True):
+        first_answer = all_learnt.supervised & (np.arange(len(part.ids)) < 3 + 4)
+        assert part.supervised.tolist() == first_answer.tolist()
+    alone = [replace(turns[0]), turns[1], replace(turns[2], learnt=False), *turns[3:5]]
+    short = split_conversation(LETTERS, Characters(), alone, 6)  # the first answer's end is cut
+    assert (short.context_alone, len(short.parts), short.truncated) == (1, 1, 1)

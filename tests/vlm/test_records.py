@@ -8,7 +8,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.conversation import Turn
-from mobilellama.sft.reasons import Drop, Mend
+from mobilellama.sft.reasons import Drop, Mend, excerpt
 from mobilellama.sft.sources import DataConfig
 from mobilellama.vlm.records import (
     MEANING,
@@ -212,9 +212,65 @@ def test_an_empty_images_beside_text_is_text_only(images: Any) -> None:
     assert parse_record("f[0]", llava("q", "a", images=images)).images == ()
 
 
-def test_images_beside_image_is_not_looked_at() -> None:
-    record = parse_record("f[0]", llava("<image>q", "a", image="a.jpg", images=["b.jpg"]))
-    assert record.images == ("a.jpg",)
+def test_images_beside_image_must_be_the_same() -> None:
+    for images in ("a.jpg", ["a.jpg"], [], None):
+        record = parse_record("f[0]", llava("<image>q", "a", image="a.jpg", images=images))
+        assert record.images == ("a.jpg",)
+    error = refusal(llava("<image>q", "a", image="a.jpg", images=["b.jpg"]))
+    assert (error.reason, error.detail) == (Drop.AMBIGUOUS, "it has image and images")
+
+
+def test_an_image_is_found_however_its_field_is_spelt() -> None:
+    value = {**llava("<image>q", "a"), "Image": "a.jpg"}
+    assert parse_record("f[0]", value).images == ("a.jpg",)
+
+
+@pytest.mark.parametrize(
+    "medium",
+    [
+        {"video": "a.mp4"},
+        {"videos": ["a.mp4"]},
+        {"audio": "a.wav"},
+        {"audios": ["a.wav"]},
+        {"image_path": "a.jpg"},
+        {"video_url": "a.mp4"},
+        {"file": "a.pdf"},
+    ],
+)
+@pytest.mark.parametrize("image", [None, "a.jpg"])
+def test_a_record_with_another_medium_is_refused(medium: dict[str, Any], image: Any) -> None:
+    value = llava("<image>q" if image else "q", "a", image=image, **medium)
+    assert refusal(value).reason is Drop.MEDIA
+
+
+def test_a_name_that_is_not_known_is_kept_beside_the_record() -> None:
+    record = parse_record("f[0]", llava("q", "a", mood="merry", source="x"))
+    assert record.unread == ("mood",)
+
+
+def test_an_absolute_path_into_the_folder_is_relative_to_it(tmp_path: Path) -> None:
+    """By the folder as it is given, by its real place, or by that of the image."""
+    images, link, other = tmp_path / "images", tmp_path / "link", tmp_path / "other"
+    (images / "b").mkdir(parents=True)
+    (images / "b/a.png").write_bytes(b"")
+    link.symlink_to(images)
+    other.symlink_to(images)
+    for folder in (images, link, tmp_path, Path("/")):
+        for start in (images, link, other):
+            value = llava("<image>q", "a", image=f"{start}/b/../b/a.png")
+            record = parse_record("f[0]", value, folder=folder)
+            assert image_path(folder, record.images[0]).samefile(images / "b/a.png")
+            assert not record.images[0].startswith(("/", ".."))
+    for name in (f"{images}/../x.png", "/etc/a.jpg", f"{images}x/a.png", str(images)):
+        error = refusal(llava("<image>q", "a", image=name), folder=images)
+        assert (error.reason, error.detail) == (Refusal.OUTSIDE, excerpt(name))
+
+
+def test_an_absolute_path_is_taken_where_the_data_name_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([llava("<image>q", "a", image=f"{tmp_path}/images/a.png")]))
+    (found,) = read_vlm_records(ImageTextConfig(path=str(path), images=str(tmp_path / "images")))
+    assert isinstance(found, Record) and found.images == ("a.png",)
 
 
 def test_a_tables_column_of_images_is_seen_too(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,27 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_path(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def library_file(path: Path) -> Iterator[Path]:
+    """Give a temporary beside `path`, for a library that makes the file; then as ``whole_file``.
+
+    The file gets the mode that the umask (or the folder's default list) gives to new files: some
+    libraries make files that only their owner can read.
+    """
+    temporary = temporary_path(path)
+    try:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        yield temporary
+        temporary.chmod(mode)
+        fsync_path(temporary)
         os.replace(temporary, path)
         fsync_path(path.parent)
     except BaseException:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from mobilellama.config import DataError, UserError, one_line, require_at_least
 from mobilellama.distributed import OtherRankError, World
-from mobilellama.files import fsync_path, read_json, sha256_of_file, write_json
+from mobilellama.files import fsync_path, library_file, read_json, sha256_of_file, write_json
 from mobilellama.pretrain import rng
 from mobilellama.pretrain.engine import Engine, Fragment
 from mobilellama.pretrain.frozen import FrozenError, FrozenFile
@@ -163,11 +163,11 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
             )
     path = folder / f"rank-{rank}.safetensors"
     try:
-        save_file(tensors, path)
+        with library_file(path) as temporary:
+            save_file(tensors, temporary)
     except SafetensorError as error:  # what the disk said, in the library's own words
         number = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(number, one_line(error), str(path)) from None
-    fsync_path(path)
     receipt = {
         "rank": rank,
         "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)},

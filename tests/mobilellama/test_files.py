@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mobilellama.files import (
+    library_file,
     read_json,
     sha256_of_file,
     sha256_of_json,
@@ -55,6 +56,25 @@ def test_two_writers_of_one_file_share_no_temporary(tmp_path: Path) -> None:
     names = {temporary_path(path).name for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith("f.tmp.") and str(os.getpid()) in name for name in names)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_file_of_a_library_gets_the_mode_of_new_files(tmp_path: Path, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        with library_file(tmp_path / "f") as temporary:
+            temporary.unlink()  # as safetensors does: a file of its own takes the place
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+            temporary.write_bytes(b"x")
+    finally:
+        os.umask(former)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    with pytest.raises(ValueError, match="half"), library_file(tmp_path / "f") as temporary:
+        temporary.write_bytes(b"half")
+        raise ValueError("half")
+    assert (tmp_path / "f").read_bytes() == b"x"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_the_same_value_gives_the_same_bytes(tmp_path: Path) -> None:

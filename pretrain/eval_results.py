@@ -1,7 +1,8 @@
 """The results file of 'pretrain evaluate': opened or begun, and written whole after each task.
 
     model      path and fingerprint        settings   add_bos, dtype
-    tasks      by name: version, shots, samples, metrics, leaves (subjects), settings, date, ...
+    tasks      by name: version, shots, samples, metrics, leaves (subjects), answers (counts),
+               withheld (null, or the reason and the metrics), settings, date, ...
     mean       over the tasks that compare with the published ones
 
 The model and the settings are the file's: another's results are refused. A task's own settings
@@ -9,6 +10,7 @@ The model and the settings are the file's: another's results are refused. A task
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,6 +19,7 @@ from typing import Any
 
 from mobilellama.config import ConfigError
 from mobilellama.files import read_json, write_json
+from mobilellama.pretrain.answer_counts import AnswerCounts
 from mobilellama.pretrain.harness import Score
 from mobilellama.pretrain.score_table import mean_of_comparable
 from mobilellama.pretrained import load_config
@@ -43,11 +46,25 @@ class Plan:
 class Results:
     """The results file: opened or begun, and written whole after each task."""
 
-    def __init__(self, path: Path | None, content: dict[str, Any]) -> None:
-        self._path, self._content = path, content
+    def __init__(
+        self, path: Path | None, content: dict[str, Any], *, show_withheld: bool = False
+    ) -> None:
+        self._path, self._content, self._show_withheld = path, content, show_withheld
+        before = dict(content["tasks"])
+        content["tasks"] = {name: withhold(its, show=show_withheld) for name, its in before.items()}
+        if content["tasks"] != before:  # made with the other wish
+            self._write()
 
     @classmethod
-    def open(cls, output: str | None, model: str, *, add_bos: bool, dtype: str) -> "Results":
+    def open(
+        cls,
+        output: str | None,
+        model: str,
+        *,
+        add_bos: bool,
+        dtype: str,
+        show_withheld: bool = False,
+    ) -> "Results":
         """Go on with the file of the same model and settings, or begin one.
 
         Args:
@@ -55,6 +72,7 @@ class Results:
             model: folder or name on the hub.
             add_bos: whether prompts begin with <s>.
             dtype: of the weights.
+            show_withheld: show the scores that are withheld in the file.
 
         Raises:
             ConfigError: the file is of another model, of other settings, or something else.
@@ -69,7 +87,7 @@ class Results:
         if path is None or not path.exists():
             if path is not None and not path.parent.is_dir():
                 raise ConfigError("output", str(path), "its folder does not exist", "Make it")
-            return cls(path, content)
+            return cls(path, content, show_withheld=show_withheld)
         remedy = "Give another file, or remove this one"
         try:
             before = read_json(path)
@@ -83,7 +101,7 @@ class Results:
             if found.get(name) != value:
                 rule = f"holds results with {name} = {found.get(name)}, and this call has {value}"
                 raise ConfigError("output", str(path), rule, remedy)
-        return cls(path, content | {"tasks": finished})
+        return cls(path, content | {"tasks": finished}, show_withheld=show_withheld)
 
     def has(self, plan: Plan) -> bool:
         """Whether the task is finished, with the same settings."""
@@ -97,22 +115,25 @@ class Results:
         log.info("%s: done already (%s)", plan.name, stored["date"])
         return True
 
-    def add(
-        self, plan: Plan, score: Score, truncated: int, duration_s: float, *, device: str
-    ) -> None:
+    def add(self, plan: Plan, score: Score, duration_s: float, *, device: str) -> None:
         """Keep a task's result, and write the file."""
-        if truncated:
-            log.warning("%s: %d prompts were cut at their start", plan.name, truncated)
-        self._content["tasks"][plan.name] = {
+        counts = AnswerCounts.of_json(score.answers)
+        if counts and counts.total:
+            log.warning("%s: %s", plan.name, counts)
+        result = {
             **asdict(score),
             "settings": plan.settings,
-            "truncated_prompts": truncated,
+            "truncated_prompts": score.answers["prompts_cut"],
             "device": device,
             "torch": metadata.version("torch"),
             "transformers": metadata.version("transformers"),
             "duration_s": round(duration_s, 1),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        self._content["tasks"][plan.name] = withhold(result, show=self._show_withheld)
+        self._write()
+
+    def _write(self) -> None:
         self._content["mean"] = mean_of_comparable(self._content["tasks"])
         if self._path:
             write_json(self._path, self._content)
@@ -120,6 +141,28 @@ class Results:
     def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
         """Return the results of some tasks."""
         return {name: self._content["tasks"][name] for name in names}
+
+
+def withhold(result: Mapping[str, Any], *, show: bool) -> dict[str, Any]:
+    """Return a task's result with null for its metrics where too many answers are incomplete.
+
+    Args:
+        result: as ``Results.add`` makes it, or as this has returned it.
+        show: give the metrics back all the same.
+    """
+    kept = dict(result.get("withheld") or {})
+    whole = {**result, **{name: kept[name] for name in ("metrics", "leaves") if name in kept}}
+    counts = AnswerCounts.of_json(result.get("answers"))
+    if counts is None:  # of a former version, which counted nothing
+        return dict(result)
+    if show or not counts.withheld:
+        return whole | {"withheld": None}
+    metrics, leaves = whole["metrics"], whole["leaves"]
+    return whole | {
+        "metrics": dict.fromkeys(metrics),
+        "leaves": {name: dict.fromkeys(its) for name, its in leaves.items()},
+        "withheld": {"reason": str(counts), "metrics": metrics, "leaves": leaves},
+    }
 
 
 def fingerprint(model: str) -> str:

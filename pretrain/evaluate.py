@@ -26,6 +26,12 @@ as the hub has it), and nothing is fetched:
     piqa                0  piqa/validation.jsonl            goal, sol1, sol2, label
     mmlu                5  mmlu/test.jsonl, mmlu/dev.jsonl  question, choices, answer, subject
 
+Of each task are counted, in the table and in the results: prompts that were longer than the
+model's context and have lost their beginning, empty answers, answers that the most tokens have cut
+off, likelihoods that are no number. Over 1 % of the requests, the score is marked with * and a
+line below says why; over 10 % it is withheld (null in the results), unless --show_withheld asks
+for it.
+
 MMLU's 57 subjects may also lie in folders, mmlu/SUBJECT/test.jsonl and dev.jsonl. With examples
 in the prompt other tasks need their training split too, TASK/train.jsonl.
 """
@@ -83,6 +89,9 @@ class Config:
     output: str | None = None
     """JSON file of the results; tasks that it has already are not run again. None only prints."""
 
+    show_withheld: bool = False
+    """Show a score although over 10 % of its answers are incomplete."""
+
     def __post_init__(self) -> None:
         names = self.task_names
         if not all(names) or len(set(names)) < len(names):
@@ -109,7 +118,7 @@ def main(config: Config) -> int:
     logs.configure()
     version = harness.require_harness()
     require_model(config.model)
-    with environment(offline=config.data is not None), harness.quiet() as truncations:
+    with environment(offline=config.data is not None), harness.quiet():
         tasks = harness.Tasks(config.task_names)
         plans = [make_plan(config, tasks, name, version) for name in config.task_names]
         tokenizer, add_bos = harness.load_tokenizer(config.model, config.add_bos)
@@ -117,7 +126,10 @@ def main(config: Config) -> int:
         dtype = choose_dtype(
             config.dtype, device, lambda: harness.read_config(config.model), prefer="precision"
         )
-        results = Results.open(config.output, config.model, add_bos=add_bos, dtype=dtype)
+        results = Results.open(
+            config.output, config.model, add_bos=add_bos, dtype=dtype,
+            show_withheld=config.show_withheld,
+        )  # fmt: skip
         missing = [plan for plan in plans if not results.has(plan)]
         lm: Any = None
         for plan in missing:
@@ -127,13 +139,11 @@ def main(config: Config) -> int:
                     dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
                 )  # fmt: skip
             log.info("%s ...", plan.name)
-            started_s, truncations.count = time.monotonic(), 0
+            started_s = time.monotonic()
             score = harness.evaluate(
                 lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
             )
-            results.add(
-                plan, score, truncations.count, time.monotonic() - started_s, device=str(device)
-            )
+            results.add(plan, score, time.monotonic() - started_s, device=str(device))
     print(score_table(results.tasks_of(config.task_names), config.model, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")

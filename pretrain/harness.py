@@ -110,46 +110,28 @@ class Tasks:
 
 
 @contextmanager
-def quiet() -> Iterator["Truncations"]:
-    """Keep the libraries' log lines away, and count the prompts that were cut at their start."""
+def quiet() -> Iterator[None]:
+    """Keep the libraries' log lines away; what they warn of, CountingModel counts."""
     import transformers
     from datasets import disable_progress_bars, enable_progress_bars
 
-    truncations = Truncations()
-    cut = logging.getLogger("lm_eval.models.huggingface")
-    others = [logging.getLogger(name) for name in ("lm_eval", "accelerate", "evaluate")]
-    levels = [logger.level for logger in others]
+    names = ("lm_eval", "lm_eval.models.huggingface", "accelerate", "evaluate")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     disable_progress_bars()
-    for logger in others:
+    for logger in loggers:
         logger.setLevel(logging.ERROR)
-    cut.setLevel(logging.WARNING)
-    cut.addFilter(truncations)
     try:
-        yield truncations
+        yield
     finally:
-        cut.removeFilter(truncations)
-        cut.setLevel(logging.NOTSET)
-        for logger, level in zip(others, levels, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         transformers.logging.set_verbosity(verbosity)
         transformers.logging.enable_progress_bar()
         enable_progress_bars()
-
-
-class Truncations(logging.Filter):
-    """Swallows the harness's warning of each prompt that is too long, and counts them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let errors pass only."""
-        self.count += str(record.msg).startswith("Combined length of context")
-        return record.levelno >= logging.ERROR
 
 
 def load_tokenizer(model: str, add_bos: bool | None) -> tuple[Any, bool]:
@@ -215,9 +197,8 @@ def load_model(
         ConfigError: the weights cannot be loaded.
         DataError: they are a pickle that would run code.
     """
-    from lm_eval.models import huggingface
+    from mobilellama.pretrain.counting_model import CountingModel
 
-    make: Any = huggingface.HFLM  # typed as Any: a decorator hides its parameters
     try:
         loaded: Any = pretrained.load_causal_model(model, dtype=dtype)
     except UserError:
@@ -226,7 +207,7 @@ def load_model(
         rule = f"is no causal language model that transformers can load ({one_line(error)})"
         raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
     start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id
-    return make(
+    return CountingModel(
         pretrained=loaded.to(device),
         tokenizer=tokenizer,
         add_bos_token=add_bos,
@@ -249,6 +230,8 @@ class Score:
     """By the harness's name; ``NAME_stderr`` is a standard error."""
     leaves: dict[str, dict[str, float]]
     """The same of each task of a group; empty for a single task."""
+    answers: dict[str, int | None]
+    """How many requests the model had, and how many of its answers are incomplete, by kind."""
 
 
 def evaluate(
@@ -289,7 +272,10 @@ def evaluate(
     if specs is not None:
         for leaf, task in built["tasks"].items():
             _require_questions(leaf, task)
-    found = run(
+    lm.take_counts()
+    found = _run(
+        run,
+        name,
         model=lm,
         # Flat: a group beside its own sub-groups is refused as a duplicate.
         tasks=[*built["tasks"].values()],
@@ -309,7 +295,20 @@ def evaluate(
         samples=sum(counts.values()),
         metrics=_aggregate(by_leaf, counts) if tasks.is_group(name) else by_leaf[name],
         leaves=by_leaf if tasks.is_group(name) else {},
+        answers=lm.take_counts().to_json(),
     )
+
+
+def _run(run: Any, name: str, **options: Any) -> dict[str, Any]:
+    """Call the harness; what it asserts of a request is told as the user's to mend."""
+    try:
+        return run(**options)
+    except AssertionError as error:
+        why = one_line(error) if str(error) else "an answer has no token, or more than the context"
+        raise UserError(
+            f"task '{name}': the harness cannot ask it of this model ({why.rstrip('.')}); name "
+            "other --tasks, or score a model with a longer context"
+        ) from None
 
 
 def _require_questions(leaf: str, task: Any) -> None:

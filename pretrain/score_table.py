@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mobilellama.pretrain.answer_counts import MARK, WITHHELD, AnswerCounts
 from mobilellama.pretrain.published_scores import MMLU_SUBJECTS, PUBLISHED, PUBLISHED_CHAT_HELLASWAG
 from mobilellama.table import aligned
 
-_HEAD = ("task", "version", "shots", "metric", "n", "score", "stderr", "1.4B", "2.7B")
+_HEAD = (
+    "task", "version", "shots", "metric", "n", "incomplete", "score", "stderr", "1.4B", "2.7B",
+)  # fmt: skip
 
 
 def score_table(tasks: Mapping[str, Mapping[str, Any]], model: str, *, limit: int | None) -> str:
@@ -22,7 +25,9 @@ def score_table(tasks: Mapping[str, Mapping[str, Any]], model: str, *, limit: in
     if mean := mean_of_comparable(tasks):
         label, score = f"mean of {len(mean['tasks'])}", f"{mean['score']:.4f}"
         published = (f"{mean[size]:.4f}" for size in ("mobilellama_1_4b", "mobilellama_2_7b"))
-        rows.append((label, "", "", "", "", score, "", *published))
+        marked = any(_marked(tasks[name]) for name in mean["tasks"])
+        score += MARK if marked else ""
+        rows.append((label, "", "", "", "", "", score, "", *published))
     title = f"{Path(model).name}, and MobileLLaMA as published (arXiv 2312.16886, table 3)"
     table = aligned(rows, left=(_HEAD.index("task"), _HEAD.index("metric")))
     return "\n".join([title, table, *_notes(tasks, limit)])
@@ -49,6 +54,10 @@ def _difference(name: str, result: Mapping[str, Any]) -> str:
     """Return what sets a result apart from the published one; nothing if they compare."""
     if name not in PUBLISHED:
         return "not published"
+    if result.get("withheld"):
+        return WITHHELD
+    if "acc" not in result["metrics"]:
+        return "no accuracy came out"
     if result["shots"] != PUBLISHED[name].shots:
         return f"{PUBLISHED[name].shots} shots were published"
     if name == "mmlu" and len(result["leaves"]) < MMLU_SUBJECTS:
@@ -61,6 +70,9 @@ def _row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
     # Plain accuracy is what the paper has; a further task shows the first metric that it has.
     metric = "acc" if "acc" in metrics else next(iter(metrics), "-")
     stderr = metrics.get(f"{metric}_stderr")
+    counts = AnswerCounts.of_json(result.get("answers"))
+    score = "-" if metrics.get(metric) is None else f"{metrics[metric]:.4f}"
+    score += MARK if _marked(result) else ""
     published = None if _difference(name, result) else PUBLISHED[name]
     return (
         name,
@@ -68,11 +80,18 @@ def _row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
         str(result["shots"]),
         metric,
         str(result["samples"]),
-        f"{metrics[metric]:.4f}" if metric in metrics else "-",
+        "-" if counts is None else f"{100 * counts.share:.2f} %",
+        WITHHELD if result.get("withheld") else score,
         "-" if stderr is None else f"{stderr:.4f}",
         f"{published.mobilellama_1_4b:g}" if published else "-",
         f"{published.mobilellama_2_7b:g}" if published else "-",
     )
+
+
+def _marked(result: Mapping[str, Any]) -> bool:
+    """Return whether a score is shown with a mark: some of its answers are incomplete."""
+    counts = AnswerCounts.of_json(result.get("answers"))
+    return counts is not None and counts.marked and not result.get("withheld")
 
 
 def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[str]:
@@ -82,9 +101,16 @@ def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[st
     known = {name: _difference(name, its) for name, its in tasks.items() if name in PUBLISHED}
     if other := [f"{name} ({what})" for name, what in known.items() if what]:
         notes.append(f"Not compared: {', '.join(other)}.")
-    if cut := {name: n for name, its in tasks.items() if (n := its["truncated_prompts"])}:
-        some = ", ".join(f"{name} {count}" for name, count in cut.items())
-        notes.append(f"Prompts cut at their start to the model's length: {some}.")
+    for name, its in tasks.items():
+        counts = AnswerCounts.of_json(its.get("answers"))
+        if its.get("withheld"):
+            remedy = "--show_withheld shows it all the same"
+            notes.append(f"{name} is {WITHHELD}: {its['withheld']['reason']}. {remedy}.")
+        elif counts and counts.total:
+            notes.append(f"{MARK if counts.marked else ' '} {name}: {counts}.".lstrip())
+        elif counts is None and its["truncated_prompts"]:  # of a former version
+            cut = its["truncated_prompts"]
+            notes.append(f"{name}: {cut} prompts were cut at their start to the model's length.")
     if "hellaswag" in tasks:
         chat = ", ".join(
             f"{size} {base:.2f} -> {tuned:.2f}"

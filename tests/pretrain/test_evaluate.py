@@ -20,7 +20,7 @@ import torch
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain import evaluate, harness
 from mobilellama.pretrain.eval_data import ROW_FIELDS, LocalData
-from mobilellama.pretrain.eval_results import Results, fingerprint
+from mobilellama.pretrain.eval_results import Results, fingerprint, withhold
 from mobilellama.pretrain.evaluate import Config
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import LanguageModel, build_on
@@ -536,14 +536,24 @@ def test_data_that_cannot_be_fetched_is_told(base: Path, tmp_path: Path) -> None
 # --- The table ------------------------------------------------------------------------------
 
 
-def result(acc: float, *, shots: int = 0, leaves: int = 0, truncated: int = 0) -> dict[str, Any]:
+def result(acc: float, *, shots: int = 0, leaves: int = 0, **bad: int) -> dict[str, Any]:
+    """Return what 100 questions gave, which were 200 requests."""
+    counts = dict.fromkeys(("prompts_cut", "empty", "cut_off", "not_a_number"), 0) | bad
     return {
         "version": "1.0",
         "shots": shots,
         "samples": 100,
         "metrics": {"acc": acc, "acc_stderr": 0.05},
         "leaves": {str(i): {} for i in range(leaves)},
-        "truncated_prompts": truncated,
+        "answers": {"asked": 200, **counts},
+        "truncated_prompts": counts["prompts_cut"],
+    }
+
+
+def former(acc: float, *, truncated: int) -> dict[str, Any]:
+    """Return a result of the version that counted cut prompts alone."""
+    return {name: value for name, value in result(acc).items() if name != "answers"} | {
+        "truncated_prompts": truncated
     }
 
 
@@ -562,25 +572,137 @@ def test_the_table_compares_only_what_was_measured_alike() -> None:
     tasks = {
         "arc_easy": result(0.6),
         "boolq": result(0.5),
-        "piqa": result(0.7, shots=3, truncated=4),
+        "piqa": result(0.7, shots=3, prompts_cut=4),
         "mmlu": result(0.3, shots=5, leaves=56),
         "lambada_openai": result(0.4),
     }
     assert score_table(tasks, "runs/mine", limit=100).splitlines() == [
         "mine, and MobileLLaMA as published (arXiv 2312.16886, table 3)",
-        "task            version  shots  metric    n   score  stderr    1.4B    2.7B",
-        "arc_easy            1.0      0  acc     100  0.6000  0.0500    0.61    0.68",
-        "boolq               1.0      0  acc     100  0.5000  0.0500    0.53    0.61",
-        "piqa                1.0      3  acc     100  0.7000  0.0500       -       -",
-        "mmlu                1.0      5  acc     100  0.3000  0.0500       -       -",
-        "lambada_openai      1.0      0  acc     100  0.4000  0.0500       -       -",
+        "task            version  shots  metric    n  incomplete    score  stderr    1.4B    2.7B",
+        "arc_easy            1.0      0  acc     100      0.00 %   0.6000  0.0500    0.61    0.68",
+        "boolq               1.0      0  acc     100      0.00 %   0.5000  0.0500    0.53    0.61",
+        "piqa                1.0      3  acc     100      2.00 %  0.7000*  0.0500       -       -",
+        "mmlu                1.0      5  acc     100      0.00 %   0.3000  0.0500       -       -",
+        "lambada_openai      1.0      0  acc     100      0.00 %   0.4000  0.0500       -       -",
         # (0.61 + 0.53) / 2 and (0.68 + 0.61) / 2
-        "mean of 2                                    0.5500          0.5700  0.6450",
+        "mean of 2                                                 0.5500          0.5700  0.6450",
         "Only the first 100 questions of each task (--limit): no measurement.",
         "Not compared: piqa (0 shots were published), mmlu (56 of 57 subjects).",
-        "Prompts cut at their start to the model's length: piqa 4.",
+        "* piqa: 4 of 200 answers are incomplete, 2.00 % (4 prompts cut).",
     ]
     assert "mean" not in score_table({"piqa": result(0.7)}, "m", limit=None)
+
+
+def test_too_many_incomplete_answers_withhold_a_score_and_few_mark_it() -> None:
+    """Of 200 requests 20 are ten per cent, and 21 are more."""
+    stored = {
+        "arc_easy": result(0.6, empty=20),
+        "boolq": result(0.5, empty=1),
+        "piqa": result(0.75, not_a_number=21),
+        "rte": result(0.5),
+    }
+    tasks = {name: withhold(its, show=False) for name, its in stored.items()}
+    assert tasks["piqa"]["metrics"] == {"acc": None, "acc_stderr": None}
+    why = "21 of 200 answers are incomplete, 10.50 % (21 not a number)"
+    assert tasks["piqa"]["withheld"]["reason"] == why
+    assert tasks["boolq"]["withheld"] is None
+    mean = mean_of_comparable(tasks)
+    assert mean and mean["tasks"] == ["arc_easy", "boolq", "rte"]
+    *_, easy, boolq, piqa, _, last, first, second, third, fourth = score_table(
+        tasks, "m", limit=None
+    ).splitlines()
+    assert easy.split()[7:] == ["0.6000*", "0.0500", "0.61", "0.68"]
+    assert boolq.split()[5:9] == ["0.50", "%", "0.5000", "0.0500"]
+    assert piqa.split()[5:] == ["10.50", "%", "withheld", "-", "-", "-"]
+    assert last.startswith("mean of 3") and "0.5333*" in last
+    assert first == "Not compared: piqa (withheld)."
+    assert second == "* arc_easy: 20 of 200 answers are incomplete, 10.00 % (20 empty)."
+    assert third == "boolq: 1 of 200 answers are incomplete, 0.50 % (1 empty)."
+    assert fourth == f"piqa is withheld: {why}. --show_withheld shows it all the same."
+    # Nothing is lost: asked for, the score is back, with its mark.
+    shown = withhold(tasks["piqa"], show=True)
+    assert shown["metrics"] == stored["piqa"]["metrics"] and shown["withheld"] is None
+    assert "0.7500*" in score_table({"piqa": shown}, "m", limit=None)
+    assert withhold(shown, show=False) == tasks["piqa"] == withhold(tasks["piqa"], show=False)
+
+
+def test_results_of_the_version_that_counted_cut_prompts_alone_are_read(
+    base: Path, tmp_path: Path
+) -> None:
+    old = former(0.7, truncated=50)
+    assert withhold(old, show=False) == old
+    table = score_table({"piqa": old}, "m", limit=None).splitlines()
+    assert table[2].split()[5:] == ["-", "0.7000", "0.0500", "0.73", "0.75"]
+    assert table[-1] == "piqa: 50 prompts were cut at their start to the model's length."
+    path = tmp_path / "results.json"
+    stored = {"add_bos": False, "dtype": "fp32"}
+    content = {"model": {"fingerprint": fingerprint(str(base))}, "settings": stored}
+    path.write_text(json.dumps(content | {"tasks": {"piqa": old}}))
+    before = path.read_bytes()
+    results = Results.open(str(path), str(base), add_bos=False, dtype="fp32")
+    assert results.tasks_of(["piqa"]) == {"piqa": old} and path.read_bytes() == before
+
+
+def test_the_counting_model_tells_what_the_harness_hides(base: Path) -> None:
+    from lm_eval.api.instance import Instance
+
+    tokenizer, add_bos = harness.load_tokenizer(str(base), None)
+    lm = harness.load_model(
+        str(base), tokenizer, add_bos=add_bos, device="cpu", dtype="float32", batch_size=4
+    )
+
+    def ask(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:
+        requests = [Instance(request_type=kind, doc={}, arguments=its, idx=0) for its in arguments]
+        return getattr(lm, kind)(requests, disable_tqdm=True)
+
+    long = "a file of lines " * 400  # of the context's 1024 tokens
+    ask("loglikelihood", ("A short", " one"), (long, " one"), (long, " two"), (long, " three"))
+    assert lm.take_counts().to_json() == {
+        "asked": 4, "prompts_cut": 3, "empty": 0, "cut_off": 0, "not_a_number": 0,
+    }  # fmt: skip
+    # One batch, of which the harness warns once; a stop that comes at once leaves nothing.
+    some = {"until": ["~~~"], "max_gen_toks": 3, "do_sample": False}
+    first = ask("generate_until", ("A short", some))[0]
+    assert first and lm.take_counts().bad["cut_off"] == 1
+    none = some | {"until": [first[0]]}
+    said = ask("generate_until", ("A short", none), (long, some), (f"b {long}", some))
+    assert said[0] == ""
+    counts = lm.take_counts()
+    assert (counts.asked, counts.bad["empty"], counts.bad["prompts_cut"]) == (3, 1, 2)
+    assert counts.bad["cut_off"] == sum(bool(text.strip()) for text in said)
+    with torch.no_grad():
+        lm.model.get_output_embeddings().weight.fill_(float("nan"))
+    ask("loglikelihood", ("A short", " one"), (long, " one"))
+    assert lm.take_counts().to_json() == {
+        "asked": 2, "prompts_cut": 1, "empty": 0, "cut_off": 0, "not_a_number": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_context_too_short_for_the_prompts_withholds_the_score(
+    command: Command, base: Path, data: Path, tmp_path: Path
+) -> None:
+    """TruthfulQA's prompt alone is longer than 128 tokens; ARC's questions fit."""
+    short, output = tmp_path / "short", tmp_path / "results.json"
+    shutil.copytree(base, short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 128}))
+    arguments = ["--model", short, "--data", data, "--output", output]
+    arguments += ["--tasks", "arc_easy,truthfulqa_mc1", "--limit", 4]
+    printed = run(command, *arguments)
+    assert stored(output, "arc_easy")["withheld"] is None
+    truthful = stored(output, "truthfulqa_mc1")
+    assert truthful["metrics"]["acc"] is None
+    assert truthful["answers"]["prompts_cut"] == truthful["answers"]["asked"] == 16
+    why = "16 of 16 answers are incomplete, 100.00 % (16 prompts cut)"
+    assert truthful["withheld"]["reason"] == why
+    assert f"truthfulqa_mc1 is withheld: {why}." in printed
+    # The score is kept aside, and asked for it needs no second run.
+    shown = run(command, *arguments, "--show_withheld")
+    whole = stored(output, "truthfulqa_mc1")
+    assert whole["metrics"] == truthful["withheld"]["metrics"] and whole["withheld"] is None
+    assert whole["date"] == truthful["date"]
+    assert f"{whole['metrics']['acc']:.4f}*" in shown
 
 
 @pytest.mark.slow

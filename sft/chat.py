@@ -63,7 +63,8 @@ class ChatOptions(Sampling):
     temperature: float = 0.7
     """0 takes the likeliest token; 1 draws from the model's own distribution."""
     top_p: float = 0.9
-    """Draw among the likeliest tokens that together reach this probability."""
+    """Draw among the likeliest tokens that together reach this probability; FastChat's command
+    line draws among all (1)."""
     max_new_tokens: int = 512
     """Most tokens of an answer."""
     seed: int | None = None

@@ -2,6 +2,8 @@ r"""Talk about images in the terminal; answers come token by token.
 
     mobilellama vlm chat --model DIR --image FILE_OR_URL... [--temperature 0.7]
 
+The likeliest token is taken, as MobileVLM's own inference does; --temperature draws instead.
+
 The images go with the first question; /image FILE_OR_URL gives the next one another. Each stays
 with its question as the conversation goes on. Ctrl-C stops an answer, or drops the question being
 typed; Ctrl-D leaves. A line that ends in a backslash goes on in the next. Lines that begin with /
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 class Config(AssistantChoice, ChatOptions):
     """Fields of ``mobilellama vlm chat``."""
 
+    temperature: float = 0.0
+    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together reach this probability."""
     image: list[str] = field(default_factory=list)
     """Files or http(s) addresses of the first question's images, in order."""
 

@@ -36,7 +36,8 @@ RESULTS is a folder, gone on with if it exists:
 The published number is GQA's accuracy, ScienceQA's of questions with an image, TextVQA's soft
 accuracy, POPE's mean F1, MME's points of perception, and MMBench's accuracy over all rotations
 of the options; the average counts MME's points by 20. MMBench asks ChatGPT what an unclear answer
-chooses; here it chooses nothing. The published scores are of fp16 (--dtype fp16).
+chooses; here it chooses nothing. The published scores are of fp16, and so are scores on a GPU here
+unless --dtype says otherwise; docs/vision_language.md lists what differs from the originals.
 
 Empty answers, answers that were cut off, and missing ones are counted for each benchmark, in its
 table and in scores.json. Over 1 %, a score is marked with * and a line below the table says why;
@@ -59,6 +60,7 @@ from typing import Any, Literal
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
 from mobilellama.files import sha256_of_file, sha256_of_json, whole_file
+from mobilellama.pretrain.device import find_device
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.answers import Answers
@@ -75,6 +77,7 @@ from mobilellama.vlm.scores_file import ScoresFile
 
 log = logging.getLogger(__name__)
 
+Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 ALL = "all"
 SCORES_FILE = "scores.json"
 SUBMISSIONS = "submissions"
@@ -90,6 +93,9 @@ class Config(AssistantChoice):
 
     benchmark: str
     """gqa, scienceqa, textvqa, pope, mme, mmbench; several with commas between; or all."""
+    dtype: Dtype = "auto"
+    """Of the weights; auto: on GPUs fp16, as the published scores; on CPUs as stored, fp16 as
+    fp32."""
     data: str
     """Folder that holds a folder for each benchmark."""
     output: str
@@ -159,8 +165,20 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
+    dtype = dtype_as_published(config.dtype, find_device(config.device).type)
+    config = replace(config, dtype=dtype)
     stored = open_model(config.model, template=config.template)
     return evaluate(config, settings_of(config, stored), lambda: load_stored(stored, config))
+
+
+def dtype_as_published(dtype: Dtype, device: str) -> Dtype:
+    """Return the dtype that a score is made in: of "auto" on a GPU, that of the published.
+
+    Args:
+        dtype: the user's choice.
+        device: the kind, as torch names it.
+    """
+    return "fp16" if dtype == "auto" and device == "cuda" else dtype
 
 
 def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Assistant]) -> int:

@@ -17,6 +17,7 @@ from mobilellama.sft.dialogue import Exchange
 from mobilellama.sft.sampling import Sampling
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.assistant import Assistant, load
+from mobilellama.vlm.chat import Config
 from mobilellama.vlm.image_dialogue import ImageDialogue
 from mobilellama.vlm.image_source import download, open_image
 from tests.pretrain.conftest import Command, Outcome
@@ -323,3 +324,15 @@ def test_a_long_address_is_cut_in_messages(site: Site) -> None:
     with pytest.raises(DataError, match="the server answers 404 Not Found") as caught:
         download(f"{site.url}/{'x' * 3000}")
     assert len(str(caught.value)) < 300
+
+
+def test_without_options_the_likeliest_token_is_taken_as_the_original_does(
+    chat: Chat, assistant: Assistant, assistant_folder: Path
+) -> None:
+    """MobileVLM's inference: temperature 0, no nucleus, 512 tokens."""
+    config = Config(model=str(assistant_folder))
+    assert (config.temperature, config.top_p, config.top_k) == (0.0, 1.0, None)
+    assert (config.repetition_penalty, config.max_new_tokens) == (1.0, 512)
+    outcome = chat(WHAT, image=("3.png",), temperature=config.temperature)
+    expected = assistant.answer(picture(3), WHAT, max_new_tokens=12)
+    assert lines_of(outcome) == shown(expected)

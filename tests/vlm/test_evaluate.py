@@ -25,6 +25,7 @@ from mobilellama.vlm.evaluate import (
     PUBLISHED_QUESTIONS,
     Config,
     as_the_original_logs_it,
+    dtype_as_published,
     evaluate,
 )
 from mobilellama.vlm.images import ImageError, read_image
@@ -485,6 +486,22 @@ def test_an_output_that_is_a_file_is_refused(run: Evaluate) -> None:
     run.output.write_text("")
     with pytest.raises(ConfigError, match=r"output = .*: is not a folder"):
         Config(**run.fields)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "taken"),
+    [
+        ("auto", "cuda", "fp16"),
+        ("bf16", "cuda", "bf16"),
+        ("fp32", "cuda", "fp32"),
+        ("auto", "cpu", "auto"),
+        ("fp16", "cpu", "fp16"),
+    ],
+)
+def test_on_a_gpu_scores_are_of_the_published_dtype(
+    dtype: Literal["auto", "bf16", "fp16", "fp32"], device: str, taken: str
+) -> None:
+    assert dtype_as_published(dtype, device) == taken
 
 
 def test_answers_are_stripped_as_the_original_does() -> None:

@@ -66,6 +66,8 @@ def write_adapter(
         base: name or path of the base model, for whom loads the adapter.
     """
     # The keys that every version of peft knows: older ones refuse what they do not.
+    adapters = {name: shape for name, shape in shapes.items() if is_adapter(name)}
+    leaves = dict.fromkeys(name.partition(".lora_")[0].rpartition(".")[2] for name in adapters)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -75,7 +77,7 @@ def write_adapter(
         "r": config.rank,
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
-        "target_modules": list(config.targets),
+        "target_modules": config.targets or [*leaves],
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -84,7 +86,6 @@ def write_adapter(
         "layers_pattern": None,
     }
     write_json(folder / CONFIG_FILE, settings)
-    adapters = {name: shape for name, shape in shapes.items() if is_adapter(name)}
     stored = {_PREFIX + name.replace(".default.", "."): adapters[name] for name in adapters}
     total_mb = sum(shape.numel() for shape in adapters.values()) * 4 / 1e6
     with Progress("adapter", total=total_mb, unit="MB") as progress:

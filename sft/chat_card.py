@@ -140,7 +140,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
         if lora.rank is not None:
             trained = (
                 f"LoRA of rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g} on "
-                f"{', '.join(lora.targets)}"
+                f"{lora.target_names}"
             )
         rows = [
             ("base", f"`{self._base}`" if self._base else "-"),

@@ -18,7 +18,7 @@ from mobilellama.pretrain.export_folder import (
 from mobilellama.pretrain.hf_weights import ParameterSource
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject
+from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
 from mobilellama.sft.template import Template, read_template
 from mobilellama.stages import require_stage
 from mobilellama.tokenizer import TextTokenizer
@@ -92,7 +92,7 @@ def open_finetuned(
         tokenizer=find_tokenizer(tokenizer, checkpoint, run),
         template=_find_template(template, checkpoint, run),
         model=ModelConfig(**config["model"]),
-        lora=LoraConfig(**config["lora"]),
+        lora=stored_lora(config),
     )
     require_same_names(checkpoint, found.shapes)
     return found

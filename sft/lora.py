@@ -1,14 +1,16 @@
 """LoRA: low-rank updates beside frozen weights (Hu et al., arXiv 2106.09685), through peft.
 
 An adapted linear layer computes ``W x + alpha / rank * B (A (dropout(x)))``. W keeps its value
-and gets the name ``MODULE.base_layer.weight``; what trains is ``MODULE.lora_A.default.weight``
-(rank, in), which begins kaiming-uniform, and ``MODULE.lora_B.default.weight`` (out, rank), which
-begins at zero, so that the first forward pass is the base model's.
+and gets the name ``MODULE.base_layer.weight`` (its bias: ``MODULE.base_layer.bias``). What trains
+is ``MODULE.lora_A.default.weight`` (rank, in), which begins kaiming-uniform, and
+``MODULE.lora_B.default.weight`` (out, rank), which begins at zero, so that the first forward pass
+is the base model's.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +18,15 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least, require_share
 from mobilellama.pretrain.hf_weights import ParameterSource
-from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.pretrain.rng import named_generator
+
+log = logging.getLogger(__name__)
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer of Llama's shape."""
 
-_DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": list(LINEARS)}
-_BASE, _A, _B = ".base_layer.weight", ".lora_A.default.weight", ".lora_B.default.weight"
+_DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": None}
+_BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,32 +39,57 @@ class LoraConfig:
     """The updates are scaled by alpha / rank."""
     dropout: float = _DEFAULTS["dropout"]
     """Share of an update's inputs that are zeroed in training."""
-    targets: list[str] = field(default_factory=lambda: list(LINEARS))
-    """Linear layers that get an update, by the last part of their names."""
+    targets: list[str] | None = None
+    """Linear layers that get an update, by the last part of their names. None: all linear layers of
+    the language model but its head."""
+
+    @property
+    def target_names(self) -> str:
+        """The targets, for a reader."""
+        return "all linear layers" if self.targets is None else ", ".join(self.targets)
 
     def __post_init__(self) -> None:
         if self.rank is not None:
             require_at_least("lora.rank", self.rank, 1)
         require_at_least("lora.alpha", self.alpha, 1)
         require_share("lora.dropout", self.dropout)
-        for target in self.targets:
-            if target in ("lm_head", "embed_tokens"):
-                raise ConfigError(
-                    "lora.targets",
-                    target,
-                    "cannot be adapted: the loss reads the head's weight and the embedding is a "
-                    "look-up, neither a call of a linear layer",
-                    "Leave it out, or finetune all weights with lora.rank null",
-                )
-        if not self.targets or len({*self.targets}) < len(self.targets):
+        targets = self.targets
+        if targets is not None and (not targets or len({*targets}) < len(targets)):
             rule = "must name linear layers, each once"
-            raise ConfigError("lora.targets", self.targets, rule, "Name at least one, none twice")
+            raise ConfigError("lora.targets", targets, rule, "Name at least one, none twice")
+        for target in targets or []:
+            if target in ("lm_head", "embed_tokens"):
+                raise _not_adaptable(target)
         if self.rank is None:
-            for name in ("alpha", "dropout", "targets"):
-                if getattr(self, name) != (value := _DEFAULTS[name]):
-                    rule = f"has no effect while lora.rank is null (the default is {value})"
+            for name, value in _DEFAULTS.items():
+                given = getattr(self, name)
+                if given != value and not (name == "targets" and given == list(LINEARS)):
+                    rule = f"has no effect while lora.rank is null (the default is {_shown(value)})"
                     remedy = "Give lora.rank too, or leave it out"
-                    raise ConfigError(f"lora.{name}", getattr(self, name), rule, remedy)
+                    raise ConfigError(f"lora.{name}", given, rule, remedy)
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+def _not_adaptable(target: str) -> ConfigError:
+    return ConfigError(
+        "lora.targets",
+        target,
+        "cannot be adapted: the loss reads the head's weight and the embedding is a look-up, "
+        "neither a call of a linear layer",
+        "Leave it out, or finetune all weights with lora.rank null",
+    )
+
+
+def stored_lora(config: Mapping[str, Any]) -> LoraConfig:
+    """Return the section of a run's stored config.
+
+    Where it names no targets, the seven layers are meant that were the default of its time.
+    """
+    stored = config.get("lora") or {"rank": None}
+    return LoraConfig(**{"targets": list(LINEARS), **stored})
 
 
 def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> list[str]:
@@ -83,26 +111,73 @@ def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(prefix)
     }
-    leaves = dict.fromkeys(name.rpartition(".")[2] for name in linears)
-    for target in config.targets:
+    head = _head_of(model.get_submodule(prefix.removesuffix(".")))
+    heads = {name.rpartition(".")[2] for name, module in linears.items() if module is head}
+    leaves = dict.fromkeys(name.rpartition(".")[2] for name, m in linears.items() if m is not head)
+    for target in config.targets or []:
+        if target in heads - {*leaves}:
+            raise _not_adaptable(target)
         if target not in leaves:
             rule = f"is no linear layer of the model, which has {', '.join(leaves)}"
             remedy = f"Name some of them{did_you_mean(target, leaves)}"
             raise ConfigError("lora.targets", target, rule, remedy)
-    chosen = [name for name in linears if name.rpartition(".")[2] in config.targets]
+    wanted = {*leaves} if config.targets is None else {*config.targets}
+    chosen = [
+        name
+        for name, module in linears.items()
+        if name.rpartition(".")[2] in wanted
+        and module is not head
+        # A gate with one output is a vector: no update of it is of lower rank.
+        and (config.targets is not None or _width(module) > 1)
+    ]
+    if not chosen:
+        rule = "finds no linear layer in this language model"
+        raise ConfigError("lora.targets", "null", rule, "Finetune all weights with lora.rank null")
     for name in chosen:
-        width = min(linears[name].in_features, linears[name].out_features)
-        if config.rank > width:
+        if config.rank > (width := _width(linears[name])):
             leaf = name.rpartition(".")[2]
             rule = f"is above {width}, the most that {leaf} of this model can have"
-            raise ConfigError("lora.rank", config.rank, rule, "Lower it")
+            remedy = "Lower it" if config.targets else f"Lower it, or name targets without {leaf}"
+            raise ConfigError("lora.rank", config.rank, rule, remedy)
     return chosen
 
 
-def require_targets(config: LoraConfig, model: ModelConfig) -> None:
-    """Raise ConfigError unless a model of this architecture has what the config adapts."""
-    with torch.device("meta"):
-        adapted_linears(LanguageModel(model), config)
+def _width(linear: nn.Linear) -> int:
+    """Return the largest rank that the weight can have."""
+    return min(linear.in_features, linear.out_features)
+
+
+def _head_of(language_model: Any) -> nn.Module | None:
+    """Return the layer that makes logits: of ours, or as transformers names it."""
+    get = getattr(language_model, "get_output_embeddings", None)
+    return get() if get else getattr(language_model, "lm_head", None)
+
+
+def with_targets(
+    config: LoraConfig, model: nn.Module, *, prefix: str = "", before: LoraConfig | None = None
+) -> LoraConfig:
+    """Return the config with its targets named, so that it says the same of any later version.
+
+    Args:
+        config: what is asked for.
+        model: without adapters; it may be on ``meta``.
+        prefix: of the language model's names, where it is part of another model.
+        before: what a run that is resumed began with, whose targets stay.
+
+    Raises:
+        ConfigError: the model does not have what the config adapts.
+    """
+    if config.targets is None and before and before.rank is not None:
+        config = replace(config, targets=before.targets)
+    chosen = adapted_linears(model, config, prefix=prefix)
+    if config.rank is None or config.targets is not None:
+        return config
+    targets = [*dict.fromkeys(name.rpartition(".")[2] for name in chosen)]
+    log.info("LoRA adapts %d linear layers: %s", len(chosen), ", ".join(targets))
+    others = [n for n, p in model.named_parameters() if n.startswith(prefix) and p.dim() > 2]
+    if others:  # experts, whose weights are one tensor
+        log.info("%d weights are no linear layers and stay as they are: %s", len(others), others[0])
+    return replace(config, targets=targets)
 
 
 class LowRank(NamedTuple):
@@ -151,9 +226,10 @@ def inject(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> None:
     # On meta first: peft's own draws would move the global random generator.
     peft.inject_adapter_in_model(settings, model, low_cpu_mem_usage=True)
     for name, base in [*model.named_parameters()]:
-        if name.startswith(prefix) and name.endswith(_BASE) and base.device.type != "meta":
+        layer, is_base, leaf = name.partition(_BASE)
+        if name.startswith(prefix) and is_base and leaf == "weight" and base.device.type != "meta":
             for suffix in (_A, _B):
-                adapter = model.get_submodule(_layer_of(name.removesuffix(_BASE) + suffix))
+                adapter = model.get_submodule(_layer_of(layer + suffix))
                 adapter.to_empty(device=base.device).to(base.dtype)
                 nn.init.zeros_(adapter.get_parameter("weight"))
 
@@ -164,8 +240,8 @@ def _layer_of(name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """Return the plain name of a base weight of an adapted layer; other names as they are."""
-    return name.removesuffix(_BASE) + ".weight" if name.endswith(_BASE) else name
+    """Return the plain name of a base layer's weight or bias; other names as they are."""
+    return name.replace(_BASE, ".")
 
 
 def is_adapter(name: str) -> bool:
@@ -199,11 +275,14 @@ class Merged:
 
     def parameter(self, name: str, shape: torch.Size) -> Tensor:
         """Return W, or W + scaling * B @ A, fp32."""
-        low_rank = self._adapted.get(name)
+        layer, _, leaf = name.rpartition(".")
+        low_rank = self._adapted.get(f"{layer}.weight")
         if low_rank is None:
             return self._source.parameter(name, shape)
-        layer, (out_width, in_width) = _layer_of(name), shape
-        weight = self._source.parameter(layer + _BASE, shape)
+        base = self._source.parameter(layer + _BASE + leaf, shape)
+        if leaf != "weight":  # a bias, which has no update
+            return base
+        out_width, in_width = shape
         a = self._source.parameter(layer + _A, torch.Size((low_rank.rank, in_width)))
         b = self._source.parameter(layer + _B, torch.Size((out_width, low_rank.rank)))
-        return torch.addmm(weight, b, a, alpha=low_rank.scaling)
+        return torch.addmm(base, b, a, alpha=low_rank.scaling)

@@ -18,6 +18,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World, close
@@ -33,10 +35,11 @@ from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Training
+from mobilellama.pretrain.model import LanguageModel
 from mobilellama.run_folder import RunFolder
 from mobilellama.same_ids import same_ids
 from mobilellama.sft.config import Config
-from mobilellama.sft.lora import require_targets
+from mobilellama.sft.lora import with_targets
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import Start, first_values, open_start
 from mobilellama.shards.reader import TokenDataset
@@ -51,9 +54,10 @@ def main(config: Config) -> int:
     dataset = open_rows(config.data.path)
     seq_len = dataset.identity.packing["seq_len"]
     start = open_start(config.init, run)
-    config = replace(config, init=start.origin)
+    with torch.device("meta"):
+        lora = with_targets(config.lora, LanguageModel(start.model), before=start.lora)
+    config = replace(config, init=start.origin, lora=lora)
     require_fit(start, seq_len)
-    require_targets(config.lora, start.model)
     require_same_tokenizer(config, start, dataset)
     data = open_data(config, dataset, seq_len=seq_len, vocab_size=start.model.vocab_size)
     world = World(config.launch)
@@ -152,7 +156,7 @@ def identity_of_run(
     config: Config, start: Start, data: TrainingData, precision: str
 ) -> dict[str, Any]:
     """Return the fields that a resume must not change."""
-    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": list(config.lora.targets)}
+    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}
     return {
         "init.fingerprint": start.fingerprint,
         "lora.rank": config.lora.rank,

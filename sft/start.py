@@ -26,6 +26,7 @@ from mobilellama.sft.lora import (
     init_lora_parameter,
     inject,
     is_adapter,
+    stored_lora,
 )
 from mobilellama.stages import require_language_model, require_stage, stage_of
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
@@ -54,6 +55,8 @@ class Start:
     """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
     close: Callable[[], None]
     """Let go of its files."""
+    lora: LoraConfig | None = None
+    """What a run that is resumed adapts."""
 
 
 def open_start(init: str, run: RunFolder) -> Start:
@@ -133,7 +136,7 @@ def _of_checkpoint(init: str) -> Start:
     if stage_of(config) == "vlm":
         raise ConfigError("init", init, "was written by 'mobilellama vlm run'", _REMEDY)
     model = ModelConfig(**config["model"])
-    adapted = adapted_weights(checkpoint.names(), LoraConfig(**config.get("lora", {"rank": None})))
+    adapted = adapted_weights(checkpoint.names(), stored_lora(config))
     read = Merged(checkpoint, adapted).parameter
     return Start(
         model=model,
@@ -174,6 +177,7 @@ def _of_the_run_itself(run: RunFolder) -> Start | None:
         stored=absent,
         tokenizer=None,
         verify=lambda share, shares: None,
+        lora=stored_lora(manifest.config),
     )
 
 

@@ -49,7 +49,7 @@ from mobilellama.vlm.records import ImageTextConfig
 from mobilellama.vlm.samples import Samples, verify_samples
 from mobilellama.vlm.start import Start, open_start
 from mobilellama.vlm.tokenise import Recipe, build_samples, reading_of, report_refusals
-from mobilellama.vlm.tuning import first_values, tune
+from mobilellama.vlm.tuning import chosen_lora, first_values, tune
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,10 @@ def main(config: Config) -> int:
     run = RunFolder(config.run.folder)
     run.require_usable()
     start = open_start(config, run)
-    config = replace(config, init=start.origin["init"], vision=start.origin.get("vision"))
+    lora = chosen_lora(config, start)
+    config = replace(
+        config, init=start.origin["init"], vision=start.origin.get("vision"), lora=lora
+    )
     template = read_template(config.data.template, field="data.template")
     recipe = recipe_of(config, start, template)
     require_fit(config, start)
@@ -260,7 +263,7 @@ def identity_of(
     config: Config, start: Start, recipe: Recipe, fingerprint: str, precision: str
 ) -> dict[str, Any]:
     """Return the fields that a resume must not change."""
-    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": list(config.lora.targets)}
+    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}
     return {
         "init.fingerprint": start.fingerprint,
         **_flat("model", start.architecture.to_dict()),

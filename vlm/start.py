@@ -28,6 +28,7 @@ from mobilellama.pretrain.hf_folder import dims
 from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object
 from mobilellama.pretrained import require_no_code
 from mobilellama.run_folder import RunFolder
+from mobilellama.sft.lora import LoraConfig, stored_lora
 from mobilellama.sft.start import open_language_model
 from mobilellama.stages import require_stage, stage_of
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
@@ -73,6 +74,8 @@ class Start:
     """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
     close: Callable[[], None] = lambda: None
     """Let go of the files."""
+    lora: LoraConfig | None = None
+    """What a run that is resumed adapts."""
 
     def part_of(self, name: str) -> Part | None:
         """Return where a parameter comes from; None where it begins anew."""
@@ -305,4 +308,5 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
         fingerprint=manifest.identity["init.fingerprint"],
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
         tokenizer=open_tokenizer(run.path, field="run.folder"),
+        lora=stored_lora(manifest.config),
     )

@@ -18,7 +18,7 @@ from mobilellama.pretrain.export_folder import (
 )
 from mobilellama.pretrain.hf_weights import ParameterSource, narrowest_dtype
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject
+from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
 from mobilellama.sft.template import Template, read_template
 from mobilellama.stages import require_stage
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
@@ -100,7 +100,7 @@ def open_trained(
     run = run_of(checkpoint)
     own = run.template if run and run.template.is_file() else None
     architecture = Architecture.from_dict(config["model"])
-    lora = LoraConfig(**config["lora"])
+    lora = stored_lora(config)
     adapt = partial(inject, config=lora, prefix=LANGUAGE)
     require_same_names(checkpoint, parameter_shapes(architecture, adapt))
     return Trained(
@@ -119,7 +119,7 @@ def open_trained(
 
 def merged(checkpoint: Checkpoint) -> Merged:
     """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
-    lora = LoraConfig(**checkpoint.manifest.config["lora"])
+    lora = stored_lora(checkpoint.manifest.config)
     return Merged(checkpoint, adapted_weights(checkpoint.names(), lora))
 
 

@@ -5,11 +5,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilellama.sft.lora import base_name, init_lora_parameter, inject, is_adapter
+from mobilellama.sft.lora import (
+    LoraConfig,
+    base_name,
+    init_lora_parameter,
+    inject,
+    is_adapter,
+    with_targets,
+)
 from mobilellama.vlm.config import Config
-from mobilellama.vlm.model import LANGUAGE, PROJECTOR
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel
 from mobilellama.vlm.projectors import build_projector, init_projector_parameter
 from mobilellama.vlm.start import Start
+
+
+def chosen_lora(config: Config, start: Start) -> LoraConfig:
+    """Return which layers get adapters, by name.
+
+    Raises:
+        ConfigError: the language model does not have what the config adapts.
+    """
+    if config.lora.rank is None:
+        return config.lora
+    with torch.device("meta"):
+        model = VisionLanguageModel(start.architecture)
+    return with_targets(config.lora, model, prefix=LANGUAGE, before=start.lora)
 
 
 def tune(model: nn.Module, config: Config) -> None:

@@ -153,7 +153,7 @@ MobileVLM's code."""
             return "projector and language model"
         return (
             f"the projector, and LoRA of rank {lora.rank}, alpha {lora.alpha}, dropout "
-            f"{lora.dropout:g} on the language model's {', '.join(lora.targets)}; merged in fp32"
+            f"{lora.dropout:g} on the language model's {lora.target_names}; merged in fp32"
         )
 
     def _data(self) -> str:

@@ -111,7 +111,7 @@ def test_a_preset_is_the_published_recipe(name: str) -> None:
     assert config.train.language_model == (trains != "projector")
     assert config.lora.rank == (128 if trains == "lora" else None)
     assert (config.lora.alpha, config.lora.dropout) == (256, 0.05)
-    assert len(config.lora.targets) == 7
+    assert config.lora.targets is None  # all linear layers: for Llama the seven
     # The same in all.
     assert config.projector.kind == ("ldpnetv2" if "_v2_" in name else "ldpnet")
     assert (config.train.epochs, config.train.max_steps, config.train.seq_len) == (1, None, 2048)

@@ -1,0 +1,202 @@
+"""LoRA on every language model that we build: it trains, merges and is exported, biases and all."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.checkpoint import read_manifest
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.lora import (
+    LINEARS,
+    LoraConfig,
+    Merged,
+    adapted_linears,
+    adapted_weights,
+    base_name,
+    inject,
+    is_adapter,
+    stored_lora,
+    with_targets,
+)
+from mobilellama.tokenizer import Tokenizer
+from mobilellama.vlm.export_check import check_merged
+from mobilellama.vlm.folder import open_folder
+from mobilellama.vlm.main import main
+from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel, build_on, parameter_shapes
+from mobilellama.vlm.trained import open_trained
+from tests.ranks import run_ranks
+from tests.vlm.llava_data import write_llava
+from tests.vlm.test_model import KINDS, architecture, batch, randomise
+from tests.vlm.tiny_vlm import LANGUAGE as SIZES
+from tests.vlm.tiny_vlm import make_tower, train_vlm
+
+LORA = LoraConfig(rank=3, alpha=6, dropout=0.0)
+TARGETS = {
+    "llama": [*LINEARS],
+    "qwen2": [*LINEARS],
+    "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
+    "phi3": ["o_proj", "qkv_proj", "gate_up_proj", "down_proj"],
+    "gemma": [*LINEARS],
+}
+
+
+class Weights:
+    """A model's parameters, by name."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = {name: value.detach() for name, value in model.named_parameters()}
+
+    def parameter(self, name: str, shape: torch.Size) -> Tensor:
+        assert self._parameters[name].shape == shape
+        return self._parameters[name]
+
+
+def adapted(kind: str, lora: LoraConfig = LORA) -> VisionLanguageModel:
+    """Return a model with adapters, all its weights drawn, biases and adapters too."""
+    model = build_on(
+        torch.device("cpu"), architecture(kind), adapt=partial(inject, config=lora, prefix=LANGUAGE)
+    )
+    randomise(model)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_adapts_all_linear_layers_but_the_head(kind: str) -> None:
+    with torch.device("meta"):
+        model = VisionLanguageModel(architecture(kind))
+    linears = {n for n, m in model.language_model.named_modules() if isinstance(m, nn.Linear)}
+    found = adapted_linears(model, LORA, prefix=LANGUAGE)
+    assert {name.removeprefix(LANGUAGE) for name in found} == linears - {"lm_head"}
+    named = with_targets(LORA, model, prefix=LANGUAGE)
+    assert sorted(named.targets or []) == sorted(TARGETS[kind])
+    assert adapted_linears(model, named, prefix=LANGUAGE) == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_base_and_adapter_merge_to_the_same_losses_whatever_leaves_the_layers_have(
+    kind: str,
+) -> None:
+    model = adapted(kind)
+    shapes = parameter_shapes(architecture(kind))
+    names = [name for name, _ in model.named_parameters()]
+    assert {base_name(name) for name in names if not is_adapter(name)} == shapes.keys()
+    merged = Merged(Weights(model), adapted_weights(names, LORA))
+    plain = VisionLanguageModel(architecture(kind)).train()
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(merged.parameter(name, parameter.shape))
+    found, expected = plain(**batch()), model(**batch())
+    torch.testing.assert_close(
+        found.sample_loss_sums, expected.sample_loss_sums, rtol=1e-4, atol=1e-4
+    )
+    model.language_model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            parameter.data.zero_()
+    assert not torch.allclose(model(**batch()).sample_loss_sums, found.sample_loss_sums, rtol=1e-2)
+
+
+def test_a_head_of_any_name_is_no_target() -> None:
+    """The loss reads its weight: an adapter beside it would never be computed."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.embed_out = nn.Linear(8, 8), nn.Linear(8, 9)
+
+        def get_output_embeddings(self) -> nn.Module:
+            return self.embed_out
+
+    lora = LoraConfig(rank=2, targets=["embed_out"])
+    with pytest.raises(ConfigError, match=r"lora\.targets = embed_out: cannot be adapted: the lo"):
+        adapted_linears(Named(), lora)
+    assert adapted_linears(Named(), LoraConfig(rank=2)) == ["inner"]
+
+
+def test_a_stored_config_names_its_targets_or_means_the_seven_of_its_time() -> None:
+    assert stored_lora({"lora": {"rank": 4, "alpha": 8}}).targets == [*LINEARS]
+    assert stored_lora({"lora": {"rank": 4, "targets": ["dense"]}}).targets == ["dense"]
+    assert stored_lora({"lora": {"rank": None, "targets": [*LINEARS]}}).rank is None
+    assert stored_lora({}).rank is None
+
+
+def test_a_run_that_is_resumed_keeps_its_targets() -> None:
+    with torch.device("meta"):
+        model = VisionLanguageModel(architecture("phi"))
+    before = LoraConfig(rank=3, targets=["fc1"])
+    for given, expected in ((LORA, ["fc1"]), (LoraConfig(rank=3, targets=["fc2"]), ["fc2"])):
+        found = with_targets(given, model, prefix=LANGUAGE, before=before)
+        assert found.targets == expected
+
+
+def make_model(folder: Path, tokenizer: Path, kind: str) -> Path:
+    """Write a language model of random weights as transformers does, with a tokenizer."""
+    torch.manual_seed(3)
+    values: dict[str, Any] = SIZES | KINDS[kind]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
+    randomise(model)
+    model.save_pretrained(folder)
+    Tokenizer(tokenizer).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lora.targets": "[q_proj,fc3]"}, r"lora\.targets = fc3: is no linear layer of the model"),
+        ({"lora.targets": "[lm_head]"}, r"lora\.targets = lm_head: cannot be adapted"),
+        (
+            {"lora.rank": 33},
+            r"lora\.rank = 33: is above 32, the most that q_proj .*targets without",
+        ),
+    ],
+)
+def test_what_cannot_be_adapted_is_told_before_anything_is_tokenised(
+    fields: dict[str, Any], message: str, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    records, images = write_llava(tmp_path / "data", records=2, images=2)
+    init, tower = make_model(tmp_path / "init", small_tokenizer, "phi"), make_tower(tmp_path / "t")
+    given = {"vision": tower, "lora.rank": 2} | fields
+    with pytest.raises(ConfigError, match=message):
+        train_vlm(init, records, images, tmp_path / "run", given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_with_adapters_trains_goes_on_and_is_exported(
+    kind: str, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    records, images = write_llava(tmp_path / "data", records=8, images=4)
+    init, tower = make_model(tmp_path / "init", small_tokenizer, kind), make_tower(tmp_path / "t")
+    run, output = tmp_path / "run", tmp_path / "out"
+    fields = {"vision": tower, "lora.rank": 3, "lora.alpha": 6, "lora.dropout": 0.0}
+    for steps in (1, 2):
+        run_ranks(train_vlm, 1, init, records, images, run, fields | {"train.max_steps": steps})
+    manifest = read_manifest(RunFolder(run).checkpoint(2))
+    assert manifest.identity["lora.targets"] == manifest.config["lora"]["targets"]
+    assert sorted(manifest.config["lora"]["targets"]) == sorted(TARGETS[kind])
+    trained = open_trained(str(run))
+    assert check_merged(trained) < 1e-4
+    arguments = ["--checkpoint", str(run), "--output", str(output), "--dtype", "fp32"]
+    assert main(["export", *arguments, "--check", "true"]) == 0
+    opened = open_folder(output)
+    moved = 0
+    for name, shape in trained.shapes.items():
+        value = trained.source.parameter(name, shape)
+        assert torch.equal(opened.weights.parameter(name, shape), value), name
+        moved += name.startswith(LANGUAGE) and not torch.equal(value, start_value(init, name))
+    assert moved == len(adapted_weights(trained.checkpoint.names(), trained.lora))  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def start_value(init: Path, name: str) -> Tensor:
+    from safetensors.torch import load_file
+
+    stored = load_file(init / "model.safetensors")
+    return stored[name.removeprefix(LANGUAGE)]

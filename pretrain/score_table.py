@@ -98,6 +98,12 @@ def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[st
     notes = []
     if limit is not None:
         notes.append(f"Only the first {limit} questions of each task (--limit): no measurement.")
+    elif other := [
+        f"{name} {its['samples']:,} of {PUBLISHED[name].questions:,}"
+        for name, its in tasks.items()
+        if name in PUBLISHED and its["samples"] != PUBLISHED[name].questions
+    ]:
+        notes.append(f"No measurement, for other numbers of questions: {', '.join(other)}.")
     known = {name: _difference(name, its) for name, its in tasks.items() if name in PUBLISHED}
     if other := [f"{name} ({what})" for name, what in known.items() if what]:
         notes.append(f"Not compared: {', '.join(other)}.")

@@ -608,13 +608,17 @@ def test_too_many_incomplete_answers_withhold_a_score_and_few_mark_it() -> None:
     assert tasks["boolq"]["withheld"] is None
     mean = mean_of_comparable(tasks)
     assert mean and mean["tasks"] == ["arc_easy", "boolq", "rte"]
-    *_, easy, boolq, piqa, _, last, first, second, third, fourth = score_table(
+    *_, easy, boolq, piqa, _, last, odd, first, second, third, fourth = score_table(
         tasks, "m", limit=None
     ).splitlines()
     assert easy.split()[7:] == ["0.6000*", "0.0500", "0.61", "0.68"]
     assert boolq.split()[5:9] == ["0.50", "%", "0.5000", "0.0500"]
     assert piqa.split()[5:] == ["10.50", "%", "withheld", "-", "-", "-"]
     assert last.startswith("mean of 3") and "0.5333*" in last
+    assert odd == (
+        "No measurement, for other numbers of questions: arc_easy 100 of 2,376, boolq 100 of "
+        "3,270, piqa 100 of 1,838, rte 100 of 277."
+    )
     assert first == "Not compared: piqa (withheld)."
     assert second == "* arc_easy: 20 of 200 answers are incomplete, 10.00 % (20 empty)."
     assert third == "boolq: 1 of 200 answers are incomplete, 0.50 % (1 empty)."

@@ -11,6 +11,7 @@
 """
 
 import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ Encode = Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]
 
 READING = "reading_version"
 """Where a receipt's counts have the rules by which its records were read; absent: 1."""
+
+_MEDIUM = re.compile(r"\A<(image|video|audio)>(\n|\Z)|\n<(image|video|audio)>\Z")
+"""What stands in a turn for a medium whose field was lost; elsewhere such words may be HTML."""
 
 _BATCH_CHARACTERS = 1 << 18
 
@@ -188,6 +192,8 @@ def _clean(record: Record, work: Work) -> Cleaned:
     value = parse_line(record.value) if isinstance(record.value, bytes) else record.value
     reading = read_record(value, work.data.format)
     turns, mended = clean(reading.turns)
+    if shown := next((turn for turn in turns if _MEDIUM.search(turn.content)), None):
+        raise DropError(Drop.MEDIA, f"a turn shows one: {excerpt(shown.content)}")
     template = work.template
     if turns[0].role == "system" and template.system is None and template.folded_system is None:
         raise DropError(Drop.UNPLACED_SYSTEM, excerpt(turns[0].content))

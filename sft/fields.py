@@ -138,6 +138,17 @@ def _matters(name: str) -> Drop | None:
     return next((reason for pattern, reason in _PATTERNS if pattern.search(name)), None)
 
 
+def medium_of(fields: dict[Any, Any], *, read: Collection[str] = ()) -> str | None:
+    """Return the name of the first field that holds a medium, other than those that are read."""
+    for name, value in fields.items():
+        spelt = canonical(name)
+        if spelt in read or says_nothing(value) or value is False:
+            continue
+        if spelt not in _HARMLESS and _matters(spelt) is Drop.MEDIA:
+            return str(name)
+    return None
+
+
 def unknown_fields(
     fields: dict[str, Any], *, read: Collection[str], level: Level, where: str = "it"
 ) -> list[str]:

@@ -6,11 +6,12 @@ A row is an object with one of
     {"messages": [{"role": "user", "content": "..."}, ...]}  a conversation
     {"conversations": [{"from": "human", "value": "..."}, ...]}
 
-and any other fields, which are copied. A conversation ends with the user's turn; an answer
+and any other fields, which are copied; a medium that the model would not see, such as a video, is
+refused. A conversation ends with the user's turn; an answer
 after it is left out: it is what the model is to write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from typing import Any
 from mobilellama.config import ConfigError, DataError
 from mobilellama.json_lines import read_json_lines
 from mobilellama.sft.conversation import Turn
+from mobilellama.sft.fields import medium_of
 from mobilellama.sft.reasons import MEANING, DropError
 from mobilellama.sft.records import read_turns
+from mobilellama.sft.turns import ROLE_FIELDS, ROLES
 
 _CONVERSATIONS = ("messages", "conversations")
 
@@ -37,7 +40,12 @@ class Row:
 
 
 def read_prompts(
-    path: Path, *, system: str | None, reserved: Sequence[str], question: str = "prompt"
+    path: Path,
+    *,
+    system: str | None,
+    reserved: Sequence[str],
+    question: str = "prompt",
+    media: Collection[str] = (),
 ) -> list[Row]:
     """Return the rows of a file; empty lines are no rows.
 
@@ -46,6 +54,7 @@ def read_prompts(
         system: system text of rows that have none of their own; None: none.
         reserved: fields that the output adds, which a row must not have.
         question: the field of a row that is one question.
+        media: fields of media that the caller reads.
 
     Raises:
         ConfigError: there is no such file, or it has no row.
@@ -53,9 +62,11 @@ def read_prompts(
     """
     if not path.is_file():
         raise ConfigError("input", str(path), "is not a file", "Give a JSON-lines file of prompts")
-    rows = [
-        _row(fields, place, system, reserved, question) for place, fields in read_json_lines(path)
-    ]
+    rows: list[Row] = []
+    for place, fields in read_json_lines(path):
+        if name := medium_of(fields, read=media):
+            raise DataError(f"{place} has {name}, which is not read here; mend the line")
+        rows.append(_row(fields, place, system, reserved, question))
     if not rows:
         remedy = f'Give a JSON-lines file such as {{"{question}": "..."}} on every line'
         raise ConfigError("input", str(path), "has no prompts", remedy)
@@ -83,15 +94,23 @@ def _row(
     return Row(place, fields, tuple(turns))
 
 
+def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a conversation without its last answer, whatever else that has in it."""
+    ((name, turns),) = record.items()
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    fields = last if isinstance(last, dict) else {}
+    role = next((fields[key] for key in ROLE_FIELDS if fields.get(key) is not None), None)
+    is_answer = isinstance(role, str) and ROLES.get(role.lower()) == "assistant"
+    return {name: turns[:-1]} if is_answer else record
+
+
 def _turns(record: dict[str, Any], place: str) -> list[Turn]:
     """Return a conversation's turns up to the user's last."""
     try:
-        turns = read_turns(record)
+        turns = read_turns(_without_answer(record))
     except DropError as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise DataError(f"{place} {MEANING[error.reason]}{detail}; mend the line") from None
-    if turns and turns[-1].role == "assistant":
-        turns.pop()
     roles = [turn.role for turn in turns]
     said = roles[1:] if roles[:1] == ["system"] else roles
     if not said or said != ["user", "assistant"] * (len(said) // 2) + ["user"]:

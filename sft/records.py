@@ -246,6 +246,7 @@ def _with_answer(
     if turns and turns[-1].role == "user" and answer and not says_nothing(fields[answer]):
         turns = [*turns, Turn("assistant", text_of(fields[answer], answer, unread))]
     said = {turn.content.strip() for turn in turns}
+    said |= {text.replace("<image>", "").strip() for text in said}  # as LLaVA's records add it
     for key in _left_aside(fields, _PAIR):
         text = fields[key]
         if not isinstance(text, str) or not (

@@ -51,6 +51,7 @@ from mobilellama.sft.prompts import Row, read_prompts
 from mobilellama.vlm.assistant_choice import AssistantChoice
 from mobilellama.vlm.images import ImageError
 from mobilellama.vlm.records import (
+    IMAGE_FIELDS,
     IMAGE_TEXT,
     MEANING,
     RefusedError,
@@ -105,7 +106,11 @@ def main(config: Config) -> int:
     tokenizer = stored.prompts
     reserved = (*ADDED, "error")
     rows = read_prompts(
-        Path(config.input), system=config.system, reserved=reserved, question="text"
+        Path(config.input),
+        system=config.system,
+        reserved=reserved,
+        question="text",
+        media=IMAGE_FIELDS,
     )
     folder = None if config.images is None else Path(config.images)
     rows = [place_images(row, folder) for row in rows]

@@ -44,7 +44,8 @@ IMAGE_TEXT = "<image>"
 
 _IMAGE_FIELD = "image"
 _UNREAD_FIELD = "images"  # of other formats; looked at so that its images are not passed over
-_FIELDS = frozenset((_IMAGE_FIELD, _UNREAD_FIELD))  # of a record, beside those of its turns
+IMAGE_FIELDS = frozenset((_IMAGE_FIELD, _UNREAD_FIELD))
+"""Fields of a record that are looked at here, beside those of its turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +216,7 @@ def parse_record(
         RefusedError: it cannot be trained on.
     """
     try:
-        reading = read_record(value, kind, more_read=_FIELDS)
+        reading = read_record(value, kind, more_read=IMAGE_FIELDS)
         turns, mended = clean(reading.turns)
     except DropError as drop:
         raise RefusedError(drop.reason, drop.detail) from None

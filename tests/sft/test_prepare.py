@@ -776,14 +776,16 @@ def test_records_that_mean_something_else_are_dropped_by_name_of_shape_and_table
         "reasoning": {"reasoning_content": "Well..."},
         "tool_call": {"tools": [{"name": "f"}]},
         "media": {"image": "a.png"},
+        "media ": {"conversations": hello(human="<image>\nWhat?")["conversations"]},
         "weight": {"weight": 0.5},
         "ambiguous": {"prompt": "Another question"},
     }
     for reason, fields in odd.items():
         rows = [hello(), hello(), hello() | fields]
+        reason = reason.strip()
         write_lines(tmp_path / f"{reason}/a.jsonl", rows)
         pq.write_table(pa.Table.from_pylist([*rows[2:], *rows]), tmp_path / reason / "b.parquet")
-        output = tmp_path / f"out-{reason}"
+        output = tmp_path / f"out-{'-'.join(fields)}"
         assert prepare(small_tokenizer, tmp_path / reason, output) == 0
         report = read_json(output / "report.json")
         assert (report["records"], report["conversations"]) == (7, 4)

@@ -18,6 +18,7 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files import sha256_of_file
+from mobilellama.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.template import read_template
 from mobilellama.tokenizer import Tokenizer, open_tokenizer
 from mobilellama.vlm.architecture import IMAGE
@@ -26,7 +27,13 @@ from mobilellama.vlm.labels import encode
 from mobilellama.vlm.main import main
 from mobilellama.vlm.records import ImageTextConfig, Record, read_vlm_records
 from mobilellama.vlm.samples import Samples
-from mobilellama.vlm.tokenise import Recipe, SampleReport, build_samples
+from mobilellama.vlm.tokenise import (
+    Recipe,
+    SampleReport,
+    build_samples,
+    reading_of,
+    report_refusals,
+)
 from tests.pretrain.test_checkpoint import wait_for
 from tests.vlm.llava_data import make_records, write_llava
 
@@ -201,7 +208,53 @@ def test_what_check_data_found_is_left_out(recipe: Recipe, tmp_path: Path) -> No
     assert all("a/00002.png" not in samples[i].images for i in range(len(samples)))
 
 
+def test_fields_that_are_not_read_are_told_once_with_their_records(
+    tmp_path: Path, small_tokenizer: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = [record("What?", "a bus", name=str(i)) | {"mood": "merry"} for i in range(3)]
+    given += [record("What?", "", name="empty") | {"mood": "sad"}, record("What?", "a bus")]
+    data = write(tmp_path / "d.json", given)
+    _, report = build(tmp_path, recipe_of(data, tmp_path, small_tokenizer))
+    assert (report.samples, report.unread_fields) == (4, {"mood": 3})
+    with caplog.at_level("WARNING"):
+        report_refusals(report)
+    told = [line for line in caplog.messages if "mood" in line]
+    assert told == ["fields not read, with the records that have them: mood (3)"]
+
+
+def test_an_answer_that_is_not_to_be_learnt_is_not_supervised(
+    tmp_path: Path, small_tokenizer: Path
+) -> None:
+    both = record("<image>\nWhat?", "a red bus", "a.png")
+    both["conversations"] += record("Sure?", "a blue bus")["conversations"]
+    marked = json.loads(json.dumps(both))
+    marked["conversations"][1]["weight"] = 0
+    data = write(tmp_path / "d.json", [both, marked])
+    samples, _ = build(tmp_path, recipe_of(data, tmp_path, small_tokenizer))
+    assert samples[1].ids.tolist() == samples[0].ids.tolist()
+    first = np.cumsum(np.diff(samples[0].supervised, prepend=False)) <= 2
+    assert samples[1].supervised.tolist() == (samples[0].supervised & ~first).tolist()
+    assert samples[1].supervised.any()
+
+
 # --- when the file is made
+
+
+def test_a_file_made_by_the_rules_of_reading_before_is_kept_and_known(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    path, receipt = tmp_path / "train.arrow", tmp_path / "train.json"
+    assert reading_of(path, recipe.fingerprint()) == 2  # it is to be made
+    build(tmp_path, recipe)
+    assert reading_of(path, recipe.fingerprint()) == 2
+    held = read_sealed_json(receipt, owner=None)
+    assert held.pop("reading_version") == 2
+    del held["report"]["unread_fields"]
+    write_sealed_json(receipt, held)
+    before = path.stat().st_mtime_ns
+    build(tmp_path, recipe)
+    assert path.stat().st_mtime_ns == before
+    assert reading_of(path, recipe.fingerprint()) == 1
 
 
 def test_a_file_that_is_there_already_is_not_made_again(recipe: Recipe, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilellama.config import DataError
+from mobilellama.sft.conversation import Turn
+from mobilellama.sft.prompts import Row, read_prompts
+
+
+def read(tmp_path: Path, row: dict[str, Any], **options: Any) -> Row:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (made,) = read_prompts(path, system=None, reserved=(), **options)
+    return made
+
+
+def test_an_answer_at_the_end_is_left_out_whatever_it_holds(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "Hi"}
+    for answer in (
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]},
+        {"from": "gpt", "value": "Hello!", "reasoning_content": "Well...", "weight": 0.5},
+    ):
+        row = read(tmp_path, {"messages": [asked, answer], "id": 3})
+        assert row.turns == (Turn("user", "Hi"),)
+        assert row.fields["messages"] == [asked, answer]
+
+
+@pytest.mark.parametrize(
+    "medium", [{"video": "a.mp4"}, {"audios": ["a.wav"]}, {"imageUrl": "a.png"}, {"file": "a.pdf"}]
+)
+def test_a_medium_that_is_not_read_is_refused_by_name(
+    tmp_path: Path, medium: dict[str, Any]
+) -> None:
+    (name,) = medium
+    with pytest.raises(DataError, match=rf"prompts.jsonl:1 has {name}, which is not read here"):
+        read(tmp_path, {"prompt": "What is here?", **medium})
+    with pytest.raises(DataError, match=f"has {name}"):
+        read(tmp_path, {"text": "What?", **medium}, question="text", media=("image", "images"))
+    assert read(tmp_path, {"prompt": "What is here?", name: None, "image_id": 3})
+
+
+def test_an_image_is_the_callers_where_it_reads_them(tmp_path: Path) -> None:
+    row = {"text": "What is here?", "image": "a.png"}
+    assert read(tmp_path, row, question="text", media=("image", "images")).fields == row
+    with pytest.raises(DataError, match="has image"):
+        read(tmp_path, row, question="text")

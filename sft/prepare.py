@@ -2,6 +2,8 @@
 
 Records are cleaned, written in a chat template, split where they are longer than seq_len, and
 packed into rows of seq_len tokens; report.json says what was kept, changed and dropped, and why.
+A record with a field that changes what it means, and that is not read, is dropped: preference data,
+tools, reasoning, images, a second question. Fields that no rule knows are counted by name.
 The folder's bytes depend on the data, the tokenizer, the template, and the fields seq_len, seed,
 heldout_share and data.format; never on workers or restarts. Stop it whenever you like: the same
 command does what is missing. A folder in which no bucket is finished yet may be begun anew with

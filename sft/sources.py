@@ -56,7 +56,7 @@ class DataConfig:
     """A .json, .jsonl, .jsonl.zst, .jsonl.gz or .parquet file, a folder of them, a folder
     written by save_to_disk, or the name of a dataset on the Hugging Face hub."""
     format: Format = "auto"
-    """Shape of the records; auto looks at each."""
+    """Shape of the records; auto looks at each, and drops a record of two that differ."""
     name: str | None = None
     """Configuration of a hub dataset; None takes its only or default one."""
     split: str = "train"

@@ -8,7 +8,7 @@ Every name of a record, of a turn, and of a part of a turn's content is one of
     unknown          counted by name, and told once at the end
 
 Names are compared as ``canonical`` spells them. A field that says nothing does not matter: null,
-an empty text, an empty list or object, or one of such. For names that matter, false says nothing.
+an empty text, an empty list or object, or one of such.
 """
 
 import re
@@ -20,6 +20,7 @@ from mobilellama.sft.reasons import Drop, DropError, excerpt
 
 Level = Literal["record", "turn", "part"]
 
+_EMPTY_JSON = ("[]", "{}", "null")  # of tools, which some write as JSON within JSON
 _LONGEST_NAME = 100  # a longer one is no name that is known
 
 _HARMLESS = frozenset(
@@ -53,8 +54,6 @@ _NAMES: dict[str, Drop] = {
         Drop.PREFERENCE: "label labels preference preferences ranking winner conversation_a "
         "conversation_b response_a response_b response_0 response_1 better_response_id "
         "safer_response_id is_response_0_safe is_response_1_safe kto_tag kto_label",
-        Drop.REASONING: "reasoning_content reasoning reasoning_text reasoning_details thinking "
-        "thinking_content thought thoughts think rationale chain_of_thought cot",
         Drop.TOOL_CALL: "tool_calls tool_call function_call function_calls functions function "
         "tools tool available_tools tool_call_id tool_responses tool_results api_calls",
         Drop.MEDIA: "file files attachment attachments media medias multimodal multi_modal_data "
@@ -68,6 +67,9 @@ _NAMES: dict[str, Drop] = {
 _PATTERNS = (
     (re.compile(r"(^|_)(chosen|rejected|reject|preferred|dispreferred|kto|dpo)(_|$)"),
      Drop.PREFERENCE),
+    (re.compile(r"(^|_)(reasoning|thinking|think|thoughts?|rationales?|chain_of_thoughts?|cot)"
+                r"(_(content|text|details|traces?|steps|process))?$"),
+     Drop.REASONING),
     (re.compile(r"(^|_)(images?|imgs?|pictures?|photos?|videos?|audios?|clips?)"
                 r"(_?(urls?|uris?|paths?|files?|bytes|data|b64|base64|list|[0-9]+))?$"),
      Drop.MEDIA),
@@ -83,7 +85,7 @@ _AT_ONE_LEVEL: dict[Level, frozenset[str]] = {
 
 @lru_cache(maxsize=4096)
 def _spelt(name: str) -> str:
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name.strip())
     return re.sub(r"[\s.\-]+", "_", parted).strip("_").lower() or name
 
 
@@ -142,11 +144,22 @@ def medium_of(fields: dict[Any, Any], *, read: Collection[str] = ()) -> str | No
     """Return the name of the first field that holds a medium, other than those that are read."""
     for name, value in fields.items():
         spelt = canonical(name)
-        if spelt in read or says_nothing(value) or value is False:
+        if spelt in read or spelt in _HARMLESS or says_nothing(value):
             continue
-        if spelt not in _HARMLESS and _matters(spelt) is Drop.MEDIA:
+        if _matters(spelt) is Drop.MEDIA and _holds(value, Drop.MEDIA):
             return str(name)
     return None
+
+
+def _holds(value: Any, reason: Drop) -> bool:
+    """Return whether a field that says something holds what its name is known for."""
+    if reason is Drop.PREFERENCE:
+        return True  # a label of false is one
+    if reason is Drop.REASONING:
+        return not isinstance(value, bool | int | float)  # which switch it on, or measure it
+    if reason is Drop.TOOL_CALL and isinstance(value, str):
+        return value.strip() not in _EMPTY_JSON
+    return value is not False
 
 
 def unknown_fields(
@@ -170,9 +183,8 @@ def unknown_fields(
         if says_nothing(value):
             continue
         reason = _matters(name)
-        # A label of false is one; whoever switches tools or reasoning off has none.
-        if reason is not None and (value is not False or reason is Drop.PREFERENCE):
+        if reason is not None and _holds(value, reason):
             raise DropError(reason, f"{where} has {name}: {excerpt(value)}")
-        if reason is None:
+        if reason is None or (reason is Drop.REASONING and value is not False):
             unknown.append(excerpt(name) if level == "record" else f"{level}.{excerpt(name)}")
     return unknown

@@ -70,7 +70,7 @@ _OTHER_INPUTS = tuple(
 )
 _OTHER_ANSWERS = tuple(
     "outputs responses completions answers target targets solution solutions reply long_answer "
-    "short_answer best_answer correct_answer correct_answers".split()
+    "short_answer best_answer correct_answer correct_answers assistant".split()
 )
 
 READ = frozenset((*_TURN_LISTS["auto"], *_PAIR, *_SYSTEMS, _HISTORY, *ANSWER_FIELDS))
@@ -205,7 +205,7 @@ def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
         return []
     if not isinstance(rounds, list):
         raise DropError(Drop.HISTORY, excerpt(rounds))
-    if all(isinstance(turn, dict) for turn in rounds):
+    if all(isinstance(turn, dict) and turn.keys() & {*ROLE_FIELDS} for turn in rounds):
         return _turns_of_list(rounds, unread)
     turns: list[Turn] = []
     for number, pair in enumerate(rounds):

@@ -90,6 +90,9 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
           "tokens": 3}, HELLO),
         # an empty list of turns beside a pair
         ({"conversations": [], "instruction": "Hi", "output": "Hello!"}, HELLO),
+        # what is empty in JSON of its own, or is no more than a switch
+        ({"prompt": "Hi", "response": "Hello!", "tools": "[]", "functions": "null"}, HELLO),
+        ({"prompt": "Hi", "response": "Hello!", "thinking": False, "reasoning": True}, HELLO),
         # names in other spellings
         ({"Instruction": "Hi", "Output": "Hello!", "systemPrompt": "Be kind."}, TOLD),
         # a pair whose question is empty: clean.py's to judge, not a missing shape
@@ -200,6 +203,12 @@ def test_each_spelling_of_a_role_is_understood(spelling: str, role: str) -> None
         ({"messages": [{"role": "user", "content": "x"}], "rejected_response": "y"},
          Drop.PREFERENCE, "rejected_response: y"),
         ({"prompt": "x", "response": "y", "reasoning": "z"}, Drop.REASONING, "reasoning: z"),
+        ({"Question": "x", "Complex_CoT": "y", "Response": "z"},
+         Drop.REASONING, "complex_cot: y"),
+        ({"prompt": "x", "response": "y", "assistant": "z"},
+         Drop.AMBIGUOUS, "response and assistant"),
+        ({"prompt": "x", "answer": "y", "history": [{"user": "z", "assistant": "a"}]},
+         Drop.HISTORY, "round 0 is"),
         ({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "y"}]},
          Drop.TOOL_CALL, "it has tools"),
         ({"prompt": "x", "response": "y", "functions": "z"}, Drop.TOOL_CALL, "it has functions"),

@@ -5,6 +5,7 @@ RUN/
   tokenizer.model        the dataset's tokenizer (or tokenizer/), so that a run can be exported
                          by itself
   template.yaml          a chat model's template, for the same reason
+  digests.json           sha256 of these two
   attempts/NNNN.json     one a start, created exclusively; the newest owns the run (fence)
   checkpoints/step-N/    whole checkpoints; step-N.tmp-NNNN while one is being written
   frozen/SHA.safetensors parameters that do not train, once; checkpoints name them by sha256
@@ -24,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.config import ConfigError, UserError
-from mobilellama.files import fsync_path, temporary_path
+from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files import fsync_path, sha256_of_file, temporary_path
 from mobilellama.sealed import read_sealed_json, write_sealed_json
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.tokenizer = self.path / "tokenizer.model"
         self.template = self.path / "template.yaml"
+        self.digests = self.path / "digests.json"
         self.frozen = self.path / "frozen"
         self.attempts = self.path / "attempts"
         self.checkpoints = self.path / "checkpoints"
@@ -179,6 +181,35 @@ class RunFolder:
             log.warning("%s: is damaged (%s), and ignored", self.verdict, error)
             return None
         return verdict if verdict.attempt == self.newest_attempt() else None
+
+    def write_digests(self) -> None:
+        """Write the sha256 of tokenizer and template, which are whole by now."""
+        paths = (self.tokenizer, self.template, *sorted((self.path / "tokenizer").glob("*")))
+        files = {str(p.relative_to(self.path)): sha256_of_file(p) for p in paths if p.is_file()}
+        write_sealed_json(self.digests, {"files": files})
+
+    def require_whole_texts(self) -> None:
+        """Raise DataError unless tokenizer and template are as the run wrote them.
+
+        A run of an older version has no digests of them.
+        """
+        if not self.digests.is_file():
+            return
+        path, what = self.digests, "is damaged"
+        try:
+            files = dict(read_sealed_json(path, owner=None)["files"])
+            for name, sha256 in files.items():
+                path, what = self.path / name, "is missing, or not as the run wrote it"
+                if not path.is_file() or sha256_of_file(path) != sha256:
+                    break
+            else:
+                return
+        except (ValueError, TypeError, KeyError):
+            pass
+        raise DataError(
+            f"{path}: {what}. Start the run's command again, which writes it anew, or restore it "
+            f"from a copy; to take the files as they are, remove {self.digests}"
+        )
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of metrics.jsonl, without lines that a kill or a hand has spoilt."""

@@ -97,6 +97,7 @@ def run_attempt(
 def save_dataset_texts(dataset: TokenDataset, run: RunFolder) -> None:
     """Copy a dataset's tokenizer, and its template if it has one, into a run."""
     dataset.tokenizer.save(run.path)
+    dataset.require_as_described(dataset.template)
     if dataset.template.is_file():
         with whole_file(run.template) as file:
             file.write(dataset.template.read_bytes())
@@ -162,7 +163,9 @@ def begin(
         )
         run.stop.unlink(missing_ok=True)  # a former attempt's
         run.remove_leftovers()
+        run.digests.unlink(missing_ok=True)
         save_texts(run)
+        run.write_digests()
         with whole_file(run.config) as file:
             file.write(yaml.safe_dump(config, sort_keys=False).encode())
 

@@ -167,9 +167,16 @@ def _opens(folder: Path) -> bool:
 
 
 def run_of(checkpoint: Checkpoint) -> RunFolder | None:
-    """Return the run that the checkpoint lies in; None for one that was moved out."""
+    """Return the run that the checkpoint lies in; None for one that was moved out.
+
+    Raises:
+        DataError: its tokenizer or template is not as it was written.
+    """
     run = RunFolder(checkpoint.folder.parent.parent)
-    return run if checkpoint.folder.parent == run.checkpoints else None
+    if checkpoint.folder.parent != run.checkpoints:
+        return None
+    run.require_whole_texts()
+    return run
 
 
 def find_tokenizer(

@@ -14,7 +14,7 @@ from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import sha256_of_file
 from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readable
-from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
+from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps, run_of
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.run_folder import RunFolder
@@ -135,6 +135,7 @@ def _of_checkpoint(init: str) -> Start:
     config = checkpoint.manifest.config
     if stage_of(config) == "vlm":
         raise ConfigError("init", init, "was written by 'mobilellama vlm run'", _REMEDY)
+    run = run_of(checkpoint)
     model = ModelConfig(**config["model"])
     adapted = adapted_weights(checkpoint.names(), stored_lora(config))
     read = Merged(checkpoint, adapted).parameter
@@ -145,7 +146,7 @@ def _of_checkpoint(init: str) -> Start:
         fingerprint=sha256_of_file(checkpoint.folder / MANIFEST),
         parameter=read,
         stored=read,
-        tokenizer=_tokenizer_of(checkpoint.folder.parent.parent),
+        tokenizer=_tokenizer_of(run.path if run else checkpoint.folder.parent.parent),
         verify=partial(_verify, checkpoint),
     )
 

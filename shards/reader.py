@@ -31,7 +31,7 @@ from mobilellama.shards.dataset import (
 from mobilellama.shards.format import BucketIndex, little_endian, read_index
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import HF_FOLDER, TextTokenizer, open_tokenizer
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.
@@ -86,6 +86,15 @@ class TokenDataset:
     def _manifest_by_name(self) -> dict[str, dict[str, Any]]:
         return {bucket_name(row["subset"], row["bucket"]): row for row in self.manifest}
 
+    def require_as_described(self, path: Path) -> None:
+        """Raise DataError unless a file has the sha256 that dataset.json names, if it does."""
+        expected = self.described_files.get(str(path.relative_to(self.folder)))
+        if expected and (not path.is_file() or sha256_of_file(path) != expected):
+            raise DataError(
+                f"{path}: missing, or not as it was written. Restore it from a copy, or run the "
+                f"same 'mobilellama {maker(self.folder)}' again, which writes it anew"
+            )
+
     def row(self, name: str) -> dict[str, Any]:
         """Return the manifest's row of bucket ``SUBSET/NNNNN``."""
         return self._manifest_by_name[name]
@@ -98,7 +107,11 @@ class TokenDataset:
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         """The tokenizer that the dataset was made with."""
-        tokenizer = open_tokenizer(tokenizer_file(self.folder))
+        own = tokenizer_file(self.folder)
+        for name in self.described_files:  # the identity has the sha256 of the one that decides
+            if name.startswith(f"{HF_FOLDER}/") and self.folder / name != own:
+                self.require_as_described(self.folder / name)
+        tokenizer = open_tokenizer(own)
         tokenizer.require_sha256(
             self.identity.tokenizer_sha256, field="tokenizer", owner=str(self.folder)
         )

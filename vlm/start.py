@@ -22,7 +22,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files import sha256_of_file, sha256_of_json
 from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readable, read_manifest
-from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps
+from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps, run_of
 from mobilellama.pretrain.hf_config import llama_config
 from mobilellama.pretrain.hf_folder import dims
 from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object
@@ -146,6 +146,7 @@ def _of_vlm_checkpoint(config: Config) -> Start:
         rule = f"is given, but {config.init} has a tower of its own"
         raise ConfigError("vision", config.vision, rule, "Leave it out")
     checkpoint = find_checkpoint(config.init)
+    run = run_of(checkpoint)
     architecture = Architecture.from_dict(checkpoint.manifest.config["model"])
     read = merged(checkpoint).parameter
     fingerprint = sha256_of_file(checkpoint.folder / MANIFEST)
@@ -154,7 +155,9 @@ def _of_vlm_checkpoint(config: Config) -> Start:
         origin={"init": config.init},
         fingerprint=fingerprint,
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), Part(read, read, fingerprint)),
-        tokenizer=open_tokenizer(checkpoint.folder.parent.parent, field="init"),
+        tokenizer=open_tokenizer(
+            run.path if run else checkpoint.folder.parent.parent, field="init"
+        ),
         verify=partial(_verify, checkpoint),
         close=checkpoint.close,
     )

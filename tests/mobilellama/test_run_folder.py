@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.files import read_json
 from mobilellama.run_folder import FencedError, RunFolder, Verdict
 
@@ -187,3 +187,50 @@ def test_files_that_are_no_attempts_are_not_counted(run: RunFolder) -> None:
     assert run.attempt_numbers() == [1]
     (run.attempts / "99999999999999.json").touch()
     assert run.newest_attempt() == 99999999999999
+
+
+def test_a_changed_template_or_tokenizer_of_a_run_is_named_with_a_remedy(run: RunFolder) -> None:
+    run.require_whole_texts()  # of an older version: nothing to compare with
+    run.template.write_text("user: x")
+    run.tokenizer.write_bytes(b"model")
+    run.write_digests()
+    run.require_whole_texts()
+    run.template.write_text("user: y")
+    with pytest.raises(DataError, match=r"template.yaml: is missing, or not as the run wrote it"):
+        run.require_whole_texts()
+    run.template.write_text("user: x")
+    run.tokenizer.unlink()
+    with pytest.raises(DataError, match=r"tokenizer.model: .* remove .*digests.json"):
+        run.require_whole_texts()
+    run.digests.write_text(run.digests.read_text().replace("tokenizer", "tokenizes"))
+    with pytest.raises(DataError, match=r"digests.json: is damaged"):
+        run.require_whole_texts()
+
+
+def test_an_attempt_whose_number_nobody_reaches_is_refused_before_anything_starts(
+    run: RunFolder,
+) -> None:
+    for name in (f"{10**19}.json", "\u0661.json", "12.json", "00012.json"):
+        (run.attempts / name).touch()
+        assert run.newest_attempt() == 0
+    with pytest.raises(ConfigError, match=r"holds attempts/10+\.json, whose number no attempt"):
+        run.require_usable()
+
+
+def test_names_that_are_no_steps_are_no_checkpoints(run: RunFolder) -> None:
+    for name in ("step-\u0663", "step-007", f"step-{10**19}", "step-5x", "step-0", "step-12"):
+        (run.checkpoints / name).mkdir()
+    assert run.checkpoint_steps() == [0, 12]
+
+
+def test_a_flipped_verdict_or_attempt_is_told_and_ignored(
+    run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = run.begin_attempt({"saved_step": 46})
+    run.write_verdict(Verdict(kind="stopped", message="", attempt=number, step=46))
+    for path, old, new in ((run.verdict, "46", "44"), (run.attempts / "0001.json", "46", "47")):
+        path.write_text(path.read_text().replace(old, new, 1))
+    assert run.read_verdict() is None
+    assert run.read_attempt(1) == {}
+    assert "verdict.json: is damaged" in caplog.text
+    assert "0001.json: is damaged" in caplog.text

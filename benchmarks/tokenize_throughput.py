@@ -22,7 +22,8 @@ from pathlib import Path
 import paired
 
 from mobilellama.tokenize import run, train_tokenizer
-from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
 from mobilellama.tokenizer import Tokenizer
 

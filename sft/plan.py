@@ -12,13 +12,11 @@ from mobilellama.config import ConfigError
 from mobilellama.files import lock
 from mobilellama.sft.bucket import READING
 from mobilellama.shards.dataset import DATASET, PLAN, Plan, Slice, read_receipt
+from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
-
-SOURCES = "sources_sha256"
-"""Where the plan's identity has the sha256 of each source, by its name."""
 
 
 @contextmanager

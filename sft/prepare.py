@@ -44,7 +44,7 @@ from mobilellama.sft.bucket import (
 from mobilellama.sft.clean import CLEANING_VERSION
 from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
-from mobilellama.sft.plan import SOURCES, join_plan, require_same_reading, sharing
+from mobilellama.sft.plan import join_plan, require_same_reading, sharing
 from mobilellama.sft.reasons import Drop, describe_example
 from mobilellama.sft.records import READING_VERSION
 from mobilellama.sft.report import describe, make_report
@@ -65,6 +65,7 @@ from mobilellama.shards.dataset import (
 )
 from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 

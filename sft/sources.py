@@ -12,10 +12,7 @@ conversations each leave more room empty than one file of them all. A record's p
 ``FILE:LINE`` (from 1, as editors count) or ``FILE[INDEX]`` (from 0, as JSON tools do).
 """
 
-import codecs
-import json
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +20,12 @@ from typing import Any, BinaryIO, NoReturn
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files import sha256_of_file, sha256_of_json
-from mobilellama.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
+from mobilellama.json_lines import UTF8_MARK, parse_document
 from mobilellama.sft.fields import canonical, says_nothing, unknown_fields
 from mobilellama.sft.reasons import DropError
 from mobilellama.sft.records import READ, Format, is_record
 from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.json_list import holds_lines, read_elements
 from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import walk_files
 
@@ -43,9 +41,6 @@ _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _START_BYTES = 1 << 20  # of a file, in which its first value begins
 _ROWS_AT_ONCE = 256
 _ROWS_OF_BYTES_AT_ONCE = 16  # a picture may be of megabytes
-_JSON_BLOCK_BYTES = 4 << 20
-_JSON_SPACE = b" \t\n\r"
-_MARK = re.compile(r"[ \t\n\r]*([\[,\]])[ \t\n\r]*")  # before an element, or after the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +187,7 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     if file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip().startswith(b"["):
         file.seek(0)
         try:
-            for i, (value, source_read) in enumerate(_elements(file)):
+            for i, (value, source_read) in enumerate(read_elements(file)):
                 if held:
                     yield held
                 held, yielded = Record(f"{piece.source}[{i}]", value, source_read), i
@@ -203,7 +198,7 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
             pass  # a reading of the whole says what is wrong, and where
     file.seek(0)
     data = file.read().removeprefix(UTF8_MARK)
-    if _holds_lines(data):
+    if holds_lines(data):
         log.info("%s holds a record a line", path)
         file.seek(0)
         yield from _lines(file, path, piece)
@@ -212,54 +207,6 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     del data
     for i, value in enumerate(records[yielded:], yielded):
         yield Record(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
-
-
-def _elements(file: BinaryIO) -> Iterator[tuple[Any, int]]:
-    """Yield a JSON list's elements, and about how many bytes are read with each.
-
-    A few megabytes of it are in memory at a time.
-
-    Raises:
-        ValueError: it is no list, or empty, or not JSON, or not UTF-8.
-    """
-    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    scan = json.JSONDecoder().raw_decode
-    text, before, ended = "", "[", False
-    while not ended:
-        block = file.read(max(_JSON_BLOCK_BYTES, len(text)))  # an element may be longer
-        ended = not block
-        text += decode(block, final=ended)
-        at = 0
-        while mark := _MARK.match(text, at):
-            if (mark[1], before) == ("]", ","):
-                if (text[mark.end() :].encode() + file.read()).strip(_JSON_SPACE):
-                    raise ValueError("something follows the list")
-                return
-            if mark[1] != before:
-                raise ValueError(f"'{before}' is missing")
-            try:
-                value, end = scan(text, mark.end())
-            except (json.JSONDecodeError, RecursionError):
-                if ended:
-                    raise
-                break
-            if not _MARK.match(text, end):
-                break  # a number may go on
-            yield value, file.tell() - (len(text) - end)
-            at, before = end, ","
-        text = text[at:]
-    raise ValueError("the list has no end")
-
-
-def _holds_lines(data: bytes) -> bool:
-    """Return whether the first line is an object by itself, and is not the only one."""
-    first, _, rest = data.lstrip().partition(b"\n")
-    if not first.startswith(b"{") or not rest.strip():
-        return False
-    try:
-        return isinstance(parse_json(first), dict)
-    except NotJsonError:
-        return False
 
 
 def _records_of(value: Any, path: Path) -> list[Any]:

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+SOURCES = "sources_sha256"
+"""Where the identity of a dataset of rows has the sha256 of each source, by its name."""
+
 _CHUNK_BYTES = 1 << 22
 
 

@@ -7,6 +7,10 @@
    and missing files at once, before anything is read.
 4. Each of these, the tokenizer, and every other file that dataset.json names, has its sha256.
 
+With --sources, the corpus is compared with the hashes of what was read of it. Buckets made by
+older versions know none, and those made of a table (a hub dataset, a save_to_disk folder) are
+compared by the same 'tokenize run' alone.
+
 Exit code 2 and the first bad file, in the manifest's order, if anything differs.
 """
 
@@ -36,6 +40,7 @@ from mobilellama.shards.dataset import (
 )
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.verify_sources import verify_sources
 from mobilellama.tokenizer import HF_FOLDER
 
 
@@ -45,6 +50,9 @@ class Config:
 
     path: str
     """The dataset folder."""
+    sources: str | None = None
+    """Also compare the corpus with what was read of it: the folder (or of 'sft prepare' the file)
+    that the dataset was made of."""
     workers: int | None = None
     """Files read at the same time; None: as many as this process may use cores."""
 
@@ -63,7 +71,19 @@ def main(config: Config) -> int:
         f"{dataset.folder}: good. {checked.files:,} files, {checked.bytes / 1e6:,.1f} MB, "
         f"{time.monotonic() - started_s:.1f} s; fingerprint {dataset.fingerprint}"
     )
+    if config.sources is not None:
+        print(_verify_sources(dataset, config.sources, config.workers))
     return 0
+
+
+def _verify_sources(dataset: TokenDataset, sources: str, workers: int | None) -> str:
+    cores = workers or len(os.sched_getaffinity(0))
+    checked = verify_sources(dataset.folder, dataset.identity, sources, workers=cores)
+    unknown = f"; not known of {checked.unknown:,} others" * bool(checked.unknown)
+    return (
+        f"{sources}: what {checked.buckets:,} buckets were made of, "
+        f"{checked.bytes / 1e6:,.1f} MB{unknown}"
+    )
 
 
 _COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"

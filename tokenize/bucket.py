@@ -27,7 +27,8 @@ from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket_files import gather, is_finished, naming_a_full_disk
-from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoder import Encoder
 from mobilellama.tokenize.sources import SourcesConfig
 

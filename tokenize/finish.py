@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from mobilellama.shards.dataset import (
     read_receipt,
     write_dataset,
 )
+from mobilellama.shards.source_file import SourceRange
 from mobilellama.table import aligned
 from mobilellama.tokenize.bucket_files import is_finished
+
+log = logging.getLogger(__name__)
 
 _MISSING_SHOWN = 5
 _FINISHERS = 16  # so many may finish a folder at the same instant
@@ -75,6 +79,7 @@ def finish_dataset(folder: Path) -> str:
     receipts = [receipt for receipt in found if receipt is not None]
     if not any(receipt.documents for receipt in receipts):
         raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
+    _tell_changed(receipts)
     _sweep(folder, plan)
     fingerprint = _write(folder, plan, receipts)
     return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
@@ -86,6 +91,20 @@ def _write(folder: Path, plan: Plan, receipts: list[Receipt]) -> str:
         with contextlib.suppress(FileNotFoundError):
             return write_dataset(folder, plan.identity, receipts)
     return write_dataset(folder, plan.identity, receipts)
+
+
+def _tell_changed(receipts: Sequence[Receipt]) -> None:
+    """Warn of sources that were written to between the making of one bucket and another's."""
+    times: dict[str, set[int]] = {}
+    for receipt in receipts:
+        if known := SourceRange.from_json(receipt.source_file):
+            times.setdefault(receipt.source, set()).add(known.state.mtime_ns)
+    for source in (source for source, found in times.items() if len(found) > 1):
+        log.warning(
+            "%s had several times of change when its buckets were made: run 'mobilellama tokenize "
+            "run' again, which compares them with the source",
+            source,
+        )
 
 
 def _sweep(folder: Path, plan: Plan) -> None:

@@ -98,6 +98,15 @@ class HashedRange:
         return SourceRange(state=self._state, start=self._start, end=end, sha256=digest.hexdigest())
 
 
+def hash_whole(file: BinaryIO, size: int) -> SourceRange:
+    """Return what a file that was read in no order holds, by reading it once more."""
+    file.seek(0)
+    source = HashedRange(file, 0, size)
+    while source.read(_BLOCK_BYTES):
+        pass
+    return source.hashed(size)
+
+
 class Readable(Protocol):
     """What blocks are read from: an open file, or a ``HashedRange``."""
 

@@ -27,6 +27,7 @@ from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenize.bucket import Work
 from mobilellama.tokenize.bucket_files import is_finished
+from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoder import ENCODER_VERSION
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.plan import join_plan
@@ -93,6 +94,9 @@ def main(config: Config) -> int:
     mine = plan.slices[config.task_index :: config.task_count]
     missing = [piece for piece in mine if not is_finished(folder, piece, plan.identity)]
     launcher.tell_progress(len(mine) - len(missing))
+    absent = set(missing)
+    checks = SourceChecks(folder, plan.identity, config.sources)
+    checks.require_unchanged([piece for piece in mine if piece not in absent])
     if not missing and (fingerprint := _finished_fingerprint(folder, plan)):
         print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
         return 0
@@ -100,6 +104,7 @@ def main(config: Config) -> int:
         log.info("%d of %d buckets are there already", len(mine) - len(missing), len(mine))
     try:
         _write(config, plan, missing)
+        checks.require_unchanged(mine)  # against a change in the midst of the run
     except KeyboardInterrupt:
         there = sum(is_finished(folder, piece, plan.identity) for piece in mine)
         print(

@@ -80,6 +80,10 @@ class SourcesConfig:
         """Return a source's name in the plan, which tells another text column apart."""
         return source if self.text_column == "text" else f"{source}#{self.text_column}"
 
+    def path_of(self, piece: Slice) -> Path:
+        """Return the file that a slice of bytes is of."""
+        return Path(self.root or self.dataset or "") / self.unlabelled(piece.source)
+
     def unlabelled(self, source: str) -> str:
         """Return the source of which `labelled` made a slice's."""
         return source if self.text_column == "text" else source.removesuffix(f"#{self.text_column}")

@@ -1,7 +1,7 @@
-"""Sources read by Hugging Face ``datasets``: anything with a column of text.
+"""Sources of another layout than RedPajama's: anything with a column of text.
 
-- A local folder of .parquet, .json and .jsonl files: a slice a file, streamed from where it
-  lies, without a copy in a cache.
+- A local folder of .parquet, .json and .jsonl files: a slice a file, read from where it lies
+  (table_files.py).
 - A local folder written by ``save_to_disk``, or a dataset's name on the hub (downloaded into
   the cache of ``datasets``): slices of ``rows_per_slice`` rows, since its files are not the
   user's to see.
@@ -9,6 +9,8 @@
 The network is used for a hub name only.
 """
 
+import hashlib
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +18,11 @@ from typing import Any
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.documents import Counts
-from mobilellama.tokenize.lines import open_planned
+from mobilellama.shards.source_file import FileState, SourceRange
+from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.sources import SourcesConfig, require_few_slices, walk_files
 
-_BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_ENDINGS = (".parquet", ".json", ".jsonl")
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _ROWS_AT_ONCE = 256
 
@@ -55,11 +57,11 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
 
 def _file_slices(sources: SourcesConfig, folder: Path, subset: str) -> tuple[Slice, ...]:
     paths = sorted(walk_files(folder), key=str.encode)
-    files = [path for path in paths if Path(path).suffix in _BUILDERS]
+    files = [path for path in paths if Path(path).suffix in _ENDINGS]
     others = [path for path in paths if path not in files and _is_compressed(path)]
     if others or not files:
         rule = f"holds {others[0]}, which" if others else "holds no file that"
-        rule += f" is {'not ' * bool(others)}one of {', '.join(_BUILDERS)}"
+        rule += f" is {'not ' * bool(others)}one of {', '.join(_ENDINGS)}"
         remedy = "Unpack it, or read .jsonl.zst with sources.root" if others else "Give its folder"
         raise ConfigError("sources.dataset", str(folder), rule, remedy)
     sizes = [(folder / path).stat().st_size for path in files]
@@ -82,50 +84,65 @@ def _is_compressed(path: str) -> bool:
 
 
 def read_rows(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[tuple[int, Any]]:
-    """Yield (row, value of the text column) of a slice.
+    """Yield (row, value of the text column) of a slice of rows; `counts` says what was read.
 
     Raises:
-        DataError: the file cannot be read, has no such column, or has changed.
+        DataError: the table cannot be read, or has changed.
     """
-    if piece.unit == "rows":
-        table = _open_rows(sources)
-        if len(table) != piece.size:
-            raise DataError(
-                f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan "
-                "was made. Tokenise into another output folder"
-            )
-        for start in range(piece.start, piece.end, _ROWS_AT_ONCE):
-            end = min(start + _ROWS_AT_ONCE, piece.end)
-            counts.source_read = end - piece.start
-            yield from enumerate(table[start:end][sources.text_column], start)
-        return
-    path = Path(sources.dataset or "") / sources.unlabelled(piece.source)
-    with open_planned(path, piece.size):
-        yield from _stream_file(path, sources.text_column)
-    counts.source_read = piece.size
-
-
-def _stream_file(path: Path, column: str) -> Iterator[tuple[int, Any]]:
-    import datasets
-
-    try:
-        table = datasets.load_dataset(
-            _BUILDERS[path.suffix], data_files=str(path), split="train", streaming=True
+    table = _open_rows(sources)
+    if len(table) != piece.size:
+        raise DataError(
+            f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan "
+            "was made. Tokenise into another output folder"
         )
-        row = 0
-        for batch in table.iter(batch_size=_ROWS_AT_ONCE):
-            if column not in batch:
-                raise DataError(
-                    f"{path}: no column '{column}' (it has {', '.join(batch)}). "
-                    "Name one with --sources.text_column"
-                )
-            yield from enumerate(batch[column], row)
-            row += len(batch[column])
-    except DataError:
-        raise
-    except Exception as error:  # each format's library has errors of its own
-        reason = one_line(error.__cause__ or error)
-        raise DataError(f"{path}: cannot be read by datasets ({reason})") from error
+    state, digest = _state_of(table), hashlib.sha256()
+    for start in range(piece.start, piece.end, _ROWS_AT_ONCE):
+        end = min(start + _ROWS_AT_ONCE, piece.end)
+        counts.source_read = end - piece.start
+        try:
+            values = table[start:end][sources.text_column]
+        except Exception as error:  # each format's library has errors of its own
+            raise DataError(
+                f"{piece.source}: rows {start:,} to {end:,} cannot be read by datasets "
+                f"({one_line(error)})"
+            ) from error
+        for row, value in enumerate(values, start):
+            data = _bytes_of(value)
+            digest.update(len(data).to_bytes(8, "little") + data)
+            yield row, value
+    if state is not None:
+        counts.source_file = SourceRange(
+            state=state, start=piece.start, end=piece.end, sha256=digest.hexdigest()
+        ).to_json()
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass")
+    return value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
+
+
+def _state_of(table: Any) -> FileState | None:
+    """Return the state of a table's files; None where they are not to be seen."""
+    try:
+        statuses = [os.stat(file["filename"]) for file in table.cache_files]
+    except OSError:
+        return None
+    return FileState.of(statuses) if statuses else None
+
+
+def rows_state(sources: SourcesConfig) -> FileState | None:
+    """Return the state of the files of ``sources.dataset``, where it is sliced by rows."""
+    return _state_of(_open_rows(sources))
+
+
+def read_rows_again(piece: Slice, sources: SourcesConfig) -> SourceRange | None:
+    """Return what a slice of rows holds now, read anew."""
+    _open_rows.cache_clear()
+    counts = Counts()
+    for _ in read_rows(piece, sources, counts):
+        pass
+    return SourceRange.from_json(counts.source_file)
 
 
 def _is_saved(folder: Path) -> bool:

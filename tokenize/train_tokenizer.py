@@ -19,7 +19,8 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError, one_line, require_at_least, require_share
 from mobilellama.files import whole_file
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig, find_slices
 
 # Longer lines are cut: sentencepiece leaves out sentences above a limit, and a limit without

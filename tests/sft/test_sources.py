@@ -13,12 +13,12 @@ import zstandard
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.json_lines import parse_document
-from mobilellama.sft import sources
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.reasons import Drop, DropError
 from mobilellama.sft.records import parse_line, read_turns
 from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
 from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize import json_list
 from tests.sft.conversations import make_conversations, write_lines, write_sharegpt
 
 RECORDS = make_conversations(7, scale=0.02)
@@ -220,7 +220,7 @@ LIST: list[Any] = [
 def test_a_list_is_read_a_block_at_a_time_as_it_would_be_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, indent: int, encoding: str
 ) -> None:
-    monkeypatch.setattr(sources, "_JSON_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(json_list, "_BLOCK_BYTES", block_bytes)
     path = tmp_path / "a.json"
     text = json.dumps(LIST, indent=indent, ensure_ascii=indent is None)
     path.write_text(f" \n{text}\r\n ", encoding=encoding)
@@ -239,7 +239,7 @@ def test_a_list_is_read_a_block_at_a_time_as_it_would_be_whole(
 def test_a_fault_in_a_list_is_told_as_of_the_whole_file_after_what_was_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: bytes
 ) -> None:
-    monkeypatch.setattr(sources, "_JSON_BLOCK_BYTES", 5)
+    monkeypatch.setattr(json_list, "_BLOCK_BYTES", 5)
     path = tmp_path / "a.json"
     path.write_bytes(b'[{"a": 1},\n[2], {"b": 3}' + fault)
     data = DataConfig(path=str(path))
@@ -283,8 +283,8 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
         ("a.json", b"{}", "but holds an empty object. Give the file of the conversations"),
         ("a.json", b'{"a": 1}', "but holds an object of a. Give the file of the conversations"),
         ("a.jsonl", "\n".join(["{}"] * 3).encode("utf-16"), "not UTF-8 text (it begins with"),
-        ("a.jsonl", gzip.compress(WHOLE), "not UTF-8 text (it begins with b'\\x1f\\x8b"),
-        ("a.jsonl.gz", gzip.compress(WHOLE)[:-9], "truncated: its"),
+        ("a.jsonl", gzip.compress(WHOLE, mtime=0), "not UTF-8 text (it begins with b'\\x1f\\x8b"),
+        ("a.jsonl.gz", gzip.compress(WHOLE, mtime=0)[:-9], "truncated: its"),
         ("a.jsonl.gz", b"", "truncated: its 0 bytes end within a compressed frame. Fetch the"),
         ("a.jsonl.gz", WHOLE, "corrupt before byte"),
         ("a.jsonl.zst", zstandard.compress(WHOLE)[:-9], "truncated: its"),

@@ -11,7 +11,8 @@ from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket import Work, train_tokens, write_bucket
 from mobilellama.tokenize.bucket_files import is_finished
-from mobilellama.tokenize.documents import Counts, read_documents
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoder import ENCODER_VERSION, Encoder
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
 from mobilellama.tokenizer import Tokenizer

@@ -7,8 +7,10 @@ import zstandard
 
 from mobilellama.config import DataError
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.documents import BadRecordError, Counts, parse_text, read_documents
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.texts import BadRecordError, parse_text
 
 GOOD = b'{"text": "good"}\n'
 

@@ -1,0 +1,139 @@
+"""Whether sources still hold what finished buckets were made of.
+
+1. A source whose state (size, times, inode) is the one in its buckets' receipts is the same.
+2. Of any other, the bytes that were read are hashed again. Where the hash is the receipt's, the
+   source was only touched or copied: this is said, and nothing else follows.
+3. Where it is not, the text in the dataset is no longer the source's: this is refused.
+
+Receipts of older versions know neither state nor hash, and are passed over.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.progress import Progress
+from mobilellama.shards.dataset import Identity, Slice, read_receipt
+from mobilellama.shards.source_file import FileState, SourceRange, sha256_of_range
+from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.tables import read_rows_again, rows_state
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Suspect:
+    """A slice whose source has another state than when its bucket was made."""
+
+    piece: Slice
+    known: SourceRange
+    state: FileState | None
+
+
+class SourceChecks:
+    """Compares sources with the receipts of their buckets.
+
+    Args:
+        folder: the dataset's.
+        identity: of its plan.
+        sources: the corpus.
+    """
+
+    def __init__(self, folder: Path, identity: Identity, sources: SourcesConfig) -> None:
+        self._folder, self._identity, self._sources = folder, identity, sources
+        self._same: dict[str, FileState | None] = {}  # by bucket: the state of equal bytes
+
+    def require_unchanged(self, pieces: Sequence[Slice]) -> None:
+        """Refuse slices whose source changed after their bucket was made.
+
+        Args:
+            pieces: slices; those without a bucket are passed over.
+
+        Raises:
+            ConfigError: the bytes of a source are not those that its bucket was made of.
+            DataError: a source cannot be read.
+        """
+        suspects = self._suspects(pieces)
+        if not suspects:
+            return
+        total = sum(suspect.known.end - suspect.known.start for suspect in suspects)
+        in_rows = suspects[0].piece.unit == "rows"
+        name, unit = ("rows", 1.0) if in_rows else ("MB", 1e6)
+        threads = 1 if in_rows else len(os.sched_getaffinity(0))  # a table is read by one
+        with Progress("compare the sources", total=total / unit, unit=name) as progress:
+            with ThreadPoolExecutor(threads) as pool:
+                changed = []
+                for suspect, sha256 in zip(suspects, pool.map(self._hash, suspects), strict=True):
+                    progress.advance((suspect.known.end - suspect.known.start) / unit)
+                    if sha256 == suspect.known.sha256:
+                        self._same[suspect.piece.name] = suspect.state
+                    else:
+                        changed.append(suspect.piece)
+        if changed:
+            self._refuse(changed)
+        names = _few([self._name(suspect.piece) for suspect in suspects])
+        log.info("%s: another time or inode than when it was tokenised, the same bytes", names)
+
+    def _suspects(self, pieces: Sequence[Slice]) -> list[_Suspect]:
+        states: dict[str, FileState | None] = {}
+        suspects = []
+        for piece in pieces:
+            receipt = read_receipt(self._folder, piece, self._identity)
+            known = SourceRange.from_json(receipt.source_file) if receipt else None
+            if known is None:
+                continue
+            if piece.source not in states:
+                states[piece.source] = self._state(piece)
+            state = states[piece.source]
+            if state != known.state and self._same.get(piece.name, known.state) != state:
+                suspects.append(_Suspect(piece=piece, known=known, state=state))
+        return suspects
+
+    def _state(self, piece: Slice) -> FileState | None:
+        if piece.unit == "rows":
+            return rows_state(self._sources)
+        path = self._sources.path_of(piece)
+        try:
+            return FileState.of([os.stat(path)])
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it") from None
+
+    def _hash(self, suspect: _Suspect) -> str | None:
+        piece, known = suspect.piece, suspect.known
+        if piece.unit == "rows":
+            found = read_rows_again(piece, self._sources)
+            return found.sha256 if found else None
+        path = self._sources.path_of(piece)
+        try:
+            return sha256_of_range(path, known.start, known.end)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it") from None
+
+    def _name(self, piece: Slice) -> str:
+        return piece.source if piece.unit == "rows" else str(self._sources.path_of(piece))
+
+    def _refuse(self, changed: Sequence[Slice]) -> None:
+        for piece in changed:
+            where = f"{piece.unit} {piece.start:,} to {piece.end:,}"
+            log.warning("changed: %s, %s (bucket %s)", self._name(piece), where, piece.name)
+        files = _few([f"{self._folder / piece.name}.*" for piece in changed])
+        raise ConfigError(
+            "sources",
+            _few([self._name(piece) for piece in changed]),
+            f"is not what {self._folder} was made of: its bytes were changed since",
+            f"Restore it as it was, or use another output folder, or remove {files} and run the "
+            "same command again to make these buckets anew",
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the first few different names, and how many there are."""
+    different = list(dict.fromkeys(names))
+    more = f" and {len(different) - _SHOWN:,} more" if len(different) > _SHOWN else ""
+    return ", ".join(different[:_SHOWN]) + more

@@ -1,0 +1,54 @@
+"""The lines of a slice of a file; what was read of it is hashed on the way."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.lines import HashedRange, in_utf8, read_blocks, split_lines
+from mobilellama.tokenize.sources import ZSTD
+
+
+def file_lines(
+    file: BinaryIO, path: Path, piece: Slice, counts: Counts
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (byte offset, line) of the lines whose first byte lies in the slice's range.
+
+    At their end, `counts` says what was read.
+
+    Raises:
+        DataError: the file is corrupt, truncated, or in another encoding.
+    """
+    # One byte early: if that is the end of a line, the line after it is the range's own.
+    start = max(piece.start - 1, 0)
+    file.seek(start)
+    source = HashedRange(file, piece.start, piece.end)
+    blocks = _counted_blocks(source, path, piece, counts)
+    lines = split_lines(in_utf8(blocks, path) if start == 0 else blocks, start)
+    if piece.start > 0:
+        next(lines, None)
+    has_lines, others_start = False, piece.size
+    for offset, line in lines:
+        if offset >= piece.end and not _is_packed(path):
+            others_start = offset
+            break
+        has_lines = True
+        yield offset, line
+    # The last line may end within the next slice's range.
+    counts.source_file = source.hashed(others_start if has_lines else piece.end).to_json()
+
+
+def _is_packed(path: Path) -> bool:
+    """Return whether offsets are those of the unpacked content, of which a slice is all."""
+    return path.name.endswith(ZSTD)
+
+
+def _counted_blocks(
+    source: HashedRange, path: Path, piece: Slice, counts: Counts
+) -> Iterator[bytes]:
+    """Yield the file's blocks from where it stands, with `counts` current at each."""
+    start = source.tell()
+    for block in read_blocks(source, path):
+        counts.source_read = min(source.tell() - start, piece.end - piece.start)
+        yield block

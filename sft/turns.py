@@ -4,7 +4,7 @@
     {"role": "assistant", "content": "..."}          OpenAI; or content is a list of
                                                      {"type": "text", "text": "..."}
 
-The parts of a list are joined by a line break, as vLLM and llama.cpp do for models that read text
+The parts of a list are joined by a line break, as vLLM and TensorRT-LLM do for models of text
 alone; where white space stands between two of them already, nothing is added.
 
 ``"weight": 0`` (or ``"loss"``, ``"train"``, ... of false) marks an answer that is context: it

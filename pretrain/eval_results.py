@@ -19,7 +19,7 @@ from typing import Any
 
 from mobilellama.config import ConfigError
 from mobilellama.files import read_json, write_json
-from mobilellama.pretrain.answer_counts import AnswerCounts
+from mobilellama.pretrain.answer_counts import ASKED, AnswerCounts
 from mobilellama.pretrain.harness import Score
 from mobilellama.pretrain.score_table import mean_of_comparable
 from mobilellama.pretrained import load_config
@@ -93,7 +93,9 @@ class Results:
             before = read_json(path)
             found = {"model": before["model"]["fingerprint"], **before["settings"]}
             finished = dict(before["tasks"])
-        except (ValueError, KeyError, TypeError, OSError):
+            for result in finished.values():
+                _require_result(result)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
             rule = "exists and is no results file of 'pretrain evaluate'"
             raise ConfigError("output", str(path), rule, remedy) from None
         wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
@@ -141,6 +143,26 @@ class Results:
     def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
         """Return the results of some tasks."""
         return {name: self._content["tasks"][name] for name in names}
+
+
+_KINDS: dict[str, type] = {
+    "version": str, "shots": int, "samples": int, "metrics": dict, "leaves": dict,
+    "settings": dict, "truncated_prompts": int, "date": str,
+}  # fmt: skip
+
+
+def _require_result(result: Any) -> None:
+    """Raise TypeError or KeyError unless this is what `Results.add` keeps of a task."""
+    numbers = [*result["metrics"].values(), *(result.get("answers") or {}).values()]
+    withheld = result.get("withheld") or {"reason": "", "metrics": {}, "leaves": {}}
+    if not (
+        all(isinstance(result[name], kind) for name, kind in _KINDS.items())
+        and all(isinstance(number, int | float | None) for number in numbers)
+        and ASKED in (result.get("answers") or {ASKED: 0})
+        and {*withheld} == {"reason", "metrics", "leaves"}
+        and all(isinstance(leaf, dict) for leaf in result["leaves"].values())
+    ):
+        raise TypeError
 
 
 def withhold(result: Mapping[str, Any], *, show: bool) -> dict[str, Any]:

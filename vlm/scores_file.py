@@ -46,7 +46,9 @@ class ScoresFile:
         try:
             before = read_json(self.path)
             found, finished = before["model"]["sha256"], dict(before["benchmarks"])
-        except (ValueError, KeyError, TypeError):
+            for its in finished.values():
+                _require_scores(its)
+        except (ValueError, KeyError, TypeError, AttributeError):
             rule = f"holds a {self.path.name} that 'vlm evaluate' has not written"
             raise ConfigError("output", shown, rule, remedy) from None
         if found == self._model["sha256"]:
@@ -89,3 +91,12 @@ class ScoresFile:
     def _in_full(self) -> list[tuple[str, dict[str, Any]]]:
         found = self._benchmarks.items()
         return [(name, its) for name, its in found if its["settings"].get("limit") is None]
+
+
+def _require_scores(its: Any) -> None:
+    """Raise TypeError or KeyError unless this is what `ScoresFile.add` keeps of a benchmark."""
+    score, settings = its["score"], its["settings"]
+    if isinstance(score, bool) or not isinstance(score, int | float | None):
+        raise TypeError
+    if not isinstance(settings, dict) or not isinstance(its.get("incomplete"), str | None):
+        raise TypeError

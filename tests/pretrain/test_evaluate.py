@@ -288,7 +288,16 @@ def test_a_second_call_runs_only_what_is_missing(
 
 def test_a_file_of_something_else_is_not_overwritten(base: Path, tmp_path: Path) -> None:
     output = tmp_path / "notes.json"
-    for text in ("mine", "[]", '{"model": 1}'):
+    head = {"model": {"fingerprint": fingerprint(str(base))}}
+    head |= {"settings": {"add_bos": False, "dtype": "fp32"}}
+    damaged = [
+        {"piqa": 7},
+        {"piqa": {**result(0.7), "date": "d"}},
+        {"piqa": {**result(0.7), "date": "d", "settings": {}, "metrics": {"acc": "0.7"}}},
+        {"piqa": {**result(0.7), "date": "d", "settings": {}, "answers": {"empty": 1}}},
+    ]
+    texts = [json.dumps(head | {"tasks": tasks}) for tasks in damaged]
+    for text in ("mine", "[]", '{"model": 1}', *texts):
         output.write_text(text)
         with pytest.raises(ConfigError, match="exists and is no results file of 'pretrain eval"):
             Results.open(str(output), str(base), add_bos=False, dtype="fp32")
@@ -552,9 +561,8 @@ def result(acc: float, *, shots: int = 0, leaves: int = 0, **bad: int) -> dict[s
 
 def former(acc: float, *, truncated: int) -> dict[str, Any]:
     """Return a result of the version that counted cut prompts alone."""
-    return {name: value for name, value in result(acc).items() if name != "answers"} | {
-        "truncated_prompts": truncated
-    }
+    kept = {name: value for name, value in result(acc).items() if name != "answers"}
+    return kept | {"truncated_prompts": truncated, "settings": {}, "date": "2026-01-01"}
 
 
 def test_the_published_averages_are_the_means_of_the_published_columns() -> None:

@@ -445,9 +445,13 @@ def test_answers_about_other_images_are_not_gone_on_with(run: Evaluate, tmp_path
 
 def test_a_foreign_scores_file_is_refused(run: Evaluate) -> None:
     run.output.mkdir()
-    (run.output / "scores.json").write_text("[]")
-    with pytest.raises(ConfigError, match=r"holds a scores.json that 'vlm evaluate' has not"):
-        run(None)
+    model = {"path": "model", "sha256": identify(str(run.fields["model"]))}
+    for benchmarks in (None, [], {"gqa": 7}, {"gqa": {"score": "9", "settings": {}}},
+                       {"gqa": {"score": 9}}, {"gqa": {"score": 9, "settings": []}}):  # fmt: skip
+        text = json.dumps({"model": model, "benchmarks": benchmarks} if benchmarks else [])
+        (run.output / "scores.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"holds a scores.json that 'vlm evaluate' has not"):
+            run(None)
 
 
 def test_two_processes_may_add_to_one_scores_file(tmp_path: Path) -> None:

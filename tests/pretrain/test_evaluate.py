@@ -715,6 +715,12 @@ def test_a_context_too_short_for_the_prompts_withholds_the_score(
     assert whole["metrics"] == truthful["withheld"]["metrics"] and whole["withheld"] is None
     assert whole["date"] == truthful["date"]
     assert f"{whole['metrics']['acc']:.4f}*" in shown
+    # Where not even the answers fit, the harness asserts.
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4}))
+    arguments[arguments.index(output)] = tmp_path / "other.json"
+    done = command("pretrain", "evaluate", *arguments)
+    assert done.code == 2 and "Traceback" not in done.err
+    assert "task 'arc_easy': the harness cannot ask it of this model (an answer has" in done.err
 
 
 @pytest.mark.slow

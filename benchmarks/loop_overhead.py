@@ -34,6 +34,7 @@ from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.stop import StopRequest
+from mobilellama.pretrain.watchdog import Watchdog, WatchdogConfig
 from mobilellama.run_folder import RunFolder
 
 
@@ -54,7 +55,8 @@ class StepClock(StopRequest):
 def ours(job: Training, steps: int) -> float:
     """Return this process's CPU seconds for so many steps of our loop."""
     clock = StepClock(steps)
-    train(job, Position(), clock)
+    watchdog = Watchdog(WatchdogConfig(), run=job.run, world=job.world, attempt=job.attempt, step=0)
+    train(job, Position(), clock, watchdog)
     # The stop saved a checkpoint, outside the time measured; make room for the next.
     job.world.run_on_main(lambda: shutil.rmtree(job.run.checkpoint(steps + 1)))
     return clock.cpu_s[steps] - clock.cpu_s[0]

@@ -30,6 +30,7 @@ VERBS = {
     "logs": Verb(
         module="mobilellama.launch.logs",
         help="what a process of a run prints, as it prints it with --follow",
+        interrupted="the job goes on",
     ),
     "cancel": Verb(
         module="mobilellama.launch.cancel",

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from mobilellama import streams
+from mobilellama import signals, streams
 from mobilellama.cli import report
 from mobilellama.config import ConfigError, MachineError, UserError, did_you_mean
 
@@ -40,7 +40,8 @@ def main() -> int:
         faulthandler.enable(sys.__stderr__ or sys.stderr)
     try:
         try:
-            code = _run(sys.argv[1:])
+            with signals.answering("nothing was begun") as answer:
+                code = _run(sys.argv[1:], answer)
         finally:  # of a parser too, which exits when it has printed its help
             streams.flush()  # here, where a full disk behind it can still be told
     except OSError as error:
@@ -49,7 +50,7 @@ def main() -> int:
     return code
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], answer: signals.Answer) -> int:
     """Run the command; its errors become messages, but for those of the standard output."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
@@ -71,8 +72,9 @@ def _run(argv: list[str]) -> int:
             raise
         return _report_os_error(error)
     except KeyboardInterrupt:
-        print("mobilellama: interrupted", file=sys.stderr)
-        return 130
+        if answer.reason is None:  # else it was told when it came
+            print("mobilellama: interrupted", file=sys.stderr)
+        return 143 if answer.reason == "SIGTERM" else signals.INTERRUPTED
 
 
 def _report_os_error(error: OSError) -> int:

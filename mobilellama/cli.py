@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import itertools
 import json
+import os
 import re
 import socket
 import sys
@@ -20,9 +21,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mobilellama import signals
 from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
 from mobilellama.launcher import tell_failure
-from mobilellama.log import local_rank_from_environment, rank_from_environment
+from mobilellama.log import (
+    has_launcher,
+    local_rank_from_environment,
+    rank_from_environment,
+)
 
 T = TypeVar("T")
 
@@ -37,6 +43,10 @@ class Verb:
     """One line for the stage's ``--help``."""
     presets: Path | None = None
     """Folder of YAML files that ``--config NAME`` may name without path and ending."""
+    interrupted: str | None = "nothing was changed"
+    """What Ctrl-C leaves, and how to go on: told at once. None: the verb answers it itself."""
+    is_run: bool = False
+    """Whether it trains: signals ask it to save and stop, and it says itself how it goes on."""
 
 
 def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[str]) -> int:
@@ -56,15 +66,20 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
             f"See 'mobilellama {stage} --help'{did_you_mean(argv[0], verbs)}",
         )
     verb = verbs[argv[0]]
-    module = importlib.import_module(verb.module)
-    config = parse_config(
-        module.Config,
-        argv[1:],
-        prog=f"mobilellama {stage} {argv[0]}",
-        about=module.__doc__ or verb.help,
-        presets=verb.presets,
-    )
-    return int(module.main(config))
+    line = signals.BEFORE_STEPS if verb.is_run else verb.interrupted
+    speaks = not verb.is_run or rank_from_environment() == 0
+    with signals.answering(line, noting=verb.is_run, speaks=speaks) as answer:
+        if has_launcher():
+            answer.launcher = os.getppid()
+        module = importlib.import_module(verb.module)
+        config = parse_config(
+            module.Config,
+            argv[1:],
+            prog=f"mobilellama {stage} {argv[0]}",
+            about=module.__doc__ or verb.help,
+            presets=verb.presets,
+        )
+        return int(module.main(config))
 
 
 def _stage_help(stage: str, about: str, verbs: Mapping[str, Verb]) -> str:

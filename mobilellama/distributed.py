@@ -6,11 +6,15 @@ starts ``launch.devices`` processes itself.
 
 import logging
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +22,7 @@ import torch.distributed as dist
 
 from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.log import number_from_environment
+from mobilellama.signals import StoppedError, breaking_off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,8 @@ class World:
             strategy=DDPStrategy(process_group_backend="nccl" if cuda else "gloo"),
         )
         self.fabric.launch()
+        self.waits_for_main = False
+        """Whether this rank waits while rank 0 does what takes long."""
         self.rank: int = self.fabric.global_rank
         self.local_rank: int = self.fabric.local_rank
         self.size: int = self.fabric.world_size
@@ -135,6 +142,20 @@ class World:
     def is_main(self) -> bool:
         """Whether this is rank 0, which writes what is written once."""
         return self.rank == 0
+
+    def end_others(self, ranks: Sequence[int]) -> None:
+        """Kill those of the ranks that this process started, and the one that started it.
+
+        A launcher ends what it has started. Where there is none, rank 0 of a node is its launcher,
+        and nobody else ends a rank that does not answer.
+        """
+        first = self.rank - self.local_rank  # of this node
+        children = getattr(getattr(self.fabric.strategy, "launcher", None), "procs", [])
+        for child in (children[rank - first - 1] for rank in ranks
+                      if 0 < rank - first <= len(children)):  # fmt: skip
+            child.kill()
+        if first in ranks and self.local_rank and _is_same_command(os.getppid()):
+            os.kill(os.getppid(), signal.SIGKILL)
 
     def sum(self, values: Sequence[float] | torch.Tensor) -> list[float]:
         """Return the sums of numbers over all ranks (fp64; one collective, one sync)."""
@@ -163,47 +184,71 @@ class World:
         Args:
             work: what rank 0 does.
             takes_long: whether it may outlive the half hour that a collective waits otherwise.
+                A stop that is asked for on rank 0 breaks it off.
 
         Raises:
+            StoppedError: it was broken off; on every rank.
             whatever `work` raised, on rank 0; on the others OtherRankError if that is the
             user's to mend, else RuntimeError.
         """
-        error: Exception | None = None
+        error: Exception | StoppedError | None = None
         if takes_long:
             _ = self._patient  # made before the work, while all ranks are here
         if self.is_main:
             try:
-                work()
-            except Exception as raised:
+                with breaking_off() if takes_long else nullcontext():
+                    work()
+            except (Exception, StoppedError) as raised:
                 error = raised
-        mine = [float(error is not None), float(isinstance(error, UserError | OSError))]
+        kinds = (Exception | StoppedError, UserError | OSError, StoppedError)
+        mine = [float(isinstance(error, kind)) for kind in kinds]
         if takes_long:
             flags = torch.tensor(mine)
+            self.waits_for_main = not self.is_main
             dist.all_reduce(flags, group=self._patient)
-            failed, by_user = flags.tolist()
+            self.waits_for_main = False
+            failed, by_user, stopped = flags.tolist()
         else:
-            failed, by_user = self.sum(mine)
+            failed, by_user, stopped = self.sum(mine)
         if error is not None:
             raise error
+        if stopped:
+            raise StoppedError
         if failed:
             raise (OtherRankError if by_user else RuntimeError)("rank 0 failed; see its message")
 
     def run_on_all(self, work: Callable[[], object], *, otherwise: str) -> None:
         """Call `work` on every rank; where it fails on one, stop all.
 
+        A stop that is asked for on a rank breaks its work off: it must leave nothing half done.
+
         Raises:
+            StoppedError: it was broken off on a rank; on every rank.
             what `work` raised, on its rank; OtherRankError saying `otherwise` on the others.
         """
-        error: Exception | None = None
+        error: Exception | StoppedError | None = None
         try:
-            work()
-        except Exception as raised:
+            with breaking_off():
+                work()
+        except (Exception, StoppedError) as raised:
             error = raised
-        failed = self.any(error is not None)
-        if error:
+        kinds = (Exception, StoppedError)
+        failed, stopped = self.sum([float(isinstance(error, kind)) for kind in kinds])
+        if isinstance(error, Exception):
             raise error
         if failed:
             raise OtherRankError(otherwise)
+        if stopped:
+            raise StoppedError
+
+
+def _is_same_command(process: int) -> bool:
+    """Return whether a process was given this one's arguments: it is a rank of the same run."""
+    with suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[:-1]
+        mine = [os.fsencode(word) for word in sys.argv[1:]]
+        return bool(mine) and words[-len(mine) :] == mine
+    return False
 
 
 def close() -> None:

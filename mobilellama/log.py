@@ -22,6 +22,11 @@ def local_rank_from_environment() -> int:
     return number_from_environment("LOCAL_RANK", "SLURM_LOCALID")
 
 
+def has_launcher() -> bool:
+    """Return whether this process is a rank that torchrun, SLURM or another rank started."""
+    return bool({"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ))
+
+
 def number_from_environment(*names: str) -> int:
     """Return the first of the variables that is set, as a number, or 0.
 

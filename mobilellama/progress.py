@@ -17,6 +17,9 @@ class Progress:
     counts given to `advance` (say ``tokens=5``) are shown as rates of their own.
     """
 
+    advances = 0
+    """Of all work of this process; where it rises, the process does not hang."""
+
     def __init__(self, title: str, *, total: float, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
         self._done = 0.0
@@ -60,6 +63,7 @@ class Progress:
 
     def advance(self, amount: float, **counts: float) -> None:
         """Add to the work done and to the named counts."""
+        Progress.advances += 1
         self._done += amount
         for name, value in counts.items():
             self._counts[name] = self._counts.get(name, 0) + value

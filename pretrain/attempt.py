@@ -17,9 +17,11 @@ from mobilellama.pretrain.checkpoint import Checkpoint, newest_readable, open_ne
 from mobilellama.pretrain.identity import require_same_identity
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.stop import StopRequest
+from mobilellama.pretrain.watchdog import Watchdog, WatchdogConfig
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
+from mobilellama.signals import BEFORE_STEPS, StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def run_attempt(
     config: dict[str, Any],
     save_texts: Callable[[RunFolder], object],
     max_hours: float | None,
+    watchdog: WatchdogConfig,
     verify: Callable[[], object] | None,
     assemble: Callable[[int, Checkpoint | None], Training],
 ) -> None:
@@ -43,7 +46,8 @@ def run_attempt(
         identity: the fields that a resume must not change (rank 0's counts).
         config: the resolved config.
         save_texts: puts tokenizer and template into the run (rank 0 only).
-        max_hours: save and stop after so many hours; None is no limit.
+        max_hours: save and stop after so many hours of training; None is no limit.
+        watchdog: when ranks that hang are ended.
         verify: checks what is trained on first; all ranks call it. None checks nothing.
         assemble: (attempt, newest whole checkpoint) -> what to train.
 
@@ -52,25 +56,39 @@ def run_attempt(
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
     attempt = begin(world, run, identity, config, save_texts)
-    position = Position()
+    position = Position(step=max(run.checkpoint_steps(), default=0))
+    stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
 
     def conclude(kind: VerdictKind, message: str) -> None:
         run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=position.step))
 
+    def require_no_stop() -> None:
+        if world.any(stop.requested()):
+            raise StoppedError
+
     try:
-        if verify:
-            verify()
-        checkpoint = open_newest(run, world, attempt=attempt)
-        job = assemble(attempt, checkpoint)
-        if checkpoint:
-            position = Position(
-                step=checkpoint.manifest.step, consumed=checkpoint.manifest.consumed
-            )
-        stop_files = (run.stop, launcher.stop_file()) if world.is_main else ()
-        stop = StopRequest(stop_files=stop_files, max_hours=max_hours)
-        with stop.handling_signals():
-            reason = train(job, position, stop)
-        job.metrics.close()
+        with (
+            stop.handling_signals(BEFORE_STEPS, speaks=world.is_main),
+            Watchdog(watchdog, run=run, world=world, attempt=attempt, step=position.step) as watch,
+        ):
+            require_no_stop()
+            watch.mark("verifying the data")
+            if verify:
+                verify()
+            require_no_stop()
+            watch.mark("opening the newest checkpoint")
+            checkpoint = open_newest(run, world, attempt=attempt)
+            require_no_stop()
+            watch.mark("building and loading the model")
+            job = assemble(attempt, checkpoint)
+            found = checkpoint and checkpoint.manifest
+            position.step, position.consumed = (found.step, found.consumed) if found else (0, 0)
+            require_no_stop()
+            stop.limit(max_hours)
+            reason = train(job, position, stop, watch)
+            job.metrics.close()
+    except StoppedError:
+        reason = f"{stop.reason or 'another rank was asked to stop'}, before its first step"
     except (OtherRankError, FencedError):
         raise  # the verdict is the other rank's, or the newer attempt's
     except UserError as error:

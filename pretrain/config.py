@@ -17,6 +17,7 @@ from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.pretrain.validate import ValidationConfig
+from mobilellama.pretrain.watchdog import WatchdogConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ class StageConfig:
     """Spikes and skipped steps."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """What is written, how often."""
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    """When ranks that hang are ended."""
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     """Where the processes are."""
 

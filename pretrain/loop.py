@@ -20,8 +20,9 @@ from mobilellama.pretrain.loss_watch import LossWatch
 from mobilellama.pretrain.metrics import Metrics
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.pretrain.schedule import ScheduleConfig
-from mobilellama.pretrain.stop import StopRequest
+from mobilellama.pretrain.stop import SAVING, StopRequest
 from mobilellama.pretrain.tally import Tally
+from mobilellama.pretrain.watchdog import Watchdog
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,9 @@ class Training:
     checkpoint: checkpoint.CheckpointConfig
     watch: LossWatch
     metrics: Metrics
-    validate: Callable[[int], Mapping[str, float]]
-    """step -> named losses, empty where none is due; all ranks call it together."""
+    validate: Callable[[int, Callable[[], bool]], Mapping[str, float]]
+    """(step, whether to go on) -> named losses, empty where none is due or it was left out; all
+    ranks call it, and it asks whether to go on, together."""
     identity: dict[str, Any]
     """What a resume must not change."""
     config: dict[str, Any]
@@ -132,13 +134,15 @@ class Training:
     """Names the file of the parameters that do not train, if there are any."""
 
 
-def train(job: Training, position: Position, stop: StopRequest) -> str | None:
+def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchdog) -> str | None:
     """Train from a position to the job's last step.
 
     Args:
         job: what to train, on what, and how.
         position: updated step by step.
-        stop: asked once a step; a request on any rank stops all at the same step.
+        stop: asked once a step, before a validation and in it, and after a checkpoint; a request
+            on any rank stops all at the same step.
+        watchdog: is told of everything that is done.
 
     Returns:
         None when finished, else the reason of the stop. The last step is saved either way.
@@ -152,21 +156,33 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
     )
     saved_step = position.step
     stop_now = False
+
+    def go_on() -> bool:
+        nonlocal stop_now
+        watchdog.mark("agreeing on whether to go on")
+        stop_now = stop_now or world.any(stop.requested())
+        return not stop_now
+
     engine.train(True)
     try:
         if position.step == 0:
-            job.metrics.validation(0, job.validate(0))
+            validate(job, 0, go_on, stop, watchdog)
+        stop.now(SAVING)
         while position.step < max_steps and not stop_now:
             started_s, waited_s = time.perf_counter(), data.wait_s
+            watchdog.mark("waiting for data", step=position.step)
             batch = data.next()
             tally = Tally(len(job.batches.group_names), world.device)
             for i, micro in enumerate(batch.micro_batches):
+                watchdog.mark("forward and backward")
                 last = i + 1 == len(batch.micro_batches)
                 sums = engine.forward(micro.inputs, last=last)
                 engine.backward(sums.loss_sum / batch.supervised_tokens)
                 tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
+            watchdog.mark("optimizer step")
             factor = job.schedule.factor(position.step, max_steps)
             report = engine.step(factor)
+            watchdog.mark("adding up the losses")
             # The step's one reduction: losses and the wish to stop. Host-device sync.
             totals = world.sum(tally.with_flag(stop.requested()))
             losses, stop_now = tally.losses(totals), totals[-1] > 0
@@ -177,6 +193,7 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
             )
             position.step += 1
             position.consumed += batch.samples
+            watchdog.mark("writing metrics", step=position.step)
             job.metrics.record(
                 step=position.step,
                 consumed=position.consumed,
@@ -190,22 +207,40 @@ def train(job: Training, position: Position, stop: StopRequest) -> str | None:
                 watch=job.watch,
                 final=stop_now or position.step == max_steps,
             )
-            if not stop_now or position.step == max_steps:  # a grace time is for saving
-                job.metrics.validation(position.step, job.validate(position.step))
+            watchdog.begin_steps()  # the first one may compile
+            validate(job, position.step, go_on, stop, watchdog)
             if position.step % job.checkpoint.every_steps == 0:
-                save(job, position)
+                save(job, position, stop, watchdog)
                 saved_step = position.step
+                go_on()
     finally:
         data.close()
     if saved_step != position.step:
-        save(job, position)
+        save(job, position, stop, watchdog)
     if position.step >= max_steps:
         return None
     return stop.reason or "another rank was asked to stop"
 
 
-def save(job: Training, position: Position) -> None:
+def validate(
+    job: Training, step: int, go_on: Callable[[], bool], stop: StopRequest, watchdog: Watchdog
+) -> None:
+    """Validate if it is due and no stop is asked for: a grace time is for saving."""
+    stop.now("leaving the validation and saving")
+    with watchdog.phase("validation"):
+        job.metrics.validation(step, job.validate(step, go_on))
+    stop.now(SAVING)
+
+
+def save(job: Training, position: Position, stop: StopRequest, watchdog: Watchdog) -> None:
     """Write a checkpoint and delete those that retention no longer keeps."""
+    stop.now("stopping when the checkpoint is whole, which is being written")
+    with watchdog.phase("save"):
+        _save(job, position)
+    stop.now(SAVING)
+
+
+def _save(job: Training, position: Position) -> None:
     started_s = time.perf_counter()
     facts = {
         "step": position.step,

@@ -11,6 +11,7 @@ VERBS = {
         module="mobilellama.pretrain.run",
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
+        is_run=True,
     ),
     "plot": Verb(
         module="mobilellama.pretrain.plot",
@@ -23,14 +24,17 @@ VERBS = {
     "export": Verb(
         module="mobilellama.pretrain.export",
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",
+        interrupted="nothing half-written counts; run the same command again",
     ),
     "evaluate": Verb(
         module="mobilellama.pretrain.evaluate",
         help="score an exported model on language benchmarks, beside the published scores",
+        interrupted="tasks that were scored are kept; run the same command again",
     ),
     "push": Verb(
         module="mobilellama.pretrain.hub",
         help="push an exported folder to the Hugging Face Hub",
+        interrupted="what was pushed stays there, and the same command pushes the rest",
     ),
 }
 

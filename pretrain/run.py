@@ -42,6 +42,7 @@ def main(config: Config) -> int:
         config=asdict(config),
         save_texts=partial(save_dataset_texts, data.dataset),
         max_hours=config.run.max_hours,
+        watchdog=config.watchdog,
         verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
         assemble=lambda attempt, checkpoint: assemble(
             config, stage, world, run, attempt, precision, identity, checkpoint

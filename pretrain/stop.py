@@ -1,20 +1,14 @@
-"""Asking a run to stop: signals, a file, a wall-clock limit. Handlers only set a flag."""
+"""Asking a run to stop: signals, a file, a wall-clock limit. Each only sets a flag."""
 
-import logging
-import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
-log = logging.getLogger(__name__)
+from mobilellama import signals
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# A launcher passes on the Ctrl-C that the terminal has already sent to every process: only
-# a second one that comes later than this is the user's.
-_SECOND_CTRL_C_AFTER_S = 1.0
+SIGNALS = signals.STOPS
+SAVING = "saving at the end of this step"
 
 
 class StopRequest:
@@ -29,38 +23,47 @@ class StopRequest:
             stop_files: the existence of any is a request; none where another rank looks.
             max_hours: wall-clock limit from now; None is none.
         """
-        self.reason: str | None = None
         self._stop_files = [path for path in stop_files if path]
+        self.limit(max_hours)
+        self._reason: str | None = None
+        self._answer: signals.Answer | None = None
+
+    def limit(self, max_hours: float | None) -> None:
+        """Ask for a stop so many hours from now; None is no limit."""
         self._deadline_s = None if max_hours is None else time.monotonic() + 3600 * max_hours
-        self._first_sigint_s: float | None = None
 
     @contextmanager
-    def handling_signals(self) -> Iterator[None]:
-        """Install the handlers, and put the former ones back at the end."""
-        former = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+    def handling_signals(self, line: str = SAVING, *, speaks: bool = True) -> Iterator[None]:
+        """Take note of the signals, and put the former handlers back at the end.
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if number == signal.SIGINT:
-            now_s = time.monotonic()
-            if self._first_sigint_s is None:
-                self._first_sigint_s = now_s
-            elif now_s - self._first_sigint_s > _SECOND_CTRL_C_AFTER_S:
-                os.write(2, b"\nsecond Ctrl-C: leaving at once, without a checkpoint\n")
-                os._exit(130)
-        self.reason = self.reason or signal.Signals(number).name
+        Args:
+            line: what the console is told at once when the first one comes.
+            speaks: whether this process tells.
+        """
+        with signals.answering(line, noting=True, speaks=speaks) as self._answer:
+            self._answer.look = self.look
+            yield
+
+    def now(self, line: str) -> None:
+        """Set what the console is told if a signal comes from now on."""
+        if self._answer:
+            self._answer.line = line
+
+    @property
+    def reason(self) -> str | None:
+        """Who asked first; None while nobody has."""
+        return (self._answer and self._answer.reason) or self._reason
+
+    def look(self) -> str | None:
+        """Return the request that a file or the clock makes, None where there is none."""
+        if self._deadline_s and time.monotonic() > self._deadline_s:
+            return "the wall-clock limit run.max_hours"
+        with suppress(OSError):  # a file system that does not answer asks for nothing
+            return next((f"the file {path}" for path in self._stop_files if path.exists()), None)
+        return None
 
     def requested(self) -> bool:
         """Return whether a stop was asked for; called once a step."""
-        if self.reason is None and self._deadline_s and time.monotonic() > self._deadline_s:
-            self.reason = "the wall-clock limit run.max_hours"
         if self.reason is None:
-            self.reason = next(
-                (f"the file {path}" for path in self._stop_files if path.exists()), None
-            )
+            self._reason = self.look()
         return self.reason is not None

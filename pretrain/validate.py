@@ -1,7 +1,7 @@
 """Validation loss on what is held out."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,14 +91,28 @@ class Validation:
         self._names = tuple(heldout.counts) if heldout else ()
         self._max_steps = max_steps
 
-    def __call__(self, step: int) -> Mapping[str, float]:
-        """Return the loss of each name and of all, in nats a token; empty if none is due."""
-        if not self._names or not self._is_due(step):
+    def __call__(self, step: int, go_on: Callable[[], bool] = lambda: True) -> Mapping[str, float]:
+        """Return the loss of each name and of all, in nats a token; empty if none is due.
+
+        Args:
+            step: steps done.
+            go_on: asked before each micro-batch, on all ranks together; once it says no, the
+                rest is left out and nothing is returned.
+        """
+        if not self._names or not self.is_due(step):
             return {}
         self._engine.train(False)
+        sums: list[float] = []
         with torch.no_grad():
-            sums = [number for name in self._names for number in self._loss(name)]
+            for name in self._names:
+                if (losses := self._loss(name, go_on)) is None:
+                    break
+                sums += losses
         self._engine.train(True)
+        if len(sums) < 2 * len(self._names):
+            if self._world.is_main:
+                log.info("step %d  the validation is left out", step)
+            return {}
         totals = self._world.sum(sums)
         losses = {
             f"validation_loss/{name}": totals[2 * i] / totals[2 * i + 1]
@@ -106,7 +120,8 @@ class Validation:
         }
         return {"validation_loss": sum(totals[::2]) / sum(totals[1::2]), **losses}
 
-    def _is_due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
+        """Return whether the step is followed by a validation."""
         every = self._config.every_steps
         if every is None:
             return False
@@ -114,15 +129,20 @@ class Validation:
             return self._config.at_start
         return step % every == 0 or step == self._max_steps
 
-    def _loss(self, name: str) -> tuple[float, float]:
-        """Return (loss sum, tokens) of this rank's share of a name's samples."""
+    def _loss(self, name: str, go_on: Callable[[], bool]) -> tuple[float, float] | None:
+        """Return (loss sum, tokens) of this rank's share of a name's samples; None if stopped."""
         assert self._heldout is not None
-        total = self._heldout.counts[name]
+        total, size = self._heldout.counts[name], self._micro_batch_size
         count = min(total, self._config.samples_per_subset)
         mine = range(self._world.rank, count, self._world.size)
         loss = tokens = 0.0
-        for k in range(0, len(mine), self._micro_batch_size):
-            part = mine[k : k + self._micro_batch_size]
+        # As many turns on every rank: they agree in each whether to go on.
+        for k in range(0, -(-count // self._world.size), size):
+            if not go_on():
+                return None
+            part = mine[k : k + size]
+            if not part:
+                continue
             inputs = self._heldout.stack(name, [i * total // count for i in part])
             moved = {name: value.to(self._world.device) for name, value in inputs.items()}
             sums = self._engine.forward(moved, last=False)

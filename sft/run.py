@@ -83,6 +83,7 @@ def main(config: Config) -> int:
         config=asdict(config) | {"model": asdict(start.model)},
         save_texts=partial(save_dataset_texts, data.dataset),
         max_hours=config.run.max_hours,
+        watchdog=config.watchdog,
         verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
         assemble=build,
     )

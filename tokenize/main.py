@@ -8,14 +8,17 @@ VERBS = {
     "run": Verb(
         module="mobilellama.tokenize.run",
         help="tokenise a corpus into a dataset folder; run again, it does what is missing",
+        interrupted="finished buckets stay, and the same command goes on",
     ),
     "finish": Verb(
         module="mobilellama.tokenize.finish",
         help="make the dataset of the buckets that the tasks of a job array wrote",
+        interrupted="nothing half-written counts; run the same command again",
     ),
     "train-tokenizer": Verb(
         module="mobilellama.tokenize.train_tokenizer",
         help="train a sentencepiece model with LLaMA's settings on a sample of a corpus",
+        interrupted="no model is kept; run the same command again",
     ),
 }
 

@@ -10,31 +10,38 @@ VERBS = {
     "check-data": Verb(
         module="mobilellama.vlm.check_data",
         help="read every record and open every image; list what cannot be trained on",
+        interrupted="nothing is kept; run the same command again",
     ),
     "run": Verb(
         module="mobilellama.vlm.run",
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
+        is_run=True,
     ),
     "export": Verb(
         module="mobilellama.vlm.export",
         help="write a checkpoint as a folder: our form, or that of the published MobileVLM",
+        interrupted="nothing half-written counts; run the same command again",
     ),
     "import": Verb(
         module="mobilellama.vlm.import_published",
         help="write a published MobileVLM folder in our form",
+        interrupted="nothing half-written counts; run the same command again",
     ),
     "chat": Verb(
         module="mobilellama.vlm.chat",
         help="talk about images in the terminal",
+        interrupted=None,
     ),
     "generate": Verb(
         module="mobilellama.vlm.generate",
         help="answer a file of questions about images in batches",
+        interrupted="answers that were written stay, and the same command goes on",
     ),
     "evaluate": Verb(
         module="mobilellama.vlm.evaluate",
         help="score a model on GQA, MME, POPE, ScienceQA, TextVQA or MMBench",
+        interrupted="answers and scores that were written stay, and the same command goes on",
     ),
 }
 

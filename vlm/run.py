@@ -104,6 +104,7 @@ def main(config: Config) -> int:
         config=asdict(config) | {"model": start.architecture.to_dict(), "origin": start.origin},
         save_texts=save_texts,
         max_hours=config.run.max_hours,
+        watchdog=config.watchdog,
         verify=None,
         assemble=build,
     )

@@ -4,12 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mobilellama import signals
 from mobilellama.pretrain.stop import SIGNALS, StopRequest
+from mobilellama.run_folder import RunFolder, Verdict
+from tests.pretrain.test_checkpoint import wait_for
+from tests.pretrain.tiny import tiny_argv
+from tests.ranks import run_ranks
 
 # A run that never looks at the flag, as one that hangs in a collective.
 STUCK = """
@@ -96,3 +105,172 @@ def test_a_ctrl_c_that_the_launcher_passes_on_is_not_a_second_one() -> None:
     assert process.poll() is None
     process.kill()
     process.communicate()
+
+
+def attempt_on_ranks(
+    dataset: Path, folder: Path, hooks: dict[str, Any], fields: dict[str, Any]
+) -> list[str]:
+    """Run an attempt in which something asks for a stop; return what was done."""
+    from mobilellama.cli import parse_config
+    from mobilellama.distributed import World
+    from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
+    from mobilellama.pretrain.attempt import run_attempt
+    from mobilellama.pretrain.config import Config
+    from mobilellama.pretrain.identity import identity_of
+    from mobilellama.pretrain.watchdog import WatchdogConfig
+
+    config = parse_config(Config, tiny_argv(dataset, folder, fields)[1:], prog="test", about="")
+    done: list[str] = []
+    with signals.answering(signals.BEFORE_STEPS, noting=True):
+        world, run = World(config.launch), RunFolder(folder)
+        data = open_windows(config)
+        identity = identity_of(config, config.model, data, "fp32")
+        hook = {name: partial(function, world, run, done) for name, function in hooks.items()}
+        hook.get("start", lambda: None)()
+
+        def build(attempt: int, checkpoint: Any) -> Any:
+            done.append("assemble")
+            hook.get("assemble", lambda: None)()
+            stage = pretraining(config, data, world)
+            job = assemble(config, stage, world, run, attempt, "fp32", identity, checkpoint)
+            return replace(job, validate=hook["validate"]) if "validate" in hook else job
+
+        run_attempt(
+            world,
+            run,
+            identity=identity,
+            config=asdict(config),
+            save_texts=lambda run: None,
+            max_hours=None,
+            watchdog=WatchdogConfig(),
+            verify=hook.get("verify"),
+            assemble=build,
+        )
+    return done
+
+
+def outcome(folder: Path) -> str:
+    verdict = RunFolder(folder).read_verdict()
+    assert verdict is not None
+    return f"{verdict.kind} at {verdict.step}"
+
+
+def signal_on_1(world: Any, number: signal.Signals = signal.SIGTERM) -> None:
+    if world.rank == 1:  # not on rank 0, which writes the verdict
+        os.kill(os.getpid(), number)
+
+
+def before_the_attempt(world: Any, run: RunFolder, done: list[str]) -> None:
+    signal_on_1(world)
+
+
+def while_all_verify(world: Any, run: RunFolder, done: list[str]) -> None:
+    def work() -> None:
+        signal_on_1(world)
+        time.sleep(0.5 if world.rank == 0 else 600)
+
+    world.run_on_all(work, otherwise="another rank found a bad file")
+
+
+def while_rank_0_works(world: Any, run: RunFolder, done: list[str]) -> None:
+    def work() -> None:
+        run.stop.touch()
+        time.sleep(600)
+
+    world.run_on_main(work, takes_long=True)
+
+
+def while_the_model_is_built(world: Any, run: RunFolder, done: list[str]) -> None:
+    signal_on_1(world)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "hook", "expected"),
+    [
+        ("start", before_the_attempt, []),
+        ("verify", while_all_verify, []),
+        ("assemble", while_rank_0_works, ["assemble"]),
+        ("assemble", while_the_model_is_built, ["assemble"]),
+    ],
+)
+def test_a_stop_before_the_first_step_stops_all_ranks_with_a_verdict(
+    small_dataset: Path, tmp_path: Path, moment: str, hook: Any, expected: list[str]
+) -> None:
+    done = run_ranks(attempt_on_ranks, 2, small_dataset, tmp_path, {moment: hook}, {})
+    assert done == [expected] * 2
+    assert outcome(tmp_path) == "stopped at 0"
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None and verdict.message.endswith(", before its first step")
+    assert not RunFolder(tmp_path).metrics.exists() or not RunFolder(tmp_path).read_metrics()
+
+
+def in_the_validation(
+    world: Any, run: RunFolder, done: list[str], step: int, go_on: Any
+) -> dict[str, float]:
+    if step == 2:
+        assert go_on()
+        signal_on_1(world)
+        done.append(f"goes on: {go_on()}")
+    return {}
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_validation_leaves_it_out_and_saves_that_step(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    fields = {"train.max_steps": 6, "checkpoint.every_steps": 100}
+    hooks = {"validate": in_the_validation}
+    done = run_ranks(attempt_on_ranks, 2, small_dataset, tmp_path, hooks, fields)
+    assert done == [["assemble", "goes on: False"]] * 2
+    assert outcome(tmp_path) == "stopped at 2"
+    assert RunFolder(tmp_path).checkpoint_steps() == [2]
+
+
+def while_it_is_saved(world: Any, run: RunFolder, done: list[str]) -> None:
+    def watch() -> None:
+        while not list(run.checkpoints.iterdir()):
+            time.sleep(0.0005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if world.rank == 1:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_saving_leaves_a_whole_checkpoint_and_no_other(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    fields = {"train.max_steps": 100, "checkpoint.every_steps": 1, "validation.every_steps": None}
+    hooks = {"assemble": while_it_is_saved}
+    run_ranks(attempt_on_ranks, 2, small_dataset, tmp_path, hooks, fields)
+    run = RunFolder(tmp_path)
+    newest = run.checkpoint_steps()[-1]
+    assert outcome(tmp_path) == f"stopped at {newest}"
+    assert newest < 100
+    assert [path.name for path in run.checkpoints.iterdir() if "tmp" in path.name] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_answers_at_once_while_it_imports_and_stops_with_a_verdict(
+    small_dataset: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mobilellama", "pretrain", *tiny_argv(small_dataset, tmp_path)],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait_for(lambda: "libtorch_cpu" in maps.read_text())
+    process.send_signal(number)
+    said = process.stderr.readline()
+    assert said.startswith(f"mobilellama: asked to stop by {number.name}: stopping before the")
+    assert not (tmp_path / "attempts").exists()  # at once
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in err) == (0, False)
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict == Verdict(
+        kind="stopped", message=f"stopped at step 0: {number.name}, before its first step",
+        attempt=1, step=0,
+    )  # fmt: skip

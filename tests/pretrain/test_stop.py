@@ -262,7 +262,7 @@ def test_the_command_answers_at_once_while_it_imports_and_stops_with_a_verdict(
     )  # fmt: skip
     assert process.stderr is not None
     maps = Path(f"/proc/{process.pid}/maps")
-    wait_for(lambda: "libtorch_cpu" in maps.read_text())
+    wait_for(lambda: "libtorch_cpu" in maps.read_text(), timeout_s=180)
     process.send_signal(number)
     said = process.stderr.readline()
     assert said.startswith(f"mobilellama: asked to stop by {number.name}: stopping before the")

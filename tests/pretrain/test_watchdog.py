@@ -152,7 +152,7 @@ def test_a_stopped_rank_costs_the_run_no_more_than_the_watchdogs_time(
     run = RunFolder(tmp_path)
     fields = {"launch.devices": 2, "watchdog.step_minutes": 3 * TWO_SECONDS}
     process = start("mobilellama", dataset=small_dataset, run=tmp_path, fields=fields)
-    wait_for(lambda: run.metrics.exists() and len(run.metrics.read_text().splitlines()) >= 2)
+    wait_for(lambda: len(run.read_metrics()) >= 2, timeout_s=180)
     [child] = [pid for pid in processes_of(tmp_path) if pid != process.pid]
     os.kill([process.pid, child][rank], signal.SIGSTOP)
     _, err = process.communicate(timeout=90)
@@ -173,7 +173,7 @@ def test_ranks_save_and_stop_when_torchrun_has_died(
     run = RunFolder(tmp_path)
     torchrun = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mobilellama")
     process = start(*torchrun, dataset=small_dataset, run=tmp_path, fields={})
-    wait_for(lambda: run.metrics.exists() and len(run.metrics.read_text().splitlines()) >= 2)
+    wait_for(lambda: len(run.read_metrics()) >= 2, timeout_s=180)
     process.send_signal(number)
     _, err = process.communicate(timeout=90)
     assert process.returncode == -number

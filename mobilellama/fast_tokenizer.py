@@ -31,7 +31,7 @@ def fast_tokenizer(tokenizer: Tokenizer, *, add_bos: bool = True) -> Any:
     unk, bos, eos = special_pieces(tokenizer)
     model = models.BPE(
         {piece.piece: i for i, piece in enumerate(pieces)},
-        _merges(pieces),
+        merges_of(pieces),
         unk_token=unk,
         fuse_unk=True,
         byte_fallback=True,
@@ -81,8 +81,12 @@ def _require_exact(tokenizer: Tokenizer) -> None:
         )
 
 
-def _merges(pieces: Any) -> list[tuple[str, str]]:
-    """Return every (left, right) that makes a piece, in the order in which they are merged."""
+def merges_of(pieces: Any) -> list[tuple[str, str]]:
+    """Return every (left, right) that makes a piece, in the order in which they are merged.
+
+    Args:
+        pieces: of a ModelProto, or others with piece, type and score.
+    """
     names = {piece.piece for piece in pieces}
     merges = []
     for piece in pieces:

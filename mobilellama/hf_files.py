@@ -8,6 +8,7 @@ from typing import Any
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
+_INPUTS = ["input_ids", "attention_mask"]
 
 
 def write_hf_files(
@@ -40,7 +41,7 @@ def write_hf_files(
         "add_bos_token": add_bos,
         "add_eos_token": False,
         # Without it version 4 also gives token_type_ids, which a Llama's generate() refuses.
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": _INPUTS,
         "model_max_length": max_length_tokens,
         "clean_up_tokenization_spaces": False,
     }
@@ -52,6 +53,20 @@ def write_hf_files(
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
     (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
+
+
+def is_written_by_us(config: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer_config.json is what ``write_hf_files`` writes.
+
+    transformers writes another class name, or leaves these keys out.
+    """
+    return (
+        config.get("tokenizer_class") == "PreTrainedTokenizerFast"
+        and isinstance(config.get("add_bos_token"), bool)
+        and config.get("add_eos_token") is False
+        and config.get("clean_up_tokenization_spaces") is False
+        and config.get("model_input_names") == _INPUTS
+    )
 
 
 def begin_with(bos: str, bos_id: int | None) -> Any:

@@ -42,31 +42,45 @@ _REMEDY = "Give a folder as transformers' save_pretrained writes it"
 class HfTokenizer:
     """The tokenizer of a folder with tokenizer.json and, most often, tokenizer_config.json.
 
+    Args:
+        path: the folder, or the file.
+        field: the field that names it, for errors.
+        content: what is taken instead of the file's; None takes the file's.
+
     Raises:
         ConfigError: a file is missing or broken, or tokenizer.json lacks a token that another
             file names.
     """
 
-    def __init__(self, path: str | Path, *, field: str = "tokenizer") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        field: str = "tokenizer",
+        content: dict[str, Any] | None = None,
+    ) -> None:
         given = Path(path)
         self.path = given / TOKENIZER_FILE if given.is_dir() else given
         if not self.path.is_file():
             raise ConfigError(field, str(path), f"holds no {TOKENIZER_FILE}", _REMEDY)
         self._field = field
-        self._json = _read_json(self.path, field)
+        self._bytes = self.path.read_bytes() if content is None else _written(content)
+        self.content = _read_json(self.path, field) if content is None else content
+        """What tokenizer.json holds."""
         folder = self.path.parent
         # What tokenizer_config.json says stands; older folders say it in the map alone.
-        self._config = _read_json(folder / _MAP_FILE, field) | _read_json(
+        self.config = _read_json(folder / _MAP_FILE, field) | _read_json(
             folder / CONFIG_FILE, field
         )
-        self._backend = self._make(self._json)
+        """What tokenizer_config.json holds."""
+        self._backend = self._make(self.content)
         self._vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         named = {*self._named, *added_tokens(folder, field=field)}
         if missing := sorted(named - {*self._vocabulary}):
             rule = f"lacks {', '.join(missing[:4])}, which the files beside it name"
             raise ConfigError(field, str(self.path), rule, _REMEDY)
-        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        """sha256 of tokenizer.json."""
+        self.sha256 = hashlib.sha256(self._bytes).hexdigest()
+        """sha256 of tokenizer.json, as ``save`` writes it."""
         self.vocab_size = max(self._vocabulary.values()) + 1
         """The highest id plus one, added tokens counted."""
         self.specials = self._special_tokens()
@@ -74,7 +88,7 @@ class HfTokenizer:
         marked special nor so named is read from text."""
         self.begins_after_special = not any(
             step["type"] == "Metaspace" and step.get("prepend_scheme") == "first"
-            for step in _steps(self._json.get("pre_tokenizer"), "pretokenizers")
+            for step in _steps(self.content.get("pre_tokenizer"), "pretokenizers")
         )
         """False where the Metaspace pre-tokenizer marks only the first text of all."""
 
@@ -97,7 +111,7 @@ class HfTokenizer:
     @property
     def bos_token(self) -> str:
         """How the begin token is spelt; empty where there is none."""
-        return _spelling(self._config.get("bos_token")) or ""
+        return _spelling(self.config.get("bos_token")) or ""
 
     def encode(self, text: str, *, begins: bool) -> list[int]:
         """Return the ids of `text`, in which no special token is looked for.
@@ -125,7 +139,7 @@ class HfTokenizer:
             path = self.path if name == TOKENIZER_FILE else self.path.with_name(name)
             if path.is_file():
                 with whole_file(target / name) as file:
-                    file.write(path.read_bytes())
+                    file.write(self._bytes if path == self.path else path.read_bytes())
 
     def write_hf(
         self,
@@ -155,13 +169,13 @@ class HfTokenizer:
             rule = f"but {self.path.parent} names no bos_token"
             raise ConfigError("add_bos", True, rule, "Give false")
         dropped = ("auto_map", "chat_template", "tokenizer_file", "name_or_path")
-        config = {key: value for key, value in self._config.items() if key not in dropped}
+        config = {key: value for key, value in self.config.items() if key not in dropped}
         if eos_token is not None:
             config["eos_token"] = eos_token
         if not config.get("pad_token") and self.pad_id is not None:
             config["pad_token"] = self._backend.id_to_token(self.pad_id)
         step = begin_with(self.bos_token, self.bos_id if add_bos else None)
-        tokenizer = self._json | {"post_processor": json.loads(step.__getstate__())}
+        tokenizer = self.content | {"post_processor": json.loads(step.__getstate__())}
         write_hf_files(
             folder,
             json.dumps(tokenizer, indent=2, ensure_ascii=False),
@@ -175,7 +189,7 @@ class HfTokenizer:
 
     def _special_tokens(self) -> Mapping[str, SpecialToken]:
         found = {token: SpecialToken(id=self._vocabulary[token]) for token in sorted(self._named)}
-        for token in self._json.get("added_tokens", []):
+        for token in self.content.get("added_tokens", []):
             found[token["content"]] = SpecialToken(
                 id=token["id"],
                 lstrip=token.get("lstrip", False),
@@ -185,13 +199,13 @@ class HfTokenizer:
         return found
 
     def _id(self, name: str) -> int | None:
-        token = _spelling(self._config.get(name))
+        token = _spelling(self.config.get(name))
         return None if token is None else self._vocabulary[token]
 
     @cached_property
     def _named(self) -> set[str]:
         """The tokens named bos, eos, unk or pad."""
-        return {token for name in _NAMES if (token := _spelling(self._config.get(name)))}
+        return {token for name in _NAMES if (token := _spelling(self.config.get(name)))}
 
     def _is_special(self, token: Mapping[str, Any]) -> bool:
         return token.get("special", False) or token["content"] in self._named
@@ -199,7 +213,7 @@ class HfTokenizer:
     @cached_property
     def _continuing(self) -> Any:
         """The ``tokenizers.Tokenizer`` that puts no space before a text."""
-        value = copy.deepcopy(self._json)
+        value = copy.deepcopy(self.content)
         value["normalizer"] = _without_prepend(value.get("normalizer"))
         for step in _steps(value.get("pre_tokenizer"), "pretokenizers"):
             if step["type"] == "Metaspace":
@@ -207,7 +221,7 @@ class HfTokenizer:
                 step["prepend_scheme"] = "never"
             elif step["type"] == "ByteLevel":
                 step["add_prefix_space"] = False
-        return self._backend if value == self._json else self._make(value)
+        return self._backend if value == self.content else self._make(value)
 
     def _make(self, value: dict[str, Any]) -> Any:
         """Return the ``tokenizers.Tokenizer`` that reads no special token from a text."""
@@ -239,6 +253,10 @@ def added_tokens(folder: Path, *, field: str) -> list[str]:
     decoder = _read_json(folder / CONFIG_FILE, field).get("added_tokens_decoder", {})
     tokens += [token["content"] for token in decoder.values()]
     return [*tokens, *_read_json(folder / _ADDED_FILE, field)]
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
 
 
 def _read_json(path: Path, field: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from mobilellama.tokenizer import TextTokenizer
 
 # Where conversions, and models trained on other text or by other rules, have been seen to differ.
-_PROBES = (
+PROBES = (
     *("a" + " " * n + "b" for n in range(1, 40)),  # the order of merges shows in runs of spaces
     *(" " * n + "x" for n in range(1, 18)),
     *("\n" * n + "x" for n in range(1, 6)),
@@ -42,7 +42,7 @@ def same_ids(a: TextTokenizer, b: TextTokenizer) -> bool:
     """
     if _facts(a) != _facts(b):
         return False
-    return all(a.encode(text, begins=True) == b.encode(text, begins=True) for text in _PROBES)
+    return all(a.encode(text, begins=True) == b.encode(text, begins=True) for text in PROBES)
 
 
 def _facts(tokenizer: TextTokenizer) -> Mapping[str, Any]:

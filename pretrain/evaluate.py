@@ -67,6 +67,8 @@ class Config:
 
     model: str
     """Folder of a causal language model with its tokenizer, or a name on the Hugging Face Hub."""
+    tokenizer_as_is: bool = False
+    """Take the ids of the folder's tokenizer.json although its model was made with others."""
     tasks: str = ",".join(PUBLISHED)
     """Names of the harness's tasks, with commas between."""
     data: str | None = None
@@ -121,7 +123,9 @@ def main(config: Config) -> int:
     with environment(offline=config.data is not None), harness.quiet():
         tasks = harness.Tasks(config.task_names)
         plans = [make_plan(config, tasks, name, version) for name in config.task_names]
-        tokenizer, add_bos = harness.load_tokenizer(config.model, config.add_bos)
+        tokenizer, add_bos = harness.load_tokenizer(
+            config.model, config.add_bos, as_is=config.tokenizer_as_is
+        )
         device = find_device(config.device)
         dtype = choose_dtype(
             config.dtype, device, lambda: harness.read_config(config.model), prefer="precision"

@@ -20,7 +20,7 @@ from mobilellama.pretrain.hub import missing_files, require_repo_id
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_known_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -191,10 +191,8 @@ def find_tokenizer(
     if found is None:
         rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
         raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
-    tokenizer = open_tokenizer(found, field="tokenizer")
     expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
-    tokenizer.require_sha256(expected, field="tokenizer", owner=f"{checkpoint.folder}'s dataset")
-    return tokenizer
+    return open_known_tokenizer(found, expected, owner=f"{checkpoint.folder}'s dataset")
 
 
 def verify(checkpoint: Checkpoint) -> None:

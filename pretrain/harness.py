@@ -16,6 +16,7 @@ from typing import Any
 
 from mobilellama import pretrained
 from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
+from mobilellama.exact_tokenizer import load_exact_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -134,19 +135,20 @@ def quiet() -> Iterator[None]:
         enable_progress_bars()
 
 
-def load_tokenizer(model: str, add_bos: bool | None) -> tuple[Any, bool]:
+def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> tuple[Any, bool]:
     """Return the tokenizer, and whether it puts <s> first.
 
     Args:
         model: folder or name on the hub.
         add_bos: None takes what the tokenizer's files say.
+        as_is: whether the ids of its tokenizer.json are wanted, whatever its model has learnt.
 
     Raises:
         ConfigError: there is none, or it cannot be told to.
     """
     options: dict[str, Any] = {} if add_bos is None else {"add_bos_token": add_bos}
     try:
-        tokenizer: Any = pretrained.load_tokenizer(model, **options)
+        tokenizer: Any = load_exact_tokenizer(model, as_is=as_is, **options)
     except UserError:
         raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder

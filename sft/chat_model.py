@@ -39,6 +39,8 @@ class ModelChoice(Placement):
     """A Hugging Face chat folder: what 'sft export' writes, or any other's."""
     template: str | None = None
     """A chat template's name or YAML file; None: the one in the folder."""
+    tokenizer_as_is: bool = False
+    """Take the ids of the folder's tokenizer.json although its model was made with others."""
 
     def __post_init__(self) -> None:
         folder = Path(self.model)

@@ -15,9 +15,9 @@ from typing import Any
 
 from mobilellama.cli import preset_names
 from mobilellama.config import ConfigError, DataError, UserError, one_line
+from mobilellama.exact_tokenizer import load_exact_tokenizer
 from mobilellama.files import read_json
 from mobilellama.hf_files import CHAT_TEMPLATE_FILE, CONFIG_FILE
-from mobilellama.pretrained import load_tokenizer
 from mobilellama.sft.chat_model import ModelChoice, read_config, unreadable
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.template import TEMPLATES, Template, read_template
@@ -94,7 +94,7 @@ class ChatTokenizer(DialogueTokenizer):
 
     def __init__(self, choice: ModelChoice) -> None:
         self.model = choice.model
-        self.inner = _load_tokenizer(choice.model)
+        self.inner = _load_tokenizer(choice)
         if choice.template:
             template = read_template(choice.template, field="template")
             self._require_specials(template)
@@ -270,46 +270,13 @@ def _overlap(text: str, stops: Sequence[str]) -> int:
     return max(lengths, default=0)
 
 
-def _load_tokenizer(folder: str) -> Any:
+def _load_tokenizer(choice: ModelChoice) -> Any:
     try:
-        inner = load_tokenizer(folder)
+        return load_exact_tokenizer(choice.model, as_is=choice.tokenizer_as_is)
     except UserError:
         raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
-        raise unreadable(folder, "has no tokenizer that can be read", error) from error
-    return _mended(inner, Path(folder) / "tokenizer.model")
-
-
-def _mended(inner: Any, path: Path) -> Any:
-    """Return LLaMA's first tokenizer exactly; any other as it is.
-
-    transformers 5 rebuilds its merges by id rather than by score, and cuts runs of spaces
-    otherwise than the model has learnt.
-    """
-    settings = getattr(inner, "init_kwargs", {})
-    if type(inner).__name__ != "LlamaTokenizer" or not settings.get("legacy", True):
-        return inner
-    if not path.is_file():
-        return inner
-    from transformers import PreTrainedTokenizerFast
-
-    from mobilellama.fast_tokenizer import fast_tokenizer
-    from mobilellama.tokenizer import Tokenizer
-
-    try:
-        sentencepiece = Tokenizer(path, field="model")
-        fast = fast_tokenizer(sentencepiece, add_bos=False)
-    except ConfigError as error:
-        log.warning("the tokenizer may cut runs of spaces wrongly: %s", error)
-        return inner
-    if len(inner) != sentencepiece.vocab_size:  # tokens were added, and have ids of their own
-        return inner
-    names = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=fast,
-        chat_template=inner.chat_template,
-        **{name: getattr(inner, name) for name in names},
-    )
+        raise unreadable(choice.model, "has no tokenizer that can be read", error) from error
 
 
 def _read_generation_config(folder: str) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class Config:
     """The conversations."""
     tokenizer: str
     """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
+    tokenizer_as_is: bool = False
+    """Take the ids of the folder's tokenizer.json although its model was made with others."""
     output: str
     """Dataset folder; made if missing, continued if begun with the same settings and data."""
     template: str = "vicuna_v1"
@@ -119,7 +121,7 @@ def main(config: Config) -> int:
     """Write the buckets that are missing, then finish the dataset and report."""
     logs.configure()
     template = read_template(config.template)
-    tokenizer = open_tokenizer(config.tokenizer)
+    tokenizer = open_tokenizer(config.tokenizer, as_is=config.tokenizer_as_is)
     special_tokens(template, tokenizer)  # refuses a template that the tokenizer cannot write
     plan = make_plan(config, template, tokenizer)
     work = Work(

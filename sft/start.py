@@ -29,7 +29,7 @@ from mobilellama.sft.lora import (
     stored_lora,
 )
 from mobilellama.stages import require_language_model, require_stage, stage_of
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import TextTokenizer, WrongIdsError, open_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,9 @@ def _of_folder(init: str) -> Start:
 def _tokenizer_of(folder: Path) -> TextTokenizer | None:
     try:
         return open_tokenizer(folder, field="init")
+    except WrongIdsError as error:  # the dataset's ids count: they are compared with these
+        log.warning("%s", error)
+        return open_tokenizer(folder, field="init", as_is=True)
     except ConfigError:
         log.warning("%s has no tokenizer that could be compared with the dataset's", folder)
         return None

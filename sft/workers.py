@@ -15,7 +15,7 @@ from mobilellama.sft.reasons import Mend
 from mobilellama.sft.split import Parts, split_conversation
 from mobilellama.sft.template import Template
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_known_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,7 @@ def _encode_there(job: Job, batch: Batch) -> EncodedBatch:
 
 @lru_cache(maxsize=1)
 def _open_once(job: Job) -> TextTokenizer:
-    tokenizer = open_tokenizer(job.tokenizer)
-    tokenizer.require_sha256(job.tokenizer_sha256, field="tokenizer", owner="the plan")
-    return tokenizer
+    return open_known_tokenizer(job.tokenizer, job.tokenizer_sha256, owner="the plan")
 
 
 def encode_batch(

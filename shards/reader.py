@@ -31,7 +31,7 @@ from mobilellama.shards.dataset import (
 from mobilellama.shards.format import BucketIndex, little_endian, read_index
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
-from mobilellama.tokenizer import HF_FOLDER, TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import HF_FOLDER, TextTokenizer, open_known_tokenizer
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.
@@ -111,11 +111,7 @@ class TokenDataset:
         for name in self.described_files:  # the identity has the sha256 of the one that decides
             if name.startswith(f"{HF_FOLDER}/") and self.folder / name != own:
                 self.require_as_described(self.folder / name)
-        tokenizer = open_tokenizer(own)
-        tokenizer.require_sha256(
-            self.identity.tokenizer_sha256, field="tokenizer", owner=str(self.folder)
-        )
-        return tokenizer
+        return open_known_tokenizer(own, self.identity.tokenizer_sha256, owner=str(self.folder))
 
     def bucket_tokens(self, name: str, tokens: int) -> NDArray[np.integer]:
         """Return the ids of bucket ``SUBSET/NNNNN``, mapped.

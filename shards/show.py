@@ -26,7 +26,7 @@ from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Span, Split, View
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_known_tokenizer
 
 _LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits
 _RULE_WIDTH = 100
@@ -72,9 +72,8 @@ def main(config: Config) -> int:
     dataset = TokenDataset(config.path, field="path")
     tokenizer = None
     if config.tokenizer is not None:
-        tokenizer = open_tokenizer(config.tokenizer)
-        tokenizer.require_sha256(
-            dataset.identity.tokenizer_sha256, field="tokenizer", owner=str(dataset.folder)
+        tokenizer = open_known_tokenizer(
+            config.tokenizer, dataset.identity.tokenizer_sha256, owner=str(dataset.folder)
         )
     if config.split == "train":
         view, sample, epoch = _train_sample(dataset, config)

@@ -264,7 +264,10 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
     """
     if not isinstance(choice, AssistantChoice):
         choice = AssistantChoice(model=str(choice), **fields)
-    return load_stored(open_model(choice.model, template=choice.template), choice)
+    stored = open_model(
+        choice.model, template=choice.template, tokenizer_as_is=choice.tokenizer_as_is
+    )
+    return load_stored(stored, choice)
 
 
 def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:

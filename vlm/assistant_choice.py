@@ -17,6 +17,8 @@ class AssistantChoice(Placement):
     run', whose newest checkpoint is taken."""
     template: str | None = None
     """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
+    tokenizer_as_is: bool = False
+    """Take the ids of the folder's tokenizer.json although its model was made with others."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
     stay whole."""

@@ -55,7 +55,9 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
-    stored = open_model(config.model, template=config.template)
+    stored = open_model(
+        config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
+    )
     require_system_field(stored.prompts, config.system)
     images = {source: open_image(source) for source in config.image}  # before the weights
     dialogue = ImageDialogue(

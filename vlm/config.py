@@ -108,6 +108,9 @@ class Config(StageConfig):
     """What to start from: a language model (a Hugging Face folder, or a run of 'pretrain run' or
     'sft run'), or a vision-language model (a run or an export of this stage, or a published
     MobileVLM folder). A resume does not read it."""
+    tokenizer_as_is: bool = False
+    """Take the ids of the tokenizer.json of --init although its model was made with others. A
+    resume has the run's own."""
     vision: str | None = None
     """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's."""
     data: ImageTextData

@@ -167,7 +167,9 @@ def main(config: Config) -> int:
     quieten()
     dtype = dtype_as_published(config.dtype, find_device(config.device).type)
     config = replace(config, dtype=dtype)
-    stored = open_model(config.model, template=config.template)
+    stored = open_model(
+        config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
+    )
     return evaluate(config, settings_of(config, stored), lambda: load_stored(stored, config))
 
 

@@ -102,7 +102,9 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
-    stored = open_model(config.model, template=config.template)
+    stored = open_model(
+        config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
+    )
     tokenizer = stored.prompts
     reserved = (*ADDED, "error")
     rows = read_prompts(

@@ -59,6 +59,8 @@ class Config:
     """Folder of the vision tower, for a published folder that holds none."""
     template: str = ORIGINALS_TEMPLATE
     """Chat template's name or YAML file."""
+    tokenizer_as_is: bool = False
+    """Take the ids of the folder's tokenizer.json although its model was made with others."""
     max_shard_size_gb: float = 5.0
     """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
     name: str | None = None
@@ -124,7 +126,7 @@ def _trained(config: Config, opened: VlmFolder) -> Trained:
     return Trained(
         path=opened.folder,
         architecture=opened.architecture,
-        tokenizer=open_tokenizer(config.model, field="model"),
+        tokenizer=open_tokenizer(config.model, field="model", as_is=config.tokenizer_as_is),
         template=read_template(config.template, field="template"),
         source=opened.weights,
         close=opened.weights.close,

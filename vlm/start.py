@@ -136,7 +136,7 @@ def _of_vlm_folder(config: Config) -> Start:
         origin={"init": config.init} | ({"vision": config.vision} if config.vision else {}),
         fingerprint=fingerprint,
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
-        tokenizer=open_tokenizer(config.init, field="init"),
+        tokenizer=open_tokenizer(config.init, field="init", as_is=config.tokenizer_as_is),
         close=found.weights.close,
     )
 
@@ -170,7 +170,9 @@ def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
 
 def _of_parts(config: Config) -> Start:
     """Open a language model and a tower; the projector begins anew."""
-    language, language_part, tokenizer, verify, close = _language_model(config.init)
+    language, language_part, tokenizer, verify, close = _language_model(
+        config.init, config.tokenizer_as_is
+    )
     if config.vision is None:
         rule = f"is not given, and {config.init} is a language model, which has no tower"
         remedy = "Give the folder of CLIP ViT-L/14-336, or start from a vision-language model"
@@ -202,7 +204,9 @@ def _of_parts(config: Config) -> Start:
     )
 
 
-def _language_model(init: str) -> tuple[dict[str, Any], Part, TextTokenizer, Any, Any]:
+def _language_model(
+    init: str, tokenizer_as_is: bool
+) -> tuple[dict[str, Any], Part, TextTokenizer, Any, Any]:
     """Return a language model's config, weights, tokenizer, check and end."""
     path = Path(init) / "config.json"
     if path.is_file():
@@ -226,7 +230,7 @@ def _language_model(init: str) -> tuple[dict[str, Any], Part, TextTokenizer, Any
             tied=tied_weights(language),
         )
         part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
-        tokenizer = open_tokenizer(init, field="init")
+        tokenizer = open_tokenizer(init, field="init", as_is=tokenizer_as_is)
         return language, part, tokenizer, lambda share, shares: None, weights.close
     start = open_language_model(init)
     if start.tokenizer is None:

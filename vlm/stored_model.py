@@ -74,13 +74,16 @@ class StoredModel:
         return getattr(torch, DTYPE_NAMES[short])
 
 
-def open_model(path: str, *, template: str | None = None) -> StoredModel:
+def open_model(
+    path: str, *, template: str | None = None, tokenizer_as_is: bool = False
+) -> StoredModel:
     """Open a folder of either form, or the newest checkpoint of a run of this stage.
 
     Args:
         path: where it is; ``model`` in messages.
         template: a chat template's name or file; None takes the model's own, which for a published
             folder is vicuna_v1.
+        tokenizer_as_is: whether the ids of a folder's tokenizer.json are wanted as they are.
 
     Raises:
         ConfigError: it is none, or template or tokenizer are missing or do not fit.
@@ -91,7 +94,7 @@ def open_model(path: str, *, template: str | None = None) -> StoredModel:
     if is_checkpoint and not is_vlm_folder(path):
         stored = _of_run(path, template)
     else:
-        stored = _of_folder(path, template)
+        stored = _of_folder(path, template, tokenizer_as_is)
     vocab_size = stored.architecture.language["vocab_size"]
     if stored.tokenizer.vocab_size > vocab_size:
         rule = f"has {vocab_size} embeddings, but its tokenizer {stored.tokenizer.vocab_size} ids"
@@ -99,7 +102,7 @@ def open_model(path: str, *, template: str | None = None) -> StoredModel:
     return stored
 
 
-def _of_folder(path: str, template: str | None) -> StoredModel:
+def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> StoredModel:
     try:
         found = open_folder(path)
     except ConfigError as error:
@@ -120,7 +123,7 @@ def _of_folder(path: str, template: str | None) -> StoredModel:
     return StoredModel(
         name=path,
         architecture=found.architecture,
-        tokenizer=open_tokenizer(path, field="model"),
+        tokenizer=open_tokenizer(path, field="model", as_is=tokenizer_as_is),
         template=read_template(template or default or ""),
         weight=found.weights.stored,
         dtype=found.weights.dtype(first),

@@ -32,7 +32,7 @@ from mobilellama.sft.reasons import Drop, count_names, excerpt, most_first
 from mobilellama.sft.records import READING_VERSION
 from mobilellama.sft.sources import find_slices, source_sha256
 from mobilellama.sft.template import Template
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizer import TextTokenizer, open_known_tokenizer
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.labels import encode
 from mobilellama.vlm.records import ImageTextConfig, Record, Refused, read_vlm_records
@@ -267,15 +267,15 @@ def _batches(recipe: Recipe, report: SampleReport, on_read: Any) -> Iterator[lis
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: str) -> TextTokenizer:
-    return open_tokenizer(path)
+def _tokenizer(path: str, sha256: str) -> TextTokenizer:
+    return open_known_tokenizer(path, sha256, owner="the run")
 
 
 def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
     """Tokenise records; a sample too long is cut at its end."""
     import pyarrow as pa
 
-    tokenizer = _tokenizer(recipe.tokenizer)
+    tokenizer = _tokenizer(recipe.tokenizer, recipe.tokenizer_sha256)
     rows: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
     cut = tokens = supervised_tokens = 0

@@ -9,6 +9,7 @@ A run that is resumed takes all three from its own checkpoint.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +26,7 @@ from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readabl
 from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps, run_of
 from mobilellama.pretrain.hf_config import llama_config
 from mobilellama.pretrain.hf_folder import dims
-from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object
+from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object, some
 from mobilellama.pretrained import require_no_code
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import LoraConfig, stored_lora
@@ -34,6 +35,7 @@ from mobilellama.stages import require_stage, stage_of
 from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
+from mobilellama.vlm.converted_weights import ConvertedWeights
 from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, with_aspect_ratio
 from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
@@ -221,14 +223,22 @@ def _language_model(
         # Of other spellings (GPT-2's n_embd), and what is as the class has it.
         sizes = {name: getattr(model.config, name, None) for name in _SIZES}
         language = {name: value for name, value in sizes.items() if value is not None} | language
+        passed_over = model._keys_to_ignore_on_load_unexpected or []
+        stored = StoredWeights(Path(init), "init", "Give a folder with a language model's weights")
         weights = NamedWeights(
             Path(init),
-            StoredWeights(Path(init), "init", "Give a folder with a language model's weights"),
+            ConvertedWeights(stored, model, init),
             {LANGUAGE + name: value.shape for name, value in model.named_parameters()},
             stored_name=lambda name: name.removeprefix(LANGUAGE),
-            ignored=lambda name: is_ignored(name) or name in tied_weights_stored(language),
+            ignored=lambda name: (
+                is_ignored(name)
+                or name in tied_weights_stored(language)
+                or any(re.search(pattern, name) for pattern in passed_over)
+            ),
             tied=tied_weights(language),
         )
+        if others := [name for name in weights.ignored if not is_ignored(name)]:
+            log.info("%s: not read, as by transformers: %s", init, some(others))
         part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
         tokenizer = open_tokenizer(init, field="init", as_is=tokenizer_as_is)
         return language, part, tokenizer, lambda share, shares: None, weights.close

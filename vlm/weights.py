@@ -9,6 +9,7 @@ from torch import Tensor
 from mobilellama.config import DataError
 from mobilellama.pretrain.hf_folder import dims, sampled_sha256
 from mobilellama.pretrain.hf_weight_files import FLOATS, StoredWeights, some
+from mobilellama.vlm.converted_weights import ConvertedWeights
 
 
 class WrongWeightsError(DataError):
@@ -49,7 +50,7 @@ class NamedWeights:
     def __init__(
         self,
         folder: Path,
-        weights: StoredWeights,
+        weights: StoredWeights | ConvertedWeights,
         shapes: Mapping[str, torch.Size],
         *,
         stored_name: Callable[[str], str],

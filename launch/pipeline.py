@@ -34,6 +34,7 @@ from mobilellama.launch.local import run_locally
 from mobilellama.launch.steps import find_step
 from mobilellama.launch.submit import Order, check_order, dry_run, submit
 from mobilellama.table import aligned
+from mobilellama.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -125,14 +126,12 @@ def read_file(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no file, no YAML, or not of this shape; the message names the place.
     """
-    import yaml
-
     try:
-        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values: Any = read_yaml(Path(path))
     except OSError as error:
         rule, remedy = f"cannot be read ({error.strerror})", "Give a YAML file of steps"
         raise ConfigError("--config", path, rule, remedy) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         rule = f"is not YAML ({one_line(error)})"
         raise ConfigError("--config", path, rule, "Mend the file") from None
     values = _checked(values, path, ("steps", "slurm"))

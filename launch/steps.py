@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +114,11 @@ def given(arguments: Sequence[str], field: str) -> Any:
 
 def _in_file(name: str, field: str) -> Any:
     """Return a field of a YAML file; None where it has none, or `name` is a preset's."""
-    import yaml
-
     if not Path(name).is_file():
         return None
     try:
-        value: Any = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        value: Any = read_yaml(Path(name))
+    except ValueError:
         return None  # the stage says what is wrong with it
     for part in field.split("."):
         value = value.get(part) if isinstance(value, dict) else None

@@ -29,6 +29,7 @@ from mobilellama.log import (
     local_rank_from_environment,
     rank_from_environment,
 )
+from mobilellama.yaml_file import read_yaml
 
 T = TypeVar("T")
 
@@ -137,10 +138,25 @@ def parse_config(
         _check_file(file, prog, options)
     _note_missing(parser, resolved)
     try:
-        made = parser.instantiate(parser.parse_args(resolved))
+        parsed = parser.parse_args(resolved)
+        _require_64_bits(parsed)
+        made = parser.instantiate(parsed)
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise _explain(error, prog, argv, options) from None
+    except (RecursionError, OverflowError) as error:
+        rule = "is nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+        remedy = f"See '{prog} --help' for what each field takes"
+        raise ConfigError(prog, " ".join(argv), rule, remedy) from None
     return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+
+
+def _require_64_bits(parsed: Any) -> None:
+    """Raise ConfigError for an integer that no library takes."""
+    for field, value in parsed.items():  # dotted names, sections left out
+        values = value if isinstance(value, list | tuple) else [value]
+        for one in values:
+            if isinstance(one, int) and not -(1 << 63) <= one < 1 << 63:
+                raise ConfigError(field, one, "must fit into 64 bits", "Give a smaller number")
 
 
 def _note_missing(parser: Any, argv: Sequence[str]) -> None:
@@ -152,6 +168,8 @@ def _note_missing(parser: Any, argv: Sequence[str]) -> None:
         return
     try:
         parser.parse_args(without)
+    except RecursionError:
+        return  # whoever parses it in earnest says so
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         _, required, names = one_line(error).partition("arguments are required: ")
         if required:
@@ -264,11 +282,9 @@ def _check_file(path: Path, prog: str, options: Sequence[str]) -> None:
 
     The parser's own words for these are vague, or a traceback.
     """
-    import yaml
-
     try:
-        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value: Any = read_yaml(path)
+    except ValueError as error:
         rule = f"is not YAML ({one_line(error)})"
         raise ConfigError("--config", str(path), rule, "Mend the file") from None
     if not isinstance(value, dict):

@@ -7,6 +7,8 @@ code 2. Anything else that escapes is a defect of ours and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+_MOST_CHARACTERS = 1_000
+
 
 class UserError(Exception):
     """What the user can mend: the message says what, and how."""
@@ -25,8 +27,22 @@ class ConfigError(UserError, ValueError):
 
     def __str__(self) -> str:
         field, value, rule, remedy = self.args
-        shown = str(value) if isinstance(value, str | int | float) else repr(value)
-        return f"{field} = {shown}: {rule}. {remedy}" + ("" if remedy.endswith("?") else ".")
+        return f"{_shortened(field)} = {_shown(value)}: {_shortened(rule)}. {remedy}" + (
+            "" if remedy.endswith("?") else "."
+        )
+
+
+def _shown(value: object) -> str:
+    try:
+        return _shortened(str(value) if isinstance(value, str | int | float) else repr(value))
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        return "(an integer too long to be shown)"
+
+
+def _shortened(text: str) -> str:
+    """Return a text that fits into a message; what a user gives may be as long as a file."""
+    more = len(text) - _MOST_CHARACTERS
+    return f"{text[:_MOST_CHARACTERS]}... ({more:,} more characters)" if more > 0 else text
 
 
 class MachineError(UserError):

@@ -29,6 +29,7 @@ from mobilellama.cli import find_preset
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files import sha256_of_json
 from mobilellama.sft.conversation import Turn
+from mobilellama.yaml_file import read_yaml
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT = "{content}"
@@ -324,12 +325,10 @@ def read_template(name_or_file: str | Path, *, field: str = "template") -> Templ
     Raises:
         ConfigError: there is none, or a field is unknown, missing or breaks a rule.
     """
-    import yaml
-
     path = find_preset(str(name_or_file), TEMPLATES, field)
     try:
-        given: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        given: Any = read_yaml(path)
+    except ValueError as error:
         raise ConfigError(field, str(path), f"is not YAML ({one_line(error)})", _REMEDY) from None
     if not isinstance(given, dict):
         raise ConfigError(field, str(path), "must hold 'field: value' lines", _REMEDY)

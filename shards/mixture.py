@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 from mobilellama.cli import find_preset
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.shards.permute import Permutation
+from mobilellama.yaml_file import read_yaml
 
 PERIOD = 65_536
 _BLOCK = 8_192  # positions located at once; divides the period
@@ -237,12 +238,10 @@ def _epochs_field(field: str) -> str:
 
 
 def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[Any, Any]]:
-    import yaml
-
     path = find_preset(name_or_file, PRESETS, field)
     try:
-        value: Any = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value: Any = read_yaml(path)
+    except ValueError as error:
         rule = f"{path} is not YAML ({one_line(error)})"
         raise ConfigError(field, name_or_file, rule, _REMEDY) from None
     if not isinstance(value, dict) or not value:

@@ -22,17 +22,19 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilellama.config import DataError
 from mobilellama.files import sha256_of_file, whole_file
 from mobilellama.sft.clean import clean
 from mobilellama.sft.packing import pack
 from mobilellama.sft.reasons import Drop, DropError, Mend, Tally, excerpt, most_first
 from mobilellama.sft.records import READING_VERSION, parse_line, read_record
-from mobilellama.sft.sources import DataConfig, Record, read_records
+from mobilellama.sft.sources import DataConfig, Record, read_records, source_sha256
 from mobilellama.sft.template import Template
 from mobilellama.sft.workers import Batch, Cleaned, EncodedBatch
 from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
+from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import gather, naming_a_full_disk
 
 Encode = Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]
@@ -122,11 +124,21 @@ def write_bucket(
             spooled = Spooled(ids=ids, mask=mask)
             spool(spooled, read_records(piece, work.data), work, encode, advance)
             spooled.tally.require_few_dropped(piece.source, work.max_bad_share)
+            _require_unchanged(work, piece)
             layout = lay_out(spooled, piece, work.identity, conversations_before)
             hashes = _write_files(stem, spooled, layout, work.identity.dtype)
         receipt = make_receipt(spooled, layout, piece, work.identity, hashes)
         receipt.write(work.folder)
     return receipt
+
+
+def _require_unchanged(work: Work, piece: Slice) -> None:
+    """Raise DataError if the source is no longer what the identity says: it was hashed earlier."""
+    if source_sha256(piece, work.data) != work.identity.packing[SOURCES][piece.source]:
+        raise DataError(
+            f"{piece.source}: something wrote to it since it was hashed, at the start. Run the "
+            "same command again when nothing does"
+        )
 
 
 def spool(

@@ -30,10 +30,22 @@ def sharing(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        lock(descriptor, fcntl.LOCK_SH)
+        if not is_alone(descriptor):
+            log.warning(
+                "another process is making %s at the same time: both write the same bytes, and "
+                "this one takes over what that one finishes",
+                folder,
+            )
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def is_alone(descriptor: int) -> bool:
+    """Return whether nobody else makes the folder now; the lock is shared afterwards."""
+    alone = lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock(descriptor, fcntl.LOCK_SH)
+    return alone
 
 
 def join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, descriptor: int) -> None:

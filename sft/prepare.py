@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ from mobilellama.sft.bucket import (
 from mobilellama.sft.clean import CLEANING_VERSION
 from mobilellama.sft.labels import special_tokens
 from mobilellama.sft.packing import PACKING_VERSION
-from mobilellama.sft.plan import join_plan, require_same_reading, sharing
+from mobilellama.sft.plan import is_alone, join_plan, require_same_reading, sharing
 from mobilellama.sft.reasons import Drop, describe_example
 from mobilellama.sft.records import READING_VERSION
 from mobilellama.sft.report import describe, make_report
@@ -75,7 +76,7 @@ _LARGEST_SEQ_LEN = 1 << 20  # a row is held in memory, and no model reads so man
 _DRY_RECORDS = 1_000
 _FIRST_PLACES = 3
 # What mobilellama.files.temporary_path makes of a file's name: NAME.tmp.HOST.PID.RANDOM.
-_TEMPORARY = re.compile(r".+\.tmp\..+\.[0-9]+\.[0-9a-f]{8}")
+_TEMPORARY = re.compile(r".+\.tmp\.(?P<host>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def main(config: Config) -> int:
                 file=sys.stderr,
             )
             return 130
-        print(_finish(work, tokenizer, receipts))
+        print(_finish(work, tokenizer, receipts, lock))
     return 0
 
 
@@ -216,7 +217,8 @@ def _write_missing(
 
             for piece in plan.slices:
                 receipt = read_receipt(folder, piece, identity)
-                if piece.name in missing or receipt is None:
+                # Another process may have finished it by now.
+                if receipt is None or not is_finished(folder, piece, identity):
                     before = sum(receipt.counts["conversations"] for receipt in receipts)
                     receipt = write_bucket(work, piece, encode, advance, before)
                 receipts.append(receipt)
@@ -232,14 +234,18 @@ def _job(config: Config, work: Work) -> Job:
     )
 
 
-def _finish(work: Work, tokenizer: TextTokenizer, receipts: Sequence[Receipt]) -> str:
-    """Sweep, write what describes the dataset, dataset.json last; return what to print."""
+def _finish(work: Work, tokenizer: TextTokenizer, receipts: Sequence[Receipt], lock: int) -> str:
+    """Sweep, write what describes the dataset, dataset.json last; return what to print.
+
+    `lock` is what ``sharing`` gave.
+    """
     folder, identity = work.folder, work.identity
     report = make_report(identity, receipts)
     if not report["conversations"]:
         raise DataError(f"{work.data.path}: {_nothing_left(receipts)}")
     if not _is_described(work):
-        _sweep(folder)
+        if is_alone(lock):  # else another's temporaries are among them, and it sweeps after us
+            _sweep(folder)
         tokenizer.save(folder)
         with whole_file(folder / TEMPLATE) as file:
             file.write(work.template.to_yaml().encode())
@@ -276,10 +282,15 @@ def _is_described(work: Work) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed writers left: every bucket counts, so no temporary is needed."""
+    """Remove what killed writers left: every bucket counts, so no temporary is needed.
+
+    Where the file system has no locks, a process of this machine may still write one.
+    """
     for path in list(folder.rglob("*")):
-        if _TEMPORARY.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+        if (found := _TEMPORARY.fullmatch(path.name)) and path.is_file():
+            is_ours = found["host"] == socket.gethostname()
+            if not (is_ours and Path(f"/proc/{found['pid']}").exists()):
+                path.unlink(missing_ok=True)
 
 
 def _dry_run(config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer) -> int:

@@ -48,7 +48,13 @@ from mobilellama.vlm.order import SampleOrder
 from mobilellama.vlm.records import ImageTextConfig
 from mobilellama.vlm.samples import Samples, verify_samples
 from mobilellama.vlm.start import Start, open_start
-from mobilellama.vlm.tokenise import Recipe, build_samples, reading_of, report_refusals
+from mobilellama.vlm.tokenise import (
+    Recipe,
+    build_samples,
+    reading_of,
+    report_refusals,
+    require_same_sources,
+)
 from mobilellama.vlm.tuning import chosen_lora, first_values, tune
 
 log = logging.getLogger(__name__)
@@ -170,6 +176,7 @@ def image_text_stage(
             given = fingerprint if name == "train" else made.fingerprint()
             path = samples_path(run, name)
             report_refusals(build_samples(path, made, fingerprint=given, workers=workers))
+            require_same_sources(path, made, fingerprint=given)
             if config.data.verify:
                 verify_samples(path)
 

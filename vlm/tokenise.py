@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.files import (
     fsync_path,
     sha256_of_file,
@@ -171,6 +171,21 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     facts = {"fingerprint": fingerprint, "sha256": sha256_of_file(path), "report": asdict(report)}
     write_sealed_json(receipt, facts | {READING: READING_VERSION})
     return report
+
+
+def require_same_sources(path: Path, recipe: Recipe, *, fingerprint: str) -> None:
+    """Refuse samples whose records changed between their hashing and their reading.
+
+    Raises:
+        DataError: they did; the samples do not count.
+    """
+    if recipe.fingerprint() == fingerprint:
+        return
+    path.with_suffix(".json").unlink(missing_ok=True)
+    raise DataError(
+        f"{recipe.data.path}: something wrote to it while it was tokenised. Run the same command "
+        "again when nothing does"
+    )
 
 
 def _read_receipt(receipt: Path, fingerprint: str) -> SampleReport | None:

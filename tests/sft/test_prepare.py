@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,12 +23,16 @@ import pytest
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import read_json
 from mobilellama.sealed import read_sealed_json, write_sealed_json
-from mobilellama.sft.bucket import heldout_of
+from mobilellama.sft.bucket import Work, heldout_of, write_bucket
 from mobilellama.sft.labels import encode
 from mobilellama.sft.main import main
+from mobilellama.sft.plan import sharing
+from mobilellama.sft.prepare import Config, make_plan
 from mobilellama.sft.records import read_turns
+from mobilellama.sft.sources import DataConfig
 from mobilellama.sft.split import split_conversation
 from mobilellama.sft.template import read_template
+from mobilellama.sft.workers import Job, encoding
 from mobilellama.shards.main import main as shards_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
@@ -817,3 +822,72 @@ def test_buckets_of_other_rules_of_reading_are_not_mixed_with_new_ones(
     )
     before.pop("conversations/00001.json")
     assert digest(output) == before
+
+
+def test_two_processes_on_one_output_both_end_well_and_say_that_they_are_two(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for i in range(3):
+        write_lines(data / f"{i}.jsonl", make_conversations(i + 40, scale=0.02))
+    both = [start(small_tokenizer, data, tmp_path / "out", 1) for _ in range(2)]
+    done = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], done
+    assert any("another process is making" in err for _, err in done)
+    alone = start(small_tokenizer, data, tmp_path / "alone", 1)
+    _, err = alone.communicate(timeout=240)
+    assert alone.returncode == 0 and "another process" not in err
+    fingerprints = {TokenDataset(tmp_path / name).fingerprint for name in ("out", "alone")}
+    assert len(fingerprints) == 1
+    assert not list((tmp_path / "out").rglob("*.tmp.*"))
+
+
+def test_a_live_temporary_of_another_maker_is_left_to_it(
+    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(prepared, output)
+    (output / "dataset.json").unlink()
+    theirs = output / "conversations/00001.bin.tmp.another-host.7.0123abcd"
+    ours = output / f"conversations/00001.bin.tmp.{socket.gethostname()}.{os.getpid()}.0123abcd"
+    for path in (theirs, ours):
+        path.write_bytes(b"half")
+    with sharing(output):
+        assert prepare(small_tokenizer, conversations, output, "--heldout_share", "0.1") == 0
+        assert theirs.exists() and ours.exists()
+    (output / "dataset.json").unlink()
+    assert prepare(small_tokenizer, conversations, output, "--heldout_share", "0.1") == 0
+    assert not theirs.exists() and ours.exists()  # we still live
+
+
+def test_data_that_changed_after_it_was_hashed_make_no_bucket(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", make_conversations(5, scale=0.02))
+    config = Config(
+        data=DataConfig(path=str(path)), tokenizer=str(small_tokenizer), output=str(tmp_path / "o")
+    )
+    template, tokenizer = read_template("vicuna_v1"), open_tokenizer(str(small_tokenizer))
+    plan = make_plan(config, template, tokenizer)
+    work = Work(
+        folder=tmp_path / "o",
+        identity=plan.identity,
+        data=config.data,
+        template=template,
+        max_bad_share=0.1,
+    )
+    work.folder.mkdir()
+    job = Job(
+        tokenizer=config.tokenizer,
+        tokenizer_sha256=tokenizer.sha256,
+        template=template,
+        seq_len=2048,
+    )
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"e", b"E", 1))
+    with encoding(job, tokenizer, 1) as encode:
+        with pytest.raises(DataError, match=r"a\.jsonl: something wrote to it since it was hashed"):
+            write_bucket(work, plan.slices[0], encode, lambda *_: None, 0)
+        assert not list(work.folder.rglob("*.json"))
+        path.write_bytes(content)
+        assert write_bucket(work, plan.slices[0], encode, lambda *_: None, 0).documents

@@ -21,6 +21,12 @@ from mobilellama.hf_files import CHAT_TEMPLATE_FILE, CONFIG_FILE
 from mobilellama.sft.chat_model import ModelChoice, read_config, unreadable
 from mobilellama.sft.conversation import Turn
 from mobilellama.sft.template import TEMPLATES, Template, read_template
+from mobilellama.sft.template_process import (
+    RenderLimitError,
+    TemplateBrokenError,
+    TemplateProcess,
+    TemplateRefusalError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +101,7 @@ class ChatTokenizer(DialogueTokenizer):
     def __init__(self, choice: ModelChoice) -> None:
         self.model = choice.model
         self.inner = _load_tokenizer(choice)
+        self._renderer = TemplateProcess(self._apply)
         if choice.template:
             template = read_template(choice.template, field="template")
             self._require_specials(template)
@@ -124,13 +131,15 @@ class ChatTokenizer(DialogueTokenizer):
         messages = [{"role": turn.role, "content": readable(turn.content)} for turn in turns]
         if self._spells_special(turns) and _can_sanitize(self.inner):
             try:
-                return self.inner.apply_chat_template(
+                return self._within_limits(
                     messages,
                     add_generation_prompt=True,
                     return_dict=False,
                     sanitize_control_tokens=True,
                 )
             except (NotImplementedError, ValueError) as error:
+                if isinstance(error, ConfigError):
+                    raise
                 log.debug("control tokens stay as they are: %s", one_line(error))
         text = self._render(messages, add_generation_prompt=True)
         return self.inner(text, add_special_tokens=False).input_ids
@@ -141,6 +150,9 @@ class ChatTokenizer(DialogueTokenizer):
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
+    def _apply(self, messages: list[dict[str, str]], **options: bool) -> Any:
+        return self.inner.apply_chat_template(messages, **options)
+
     def _require_specials(self, template: Template) -> None:
         vocabulary = self.inner.get_vocab()
         if missing := [token for token in template.specials if token not in vocabulary]:
@@ -148,20 +160,31 @@ class ChatTokenizer(DialogueTokenizer):
             remedy = "Take the template that the model was trained with"
             raise ConfigError("template", template.name, rule, remedy)
 
-    def _render(self, messages: Sequence[dict[str, str]], **options: bool) -> str:
-        from jinja2 import TemplateError, TemplateSyntaxError
-
+    def _render(self, messages: list[dict[str, str]], **options: bool) -> str:
         try:
-            return self.inner.apply_chat_template(messages, tokenize=False, **options)
-        except TemplateSyntaxError as error:  # whatever is said: no message is to blame
-            path = Path(self.model) / CHAT_TEMPLATE_FILE
-            where = path if path.is_file() else path.with_name(CONFIG_FILE)
-            said = f"line {error.lineno}: {one_line(Exception(error.message)).rstrip('.')}"
-            rule = f"the chat template in {where} is not Jinja ({said})"
+            return self._within_limits(messages, tokenize=False, **options)
+        except ConfigError:
+            raise
+        except (TemplateRefusalError, NotImplementedError, ValueError) as error:
+            raise UserError(f"the chat template refuses this: {one_line(error)}") from None
+
+    def _within_limits(self, messages: list[dict[str, str]], **options: bool) -> Any:
+        """Return what ``apply_chat_template`` gives, from a process that may be stopped."""
+        try:
+            return self._renderer.call(messages, options)
+        except TemplateBrokenError as error:  # whatever is said: no message is to blame
+            rule = f"the chat template in {self._template_file} is not Jinja ({error})"
             remedy = "Mend that file, or give --template"
             raise ConfigError("model", self.model, rule, remedy) from None
-        except (TemplateError, TypeError) as error:
-            raise UserError(f"the chat template refuses this: {one_line(error)}") from None
+        except RenderLimitError as error:
+            rule = f"the chat template in {self._template_file} {error} for one conversation"
+            remedy = "Take another model's, or give --template"
+            raise ConfigError("model", self.model, f"{rule}, and was stopped", remedy) from None
+
+    @property
+    def _template_file(self) -> Path:
+        path = Path(self.model) / CHAT_TEMPLATE_FILE
+        return path if path.is_file() else path.with_name(CONFIG_FILE)
 
     def _ends(self) -> tuple[str, ...]:
         """Return what the template writes between an answer and the next question."""

@@ -148,6 +148,24 @@ def test_a_template_that_is_no_jinja_is_named_by_its_file(
     assert ChatTokenizer(named).prompt(QUESTION)
 
 
+def test_a_template_that_asks_for_gigabytes_is_stopped_and_named(
+    tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    size = "(messages | length * 10**9)"
+    template = "{% if messages[0].content == 'x' %}{{ 'a' * SIZE }}{% endif %}"
+    template += "{{ messages[0].content }}"
+    template = template.replace("SIZE", size)
+    folder = copy_chat_model(tiny_chat_model, tmp_path / "hostile", chat_template=template)
+    tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
+    with pytest.raises(ConfigError) as error:
+        tokenizer.prompt([Turn("user", "x"), Turn("assistant", "y"), Turn("user", "z")])
+    said = str(error.value)
+    assert said.startswith(f"model = {folder}: the chat template in {folder}/")
+    assert "took more than 1 GiB of memory" in said
+    assert said.endswith("and was stopped. Take another model's, or give --template.")
+    assert tokenizer.decode(tokenizer.prompt(QUESTION)).strip() == QUESTION[0].content
+
+
 def test_streamed_text_is_the_whole_text_and_never_half_a_character(
     tokenizer: ChatTokenizer,
 ) -> None:

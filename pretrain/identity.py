@@ -18,6 +18,13 @@ _MEANINGS = {
     "init.fingerprint": "the run began from other weights: see init",
 }
 
+_FORMERLY: dict[str, Any] = {
+    "model.squeeze": "quarter",
+    "model.pooling": "2x2",
+    "model.images.orientation": "as_stored",
+}
+"""What a field was in runs whose checkpoints do not have it."""
+
 
 def identity_of(
     config: StageConfig, model: ModelConfig, data: TrainingData, precision: str
@@ -46,7 +53,7 @@ def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
         return
     folder, manifest = found
     for name, value in identity.items():
-        before = manifest.identity.get(name)
+        before = manifest.identity.get(name, _FORMERLY.get(name))
         if before != value:
             meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
             rule = f"{folder} was made with {before}{meaning}"

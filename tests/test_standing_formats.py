@@ -113,7 +113,8 @@ def _go_on(stage: str, made: Path, name: str) -> int:
     """Train two more steps with the run's own config; in this process, a rank."""
     config_class = importlib.import_module(f"mobilellama.{stage}.config").Config
     written = yaml.safe_load((made / name / "config.yaml").read_text())
-    stored = {field.name: written[field.name] for field in fields(config_class)}
+    # A section that came later has its defaults.
+    stored = {its.name: written[its.name] for its in fields(config_class) if its.name in written}
     stored["train"]["max_steps"] += 2
     stored["run"]["folder"] = str(made / name)
     for section, key in (("data", "path"), ("data", "images")):

@@ -6,11 +6,12 @@ nothing else tells them apart.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from mobilellama.config import ConfigError
 from mobilellama.vlm.images import ImageProcessor
-from mobilellama.vlm.projectors import image_tokens
+from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze, differs_from_original
+from mobilellama.vlm.projectors import grid_side, image_tokens
 
 IMAGE = -200
 """The id that stands in a sample's ids for one token of an image, as in LLaVA."""
@@ -26,6 +27,10 @@ class Architecture:
     """config.json of the vision tower: CLIPVisionModel or SiglipVisionModel."""
     projector: str
     """ldpnet, ldpnetv2 or mlp2x_gelu: see projectors.py."""
+    squeeze: Squeeze = "quarter"
+    """Of ldpnet: how its squeeze is rounded. Models from before this field have quarter."""
+    pooling: Pooling = "2x2"
+    """Of ldpnetv2: how patches become tokens. Models from before this field have 2x2."""
     images: ImageProcessor
     """How images are made ready for the tower."""
     feature_layer: int = -2
@@ -48,7 +53,17 @@ class Architecture:
             rule = f"must be that of the tower's images, {self.image_pixels}"
             remedy = "Give the tower's own preprocessor_config.json"
             raise ConfigError("images.size_pixels", self.images.size_pixels, rule, remedy)
-        image_tokens(self.projector, self.patches)  # refuses what the projector cannot take
+        for name, choices in (("squeeze", Squeeze), ("pooling", Pooling)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                rule = f"must be {' or '.join(get_args(choices))}"
+                raise ConfigError(f"model.{name}", value, rule, "Give one of them")
+        image_tokens(self.projector, self.patches, self.rules)  # refuses what it cannot take
+
+    @property
+    def differs_from_original(self) -> str | None:
+        """The rule by which its projector computes something else than MobileVLM's, if one does."""
+        side = grid_side(self.patches)
+        return differs_from_original(self.projector, self.rules, side=side, width=self.width)
 
     @property
     def patches(self) -> int:
@@ -58,7 +73,12 @@ class Architecture:
     @property
     def image_tokens(self) -> int:
         """Tokens that the language model sees of an image."""
-        return image_tokens(self.projector, self.patches)
+        return image_tokens(self.projector, self.patches, self.rules)
+
+    @property
+    def rules(self) -> ProjectorRules:
+        """What the projector's kind leaves open."""
+        return ProjectorRules(squeeze=self.squeeze, pooling=self.pooling)
 
     @property
     def image_pixels(self) -> int:

@@ -31,6 +31,7 @@ from mobilellama.sft.decode import Decoded, decode, naming_memory
 from mobilellama.sft.sampling import Sampling
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.assistant_choice import AssistantChoice
+from mobilellama.vlm.folder import with_images
 from mobilellama.vlm.image_source import ImageSource, open_image
 from mobilellama.vlm.images import AspectRatio, ImageError
 from mobilellama.vlm.model import VisionLanguageModel
@@ -256,7 +257,8 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
 
     Args:
         choice: a folder, or all that decides.
-        fields: of ``AssistantChoice``, beside a folder: template, device, dtype, quantization.
+        fields: of ``AssistantChoice``, beside a folder: template, device, dtype, quantization,
+            orientation.
 
     Raises:
         ConfigError: the folder, the device or bitsandbytes is not there.
@@ -273,8 +275,9 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
 def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:
     """Load an open model."""
     device = find_device(choice.device)
+    architecture = with_images(stored.architecture, orientation=choice.orientation)
     model = load_model(
-        stored,
+        replace(stored, architecture=architecture),
         device=device,
         dtype=stored.choose_dtype(choice.dtype, device),
         quantization=choice.quantization,
@@ -290,6 +293,8 @@ def settings_of(choice: AssistantChoice, stored: StoredModel) -> dict[str, Any]:
         "template": stored.template.sha256,
         "dtype": str(dtype).removeprefix("torch."),
         "quantization": choice.quantization,
+        # Answers from before this field were given to images as the model takes them.
+        **({} if choice.orientation is None else {"orientation": choice.orientation}),
     }
 
 

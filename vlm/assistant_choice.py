@@ -6,6 +6,7 @@ from typing import Literal, get_args, get_type_hints
 
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.sft.chat_model import Placement
+from mobilellama.vlm.orientation import Orientation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,20 @@ class AssistantChoice(Placement):
     """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
     stay whole."""
 
+    orientation: Orientation | None = None
+    """as_shown: turn photographs as their EXIF orientation says; as_stored: do not; null: as the
+    model was trained. A published MobileVLM was trained on images as_stored."""
+
     def __post_init__(self) -> None:
         from mobilellama.pretrain.checkpoint import MANIFEST
         from mobilellama.vlm.folder import is_vlm_folder
 
         # A call from Python has not been through the command line, which checks them.
-        for field in ("dtype", "quantization"):
-            choices = get_args(get_type_hints(AssistantChoice)[field])
-            if (value := getattr(self, field)) not in choices:
+        hints = get_type_hints(AssistantChoice)
+        allowed = {name: get_args(hints[name]) for name in ("dtype", "quantization")}
+        for field, choices in (allowed | {"orientation": get_args(Orientation)}).items():
+            value = getattr(self, field)
+            if value not in choices and not (field == "orientation" and value is None):
                 rule = f"must be one of {', '.join(choices)}"
                 remedy = f"Give one of them{did_you_mean(str(value), choices)}"
                 raise ConfigError(field, value, rule, remedy)

@@ -34,6 +34,7 @@ from mobilellama.vlm.data_report import (
     sources_of,
 )
 from mobilellama.vlm.images import AspectRatio, ImageError, ImageProcessor, read_image
+from mobilellama.vlm.orientation import Orientation, has_broken_mark, stored_mark
 from mobilellama.vlm.records import (
     ImageTextConfig,
     Record,
@@ -58,6 +59,9 @@ class Config:
     """Whether they are for the first stage's template 'plain': one image and a caption each."""
     aspect_ratio: AspectRatio = "pad"
     """How training makes images square: it decides how long and thin one may be."""
+    orientation: Orientation = "as_shown"
+    """Whether training turns images as their EXIF orientation says: images.orientation of
+    'vlm run'. Images that are marked as turned are counted either way."""
     size_pixels: int = 336
     """Side of the square that the vision tower takes."""
     output: str | None = None
@@ -196,6 +200,9 @@ class _Good:
     width: int
     height: int
     mode: str
+    mark: int
+    """EXIF's orientation."""
+    is_mark_broken: bool
 
 
 @dataclass(frozen=True)
@@ -218,13 +225,15 @@ class _Look:
         """Decode an image wholly and bring it to the tower's size."""
         try:
             image = read_image(image_path(self.folder, name))
-            width, height, mode = image.width, image.height, image.mode
+            good = _Good(
+                image.width, image.height, image.mode, stored_mark(image), has_broken_mark(image)
+            )
             self.processor.pixels(image)
         except ImageError as error:
             return _Broken(error.kind.name.lower(), error.kind.value, error.detail)
         except OSError as error:  # a bad block, a loop of links, a name too long, ...
             return _Broken("unreadable", "cannot be read", one_line(error))
-        return _Good(width, height, mode)
+        return good
 
     def at_all(self, names: Sequence[str]) -> list[_Good | _Broken]:
         """Look at one after another."""
@@ -234,7 +243,10 @@ class _Look:
 def _check_images(config: Config, folder: Path, names: Sequence[str]) -> ImageTally:
     tally = ImageTally()
     size_pixels, aspect_ratio = config.size_pixels, config.aspect_ratio
-    look = _Look(folder, ImageProcessor(size_pixels=size_pixels, aspect_ratio=aspect_ratio))
+    processor = ImageProcessor(
+        size_pixels=size_pixels, aspect_ratio=aspect_ratio, orientation=config.orientation
+    )
+    look = _Look(folder, processor)
     tasks = [names[i : i + _IMAGES_A_TASK] for i in range(0, len(names), _IMAGES_A_TASK)]
     count = min(config.workers or len(os.sched_getaffinity(0)), len(tasks))
     remedy = "Run the same command again, with fewer --workers"
@@ -246,6 +258,7 @@ def _check_images(config: Config, folder: Path, names: Sequence[str]) -> ImageTa
             for name, one in zip(task, seen, strict=True):
                 if isinstance(one, _Good):
                     tally.add_good(one.width, one.height, one.mode)
+                    tally.add_mark(name, one.mark, is_broken=one.is_mark_broken)
                 else:
                     tally.add_broken(name, one.kind, one.meaning, one.detail)
             progress.advance(len(task))

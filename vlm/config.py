@@ -13,6 +13,8 @@ from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.sft.lora import LoraConfig
 from mobilellama.vlm.images import AspectRatio
 from mobilellama.vlm.order import Grouping
+from mobilellama.vlm.orientation import Orientation
+from mobilellama.vlm.projector_rules import Pooling, Squeeze
 
 _MOST_EPOCHS = 10_000
 
@@ -90,12 +92,30 @@ class TwoRates(OptimizerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImagesConfig:
+    """How images are read."""
+
+    orientation: Orientation | None = None
+    """as_shown: turn photographs as their EXIF orientation says, as viewers show them; as_stored:
+    do not, as CLIP's processor and the published recipes. null: that of a vision-language model
+    that --init is, and of a new one as_shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
     """The part between tower and language model."""
 
     kind: Literal["ldpnet", "ldpnetv2", "mlp2x_gelu"] | None = None
     """ldpnet: MobileVLM's; ldpnetv2: its second version's; mlp2x_gelu: LLaVA-1.5's. None: that of
     --init or --projector.weights."""
+    pooling: Pooling | None = None
+    """Of ldpnetv2. 12x12: to 12 x 12 tokens whatever the grid of patches, as the original; 2x2: the
+    mean of each 2 x 2 patches. Both are the same for 24 x 24 patches. null: that of --init, and
+    of a new projector 12x12."""
+    squeeze: Squeeze | None = None
+    """Of ldpnet: the width of its squeeze. rounded: a quarter of the model's width, rounded as
+    MobileNet does, as the original; quarter: a quarter. Both are the same for widths that 32
+    divides. null: that of --init or --projector.weights, and of a new projector rounded."""
     weights: str | None = None
     """A first stage's mm_projector.bin; None takes --init's, or new ones where it has none."""
 
@@ -115,6 +135,8 @@ class Config(StageConfig):
     """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's."""
     data: ImageTextData
     """Which samples, in which order."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    """How images are read; data.aspect_ratio says how they are made square."""
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     """The part between tower and language model."""
     train: TuneConfig = field(default_factory=TuneConfig)

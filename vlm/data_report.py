@@ -18,6 +18,8 @@ from mobilellama.sft.report import lines_of_unread
 from mobilellama.sft.sources import DataConfig, find_slices
 from mobilellama.shards.dataset import Slice
 from mobilellama.table import below_remarks, counted
+from mobilellama.vlm.orientation import MEANING as MEANING_OF_MARK
+from mobilellama.vlm.orientation import UPRIGHT
 from mobilellama.vlm.records import MEANING, Record, Refused
 
 KIND = "mobilellama vlm check-data"
@@ -88,6 +90,14 @@ class ImageTally:
     heights: Counter[int] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     """PIL's, as the files have them: RGB, L, CMYK, ..."""
+    marks: Counter[int] = field(default_factory=Counter)
+    """Good images by EXIF's orientation, those that lie upright left out."""
+    marked: dict[int, list[str]] = field(default_factory=dict)
+    """The first few images of each."""
+    broken_marks: int = 0
+    """Good images whose EXIF cannot be read, or has an orientation that is none."""
+    with_broken_marks: list[str] = field(default_factory=list)
+    """The first few of these."""
     broken: dict[str, str] = field(default_factory=dict)
     """Kind of fault by name."""
     meanings: dict[str, str] = field(default_factory=dict)
@@ -99,6 +109,15 @@ class ImageTally:
         self.widths[width] += 1
         self.heights[height] += 1
         self.modes[mode] += 1
+
+    def add_mark(self, name: str, mark: int, *, is_broken: bool) -> None:
+        """Count how a good image lies."""
+        if mark != UPRIGHT:
+            self.marks[mark] += 1
+            _keep(self.marked.setdefault(mark, []), name)
+        if is_broken:
+            self.broken_marks += 1
+            _keep(self.with_broken_marks, name)
 
     def add_broken(self, name: str, kind: str, meaning: str, detail: str) -> None:
         """Count an image that cannot be trained on."""
@@ -119,6 +138,16 @@ class ImageTally:
             "width": spread(self.widths),
             "height": spread(self.heights),
             "modes": dict(self.modes.most_common()),
+            "turned_images": self.marks.total(),
+            "turned": {
+                str(mark): {
+                    "count": self.marks[mark],
+                    "meaning": MEANING_OF_MARK[mark],
+                    "examples": self.marked[mark],
+                }
+                for mark in sorted(self.marks)
+            },
+            "broken_exif": {"count": self.broken_marks, "examples": self.with_broken_marks},
             "broken_images": len(self.broken),
             "broken": {
                 kind: {
@@ -130,6 +159,11 @@ class ImageTally:
                 for kind, names in sorted(kinds.items())
             },
         }
+
+
+def _keep(examples: list[str], name: str) -> None:
+    if len(examples) < _EXAMPLES:
+        examples.append(name)
 
 
 def spread(values: Counter[int]) -> dict[str, int] | None:
@@ -209,6 +243,7 @@ def describe(report: Mapping[str, Any]) -> str:
         if spread := report[side]:
             low, middle, high = spread["min"], spread["median"], spread["max"]
             lines.append(counted(f"  {side}", middle, f"pixels, the median of {low:,} to {high:,}"))
+    lines += _lines_of_marks(report)
     lines.append(counted("images broken", report["broken_images"]))
     for found in report["broken"].values():
         lines.append(counted("  broken", found["count"], found["meaning"]))
@@ -221,6 +256,23 @@ def describe(report: Mapping[str, Any]) -> str:
     lines.append(counted("records to leave out", left_out, remark))
     # Half a surrogate pair, of an image's name, cannot be printed.
     return "\n".join(lines).encode(errors="backslashreplace").decode()
+
+
+def _lines_of_marks(report: Mapping[str, Any]) -> list[str]:
+    """Return what is said of EXIF's orientation."""
+    turned, broken = report["turned_images"], report["broken_exif"]
+    remark = "marked so by EXIF: see images.orientation of 'vlm run'" if turned else ""
+    lines = [counted("images turned", turned, remark)]
+    for mark, found in report["turned"].items():
+        lines.append(
+            counted("  turned", found["count"], f"{found['meaning']} (orientation {mark})")
+        )
+        lines += [below_remarks(name) for name in found["examples"][:_EXAMPLES_SHOWN]]
+    if broken["count"]:
+        meaning = "have an EXIF orientation that cannot be read, and are not turned"
+        lines.append(counted("  unreadable", broken["count"], meaning))
+        lines += [below_remarks(name) for name in broken["examples"][:_EXAMPLES_SHOWN]]
+    return lines
 
 
 def _with(images: int) -> str:

@@ -131,10 +131,18 @@ def main(config: Config) -> int:
             _check(config, folder, trained)
     trained.close()
     print_files(output, started_s)
-    print(_NEXT[config.format].format(output=output))
+    print(_NEXT[config.format].format(output=output) + _also(config, trained))
     if config.push:
         push(output, config.push, private=config.private)
     return 0
+
+
+def _also(config: Config, trained: Trained) -> str:
+    """Return what a run must be told of a projector that is not the original's."""
+    rule = trained.architecture.differs_from_original
+    if config.format != "projector" or rule is None:
+        return ""
+    return f" --projector.{rule} {getattr(trained.architecture, rule)}"
 
 
 def _written(config: Config, trained: Trained) -> list[str]:

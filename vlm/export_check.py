@@ -58,6 +58,7 @@ def computation(architecture: Architecture) -> dict[str, Any]:
         **asdict(architecture.images),
         "language": architecture.language,
         "projector": architecture.projector,
+        "number of image tokens": architecture.image_tokens,
         "feature_layer": architecture.feature_layer,
     }
 

@@ -31,14 +31,17 @@ from mobilellama.vlm.key_maps import (
     projector_kind,
     published_name,
 )
-from mobilellama.vlm.model import LANGUAGE, TOWER, parameter_shapes
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+from mobilellama.vlm.orientation import Orientation
 from mobilellama.vlm.preprocessor_config import from_folder
+from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 
 OURS, PUBLISHED = VLM_TYPES
 TEMPLATE_FILE = "template.yaml"
 _FIELDS = ("language", "vision", "projector", "images", "feature_layer", "feature_scale")
+_LATER_FIELDS = ("squeeze", "pooling")  # folders from before them are as the defaults
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
 _MEND = "Mend the file, or fetch it again"
 # Of the published config.json: what is no fact of the language model.
@@ -120,7 +123,9 @@ def open_folder(
     tower = None if vision is None else open_tower(vision)
     try:
         if kind == OURS:
-            architecture = Architecture.from_dict({name: values[name] for name in _FIELDS})
+            later = {name: values[name] for name in _LATER_FIELDS if name in values}
+            needed = {name: values[name] for name in _FIELDS}
+            architecture = Architecture.from_dict(needed | later)
         else:
             architecture = published_architecture(
                 folder, values, weights, vision=(vision, tower[0]) if vision and tower else None
@@ -128,7 +133,7 @@ def open_folder(
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: lacks {error} or has it of another type") from None
     if aspect_ratio is not None:
-        architecture = with_aspect_ratio(architecture, aspect_ratio)
+        architecture = with_images(architecture, aspect_ratio=aspect_ratio)
     shapes = parameter_shapes(architecture)
     named = NamedWeights(
         folder,
@@ -179,9 +184,25 @@ def _require_number(field: str, value: object, *, whole: bool) -> None:
         raise ConfigError(field, value, f"{rule}, 1 or more", _MEND)
 
 
-def with_aspect_ratio(architecture: Architecture, aspect_ratio: AspectRatio) -> Architecture:
-    """Return the architecture with another way of making images square."""
-    return replace(architecture, images=replace(architecture.images, aspect_ratio=aspect_ratio))
+def with_images(
+    architecture: Architecture,
+    *,
+    aspect_ratio: AspectRatio | None = None,
+    orientation: Orientation | None = None,
+) -> Architecture:
+    """Return the architecture with another way of making images square, or of turning them.
+
+    Args:
+        architecture: the model's.
+        aspect_ratio: how they become square; None: as before.
+        orientation: whether they are turned; None: as before.
+    """
+    images = replace(
+        architecture.images,
+        aspect_ratio=aspect_ratio or architecture.images.aspect_ratio,
+        orientation=orientation or architecture.images.orientation,
+    )
+    return replace(architecture, images=images)
 
 
 def tied_weights(language: Mapping[str, Any]) -> dict[str, str]:
@@ -236,6 +257,8 @@ def published_architecture(
         language=_llama_config(values),
         vision=config,
         projector=projector,
+        squeeze=_squeeze(values, weights, projector),
+        pooling=ORIGINAL.pooling,
         feature_layer=values.get("mm_vision_select_layer", -2),
         images=images,
     )
@@ -253,6 +276,16 @@ def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
         rule = f"but its weights are those of {kind}"
         raise ConfigError(f"{path}: mm_projector_type", str(stated), rule, _REMEDY)
     return kind
+
+
+def _squeeze(values: Mapping[str, Any], weights: StoredWeights, projector: str) -> Squeeze:
+    """Return the form of LDP's squeeze, which its weights show."""
+    if projector != "ldpnet":
+        return ORIGINAL.squeeze
+    name = published_name(f"{PROJECTOR}blocks.0.squeeze.reduce.bias", projector)
+    if name not in weights.names():
+        return ORIGINAL.squeeze  # so that what is missing gets listed
+    return squeeze_of(values["hidden_size"], weights.shape(name).numel())
 
 
 def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class ImageDialogue(Dialogue):
             UserError: there is none, or none that is whole.
         """
         image = open_image(source) if image is None else image
+        image = self._assistant.model.config.images.oriented(image)
         shown = Shown(
             source=source,
             width=image.width,

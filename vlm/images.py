@@ -7,7 +7,8 @@
 3. ``ImageProcessor.normalise`` makes that the tower's input, on the device.
 
 2 and 3 together equal transformers' processors of CLIP and SigLIP without torchvision, byte for
-byte before 3. EXIF's orientation is not applied, there as here.
+byte before 3. These do not obey EXIF's orientation; neither does 2 unless ``orientation`` is
+as_shown.
 
     square  shortest edge to S, then the centre           CLIP, the published first stage of v1
     pad     to a square of the mean's colour, then square the published other stages
@@ -22,13 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mobilellama.config import ConfigError, DataError, one_line, require_at_least
+from mobilellama.vlm.orientation import Orientation, note_tiff_mark, upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,6 +118,7 @@ def require_whole(
     """
     try:
         image = source if isinstance(source, Image.Image) else source()
+        note_tiff_mark(image)
         image.load()
         if not (image.width and image.height):
             raise ImageError(name, ImageFault.EMPTY, f"{image.width} x {image.height} pixels")
@@ -186,8 +189,15 @@ class ImageProcessor:
     transparency: Literal["white", "ignored"] = "white"
     """white: over white, as transformers 5; ignored: drop alpha, as the original and version 4."""
 
+    orientation: Orientation = "as_stored"
+    """as_shown: turned as EXIF's orientation says, as viewers show it; as_stored: not turned, as
+    CLIP's processor. Models from before this field have as_stored."""
+
     def __post_init__(self) -> None:
         require_at_least("size_pixels", self.size_pixels, 1)
+        if self.orientation not in get_args(Orientation):
+            rule = f"must be {' or '.join(get_args(Orientation))}"
+            raise ConfigError("images.orientation", self.orientation, rule, "Give one of them")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3:
                 rule = "must be three numbers, of red, green and blue"
@@ -203,7 +213,7 @@ class ImageProcessor:
         Raises:
             ImageError: it is so long and thin that it would not fit into memory on the way.
         """
-        image = self._rgb(image)
+        image = self._rgb(self.oriented(image))
         if self.aspect_ratio == "squash":
             image = _resize(image, self.size_pixels, self.size_pixels)
         elif self.aspect_ratio == "pad":
@@ -211,6 +221,10 @@ class ImageProcessor:
         else:
             image = self._centre(image)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+    def oriented(self, image: Image.Image) -> Image.Image:
+        """Return the image turned as `orientation` says; once, whatever it is given again."""
+        return upright(image) if self.orientation == "as_shown" else image
 
     def normalise(self, pixels: "Tensor") -> "Tensor":
         """Return (pixels / 255 - mean) / std on the pixels' device.
@@ -246,6 +260,8 @@ class ImageProcessor:
             "image_mean": list(self.mean),
             "image_processor_type": "SiglipImageProcessor" if squash else "CLIPImageProcessor",
             "image_std": list(self.std),
+            # No field of transformers: who loads it there turns images first.
+            **({} if self.orientation == "as_stored" else {"orientation": self.orientation}),
             "resample": int(Image.Resampling.BICUBIC),
             "rescale_factor": 1 / 255,
             "size": size if squash else {"shortest_edge": self.size_pixels},

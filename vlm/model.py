@@ -58,7 +58,10 @@ class VisionLanguageModel(nn.Module):
         self.vision_tower = build_tower(config.vision)
         self.vision_tower.requires_grad_(False)
         self.projector = build_projector(
-            config.projector, vision_width=config.vision_width, width=config.width
+            config.projector,
+            vision_width=config.vision_width,
+            width=config.width,
+            rules=config.rules,
         )
         self.language_model: Any = build_language_model(config.language, attention)
 

@@ -17,6 +17,7 @@ from mobilellama.vlm.images import (
     AspectRatio,
     ImageProcessor,
 )
+from mobilellama.vlm.orientation import Orientation
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,17 @@ class _Preprocessor:
             mean=self._channels("image_mean", CLIP_MEAN),
             std=self._channels("image_std", CLIP_STD),
             aspect_ratio=aspect_ratio,
+            orientation=self._orientation(),
         )
+
+    def _orientation(self) -> Orientation:
+        """Return what an export of ours says; without it as transformers' processors."""
+        match self.values.get("orientation"):
+            case None | "as_stored":
+                return "as_stored"
+            case "as_shown":
+                return "as_shown"
+        raise self._refusal("orientation", "must be as_stored or as_shown", "Mend the file")
 
     def _require_known_steps(self) -> None:
         wanted = {

@@ -1,18 +1,17 @@
 """Projectors: from a vision tower's patch features to image tokens of the language model's width.
 
     ldpnet       LDP    Linear GELU Linear, two depthwise-separable blocks   (MobileVLM)
-    ldpnetv2     LDPv2  Linear GELU Linear, 2x2 mean, positional convolution (MobileVLM V2)
+    ldpnetv2     LDPv2  Linear GELU Linear, mean, positional convolution     (MobileVLM V2)
     mlp2x_gelu   MLP    Linear GELU Linear                                   (LLaVA-1.5)
 
 The keys are the published config's ``mm_projector_type``, and every weight has the shape of the
-published one, so that import and export only rename. LDP and LDPv2 halve the grid's side: 576
-patches become 144 tokens.
+published one, so that import and export only rename. 576 patches become 144 tokens of LDP and
+LDPv2; what other sizes become is in projector_rules.py.
 
 Shape suffixes: B images, P patches, T image tokens, D width of the language model, S grid side.
 """
 
 import math
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +19,13 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
 from mobilellama.pretrain.rng import named_generator
-
-SQUEEZE = 4
-"""LDP's squeeze-excitation narrows the channels by this."""
+from mobilellama.vlm.projector_rules import (
+    LEAST_WIDTH,
+    TOKEN_SIDE,
+    ProjectorRules,
+    Squeeze,
+    squeeze_width,
+)
 
 
 class ChannelNorm(nn.Module):
@@ -44,10 +47,10 @@ class ChannelNorm(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Scale each channel by a gate that sees the mean of all (arXiv 1709.01507, as MobileNetV3)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, narrow: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(width, width // SQUEEZE, 1)
-        self.expand = nn.Conv2d(width // SQUEEZE, width, 1)
+        self.reduce = nn.Conv2d(width, narrow, 1)
+        self.expand = nn.Conv2d(narrow, width, 1)
 
     def forward(self, x_BDSS: Tensor) -> Tensor:
         """Return the scaled map."""
@@ -62,14 +65,14 @@ class SeparableBlock(nn.Module):
     Hardswish nor squeeze-excitation; the published code and weights have both.
     """
 
-    def __init__(self, width: int, *, stride: int) -> None:
+    def __init__(self, width: int, *, stride: int, squeeze: Squeeze) -> None:
         super().__init__()
         self.stride = stride
         self.depthwise = nn.Conv2d(
             width, width, 3, stride=stride, padding=1, groups=width, bias=False
         )
         self.norm1 = ChannelNorm(width)
-        self.squeeze = SqueezeExcitation(width)
+        self.squeeze = SqueezeExcitation(width, squeeze_width(width, squeeze))
         self.pointwise = nn.Conv2d(width, width, 1, bias=False)
         self.norm2 = ChannelNorm(width)
 
@@ -87,55 +90,83 @@ class Projector(nn.Module):
     of the grid, and gives (B, T, width).
     """
 
-    shrink: ClassVar[int] = 1
-    """Side of the patch grid, in patches, over that of the token grid."""
-
-    def __init__(self, *, vision_width: int, width: int) -> None:
+    def __init__(self, *, vision_width: int, width: int, rules: ProjectorRules) -> None:
         """Build the layers; their weights are not initialised (``init_projector_parameter``).
 
         Args:
             vision_width: channels of the tower's features.
             width: channels of the language model's embeddings.
+            rules: what the kind leaves open.
         """
         super().__init__()
+        self.rules = rules
         self.mlp = nn.Sequential(nn.Linear(vision_width, width), nn.GELU(), nn.Linear(width, width))
 
     def grid(self, features: Tensor) -> Tensor:
         """Return the perceptron's output as a map, (B, D, S, S)."""
-        side = grid_side(features.shape[1], self.shrink)
+        side = grid_side(features.shape[1])
         # As copied, for gradients of convolutions in the order that DDP's buckets have.
         return self.mlp(features).transpose(1, 2).unflatten(2, (side, side)).contiguous()
+
+    @staticmethod
+    def token_side(side: int, rules: ProjectorRules) -> int:
+        """Return the side of the grid of tokens that a grid of patches becomes."""
+        del rules
+        return side
 
 
 class LDP(Projector):
     """The lightweight downsample projector (arXiv 2312.16886, section 3.4): two blocks."""
 
-    shrink = 2
-
-    def __init__(self, *, vision_width: int, width: int) -> None:
-        require_at_least("projector width", width, SQUEEZE)
-        super().__init__(vision_width=vision_width, width=width)
+    def __init__(self, *, vision_width: int, width: int, rules: ProjectorRules) -> None:
+        require_at_least("projector width", width, LEAST_WIDTH)
+        super().__init__(vision_width=vision_width, width=width, rules=rules)
         self.blocks = nn.Sequential(
-            SeparableBlock(width, stride=1), SeparableBlock(width, stride=self.shrink)
+            SeparableBlock(width, stride=1, squeeze=rules.squeeze),
+            SeparableBlock(width, stride=2, squeeze=rules.squeeze),
         )
 
+    @staticmethod
+    def token_side(side: int, rules: ProjectorRules) -> int:
+        """Return half the side, rounded up: what a stride of 2 leaves of it."""
+        del rules
+        return (side + 1) // 2
+
     def forward(self, features: Tensor) -> Tensor:
-        """Return the image tokens, (B, P / 4, D)."""
+        """Return the image tokens, (B, T, D)."""
         return self.blocks(self.grid(features)).flatten(2).transpose(1, 2)
 
 
 class LDPv2(Projector):
-    """LDP's successor (arXiv 2402.03766, section 3.3): 2x2 mean, then positions by convolution."""
+    """LDP's successor (arXiv 2402.03766, section 3.3): means, then positions by convolution."""
 
-    shrink = 2
-
-    def __init__(self, *, vision_width: int, width: int) -> None:
-        super().__init__(vision_width=vision_width, width=width)
+    def __init__(self, *, vision_width: int, width: int, rules: ProjectorRules) -> None:
+        super().__init__(vision_width=vision_width, width=width, rules=rules)
         self.position = nn.Conv2d(width, width, 3, padding=1, groups=width)
 
+    @staticmethod
+    def token_side(side: int, rules: ProjectorRules) -> int:
+        """Return 12, or half the side.
+
+        Raises:
+            ConfigError: 2 does not divide it.
+        """
+        if rules.pooling == "12x12":
+            return TOKEN_SIDE
+        if side % 2:
+            rule = f"must be a square with a side that 2 divides, not {side}, where pooling is 2x2"
+            remedy = "Choose the pooling 12x12, or a vision tower that gives such a grid"
+            raise ConfigError("patches of an image", side * side, rule, remedy)
+        return side // 2
+
     def forward(self, features: Tensor) -> Tensor:
-        """Return the image tokens, (B, P / 4, D)."""
-        x_BDSS = F.avg_pool2d(self.grid(features), self.shrink)
+        """Return the image tokens, (B, T, D)."""
+        x_BDSS = self.grid(features)
+        side = self.token_side(x_BDSS.shape[-1], self.rules)
+        if self.rules.pooling == "12x12":
+            x_BDSS = F.adaptive_avg_pool2d(x_BDSS, side)
+        else:
+            x_BDSS = F.avg_pool2d(x_BDSS, 2)
         return (self.position(x_BDSS) + x_BDSS).flatten(2).transpose(1, 2)
 
 
@@ -151,43 +182,42 @@ PROJECTORS: dict[str, type[Projector]] = {"ldpnet": LDP, "ldpnetv2": LDPv2, "mlp
 """By the published ``mm_projector_type``."""
 
 
-def build_projector(kind: str, *, vision_width: int, width: int) -> Projector:
+def build_projector(
+    kind: str, *, vision_width: int, width: int, rules: ProjectorRules
+) -> Projector:
     """Build a projector; its weights are not initialised (``init_projector_parameter``).
 
     Args:
         kind: a key of ``PROJECTORS``.
         vision_width: channels of the tower's features.
         width: channels of the language model's embeddings.
+        rules: what the kind leaves open.
 
     Raises:
         ConfigError: there is no such projector.
     """
-    return _projector(kind)(vision_width=vision_width, width=width)
+    return _projector(kind)(vision_width=vision_width, width=width, rules=rules)
 
 
-def image_tokens(kind: str, patches: int) -> int:
+def image_tokens(kind: str, patches: int, rules: ProjectorRules) -> int:
     """Return how many tokens one image becomes.
 
     Raises:
         ConfigError: there is no such projector, or the patches make no grid that it can take.
     """
-    shrink = _projector(kind).shrink
-    return (grid_side(patches, shrink) // shrink) ** 2
+    return _projector(kind).token_side(grid_side(patches), rules) ** 2
 
 
-def grid_side(patches: int, shrink: int) -> int:
+def grid_side(patches: int) -> int:
     """Return the side of a square grid of so many patches.
 
     Raises:
-        ConfigError: they make no square, or its side is no multiple of `shrink`.
+        ConfigError: they make no square.
     """
     side = math.isqrt(max(patches, 0))
     remedy = "Choose a vision tower and image size that give such a grid, as 336 pixels by 14 do"
     if side < 1 or side * side != patches:
         raise ConfigError("patches of an image", patches, "must be a square number", remedy)
-    if side % shrink:
-        rule = f"must be a square with a side that {shrink} divides, not {side}"
-        raise ConfigError("patches of an image", patches, rule, remedy)
     return side
 
 

@@ -5,6 +5,7 @@ The fields are those of MobileVLM's and MobileVLM V2's config.json, as transform
 mm_vision_tower, and its image processor too.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.folder import PUBLISHED, clip_config
 from mobilellama.vlm.images import CLIP_MEAN, CLIP_STD, PREPROCESSOR_FILE
 from mobilellama.vlm.trained import Trained
+
+log = logging.getLogger(__name__)
 
 CLIP_NAME = "openai/clip-vit-large-patch14-336"
 _CLIP = clip_config(width=1024, hidden=4096, layers=24, image_pixels=336, patch_pixels=14)
@@ -57,6 +60,10 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
         path = str(trained.tokenizer.path)
         raise _refusal("tokenizer", path, "must be a sentencepiece model, LLaMA's kind")
     _require_clip(architecture)
+    if (rule := architecture.differs_from_original) is not None:
+        is_pooling, now = rule == "pooling", getattr(architecture, rule)
+        theirs = "12 x 12 tokens" if is_pooling else "a squeeze that is rounded"
+        raise _refusal(f"projector's {rule}", now, f"is not the original's, which has {theirs}")
     if architecture.images.aspect_ratio == "squash":
         raise _refusal("image aspect ratio", "squash", "must be square or pad")
     name = vision_tower or trained.published.get("mm_vision_tower")
@@ -183,6 +190,9 @@ def write_small_files(
         "tokenizer_class": "LlamaTokenizer",
     }
     write_json(folder / CONFIG_FILE, config)
-    if (architecture.images.mean, architecture.images.std) != (CLIP_MEAN, CLIP_STD):
+    images = architecture.images
+    if images.orientation != "as_stored":
+        log.warning("trained on images as_shown; the original code does not turn them as EXIF says")
+    if (images.mean, images.std, images.orientation) != (CLIP_MEAN, CLIP_STD, "as_stored"):
         # The original asks its tower's name; our reader asks the folder.
         write_json(folder / PREPROCESSOR_FILE, architecture.images.to_hf())

@@ -60,6 +60,10 @@ from mobilellama.vlm.tuning import chosen_lora, first_values, tune
 log = logging.getLogger(__name__)
 
 _READING = "data.reading_version"
+_ORIENTATIONS = {
+    "as_stored": "as they are stored: no EXIF orientation turns them",
+    "as_shown": "as viewers show them: EXIF orientation turns them",
+}
 
 
 def main(config: Config) -> int:
@@ -73,6 +77,8 @@ def main(config: Config) -> int:
     config = replace(
         config, init=start.origin["init"], vision=start.origin.get("vision"), lora=lora
     )
+    orientation = start.architecture.images.orientation
+    log.info("images are taken %s (images.orientation)", _ORIENTATIONS[orientation])
     template = read_template(config.data.template, field="data.template")
     recipe = recipe_of(config, start, template)
     require_fit(config, start)

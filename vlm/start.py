@@ -36,10 +36,11 @@ from mobilellama.tokenizer import TextTokenizer, open_tokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.converted_weights import ConvertedWeights
-from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, with_aspect_ratio
+from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, with_images
 from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
 from mobilellama.vlm.preprocessor_config import from_folder
+from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.trained import merged
@@ -93,7 +94,7 @@ def open_start(config: Config, run: RunFolder) -> Start:
         DataError: files are damaged, or not what their config says.
     """
     if resumed := _of_the_run_itself(config, run):
-        _require_kind(config, resumed)
+        _require_projector(config, resumed)
         return resumed
     if is_vlm_folder(config.init):
         start = _of_vlm_folder(config)
@@ -103,16 +104,38 @@ def open_start(config: Config, run: RunFolder) -> Start:
         start = _of_parts(config)
     if config.projector.weights is not None:
         start = _with_projector(start, config.projector.weights)
-    _require_kind(config, start)
+    _require_projector(config, start)
     return start
 
 
-def _require_kind(config: Config, start: Start) -> None:
-    wanted, found = config.projector.kind, start.architecture.projector
+def _require_projector(config: Config, start: Start) -> None:
+    """Raise ConfigError if the config asks for a projector that the run does not start from."""
+    architecture = start.architecture
+    remedy = "Leave it out, or start from a language model and a tower"
+    wanted, found = config.projector.kind, architecture.projector
     if wanted is not None and wanted != found:
         rule = f"but what the run starts from has a projector of kind {found}"
-        remedy = "Leave it out, or start from a language model and a tower"
         raise ConfigError("projector.kind", wanted, rule, remedy)
+    for name, kind in (("squeeze", "ldpnet"), ("pooling", "ldpnetv2")):
+        wanted = getattr(config.projector, name)
+        if wanted is None:
+            continue
+        if architecture.projector != kind:
+            log.warning(
+                "projector.%s has no effect on a projector of kind %s", name, architecture.projector
+            )
+        elif wanted != (found := getattr(architecture, name)):
+            rule = f"but the projector that the run starts from has {found}"
+            raise ConfigError(f"projector.{name}", wanted, rule, remedy)
+
+
+def _with_images(config: Config, architecture: Architecture) -> Architecture:
+    """Return the architecture with images made ready as the config says."""
+    return with_images(
+        architecture,
+        aspect_ratio=config.data.aspect_ratio,
+        orientation=config.images.orientation,
+    )
 
 
 def is_vlm_checkpoint(path: str) -> bool:
@@ -128,13 +151,11 @@ def is_vlm_checkpoint(path: str) -> bool:
 
 def _of_vlm_folder(config: Config) -> Start:
     """Open a folder; `vision` is the tower of a published one that has none inside."""
-    found = open_folder(
-        config.init, field="init", aspect_ratio=config.data.aspect_ratio, vision=config.vision
-    )
+    found = open_folder(config.init, field="init", vision=config.vision)
     fingerprint = found.weights.fingerprint([found.folder / "config.json"])
     part = Part(found.weights.parameter, found.weights.stored, fingerprint)
     return Start(
-        architecture=found.architecture,
+        architecture=_with_images(config, found.architecture),
         origin={"init": config.init} | ({"vision": config.vision} if config.vision else {}),
         fingerprint=fingerprint,
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
@@ -153,7 +174,7 @@ def _of_vlm_checkpoint(config: Config) -> Start:
     read = merged(checkpoint).parameter
     fingerprint = sha256_of_file(checkpoint.folder / MANIFEST)
     return Start(
-        architecture=with_aspect_ratio(architecture, config.data.aspect_ratio),
+        architecture=_with_images(config, architecture),
         origin={"init": config.init},
         fingerprint=fingerprint,
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), Part(read, read, fingerprint)),
@@ -195,7 +216,12 @@ def _of_parts(config: Config) -> Start:
             language=language,
             vision=tower,
             projector=kind,
-            images=from_folder(config.vision, config.data.aspect_ratio),
+            squeeze=config.projector.squeeze or _squeeze(config.projector.weights),
+            pooling=config.projector.pooling or ORIGINAL.pooling,
+            images=replace(
+                from_folder(config.vision, config.data.aspect_ratio),
+                orientation=config.images.orientation or "as_shown",
+            ),
         ),
         origin={"init": config.init, "vision": config.vision},
         fingerprint=sha256_of_json([language_part.fingerprint, tower_part.fingerprint]),
@@ -204,6 +230,17 @@ def _of_parts(config: Config) -> Start:
         verify=verify,
         close=lambda: (close(), weights.close(), None)[-1],
     )
+
+
+def _squeeze(weights: str | None) -> Squeeze:
+    """Return the form of LDP's squeeze in a first stage's file; without one the original's."""
+    if weights is None:
+        return ORIGINAL.squeeze
+    wanted = PROJECTOR_KEYS["ldpnet"]["blocks.0.squeeze.reduce.weight"]
+    for name, shape in _open_projector(Path(weights)).shapes.items():
+        if after_prefix(name) == wanted:
+            return squeeze_of(shape[1], shape[0])
+    return ORIGINAL.squeeze
 
 
 def _language_model(
@@ -290,7 +327,10 @@ def _with_projector(start: Start, file: str) -> Start:
 
     with torch.device("meta"):
         projector = build_projector(
-            kind, vision_width=architecture.vision_width, width=architecture.width
+            kind,
+            vision_width=architecture.vision_width,
+            width=architecture.width,
+            rules=architecture.rules,
         )
     for name, value in projector.named_parameters():
         stored(PROJECTOR + name, value.shape)  # refuses one of other widths before any process
@@ -320,7 +360,7 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
     architecture = Architecture.from_dict(manifest.config["model"])
     return Start(
         # The config's aspect: the identity tells where it is another.
-        architecture=with_aspect_ratio(architecture, config.data.aspect_ratio),
+        architecture=_with_images(config, architecture),
         origin=manifest.config["origin"],
         fingerprint=manifest.identity["init.fingerprint"],
         parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),

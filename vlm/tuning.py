@@ -53,6 +53,7 @@ def first_values(start: Start, config: Config) -> dict[str, Any]:
             architecture.projector,
             vision_width=architecture.vision_width,
             width=architecture.width,
+            rules=architecture.rules,
         )
 
     def initial(name: str, shape: torch.Size) -> Tensor:

@@ -14,6 +14,7 @@ from mobilellama.pretrain.model_card import (
     write_card,
 )
 from mobilellama.sft.conversation import Turn
+from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
 from mobilellama.vlm.trained import Trained
 
@@ -106,10 +107,15 @@ MobileVLM's code."""
             "pad": "padded to a square of the mean colour and resized",
             "squash": "resized without regard to the shape",
         }
+        turns = {
+            "as_stored": "taken as they are stored, whatever their EXIF orientation",
+            "as_shown": "turned first as their EXIF orientation says",
+        }
         return (
             f"{template.about.rstrip('.')}:\n\n```text\n{text}\n```\n\n"
             f"`<image>` stands for {trained.architecture.image_tokens} image tokens. Images are "
-            f"{ways[images.aspect_ratio]}, {images.size_pixels} x {images.size_pixels} pixels."
+            f"{ways[images.aspect_ratio]}, {images.size_pixels} x {images.size_pixels} pixels; "
+            f"photographs are {turns[images.orientation]}."
         )
 
     def _training(self) -> str:
@@ -186,7 +192,7 @@ MobileVLM's code."""
              f"{its.vision_width:,}, patches of {vision['patch_size']} pixels"),
             ("features", f"hidden state {its.feature_layer}, without the class token"),
             ("projector", f"{its.projector}, {its.patches:,} patches to "
-             f"{its.image_tokens:,} tokens"),
+             f"{its.image_tokens:,} tokens{_rule(its)}"),
             ("language model", f"{language['model_type']}, {language['num_hidden_layers']} layers "
              f"of {its.width:,}"),
             ("vocabulary", f"{language['vocab_size']:,}"),
@@ -194,6 +200,13 @@ MobileVLM's code."""
             ("weights", self.dtype),
         ]  # fmt: skip
         return table(("", ""), rows)
+
+
+def _rule(architecture: Architecture) -> str:
+    """Return the form of what the projector's kind leaves open."""
+    rules = {"ldpnet": f", squeeze {architecture.squeeze}"}
+    rules["ldpnetv2"] = f", pooling {architecture.pooling}"
+    return rules.get(architecture.projector, "")
 
 
 def _shown(origin: str) -> str:

@@ -84,13 +84,38 @@ def ldp(patches_PD: Array, weights: Weights) -> Array:
     return as_tokens(block(x, weights, "blocks.1", stride=2))
 
 
-def ldp_v2(patches_PD: Array, weights: Weights) -> Array:
-    x = as_map(perceptron(patches_PD, weights))
+def pooled_2x2(x: Array) -> Array:
     half = range(0, len(x), 2)
-    pooled = np.array([[(x[i, j] + x[i, j + 1] + x[i + 1, j] + x[i + 1, j + 1]) / 4
-                        for j in half] for i in half])  # fmt: skip
+    return np.array([[(x[i, j] + x[i, j + 1] + x[i + 1, j] + x[i + 1, j + 1]) / 4
+                      for j in half] for i in half])  # fmt: skip
+
+
+def pooled_12x12(x: Array) -> Array:
+    """Pixel (i, j) is the mean over the patches that the 12 x 12 grid's cell (i, j) touches."""
+    side = len(x)
+    reach = [(i * side // 12, -(-(i + 1) * side // 12)) for i in range(12)]
+    return np.array([[x[top:bottom, left:right].mean(axis=(0, 1)) for left, right in reach]
+                     for top, bottom in reach])  # fmt: skip
+
+
+def ldp_v2(patches_PD: Array, weights: Weights, pooling: str) -> Array:
+    x = as_map(perceptron(patches_PD, weights))
+    pooled = {"2x2": pooled_2x2, "12x12": pooled_12x12}[pooling](x)
     position = depthwise(pooled, weights["position.weight"], 1) + weights["position.bias"]
     return as_tokens(pooled + position)
 
 
-PLAIN = {"ldpnet": ldp, "ldpnetv2": ldp_v2, "mlp2x_gelu": perceptron}
+def plain(kind: str, patches_PD: Array, weights: Weights, *, pooling: str) -> Array:
+    """Return the tokens of one image; LDP's squeeze is as wide as its weights are."""
+    if kind == "ldpnetv2":
+        return ldp_v2(patches_PD, weights, pooling)
+    return {"ldpnet": ldp, "mlp2x_gelu": perceptron}[kind](patches_PD, weights)
+
+
+def original_squeeze(width: int) -> int:
+    """Return the channels of the original LDP's squeeze, as torchvision's code has it."""
+    value, divisor = width // 4, 8
+    new_value = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    if new_value < 0.9 * value:
+        new_value += divisor
+    return new_value

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.vlm.plain_projectors import original_squeeze
+
 Shape = tuple[int, ...]
 _TOWER = "model.vision_tower.vision_tower.vision_model."
 
@@ -97,7 +99,7 @@ def tower_shapes(its: Sizes) -> dict[str, Shape]:
 
 def projector_shapes(kind: str, its: Sizes) -> dict[str, Shape]:
     """Return a projector's weights."""
-    wide, narrow, c = its.vision_width, its.width // 4, its.width
+    wide, narrow, c = its.vision_width, original_squeeze(its.width), its.width
     prefix = "model.mm_projector."
     first, second = {
         "ldpnet": ("model.mlp.1", "model.mlp.3"),
@@ -214,6 +216,7 @@ def make_published(
     folder: Path,
     tokenizer: Path,
     kind: str = "ldpnetv2",
+    its: Sizes = TINY,
     *,
     files: Files = "bin",
     dtype: torch.dtype = torch.bfloat16,
@@ -227,6 +230,7 @@ def make_published(
         folder: where to.
         tokenizer: a sentencepiece model of 800 pieces.
         kind: of the projector.
+        its: sizes.
         files: how the weights are stored.
         dtype: of the weights.
         extra: more tensors.
@@ -234,10 +238,10 @@ def make_published(
         config: fields of config.json that are otherwise.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = draw(published_shapes(kind, TINY), dtype=dtype) | (extra or {})
+    weights = draw(published_shapes(kind, its), dtype=dtype) | (extra or {})
     weights = {name: its for name, its in weights.items() if not name.startswith(leave_out)}
     write_weights(folder, weights, files)
-    (folder / "config.json").write_text(json.dumps(published_config(kind, TINY) | config))
+    (folder / "config.json").write_text(json.dumps(published_config(kind, its) | config))
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
     slow = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "pad_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(slow))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from tests.vlm.plain_projectors import original_squeeze
 from tests.vlm.published import TINY, Sizes, stored
 
 
@@ -29,7 +30,8 @@ class _ChannelNorm(nn.Module):
 class _Gate(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(width, width // 4, 1), nn.Conv2d(width // 4, width, 1)
+        narrow = original_squeeze(width)
+        self.fc1, self.fc2 = nn.Conv2d(width, narrow, 1), nn.Conv2d(narrow, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = nn.functional.adaptive_avg_pool2d(x, 1)
@@ -85,7 +87,7 @@ class _Second(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = _as_map(self.mlp["mlp"](x))
-        x = nn.functional.adaptive_avg_pool2d(x, x.shape[-1] // 2)
+        x = nn.functional.adaptive_avg_pool2d(x, (12, 12))
         return (self.peg["peg"](x) + x).flatten(2).transpose(1, 2)
 
 

@@ -17,7 +17,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.sft.sampling import Sampling
 from mobilellama.vlm.assistant import Assistant, AssistantChoice, load, settings_of
-from mobilellama.vlm.images import ImageError
+from mobilellama.vlm.image_dialogue import ImageDialogue
+from mobilellama.vlm.images import ImageError, read_image
 from mobilellama.vlm.main import main
 from mobilellama.vlm.quantization import put_quantized
 from mobilellama.vlm.question import Question, Reply
@@ -329,6 +330,44 @@ def folder_with(weights: dict[str, torch.Tensor], folder: Path, to: Path, *, tie
     config["language"]["tie_word_embeddings"] = tie
     (to / "config.json").write_text(json.dumps(config))
     return to
+
+
+def test_photographs_lie_as_the_model_was_trained_or_as_it_is_asked(
+    assistant_folder: Path, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown = picture(3)
+    file = tmp_path / "turned.png"
+    shown.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    former, asked = (
+        load(assistant_folder, device="cpu", orientation=its) for its in (None, "as_shown")
+    )
+    config = json.loads((assistant_folder / "config.json").read_text())
+    config["images"]["orientation"] = "as_shown"
+    shutil.copytree(assistant_folder, tmp_path / "new")
+    (tmp_path / "new/config.json").write_text(json.dumps(config))
+    trained = load(tmp_path / "new", device="cpu")
+    upright, sideways = former.pixels(shown), former.pixels(read_image(file))
+    assert not np.array_equal(upright, sideways)
+    for model, expected in ((former, sideways), (asked, upright), (trained, upright)):
+        np.testing.assert_array_equal(model.pixels(read_image(file)), expected)
+        np.testing.assert_array_equal(model.read_all([file])[0], expected)
+    dialogue = ImageDialogue(trained, sampling=Sampling(), max_new_tokens=4)
+    seen = dialogue.show(str(file))
+    assert (seen.width, seen.height) == shown.size
+    assert torch.equal(seen.features, trained.features([upright]))
+    with pytest.raises(ConfigError, match=r"orientation = shown: must be one of as_stored, as_sho"):
+        AssistantChoice(model=str(assistant_folder), orientation="shown")  # type: ignore[arg-type]
+
+
+def test_answers_are_of_the_orientation_that_was_asked_for(assistant_folder: Path) -> None:
+    def settings(**fields: Any) -> dict[str, Any]:
+        choice = AssistantChoice(model=str(assistant_folder), device="cpu", **fields)
+        return settings_of(choice, open_model(str(assistant_folder)))
+
+    assert "orientation" not in settings(), "as in files of answers from before it"
+    assert settings(orientation="as_shown") == settings() | {"orientation": "as_shown"}
 
 
 def test_a_model_is_known_by_all_that_decides_its_answers(

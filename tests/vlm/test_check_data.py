@@ -103,11 +103,50 @@ def test_good_data_gives_0_and_counts_every_record_and_image(
         "images                           10  RGB 4, L 2, RGBA 2, P 2",
         "  width                          32  pixels, the median of 17 to 64",
         "  height                         32  pixels, the median of 20 to 56",
+        "images turned                     0",
         "images broken                     0",
         "records to leave out              0  every record can be trained on",
         "",
         f"report  {tmp_path / 'report.json'}",
     ]
+
+
+def test_images_that_exif_marks_as_turned_are_counted_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    files = {"a.jpg": 6, "b.png": 6, "c.webp": 8, "d.tif": 3, "e.jpg": 2, "f.jpg": 1, "g.jpg": 0}
+    for name, mark in files.items():
+        exif = Image.Exif()
+        exif[0x0112] = mark
+        Image.new("RGB", (8, 4)).save(images / name, exif=exif)
+    Image.new("RGB", (8, 4)).save(images / "h.jpg", exif=b"Exif\0\0no TIFF header at all")
+    names = [*files, "h.jpg"]
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A thing."}]
+    records = [{"id": n, "image": n, "conversations": turns} for n in [*names, "a.jpg"]]
+    data = tmp_path / "records.json"
+    data.write_text(json.dumps(records))
+    code, report = checked(data, images, tmp_path / "report.json", "--workers", "1")
+    assert (code, report["broken_images"], report["leave_out"]) == (0, 0, [])
+    assert report["turned_images"] == 5, "each image once, however many records name it"
+    assert {mark: (its["count"], its["examples"]) for mark, its in report["turned"].items()} == {
+        "2": (1, ["e.jpg"]),
+        "3": (1, ["d.tif"]),
+        "6": (2, ["a.jpg", "b.png"]),
+        "8": (1, ["c.webp"]),
+    }
+    assert report["broken_exif"] == {"count": 2, "examples": ["g.jpg", "h.jpg"]}
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("images turned"))
+    assert [line.split("  ")[-1].strip() for line in lines[start : start + 13]] == [
+        "marked so by EXIF: see images.orientation of 'vlm run'",
+        "mirrored left to right (orientation 2)", "e.jpg",
+        "upside down (orientation 3)", "d.tif",
+        "a quarter turn to the left (orientation 6)", "a.jpg", "b.png",
+        "a quarter turn to the right (orientation 8)", "c.webp",
+        "have an EXIF orientation that cannot be read, and are not turned", "g.jpg", "h.jpg",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", BREAKERS)

@@ -124,6 +124,65 @@ def test_what_the_published_form_cannot_say_is_refused_by_its_name(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_projector_that_is_not_the_originals_is_refused_or_said(
+    ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = changed(ours, tmp_path / "mean", "images")
+    config = json.loads((folder / "config.json").read_text())
+    del config["pooling"]  # of a folder from before the field
+    (folder / "config.json").write_text(json.dumps(config))
+    assert open_folder(folder).architecture.image_tokens == 4
+    with pytest.raises(
+        ConfigError, match=r"projector's pooling = 2x2: is not the original's, whic"
+    ):
+        export(folder, tmp_path / "out", "--format", "mobilevlm")
+    capsys.readouterr()
+    export(folder, tmp_path / "projector", "--format", "projector")
+    assert "/mm_projector.bin --projector.pooling 2x2" in capsys.readouterr().out
+    export(ours, tmp_path / "original", "--format", "projector")
+    assert "--projector.pooling" not in capsys.readouterr().out
+    again = export(folder, tmp_path / "again")
+    assert open_folder(again).architecture == open_folder(folder).architecture
+
+
+def test_a_former_squeeze_is_read_off_the_weights_and_not_written_as_published(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    """A quarter of 80 is 20, which the original rounds to 24."""
+    its = replace(TINY, width=80, heads=4)
+    for narrow, form in ((24, "rounded"), (20, "quarter")):
+        published = make_published(tmp_path / f"published_{form}", small_tokenizer, "ldpnet", its)
+        weights = stored(published)
+        for name in weights:
+            if ".1.fc1." in name:
+                weights[name] = weights[name][:narrow].clone()
+            elif name.endswith(".1.fc2.weight"):
+                weights[name] = weights[name][:, :narrow].clone()
+        torch.save(weights, published / "pytorch_model.bin")
+        assert open_folder(published).architecture.squeeze == form
+        output = tmp_path / form
+        assert main(["import", "--model", str(published), "--output", str(output)]) == 0
+    export(tmp_path / "rounded", tmp_path / "back", "--format", "mobilevlm")
+    with pytest.raises(ConfigError, match=r"projector's squeeze = quarter: is not the original's"):
+        export(tmp_path / "quarter", tmp_path / "out", "--format", "mobilevlm")
+
+
+def test_that_images_are_turned_is_said_beside_the_published_files(
+    ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = changed(ours, tmp_path / "other", "images", orientation="as_shown")
+    folder = export(other, tmp_path / "out", "--format", "mobilevlm")
+    assert "the original code does not turn them" in capsys.readouterr().err
+    assert open_folder(folder).architecture.images.orientation == "as_shown"
+    again = export(other, tmp_path / "again")
+    assert open_folder(again).architecture.images.orientation == "as_shown"
+    processor = json.loads((again / "preprocessor_config.json").read_text())
+    assert processor["orientation"] == "as_shown"
+    assert "turned first as their EXIF orientation says" in (again / "README.md").read_text()
+    plain = json.loads((ours / "preprocessor_config.json").read_text())
+    assert "orientation" not in plain
+
+
 def test_another_familys_language_model_or_tower_is_refused(ours: Path, tmp_path: Path) -> None:
     trained = open_trained(str(ours))
 

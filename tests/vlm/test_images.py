@@ -209,7 +209,7 @@ def test_a_path_bytes_and_an_open_file_give_the_same_image(
     assert read_image(base64.b64decode(base64.b64encode(content))).size == PHOTO.size
 
 
-def test_exif_orientation_is_not_applied() -> None:
+def test_exif_orientation_is_not_applied_unless_it_is_asked_for() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90 degrees to see it
     image = read_image(encoded(PHOTO, "JPEG", exif=exif))

@@ -169,7 +169,7 @@ def test_a_report_says_what_was_read_and_what_was_passed_over(
     published = make_published(tmp_path / "published", small_tokenizer, extra=OLD_TABLES)
     assert run("import", model=published, dry_run="true") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("ldpnetv2, 4 tokens for an image of 16 pixels (pad)")
+    assert lines[0].endswith("ldpnetv2, 144 tokens for an image of 16 pixels (pad)")
     rows = [line.split() for line in lines[1:6]]
     shapes = parameter_shapes(open_folder(published).architecture)
     total = sum(shape.numel() for shape in shapes.values())

@@ -103,6 +103,8 @@ def test_a_preset_is_the_published_recipe(name: str) -> None:
     (template, aspect, grouping, batch), rate, own_rate, trains = RECIPES[name]
     assert config.data.template == template
     assert config.data.aspect_ratio == aspect
+    assert config.images.orientation == "as_stored", "CLIP's processor does not look at EXIF"
+    assert (config.projector.pooling, config.projector.squeeze) == (None, None)
     assert config.data.grouping == grouping
     assert not config.data.pack
     assert config.train.global_batch_size == batch
@@ -173,6 +175,12 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize("name", preset_names(PRESETS))
 def test_every_preset_parses_and_packing_is_one_flag_away(name: str) -> None:
     assert preset(name, "--data.pack", "true").data.pack
+
+
+@pytest.mark.parametrize("name", ["demo_pretrain", "demo_instruct"])
+def test_the_demos_images_stay_few_tokens(name: str) -> None:
+    expected = "2x2" if name == "demo_pretrain" else None  # which is the first stage's
+    assert preset(name).projector.pooling == expected
 
 
 def test_without_a_preset_the_values_are_the_second_stages() -> None:

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError
+from mobilellama.vlm.projector_rules import (
+    ORIGINAL,
+    Pooling,
+    ProjectorRules,
+    differs_from_original,
+    squeeze_of,
+    squeeze_width,
+)
 from mobilellama.vlm.projectors import (
     PROJECTORS,
     Projector,
@@ -15,15 +23,24 @@ from mobilellama.vlm.projectors import (
     image_tokens,
     init_projector_parameter,
 )
-from tests.vlm.plain_projectors import PLAIN
+from tests.vlm.plain_projectors import original_squeeze, plain
 
 VISION_WIDTH, WIDTH = 12, 16
 KINDS = sorted(PROJECTORS)
+FORMER = ProjectorRules()
+"""Of models that do not say."""
 
 
-def initialised(kind: str, seed: int = 0, *, moved: bool = False) -> Projector:
+def initialised(
+    kind: str,
+    seed: int = 0,
+    *,
+    moved: bool = False,
+    rules: ProjectorRules = FORMER,
+    width: int = WIDTH,
+) -> Projector:
     """A small projector with its first weights; moved off them so that norms count."""
-    projector = build_projector(kind, vision_width=VISION_WIDTH, width=WIDTH)
+    projector = build_projector(kind, vision_width=VISION_WIDTH, width=width, rules=rules)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in projector.named_parameters():
@@ -50,10 +67,14 @@ def features(images: int, patches: int) -> Tensor:
         ("mlp2x_gelu", 2048, 1024 * 2048 + 2048 + 2048 * 2048 + 2048),
     ],
 )
-def test_parameter_counts_are_those_published(kind: str, width: int, parameters: int) -> None:
+@pytest.mark.parametrize("rules", [FORMER, ORIGINAL])
+def test_parameter_counts_are_those_published(
+    kind: str, width: int, parameters: int, rules: ProjectorRules
+) -> None:
     with torch.device("meta"):
-        projector = build_projector(kind, vision_width=1024, width=width)
+        projector = build_projector(kind, vision_width=1024, width=width, rules=rules)
     assert sum(parameter.numel() for parameter in projector.parameters()) == parameters
+    assert differs_from_original(kind, rules, side=24, width=width) is None
 
 
 def test_names_and_shapes_are_the_published_ones_renamed() -> None:
@@ -61,7 +82,7 @@ def test_names_and_shapes_are_the_published_ones_renamed() -> None:
         v1, v2, mlp = (
             {
                 name: tuple(value.shape)
-                for name, value in build_projector(kind, vision_width=1024, width=64)
+                for name, value in build_projector(kind, vision_width=1024, width=64, rules=FORMER)
                 .state_dict()
                 .items()
             }
@@ -91,18 +112,24 @@ def test_names_and_shapes_are_the_published_ones_renamed() -> None:
     assert v2 == perceptron | {"position.weight": (64, 1, 3, 3), "position.bias": (64,)}
 
 
-@pytest.mark.parametrize("side", [24, 6, 2])
+@pytest.mark.parametrize(
+    ("rules", "side"),
+    [(FORMER, side) for side in (24, 6, 2)] + [(ORIGINAL, side) for side in (24, 27, 16, 7, 4)],
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_outputs_equal_those_of_the_plain_formulas(kind: str, side: int) -> None:
-    projector = initialised(kind, moved=True)
+def test_outputs_equal_those_of_the_plain_formulas(
+    kind: str, rules: ProjectorRules, side: int
+) -> None:
+    projector = initialised(kind, moved=True, rules=rules)
     weights = {name: value.double().numpy() for name, value in projector.state_dict().items()}
     images = features(2, side * side)
     with torch.no_grad():
         ours = projector(images).numpy()
-    assert ours.shape == (2, image_tokens(kind, side * side), WIDTH)
+    assert ours.shape == (2, image_tokens(kind, side * side, rules), WIDTH)
     assert ours.std() > 0.1
     for image, tokens in zip(images.double().numpy(), ours, strict=True):
-        np.testing.assert_allclose(tokens, PLAIN[kind](image, weights), rtol=0, atol=1e-5)
+        expected = plain(kind, image, weights, pooling=rules.pooling)
+        np.testing.assert_allclose(tokens, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,17 +158,86 @@ def test_bf16_and_autocast_stay_near_fp32(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "patches", "tokens"),
+    ("kind", "pooling", "patches", "tokens"),
     [
-        ("ldpnet", 576, 144),
-        ("ldpnetv2", 576, 144),
-        ("mlp2x_gelu", 576, 576),
-        ("ldpnet", 16, 4),
-        ("mlp2x_gelu", 729, 729),
+        ("ldpnet", "12x12", 576, 144),
+        ("ldpnetv2", "12x12", 576, 144),
+        ("ldpnetv2", "2x2", 576, 144),
+        ("ldpnetv2", "12x12", 256, 144),
+        ("ldpnetv2", "2x2", 256, 64),
+        ("ldpnetv2", "12x12", 729, 144),
+        ("ldpnetv2", "12x12", 49, 144),
+        ("mlp2x_gelu", "12x12", 576, 576),
+        ("ldpnet", "2x2", 16, 4),
+        ("ldpnet", "12x12", 729, 196),
+        ("mlp2x_gelu", "2x2", 729, 729),
     ],
 )
-def test_token_counts_follow_from_the_patches(kind: str, patches: int, tokens: int) -> None:
-    assert image_tokens(kind, patches) == tokens
+def test_token_counts_follow_from_the_patches(
+    kind: str, pooling: Pooling, patches: int, tokens: int
+) -> None:
+    assert image_tokens(kind, patches, ProjectorRules(pooling=pooling)) == tokens
+
+
+@pytest.mark.parametrize("side", [4, 12, 16, 24, 27, 32, 36])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_original_pooling_is_torchs_adaptive_mean(side: int, dtype: torch.dtype) -> None:
+    projector = initialised("ldpnetv2", moved=True, rules=ORIGINAL).to(dtype)
+    pool = torch.nn.AdaptiveAvgPool2d((12, 12))
+    with torch.no_grad():
+        images = features(2, side * side).to(dtype)
+        pooled = pool(projector.grid(images))
+        position = projector.get_submodule("position")
+        expected = (position(pooled) + pooled).flatten(2).transpose(1, 2)
+        assert torch.equal(projector(images), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_at_the_published_grid_both_poolings_are_the_same_bit_for_bit(dtype: torch.dtype) -> None:
+    first, second = (
+        initialised("ldpnetv2", moved=True, rules=rules).to(dtype) for rules in (FORMER, ORIGINAL)
+    )
+    with torch.no_grad():
+        images = features(2, 576).to(dtype)
+        assert torch.equal(first(images), second(images))
+
+
+def test_the_original_squeeze_is_rounded_as_torchvision_rounds() -> None:
+    for width in range(4, 5000):
+        assert squeeze_width(width, "rounded") == original_squeeze(width), width
+        assert squeeze_width(width, "quarter") == width // 4
+    assert [squeeze_width(width, "rounded") for width in (16, 40, 72, 80, 2048)] == [
+        8, 16, 24, 24, 512,
+    ]  # fmt: skip
+
+
+def test_a_squeezes_width_shows_its_form() -> None:
+    for width in range(4, 500):
+        forms = {squeeze_width(width, form): form for form in ("rounded", "quarter")}
+        for narrow in forms:
+            assert squeeze_width(width, squeeze_of(width, narrow)) == narrow
+        differs = {differs_from_original("ldpnet", its, side=6, width=width)
+                   for its in (FORMER, ORIGINAL)}  # fmt: skip
+        assert differs == ({None} if len(forms) == 1 else {None, "squeeze"})
+    assert squeeze_of(48, 7) == "rounded", "of neither form"
+
+
+def test_a_rounded_squeeze_has_its_channels() -> None:
+    shapes = {
+        rules.squeeze: initialised("ldpnet", rules=rules, width=48)
+        .get_parameter("blocks.1.squeeze.reduce.weight")
+        .shape
+        for rules in (FORMER, ORIGINAL)
+    }
+    assert shapes == {"quarter": (12, 48, 1, 1), "rounded": (16, 48, 1, 1)}
+
+
+@pytest.mark.parametrize(("kind", "rule"), [("ldpnetv2", "pooling"), ("mlp2x_gelu", None)])
+def test_another_grid_than_the_published_tells_the_poolings_apart(
+    kind: str, rule: str | None
+) -> None:
+    assert differs_from_original(kind, FORMER, side=16, width=64) == rule
+    assert differs_from_original(kind, ORIGINAL, side=16, width=64) is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +248,8 @@ def test_token_counts_follow_from_the_patches(kind: str, patches: int, tokens: i
         (
             "ldpnetv2",
             729,
-            "patches of an image = 729: must be a square with a side that 2 divides, not 27.",
+            "patches of an image = 729: must be a square with a side that 2 divides, not 27, where "
+            "pooling is 2x2. Choose the pooling 12x12, or",
         ),
         (
             "ldpnet2",
@@ -164,20 +261,20 @@ def test_token_counts_follow_from_the_patches(kind: str, patches: int, tokens: i
 )
 def test_what_makes_no_tokens_is_refused(kind: str, patches: int, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        image_tokens(kind, patches)
+        image_tokens(kind, patches, FORMER)
     assert str(caught.value).startswith(message)
 
 
 def test_an_odd_grid_is_refused_by_the_forward_pass_too() -> None:
     with pytest.raises(ConfigError, match="a side that 2 divides, not 3"):
-        initialised("ldpnet")(features(1, 9))
+        initialised("ldpnetv2")(features(1, 9))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_first_values_depend_on_name_and_seed_alone(kind: str) -> None:
     first, again, other = (initialised(kind, seed).state_dict() for seed in (0, 0, 1))
     with torch.device("meta"):
-        on_meta = build_projector(kind, vision_width=VISION_WIDTH, width=WIDTH)
+        on_meta = build_projector(kind, vision_width=VISION_WIDTH, width=WIDTH, rules=FORMER)
     for name, value in first.items():
         assert torch.equal(value, again[name])
         assert torch.equal(value, init_projector_parameter(on_meta, name, 0))
@@ -190,7 +287,9 @@ def test_first_values_depend_on_name_and_seed_alone(kind: str) -> None:
 
 def test_first_values_are_spread_as_torch_spreads_its_own() -> None:
     torch.manual_seed(0)
-    projector = build_projector("ldpnet", vision_width=96, width=256)  # with torch's own values
+    projector = build_projector(
+        "ldpnet", vision_width=96, width=256, rules=ORIGINAL
+    )  # with torch's own values
     fan_in = {
         "mlp.0": 96,
         "mlp.2": 256,

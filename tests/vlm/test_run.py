@@ -502,6 +502,10 @@ IDENTITY: list[tuple[dict[str, Any], str]] = [
     ({"data.seed": 3}, r"data\.seed = 3: .*made with 1337"),
     ({"data.grouping": "none"}, r"data\.grouping = none: .*made with modality_length"),
     ({"data.aspect_ratio": "square"}, r"model\.images\.aspect_ratio = square: .*made with pad"),
+    (
+        {"images.orientation": "as_stored"},
+        r"model\.images\.orientation = as_stored: .*made with as_shown",
+    ),
     ({"data.template": "mistral"}, r"data\.template = [0-9a-f]{64}: .*made with"),
     ({"data.path": "captions"}, r"data\.fingerprint = [0-9a-f]{64}: .*made with"),
 ]

@@ -24,10 +24,13 @@ from mobilellama.pretrain.config import RunConfig
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.start import open_language_model
 from mobilellama.tokenizer import Tokenizer
-from mobilellama.vlm.config import Config, ImageTextData, ProjectorConfig
+from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, ProjectorConfig
 from mobilellama.vlm.images import AspectRatio
-from mobilellama.vlm.key_maps import published_name
+from mobilellama.vlm.key_maps import PROJECTOR_KEYS, published_name
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+from mobilellama.vlm.orientation import Orientation
+from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze
+from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.start import Start, open_start
 from mobilellama.vlm.tuning import first_values
 from tests.pretrain.tiny import train_tiny
@@ -64,6 +67,9 @@ def start_from(
     *,
     weights: Path | None = None,
     aspect_ratio: AspectRatio = "pad",
+    orientation: Orientation | None = None,
+    pooling: Pooling | None = None,
+    squeeze: Squeeze | None = None,
     run: str = "nowhere/run",
 ) -> Start:
     config = Config(
@@ -71,7 +77,13 @@ def start_from(
         vision=None if vision is None else str(vision),
         run=RunConfig(folder=run),
         data=ImageTextData(path="none.json", images="none", aspect_ratio=aspect_ratio),
-        projector=ProjectorConfig(kind=kind, weights=None if weights is None else str(weights)),
+        images=ImagesConfig(orientation=orientation),
+        projector=ProjectorConfig(
+            kind=kind,
+            weights=None if weights is None else str(weights),
+            pooling=pooling,
+            squeeze=squeeze,
+        ),
     )
     return open_start(config, RunFolder(run))
 
@@ -101,7 +113,69 @@ def test_a_language_model_and_a_tower_give_their_weights_and_no_projector(
     assert_same(values_of(start, TOWER), stored(tower))
     assert not values_of(start, PROJECTOR)
     assert start.origin == {"init": str(language_model), "vision": str(tower)}
-    assert (start.architecture.image_tokens, start.architecture.width) == (4, 32)
+    assert (start.architecture.image_tokens, start.architecture.width) == (144, 32)
+
+
+def test_new_projectors_follow_the_original_unless_another_form_is_asked_for(
+    language_model: Path, tower: Path, tmp_path: Path
+) -> None:
+    its = start_from(language_model, tower).architecture
+    assert (its.squeeze, its.pooling, its.image_tokens) == ("rounded", "12x12", 144)
+    its = start_from(language_model, tower, pooling="2x2").architecture
+    assert (its.pooling, its.image_tokens) == ("2x2", 4)
+    odd = make_tower(tmp_path / "odd", image_size=12)
+    assert start_from(language_model, odd).architecture.image_tokens == 144
+    with pytest.raises(ConfigError, match=r"patches of an image = 9: .* where pooling is 2x2"):
+        start_from(language_model, odd, pooling="2x2")
+    its = start_from(language_model, odd, kind="ldpnet", squeeze="quarter").architecture
+    assert (its.squeeze, its.image_tokens) == ("quarter", 4)
+
+
+def test_a_first_stages_file_shows_the_form_of_its_squeeze(
+    small_tokenizer: Path, tower: Path, tmp_path: Path
+) -> None:
+    llm = make_language_model(
+        tmp_path / "llm", small_tokenizer, hidden_size=48, num_attention_heads=4
+    )
+    keys = PROJECTOR_KEYS["ldpnet"]
+    forms: dict[Squeeze, int] = {"quarter": 12, "rounded": 16}
+    for form, narrow in forms.items():
+        rules = ProjectorRules(squeeze=form)
+        with torch.device("meta"):
+            made = build_projector("ldpnet", vision_width=32, width=48, rules=rules)
+        weights = {f"model.mm_projector.{keys[n]}": torch.zeros(p.shape)
+                   for n, p in made.named_parameters()}  # fmt: skip
+        torch.save(weights, tmp_path / f"{form}.bin")
+        start = start_from(llm, tower, kind=None, weights=tmp_path / f"{form}.bin")
+        assert start.architecture.squeeze == form
+        name = f"{PROJECTOR}blocks.0.squeeze.reduce.bias"
+        assert parameter_shapes(start.architecture)[name] == (narrow,)
+    with pytest.raises(DataError, match=r"'.*fc1\.weight' is 16 x 48 x 1 x 1, but .* 12 x 48"):
+        start_from(llm, tower, weights=tmp_path / "rounded.bin", kind=None, squeeze="quarter")
+
+
+def test_the_form_of_what_a_run_starts_from_cannot_be_changed(
+    small_tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_published(tmp_path / "published", small_tokenizer, "ldpnetv2")
+    assert start_from(folder, kind=None).architecture.image_tokens == 144
+    with pytest.raises(ConfigError, match=r"projector\.pooling = 2x2: but .* has 12x12"):
+        start_from(folder, kind=None, pooling="2x2")
+    start_from(folder, kind=None, squeeze="quarter")
+    assert "projector.squeeze has no effect on a projector of kind ldpnetv2" in caplog.text
+
+
+def test_new_models_turn_photographs_and_published_ones_do_not(
+    language_model: Path, tower: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    def orientation(*parts: Any, **fields: Any) -> str:
+        return start_from(*parts, **fields).architecture.images.orientation
+
+    assert orientation(language_model, tower) == "as_shown"
+    assert orientation(language_model, tower, orientation="as_stored") == "as_stored"
+    folder = make_published(tmp_path / "published", small_tokenizer, "ldpnetv2")
+    assert orientation(folder, kind=None) == "as_stored"
+    assert orientation(folder, kind=None, orientation="as_shown") == "as_shown"
 
 
 def test_new_projectors_are_functions_of_the_seed(language_model: Path, tower: Path) -> None:
@@ -310,9 +384,6 @@ def test_towers_and_language_models_that_do_not_fit_their_configs_are_refused(
     (tmp_path / "tower/preprocessor_config.json").write_text(json.dumps(preprocessor))
     with pytest.raises(ConfigError, match=r"images\.size_pixels = 32: .* tower's images, 16"):
         start_from(language_model, tmp_path / "tower")
-    odd = make_tower(tmp_path / "odd", image_size=12)
-    with pytest.raises(ConfigError, match=r"patches of an image = 9"):
-        start_from(language_model, odd)
 
 
 def test_a_language_model_that_is_none_is_refused(tower: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ TINY_VLM: dict[str, Any] = {
     "engine.kind": "ddp",
     "engine.precision": "fp32",
     "projector.kind": "ldpnetv2",
+    "projector.pooling": "2x2",
     "train.seq_len": 256,
     "train.global_batch_size": 4,
     "train.micro_batch_size": 2,

@@ -6,7 +6,9 @@ is cut off; the next row is the one after the last whole line.
 """
 
 import fcntl
+import json
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,7 @@ import orjson
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files import fsync_path, lock, read_json, write_json
+from mobilellama.json_lines import parse_exactly
 
 FORMAT = 1
 _FRESH = "Give another --output, or --overwrite to begin again"
@@ -127,9 +130,7 @@ class Answers:
 
     def write(self, answers: Sequence[Mapping[str, Any]]) -> None:
         """Append rows, on the disk when this returns."""
-        lines = b"".join(
-            orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE) for answer in answers
-        )
+        lines = b"".join(_line(answer) for answer in answers)
         try:
             self._file.write(lines)
             self._file.flush()
@@ -141,9 +142,16 @@ class Answers:
             ) from None
 
 
+def _line(answer: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # an integer of more than 64 bits, copied from the input
+        return json.dumps(answer, ensure_ascii=False).encode() + b"\n"
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        value = orjson.loads(line)
+        value = parse_exactly(line, Counter())
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -47,3 +47,14 @@ def test_an_image_is_the_callers_where_it_reads_them(tmp_path: Path) -> None:
     assert read(tmp_path, row, question="text", media=("image", "images")).fields == row
     with pytest.raises(DataError, match="has image"):
         read(tmp_path, row, question="text")
+
+
+def test_prompts_from_a_windows_editor_or_with_half_a_pair_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "Hi"}\r\n{"prompt": "a\\ud83d", "id": 1}\r\n')
+    rows = read_prompts(path, system=None, reserved=())
+    assert [row.turns for row in rows] == [(Turn("user", "Hi"),), (Turn("user", "a\ufffd"),)]
+    assert rows[1].fields == {"prompt": "a\ufffd", "id": 1}
+    path.write_bytes('{"prompt": "Hi"}'.encode("utf-16"))
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        read_prompts(path, system=None, reserved=())

@@ -13,6 +13,7 @@ from typing import Any
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.pickles import code_in, pickle_error
+from mobilellama.unmarked import without_marks
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 _WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth")
@@ -129,7 +130,9 @@ def _load(load: Callable[..., Any], model: str | Path, field: str, /, **options:
     # A name on the Hub may be fetched; a folder is all that there is.
     local = {"local_files_only": True} if Path(model).is_dir() else {}
     try:
-        return load(str(model), trust_remote_code=False, **local, **options)
+        with without_marks(Path(model)) as folder:
+            name = str(folder if local else model)
+            return load(name, trust_remote_code=False, **local, **options)
     except Exception as error:
         _explain(error, model, field)
         raise

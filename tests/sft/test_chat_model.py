@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.chat_model import ModelChoice, identify, load_model
 from mobilellama.sft.chat_tokenizer import ChatTokenizer
+from mobilellama.sft.conversation import Turn
 from tests.sft.tiny_chat_model import copy_chat_model, write_tiny_chat_model
 
 
@@ -112,3 +113,19 @@ def test_what_is_no_chat_folder_is_refused_with_a_remedy(
     assert "is no device" in message(tiny_chat_model, device="gpu")
     if not torch.cuda.is_available():
         assert "0 GPUs are seen" in message(tiny_chat_model, device="cuda")
+
+
+def test_a_folder_whose_json_a_windows_editor_saved_is_read_as_before(
+    tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "marked"
+    shutil.copytree(tiny_chat_model, folder)
+    marked = sorted(folder.glob("*.json"))
+    for path in marked:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert {path.name for path in marked} >= {"config.json", "tokenizer_config.json"}
+    choices = [ModelChoice(model=str(path), device="cpu") for path in (tiny_chat_model, folder)]
+    one, other = (ChatTokenizer(choice).prompt([Turn("user", "Hi é")]) for choice in choices)
+    assert one == other
+    ids = torch.tensor([[1, 5, 9]])
+    assert torch.equal(*(load_model(choice)(input_ids=ids).logits for choice in choices))

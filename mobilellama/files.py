@@ -48,9 +48,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         fsync_path(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name(path, temporary, error)
         raise
+
+
+def _name(path: Path, temporary: Path, error: BaseException) -> None:
+    """Have an error name the file that the user knows, not the temporary beside it."""
+    if isinstance(error, OSError) and error.filename in (temporary, str(temporary)):
+        error.filename = str(path)
+        del error.filename2  # None would be shown
 
 
 @contextmanager
@@ -69,8 +77,9 @@ def library_file(path: Path) -> Iterator[Path]:
         fsync_path(temporary)
         os.replace(temporary, path)
         fsync_path(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name(path, temporary, error)
         raise
 
 

@@ -87,6 +87,7 @@ class RunFolder:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             rule = f"cannot be made or written to ({there} is no writable folder)"
             raise ConfigError(field, str(self.path), rule, "Give a writable folder")
+        self._require_places(field)
         if self.attempts.is_dir():
             self._require_sane_attempts(field)
             return
@@ -94,6 +95,24 @@ class RunFolder:
         if taken := [path.name for path in ours if path.exists()]:
             rule = f"holds {', '.join(taken)} but no run, and a run would overwrite them"
             raise ConfigError(field, str(self.path), rule, "Give a new or empty folder")
+
+    def _require_places(self, field: str) -> None:
+        """Raise ConfigError where a name of ours is taken by what it must not be, or is locked.
+
+        Some are written only at the end, when all the work is done.
+        """
+        files = (self.config, self.tokenizer, self.template, self.digests, self.metrics)
+        for path in (*files, self.verdict, self.stop):
+            if path.is_dir():
+                rule = f"{path} is a folder, and a file of that name is written there"
+                raise ConfigError(field, str(self.path), rule, "Remove or rename it")
+        for path in (self.attempts, self.checkpoints, self.frozen, self.tensorboard):
+            if path.exists() and not path.is_dir():
+                rule = f"{path} is a file, and a folder of that name is needed"
+                raise ConfigError(field, str(self.path), rule, "Remove or rename it")
+            if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+                rule = f"{path} may not be written to"
+                raise ConfigError(field, str(self.path), rule, "Change its mode or its owner")
 
     def _require_sane_attempts(self, field: str) -> None:
         """Raise ConfigError for a file that is named as an attempt beyond all numbers."""
@@ -109,15 +128,15 @@ class RunFolder:
             ConfigError: it cannot be made or written to, or holds what is no run's.
         """
         self.require_usable(field=field)
-        try:
-            for folder in (self.attempts, self.checkpoints):
+        for folder in (self.attempts, self.checkpoints):
+            try:
                 folder.mkdir(parents=True, exist_ok=True)
                 probe = temporary_path(folder / "probe")
                 probe.touch()
                 probe.unlink()
-        except OSError as error:
-            rule = f"cannot be made or written to ({error.strerror})"
-            raise ConfigError(field, str(self.path), rule, "Give a writable folder") from None
+            except OSError as error:
+                rule = f"{folder} cannot be made or written to ({error.strerror})"
+                raise ConfigError(field, str(self.path), rule, "Give a writable folder") from None
 
     def attempt_numbers(self) -> list[int]:
         """Return the numbers of all attempts, ascending."""

@@ -1,6 +1,7 @@
 """What every export shares: which checkpoint, into which folder, whole or not at all."""
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from mobilellama.tokenizer import TextTokenizer, open_known_tokenizer
 log = logging.getLogger(__name__)
 
 CHECKED_BELOW_PARAMETERS = 1_000_000_000
+_MADE_BY_MKFS = "lost+found"  # stands in an empty ext4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,10 @@ def require_free(output: Path) -> None:
     if output.exists() and not output.is_dir():
         rule, remedy = "is a file, and a folder is written", "Give a folder, new or empty"
         raise ConfigError("output", str(output), rule, remedy)
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and not os.access(output, os.W_OK | os.X_OK):
+        rule, remedy = "may not be written to", "Give a folder that can be"
+        raise ConfigError("output", str(output), rule, remedy)
+    if output.is_dir() and any(path.name != _MADE_BY_MKFS for path in output.iterdir()):
         remedy = "Give another folder, or remove it"
         if not missing_files(output):
             remedy += "; 'mobilellama pretrain push' pushes it as it is"
@@ -235,11 +240,16 @@ def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size])
 def new_folder(output: Path) -> Iterator[Path]:
     """Give a temporary folder beside `output`; fsync and rename it at the end, or remove it.
 
+    An empty folder that cannot be replaced (a mount point, or one in a folder that is not ours to
+    write to) takes the temporary inside it, and at the end the files one by one, config.json last.
+
     Raises:
         ConfigError: it cannot be made.
         OSError: of a write, a copy or a rename, say onto a full disk, with `output` for its file.
     """
-    temporary = temporary_path(output)
+    output = output.resolve() if output.is_symlink() else output
+    inside = output.is_dir() and not _can_be_replaced(output)
+    temporary = temporary_path(output / "export" if inside else output)
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
@@ -251,13 +261,38 @@ def new_folder(output: Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             fsync_path(path)
         fsync_path(temporary)
-        temporary.rename(output)  # over an empty folder too
-        fsync_path(output.parent)
+        if inside:
+            _move_files(temporary, output)
+        else:
+            temporary.rename(output)  # over an empty folder too
+            fsync_path(output.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         # A failed write names no file, a copy or a rename the source before the target.
         if isinstance(error, OSError) and (error.filename is None or error.filename2 is not None):
             error.filename = str(output)
+        raise
+
+
+def _can_be_replaced(output: Path) -> bool:
+    """Whether another folder can be renamed to an empty one."""
+    parent = output.absolute().parent
+    return not os.path.ismount(output) and os.access(parent, os.W_OK | os.X_OK)
+
+
+def _move_files(folder: Path, output: Path) -> None:
+    """Move all files of a folder; readers take the folder for a model by its config.json."""
+    paths = sorted(folder.iterdir(), key=lambda path: (path.name.endswith("config.json"), path))
+    moved = []
+    try:
+        for path in paths:
+            path.rename(output / path.name)
+            moved.append(output / path.name)
+        folder.rmdir()
+        fsync_path(output)
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
         raise
 
 

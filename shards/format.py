@@ -16,6 +16,7 @@ token is supervised. ``NNNNN.idx``, little endian:
 """
 
 import bisect
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ class BucketIndex:
     """Where each sequence starts in the .bin file."""
     documents: NDArray[np.int64]
     """(documents + 1,) the first sequence of each document, then the number of sequences."""
+    mapped: mmap.mmap
+    """What the arrays are views of."""
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -119,7 +122,8 @@ def read_index(path: Path) -> BucketIndex:
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size or header[:9] != _MAGIC:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if header else None
+    if mapped is None or len(header) < _HEADER.size or header[:9] != _MAGIC:
         raise DataError(f"{path}: not an index file (its first bytes are {header[:9]!r})")
     _, version, code, count, indices = _HEADER.unpack(header)
     expected = _HEADER.size + 12 * count + 8 * indices
@@ -128,7 +132,7 @@ def read_index(path: Path) -> BucketIndex:
             f"{path}: version {version}, dtype code {code}, {size} bytes; "
             f"expected version {_VERSION}, a code in {sorted(_DTYPES)}, {expected} bytes"
         )
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+    data = np.frombuffer(mapped, np.uint8)
     lengths_end = _HEADER.size + 4 * count
     offsets_end = lengths_end + 8 * count
     return BucketIndex(
@@ -136,4 +140,17 @@ def read_index(path: Path) -> BucketIndex:
         lengths=data[_HEADER.size : lengths_end].view("<i4"),
         byte_offsets=data[lengths_end:offsets_end].view("<i8"),
         documents=data[offsets_end:].view("<i8"),
+        mapped=mapped,
     )
+
+
+def require_uncut(mapped: mmap.mmap, path: Path) -> None:
+    """Raise DataError if a file is shorter than when it was mapped.
+
+    To read on would end the process by SIGBUS, without a word, or give zeros for its last page.
+    """
+    if (size := mapped.size()) < len(mapped):
+        raise DataError(
+            f"{path}: was cut from {len(mapped):,} to {size:,} bytes while it was in use. Run "
+            "'mobilellama shards verify', which says how to rebuild it, and start again"
+        )

@@ -28,7 +28,7 @@ from mobilellama.shards.dataset import (
     tokenizer_file,
     totals_of_rows,
 )
-from mobilellama.shards.format import BucketIndex, little_endian, read_index
+from mobilellama.shards.format import BucketIndex, little_endian, read_index, require_uncut
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
 from mobilellama.tokenizer import HF_FOLDER, TextTokenizer, open_known_tokenizer
@@ -66,8 +66,8 @@ class TokenDataset:
                 f"{DATASET} was written with. {rebuild_manifest(self.folder)}"
             )
         self._map = lru_cache(maxsize=_OPEN_BUCKETS)(self._open_bucket)
-        self.bucket_index = lru_cache(maxsize=_OPEN_INDEXES)(self._open_index)
-        self.bucket_mask = lru_cache(maxsize=_OPEN_INDEXES)(self._open_mask)
+        self._index = lru_cache(maxsize=_OPEN_INDEXES)(self._open_index)
+        self._mask = lru_cache(maxsize=_OPEN_INDEXES)(self._open_mask)
 
     @cached_property
     def manifest(self) -> list[dict[str, Any]]:
@@ -123,7 +123,31 @@ class TokenDataset:
         Raises:
             DataError: the file is missing or has another size.
         """
-        return self._map(name, tokens)[0]
+        ids, mapped = self._map(name, tokens)
+        if mapped is not None:
+            require_uncut(mapped, self.folder / f"{name}.bin")
+        return ids
+
+    def bucket_mask(self, name: str, tokens: int) -> NDArray[np.uint8]:
+        """Return a byte for each token of bucket ``SUBSET/NNNNN``, mapped: 1 is supervised.
+
+        Raises:
+            DataError: the file is missing or has another size.
+        """
+        mask, mapped = self._mask(name, tokens)
+        if mapped is not None:
+            require_uncut(mapped, self.folder / f"{name}.mask")
+        return mask
+
+    def bucket_index(self, name: str) -> BucketIndex:
+        """Return where the documents of bucket ``SUBSET/NNNNN`` are.
+
+        Raises:
+            DataError: the file is missing, truncated or no index.
+        """
+        index = self._index(name)
+        require_uncut(index.mapped, self.folder / f"{name}.idx")
+        return index
 
     def advise(self, name: str, tokens: int, start: int, length: int) -> None:
         """Ask the kernel to read ahead `length` tokens from token `start` of a bucket."""
@@ -151,12 +175,7 @@ class TokenDataset:
         # A plain array over the map: slicing np.memmap, a subclass, costs several times more.
         return np.frombuffer(mapped, dtype), mapped
 
-    def _open_mask(self, name: str, tokens: int) -> NDArray[np.uint8]:
-        """Return a byte for each token of bucket ``SUBSET/NNNNN``, mapped: 1 is supervised.
-
-        Raises:
-            DataError: the file is missing or has another size.
-        """
+    def _open_mask(self, name: str, tokens: int) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
         path = self.folder / f"{name}.mask"
         size = path.stat().st_size if path.is_file() else -1
         if size != tokens:
@@ -164,14 +183,13 @@ class TokenDataset:
                 f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but the manifest says "
                 f"{tokens} bytes. Run 'mobilellama shards verify --path {self.folder}'"
             )
-        return np.memmap(path, np.uint8, mode="r") if tokens else np.empty(0, np.uint8)
+        if tokens == 0:
+            return np.empty(0, np.uint8), None
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, np.uint8), mapped
 
     def _open_index(self, name: str) -> BucketIndex:
-        """Return where the documents of bucket ``SUBSET/NNNNN`` are.
-
-        Raises:
-            DataError: the file is missing, truncated or no index.
-        """
         return read_index(self.folder / f"{name}.idx")
 
     def windows(self, subset: str, seq_len: int, split: Split = "train") -> Windows:

@@ -47,10 +47,12 @@ class Samples:
     def __init__(self, path: Path, *, image_tokens: int) -> None:
         import pyarrow as pa
 
+        self._path = path
         try:
             self._reader: Any = pa.ipc.open_file(pa.memory_map(str(path)))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: cannot be read ({error}); remove it and run again") from None
+        self._bytes = path.stat().st_size
         counts = [self._batch(i).num_rows for i in range(self._reader.num_record_batches)]
         self._ends = np.cumsum(counts)
         ids, supervised, images = (
@@ -72,7 +74,16 @@ class Samples:
         return len(self.lengths)
 
     def __getitem__(self, number: int) -> Sample:
-        """Return a sample."""
+        """Return a sample.
+
+        Raises:
+            DataError: the file was cut since it was opened; to read on would end the process.
+        """
+        if (size := self._path.stat().st_size) < self._bytes:
+            raise DataError(
+                f"{self._path}: was cut from {self._bytes:,} to {size:,} bytes while it was in "
+                "use; remove it and run again"
+            )
         batch_number = int(np.searchsorted(self._ends, number, side="right"))
         batch = self._batch(batch_number)
         row = number - (int(self._ends[batch_number - 1]) if batch_number else 0)

@@ -42,8 +42,15 @@ def test_an_error_leaves_the_former_file_and_no_temporary(
 
 def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError), whole_file(tmp_path / "folder") as file:
+    with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "folder") as file:
         file.write(b"x")
+    assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path}/folder'"
+    with pytest.raises(IsADirectoryError) as caught, library_file(tmp_path / "folder"):
+        pass
+    assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path}/folder'"
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "no/f"):
+        pass
+    assert caught.value.filename == f"{tmp_path}/no/f"
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

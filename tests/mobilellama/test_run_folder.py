@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -234,3 +236,49 @@ def test_a_flipped_verdict_or_attempt_is_told_and_ignored(
     assert run.read_attempt(1) == {}
     assert "verdict.json: is damaged" in caplog.text
     assert "0001.json: is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["verdict.json", "config.yaml", "metrics.jsonl", "template.yaml", "stop"]
+)
+def test_a_folder_where_a_file_will_be_written_is_told_before_the_work(
+    run: RunFolder, name: str
+) -> None:
+    (run.path / name).mkdir()
+    with pytest.raises(ConfigError, match=rf"run.folder = .*{name} is a folder, and a file of"):
+        run.require_usable()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "attempts", "frozen", "tensorboard"])
+def test_a_file_where_a_folder_is_needed_is_told_before_the_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=rf"run.folder = .*{name} is a file, and a folder of"):
+        RunFolder(tmp_path).require_usable()
+
+
+def usability_without_rights(folder: Path, pipe: Connection) -> None:
+    """Send what a user who is not root is told of a run's folder."""
+    if os.geteuid() == 0:
+        os.setuid(65_534)
+    try:
+        RunFolder(folder).require_usable()
+        pipe.send("usable")
+    except ConfigError as error:
+        pipe.send(str(error))
+
+
+def test_a_locked_folder_of_checkpoints_names_itself() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own lie in one that others may not enter
+        run = RunFolder(folder)
+        run.create()
+        run.begin_attempt({})
+        Path(folder).chmod(0o777)
+        run.attempts.chmod(0o777)
+        run.checkpoints.chmod(0o555)
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=usability_without_rights, args=(Path(folder), there))
+        process.start()
+        process.join()
+        message = here.recv()
+    assert f"run.folder = {folder}: {run.checkpoints} may not be written to" in message

@@ -204,3 +204,15 @@ def test_folders_that_are_no_dataset_are_told_apart(copy: Path, tmp_path: Path) 
     (copy / "dataset.json").unlink()
     with pytest.raises(ConfigError, match=r"holds buckets that are not finished\. Run"):
         TokenDataset(copy)
+
+
+def test_a_bucket_that_is_cut_while_it_is_read_is_named(make_dataset: MakeDataset) -> None:
+    """Without the look at its size the process would end by SIGBUS."""
+    made = make_dataset({"a": [[9_000]]})
+    windows = TokenDataset(made.folder).windows("a", 8)
+    last = len(windows) - 1
+    windows.tokens(last)
+    for size in (17_998, 4096, 0):
+        os.truncate(made.folder / "a/00000.bin", size)
+        with pytest.raises(DataError, match=rf"a/00000.bin: was cut from 18,000 to {size:,} bytes"):
+            windows.tokens(last)

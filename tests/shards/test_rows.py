@@ -1,5 +1,6 @@
 """Packed rows: places, masks and conversation starts, over buckets and both splits."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,13 @@ def test_what_makes_the_rows_is_part_of_the_identity() -> None:
         IDENTITY.require_same(other, owner="it")
     windows = Identity(**{**vars(IDENTITY), "packing": {}})
     assert "packing" not in windows.to_json()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_bucket_that_is_cut_while_it_is_read_is_named(dataset: TokenDataset, ending: str) -> None:
+    rows = Rows(dataset, "chat", "train")
+    assert len(rows.tokens(0)) == len(rows.mask(0))
+    path = dataset.folder / f"chat/00000.{ending}"
+    os.truncate(path, 1)
+    with pytest.raises(DataError, match=rf"chat/00000.{ending}: was cut from [0-9]+ to 1 bytes"):
+        (rows.tokens(0), rows.mask(0))

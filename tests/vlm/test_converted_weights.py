@@ -9,12 +9,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mobilellama.config import DataError
+from mobilellama.pretrain.config import RunConfig
 from mobilellama.pretrain.hf_weight_files import StoredWeights
+from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizer import Tokenizer
+from mobilellama.vlm.config import Config, ImageTextData, ProjectorConfig
 from mobilellama.vlm.converted_weights import ConvertedWeights
 from mobilellama.vlm.folder import open_folder
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, build_language_model
+from mobilellama.vlm.start import open_start
 from mobilellama.vlm.stored_model import load_model, open_model
 from mobilellama.vlm.trained import open_trained
 from tests.ranks import run_ranks
@@ -101,6 +105,36 @@ def test_what_the_model_has_no_place_for_keeps_its_stored_name(tmp_path: Path) -
     more = {"model.layers.9.block_sparse_moe.experts.0.w1.weight": torch.zeros(2, 2)}
     save_file(load_file(path) | more, path, metadata={"format": "pt"})
     assert next(iter(more)) in converted(tmp_path, "mixtral").names()
+
+
+def test_what_transformers_passes_over_is_passed_over_and_told(
+    small_tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Qwen3-Next's head that predicts a further token, which transformers' model does not have."""
+    small = {
+        "num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+        "num_key_value_heads": 2, "head_dim": 16, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    }  # fmt: skip
+    init = tmp_path / "init"
+    model = make_model(init, "qwen3_next", small_tokenizer, **small)
+    path = init / "model.safetensors"
+    files = load_file(path)
+    config = Config(
+        init=str(init), vision=str(make_tower(tmp_path / "tower")),
+        run=RunConfig(folder=str(tmp_path / "run")), data=ImageTextData(path="-", images="-"),
+        projector=ProjectorConfig(kind="ldpnetv2"),
+    )  # fmt: skip
+    save_file(files | {"mtp.fc.weight": torch.zeros(2)}, path, metadata={"format": "pt"})
+    caplog.set_level("INFO")
+    start = open_start(config, RunFolder(config.run.folder))
+    assert "not read, as by transformers: 1 (mtp.fc.weight)" in caplog.text
+    for name, value in model.named_parameters():
+        assert torch.equal(start.parts[LANGUAGE].stored(LANGUAGE + name, value.shape), value), name
+    start.close()
+    save_file(files | {"other.weight": torch.zeros(2)}, path, metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"0 missing, 1 \(other\.weight\) unexpected"):
+        open_start(config, RunFolder(config.run.folder))
 
 
 @pytest.mark.slow

@@ -41,6 +41,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "phi": {"partial_rotary_factor": 0.5, "attention_dropout": 0.0},  # biases, LayerNorm
     "phi3": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},  # fused projections
     "gemma": {"head_dim": 16, "num_key_value_heads": 1},  # scaled embeddings, tied
+    "mixtral": {"num_local_experts": 4, "num_key_value_heads": 2},  # experts in one tensor
+    "qwen2_moe": {  # and one that all tokens share, behind a gate of one output
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 24,
+        "num_key_value_heads": 2,
+    },
 }
 
 
@@ -242,7 +250,7 @@ def gradient_order(model: VisionLanguageModel, given: dict[str, Tensor]) -> list
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("language", ["llama", "qwen2", "phi"])
+@pytest.mark.parametrize("language", ["llama", "qwen2", "phi", "mixtral"])
 @pytest.mark.parametrize("trained", ["all", "projector", "lora"])
 @pytest.mark.parametrize("projector", PROJECTORS)
 def test_every_kind_of_micro_batch_makes_all_gradients_in_the_same_order(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -43,6 +44,8 @@ TARGETS = {
     "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
     "phi3": ["o_proj", "qkv_proj", "gate_up_proj", "down_proj"],
     "gemma": [*LINEARS],
+    "mixtral": ["q_proj", "k_proj", "v_proj", "o_proj"],  # experts are no linear layers
+    "qwen2_moe": [*LINEARS],  # of the shared expert; not its gate, whose weight is a vector
 }
 
 
@@ -72,7 +75,9 @@ def test_the_default_adapts_all_linear_layers_but_the_head(kind: str) -> None:
         model = VisionLanguageModel(architecture(kind))
     linears = {n for n, m in model.language_model.named_modules() if isinstance(m, nn.Linear)}
     found = adapted_linears(model, LORA, prefix=LANGUAGE)
-    assert {name.removeprefix(LANGUAGE) for name in found} == linears - {"lm_head"}
+    assert {name.removeprefix(LANGUAGE) for name in found} == {
+        name for name in linears if not name.endswith(("lm_head", "shared_expert_gate"))
+    }
     named = with_targets(LORA, model, prefix=LANGUAGE)
     assert sorted(named.targets or []) == sorted(TARGETS[kind])
     assert adapted_linears(model, named, prefix=LANGUAGE) == found
@@ -186,17 +191,11 @@ def test_a_run_with_adapters_trains_goes_on_and_is_exported(
     assert check_merged(trained) < 1e-4
     arguments = ["--checkpoint", str(run), "--output", str(output), "--dtype", "fp32"]
     assert main(["export", *arguments, "--check", "true"]) == 0
-    opened = open_folder(output)
+    opened, before = open_folder(output), load_file(init / "model.safetensors")
     moved = 0
     for name, shape in trained.shapes.items():
         value = trained.source.parameter(name, shape)
         assert torch.equal(opened.weights.parameter(name, shape), value), name
-        moved += name.startswith(LANGUAGE) and not torch.equal(value, start_value(init, name))
+        first = before.get(name.removeprefix(LANGUAGE))  # None: an expert's, joined from several
+        moved += first is not None and not torch.equal(value, first)
     assert moved == len(adapted_weights(trained.checkpoint.names(), trained.lora))  # pyright: ignore[reportOptionalMemberAccess]
-
-
-def start_value(init: Path, name: str) -> Tensor:
-    from safetensors.torch import load_file
-
-    stored = load_file(init / "model.safetensors")
-    return stored[name.removeprefix(LANGUAGE)]

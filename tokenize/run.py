@@ -4,6 +4,10 @@ The folder's bytes depend on the corpus, the tokenizer, and the fields seed, sli
 heldout_share; never on workers, tasks, restarts or the machine. Stop it whenever you like:
 the same command does what is missing.
 
+Every bucket's receipt holds the sha256 of what was read of its source. Where a source was touched
+since, the same command compares the hashes: equal bytes go on, other bytes are refused by the
+file's name. 'shards verify --sources CORPUS' compares them all.
+
   mobilellama tokenize run --tokenizer tokenizer.model --sources.root CORPUS --output DATASET
 
 As a job array, every task takes its share of the slices, and 'tokenize finish' comes last:

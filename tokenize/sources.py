@@ -40,7 +40,8 @@ class SourcesConfig:
     """Folder in RedPajama's layout: a folder a subset, with .jsonl and .jsonl.zst files."""
     dataset: str | None = None
     """Instead: a local folder of .parquet, .json or .jsonl files, a folder written by
-    save_to_disk, or the name of a dataset on the Hugging Face hub."""
+    save_to_disk, or the name of a dataset on the Hugging Face hub. Bad lines of .jsonl files are
+    counted and left out, as under `root`; parquet text may be of bytes in UTF-8."""
     name: str | None = None
     """Configuration of a hub dataset; None takes its only or default one."""
     split: str = "train"

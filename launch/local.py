@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from mobilellama import launcher
+from mobilellama import launcher, signals
 from mobilellama.config import UserError
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder
@@ -201,12 +201,13 @@ class Supervisor:
             self._signals.append(number)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        former = {number: signal.signal(number, note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+        with signals.answering(None):  # the step's log says what is kept
+            former = {number: signal.signal(number, note) for number in numbers}
+            try:
+                yield
+            finally:
+                for number, handler in former.items():
+                    signal.signal(number, handler)
 
     def _wait(self, seconds: float) -> bool:
         """Wait before the next start; return whether a signal came."""

@@ -64,7 +64,12 @@ def _run(argv: list[str], answer: signals.Answer) -> int:
                 f"See 'mobilellama --help'{did_you_mean(argv[0], STAGES)}",
             )
         stage = importlib.import_module(f"mobilellama.{argv[0]}.main")
-        return int(stage.main(argv[1:]))
+        try:
+            return int(stage.main(argv[1:]))
+        except Exception:
+            if answer.reason is None:
+                raise
+            raise KeyboardInterrupt from None  # a library made another error of it
     except UserError as error:
         return report(error, alone=argv[0] == "launch")
     except OSError as error:  # disks, permissions, paths: the user's to mend

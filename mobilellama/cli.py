@@ -72,7 +72,8 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
     with signals.answering(line, noting=verb.is_run, speaks=speaks) as answer:
         if has_launcher():
             answer.launcher = os.getppid()
-        module = importlib.import_module(verb.module)
+        with contextlib.nullcontext() if verb.is_run else signals.leaving_at_once():
+            module = importlib.import_module(verb.module)  # may take many seconds
         config = parse_config(
             module.Config,
             argv[1:],

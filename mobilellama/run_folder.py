@@ -11,6 +11,7 @@ RUN/
   frozen/SHA.safetensors parameters that do not train, once; checkpoints name them by sha256
   metrics.jsonl          one JSON object an interval
   tensorboard/           the same for TensorBoard
+  logs/                  of a launch; stacks-NNNN-rank-R.txt and hang-NNNN.txt where ranks hung
   verdict.json           finished, stopped or failed, with its attempt
   stop                   create this file to stop the run at the end of its step
 """

@@ -59,6 +59,8 @@ class Answer:
         """The process that started this rank; None where its end is no reason to stop."""
         self.look: Callable[[], str | None] | None = None
         """Asked every second who else wants a stop; None where the run has not begun yet."""
+        self.leaves = False
+        """Whether the process leaves as soon as it has told: nothing else would end its work."""
         self._breaks = False
         self._lock = threading.RLock()  # the handler may come again in the midst of itself
         self._first_ctrl_c_s: float | None = None
@@ -69,10 +71,10 @@ class Answer:
             if self.reason is not None or self.line is None:
                 return
             self.reason = reason
-        if self._speaks:
-            again = "; once more to leave now" if reason == "SIGINT" and self.notes else ""
-            said = f"asked to stop by {reason}" if self.notes else "interrupted"
-            tell(f"mobilellama: {said}: {self.line}{again}")
+            if self._speaks:  # within the lock: who finds the reason set may leave
+                again = "; once more to leave now" if reason == "SIGINT" and self.notes else ""
+                said = f"asked to stop by {reason}" if self.notes else "interrupted"
+                tell(f"mobilellama: {said}: {self.line}{again}")
 
     def ask_from_thread(self, reason: str) -> None:
         """Take note of a request that no signal brought, and wake the main thread for it."""
@@ -103,11 +105,15 @@ class Answer:
                     tell(f"mobilellama: second Ctrl-C: leaving at once{saved}")
                 os._exit(INTERRUPTED)
         self.ask(signal.Signals(number).name)
+        if self.leaves:
+            os._exit(128 + number)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Do what the work wants, in the main thread: Python's handler."""
         del frame
         self.ask(signal.Signals(number).name)
+        if self.leaves:
+            return  # the thread ends the process
         if not self.notes:
             raise KeyboardInterrupt
         if self._breaks:
@@ -196,7 +202,7 @@ def answering(line: str | None, *, noting: bool = False, speaks: bool = True) ->
         for number, handler in former.items():
             signal.signal(number, handler)
         _answers.remove(answer)
-        if outer:
+        if outer and outer.notes == answer.notes:
             outer.reason = outer.reason or answer.reason
         if listener:
             listener.close()
@@ -229,6 +235,20 @@ def breaking_off() -> Iterator[None]:
     answer = current()
     with answer.breaking() if answer else contextlib.nullcontext():
         yield
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let a signal end the process during a call of C's that is long and leaves nothing behind."""
+    if not _answers:
+        yield
+        return
+    answer = _answers[-1]
+    answer.leaves = True
+    try:
+        yield
+    finally:
+        answer.leaves = False
 
 
 def tell(text: str) -> None:

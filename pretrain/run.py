@@ -7,7 +7,9 @@
 The same command resumes: it goes on from the newest whole checkpoint in the run's folder, on
 however many processes. Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C
 leaves at once. What happened is in RUN/verdict.json: finished, stopped or failed; a run that
-was saved and stopped exits with 0 like one that finished, and a crash leaves no verdict.
+was saved and stopped exits with 0 like one that finished, and a crash leaves no verdict. Ranks
+that hang leave with 75 and no verdict (--watchdog.step_minutes). torchrun exits with 1 when it is
+itself sent a signal: docs/slurm.md.
 """
 
 from dataclasses import asdict

@@ -9,13 +9,12 @@ subsets and files, and the same corpus gives the same model, byte for byte.
 
 import io
 import os
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
+from mobilellama import signals
 from mobilellama.config import ConfigError, one_line, require_at_least, require_share
 from mobilellama.files import whole_file
 from mobilellama.shards.dataset import Slice
@@ -199,7 +198,7 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
             raise
 
     try:
-        with _interruptible():
+        with signals.leaving_at_once():
             SentencePieceTrainer.train(
                 sentence_iterator=watched(),
                 model_writer=model,
@@ -217,13 +216,3 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
             "Give more text (sample_bytes, sources), or another size",
         ) from None
     return model.getvalue()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: Python's handler would wait for the training's end."""
-    former = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)

@@ -12,9 +12,8 @@ say. The loss is the mean over all supervised tokens of the global batch.
 
 The same command resumes, on however many processes, bit for bit where nothing else changed.
 Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. How it ended is
-in RUN/verdict.json, which a crash or a stop before the first step leaves out; 'pretrain plot' shows
-the loss. A checkpoint holds all of the model, and
-the next stage starts from it: --init RUN. Write it out with 'vlm export'.
+in RUN/verdict.json, which a crash leaves out; 'pretrain plot' shows the loss. A checkpoint holds
+all of the model, and the next stage starts from it: --init RUN. Write it out with 'vlm export'.
 """
 
 import logging

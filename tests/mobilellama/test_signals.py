@@ -1,11 +1,13 @@
 """Signals: a line at once whatever the process does, a tidy end, and a second Ctrl-C."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,19 @@ def test_a_long_call_is_answered_in_its_midst_and_left_by_a_second_ctrl_c(noting
     assert (out, process.returncode) == ("", 130)  # not "done"
     saved = ", without a checkpoint" if noting else ""
     assert err == f"mobilellama: second Ctrl-C: leaving at once{saved}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_call_that_leaves_nothing_behind_is_left_at_once(number: signal.Signals) -> None:
+    script = BUSY.replace("NOTING", "False").replace(
+        "hashlib.pbk", "with signals.leaving_at_once(): hashlib.pbk"
+    )
+    process = started(script)
+    time.sleep(0.5)  # it is in the call
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (out, process.returncode) == ("", 128 + number)
+    assert err == "mobilellama: interrupted: what is kept\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -162,3 +177,44 @@ def test_a_ctrl_c_that_is_held_back_comes_at_the_end() -> None:
     out, err = process.communicate()
     assert out == "held back\n"
     assert err.startswith("mobilellama: interrupted: what is kept\n")
+
+
+MADE = Path(__file__).parents[1] / "fixtures/made_by_22bff75"
+VERBS = [
+    "tokenize run --tokenizer MADE/dataset/tokenizer.model --sources.root MADE/corpus --output OUT",
+    "tokenize train-tokenizer --sources.root MADE/corpus --output OUT --vocab_size 400",
+    "shards verify --path MADE/dataset",
+    "pretrain export --checkpoint MADE/run --output OUT",
+    "pretrain evaluate --model MADE/model --output OUT",
+    "sft prepare --data.path MADE/chats.json --tokenizer MADE/dataset/tokenizer.model --output OUT",
+    "sft merge --checkpoint MADE/chat_run --output OUT",
+    "sft generate --model MADE/model --input MADE/chats.json --output OUT",
+    "vlm check-data --data.path MADE/records.json --data.images MADE/images --output OUT",
+    "vlm export --checkpoint MADE/see_run --output OUT",
+    "vlm import --model MADE/see_model --output OUT",
+    "vlm generate --model MADE/see_model --input MADE/records.json --output OUT",
+    "vlm evaluate --benchmark all --data MADE --model MADE/see_model --output OUT",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", VERBS, ids=[" ".join(words.split()[:2]) for words in VERBS])
+def test_every_long_verb_answers_ctrl_c_at_once_and_leaves_nothing(
+    tmp_path: Path, words: str
+) -> None:
+    filled = words.replace("MADE", str(MADE)).replace("OUT", str(tmp_path / "out"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mobilellama", *filled.split()],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    status = Path(f"/proc/{process.pid}/status")
+    while not int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> 14 & 1:  # SIGTERM
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.05)  # in the imports
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert re.fullmatch(r"mobilellama: interrupted: [^\n]+\n", err), err
+    assert "Traceback" not in err and out == ""
+    assert [path for path in tmp_path.iterdir() if ".tmp" in path.name] == []

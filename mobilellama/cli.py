@@ -140,15 +140,16 @@ def parse_config(
     _note_missing(parser, resolved)
     try:
         parsed = parser.parse_args(resolved)
-        _require_64_bits(parsed)
         made = parser.instantiate(parsed)
+        config = config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise _explain(error, prog, argv, options) from None
     except (RecursionError, OverflowError) as error:
         rule = "is nested too deeply" if isinstance(error, RecursionError) else one_line(error)
         remedy = f"See '{prog} --help' for what each field takes"
         raise ConfigError(prog, " ".join(argv), rule, remedy) from None
-    return config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+    _require_64_bits(parsed)  # after the fields' own rules, which say more
+    return config
 
 
 def _require_64_bits(parsed: Any) -> None:

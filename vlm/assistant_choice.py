@@ -30,6 +30,7 @@ class AssistantChoice(Placement):
 
     def __post_init__(self) -> None:
         from mobilellama.pretrain.checkpoint import MANIFEST
+        from mobilellama.pretrained import require_no_code
         from mobilellama.vlm.folder import is_vlm_folder
 
         # A call from Python has not been through the command line, which checks them.
@@ -44,6 +45,7 @@ class AssistantChoice(Placement):
         folder = Path(self.model)
         is_run = (folder / "checkpoints").is_dir() or (folder / MANIFEST).is_file()
         if not is_run and not is_vlm_folder(folder):
+            require_no_code(folder, field="model")
             rule = "is not a folder"
             if folder.is_dir():
                 rule = "is neither a vision-language model's folder nor a run"

@@ -206,6 +206,7 @@ class Watchdog:
             text = describe(mine, places, self._world.size, minutes=minutes, logs=self._logs)
             with suppress(OSError):
                 told.write_text(f"{text}\n")
+                self._alive.unlink(missing_ok=True)
             signals.tell(f"mobilellama: error: {text}")
         else:
             end_s = time.monotonic() + wait_s

@@ -82,6 +82,7 @@ def test_a_rank_that_hangs_is_named_and_all_leave_with_their_stacks(tmp_path: Pa
         process.join(60)
     assert [process.exitcode for process in ranks.processes] == [HUNG, HUNG]
     told = (tmp_path / "logs/hang-0003.txt").read_text()
+    assert len(list((tmp_path / "logs").iterdir())) == 3
     assert "Did not arrive: rank 1 on" in told and "which is at: waiting for data" in told
     for rank, function in enumerate(["any", "hang_on_one"]):
         first, *stacks = (tmp_path / f"logs/stacks-0003-rank-{rank}.txt").read_text().splitlines()

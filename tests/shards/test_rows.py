@@ -108,4 +108,5 @@ def test_a_bucket_that_is_cut_while_it_is_read_is_named(dataset: TokenDataset, e
     path = dataset.folder / f"chat/00000.{ending}"
     os.truncate(path, 1)
     with pytest.raises(DataError, match=rf"chat/00000.{ending}: was cut from [0-9]+ to 1 bytes"):
-        (rows.tokens(0), rows.mask(0))
+        rows.tokens(0)
+        rows.mask(0)

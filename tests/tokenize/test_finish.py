@@ -111,7 +111,7 @@ def test_a_file_that_is_no_plan_or_receipt_is_named_with_a_remedy(
 def test_a_receipt_with_a_field_of_another_type_is_refused(
     copied: Path, field: str, value: object
 ) -> None:
-    edit_sealed(copied / "github/00001.json", **{field: value})
+    edit_sealed(copied / "github/00001.json", lambda content: content.update({field: value}))
     with pytest.raises(DataError, match=r"github/00001.json: not a receipt. Remove"):
         finish_dataset(copied)
 

@@ -22,6 +22,7 @@ from mobilellama.tokenizer import (
 )
 from tests.hf_tokenizers import write_tokenizer
 from tests.hostile_texts import hostile_texts
+from tests.saved_tokenizers import save_again, write_spaces_last
 
 TEXTS = hostile_texts(300)
 
@@ -29,33 +30,14 @@ TEXTS = hostile_texts(300)
 @pytest.fixture(scope="module")
 def spaces_last(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose pieces of spaces alone are merged last, as LLaMA's are."""
-    proto = Tokenizer(small_tokenizer).proto
-    for piece in proto.pieces:
-        if len(piece.piece) > 1 and not piece.piece.strip("▁"):
-            piece.score = -1e9
     path = tmp_path_factory.mktemp("spaces_last") / "tokenizer.model"
-    path.write_bytes(proto.SerializeToString())
-    return path
+    return write_spaces_last(small_tokenizer, path)
 
 
 @pytest.fixture(scope="module")
 def saved(spaces_last: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user has who adds a token with transformers 5."""
     return save_again(spaces_last, tmp_path_factory.mktemp("saved"))
-
-
-def save_again(model: Path, folder: Path) -> Path:
-    """Load a model with transformers 5, add a token, and save it without tokenizer.model."""
-    first = folder / "first"
-    first.mkdir(parents=True)
-    shutil.copy(model, first / "tokenizer.model")
-    values = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
-    (first / "tokenizer_config.json").write_text(json.dumps(values))
-    (first / "config.json").write_text('{"model_type": "llama"}')
-    tokenizer = AutoTokenizer.from_pretrained(first)
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    tokenizer.save_pretrained(folder / "base")
-    return folder / "base"
 
 
 def copied(folder: Path, to: Path, *, model: Path | None = None, weights: bool = False) -> Path:

@@ -37,6 +37,7 @@ from mobilellama.shards.main import main as shards_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.tokenizer import Tokenizer, open_tokenizer
+from tests.saved_tokenizers import save_again, write_spaces_last
 from tests.sealed import edit_sealed
 from tests.sft.conversations import make_conversations, write_lines, write_sharegpt
 
@@ -891,3 +892,31 @@ def test_data_that_changed_after_it_was_hashed_make_no_bucket(
         assert not list(work.folder.rglob("*.json"))
         path.write_bytes(content)
         assert write_bucket(work, plan.slices[0], encode, lambda *_: None, 0).documents
+
+
+def test_ids_that_transformers_5_saved_make_another_dataset_than_the_models(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    """tokenizer_as_is is part of the identity, by the sha256 of what gives the ids."""
+    model = write_spaces_last(small_tokenizer, tmp_path / "x.model")
+    base = save_again(model, tmp_path / "saved")
+    shutil.copy(model, base / "tokenizer.model")
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "def f():\n    return x"}]
+    data = tmp_path / "chats.json"
+    data.write_text(json.dumps([{"conversations": turns}] * 4))
+    prepare = ["prepare", "--data.path", str(data), "--heldout_share", "0", "--seq_len", "256"]
+    prepare += ["--workers", "1", "--tokenizer"]
+    right, as_is = tmp_path / "right", tmp_path / "as_is"
+    assert main([*prepare, str(base), "--output", str(right)]) == 0
+    own = ["--tokenizer_as_is", "true"]
+    assert main([*prepare, str(base), *own, "--output", str(as_is)]) == 0
+    text = "def f():\n    return x"
+    ids = [TokenDataset(path).tokenizer.encode(text, begins=True) for path in (right, as_is)]
+    assert ids[0] == Tokenizer(model).encode(text, begins=True) != ids[1]
+    described = [json.loads((path / "dataset.json").read_text()) for path in (right, as_is)]
+    shas = [one["identity"]["tokenizer_sha256"] for one in described]
+    assert shas[0] != shas[1] == hashlib.sha256((base / "tokenizer.json").read_bytes()).hexdigest()
+    assert described[0]["fingerprint"] != described[1]["fingerprint"]
+    (base / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match="may have learnt either"):
+        main([*prepare, str(base), "--output", str(tmp_path / "other")])

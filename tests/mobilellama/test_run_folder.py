@@ -282,3 +282,8 @@ def test_a_locked_folder_of_checkpoints_names_itself() -> None:
         process.join()
         message = here.recv()
     assert f"run.folder = {folder}: {run.checkpoints} may not be written to" in message
+
+
+def test_a_line_of_metrics_that_is_nested_too_deeply_is_left_out(run: RunFolder) -> None:
+    run.metrics.write_text("[" * 100_000 + '\n{"step": 1, "loss": 2.0}\n')
+    assert run.read_metrics() == [{"step": 1, "loss": 2.0}]

@@ -132,7 +132,8 @@ class Config(StageConfig):
     """Take the ids of the tokenizer.json of --init although its model was made with others. A
     resume has the run's own."""
     vision: str | None = None
-    """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's."""
+    """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's. Of a published
+    folder whose own tower nothing describes, its config alone is taken."""
     data: ImageTextData
     """Which samples, in which order."""
     images: ImagesConfig = field(default_factory=ImagesConfig)

@@ -9,12 +9,11 @@ Ours ('vlm export --format hf', 'vlm import'):
 MobileVLM's ('vlm export --format mobilevlm', and what was published): config.json with
 "model_type": "mobilevlm" and Llama's keys beside those of LLaVA, pytorch_model*.bin or
 safetensors under the names of key_maps.py. The tower's sizes are in no config there; they are
-read off its weights, and what weights do not show is as in OpenAI's CLIP.
+read off its weights, and published_tower.py says where the rest comes from.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +22,9 @@ from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
 from mobilellama.pretrained import require_no_code
 from mobilellama.stages import VLM_TYPES
 from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor
+from mobilellama.vlm.images import AspectRatio
 from mobilellama.vlm.key_maps import (
     PROJECTOR_KEYS,
-    PUBLISHED_TOWER,
     is_ignored,
     projector_kind,
     published_name,
@@ -35,6 +33,7 @@ from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
 from mobilellama.vlm.orientation import Orientation
 from mobilellama.vlm.preprocessor_config import from_folder
 from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
+from mobilellama.vlm.published_tower import PublishedTower, read_tower, tower_names
 from mobilellama.vlm.tower_folder import open_tower
 from mobilellama.vlm.weights import NamedWeights
 
@@ -45,8 +44,15 @@ _LATER_FIELDS = ("squeeze", "pooling")  # folders from before them are as the de
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
 _MEND = "Mend the file, or fetch it again"
 # Of the published config.json: what is no fact of the language model.
-_LLAVA_KEYS = ("mm_", "vision_tower_type", "tune_mm", "freeze_mm", "use_mm", "image_")
-_HEAD_WIDTH = 64  # of every CLIP tower
+_LLAVA_KEYS = (
+    "mm_",
+    "vision_tower_type",
+    "tune_mm",
+    "freeze_mm",
+    "use_mm",
+    "image_",
+    "vision_config",
+)
 _ASPECT_RATIOS = ("square", "pad")
 # Of a language model's or a tower's config.json, where it has them.
 _SIZES = (
@@ -77,6 +83,8 @@ class VlmFolder:
     weights: NamedWeights
     config: Mapping[str, Any]
     """Its config.json."""
+    tower_source: str = ""
+    """Of a published folder: where what the tower's weights do not show came from."""
 
 
 def is_vlm_folder(folder: str | Path) -> bool:
@@ -98,7 +106,8 @@ def open_folder(
         folder: where it is.
         field: the config field that named it, for messages.
         aspect_ratio: of images; None takes the folder's own.
-        vision: a tower's folder, for a published one that holds none; the field of that name.
+        vision: a tower's folder, the field of that name: for a published one that holds no tower,
+            or that does not say all of its own, of which then the config alone is taken.
 
     Raises:
         ConfigError: it is none.
@@ -117,18 +126,19 @@ def open_folder(
         raise ConfigError(field, str(folder), rule, _REMEDY)
     _require_sizes(path, values)
     weights = StoredWeights(folder, field, _REMEDY)
-    if vision is not None and (kind == OURS or _tower_names(weights)):
+    if vision is not None and kind == OURS:
         rule = f"is given, but {folder} has a tower of its own"
         raise ConfigError("vision", vision, rule, "Leave it out")
-    tower = None if vision is None else open_tower(vision)
+    tower = None if vision is None or tower_names(weights) else open_tower(vision)
+    source = ""
     try:
         if kind == OURS:
             later = {name: values[name] for name in _LATER_FIELDS if name in values}
             needed = {name: values[name] for name in _FIELDS}
             architecture = Architecture.from_dict(needed | later)
         else:
-            architecture = published_architecture(
-                folder, values, weights, vision=(vision, tower[0]) if vision and tower else None
+            architecture, source = published_architecture(
+                folder, values, weights, vision=vision, tower=tower[0] if tower else None
             )
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: lacks {error} or has it of another type") from None
@@ -149,7 +159,12 @@ def open_folder(
         named.add(TOWER, tower[1])
     form: Literal["ours", "published"] = "ours" if kind == OURS else "published"
     return VlmFolder(
-        folder=folder, form=form, architecture=architecture, weights=named, config=values
+        folder=folder,
+        form=form,
+        architecture=architecture,
+        weights=named,
+        config=values,
+        tower_source=source,
     )
 
 
@@ -217,15 +232,17 @@ def published_architecture(
     values: Mapping[str, Any],
     weights: StoredWeights,
     *,
-    vision: tuple[str, dict[str, Any]] | None = None,
-) -> Architecture:
-    """Return the architecture of a published MobileVLM folder.
+    vision: str | None = None,
+    tower: dict[str, Any] | None = None,
+) -> tuple[Architecture, str]:
+    """Return the architecture of a published MobileVLM folder, and where its tower's is said.
 
     Args:
         folder: where it is.
         values: its config.json.
         weights: its weights.
-        vision: folder and config of a tower outside; None: the one inside.
+        vision: folder of a tower or of its config; None: none is given.
+        tower: config of the tower outside whose weights are taken; None: the one inside.
 
     Raises:
         ConfigError: its config asks for what MobileVLM does not do.
@@ -244,24 +261,40 @@ def published_architecture(
         rule = f"must be {' or '.join(_ASPECT_RATIOS)}"
         raise ConfigError(f"{path}: image_aspect_ratio", aspect_ratio, rule, _REMEDY)
     projector = _projector(path, values.get("mm_projector_type"), weights)
-    config = _clip_config(folder, weights) if vision is None else vision[1]
-    of_images = vision[0] if vision else folder
-    has_own = vision is not None or (folder / PREPROCESSOR_FILE).is_file()
-    images = (
-        from_folder(of_images, aspect_ratio)
-        if has_own
-        else ImageProcessor(size_pixels=config["image_size"], aspect_ratio=aspect_ratio)
-    )
-    images = replace(images, transparency="ignored")  # the original's convert("RGB")
-    return Architecture(
+    if _LAYER not in values:
+        rule = "must be given: no weight shows which of the tower's layers is projected"
+        raise ConfigError(f"{path}: {_LAYER}", "(absent)", rule, "Add it: MobileVLM's is -2")
+    found = _tower(folder, values, weights, aspect_ratio, vision=vision, tower=tower)
+    architecture = Architecture(
         language=_llama_config(values),
-        vision=config,
+        vision=found.config,
         projector=projector,
         squeeze=_squeeze(values, weights, projector),
         pooling=ORIGINAL.pooling,
-        feature_layer=values.get("mm_vision_select_layer", -2),
-        images=images,
+        feature_layer=values[_LAYER],
+        images=replace(found.images, transparency="ignored"),  # the original's convert("RGB")
     )
+    return architecture, found.source
+
+
+def _tower(
+    folder: Path,
+    values: Mapping[str, Any],
+    weights: StoredWeights,
+    aspect_ratio: AspectRatio,
+    *,
+    vision: str | None,
+    tower: dict[str, Any] | None,
+) -> PublishedTower:
+    """Return the tower inside, or that of another folder."""
+    if vision is not None and tower is not None:
+        images = from_folder(vision, aspect_ratio)
+        return PublishedTower(config=tower, images=images, source=f"vision = {vision}")
+    if not tower_names(weights):
+        rule = f"is not given, and {folder} holds no vision tower"
+        remedy = "Give the folder of the tower that its config.json's mm_vision_tower names"
+        raise ConfigError("vision", "null", rule, remedy)
+    return read_tower(folder, values, weights, vision=vision, aspect_ratio=aspect_ratio)
 
 
 def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
@@ -293,52 +326,3 @@ def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if not name.startswith(_LLAVA_KEYS)}
     kept.pop("_name_or_path", None)
     return {**kept, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-
-
-def _tower_names(weights: StoredWeights) -> list[str]:
-    return [name for name in weights.names() if name.startswith(PUBLISHED_TOWER)]
-
-
-def _clip_config(folder: Path, weights: StoredWeights) -> dict[str, Any]:
-    """Return the config of the CLIP tower whose weights are in the file, read off their shapes."""
-    names = _tower_names(weights)
-    if not names:
-        rule = f"is not given, and {folder} holds no vision tower"
-        remedy = "Give the folder of the tower that its config.json's mm_vision_tower names"
-        raise ConfigError("vision", "null", rule, remedy)
-    try:
-        width, _, patch, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.patch_embedding.weight")
-        positions, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.position_embedding.weight")
-        hidden, _ = weights.shape(f"{PUBLISHED_TOWER}encoder.layers.0.mlp.fc1.weight")
-    except (KeyError, ValueError):
-        raise DataError(
-            f"{folder}: holds no whole CLIP tower ({len(names)} weights below {PUBLISHED_TOWER})"
-        ) from None
-    inside = (name.removeprefix(PUBLISHED_TOWER).split(".") for name in names)
-    layers = [int(parts[2]) for parts in inside if parts[:2] == ["encoder", "layers"]]
-    return clip_config(
-        width=width,
-        hidden=hidden,
-        layers=max(layers) + 1,
-        image_pixels=isqrt(positions - 1) * patch,
-        patch_pixels=patch,
-    )
-
-
-def clip_config(
-    *, width: int, hidden: int, layers: int, image_pixels: int, patch_pixels: int
-) -> dict[str, Any]:
-    """Return config.json of OpenAI's CLIP tower of these sizes: heads of 64, QuickGELU."""
-    return {
-        "model_type": "clip_vision_model",
-        "hidden_size": width,
-        "intermediate_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": max(1, width // _HEAD_WIDTH),
-        "num_channels": 3,
-        "image_size": image_pixels,
-        "patch_size": patch_pixels,
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
-        "projection_dim": 768,
-    }

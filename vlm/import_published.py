@@ -56,7 +56,9 @@ class Config:
     dry_run: bool = False
     """Print the report alone, and write nothing."""
     vision: str | None = None
-    """Folder of the vision tower, for a published folder that holds none."""
+    """Folder of the vision tower, for a published folder that holds none; of one that holds the
+    weights alone its config: heads, activation, epsilon, mean and deviation. null: they come from
+    the published folder, the folder that its mm_vision_tower names, or the towers known here."""
     template: str = ORIGINALS_TEMPLATE
     """Chat template's name or YAML file."""
     tokenizer_as_is: bool = False
@@ -149,11 +151,16 @@ def report(opened: VlmFolder, trained: Trained) -> str:
     total = sum(shape.numel() for shape in trained.shapes.values())
     rows.append(("all", f"{len(trained.shapes):,}", f"{total:,}", ""))
     ignored = opened.weights.ignored
+    vision = architecture.vision
+    mean = " ".join(f"{value:.4g}" for value in architecture.images.mean)
     return "\n".join(
         [
             f"{opened.folder}: {architecture.projector}, {architecture.image_tokens:,} tokens for "
             f"an image of {architecture.image_pixels} pixels ({architecture.images.aspect_ratio})",
             aligned(rows),
+            f"tower: heads {vision['num_attention_heads']}, {vision['hidden_act']}, epsilon "
+            f"{vision['layer_norm_eps']:g}, layer {architecture.feature_layer}, mean {mean}, by "
+            f"{opened.tower_source}",
             "missing: none",
             "unexpected: none",
             *_listed("ignored", ignored),

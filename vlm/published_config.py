@@ -6,6 +6,7 @@ mm_vision_tower, and its image processor too.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from mobilellama.pretrain.device import DTYPE_NAMES
 from mobilellama.pretrain.hf_folder import model_config
 from mobilellama.pretrain.model import INIT_STD
 from mobilellama.tokenizer import SENTENCEPIECE_FILE, Tokenizer
-from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.folder import PUBLISHED, clip_config
+from mobilellama.vlm.folder import PUBLISHED
 from mobilellama.vlm.images import CLIP_MEAN, CLIP_STD, PREPROCESSOR_FILE
+from mobilellama.vlm.known_towers import find_known
+from mobilellama.vlm.published_tower import tower_facts
 from mobilellama.vlm.trained import Trained
 
 log = logging.getLogger(__name__)
 
 CLIP_NAME = "openai/clip-vit-large-patch14-336"
-_CLIP = clip_config(width=1024, hidden=4096, layers=24, image_pixels=336, patch_pixels=14)
 ORIGINALS_TEMPLATE = "vicuna_v1"
 """The chat template that the original code asks with (its "v1")."""
 _TRANSFORMERS = "4.33.1"  # the original's
@@ -59,7 +60,9 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
     if not isinstance(trained.tokenizer, Tokenizer):
         path = str(trained.tokenizer.path)
         raise _refusal("tokenizer", path, "must be a sentencepiece model, LLaMA's kind")
-    _require_clip(architecture)
+    tower = architecture.vision["model_type"]
+    if tower != "clip_vision_model":
+        raise _refusal("vision tower", tower, "must be clip_vision_model, the original's")
     if (rule := architecture.differs_from_original) is not None:
         is_pooling, now = rule == "pooling", getattr(architecture, rule)
         theirs = "12 x 12 tokens" if is_pooling else "a squeeze that is rounded"
@@ -68,8 +71,9 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
         raise _refusal("image aspect ratio", "squash", "must be square or pad")
     name = vision_tower or trained.published.get("mm_vision_tower")
     if name is None:
-        of_clip = {key: architecture.vision.get(key) for key in _CLIP}
-        if of_clip | {"projection_dim": 768} != _CLIP:
+        facts = tower_facts(architecture.vision)
+        del facts["projection_dim"]  # of the layer after the tower
+        if find_known(CLIP_NAME, facts) is None:
             rule = f"is not given, and the tower has not the sizes of {CLIP_NAME}"
             remedy = "Give the name by which the original code shall find such a tower"
             raise ConfigError("vision_tower", "null", rule, remedy)
@@ -80,23 +84,20 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
     return name
 
 
-def _require_clip(architecture: Architecture) -> None:
-    """Raise ConfigError unless the tower is one whose config its weights' shapes decide."""
-    vision = architecture.vision
-    if vision["model_type"] != "clip_vision_model":
-        kind = vision["model_type"]
-        raise _refusal("vision tower", kind, "must be clip_vision_model, the original's")
-    readable = clip_config(
-        width=vision["hidden_size"],
-        hidden=vision["intermediate_size"],
-        layers=vision["num_hidden_layers"],
-        image_pixels=vision["image_size"],
-        patch_pixels=vision["patch_size"],
-    )
-    for name in ("num_attention_heads", "hidden_act", "layer_norm_eps"):
-        if vision[name] != readable[name]:
-            rule = f"must be {readable[name]}, which is what readers of the published form assume"
-            raise _refusal(f"vision tower's {name}", vision[name], rule)
+def _vision_config(trained: Trained, name: str) -> dict[str, Any]:
+    """Return the field that says what no reader can know by the tower's name, if there is any."""
+    facts = tower_facts(trained.architecture.vision)
+    known = find_known(name, {key: its for key, its in facts.items() if key != "projection_dim"})
+    if known is not None:
+        return {}
+    before = trained.published.get("vision_config")
+    if isinstance(before, Mapping) and tower_facts(facts | dict(before)) == facts:
+        return {"vision_config": dict(before)}
+    log.warning(
+        "the original code takes the tower's heads, activation and epsilon from %s, which must be "
+        "this tower's; they are in config.json's vision_config too", name,
+    )  # fmt: skip
+    return {"vision_config": facts}
 
 
 def _refusal(field: str, value: object, rule: str) -> ConfigError:
@@ -154,6 +155,8 @@ def published_config(
     if architecture.projector != "ldpnet":  # the first version's code has no rate of its own
         optimizer = trained.config.get("optimizer", {})
         own["mm_projector_lr"] = optimizer.get("projector_learning_rate")
+    kept.pop("vision_config", None)
+    facts |= _vision_config(trained, vision_tower)
     return dict(sorted((({**_CONSTANTS, **own} if not kept else kept) | facts).items()))
 
 

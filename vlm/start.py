@@ -152,6 +152,8 @@ def is_vlm_checkpoint(path: str) -> bool:
 def _of_vlm_folder(config: Config) -> Start:
     """Open a folder; `vision` is the tower of a published one that has none inside."""
     found = open_folder(config.init, field="init", vision=config.vision)
+    if found.tower_source:
+        log.info("what the tower's weights do not show: %s", found.tower_source)
     fingerprint = found.weights.fingerprint([found.folder / "config.json"])
     part = Part(found.weights.parameter, found.weights.stored, fingerprint)
     return Start(

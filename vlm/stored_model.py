@@ -108,10 +108,12 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
     except ConfigError as error:
         if error.field != "vision":
             raise
-        rule = "holds no vision tower"
+        rule = str(error.args[2]).removeprefix("is not given, and ").removeprefix(f"{path} ")
         command = f"mobilellama vlm import --model {path} --vision DIR --output NEW"
         remedy = f"Import it first: '{command}'"
         raise ConfigError("model", path, rule, remedy) from None
+    if found.tower_source:
+        log.info("what the tower's weights do not show: %s", found.tower_source)
     first = next(name for name in parameter_shapes(found.architecture) if name.startswith(LANGUAGE))
     own = found.folder / TEMPLATE_FILE
     default = str(own) if own.is_file() else None

@@ -145,6 +145,23 @@ def draw(shapes: dict[str, Shape], *, seed: int = 0, dtype: torch.dtype = torch.
     }
 
 
+def vision_config(its: Sizes) -> dict[str, Any]:
+    """Return what names the tower of these sizes, which is on no hub."""
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_size": its.vision_width,
+        "intermediate_size": its.vision_hidden,
+        "num_hidden_layers": its.vision_layers,
+        "num_attention_heads": its.vision_width // 64,
+        "num_channels": 3,
+        "image_size": its.image,
+        "patch_size": its.patch,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": 768,
+    }
+
+
 def published_config(kind: str, its: Sizes) -> dict[str, Any]:
     """Return config.json as MobileVLM (ldpnet) and MobileVLM V2 (ldpnetv2) have it."""
     return {
@@ -184,6 +201,7 @@ def published_config(kind: str, its: Sizes) -> dict[str, Any]:
         "tune_mm_mlp_adapter": False,
         "use_cache": True,
         "use_mm_proj": True,
+        "vision_config": vision_config(its),
         "vision_tower_type": "clip",
         "vocab_size": its.vocab,
     }

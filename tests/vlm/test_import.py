@@ -170,6 +170,11 @@ def test_a_report_says_what_was_read_and_what_was_passed_over(
     assert run("import", model=published, dry_run="true") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("ldpnetv2, 144 tokens for an image of 16 pixels (pad)")
+    assert lines.pop(6) == (
+        "tower: heads 2, quick_gelu, epsilon 1e-05, layer -2, mean 0.4815 0.4578 0.4082, by "
+        f"{published / 'config.json'}: vision_config; no preprocessor_config.json: mean and "
+        "deviation are CLIPImageProcessor's own"
+    )
     rows = [line.split() for line in lines[1:6]]
     shapes = parameter_shapes(open_folder(published).architecture)
     total = sum(shape.numel() for shape in shapes.values())

@@ -4,7 +4,6 @@ import pytest
 
 from mobilellama.config import DataError
 from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.folder import clip_config
 from mobilellama.vlm.images import ImageProcessor
 from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
 from mobilellama.vlm.model import PROJECTOR, parameter_shapes
@@ -17,6 +16,7 @@ from tests.vlm.published import (
     Sizes,
     projector_shapes,
     published_shapes,
+    vision_config,
 )
 
 KINDS = ("ldpnet", "ldpnetv2", "mlp2x_gelu")
@@ -34,13 +34,7 @@ def architecture(kind: str, its: Sizes) -> Architecture:
             "num_key_value_heads": its.heads,
             "max_position_embeddings": its.context,
         },
-        vision=clip_config(
-            width=its.vision_width,
-            hidden=its.vision_hidden,
-            layers=its.vision_layers,
-            image_pixels=its.image,
-            patch_pixels=its.patch,
-        ),
+        vision=vision_config(its),
         projector=kind,
         images=ImageProcessor(size_pixels=its.image),
     )

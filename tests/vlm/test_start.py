@@ -269,7 +269,7 @@ def test_a_published_folder_gives_all_three_parts(
             assert torch.equal(value, theirs[published_name(prefix + name, kind)].float())
     assert start.architecture.projector == kind
     assert start.tokenizer.vocab_size == 800
-    with pytest.raises(ConfigError, match=r"vision = .*has a tower of its own"):
+    with pytest.raises(ConfigError, match=r"vision = .*: has no config\.json"):
         start_from(folder, tmp_path)
 
 

@@ -121,9 +121,8 @@ def _sweep(folder: Path, plan: Plan) -> None:
 
 
 def _table(receipts: Sequence[Receipt]) -> str:
-    rows: list[tuple[str, ...]] = [
-        ("subset", "buckets", "documents", "tokens", "held out", "text MB", "bad", "empty")
-    ]
+    counted = ("buckets", "documents", "tokens", "held out", "text MB", "bad", "empty", "replaced")
+    rows: list[tuple[str, ...]] = [("subset", *counted)]
     subsets = sorted({receipt.subset for receipt in receipts})
     for name in [*subsets, "total"]:
         mine = [receipt for receipt in receipts if name in (receipt.subset, "total")]
@@ -136,6 +135,7 @@ def _table(receipts: Sequence[Receipt]) -> str:
             round(sum(receipt.bytes_in for receipt in mine) / 1e6),
             sum(receipt.bad_records for receipt in mine),
             sum(receipt.empty_texts for receipt in mine),
+            sum(receipt.replaced_surrogates for receipt in mine),
         )
         rows.append((name, *(f"{count:,}" for count in counts)))
     return aligned(rows)

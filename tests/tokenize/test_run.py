@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from mobilellama.files import read_json
 from mobilellama.shards.reader import TokenDataset
@@ -392,13 +393,15 @@ def test_bad_records_reach_the_manifest_and_the_table(
     small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
 ) -> None:
     root, output = broken_corpus(tmp_path / "corpus"), tmp_path / "out"
-    (root / "cc/cut.jsonl.zst").unlink()
+    (root / "cc/cut.jsonl.zst").write_bytes(
+        zstandard.compress(b'{"text": "half a pair: \\ud83d"}\n')
+    )
     arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
     done = tokenize_command("run", *arguments, "--max_bad_share", "0.5", "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert [row["bad_records"] for row in TokenDataset(output).manifest] == [11, 0, 10]
-    total = done.stdout.splitlines()[2].split()
-    assert total[0] == "total" and total[1:3] == ["3", "120"] and total[-2:] == ["21", "0"]
+    assert [row["bad_records"] for row in TokenDataset(output).manifest] == [11, 0, 10, 0]
+    total = done.stdout.splitlines()[3].split()
+    assert total[0] == "total" and total[1:3] == ["4", "121"] and total[-3:] == ["21", "0", "1"]
 
 
 @pytest.mark.parametrize("limit", ["spool", "bucket"])

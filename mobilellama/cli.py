@@ -33,6 +33,8 @@ from mobilellama.yaml_file import read_yaml
 
 T = TypeVar("T")
 
+_COMMAS = re.compile(r", (?![^\[]*\])")  # but for those in brackets
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
@@ -114,11 +116,14 @@ def parse_config(
     class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the line breaks of a module's docstring; shows types and defaults."""
 
+        def _expand_help(self, action: argparse.Action) -> str:
+            return _as_typed(super()._expand_help(action))
+
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} [--config FILE] [--section.field VALUE ...]",
-        description=about,
+        description=_as_typed(about),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=Formatter,
@@ -150,6 +155,15 @@ def parse_config(
         raise ConfigError(prog, " ".join(argv), rule, remedy) from None
     _require_64_bits(parsed)  # after the fields' own rules, which say more
     return config
+
+
+def _as_typed(text: str) -> str:
+    """Return a docstring as help: without RST, and with values as the command line takes them."""
+    text = re.sub(r"(``?)([^`]+)\1", r"'\2'", text)
+    text = re.sub(r"Optional\[(.*)\](?=[,)])", r"\1 | null", text)
+    text = re.sub(r"Union\[(.*)\](?=[,)])", lambda match: _COMMAS.sub(" | ", match[1]), text)
+    text = re.sub(r"(?<=default: )(True|False)\b", lambda match: match[0].lower(), text)
+    return re.sub(r"\bNone\b", "null", text)
 
 
 def _require_64_bits(parsed: Any) -> None:

@@ -79,7 +79,7 @@ class ChatOptions(Sampling):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ModelChoice, ChatOptions):
-    """Fields of ``mobilellama sft chat``."""
+    """Fields of 'sft chat'."""
 
     def __post_init__(self) -> None:
         ModelChoice.__post_init__(self)

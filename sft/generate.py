@@ -35,7 +35,7 @@ from mobilellama.sft.prompts import Row, read_prompts
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ModelChoice, FileOptions):
-    """Fields of ``mobilellama sft generate``."""
+    """Fields of 'sft generate'."""
 
     def __post_init__(self) -> None:
         ModelChoice.__post_init__(self)

@@ -26,7 +26,7 @@ from mobilellama.shards.reader import TokenDataset
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Fields of ``mobilellama shards info``."""
+    """Fields of 'shards info'."""
 
     path: str
     """The dataset folder."""

@@ -30,7 +30,7 @@ _GREY, _NOTE = "#c4c8cc", "#777777"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Fields of ``mobilellama shards plot``."""
+    """Fields of 'shards plot'."""
 
     path: str
     """The dataset folder."""

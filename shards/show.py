@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Fields of ``mobilellama shards show``."""
+    """Fields of 'shards show'."""
 
     path: str
     """The dataset folder."""

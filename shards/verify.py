@@ -46,7 +46,7 @@ from mobilellama.tokenizer import HF_FOLDER
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Fields of ``mobilellama shards verify``."""
+    """Fields of 'shards verify'."""
 
     path: str
     """The dataset folder."""

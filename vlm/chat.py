@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AssistantChoice, ChatOptions):
-    """Fields of ``mobilellama vlm chat``."""
+    """Fields of 'vlm chat'."""
 
     temperature: float = 0.0
     """0 takes the likeliest token; 1 draws from the model's own distribution."""

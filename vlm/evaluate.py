@@ -89,7 +89,7 @@ _IMAGES = "images_sha256"
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AssistantChoice):
-    """Fields of ``mobilellama vlm evaluate``."""
+    """Fields of 'vlm evaluate'."""
 
     benchmark: str
     """gqa, scienceqa, textvqa, pope, mme, mmbench; several with commas between; or all."""

@@ -77,7 +77,7 @@ _SAMPLED_BYTES = 1 << 16  # of each, which tell images of one size apart
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AssistantChoice, FileOptions):
-    """Fields of ``mobilellama vlm generate``."""
+    """Fields of 'vlm generate'."""
 
     input: str
     """JSON lines of questions."""

@@ -201,9 +201,11 @@ def test_a_changed_template_or_tokenizer_of_a_run_is_named_with_a_remedy(run: Ru
     with pytest.raises(DataError, match=r"template.yaml: is missing, or not as the run wrote it"):
         run.require_whole_texts()
     run.template.write_text("user: x")
-    run.tokenizer.unlink()
+    run.tokenizer.write_bytes(b"medal")
     with pytest.raises(DataError, match=r"tokenizer.model: .* remove .*digests.json"):
         run.require_whole_texts()
+    run.tokenizer.unlink()
+    run.require_whole_texts()  # whoever reads it says that it is gone, or was given another
     run.digests.write_text(run.digests.read_text().replace("tokenizer", "tokenizes"))
     with pytest.raises(DataError, match=r"digests.json: is damaged"):
         run.require_whole_texts()

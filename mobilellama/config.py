@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Iterable
 
 _MOST_CHARACTERS = 1_000
+_MOST_OF_A_RULE = 4_000  # one may list all files that are missing
 
 
 class UserError(Exception):
@@ -27,9 +28,9 @@ class ConfigError(UserError, ValueError):
 
     def __str__(self) -> str:
         field, value, rule, remedy = self.args
-        return f"{_shortened(field)} = {_shown(value)}: {_shortened(rule)}. {remedy}" + (
-            "" if remedy.endswith("?") else "."
-        )
+        end = "" if remedy.endswith("?") else "."
+        said = _shortened(rule, _MOST_OF_A_RULE)
+        return f"{_shortened(field)} = {_shown(value)}: {said}. {remedy}{end}"
 
 
 def _shown(value: object) -> str:
@@ -39,10 +40,10 @@ def _shown(value: object) -> str:
         return "(an integer too long to be shown)"
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
     """Return a text that fits into a message; what a user gives may be as long as a file."""
-    more = len(text) - _MOST_CHARACTERS
-    return f"{text[:_MOST_CHARACTERS]}... ({more:,} more characters)" if more > 0 else text
+    more = len(text) - most
+    return f"{text[:most]}... ({more:,} more characters)" if more > 0 else text
 
 
 class MachineError(UserError):

@@ -10,6 +10,7 @@ another's than the question of its id says that the file was made for other ques
 refused. Where several questions have one id, as TextVQA's and MME's do, a line needs its prompt.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,9 +24,12 @@ from mobilellama.vlm.benchmark import (
     Asked,
     field,
     letters_and_digits,
+    on_one_line,
 )
 from mobilellama.vlm.question import Reply
 from mobilellama.vlm.records import IMAGE_TEXT
+
+log = logging.getLogger(__name__)
 
 _ENDING = ".jsonl"
 _REMEDY = "Give the answers to the questions of --data"
@@ -67,6 +71,7 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[Reply | None]:
     for number, one in enumerate(asked):
         numbers_of[str(one.id)].append(number)
     answers: list[Reply | None] = [None] * len(asked)
+    without_prompt = 0
     for place, row in read_json_lines(path):
         question_id = str(field(place, row, "question_id", (str, int)))
         text = field(place, row, "text", str)
@@ -81,6 +86,12 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[Reply | None]:
         finish = row.get("finish")
         known = finish if isinstance(finish, str) else None
         answers[waiting[0]] = Reply(text=text, finish=known)
+        without_prompt += row.get("prompt") is None
+    if without_prompt:
+        log.warning(
+            "%s: %s lines have no prompt, and are joined by question_id alone: nothing tells if "
+            "they were made for these questions", path, f"{without_prompt:,}",
+        )  # fmt: skip
     return answers
 
 
@@ -104,9 +115,14 @@ def _of_this_prompt(
     said = field(place, row, "prompt", str)
     if same := [number for number, one in candidates.items() if one.prompt == said]:
         return same
-    said = letters_and_digits(said)
-    bare = {n: letters_and_digits(bare_question(one.prompt)) for n, one in candidates.items()}
-    held = [number for number, text in bare.items() if text in said]
+    bare = {n: bare_question(one.prompt) for n, one in candidates.items()}
+    line, letters = on_one_line(said), letters_and_digits(bare_question(said))
+    # With its signs: without them, "Is it red?" would lie in "Is it red or blue?".
+    held = [
+        number
+        for number, text in bare.items()
+        if on_one_line(text) in line or letters_and_digits(text) == letters
+    ]
     if not held:
         other = next(iter(candidates.values())).prompt
         what = f"answers {row['prompt']!r}, and the question {row['question_id']} is {other!r}"

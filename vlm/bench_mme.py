@@ -21,6 +21,7 @@ from mobilellama.vlm.benchmark import (
     find_files,
     percent,
     read_llava_questions,
+    require_own_image,
     with_image,
 )
 
@@ -75,6 +76,7 @@ def questions(data: Path) -> list[Asked[Key]]:
             raise DataError(f"{row.place}: there is {what}")
         if key.category not in (*PERCEPTION, *COGNITION):
             raise DataError(f"{row.place}: '{key.category}' is no category of MME")
+        require_own_image(row.place, row.image, key.category, key.file.removesuffix(".txt"))
         asked.append(
             Asked(
                 id=row.id,

@@ -5,15 +5,17 @@ labels and questions: see Labels.
 """
 
 import re
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mobilellama.config import DataError
 from mobilellama.json_lines import read_json_lines
 from mobilellama.vlm.benchmark import (
+    SHORT_ANSWER,
     Answers,
     Asked,
     Files,
@@ -22,6 +24,7 @@ from mobilellama.vlm.benchmark import (
     field,
     find_files,
     letters_and_digits,
+    on_one_line,
     percent,
     read_llava_questions,
     with_image,
@@ -73,6 +76,34 @@ def questions(data: Path) -> list[Asked[Key]]:
     return asked
 
 
+class Label(NamedTuple):
+    """A line of POPE's file."""
+
+    number: int
+    place: str
+    image: str
+    text: str
+    is_yes: bool
+
+    def likeness(self, row: LlavaQuestion) -> tuple[int, bool]:
+        """Return how near its image and text are to a question's of the same key.
+
+        Images of one name lie in several folders, and questions differ in signs alone: C and C++.
+        """
+        pairs = zip(_parts(self.image), _parts(row.image), strict=False)
+        folders = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return folders, _with_signs(self.text) == _with_signs(row.text)
+
+
+def _parts(image: str) -> Iterator[str]:
+    """Return a path's parts, its name first."""
+    return reversed(PurePosixPath(image).parts)
+
+
+def _with_signs(text: str) -> str:
+    return on_one_line(without_instruction(text))
+
+
 class Labels:
     """The labels of a category, joined with its questions by image and question.
 
@@ -89,30 +120,39 @@ class Labels:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left: dict[tuple[str, str], deque[tuple[int, str, bool]]] = {}
+        self._left: dict[tuple[str, str], list[Label]] = {}
         for number, (place, row) in enumerate(read_json_lines(path)):
-            image = field(place, row, "image", str)
-            key = _key(image, field(place, row, "text", str))
-            self._left.setdefault(key, deque()).append((number, place, _label(place, row)))
+            image, text = (field(place, row, name, str) for name in ("image", "text"))
+            label = Label(number, place, image, text, _label(place, row))
+            self._left.setdefault(_key(image, text), []).append(label)
 
     def take(self, row: LlavaQuestion) -> bool:
         """Return a question's label; where one is asked several times, each time the next.
 
         Raises:
-            DataError: no label, or none that is left, is of this question.
+            DataError: no label, or none that is left, is of this question, or it cannot be told
+                which one is.
         """
         left = self._left.get(_key(row.image, row.text))
+        what = f"for {without_instruction(row.text)!r} on {row.image}"
         if not left:
             how = "no label" if left is None else "no further label"
-            what = f"{self._path} has {how} for {without_instruction(row.text)!r} on {row.image}"
-            raise DataError(f"{row.place}: {what}; {_REMEDY}")
-        return left.popleft()[2]
+            raise DataError(f"{row.place}: {self._path} has {how} {what}; {_REMEDY}")
+        nearest = max(label.likeness(row) for label in left)
+        near = [label for label in left if label.likeness(row) == nearest]
+        names = {(label.image, label.text) for label in near}
+        if len(names) > 1 and len({label.is_yes for label in near}) > 1:
+            first, *_, last = near
+            both = f"{first.place} and {last.place} differ, and either may be the label {what}"
+            raise DataError(f"{row.place}: {both}; {_REMEDY}")
+        left.remove(near[0])
+        return near[0].is_yes
 
     def require_all_taken(self, questions: Path) -> None:
         """Raise DataError if a label belongs to no question; name the first."""
         left = [label for its in self._left.values() for label in its]
         if left:
-            _, place, _ = min(left)
+            place = min(left, key=lambda label: label.number).place
             what = f"{questions} has no question for this label ({len(left):,} such labels)"
             raise DataError(f"{place}: {what}; {_REMEDY}")
 
@@ -122,7 +162,8 @@ _REMEDY = "take both from the same edition, that of LLaVA's Evaluation.md"
 
 def _key(image: str, text: str) -> tuple[str, str]:
     """Return the image's name without folders, and the question without LLaVA's instruction."""
-    return PurePosixPath(image).name, letters_and_digits(without_instruction(text))
+    question = letters_and_digits(text).removesuffix(letters_and_digits(SHORT_ANSWER))
+    return PurePosixPath(image).name, question
 
 
 def _label(place: str, row: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from mobilellama.vlm.benchmark import (
     letters_and_digits,
     percent,
     read_json_file,
+    require_own_image,
     with_image,
 )
 
@@ -77,6 +78,8 @@ def questions(data: Path) -> list[Asked[Key]]:
         require_same_problem(place, prompt, problems[id_])
         if (first := places.setdefault(id_, place)) != place:
             raise DataError(f"{place}: asks the problem {id_} again, after {first}")
+        if image is not None:
+            require_own_image(place, image, id_)
         images = () if image is None else (files["images"] / image,)
         asked.append(Asked(id=id_, images=images, text=prompt, prompt=prompt, key=key))
     return asked
@@ -105,13 +108,22 @@ def require_same_problem(place: str, prompt: str, problem: Mapping[str, Any]) ->
 
     Of options in another order, the right letter would be another's.
     """
-    asked = letters_and_digits(prompt)
-    options = zip(LETTERS, problem["choices"], strict=False)
-    listed = " ".join(f"({letter}) {text}" for letter, text in options)
-    for name, wanted in (("question", str(problem.get("question", ""))), ("options", listed)):
-        if letters_and_digits(wanted) not in asked:
+    choices = [*map(str, problem["choices"])]
+    listed = " ".join(f"({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False))
+    # Options may differ in signs alone: 5 and -5.
+    has_alike = len({*map(letters_and_digits, choices)}) < len(choices)
+    kinds = (
+        ("question", str(problem.get("question", "")), letters_and_digits),
+        ("options", listed, _without_spaces if has_alike else letters_and_digits),
+    )
+    for name, wanted, of_text in kinds:
+        if of_text(wanted) not in of_text(prompt):
             what = f"the text {prompt!r} does not hold the problem's {name}, {wanted!r}"
             raise DataError(f"{place}: {what}; take the files of one edition")
+
+
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
 def _prompt(place: str, row: dict[str, Any], *, has_image: bool) -> str:

@@ -21,6 +21,7 @@ from mobilellama.vlm.benchmark import (
     percent,
     read_json_file,
     read_llava_questions,
+    require_own_image,
     with_image,
 )
 from mobilellama.vlm.vqa_normaliser import normalise
@@ -55,6 +56,7 @@ def questions(data: Path) -> list[Asked[Key]]:
     annotations = read_annotations(files["annotations"])
     asked = []
     for row in read_llava_questions(files["questions"]):
+        require_own_image(row.place, row.image, str(row.id))
         question = question_in_prompt(row.text)
         if question is None:
             what = "the text is not a question and an instruction, a line of OCR tokens between"

@@ -7,8 +7,8 @@ Published questions and published answers lie in different files, and other edit
 another order. So nothing is joined by its place in a file:
 
     GQA         question id; its text and its image must be the same
-    ScienceQA   problem id; question and options must be the same
-    TextVQA     image id and question
+    ScienceQA   problem id; question, options and image must be the same
+    TextVQA     image id and question; the image must be of this id
     POPE        category, image and question
     MME         category, image and question; an image's two questions are a pair
     MMBench     one table; rotations of a question by its index, and they ask the same
@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
 
 from mobilellama.config import ConfigError, DataError
@@ -220,6 +220,21 @@ def read_llava_questions(path: Path) -> list[LlavaQuestion]:
     return read
 
 
+def require_own_image(place: str, image: str, *wanted: str) -> None:
+    """Raise DataError unless an image's path has the names that its question's id gives it.
+
+    Args:
+        place: of the question.
+        image: its path, below the benchmark's image folder.
+        wanted: each is a folder of the path, or the file's name without its ending.
+    """
+    path = PurePosixPath(image)
+    names = {*path.parent.parts, path.stem, path.name.split(".")[0]}
+    if missing := [name for name in wanted if name not in names]:
+        what = f"the image {image} is another's: its question's id says {' and '.join(missing)}"
+        raise DataError(f"{place}: {what}; take the published file")
+
+
 def with_image(text: str) -> str:
     """Return the text of a question with one image, as the original scripts place it."""
     return _IMAGE_LINE + text
@@ -236,3 +251,8 @@ def letters_and_digits(text: str) -> str:
     Editions of a file differ in case, white space and punctuation.
     """
     return _NEITHER_LETTER_NOR_DIGIT.sub("", text.casefold())
+
+
+def on_one_line(text: str) -> str:
+    """Return a text with its signs, in lower case, with single spaces."""
+    return " ".join(text.casefold().split())

@@ -192,3 +192,19 @@ def test_our_own_files_tell_which_answers_were_cut_off(write: Write) -> None:
     path = write(row(1, "a", finish="length"), row(2, "b", finish=3))
     found = read_answers(path, asked_of((1, "q"), (2, "r")))
     assert [one and one.finish for one in found] == ["length", None]
+
+
+def test_a_prompt_that_goes_on_after_the_question_is_another_question(write: Write) -> None:
+    asked = asked_of((1, "Is it red?"))
+    path = write(row(1, "Yes", prompt="USER: <image>\nIs it red or blue? ASSISTANT:"))
+    with pytest.raises(DataError, match=r"answers 'USER: .*the question 1 is 'Is it red\?'"):
+        read_answers(path, asked)
+
+
+def test_lines_without_a_prompt_are_counted_and_told(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = asked_of((1, "Is it red?"), (2, "Is it blue?"))
+    path = write(row(1, "Yes", prompt="Is it red?"), row(2, "No"))
+    assert texts_of(path, asked) == ["Yes", "No"]
+    assert f"{path}: 1 lines have no prompt, and are joined by question_id alone" in caplog.text

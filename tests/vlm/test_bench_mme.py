@@ -1,5 +1,6 @@
 """MME: questions found in the benchmark's tree, pairs in order, points."""
 
+import json
 import random
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mobilellama.vlm.bench_mme import (
     verdict_of_first_four_characters,
 )
 from mobilellama.vlm.benchmark import Asked
-from tests.vlm.benchmark_files import SHORT, write, write_mme
+from tests.vlm.benchmark_files import SHORT, write, write_lines, write_mme
 
 TREE = "MME/MME_Benchmark_release_version"
 
@@ -223,3 +224,16 @@ def test_the_submission_has_a_line_of_four_columns_for_each_question(tmp_path: P
         "existence_0000.txt\tIs 0 here? Please answer yes or no.\tyes\tYes\n"
         "existence_0000.txt\tIs 0 not here?  Please answer yes or no.\tno\tNo or yes\n"
     )
+
+
+@pytest.mark.parametrize(
+    "image", ["count/count_0000.v2.png", "existence/existence_0001.v2.png", "existence_0000.png"]
+)
+def test_an_image_of_another_question_is_refused(tmp_path: Path, image: str) -> None:
+    write_mme(tmp_path, images=2)
+    path = tmp_path / "MME/llava_mme.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0]["image"] == "existence/existence_0000.v2.png"
+    write_lines(path, [rows[0] | {"image": image}, *rows[1:]])
+    with pytest.raises(DataError, match=rf"jsonl:1: the image {image} is another's"):
+        questions(tmp_path)

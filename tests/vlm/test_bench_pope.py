@@ -231,3 +231,47 @@ def test_answers_that_say_neither_are_counted_and_still_yes() -> None:
     assert scores.notes == (
         "3 answers say neither yes nor no; as in the original, they count as yes.",
     )
+
+
+def write_random(data: Path, rows: list[dict[str, Any]], labels: list[dict[str, Any]]) -> None:
+    write_pope(data)
+    write_lines(data / "pope/llava_pope_test.jsonl", [row | {"category": "random"} for row in rows])
+    for name in POPE_LABELS:
+        write_lines(data / f"pope/coco/coco_pope_{name}.json", labels if name == "random" else [])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_images_of_one_name_in_two_folders_keep_their_own_labels(
+    tmp_path: Path, turned: bool
+) -> None:
+    text = "Is there a dog in the image?"
+    rows = [llava_question(i, f"{name}/1.jpg", text + SHORT) for i, name in enumerate("ab")]
+    labels = [
+        pope_label(f"val/{name}/1.jpg", text, said)
+        for name, said in zip("ab", ("yes", "no"), strict=True)
+    ]
+    write_random(tmp_path, rows, labels[::-1] if turned else labels)
+    assert [one.key.label for one in questions(tmp_path)] == [True, False]
+
+
+def test_questions_that_differ_in_signs_alone_keep_their_own_labels(tmp_path: Path) -> None:
+    texts = ["Is there a C in the image?", "Is there a C++ in the image?"]
+    rows = [llava_question(i, "1.jpg", text + SHORT) for i, text in enumerate(texts)]
+    labels = [
+        pope_label("1.jpg", text, said) for text, said in zip(texts, ("yes", "no"), strict=True)
+    ]
+    write_random(tmp_path, rows, labels[::-1])
+    assert [one.key.label for one in questions(tmp_path)] == [True, False]
+    unsaid = [row | {"text": "is there a c in the image"} for row in rows]
+    write_random(tmp_path, unsaid, labels)
+    message = r"jsonl:1: .*random.json:1 and .*random.json:2 differ, and either may be the label"
+    with pytest.raises(DataError, match=message):
+        questions(tmp_path)
+
+
+def test_the_closing_line_may_be_spelt_otherwise(tmp_path: Path) -> None:
+    text = "Is there a dog in the image?"
+    rows = [llava_question(0, "1.jpg", text + SHORT)]
+    closing = "  answer the question using a single word or phrase"
+    write_random(tmp_path, rows, [pope_label("1.jpg", text + closing, "yes")])
+    assert [one.key.label for one in questions(tmp_path)] == [True]

@@ -173,3 +173,30 @@ def test_a_problem_that_stands_twice_is_named(tmp_path: Path) -> None:
     write_json(path, [*rows, rows[1]])
     with pytest.raises(DataError, match=r"\[4\]: asks the problem 5 again, after .*\[1\]"):
         questions(tmp_path)
+
+
+def test_an_image_of_another_problem_is_refused(tmp_path: Path) -> None:
+    write_scienceqa(tmp_path)
+    path = tmp_path / "scienceqa/llava_test_CQM-A.json"
+    rows = json.loads(path.read_text())
+    write_json(path, [rows[0] | {"image": "5/image.png"}, *rows[1:]])
+    with pytest.raises(DataError, match=r"\[0\]: the image 5/image.png is another's: .* says 4;"):
+        questions(tmp_path)
+
+
+def test_options_that_differ_in_signs_alone_are_refused_in_another_order(tmp_path: Path) -> None:
+    write_scienceqa(tmp_path)
+    path, problems = (tmp_path / f"scienceqa/{name}" for name in (
+        "llava_test_CQM-A.json", "problems.json"))  # fmt: skip
+    rows, known = json.loads(path.read_text()), json.loads(problems.read_text())
+    known["4"] |= {"choices": ["x > 3", "x < 3"], "answer": 0}
+    write_json(problems, known)
+    turn = rows[0]["conversations"][0]
+    asked = turn["value"]
+    turn["value"] = asked.replace("(A) cat (B) dog", "(A)  x > 3 (B) x < 3")
+    write_json(path, rows)
+    assert len(questions(tmp_path)) == 4
+    turn["value"] = asked.replace("(A) cat (B) dog", "(A) x < 3 (B) x > 3")
+    write_json(path, rows)
+    with pytest.raises(DataError, match=r"does not hold the problem's options, '\(A\) x > 3"):
+        questions(tmp_path)

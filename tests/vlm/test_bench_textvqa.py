@@ -128,3 +128,12 @@ def test_another_order_of_either_file_gives_the_same_score(tmp_path: Path) -> No
     path = tmp_path / "textvqa/TextVQA_0.5.1_val.json"
     write_json(path, {"data": json.loads(path.read_text())["data"][::-1]})
     assert score(questions(tmp_path), answers[::-1]).score == published
+
+
+def test_an_image_of_another_question_is_refused(tmp_path: Path) -> None:
+    write_textvqa(tmp_path)
+    path = tmp_path / "textvqa/llava_textvqa_val_v051_ocr.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, [rows[0] | {"image": rows[2]["image"]}, *rows[1:]])
+    with pytest.raises(DataError, match=r"jsonl:1: the image b2\.jpg is another's: .* says a1;"):
+        questions(tmp_path)

@@ -103,8 +103,9 @@ def test_every_file_and_folder_it_names_exists() -> None:
         r"`((?:shards|pretrain|sft|tokenize|vlm|launch|mobilellama)/\w+\.py)`", README
     )
     assert files
-    links = re.findall(r"\]\((docs/[^)]+)\)", README)
-    assert len(links) == len(PAGES) - 1
+    links = re.findall(r"\]\((docs/[^)#]+)", README)
+    between = {f"docs/{name}" for page in PAGES[1:] for name in re.findall(r"\]\((\w+\.md)", page)}
+    assert {*links, *between} == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     links += [
         f"docs/{name}" for page in PAGES[1:] for name in re.findall(r"\]\((\w+\.svg)\)", page)
     ]

@@ -51,14 +51,17 @@ _HARMLESS = frozenset(
 _NAMES: dict[str, Drop] = {
     name: reason
     for reason, names in {
-        Drop.PREFERENCE: "label labels preference preferences ranking winner conversation_a "
-        "conversation_b response_a response_b response_0 response_1 better_response_id "
-        "safer_response_id is_response_0_safe is_response_1_safe kto_tag kto_label",
+        Drop.PREFERENCE: "label labels preference preferences ranking winner loser accepted worse "
+        "conversation_a conversation_b response_a response_b response_0 response_1 "
+        "better_response_id safer_response_id is_response_0_safe is_response_1_safe kto_tag "
+        "kto_label",
         Drop.TOOL_CALL: "tool_calls tool_call function_call function_calls functions function "
         "tools tool available_tools tool_call_id tool_responses tool_results api_calls",
         Drop.MEDIA: "file files attachment attachments media medias multimodal multi_modal_data "
         "mm_data pixel_values point_cloud point_clouds speech voice sound wav mp3 gif frames",
-        Drop.WEIGHT: "train_detail training_detail loss_spans train_on_turn skip",
+        Drop.WEIGHT: "train_detail training_detail loss_spans skip loss_weights loss_masks "
+        "loss_scales masks sample_weights token_weights turn_weights turn_mask "
+        "message_weights train_mask",
     }.items()
     for name in names.split()
 }
@@ -67,7 +70,8 @@ _NAMES: dict[str, Drop] = {
 _PATTERNS = (
     (re.compile(r"(^|_)(chosen|rejected|reject|preferred|dispreferred|kto|dpo)(_|$)"),
      Drop.PREFERENCE),
-    (re.compile(r"(^|_)(reasoning|thinking|think|thoughts?|rationales?|chain_of_thoughts?|cot)"
+    (re.compile(r"(^|_)(reasoning|thinking|think|thoughts?|rationales?|chain_of_thoughts?|cot|"
+                r"scratchpad|internal_monologue)"
                 r"(_(content|text|details|traces?|steps|process))?$"),
      Drop.REASONING),
     (re.compile(r"(^|_)(images?|imgs?|pictures?|photos?|videos?|audios?|clips?)"
@@ -81,6 +85,16 @@ _AT_ONE_LEVEL: dict[Level, frozenset[str]] = {
     "part": frozenset(("type",)),
 }
 """Harmless there alone: a turn's type may say that it is no text."""
+
+_ADDRESSES: dict[str, tuple[Drop, Collection[str]]] = {
+    "recipient": (Drop.TOOL_CALL, ("all", "user", "assistant")),
+    "channel": (Drop.REASONING, ("final",)),
+}
+"""What a turn may be addressed to, in its own words, and still be said to the user."""
+
+_VERDICTS = frozenset("true false yes no 1 0 -1 good bad desirable undesirable chosen rejected"
+                      .split())  # fmt: skip
+"""What a label says of an answer; any other is a class, or a tag."""
 
 
 @lru_cache(maxsize=4096)
@@ -146,20 +160,33 @@ def medium_of(fields: dict[Any, Any], *, read: Collection[str] = ()) -> str | No
         spelt = canonical(name)
         if spelt in read or spelt in _HARMLESS or says_nothing(value):
             continue
-        if _matters(spelt) is Drop.MEDIA and _holds(value, Drop.MEDIA):
+        if _matters(spelt) is Drop.MEDIA and _holds(spelt, value, Drop.MEDIA):
             return str(name)
     return None
 
 
-def _holds(value: Any, reason: Drop) -> bool:
+def _holds(name: str, value: Any, reason: Drop) -> bool:
     """Return whether a field that says something holds what its name is known for."""
     if reason is Drop.PREFERENCE:
-        return True  # a label of false is one
+        if name in ("label", "labels"):
+            return _is_verdict(value)
+        is_mark = isinstance(value, bool | int | float)  # a kto_tag of false is one
+        return not (is_mark and name in ("accepted", "worse", "loser"))
     if reason is Drop.REASONING:
         return not isinstance(value, bool | int | float)  # which switch it on, or measure it
     if reason is Drop.TOOL_CALL and isinstance(value, str):
         return value.strip() not in _EMPTY_JSON
     return value is not False
+
+
+def _is_verdict(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else (value,)
+    return any(
+        one.strip().lower() in _VERDICTS
+        if isinstance(one, str)
+        else isinstance(one, int | float) and one in (-1, 0, 1)
+        for one in values
+    )
 
 
 def unknown_fields(
@@ -183,8 +210,17 @@ def unknown_fields(
         if says_nothing(value):
             continue
         reason = _matters(name)
-        if reason is not None and _holds(value, reason):
+        if reason is not None and _holds(name, value, reason):
             raise DropError(reason, f"{where} has {name}: {excerpt(value)}")
-        if reason is None or (reason is Drop.REASONING and value is not False):
+        if level == "turn" and name in _ADDRESSES:
+            _require_said(name, value, where)
+        elif reason in (None, Drop.PREFERENCE) or (reason is Drop.REASONING and value is not False):
             unknown.append(excerpt(name) if level == "record" else f"{level}.{excerpt(name)}")
     return unknown
+
+
+def _require_said(name: str, value: Any, where: str) -> None:
+    """Raise DropError where a turn is said to a tool, or to nobody."""
+    reason, ordinary = _ADDRESSES[name]
+    if not isinstance(value, str) or value.strip().lower() not in ordinary:
+        raise DropError(reason, f"{where} has {name}: {excerpt(value)}")

@@ -75,7 +75,7 @@ MEANING: dict[str, str] = {
     Drop.PREFERENCE: "is of preference data, which does not say what to learn",
     Drop.AMBIGUOUS: "has two fields for one thing",
     Drop.HISTORY: "has a history that is no list of rounds",
-    Drop.WEIGHT: "has a weight that is neither 0 nor 1",
+    Drop.WEIGHT: "has a weight that is neither 0 nor 1, or is of parts",
     Drop.NOT_LEARNT: "has no answer that is to be learnt",
     Drop.MISPLACED_SYSTEM: "has a system turn that is not its first turn",
     Drop.UNPLACED_SYSTEM: "has a system turn, for which the template has no place",

@@ -4,7 +4,8 @@
     messages       {"messages": [{"role": "user", "content": ...}, ...]}         OpenAI
     pairs          {"instruction": ..., "input": ..., "output": ...}             Alpaca
                    also prompt, question or query, with response, completion or answer; "history"
-                   holds the rounds before: [[question, answer], ...], or a list of turns
+                   (or "chat_history", ...) holds the rounds before: [[question, answer], ...], or
+                   a list of turns
     a list         [{"from": ..., "value": ...}, ...] or [{"role": ..., "content": ...}, ...]
 
 A system text may stand among the turns, or beside them. A turn or a pair may say that its answer
@@ -20,6 +21,7 @@ stops before its end (``"cut": true``, as '/save' of 'sft chat' writes; ``"finis
 Nothing else is judged here; see clean.py.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -59,21 +61,28 @@ _QUESTIONS = ("instruction", "prompt", "question", "query")
 _INPUTS = ("input", "context")
 _ANSWERS = ("output", "response", "completion", "answer")
 _SYSTEMS = ("system", "system_prompt", "system_message")
-_HISTORY = "history"
+_HISTORIES = (
+    "history", "chat_history", "conversation_history", "dialogue_history", "dialog_history",
+    "previous_turns", "previous_messages",
+)  # fmt: skip
+_EMPTY_HISTORY = "[]"  # of a table whose column is text
 _PAIR = (*_QUESTIONS, *_INPUTS, *_ANSWERS)
 
 # Not read, but each would be one of a pair's three texts.
 _OTHER_QUESTIONS = ("problem", "user_message")
 _OTHER_INPUTS = tuple(
     "inputs contexts passage passages paragraph article document documents background evidence "
-    "knowledge choices options hint text".split()
+    "knowledge choices options hint text content body dialogue transcript story table schema "
+    "premise input_text source_text".split()
 )
+_ONE_OPTION = re.compile(r"(option|choice|candidate)_?[a-h0-9]|op[a-e]|[a-h]")
 _OTHER_ANSWERS = tuple(
     "outputs responses completions answers target targets solution solutions reply long_answer "
     "short_answer best_answer correct_answer correct_answers assistant".split()
 )
+_ONE_OF_ANSWERS = re.compile(r"(output|response|completion|answer)_?([a-h0-9]|[jk])")
 
-READ = frozenset((*_TURN_LISTS["auto"], *_PAIR, *_SYSTEMS, _HISTORY, *ANSWER_FIELDS))
+READ = frozenset((*_TURN_LISTS["auto"], *_PAIR, *_SYSTEMS, *_HISTORIES, *ANSWER_FIELDS))
 """Every field of a record that is read."""
 
 
@@ -137,16 +146,16 @@ def _turns_of_fields(
     lists = _TURN_LISTS[kind]
     listed = choose({key: _transposed(fields.get(key)) for key in lists}, lists)
     if kind in ("auto", "alpaca") and (listed is None or says_nothing(fields[listed])):
-        asks = choose(fields, _QUESTIONS) or not says_nothing(fields.get("input"))
-        if asks and choose(fields, _ANSWERS):
+        asks = any(fields.get(key) is not None for key in _QUESTIONS)
+        if (asks or not says_nothing(fields.get("input"))) and choose(fields, _ANSWERS):
             unread += _left_aside(fields, _TURN_LISTS["auto"])
             return _turns_of_pair(fields, unread)
     if listed is None:
         names = excerpt(", ".join(map(str, record)))
         raise DropError(Drop.UNKNOWN_SHAPE, f"its fields are {names}")
     turns = _turns_of_list(_transposed(fields[listed]), unread)
-    if not says_nothing(fields.get(_HISTORY)):
-        raise DropError(Drop.AMBIGUOUS, f"it has {listed} and {_HISTORY}")
+    if history := _left_aside(fields, _HISTORIES):
+        raise DropError(Drop.AMBIGUOUS, f"it has {listed} and {history[0]}")
     if kind == "auto":
         turns = _with_answer(fields, listed, turns, unread)
     else:  # the user chose, and is told of the others
@@ -171,7 +180,8 @@ def _left_aside(fields: dict[str, Any], names: Collection[str]) -> list[str]:
 
 def _turns_of_pair(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
     """Return system text, history, question and answer."""
-    key = choose(fields, _ANSWERS, beside=_OTHER_ANSWERS)
+    others = [*_OTHER_ANSWERS, *filter(_ONE_OF_ANSWERS.fullmatch, fields)]
+    key = choose(fields, _ANSWERS, beside=others)
     assert key is not None  # asked before
     said = text_of(fields[key], key, unread)
     asked = _question(fields, said, unread)
@@ -182,16 +192,30 @@ def _turns_of_pair(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
 
 def _question(fields: dict[str, Any], said: str, unread: list[str]) -> str:
     """Return an instruction and its input, joined as FastChat and its descendants join them."""
+    unread += (rendered := _renderings(fields, said))
+    fields = {name: value for name, value in fields.items() if name not in rendered}
     first = choose(fields, _QUESTIONS, beside=_OTHER_QUESTIONS)
     asked = text_of(fields[first], first, unread) if first else ""
-    rendered = fields.get("text")  # Alpaca's: the whole pair once more, in its prompt's words
-    is_rendered = isinstance(rendered, str) and asked.strip() in rendered and said in rendered
-    others = [name for name in _OTHER_INPUTS if not (name == "text" and is_rendered)]
+    others = [*_OTHER_INPUTS, *filter(_ONE_OPTION.fullmatch, fields)]
     second = choose(fields, _INPUTS, beside=others)
     if second is None and (left := _left_aside(fields, others)):
         raise DropError(Drop.AMBIGUOUS, f"it has {' and '.join([first or 'no question', *left])}")
     given = text_of(fields[second], second, unread) if second and fields[second] != "" else ""
     return "\n".join(text for text in (asked, given) if text.strip()) or asked
+
+
+def _renderings(fields: dict[str, Any], said: str) -> list[str]:
+    """Return what holds the whole pair once more, in a prompt's words, as Alpaca's ``text``."""
+    found = []
+    for key in ("prompt", "text") if said.strip() else ():
+        whole = fields.get(key)
+        before, mark, after = (whole if isinstance(whole, str) else "").rpartition(said.strip())
+        is_end = not after.strip() or key == "text"  # which may close with an end token
+        others = [fields.get(name) for name in _QUESTIONS if name != key]
+        asked = next((one.strip() for one in others if isinstance(one, str) and one.strip()), "")
+        if mark and is_end and asked and asked in before:
+            found.append(key)
+    return found
 
 
 def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
@@ -200,8 +224,9 @@ def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
     Raises:
         DropError: they are neither pairs of texts nor turns.
     """
-    rounds = _transposed(fields.get(_HISTORY))
-    if says_nothing(rounds):
+    key = choose(fields, _HISTORIES)
+    rounds = _transposed(fields[key]) if key else None
+    if says_nothing(rounds) or rounds == _EMPTY_HISTORY:
         return []
     if not isinstance(rounds, list):
         raise DropError(Drop.HISTORY, excerpt(rounds))
@@ -211,7 +236,7 @@ def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
     for number, pair in enumerate(rounds):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DropError(Drop.HISTORY, f"round {number} is {excerpt(pair)}")
-        where = f"round {number} of its {_HISTORY}"
+        where = f"round {number} of its {key}"
         question, answer = (text_of(text, where, unread) for text in pair)
         turns += [Turn("user", question), Turn("assistant", answer)]
     return turns
@@ -247,14 +272,21 @@ def _with_answer(
         turns = [*turns, Turn("assistant", text_of(fields[answer], answer, unread))]
     said = {turn.content.strip() for turn in turns}
     said |= {text.replace("<image>", "").strip() for text in said}  # as LLaVA's records add it
+    answers = [turn.content for turn in turns if turn.role == "assistant"]
     for key in _left_aside(fields, _PAIR):
         text = fields[key]
         if not isinstance(text, str) or not (
             text.strip() in said
             or (key in _INPUTS and any(text.strip() in content for content in said))
+            or (key in _ANSWERS and any(_stands_in(text.strip(), answer) for answer in answers))
         ):
             raise DropError(Drop.AMBIGUOUS, f"it has {listed} and {key}")
     return turns
+
+
+def _stands_in(text: str, answer: str) -> bool:
+    """Return whether a text is a part of an answer, such as the result that it comes to."""
+    return bool(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", answer))
 
 
 def _of_record(fields: dict[str, Any], turns: list[Turn]) -> list[Turn]:

@@ -45,8 +45,12 @@ _ENDS = {"finish": "length", "finish_reason": "length", "stop_reason": "max_toke
 _WHOLE = frozenset(("stop", "eos", "eos_token", "end_turn", "stop_sequence"))
 _CUT_FLAGS = ("cut", "truncated", "prefix")
 
-_LEARN_FLAGS = ("weight", "loss", "loss_weight", "loss_mask", "train", "training", "trainable")
-_CONTEXT_FLAGS = ("masked", "mask")
+_LEARN_FLAGS = tuple(
+    "weight sample_weight loss loss_weight loss_mask loss_scale compute_loss calculate_loss train "
+    "training trainable train_on_turn train_on should_train is_training learn learnable "
+    "supervised supervise".split()
+)
+_CONTEXT_FLAGS = ("masked", "mask", "ignore", "ignore_loss", "skip_loss", "mask_loss", "no_loss")
 
 ANSWER_FIELDS = (*_ENDS, *_CUT_FLAGS, *_LEARN_FLAGS, *_CONTEXT_FLAGS)
 """Fields of a turn, or of a record, that say something of its answer."""

@@ -73,6 +73,22 @@ def test_other_names_are_harmless_or_unknown() -> None:
     assert unknown_fields({"type": "x"}, read=(), level="turn") == ["turn.type"]
 
 
+@pytest.mark.parametrize("label", [True, False, 0, 1, -1, "bad", "True", " chosen ", [1, 0]])
+def test_a_label_that_judges_an_answer_is_a_preference(label: Any) -> None:
+    with pytest.raises(DropError) as dropped:
+        unknown_fields({"label": label}, read=(), level="record")
+    assert dropped.value.reason is Drop.PREFERENCE
+
+
+def test_a_mark_of_acceptance_is_no_second_answer() -> None:
+    assert unknown_fields({"accepted": True}, read=(), level="record") == ["accepted"]
+
+
+@pytest.mark.parametrize("label", ["math", 7, ["algebra"], {"ability_en": ["logic"]}, [[1]]])
+def test_a_label_that_names_a_class_is_told_and_drops_nothing(label: Any) -> None:
+    assert unknown_fields({"label": label}, read=(), level="record") == ["label"]
+
+
 def test_a_medium_is_found_by_its_name_as_it_is_written() -> None:
     assert medium_of({"id": 1, "imageUrl": "x.png"}) == "imageUrl"
     assert medium_of({"image": "x.png", "video": "x.mp4"}, read=("image",)) == "video"

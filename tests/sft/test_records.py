@@ -93,6 +93,15 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
         # what is empty in JSON of its own, or is no more than a switch
         ({"prompt": "Hi", "response": "Hello!", "tools": "[]", "functions": "null"}, HELLO),
         ({"prompt": "Hi", "response": "Hello!", "thinking": False, "reasoning": True}, HELLO),
+        # a pair that stands there once more in a prompt's words
+        ({"instruction": "Hi", "output": "Hello!", "prompt": "### Task: Hi\n### Answer: Hello!"},
+         HELLO),
+        ({"question": "Hi", "answer": "Hello!", "prompt": "Q: Hi A: Hello!\n"}, HELLO),
+        ({"instruction": "Hi", "output": "Hello!", "text": "<s>Hi [/INST] Hello!</s>"}, HELLO),
+        # the result that an answer comes to
+        ({"messages": [{"role": "user", "content": "Hi"},
+                       {"role": "assistant", "content": "Hello!"}], "answer": "Hello"}, HELLO),
+        ({"instruction": "Hi", "output": "Hello!", "history": "[]"}, HELLO),
         # names in other spellings
         ({"Instruction": "Hi", "Output": "Hello!", "systemPrompt": "Be kind."}, TOLD),
         # a pair whose question is empty: clean.py's to judge, not a missing shape
@@ -101,6 +110,14 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
 )  # fmt: skip
 def test_each_shape_is_read(record: Any, turns: list[Turn]) -> None:
     assert read_turns(record) == turns
+
+
+@pytest.mark.parametrize(
+    "name", ["history", "chat_history", "Conversation History", "dialogHistory"]
+)
+def test_the_rounds_before_a_question_are_read_under_each_of_their_names(name: str) -> None:
+    record = {"instruction": "And you?", "output": "Well.", name: [["Hi", "Hello!"]]}
+    assert [turn.content for turn in read_turns(record)] == ["Hi", "Hello!", "And you?", "Well."]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +211,18 @@ def test_each_spelling_of_a_role_is_understood(spelling: str, role: str) -> None
           "answer": "z"}, Drop.AMBIGUOUS, "messages and answer"),
         ({"messages": [{"role": "user", "content": "x"}], "history": [["y", "z"]]},
          Drop.AMBIGUOUS, "messages and history"),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "yes"}],
+          "answer": "y"}, Drop.AMBIGUOUS, "messages and answer"),
+        ({"prompt": "x: y", "question": "y", "answer": "z"}, Drop.AMBIGUOUS, "prompt and question"),
+        ({"question": "x", "A": "y", "B": "z", "answer": "A"}, Drop.AMBIGUOUS, "it has a and b"),
+        ({"question": "x", "option_a": "y", "answer": "A"}, Drop.AMBIGUOUS, "option_a"),
+        ({"instruction": "x", "content": "y", "output": "z"}, Drop.AMBIGUOUS, "and content"),
+        ({"instruction": "x", "output": "y", "output_2": "z"}, Drop.AMBIGUOUS, "and output_2"),
+        ({"question": "x", "answer": "y", "response_k": "z"}, Drop.AMBIGUOUS, "and response_k"),
+        ({"messages": [{"role": "user", "content": "x"}], "chat_history": [["y", "z"]]},
+         Drop.AMBIGUOUS, "messages and chat_history"),
+        ({"prompt": "x", "answer": "y", "history": [["a", "b"]], "chat_history": [["c", "d"]]},
+         Drop.AMBIGUOUS, "history and chat_history"),
         ({"prompt": "x", "answer": "y", "history": "z"}, Drop.HISTORY, "z"),
         ({"prompt": "x", "answer": "y", "history": [["z"]]}, Drop.HISTORY, 'round 0 is ["z"]'),
         ({"prompt": "x", "answer": "y", "history": [["z", 7]]},

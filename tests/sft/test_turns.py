@@ -15,13 +15,17 @@ def read(turn: Any) -> Turn:
     ("mark", "learnt"),
     [
         *(({name: value}, bool(float(value)))
-          for name in ("weight", "loss", "train", "training", "loss_mask", "lossMask")
+          for name in ("weight", "loss", "train", "training", "loss_mask", "lossMask",
+                       "train_on_turn", "loss_scale", "compute_loss", "learn", "supervised")
           for value in (0, 1, 0.0, 1.0, False, True, "0", "1.0")),
         ({"weight": "false"}, False),
         ({"train": " True "}, True),
         ({"mask": True}, False),
         ({"mask": False}, True),
         ({"masked": 1}, False),
+        ({"ignore_loss": True}, False),
+        ({"ignore": "false"}, True),
+        ({"train_on_turn": False, "weight": 0}, False),
         ({"weight": None}, True),
         ({"weight": ""}, True),
         ({"weight": 0, "train": False, "mask": True}, False),
@@ -79,6 +83,10 @@ def test_a_question_is_never_learnt_whatever_its_weight() -> None:
         ({"file": "x.pdf"}, Drop.MEDIA),
         ({"label": False}, Drop.PREFERENCE),
         ({"rejected": "Other."}, Drop.PREFERENCE),
+        ({"accepted": "Other."}, Drop.PREFERENCE),
+        ({"recipient": "browser"}, Drop.TOOL_CALL),
+        ({"channel": "analysis"}, Drop.REASONING),
+        ({"loss_masks": [0, 1]}, Drop.WEIGHT),
         ({"value": "Other."}, Drop.AMBIGUOUS),
         ({"text": "Other."}, Drop.AMBIGUOUS),
         ({"refusal": "I will not."}, Drop.AMBIGUOUS),
@@ -113,7 +121,8 @@ def test_a_field_that_says_nothing_does_not_matter(name: str, nothing: Any) -> N
 def test_a_name_that_is_not_known_is_told_and_a_harmless_one_is_not() -> None:
     unread: list[str] = []
     part = {"type": "text", "text": "Yes.", "cache_control": {"type": "x"}, "mood": "merry"}
-    turn = {"role": "assistant", "content": [part], "id": 3, "timestamp": 1.5, "Mood": "merry"}
+    turn = {"role": "assistant", "content": [part], "id": 3, "timestamp": 1.5, "Mood": "merry",
+            "name": "Ann", "recipient": "all", "channel": "final"}  # fmt: skip
     assert read_turn(turn, 0, unread) == Turn("assistant", "Yes.")
     assert unread == ["turn.mood", "part.mood"]
 

@@ -14,6 +14,8 @@ Anything else (``sources.dataset``) is read by ``datasets``: see tables.py.
 
 import logging
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ JSONL, ZSTD = ".jsonl", ".jsonl.zst"
 
 LARGEST_PLAN = 1_000_000
 """Slices: each is three files and an entry of the plan."""
+
+_MOST_NAMES = 1_000  # of one folder: links crosswise between a few make millions
+_SHOWN_LOOPS = 20
 
 # Files that lie beside the data and are no data: checksums, licences, lists of addresses.
 _NOTES = ("", ".md", ".rst", ".txt", ".sha256")
@@ -182,12 +187,21 @@ def walk_files(root: Path) -> Iterator[str]:
     a folder above itself is left out, and a warning says so.
 
     Raises:
-        ConfigError: a link leads nowhere, or a name is not UTF-8.
+        ConfigError: a link leads nowhere, a file is a pipe, a name is not UTF-8, or folders that
+            link to each other have more names than can be meant.
         OSError: a folder cannot be listed.
     """
     waiting = [(str(root), _folders_above(str(root)))]
+    num_names: Counter[str] = Counter()  # by the real path of a folder
+    num_loops = 0
     while waiting:
         folder, above = waiting.pop()
+        real = os.path.realpath(folder)
+        num_names[real] += 1
+        if num_names[real] > _MOST_NAMES:
+            rule = f"has links by which {real} is found under more than {_MOST_NAMES:,} names"
+            remedy = "Remove the links by which folders lead to each other"
+            raise ConfigError("sources", str(root), rule, remedy)
         for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
             if entry.name.startswith("."):
                 continue
@@ -198,9 +212,15 @@ def walk_files(root: Path) -> Iterator[str]:
             elif not entry.is_symlink():
                 waiting.append((entry.path, above | _folders_above(entry.path)))
             elif (target := os.path.realpath(entry.path)) in above:
-                log.warning("left out: the link %s in %s leads to %s, above it", path, root, target)
+                num_loops += 1
+                if num_loops <= _SHOWN_LOOPS:
+                    told = "left out: the link %s in %s leads to %s, above it"
+                    log.warning(told, path, root, target)
             else:
                 waiting.append((entry.path, above | _folders_above(entry.path)))
+    if num_loops > _SHOWN_LOOPS:
+        more = num_loops - _SHOWN_LOOPS
+        log.warning("left out: %d more links in %s that lead to a folder above them", more, root)
 
 
 def _folders_above(folder: str) -> frozenset[str]:
@@ -218,3 +238,7 @@ def _require_file(file: str, path: str, root: Path) -> None:
     if not os.path.exists(file):
         rule = f"holds the link {path}, which leads nowhere"
         raise ConfigError("sources", str(root), rule, "Mend the link, or remove it")
+    mode = os.stat(file).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):  # who opens one may wait for ever
+        rule = f"holds {path}, which is a pipe or a socket"
+        raise ConfigError("sources", str(root), rule, "Remove it, or put a file there")

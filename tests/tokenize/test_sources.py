@@ -132,6 +132,41 @@ def test_a_link_to_a_folder_above_it_is_left_out_and_told(
     assert message == f"left out: the link {name} in {root} leads to {real}, above it"
 
 
+def test_folders_that_link_to_each_other_end_in_a_word_not_in_millions_of_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of ten folders with two links each to the next: 1,024 names of the last."""
+    sources = place(tmp_path, l10__a_DOT_jsonl=4)
+    for number in range(10):
+        (tmp_path / f"l{number}").mkdir()
+        for name in "ab":
+            (tmp_path / f"l{number}/{name}").symlink_to(f"../l{number + 1}")
+    with pytest.raises(ConfigError, match=r"/l10 is found under more than 1,000 names"):
+        find_slices(sources, 10)
+    for number in range(1, 4):
+        (tmp_path / f"l{number}/a").unlink()
+    found = find_slices(sources, 10)
+    assert len(found) == 127 + 3 * 64 + 128
+
+
+def test_of_many_loops_the_first_are_told_and_the_others_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources = place(tmp_path, c4__a_DOT_jsonl=4)
+    for number in range(25):
+        (tmp_path / f"c4/up{number}").symlink_to(".")
+    assert [piece.source for piece in find_slices(sources, 10)] == ["c4/a.jsonl"]
+    assert len(caplog.records) == 21
+    assert caplog.records[-1].getMessage().startswith("left out: 5 more links in ")
+
+
+def test_a_pipe_under_a_file_s_name_is_refused(tmp_path: Path) -> None:
+    sources = place(tmp_path, c4__a_DOT_jsonl=4)
+    os.mkfifo(tmp_path / "c4/b.jsonl")
+    with pytest.raises(ConfigError, match=r"c4/b\.jsonl, which is a pipe or a socket"):
+        find_slices(sources, 10)
+
+
 @pytest.mark.parametrize("link", ["c4/b.jsonl", "wikipedia", "c4/README.md"])
 def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, link: str) -> None:
     """A subset's above all: it would be left out as a note is."""

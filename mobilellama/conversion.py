@@ -26,7 +26,8 @@ from mobilellama.same_ids import PROBES
 from mobilellama.tokenizer import NORMAL, Tokenizer
 
 _SPACE = "▁"
-_FIRST, _LLAMAS = 259, 32_000  # <unk>, <s>, </s> and 256 bytes come before the first piece
+_FIRST_PIECE = 259  # <unk>, <s>, </s> and 256 bytes come before it
+_NUM_LLAMA_PIECES = 32_000
 _LLAMA_SHA256 = "4c5badf7b7df213a9f36147f73f7b7ccf4ef2d5986a765923be08e8c05969278"
 """sha256 of LLaMA's pieces in the order of their ids, a line each, from the first that is no byte;
 of version 1 and 2, and of what took them over."""
@@ -63,13 +64,13 @@ class Fault:
         Args:
             weights: a file of weights in the folder; None: there is none.
         """
-        wanted = "give tokenizer_as_is: true if these ids are the ones that are wanted"
+        wanted = "or give --tokenizer_as_is true to take the ids of tokenizer.json"
         if weights is None:
             rule = f"its tokenizer.json gives {self.ids}, or the other way round: it has lost the "
-            remedy = "Put the tokenizer.model that it was made from beside it, or "
+            remedy = "Put the tokenizer.model that it was made from beside it, "
             return rule + "order of its model's merges", remedy + wanted
         rule = f"its tokenizer.json gives {self.ids} as the model does that it was made from, and "
-        remedy = "Put the tokenizer files there that it was trained with, or "
+        remedy = "Put the tokenizer files there that the weights were trained with, "
         return f"{rule}{weights} may have learnt either", remedy + wanted
 
 
@@ -89,7 +90,7 @@ def find_fault(tokenizer: HfTokenizer, model: Tokenizer | None) -> Fault | None:
         return _compare(tokenizer, _as(tokenizer, fast))
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     if _is_llamas(pieces):
-        fast = _fast(merges_of(_scored(pieces[:_LLAMAS], spaces_last=True)))
+        fast = _fast(merges_of(_scored(pieces[:_NUM_LLAMA_PIECES], spaces_last=True)))
         return _compare(tokenizer, _as(tokenizer, fast))
     return _fault_without_scores(tokenizer, pieces) if is_llamas_kind(tokenizer.content) else None
 
@@ -203,7 +204,8 @@ def _holds(vocabulary: Mapping[str, int], model: Tokenizer) -> bool:
 
 
 def _is_llamas(pieces: Sequence[str]) -> bool:
-    digest = hashlib.sha256("\n".join(pieces[_FIRST:_LLAMAS]).encode(errors="replace"))
+    text = "\n".join(pieces[_FIRST_PIECE:_NUM_LLAMA_PIECES])
+    digest = hashlib.sha256(text.encode(errors="replace"))
     return digest.hexdigest() == _LLAMA_SHA256
 
 

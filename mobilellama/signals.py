@@ -170,9 +170,8 @@ class _Listener:
         os.close(self._write)
 
 
-_answers: list[
-    Answer
-] = []  # of the work at hand and of what it is part of; signals are a process's
+# Of the work at hand, last, and of the work that it is part of: signals are a process's.
+_answers: list[Answer] = []
 
 
 @contextmanager

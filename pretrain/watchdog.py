@@ -39,16 +39,17 @@ _WAIT_FOR_OTHERS_S = 30.0  # network file systems show a new file late
 
 @dataclass(frozen=True, kw_only=True)
 class WatchdogConfig:
-    """How long nothing may happen before the ranks are taken to hang; null waits for ever."""
+    """How long nothing may happen before the ranks are taken to hang."""
 
     step_minutes: float | None = 10.0
-    """Without a micro-batch, a step or new data."""
+    """Minutes without new data, a micro-batch or a step, after which all ranks leave with exit code
+    75; None waits for ever."""
     start_minutes: float | None = 60.0
-    """In the start, the first step included, without progress."""
+    """The same in the start, which ends with the first step: minutes without progress."""
     validation_minutes: float | None = 30.0
-    """In a validation without a micro-batch."""
+    """The same in a validation: minutes without a micro-batch."""
     save_minutes: float | None = 30.0
-    """In the saving of a checkpoint."""
+    """The same while a checkpoint is saved."""
 
     def __post_init__(self) -> None:
         for phase in ("step", "start", "validation", "save"):
@@ -59,7 +60,7 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankState:
     """Where a rank is."""
 
     rank: int
@@ -182,7 +183,7 @@ class Watchdog:
         return self._logs / f"stacks-{self._attempt:04}-rank-{rank}.txt"
 
     def _leave(self, minutes: float) -> None:
-        place = Place(
+        place = RankState(
             rank=self._world.rank,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -192,12 +193,16 @@ class Watchdog:
             at=self._at,
         )
         try:
-            dump_stacks(self._file(place.rank), place)
+            try:
+                dump_stacks(self._file(place.rank), place)
+            except OSError as error:  # the others will take this rank for one that cannot tell
+                where = f"rank {place.rank} hangs at: {place.at}"
+                signals.tell(f"mobilellama: error: {where}; its stacks cannot be kept ({error})")
             self._tell(place, minutes)
         finally:
             os._exit(HUNG)  # nothing else ends a thread that waits in a collective
 
-    def _tell(self, mine: Place, minutes: float) -> None:
+    def _tell(self, mine: RankState, minutes: float) -> None:
         """Name who did not arrive, if this is the lowest rank that can; the others wait for it."""
         told = self._logs / f"hang-{self._attempt:04}.txt"
         wait_s = min(_WAIT_FOR_OTHERS_S, max(1.0, 30 * minutes))
@@ -216,18 +221,20 @@ class Watchdog:
         there = {place.rank for place in places}
         self._world.end_others([rank for rank in range(self._world.size) if rank not in there])
 
-    def _places_within(self, seconds: float) -> list[Place]:
+    def _places_within(self, seconds: float) -> list[RankState]:
         """Return where the ranks are that can tell, once all do or the time is up."""
         end_s = time.monotonic() + seconds
+        places: dict[int, RankState] = {}
         while True:
-            texts = [_first_line(self._file(rank)) for rank in range(self._world.size)]
-            places = [Place(**json.loads(text)) for text in texts if text]
+            for rank in {*range(self._world.size)} - {*places}:
+                if text := _first_line(self._file(rank)):
+                    places[rank] = RankState(**json.loads(text))
             if len(places) == self._world.size or time.monotonic() > end_s:
-                return places
+                return [places[rank] for rank in sorted(places)]
             time.sleep(_LOOK_EVERY_S / 10)
 
 
-def dump_stacks(path: Path, place: Place) -> None:
+def dump_stacks(path: Path, place: RankState) -> None:
     """Write where a rank is and the stacks of all threads of this process; whole or not at all."""
     half = path.with_name(f".{path.name}")
     with open(half, "w") as file:
@@ -245,7 +252,7 @@ def _first_line(path: Path) -> str:
 
 
 def describe(
-    mine: Place, places: Sequence[Place], world_size: int, *, minutes: float, logs: Path
+    mine: RankState, places: Sequence[RankState], world_size: int, *, minutes: float, logs: Path
 ) -> str:
     """Return who hangs, where, and what to do, as one line.
 

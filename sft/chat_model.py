@@ -40,7 +40,8 @@ class ModelChoice(Placement):
     template: str | None = None
     """A chat template's name or YAML file; None: the one in the folder."""
     tokenizer_as_is: bool = False
-    """Take the ids of the folder's tokenizer.json although its model was made with others."""
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
 
     def __post_init__(self) -> None:
         folder = Path(self.model)

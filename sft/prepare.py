@@ -88,7 +88,8 @@ class Config:
     tokenizer: str
     """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
     tokenizer_as_is: bool = False
-    """Take the ids of the folder's tokenizer.json although its model was made with others."""
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
     output: str
     """Dataset folder; made if missing, continued if begun with the same settings and data."""
     template: str = "vicuna_v1"

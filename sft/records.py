@@ -47,8 +47,8 @@ Format = Literal["auto", "sharegpt", "messages", "alpaca"]
 READING_VERSION = 2
 """Rises when other turns come of the same records.
 
-No identity holds it, so that records which were right keep their datasets' fingerprints; each
-bucket says by which it was made. 1 is what none says.
+No identity holds it, so that data which both versions read alike keep their dataset's fingerprint.
+Each bucket's receipt holds it; a receipt without it is of version 1.
 """
 
 _TURN_LISTS: dict[str, tuple[str, ...]] = {

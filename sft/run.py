@@ -10,7 +10,8 @@ tokens of the global batch; every row is seen once an epoch.
 
 The same command resumes, on however many processes, bit for bit where nothing else changed.
 Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. What happened
-is in RUN/verdict.json, as for 'pretrain run'; 'pretrain plot' and 'pretrain replay' show this run
+is in RUN/verdict.json, as for 'pretrain run'. Ranks that hang leave with 75 and no verdict
+(--watchdog.step_minutes; docs/slurm.md). 'pretrain plot' and 'pretrain replay' show this run
 too. Export it with 'sft export', a LoRA run's merged model with 'sft merge'.
 """
 

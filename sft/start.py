@@ -117,7 +117,8 @@ def _tokenizer_of(folder: Path) -> TextTokenizer | None:
     try:
         return open_tokenizer(folder, field="init")
     except WrongIdsError as error:  # the dataset's ids count: they are compared with these
-        log.warning("%s", error)
+        rule = error.args[2]
+        log.warning("%s: %s. The dataset must have the ids of tokenizer.json", folder, rule)
         return open_tokenizer(folder, field="init", as_is=True)
     except ConfigError:
         log.warning("%s has no tokenizer that could be compared with the dataset's", folder)

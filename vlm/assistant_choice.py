@@ -19,7 +19,8 @@ class AssistantChoice(Placement):
     template: str | None = None
     """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
     tokenizer_as_is: bool = False
-    """Take the ids of the folder's tokenizer.json although its model was made with others."""
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
     stay whole."""

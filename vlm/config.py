@@ -129,8 +129,9 @@ class Config(StageConfig):
     'sft run'), or a vision-language model (a run or an export of this stage, or a published
     MobileVLM folder). A resume does not read it."""
     tokenizer_as_is: bool = False
-    """Take the ids of the tokenizer.json of --init although its model was made with others. A
-    resume has the run's own."""
+    """Take the ids that --init's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md). A resume has the
+    run's own tokenizer."""
     vision: str | None = None
     """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's. Of a published
     folder whose own tower nothing describes, its config alone is taken."""

@@ -62,7 +62,8 @@ class Config:
     template: str = ORIGINALS_TEMPLATE
     """Chat template's name or YAML file."""
     tokenizer_as_is: bool = False
-    """Take the ids of the folder's tokenizer.json although its model was made with others."""
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
     max_shard_size_gb: float = 5.0
     """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
     name: str | None = None

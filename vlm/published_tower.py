@@ -10,7 +10,7 @@ deviation of images. They come from the first of these that is there, and never 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class _Source:
     folder: Path | None = None
     """Where its image processor is; None where it has none."""
     known: KnownTower | None = None
+    is_given: bool = False
+    """Whether it is what --vision names."""
 
 
 def tower_names(weights: StoredWeights) -> list[str]:
@@ -82,7 +84,7 @@ def read_tower(
     if not sources:
         raise _nothing_says(folder, values)
     configs = [_checked(source, shown, folder) for source in sources]
-    given = next((i for i, its in enumerate(sources) if its.name.startswith("vision =")), 0)
+    given = next((i for i, its in enumerate(sources) if its.is_given), 0)
     for name in _UNSHOWN:
         if configs[given][name] != configs[0][name]:
             rule = f"says {name} {configs[given][name]}, but {sources[0].name} says"
@@ -135,7 +137,7 @@ def _sources(
         if not (Path(vision) / "config.json").is_file():
             rule = "has no config.json" if Path(vision).is_dir() else "is not a folder"
             raise ConfigError("vision", vision, rule, "Give the folder of the tower")
-        yield _of_folder(Path(vision), f"vision = {vision}")
+        yield replace(_of_folder(Path(vision), f"vision = {vision}"), is_given=True)
     known = find_known(named if isinstance(named, str) else None, _without_sizes_of_images(shown))
     if known is not None and known.config["image_size"] in shown["image_size"]:
         name = f"the known tower {known.name}"

@@ -12,7 +12,8 @@ say. The loss is the mean over all supervised tokens of the global batch.
 
 The same command resumes, on however many processes, bit for bit where nothing else changed.
 Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. How it ended is
-in RUN/verdict.json, which a crash leaves out; 'pretrain plot' shows the loss. A checkpoint holds
+in RUN/verdict.json, which a crash leaves out. Ranks that hang leave with 75 and no verdict
+(--watchdog.step_minutes; docs/slurm.md). 'pretrain plot' shows the loss. A checkpoint holds
 all of the model, and the next stage starts from it: --init RUN. Write it out with 'vlm export'.
 """
 
@@ -26,12 +27,12 @@ from typing import Any, cast
 from torch import nn
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError, DataError
+from mobilellama.config import ConfigError
 from mobilellama.distributed import World, close
 from mobilellama.files import whole_file
 from mobilellama.pretrain.assemble import Stage, assemble
 from mobilellama.pretrain.attempt import run_attempt
-from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
+from mobilellama.pretrain.checkpoint import Checkpoint, newest_readable
 from mobilellama.pretrain.engine import resolve_precision
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
@@ -300,22 +301,17 @@ def reading_identity(run: RunFolder, fingerprint: str) -> dict[str, int]:
     It is empty for a run that began before there was more than one version of them.
     """
     reading = reading_of(samples_path(run, "train"), fingerprint)
-    for step in reversed(run.checkpoint_steps()):
-        try:
-            begun = read_manifest(run.checkpoint(step)).identity
-        except DataError:
-            continue  # damaged; opening it will say so
-        if _READING in begun:
-            break
-        if reading != 1:
-            log.warning(
-                "the run's samples are made again, by version %d of the rules by which records are "
-                "read; it began with version 1. If its records have fields that these rules judge, "
-                "it goes on with other samples: restore %s to prevent that",
-                reading, samples_path(run, "train").parent,
-            )  # fmt: skip
-        return {}
-    return {_READING: reading}
+    newest = newest_readable(run)
+    if newest is None or _READING in newest[1].identity:
+        return {_READING: reading}
+    if reading != 1:
+        log.warning(
+            "the run's samples are made again, by version %d of the rules by which records are "
+            "read; it began with version 1. If its records have fields that these rules judge, "
+            "it goes on with other samples: restore %s to prevent that",
+            reading, samples_path(run, "train").parent,
+        )  # fmt: skip
+    return {}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_beside_weights_it_is_refused_unless_its_ids_are_wanted(
         assert f"[{', '.join(map(str, ids[:12]))}" in str(error.value)
     assert repr(text) in str(error.value)
     assert "model.safetensors may have learnt either" in str(error.value)
-    assert "tokenizer_as_is: true" in str(error.value)
+    assert "--tokenizer_as_is true" in str(error.value)
     taken = open_tokenizer(folder, as_is=True)
     assert taken.sha256 == file.sha256
     assert taken.encode(text, begins=True) == both[0]

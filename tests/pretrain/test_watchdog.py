@@ -15,7 +15,7 @@ import pytest
 from mobilellama import signals
 from mobilellama.config import ConfigError
 from mobilellama.distributed import LaunchConfig, World
-from mobilellama.pretrain.watchdog import HUNG, Place, Watchdog, WatchdogConfig, describe
+from mobilellama.pretrain.watchdog import HUNG, RankState, Watchdog, WatchdogConfig, describe
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
 from tests.pretrain.test_checkpoint import wait_for
@@ -26,8 +26,8 @@ FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
 TWO_SECONDS = 2 / 60
 
 
-def place(rank: int, marks: int, at: str = "forward and backward") -> Place:
-    return Place(
+def place(rank: int, marks: int, at: str = "forward and backward") -> RankState:
+    return RankState(
         rank=rank, host=f"node{rank}", pid=100 + rank, phase="step", step=7, marks=marks, at=at
     )
 
@@ -44,7 +44,7 @@ def place(rank: int, marks: int, at: str = "forward and backward") -> Place:
         ([place(0, 9), place(1, 9), place(2, 9)], "All ranks are in the same place. Stacks"),
     ],
 )
-def test_those_that_did_not_arrive_are_named(places: list[Place], said: str) -> None:
+def test_those_that_did_not_arrive_are_named(places: list[RankState], said: str) -> None:
     text = describe(places[0], places, 3, minutes=10, logs=Path("RUN/logs"))
     begins = "the ranks hang: nothing has happened for 10 minutes (watchdog.step_minutes) after "
     assert text.startswith(f"{begins}step 7, at: forward and backward. ")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_HALF = (0.5, 0.5, 0.5)
+"""Mean and deviation of SigLIP's."""
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 AspectRatio = Literal["square", "pad", "squash"]

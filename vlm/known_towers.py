@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mobilellama.vlm.images import CLIP_MEAN, CLIP_STD
-
-_SIGLIP_HALF = (0.5, 0.5, 0.5)
+from mobilellama.vlm.images import CLIP_MEAN, CLIP_STD, SIGLIP_HALF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +72,8 @@ KNOWN_TOWERS = (
             "hidden_act": "gelu_pytorch_tanh",
             "layer_norm_eps": 1e-6,
         },
-        mean=_SIGLIP_HALF,
-        std=_SIGLIP_HALF,
+        mean=SIGLIP_HALF,
+        std=SIGLIP_HALF,
     ),
 )
 

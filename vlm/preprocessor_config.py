@@ -10,10 +10,12 @@ from typing import Any
 from PIL import Image
 
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.hf_weight_files import read_object
 from mobilellama.vlm.images import (
     CLIP_MEAN,
     CLIP_STD,
     PREPROCESSOR_FILE,
+    SIGLIP_HALF,
     AspectRatio,
     ImageProcessor,
 )
@@ -24,12 +26,33 @@ log = logging.getLogger(__name__)
 _PROCESSOR_FILE = "processor_config.json"  # transformers 5 writes it beside a tokenizer
 
 
+def has_processor(folder: Path) -> bool:
+    """Whether a folder has a file of an image processor."""
+    return (folder / PREPROCESSOR_FILE).is_file() or (
+        (folder / _PROCESSOR_FILE).is_file()
+        and isinstance(read_object(folder / _PROCESSOR_FILE).get("image_processor"), dict)
+    )
+
+
+def processor_of_class(kind: object, size_pixels: int, aspect_ratio: AspectRatio) -> ImageProcessor:
+    """Return the processor that transformers' class has for a tower, where no file describes one.
+
+    Args:
+        kind: the tower's or whole model's model_type.
+        size_pixels: side of the tower's square.
+        aspect_ratio: how images are brought to it.
+    """
+    is_siglip = kind in ("siglip", "siglip_vision_model")
+    mean, std = (SIGLIP_HALF, SIGLIP_HALF) if is_siglip else (CLIP_MEAN, CLIP_STD)
+    return ImageProcessor(size_pixels=size_pixels, mean=mean, std=std, aspect_ratio=aspect_ratio)
+
+
 def from_folder(folder: str | Path, aspect_ratio: AspectRatio) -> ImageProcessor:
     """Read the processor of a vision tower's folder.
 
     preprocessor_config.json, in the spelling of any version of transformers, or else the image
-    processor in processor_config.json; without both, config.json's image size and CLIP's mean
-    and deviation.
+    processor in processor_config.json; without both, config.json's image size with the mean and
+    deviation that transformers' class has, CLIP's or SigLIP's.
 
     Args:
         folder: holds one of these files.
@@ -39,8 +62,6 @@ def from_folder(folder: str | Path, aspect_ratio: AspectRatio) -> ImageProcessor
         ConfigError: the files ask for what is not done here, or there is none.
         DataError: a file is damaged.
     """
-    from mobilellama.pretrain.hf_weight_files import read_object
-
     folder = Path(folder)
     for path in (folder / PREPROCESSOR_FILE, folder / _PROCESSOR_FILE):
         if not path.is_file():
@@ -62,11 +83,12 @@ def from_folder(folder: str | Path, aspect_ratio: AspectRatio) -> ImageProcessor
         remedy = f"Give the folder of a vision tower, with its {PREPROCESSOR_FILE}"
         rule = "must be a whole number above 0"
         raise ConfigError(f"{path}: image_size", shown, rule, remedy)
+    made = processor_of_class(values.get("model_type"), size_pixels, aspect_ratio)
     log.info(
-        "%s has no %s: images become %d pixels wide, with CLIP's mean and deviation",
-        folder, PREPROCESSOR_FILE, size_pixels,
+        "%s has no %s: images become %d pixels wide, with the mean %s and the deviation %s",
+        folder, PREPROCESSOR_FILE, size_pixels, made.mean, made.std,
     )  # fmt: skip
-    return ImageProcessor(size_pixels=size_pixels, aspect_ratio=aspect_ratio)
+    return made
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,12 @@ class LDPv2(Projector):
         """Return the image tokens, (B, T, D)."""
         x_BDSS = self.grid(features)
         side = self.token_side(x_BDSS.shape[-1], self.rules)
-        if self.rules.pooling == "12x12":
-            x_BDSS = F.adaptive_avg_pool2d(x_BDSS, side)
-        else:
+        # At the published 24 x 24 patches both means are the same bits, and the gradient of the
+        # adaptive one has no deterministic kernel on GPUs (launch.deterministic).
+        if x_BDSS.shape[-1] == 2 * side:
             x_BDSS = F.avg_pool2d(x_BDSS, 2)
+        else:
+            x_BDSS = F.adaptive_avg_pool2d(x_BDSS, side)
         return (self.position(x_BDSS) + x_BDSS).flatten(2).transpose(1, 2)
 
 

@@ -4,7 +4,8 @@ Weights do not show the number of heads, the activation, the norms' epsilon, or 
 deviation of images. They come from the first of these that is there, and never from a guess:
 
 1. the folder itself: config.json's vision_config, preprocessor_config.json
-2. the folder that config.json's mm_vision_tower names, as a path or relative to the folder
+2. the folder that config.json's mm_vision_tower names: an absolute path, or relative to the
+   folder, or to the directory of the process, where the original code looks
 3. the folder that --vision names, for its config alone
 4. the towers of known_towers.py, where mm_vision_tower's name and the weights' sizes are both one's
 """
@@ -20,7 +21,7 @@ from mobilellama.pretrain.hf_weight_files import StoredWeights, read_object
 from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor
 from mobilellama.vlm.key_maps import PUBLISHED_TOWER
 from mobilellama.vlm.known_towers import KnownTower, find_known
-from mobilellama.vlm.preprocessor_config import from_folder
+from mobilellama.vlm.preprocessor_config import from_folder, has_processor, processor_of_class
 from mobilellama.vlm.towers import tower_config
 
 _CLIP, _SIGLIP = "clip_vision_model", "siglip_vision_model"
@@ -131,8 +132,11 @@ def _sources(
         config = {"model_type": shown["model_type"], **own}
         yield _Source(name=f"{folder / 'config.json'}: vision_config", config=tower_config(config))
     named = values.get("mm_vision_tower")
-    if isinstance(named, str) and named and (folder / named / "config.json").is_file():
-        yield _of_folder(folder / named, f"mm_vision_tower = {named}")  # an absolute path stays
+    if isinstance(named, str) and named:
+        for place in (folder / named, Path(named)):  # an absolute path stays
+            if (place / "config.json").is_file():
+                yield _of_folder(place, f"mm_vision_tower = {named}")
+                break
     if vision is not None:
         if not (Path(vision) / "config.json").is_file():
             rule = "has no config.json" if Path(vision).is_dir() else "is not a folder"
@@ -202,7 +206,7 @@ def _require_computable(source: _Source, width: int) -> None:
     if type(eps) is not float or not 0 < eps < 1:
         rule = "must be a number between 0 and 1"
         raise ConfigError(f"{source.name}: layer_norm_eps", repr(eps), rule, _REMEDY)
-    if facts["hidden_act"] not in ACT2FN:
+    if not isinstance(facts["hidden_act"], str) or facts["hidden_act"] not in ACT2FN:
         rule = "is no activation that transformers knows"
         raise ConfigError(f"{source.name}: hidden_act", repr(facts["hidden_act"]), rule, _REMEDY)
 
@@ -211,10 +215,10 @@ def _images(
     folder: Path, sources: list[_Source], config: Mapping[str, Any], aspect_ratio: AspectRatio
 ) -> tuple[ImageProcessor, str]:
     """Return the image processor, and what is to be said of where it comes from."""
-    if (folder / PREPROCESSOR_FILE).is_file():
+    if has_processor(folder):
         return from_folder(folder, aspect_ratio), f"; images as its {PREPROCESSOR_FILE} says"
     for source in sources:
-        if source.folder is not None:
+        if source.folder is not None and has_processor(source.folder):
             return from_folder(source.folder, aspect_ratio), f"; images as {source.folder} says"
         if (known := source.known) is not None:
             images = ImageProcessor(
@@ -224,9 +228,9 @@ def _images(
                 aspect_ratio=aspect_ratio,
             )
             return images, ""
-    # No file names the processor: CLIP's class has this mean and deviation.
-    images = ImageProcessor(size_pixels=config["image_size"], aspect_ratio=aspect_ratio)
-    return images, f"; no {PREPROCESSOR_FILE}: mean and deviation are CLIPImageProcessor's own"
+    images = processor_of_class(config["model_type"], config["image_size"], aspect_ratio)
+    said = f"no {PREPROCESSOR_FILE}: mean and deviation are those that transformers gives such"
+    return images, f"; {said} a tower"
 
 
 def _nothing_says(folder: Path, values: Mapping[str, Any]) -> ConfigError:

@@ -503,3 +503,14 @@ def test_an_impossible_processor_is_refused(fields: dict[str, Any], message: str
     with pytest.raises(ConfigError) as caught:
         replace(processor(), **fields)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_siglip_tower_without_a_processor_gets_the_mean_of_transformers_class(
+    tmp_path: Path, whole: bool
+) -> None:
+    tower = {"model_type": "siglip_vision_model", "image_size": 16}
+    values = {"model_type": "siglip", "vision_config": tower} if whole else tower
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    found = from_folder(tmp_path, "squash")
+    assert (found.mean, found.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

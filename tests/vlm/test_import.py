@@ -173,7 +173,7 @@ def test_a_report_says_what_was_read_and_what_was_passed_over(
     assert lines.pop(6) == (
         "tower: heads 2, quick_gelu, epsilon 1e-05, layer -2, mean 0.4815 0.4578 0.4082, by "
         f"{published / 'config.json'}: vision_config; no preprocessor_config.json: mean and "
-        "deviation are CLIPImageProcessor's own"
+        "deviation are those that transformers gives such a tower"
     )
     rows = [line.split() for line in lines[1:6]]
     shapes = parameter_shapes(open_folder(published).architecture)

@@ -133,6 +133,17 @@ def test_outputs_equal_those_of_the_plain_formulas(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_both_rules_are_one_model_at_the_published_sizes_bit_for_bit(kind: str) -> None:
+    images, made = features(1, 24 * 24), []
+    for rules in (FORMER, ORIGINAL):
+        projector = initialised(kind, moved=True, rules=rules, width=32)
+        tokens = projector(images)
+        tokens.square().sum().backward()
+        made.append([tokens, *[parameter.grad for parameter in projector.parameters()]])
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter(kind: str) -> None:
     projector = initialised(kind, moved=True)
     # Squared: the sum of a norm's outputs is the same whatever goes in.

@@ -100,7 +100,7 @@ def test_a_tower_with_heads_of_16_gives_the_features_of_transformers_own(
 def test_the_sources_go_in_their_order_and_the_one_taken_is_said(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = config_folder(tmp_path / "named", num_attention_heads=8)
+    named = config_folder(tmp_path / "named", num_attention_heads=8, mean=HALF)
     both = make("both", mm_vision_tower="../named", vision_config=vision_config(TINY))
     assert heads(both) == 2
     assert heads(make("one", mm_vision_tower="../named")) == 8
@@ -113,6 +113,32 @@ def test_the_sources_go_in_their_order_and_the_one_taken_is_said(
     with pytest.raises(ConfigError, match=r"vision = .*other: says num_attention_heads 4, but mm_"):
         heads(tmp_path / "one", other)
     assert heads(tmp_path / "one", named) == 8, "the same is said twice"
+
+
+def test_a_name_may_be_relative_to_where_the_command_runs(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the original and transformers look for it; the folder beside the model goes before."""
+    config_folder(tmp_path / "tower", num_attention_heads=8)
+    monkeypatch.chdir(tmp_path)
+    folder = make(mm_vision_tower="tower")
+    assert heads(folder) == 8
+    config_folder(folder / "tower", num_attention_heads=4)
+    assert heads(folder) == 4
+
+
+def test_a_tower_without_an_image_processor_leaves_it_to_the_next_source(
+    make: Make, tmp_path: Path
+) -> None:
+    config_folder(tmp_path / "named")
+    given = config_folder(tmp_path / "given", mean=HALF)
+    folder = make(mm_vision_tower="../named")
+    assert open_folder(folder, vision=str(given)).architecture.images.mean == tuple(HALF)
+    opened = open_folder(folder)
+    assert opened.architecture.images.mean == (0.48145466, 0.4578275, 0.40821073)
+    assert opened.tower_source.endswith(
+        "mean and deviation are those that transformers gives such a tower"
+    )
 
 
 def test_the_folders_own_image_processor_goes_first(make: Make, tmp_path: Path) -> None:
@@ -148,6 +174,7 @@ def test_what_nothing_says_is_refused_with_the_remedy(make: Make, name: Any) -> 
         ({"num_attention_heads": 3}, "num_attention_heads = 3: must be a whole number that div"),
         ({"num_attention_heads": "8"}, "num_attention_heads = '8': must be a whole number"),
         ({"hidden_act": "none_such"}, "hidden_act = 'none_such': is no activation"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act = \['gelu'\]: is no activation"),
         ({"layer_norm_eps": 0}, "layer_norm_eps = 0: must be a number between 0 and 1"),
     ],
 )

@@ -53,7 +53,6 @@ from mobilellama.vlm.tokenise import (
     build_samples,
     reading_of,
     report_refusals,
-    require_same_sources,
 )
 from mobilellama.vlm.tuning import chosen_lora, first_values, tune
 
@@ -182,7 +181,6 @@ def image_text_stage(
             given = fingerprint if name == "train" else made.fingerprint()
             path = samples_path(run, name)
             report_refusals(build_samples(path, made, fingerprint=given, workers=workers))
-            require_same_sources(path, made, fingerprint=given)
             if config.data.verify:
                 verify_samples(path)
 

@@ -146,7 +146,7 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
 
     Raises:
         ConfigError: no record can be trained on, or the template does not fit the tokenizer.
-        DataError: the records cannot be read.
+        DataError: the records cannot be read, or are no longer those of the fingerprint.
     """
     receipt = path.with_suffix(".json")
     if path.is_file() and (held := _read_receipt(receipt, fingerprint)):
@@ -164,6 +164,11 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
             rule = f"of its {report.records:,} records none can be trained on ({what})"
             remedy = "Raise train.seq_len where it is the reason, else see 'vlm check-data'"
             raise ConfigError("data.path", recipe.data.path, rule, remedy)
+        if recipe.fingerprint() != fingerprint:
+            raise DataError(
+                f"{recipe.data.path}: something wrote to it while it was tokenised. Run the same "
+                "command again when nothing does"
+            )
         fsync_path(temporary)  # the receipt must not outlive it in a power cut
         temporary.replace(path)
     finally:
@@ -171,21 +176,6 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     facts = {"fingerprint": fingerprint, "sha256": sha256_of_file(path), "report": asdict(report)}
     write_sealed_json(receipt, facts | {READING: READING_VERSION})
     return report
-
-
-def require_same_sources(path: Path, recipe: Recipe, *, fingerprint: str) -> None:
-    """Refuse samples whose records changed between their hashing and their reading.
-
-    Raises:
-        DataError: they did; the samples do not count.
-    """
-    if recipe.fingerprint() == fingerprint:
-        return
-    path.with_suffix(".json").unlink(missing_ok=True)
-    raise DataError(
-        f"{recipe.data.path}: something wrote to it while it was tokenised. Run the same command "
-        "again when nothing does"
-    )
 
 
 def _read_receipt(receipt: Path, fingerprint: str) -> SampleReport | None:

@@ -26,6 +26,7 @@ def test_every_mutated_record_is_taken_or_refused_for_one_reason(
         image_tokens=4,
         seq_len=2048,
     )
-    report = build_samples(tmp_path / "s.arrow", recipe, fingerprint="x", workers=1)
+    given = recipe.fingerprint()
+    report = build_samples(tmp_path / "s.arrow", recipe, fingerprint=given, workers=1)
     assert report.records == 2_000 == report.samples + sum(report.refused.values())
     assert report.refused == refused and report.unread_fields

@@ -32,7 +32,7 @@ def build_data(folder: Path, data: Path, images: Path, tokenizer: Path) -> Data:
         image_tokens=TOKENS,
         seq_len=ROW,
     )
-    build_samples(folder / "train.arrow", recipe, fingerprint="f", workers=1)
+    build_samples(folder / "train.arrow", recipe, fingerprint=recipe.fingerprint(), workers=1)
     return open_data(folder, images)
 
 

@@ -10,6 +10,7 @@ A thread on each rank looks at when the rank last did something. Where that is t
 
 Nothing is sent while all is well, and nothing passes through a collective: in a hang, none does.
 Only in the start, where rank 0 may work alone for hours, it writes RUN/logs/alive-ATTEMPT.
+No file system is waited for without end: one that does not answer makes ranks hang, too.
 """
 
 import faulthandler
@@ -19,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from types import TracebackType
 from mobilellama import signals
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World
+from mobilellama.pretrain.sign_of_life import SignOfLife
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
 
@@ -35,6 +37,7 @@ HUNG = 75
 """Exit code of a rank that left because the ranks hung (EX_TEMPFAIL of sysexits.h)."""
 _LOOK_EVERY_S = 1.0
 _WAIT_FOR_OTHERS_S = 30.0  # network file systems show a new file late
+_MOST_WAITS = 4  # for the others' files, for the word of one of them, and for writing these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +100,16 @@ class Watchdog:
         self._marks = 0
         self._still_s = 0.0  # since the last mark, as far as this process ran meanwhile
         self._seen: tuple[int, int, str] = (0, 0, "")
+        limits = [value for value in asdict(config).values() if value is not None]
+        self._every_s = min([_LOOK_EVERY_S, *(6 * minutes for minutes in limits)])
+        self._life = SignOfLife(self._logs / f"alive-{attempt:04}", world, every_s=self._every_s)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
         if self._world.is_main:
             self._logs.mkdir(exist_ok=True)
+        self._life.start()
         self._thread.start()
         return self
 
@@ -114,8 +121,7 @@ class Watchdog:
     ) -> None:
         self._closed.set()
         self._thread.join()
-        if self._world.is_main:
-            self._alive.unlink(missing_ok=True)
+        self._life.end(wait_s=_WAIT_FOR_OTHERS_S)
 
     def mark(self, at: str, *, step: int | None = None) -> None:
         """Take note that this rank goes on.
@@ -143,18 +149,12 @@ class Watchdog:
             self._phase = former
             self.mark("after " + phase)
 
-    @property
-    def _alive(self) -> Path:
-        return self._logs / f"alive-{self._attempt:04}"
-
     def _watch(self) -> None:
-        limits = [value for value in asdict(self._config).values() if value is not None]
-        every_s = min([_LOOK_EVERY_S, *(6 * minutes for minutes in limits)])
         looked_s = time.monotonic()
-        while not self._closed.wait(every_s):
+        while not self._closed.wait(self._every_s):
             # A process that was stopped and goes on (Ctrl-Z, fg) has not been waiting.
             now_s = time.monotonic()
-            self._still_s += min(now_s - looked_s, 2 * every_s)
+            self._still_s += min(now_s - looked_s, 2 * self._every_s)
             looked_s = now_s
             if self._has_gone_on():
                 self._still_s = 0.0
@@ -163,21 +163,11 @@ class Watchdog:
                 self._leave(minutes)
 
     def _has_gone_on(self) -> bool:
-        seen = (self._marks, Progress.advances, self._life_of_main())
+        seen = (self._marks, Progress.advances, self._life.seen)
         gone_on, self._seen = seen != self._seen, seen
-        if gone_on and self._phase == "start" and self._world.is_main and self._world.size > 1:
-            with suppress(OSError):
-                self._alive.write_text(f"{seen[:2]}")
+        if gone_on and self._phase == "start":
+            self._life.show(f"{seen[:2]}")
         return gone_on
-
-    def _life_of_main(self) -> str:
-        """Return what changes while rank 0 works and this rank waits for it."""
-        if not self._world.waits_for_main:
-            return ""
-        try:
-            return self._alive.read_text()
-        except OSError:
-            return ""
 
     def _file(self, rank: int) -> Path:
         return self._logs / f"stacks-{self._attempt:04}-rank-{rank}.txt"
@@ -192,26 +182,27 @@ class Watchdog:
             marks=self._marks,
             at=self._at,
         )
+        wait_s = min(_WAIT_FOR_OTHERS_S, max(1.0, 30 * minutes))
         try:
-            try:
-                dump_stacks(self._file(place.rank), place)
-            except OSError as error:  # the others will take this rank for one that cannot tell
-                where = f"rank {place.rank} hangs at: {place.at}"
-                signals.tell(f"mobilellama: error: {where}; its stacks cannot be kept ({error})")
-            self._tell(place, minutes)
+            if not _ends_within(_MOST_WAITS * wait_s, lambda: self._tell(place, minutes, wait_s)):
+                _ends_within(wait_s, lambda: self._tell_alone(place, minutes))
         finally:
             os._exit(HUNG)  # nothing else ends a thread that waits in a collective
 
-    def _tell(self, mine: RankState, minutes: float) -> None:
+    def _tell(self, mine: RankState, minutes: float, wait_s: float) -> None:
         """Name who did not arrive, if this is the lowest rank that can; the others wait for it."""
+        try:
+            dump_stacks(self._file(mine.rank), mine)
+        except OSError as error:  # the others will take this rank for one that cannot tell
+            where = f"rank {mine.rank} hangs at: {mine.at}"
+            signals.tell(f"mobilellama: error: {where}; its stacks cannot be kept ({error})")
+        self._life.end(wait_s=wait_s)
         told = self._logs / f"hang-{self._attempt:04}.txt"
-        wait_s = min(_WAIT_FOR_OTHERS_S, max(1.0, 30 * minutes))
         places = self._places_within(wait_s)
         if mine.rank == min(place.rank for place in [mine, *places]):
             text = describe(mine, places, self._world.size, minutes=minutes, logs=self._logs)
             with suppress(OSError):
                 told.write_text(f"{text}\n")
-                self._alive.unlink(missing_ok=True)
             signals.tell(f"mobilellama: error: {text}")
         else:
             end_s = time.monotonic() + wait_s
@@ -220,6 +211,12 @@ class Watchdog:
         sys.stderr.flush()
         there = {place.rank for place in places}
         self._world.end_others([rank for rank in range(self._world.size) if rank not in there])
+
+    def _tell_alone(self, mine: RankState, minutes: float) -> None:
+        """Tell without the help of files."""
+        text = f"{_beginning(mine, minutes)}Rank {mine.rank} leaves, and does not know where the "
+        text += f"others are: {self._logs} does not answer"
+        signals.tell(f"mobilellama: error: {text}")
 
     def _places_within(self, seconds: float) -> list[RankState]:
         """Return where the ranks are that can tell, once all do or the time is up."""
@@ -232,6 +229,14 @@ class Watchdog:
             if len(places) == self._world.size or time.monotonic() > end_s:
                 return [places[rank] for rank in sorted(places)]
             time.sleep(_LOOK_EVERY_S / 10)
+
+
+def _ends_within(seconds: float, work: Callable[[], object]) -> bool:
+    """Do some work in a thread; return whether it ended within a time."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def dump_stacks(path: Path, place: RankState) -> None:
@@ -266,8 +271,7 @@ def describe(
     missing = sorted(set(range(world_size)) - {place.rank for place in [*places, mine]})
     most = max(place.marks for place in [*places, mine])
     behind = [place for place in places if place.marks < most]
-    said = f"the ranks hang: nothing has happened for {minutes:g} minutes "
-    said += f"(watchdog.{mine.phase}_minutes) after step {mine.step}, at: {mine.at}. "
+    said = _beginning(mine, minutes)
     if missing:
         said += f"Did not arrive, and cannot say where: {_ranks(missing)} (stopped, or lost with "
         said += "the node?). "
@@ -279,6 +283,13 @@ def describe(
     return (
         f"{said}Stacks: {logs}/stacks-*. All leave without a verdict; the same command goes on "
         "from the newest checkpoint"
+    )
+
+
+def _beginning(mine: RankState, minutes: float) -> str:
+    return (
+        f"the ranks hang: nothing has happened for {minutes:g} minutes "
+        f"(watchdog.{mine.phase}_minutes) after step {mine.step}, at: {mine.at}. "
     )
 
 

@@ -90,6 +90,46 @@ def test_a_rank_that_hangs_is_named_and_all_leave_with_their_stacks(tmp_path: Pa
         assert any(line.endswith(f" in {function}") for line in stacks)
 
 
+def hang(world: World, watchdog: Watchdog, folder: Path) -> None:
+    watchdog.mark("building and loading the model")
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [(".stacks-0003-rank-0.txt", []), ("alive-0003", ["stacks-0003-rank-0.txt"])],
+)
+def test_a_file_system_that_does_not_answer_holds_no_rank(
+    tmp_path: Path, name: str, left: list[str]
+) -> None:
+    """A pipe that nobody reads holds whoever opens it, as a server does that is gone."""
+    (tmp_path / "logs").mkdir()
+    os.mkfifo(tmp_path / "logs" / name)
+    ranks = Ranks(watched, 2, tmp_path, hang, {"start_minutes": TWO_SECONDS})
+    for process in ranks.processes:
+        process.join(60)
+    assert [process.exitcode for process in ranks.processes] == [HUNG, HUNG]
+    stacks = sorted(path.name for path in (tmp_path / "logs").glob("stacks-*"))
+    assert stacks == [*left, "stacks-0003-rank-1.txt"]
+
+
+def test_a_rank_that_cannot_write_its_stacks_still_tells(tmp_path: Path) -> None:
+    (tmp_path / "logs/stacks-0003-rank-0.txt/in_the_way").mkdir(parents=True)
+    script = f"""
+from pathlib import Path
+from tests.pretrain.test_watchdog import hang, watched
+watched(Path({str(tmp_path)!r}), hang, {{"start_minutes": {TWO_SECONDS}}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, timeout=90
+    )
+    assert done.returncode == HUNG
+    told = [line for line in done.stderr.splitlines() if line.startswith("mobilellama: error: ")]
+    assert len(told) == 2
+    assert "rank 0 hangs at: building and loading the model; its stacks cannot be kept (" in told[0]
+    assert "nothing has happened for" in told[1]
+
+
 def work_alone(world: World, watchdog: Watchdog, folder: Path) -> str:
     def tokenise() -> None:
         with Progress("tokenise", total=12, unit="files") as progress:

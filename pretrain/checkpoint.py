@@ -15,7 +15,9 @@ writes the manifest and renames the folder. Nothing is ever unpickled.
 import bisect
 import contextlib
 import errno
+import itertools
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -86,6 +88,17 @@ class Manifest:
     """sha256 of each rank's receipt, by file name."""
     frozen_sha256: str | None = None
     """Of the file of the parameters that do not train; None where all do."""
+
+    def __post_init__(self) -> None:
+        for name in ("step", "consumed", "optimizer_step", "world_size", "attempt"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise TypeError(f"{name} is {value!r}")
+        for name in ("identity", "config", "counters", "receipts"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} is no object")
+        if len(self.receipts) != self.world_size:
+            raise TypeError(f"{len(self.receipts)} receipts of {self.world_size} ranks")
 
 
 def save(
@@ -387,7 +400,8 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
 
 def _set_aside(folder: Path, attempt: int) -> None:
     """Give a checkpoint that cannot be used a name that no checkpoint has."""
-    aside = folder.with_name(f"{folder.name}.bad-{attempt}")
+    names = (f"{folder.name}.bad-{attempt}{'+' * again}" for again in itertools.count())
+    aside = next(path for path in map(folder.with_name, names) if not os.path.lexists(path))
     folder.rename(aside)
     log.warning("%s is set aside as %s", folder, aside.name)
 

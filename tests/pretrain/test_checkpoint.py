@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, checked at load, fenced, pruned."""
 
 import itertools
+import json
 import logging
 import os
 import random
@@ -111,6 +112,38 @@ def test_an_edited_receipt_is_found(run: RunFolder) -> None:
         Checkpoint(run.checkpoint(6))
 
 
+RESUMED = {"train.max_steps": 6, "checkpoint.every_steps": 1, "engine.kind": "ddp"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("step", 6.0), ("consumed", "48"), ("consumed", -8), ("optimizer_step", None),
+     ("world_size", 3), ("counters", None), ("receipts", []), ("identity", "")],
+)  # fmt: skip
+def test_a_field_of_another_kind_is_damage_also_without_a_digest(
+    run: RunFolder, field: str, value: Any
+) -> None:
+    path = run.checkpoint(6) / "manifest.json"
+    values = read_json(path) | {field: value}
+    del values["sealed"], values["content_sha256"]  # as older versions wrote it
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="not a checkpoint's manifest"):
+        Checkpoint(run.checkpoint(6))
+
+
+def test_what_was_set_aside_is_never_in_the_way(
+    run: RunFolder, small_dataset: Path, trained: Path
+) -> None:
+    """Who removes attempts/ to make room begins to count anew."""
+    (run.checkpoint(6) / "manifest.json").unlink()
+    for name in ("step-6.bad-2", "step-6.bad-2+"):
+        (run.checkpoints / name / "mine").mkdir(parents=True)
+    run_ranks(train_tiny, 1, small_dataset, run.path, RESUMED)
+    assert run.checkpoint_steps()[-1] == 6
+    assert (run.checkpoints / "step-6.bad-2/mine").is_dir()
+    assert (run.checkpoints / "step-6.bad-2++/rank-0.json").is_file()
+
+
 def resume_with_warnings(dataset: Path, run: Path, fields: dict[str, Any]) -> list[str]:
     messages: list[str] = []
 
@@ -121,9 +154,6 @@ def resume_with_warnings(dataset: Path, run: Path, fields: dict[str, Any]) -> li
     logging.getLogger("mobilellama.pretrain.checkpoint").addHandler(Keep(logging.WARNING))
     train_tiny(dataset, run, fields)
     return messages
-
-
-RESUMED = {"train.max_steps": 6, "checkpoint.every_steps": 1, "engine.kind": "ddp"}
 
 
 def test_resume_passes_over_a_bad_checkpoint_names_it_and_keeps_it_aside(

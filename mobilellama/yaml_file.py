@@ -33,11 +33,16 @@ def read_yaml(path: Path) -> Any:
         if node is None:
             return None
         _count(node, {}, 1)
-        return loader.construct_document(node)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    except (yaml.YAMLError, OverflowError) as error:
+    except yaml.YAMLError as error:
         raise ValueError(one_line(error)) from None
+    try:
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(error)) from None
+    except Exception as error:  # "!!int ''" is an IndexError of the parser's, and so on
+        raise ValueError(f"it holds a value that is not of its kind ({one_line(error)})") from None
 
 
 _TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"

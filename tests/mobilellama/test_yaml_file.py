@@ -30,6 +30,11 @@ HOSTILE = {
     "an alias inside itself": ("train: &a [*a]", "line 1: an alias lies inside itself"),
     "a long integer": ("train:\n  max_steps: " + "9" * 5000, "line 2: it holds a number of 5,000"),
     "no date": ("train: 2026-99-99", "month must be in"),
+    "an empty integer": ("train:\n  max_steps: !!int ''", "not of its kind"),
+    "digits without a digit": ("a: !!int '_'", "not of its kind"),
+    "an empty float": ("a: !!float ''", "not of its kind"),
+    "no bool": ("a: !!bool maybe", "not of its kind"),
+    "no time": ("a: !!timestamp soon", "not of its kind"),
     "another encoding": ("train: \udcff", "can't decode byte"),
     "a tag": ("a: !!python/object/apply:os.system ['x']", "could not determine a constructor"),
 }

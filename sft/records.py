@@ -75,7 +75,8 @@ _OTHER_INPUTS = tuple(
     "knowledge choices options hint text content body dialogue transcript story table schema "
     "premise input_text source_text".split()
 )
-_ONE_OPTION = re.compile(r"(option|choice|candidate)_?[a-h0-9]|op[a-e]|[a-h]")
+_ONE_OPTION = re.compile(r"(option|choice|candidate)_?[a-h0-9]|op[a-e]")
+_LETTERS = ("a", "b", "c", "d")  # of options, where two at least are there
 _OTHER_ANSWERS = tuple(
     "outputs responses completions answers target targets solution solutions reply long_answer "
     "short_answer best_answer correct_answer correct_answers assistant".split()
@@ -197,6 +198,7 @@ def _question(fields: dict[str, Any], said: str, unread: list[str]) -> str:
     first = choose(fields, _QUESTIONS, beside=_OTHER_QUESTIONS)
     asked = text_of(fields[first], first, unread) if first else ""
     others = [*_OTHER_INPUTS, *filter(_ONE_OPTION.fullmatch, fields)]
+    others += _LETTERS if "a" in fields and "b" in fields else ()
     second = choose(fields, _INPUTS, beside=others)
     if second is None and (left := _left_aside(fields, others)):
         raise DropError(Drop.AMBIGUOUS, f"it has {' and '.join([first or 'no question', *left])}")

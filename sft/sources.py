@@ -28,6 +28,7 @@ from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.json_list import holds_lines, read_elements
 from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import walk_files
+from mobilellama.tokenize.table_files import decoded
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,8 @@ def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
     """Yield the records of a slice, of ``find_slices(data)``, in their order.
 
     A table's row has all its columns: what is not read is judged by its name, see sft/fields.py.
-    Of a column of bytes that is not read, such as a picture's, a row only has whether it is there.
+    Of a column of bytes or times that is not read, such as a picture's, a row only has whether it
+    is there.
 
     Raises:
         DataError: the source is missing, corrupt, truncated, in another encoding, or no longer
@@ -256,7 +258,7 @@ def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
         table = pq.ParquetFile(file)
         total = max(table.metadata.num_rows, 1)
         for batch in table.iter_batches(_rows_at_once(table.schema_arrow)):
-            for value in _rows(batch):
+            for value in _rows(batch, str(path)):
                 row += 1
                 yield Record(f"{piece.source}[{row - 1}]", value, piece.size * row // total)
     except (pa.ArrowException, OSError) as error:
@@ -271,16 +273,56 @@ def _rows_at_once(schema: Any) -> int:
     return _ROWS_OF_BYTES_AT_ONCE if held else _ROWS_AT_ONCE
 
 
-def _rows(batch: Any) -> list[dict[str, Any]]:
-    """Return the rows of an Arrow batch or table; of bytes that are not read, null or true."""
-    columns = {
-        name: [there or None for there in column.is_valid().to_pylist()]
-        if "binary" in str(column.type) and canonical(name) not in READ
-        else column.to_pylist()
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    }
+def _rows(batch: Any, source: str) -> list[dict[str, Any]]:
+    """Return the rows of an Arrow batch or table; see ``_values``."""
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns[name] = _values(name, column)
+        except (ValueError, OverflowError) as error:  # a date that Python has not
+            raise DataError(
+                f"{source}: the column {name} cannot be read ({one_line(error)}). Mend it"
+            ) from None
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _values(name: str, column: Any) -> list[Any]:
+    """Return a column's values; of bytes and times that are not read, null or true.
+
+    Bytes that are UTF-8 are text, as Spark and DuckDB often write it.
+    """
+    from pyarrow import types
+
+    holds_bytes = "binary" in str(column.type)
+    if canonical(name) not in READ and (holds_bytes or types.is_temporal(column.type)):
+        return [there or None for there in _is_there(column)]
+    values = decoded(column)
+    if holds_bytes or any(isinstance(value, bytes) for value in values):
+        return [_as_text(value) for value in values]
+    return values
+
+
+def _is_there(column: Any) -> list[bool]:
+    """Return whether each value is neither null nor an empty list."""
+    from pyarrow import types
+
+    if types.is_list(column.type) or types.is_large_list(column.type):
+        return [value.is_valid and len(value) > 0 for value in column]
+    return column.is_valid().to_pylist()
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value  # which is no text, and is said of the record
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _as_text(item) for name, item in value.items()}
+    return value
 
 
 def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
@@ -292,7 +334,7 @@ def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
         )
     row, at_once = 0, _rows_at_once(table.features.arrow_schema)
     for batch in table.with_format("arrow").iter(at_once):  # decodes no picture or sound
-        for value in _rows(batch):
+        for value in _rows(batch, piece.source):
             row += 1
             yield Record(f"{piece.source}[{row - 1}]", value, row)
 

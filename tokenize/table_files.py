@@ -57,7 +57,7 @@ def _parquet_values(file: BinaryIO, path: Path, column: str) -> Values:
         if column not in names:
             raise _no_column(path, column, names)
         for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[column]):
-            values = _decoded(batch.column(batch.schema.names.index(column)))
+            values = decoded(batch.column(batch.schema.names.index(column)))
             yield from enumerate(values, row)
             row += len(values)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -67,8 +67,8 @@ def _parquet_values(file: BinaryIO, path: Path, column: str) -> Values:
         ) from None
 
 
-def _decoded(column: Any) -> list[Any]:
-    """Return a column's values; strings that are not UTF-8 as the bytes they are."""
+def decoded(column: Any) -> list[Any]:
+    """Return an Arrow column's values; strings that are not UTF-8 as the bytes they are."""
     try:
         return column.to_pylist()
     except UnicodeDecodeError:

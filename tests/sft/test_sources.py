@@ -183,6 +183,39 @@ def test_half_a_surrogate_pair_and_nan_are_read_as_python_reads_them(tmp_path: P
     assert turns_of(tmp_path) == [expected, expected]
 
 
+def test_text_of_a_table_may_be_of_bytes_and_what_is_not_utf8_drops_its_record_alone(
+    tmp_path: Path,
+) -> None:
+    """Spark and DuckDB write text as bytes; other writers do not check that it is UTF-8."""
+    turns = [{"role": b"user", "content": b"Hi"}, {"role": b"assistant", "content": b"Hello!"}]
+    unchecked = pa.array([b"H\xff", b"Hi"]).view(pa.string())
+    times = pa.array([None, 2**62], pa.timestamp("us"))  # beyond Python's years
+    tables = {
+        "bytes": pa.table({"prompt": pa.array([b"Hi"]), "answer": pa.array([b"Hello!"])}),
+        "turns": pa.table({"messages": [turns]}),
+        "unchecked": pa.table({"prompt": unchecked, "answer": ["Hello!"] * 2}),
+        "beside": pa.table({"prompt": ["Hi"] * 2, "answer": ["Hello!"] * 2, "note": unchecked,
+                            "timestamp": times}),
+    }  # fmt: skip
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    hello = [Turn("user", "Hi"), Turn("assistant", "Hello!")]
+    for name in ("bytes", "turns", "beside"):
+        assert all(turns == hello for turns in turns_of(tmp_path / f"{name}.parquet"))
+    broken, good = values(DataConfig(path=str(tmp_path / "unchecked.parquet")))
+    assert read_turns(good) == hello
+    with pytest.raises(DropError, match="dropped_not_text"):
+        read_turns(broken)
+
+
+def test_an_empty_list_of_pictures_in_a_table_is_none(tmp_path: Path) -> None:
+    pictures = pa.array([[{"bytes": b"x", "path": None}], [], None])
+    table = pa.table({"prompt": ["Hi"] * 3, "answer": ["Hello!"] * 3, "images": pictures})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = values(DataConfig(path=str(tmp_path / "a.parquet")))
+    assert [row["images"] for row in found] == [True, None, None]
+
+
 @pytest.mark.parametrize(
     ("line", "detail"),
     [

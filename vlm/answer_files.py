@@ -26,7 +26,7 @@ from mobilellama.vlm.benchmark import (
     letters_and_digits,
     on_one_line,
 )
-from mobilellama.vlm.question import Reply
+from mobilellama.vlm.question import FINISHES, Reply
 from mobilellama.vlm.records import IMAGE_TEXT
 
 log = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[Reply | None]:
             raise DataError(f"{place}: {what}. {_REMEDY}")
         require_same_image(place, row, asked[waiting[0]])
         finish = row.get("finish")
-        known = finish if isinstance(finish, str) else None
-        answers[waiting[0]] = Reply(text=text, finish=known)
+        # Other scripts' words tell nothing.
+        answers[waiting[0]] = Reply(text=text, finish=finish if finish in FINISHES else None)
         without_prompt += row.get("prompt") is None
     if without_prompt:
         log.warning(

@@ -71,7 +71,7 @@ from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Asked, Benchmark, require_files
 from mobilellama.vlm.images import read_image, show_name
 from mobilellama.vlm.judge import count_replies, judge
-from mobilellama.vlm.question import Assistant, Question, Reply
+from mobilellama.vlm.question import END_TOKEN, Assistant, Question, Reply
 from mobilellama.vlm.score_table import published_table, score_tables
 from mobilellama.vlm.scores_file import ScoresFile
 
@@ -425,7 +425,7 @@ def as_question(one: Asked[Any]) -> Question:
 
 def as_the_original_logs_it(text: str) -> str:
     """Return an answer without white space around it, nor a spelt-out end token."""
-    return text.strip().removesuffix("</s>").strip()
+    return text.strip().removesuffix(END_TOKEN).strip()
 
 
 def write_submission(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,11 +1,12 @@
 """What a benchmark's score is worth: its empty, cut and missing answers counted, and told."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
 from mobilellama.pretrain.answer_counts import AnswerCounts
 from mobilellama.vlm.benchmark import Scores
-from mobilellama.vlm.question import Reply
+from mobilellama.vlm.question import END_TOKEN, Reply
 
 
 def count_replies(replies: Sequence[Reply | None]) -> AnswerCounts:
@@ -13,11 +14,11 @@ def count_replies(replies: Sequence[Reply | None]) -> AnswerCounts:
 
     missing          there is none
     without_room     the prompt filled the context
-    empty            nothing was said
+    empty            nothing was said: no character that can be seen, and no end token in letters
     cut_off          the most tokens, or the context's end, came before the answer's end
     """
     given = [one for one in replies if one is not None]
-    silent = [one for one in given if not one.text.strip()]
+    silent = [one for one in given if says_nothing(one.text)]
     without_room = sum(one.finish == "too_long" for one in silent)
     # A file of other scripts tells nothing of this.
     told = all(one.finish is not None for one in given)
@@ -33,6 +34,12 @@ def count_replies(replies: Sequence[Reply | None]) -> AnswerCounts:
             "cut_off": cut_off if told or cut_off else None,
         },
     )
+
+
+def says_nothing(text: str) -> bool:
+    """Whether an answer has no character that can be seen but a spelt-out end token."""
+    seen = "".join(sign for sign in text if unicodedata.category(sign)[0] not in "CZ")
+    return seen in ("", END_TOKEN)
 
 
 def judge(scores: Scores, counts: AnswerCounts, *, show_withheld: bool) -> Scores:

@@ -13,6 +13,11 @@ from PIL import Image
 
 AspectRatio = Literal["square", "pad"]
 
+END_TOKEN = "</s>"
+"""As models and scripts spell it out at an answer's end."""
+FINISHES = ("stop", "length", "too_long")
+"""How an answer may end; see ``Reply``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:

@@ -208,3 +208,10 @@ def test_lines_without_a_prompt_are_counted_and_told(
     path = write(row(1, "Yes", prompt="Is it red?"), row(2, "No"))
     assert texts_of(path, asked) == ["Yes", "No"]
     assert f"{path}: 1 lines have no prompt, and are joined by question_id alone" in caplog.text
+
+
+def test_other_scripts_words_for_how_an_answer_ended_tell_nothing(write: Write) -> None:
+    asked = asked_of((1, "a"), (2, "b"), (3, "c"))
+    path = write(row(1, "x", finish="eos_token"), row(2, "x", finish="length"), row(3, "x"))
+    found = [one and one.finish for one in read_answers(path, asked)]
+    assert found == [None, "length", None]

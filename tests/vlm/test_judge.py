@@ -58,3 +58,13 @@ def test_over_one_per_cent_marks_a_score_and_over_ten_withholds_it(
     shown = judge(SCORES, counts, show_withheld=True)
     assert (shown.score, shown.tables, shown.withheld) == (66.6, SCORES.tables, False)
     assert (shown.incomplete is not None) == marked
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff\u00a0", "</s>", " </s>\n", "\x00"])
+def test_what_cannot_be_seen_and_a_spelt_out_end_token_are_empty(text: str) -> None:
+    assert count_replies([said(text)]).bad["empty"] == 1
+
+
+@pytest.mark.parametrize("text", ["?", "$", "0", "not</s>", "</s>no", "はい", "\U0001f600"])
+def test_whatever_can_be_seen_is_an_answer(text: str) -> None:
+    assert count_replies([said(text)]).total == 0

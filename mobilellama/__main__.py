@@ -76,6 +76,12 @@ def _run(argv: list[str], answer: signals.Answer) -> int:
         if isinstance(error, BrokenPipeError) or error.filename == streams.STDOUT:
             raise
         return _report_os_error(error)
+    except RuntimeError as error:
+        # Of links in a circle, Path.resolve makes no OSError: "Symlink loop from 'PATH'".
+        text, _, path = str(error).partition(" from ")
+        if text != "Symlink loop":
+            raise
+        return _report_os_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP), path.strip("'")))
     except KeyboardInterrupt:
         if answer.reason is None:  # else it was told when it came
             print("mobilellama: interrupted", file=sys.stderr)

@@ -145,6 +145,7 @@ def parse_config(
     _note_missing(parser, resolved)
     try:
         parsed = parser.parse_args(resolved)
+        _require_text(parsed)
         made = parser.instantiate(parsed)
         config = config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
@@ -164,6 +165,19 @@ def _as_typed(text: str) -> str:
     text = re.sub(r"Union\[(.*)\](?=[,)])", lambda match: _COMMAS.sub(" | ", match[1]), text)
     text = re.sub(r"(?<=default: )(True|False)\b", lambda match: match[0].lower(), text)
     return re.sub(r"\bNone\b", "null", text)
+
+
+def _require_text(parsed: Any) -> None:
+    """Raise ConfigError for a text that can be no path; YAML and JSON can write such."""
+    for field, value in parsed.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            try:
+                is_text = not isinstance(one, str) or b"\0" not in os.fsencode(one)
+            except UnicodeEncodeError:  # half a surrogate pair
+                is_text = False
+            if not is_text:
+                rule = "holds a character that no path or text can have"
+                raise ConfigError(field, repr(one), rule, "Write it without that")
 
 
 def _require_64_bits(parsed: Any) -> None:

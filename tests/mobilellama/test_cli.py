@@ -113,6 +113,14 @@ def test_a_mistake_leaves_exit_code_2_one_message_and_no_traceback() -> None:
     )
 
 
+def test_links_in_a_circle_are_one_message(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "corpus").mkdir()
+    given = ("--tokenizer", "x", "--sources.root", tmp_path / "corpus")
+    said = refused("tokenize", "run", *given, "--output", tmp_path / "loop")
+    assert said.startswith(f"{tmp_path}/loop: Too many levels of symbolic links. Check the path")
+
+
 def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
     refused: Callable[..., str],
 ) -> None:

@@ -1,5 +1,6 @@
 """YAML that a user gives: read as PyYAML reads it, and hostile files refused with one line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,29 @@ def test_a_hostile_number_on_the_command_line_is_one_short_message(
     with pytest.raises(ConfigError, match=message) as caught:
         parse_config(Config, given, prog="mobilellama pretrain run", about="")
     assert len(str(caught.value)) < 4_000
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (r'run: {folder: "a\0b"}', "run.folder"),
+        (r'{"data": {"path": "data\u0000"}}', "data.path"),
+    ],
+)
+def test_a_text_that_no_path_can_have_is_refused_by_its_field(
+    tmp_path: Path, text: str, field: str
+) -> None:
+    (tmp_path / "given.yaml").write_text(text)
+    given = ["--data.path", "x", "--run.folder", "y", "--config", str(tmp_path / "given.yaml")]
+    with pytest.raises(ConfigError, match=f"^{field} = .*holds a character that no path") as caught:
+        parse_config(Config, given, prog="mobilellama pretrain run", about="")
+    str(caught.value).encode()  # it can be printed
+
+
+def test_a_name_in_another_encoding_is_a_path(tmp_path: Path) -> None:
+    given = ["--data.path", os.fsdecode(b"caf\xe9"), "--run.folder", "y"]
+    config = parse_config(Config, given, prog="mobilellama pretrain run", about="")
+    assert os.fsencode(config.data.path) == b"caf\xe9"
 
 
 def test_an_ordinary_file_is_read_as_it_was(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ Other kinds (byte-level, Unigram, merges that were learnt one by one) are left a
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +35,7 @@ _LLAMA_SHA256 = "4c5badf7b7df213a9f36147f73f7b7ccf4ef2d5986a765923be08e8c0596927
 of version 1 and 2, and of what took them over."""
 _LAST = -1e9  # LLaMA's score of a piece of spaces alone: merged after all others
 _SHOWN = 12  # ids in a message
-_UNMADE = 100  # pieces that are tried, where merges are missing
+_DISPUTED = 20_000  # texts that are tried, of each kind, where merges differ
 _MERGING = ("type", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges", "merges")
 _STEPS = ("normalizer", "pre_tokenizer", "decoder")
 _CODE = ("def f(x):\n    return x", " x")  # first: what a message shows best
@@ -144,18 +146,40 @@ def _compare(tokenizer: HfTokenizer, corrected: dict[str, Any]) -> Fault | None:
     ):
         return None
     right = HfTokenizer(tokenizer.path, content=corrected)
-    for text in (*_CODE, *PROBES, *_unmade(tokenizer, corrected)):
+    for text in (*_CODE, *PROBES, *_disputed(tokenizer.content, corrected)):
         found, expected = tokenizer.encode(text, begins=True), right.encode(text, begins=True)
         if found != expected:
             return Fault(text=text, found=found, expected=expected, corrected=corrected)
     return None
 
 
-def _unmade(tokenizer: HfTokenizer, corrected: Mapping[str, Any]) -> list[str]:
-    """Return some pieces that a merge makes in the correction and none in the file."""
-    made = {"".join(_pair(merge)) for merge in tokenizer.content["model"].get("merges", [])}
-    wanted = {"".join(_pair(merge)) for merge in corrected["model"]["merges"]}
-    return [piece.replace(_SPACE, " ") for piece in sorted(wanted - made)[:_UNMADE]]
+def _disputed(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    """Yield texts on which the merges of two files may differ.
+
+    They are pieces that one of them makes at another time, or not at all, and what such a piece
+    may be part of.
+    """
+    ours = [_pair(merge) for merge in found["model"].get("merges", [])]
+    theirs = [_pair(merge) for merge in expected["model"]["merges"]]
+    pairs = zip_longest(ours, theirs, fillvalue=("", ""))
+    moved = [pair for pair in pairs if "".join(pair[0]) != "".join(pair[1])]
+    merges = [merge for pair in moved for merge in pair if merge != ("", "")]
+    before, after = defaultdict(list), defaultdict(list)
+    for left, right in {*ours, *theirs}:
+        before[right].append(left)
+        after[left].append(right)
+    longer = (
+        text
+        for left, right in merges
+        for text in (
+            *(left + right + more for more in after[right]),
+            *(more + left + right for more in before[left]),
+        )
+    )
+    pieces = map("".join, merges)
+    # A line break joins nothing, so that the space before a text is no part of a piece.
+    for text in chain(islice(pieces, _DISPUTED), islice(longer, _DISPUTED)):
+        yield "\n" + text.replace(_SPACE, " ")
 
 
 def _as(tokenizer: HfTokenizer, fast: Mapping[str, Any]) -> dict[str, Any]:

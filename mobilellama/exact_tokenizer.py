@@ -13,9 +13,17 @@ from typing import Any
 from mobilellama.config import ConfigError
 from mobilellama.conversion import is_llamas_kind, with_steps
 from mobilellama.fast_tokenizer import broken_rules, fast_tokenizer
+from mobilellama.hf_files import TOKENIZER_FILE
 from mobilellama.hf_tokenizer import HfTokenizer
 from mobilellama.pretrained import load_tokenizer
-from mobilellama.tokenizer import TextTokenizer, Tokenizer, WrongIdsError, open_tokenizer
+from mobilellama.tokenizer import (
+    SENTENCEPIECE_FILE,
+    TextTokenizer,
+    Tokenizer,
+    WrongIdsError,
+    model_beside,
+    open_tokenizer,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +38,53 @@ def load_exact_tokenizer(
     Args:
         model: which.
         field: the field that names it, for errors.
-        as_is: whether transformers' ids are wanted, whatever the folder's model has learnt.
+        as_is: whether the ids of tokenizer.json are wanted as they are.
         options: of ``AutoTokenizer.from_pretrained``.
 
     Raises:
         WrongIdsError: the folder's tokenizer.json gives other ids than its model does.
         ConfigError: it would run code.
     """
-    ours = None if as_is or not Path(model).is_dir() else _opened(model, field)
+    is_folder = Path(model).is_dir()
+    ours = _opened(model, field, as_is=as_is) if is_folder else None
     inner = load_tokenizer(model, field=field, **options)
+    if not is_folder and (fetched := _fetched(str(model))):
+        ours = _opened(fetched, field, as_is=as_is, trained=True)
     content = None if ours is None else _content(inner, ours)
     return inner if content is None else _rebuilt(inner, content)
 
 
-def _opened(model: str | Path, field: str) -> TextTokenizer | None:
-    """Return the folder's tokenizer; None where it is of a kind that only transformers reads."""
+def _fetched(name: str) -> Path | None:
+    """Return the folder to which transformers fetched a tokenizer of the Hub."""
+    from transformers.utils.hub import cached_file
+
+    for file in (TOKENIZER_FILE, SENTENCEPIECE_FILE):
+        found = cached_file(
+            name, file, local_files_only=True, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        if found:
+            return Path(found).parent
+    return None
+
+
+def _opened(
+    model: str | Path, field: str, *, as_is: bool, trained: bool = False
+) -> TextTokenizer | None:
+    """Return the folder's tokenizer; None where it is of a kind that only transformers reads.
+
+    Of a sentencepiece model to which tokens are added without a tokenizer.json, it is the model:
+    transformers knows the tokens.
+    """
     try:
-        return open_tokenizer(model, field=field)
+        return open_tokenizer(model, field=field, as_is=as_is, trained=trained)
     except WrongIdsError:
         raise
     except ConfigError as error:
-        log.debug("the ids of %s are transformers' own: %s", model, error)
-        return None
+        opened = None if (Path(model) / TOKENIZER_FILE).is_file() else model_beside(model, field)
+        if opened is None:
+            log.debug("the ids of %s are transformers' own: %s", model, error)
+        return opened
 
 
 def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:

@@ -35,6 +35,12 @@ _ANY_KIND = (
     "one of them"
 )
 
+# Of a model that was trained; an index alone, too, whose files are still to be fetched.
+_WEIGHTS = (
+    "*.safetensors", "*.bin", "*.gguf", "*.pth", "*.pt", "*.ckpt", "*.h5", "*.msgpack", "*.onnx",
+    "*.index.json", "adapter_config.json",
+)  # fmt: skip
+
 # ModelProto.SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 
@@ -148,7 +154,7 @@ class TextTokenizer(Protocol):
 
 
 def open_tokenizer(
-    path: str | Path, *, field: str = "tokenizer", as_is: bool = False
+    path: str | Path, *, field: str = "tokenizer", as_is: bool = False, trained: bool = False
 ) -> TextTokenizer:
     """Open a tokenizer of either kind, with the ids that its model was trained with.
 
@@ -162,6 +168,7 @@ def open_tokenizer(
             taken where tokenizer.json adds no token to it.
         field: the field that names it, for errors.
         as_is: whether the ids of tokenizer.json are wanted as they are.
+        trained: whether a model was trained with it, though the folder may hold no weights.
 
     Raises:
         ConfigError: there is no tokenizer, or it cannot be read.
@@ -182,7 +189,7 @@ def open_tokenizer(
         return opened
     if as_is:
         return file
-    weights = _weights_beside(file.path)
+    weights = _weights_beside(file.path) or ("its model" if trained else None)
     if weights is not None or (fault.corrected is None and opened is file):
         raise WrongIdsError(field, str(path), *fault.refusal(weights))
     log.warning("%s gives %s as its model does: corrected", file.path, fault.ids)
@@ -227,7 +234,7 @@ def _open(found: Path, field: str) -> tuple[TextTokenizer, TextTokenizer | None]
 
     if not found.is_dir():
         if found.suffix == ".json":
-            return HfTokenizer(found, field=field), _model_beside(found.parent, field)
+            return HfTokenizer(found, field=field), model_beside(found.parent, field)
         if not found.is_file():
             raise ConfigError(field, str(found), "is neither a file nor a folder", _ANY_KIND)
         return Tokenizer(found, field=field, remedy=_ANY_KIND), None
@@ -239,7 +246,7 @@ def _open(found: Path, field: str) -> tuple[TextTokenizer, TextTokenizer | None]
         if model is not None:
             return model, _file_beside(found, field) if has_json else None
     if has_json:
-        return HfTokenizer(found, field=field), _model_beside(found, field)
+        return HfTokenizer(found, field=field), model_beside(found, field)
     rule = f"holds neither {SENTENCEPIECE_FILE} nor {TOKENIZER_FILE}"
     raise ConfigError(field, str(found), rule, _ANY_KIND)
 
@@ -275,10 +282,10 @@ def _file_beside(folder: Path, field: str) -> TextTokenizer | None:
         return None
 
 
-def _model_beside(folder: Path, field: str) -> "Tokenizer | None":
-    """Return the sentencepiece model beside a tokenizer.json; None where there is none."""
+def model_beside(folder: str | Path, field: str) -> "Tokenizer | None":
+    """Return the sentencepiece model of a folder; None where there is none."""
     try:
-        return Tokenizer(folder / SENTENCEPIECE_FILE, field=field)
+        return Tokenizer(Path(folder) / SENTENCEPIECE_FILE, field=field)
     except ConfigError:
         return None
 
@@ -293,11 +300,7 @@ def _is_trained_with(tokenizer: Any) -> bool:
 
 def _weights_beside(path: Path) -> str | None:
     """Return the name of a file of weights in a tokenizer's folder; None where there is none."""
-    names = (
-        found.name
-        for pattern in ("*.safetensors", "*.bin", "*.gguf", "*.pth")
-        for found in sorted(path.parent.glob(pattern))
-    )
+    names = (found.name for pattern in _WEIGHTS for found in sorted(path.parent.glob(pattern)))
     return next((name for name in names if not name.startswith("training_args")), None)
 
 

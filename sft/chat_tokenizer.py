@@ -137,7 +137,7 @@ class ChatTokenizer(DialogueTokenizer):
                     return_dict=False,
                     sanitize_control_tokens=True,
                 )
-            except (NotImplementedError, ValueError) as error:
+            except (TemplateRefusalError, NotImplementedError, ValueError) as error:
                 if isinstance(error, ConfigError):
                     raise
                 log.debug("control tokens stay as they are: %s", one_line(error))
@@ -162,7 +162,7 @@ class ChatTokenizer(DialogueTokenizer):
 
     def _render(self, messages: list[dict[str, str]], **options: bool) -> str:
         try:
-            return self._within_limits(messages, tokenize=False, **options)
+            return readable(self._within_limits(messages, tokenize=False, **options))
         except ConfigError:
             raise
         except (TemplateRefusalError, NotImplementedError, ValueError) as error:

@@ -10,6 +10,7 @@ is the base model's.
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -
     linears = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(prefix)
+        if isinstance(module, nn.Linear) and name.startswith(prefix) and _is_linear(module)
     }
     head = _head_of(model.get_submodule(prefix.removesuffix(".")))
     heads = {name.rpartition(".")[2] for name, module in linears.items() if module is head}
@@ -140,6 +141,20 @@ def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -
             remedy = "Lower it" if config.targets else f"Lower it, or name targets without {leaf}"
             raise ConfigError("lora.rank", config.rank, rule, remedy)
     return chosen
+
+
+def _is_linear(module: nn.Linear) -> bool:
+    """Whether a layer gives W x + b; a router of experts that is made of one gives its choice."""
+    if type(module).forward is nn.Linear.forward:
+        return True
+    copied = deepcopy(module).to("meta")  # where nothing is drawn or computed
+    try:
+        made = copied(
+            torch.empty(1, 1, module.in_features, dtype=module.weight.dtype, device="meta")
+        )
+    except Exception:  # whatever it wants instead of an x
+        return False
+    return isinstance(made, Tensor) and made.shape == (1, 1, module.out_features)
 
 
 def _width(linear: nn.Linear) -> int:

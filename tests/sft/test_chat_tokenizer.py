@@ -132,6 +132,32 @@ def test_a_template_that_refuses_a_role_is_quoted(tiny_chat_model: Path, tmp_pat
         tokenizer.prompt([Turn("system", "Be kind."), *QUESTION])
 
 
+@pytest.mark.parametrize("said", ["Hi", "Hi </s> there"])
+def test_a_refusal_is_quoted_whatever_the_message_spells(
+    said: str, tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    template = "{% if messages | length < 3 %}{{ raise_exception('Say more.') }}{% endif %}"
+    folder = copy_chat_model(tiny_chat_model, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
+    with pytest.raises(UserError, match=r"the chat template refuses this: Say more\."):
+        tokenizer.prompt([Turn("user", said)])
+
+
+@pytest.mark.parametrize("said", ["Hi", "Hi </s> there"])
+def test_half_a_surrogate_pair_that_a_template_writes_is_replaced(
+    said: str, tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    folder = copy_chat_model(tiny_chat_model, tmp_path / "chat")
+    texts = []
+    for written in (r"\ud800", "?"):
+        template = "{{ 'a" + written + "' + messages[0].content }}"
+        (folder / "chat_template.jinja").write_text(template)
+        tokenizer = ChatTokenizer(ModelChoice(model=str(folder)))
+        texts.append(tokenizer.decode(tokenizer.prompt([Turn("user", said)])))
+    assert texts[0].startswith("a?Hi") and texts[1].startswith("a?Hi")
+
+
 def test_a_template_that_is_no_jinja_is_named_by_its_file(
     tiny_chat_model: Path, tmp_path: Path
 ) -> None:

@@ -124,6 +124,27 @@ def test_a_head_of_any_name_is_no_target() -> None:
     assert adapted_linears(Named(), LoraConfig(rank=2)) == ["inner"]
 
 
+def test_a_router_made_of_a_linear_layer_is_no_target_and_another_linear_layer_is() -> None:
+    """PhiMoE's router gives which experts it chose; Falcon's layer is one that adds its bias."""
+    from transformers.models.falcon.modeling_falcon import FalconLinear
+    from transformers.models.phimoe.modeling_phimoe import PhimoeTopKRouter
+
+    config: Any = AutoConfig.for_model("phimoe", hidden_size=8, num_local_experts=4)
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.router = FalconLinear(8, 8), PhimoeTopKRouter(config)
+
+    state = torch.get_rng_state()
+    layer = Layer()
+    drawn = torch.get_rng_state()
+    assert adapted_linears(layer, LoraConfig(rank=2)) == ["dense"]
+    assert torch.equal(drawn, torch.get_rng_state()) and not torch.equal(drawn, state)
+    with pytest.raises(ConfigError, match=r"lora\.targets = router: is no linear layer of the mod"):
+        adapted_linears(layer, LoraConfig(rank=2, targets=["router"]))
+
+
 def test_a_stored_config_names_its_targets_or_means_the_seven_of_its_time() -> None:
     assert stored_lora({"lora": {"rank": 4, "alpha": 8}}).targets == [*LINEARS]
     assert stored_lora({"lora": {"rank": 4, "targets": ["dense"]}}).targets == ["dense"]

@@ -176,6 +176,8 @@ def _holds(name: str, value: Any, reason: Drop) -> bool:
         return not isinstance(value, bool | int | float)  # which switch it on, or measure it
     if reason is Drop.TOOL_CALL and isinstance(value, str):
         return value.strip() not in _EMPTY_JSON
+    if name == "masks":
+        return _is_verdict(value)  # else of a picture's parts
     return value is not False
 
 
@@ -214,9 +216,15 @@ def unknown_fields(
             raise DropError(reason, f"{where} has {name}: {excerpt(value)}")
         if level == "turn" and name in _ADDRESSES:
             _require_said(name, value, where)
-        elif reason in (None, Drop.PREFERENCE) or (reason is Drop.REASONING and value is not False):
-            unknown.append(excerpt(name) if level == "record" else f"{level}.{excerpt(name)}")
+        elif name == "masks" or reason in (None, Drop.PREFERENCE):
+            unknown.append(_named(name, level))
+        elif reason is Drop.REASONING and value is not False:
+            unknown.append(_named(name, level))
     return unknown
+
+
+def _named(name: str, level: Level) -> str:
+    return excerpt(name) if level == "record" else f"{level}.{excerpt(name)}"
 
 
 def _require_said(name: str, value: Any, where: str) -> None:

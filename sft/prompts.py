@@ -7,10 +7,13 @@ A row is an object with one of
     {"conversations": [{"from": "human", "value": "..."}, ...]}
 
 and any other fields, which are copied; a medium that the model would not see, such as a video, is
-refused. A conversation ends with the user's turn; an answer
-after it is left out: it is what the model is to write.
+refused, and a warning counts what a question is asked with elsewhere, such as ``history``. A
+conversation ends with the user's turn; an answer after it is left out: it is what the model is to
+write.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +22,12 @@ from typing import Any
 from mobilellama.config import ConfigError, DataError
 from mobilellama.json_lines import read_json_lines
 from mobilellama.sft.conversation import Turn
-from mobilellama.sft.fields import medium_of
+from mobilellama.sft.fields import canonical, medium_of, says_nothing
 from mobilellama.sft.reasons import MEANING, DropError
-from mobilellama.sft.records import read_turns
+from mobilellama.sft.records import AROUND_A_QUESTION, read_turns
 from mobilellama.sft.turns import ROLE_FIELDS, ROLES
+
+log = logging.getLogger(__name__)
 
 _CONVERSATIONS = ("messages", "conversations")
 
@@ -63,13 +68,22 @@ def read_prompts(
     if not path.is_file():
         raise ConfigError("input", str(path), "is not a file", "Give a JSON-lines file of prompts")
     rows: list[Row] = []
+    unread: Counter[str] = Counter()
     for place, fields in read_json_lines(path):
         if name := medium_of(fields, read=media):
             raise DataError(f"{place} has {name}, which is not read here; mend the line")
         rows.append(_row(fields, place, system, reserved, question))
+        unread.update(
+            name
+            for name in fields
+            if canonical(name) in AROUND_A_QUESTION and not says_nothing(fields[name])
+        )
     if not rows:
         remedy = f'Give a JSON-lines file such as {{"{question}": "..."}} on every line'
         raise ConfigError("input", str(path), "has no prompts", remedy)
+    for name, count in unread.items():
+        told = "%s: %d of its rows have %s, which is copied, and not shown to the model. "
+        log.warning(told + "Write it into 'messages' to have it read", path, count, name)
     return rows
 
 

@@ -83,6 +83,9 @@ _OTHER_ANSWERS = tuple(
 )
 _ONE_OF_ANSWERS = re.compile(r"(output|response|completion|answer)_?([a-h0-9]|[jk])")
 
+AROUND_A_QUESTION = frozenset((*_SYSTEMS, *_HISTORIES, *_INPUTS, "tools", "functions"))
+"""Fields of a pair that its question is asked with."""
+
 READ = frozenset((*_TURN_LISTS["auto"], *_PAIR, *_SYSTEMS, *_HISTORIES, *ANSWER_FIELDS))
 """Every field of a record that is read."""
 

@@ -80,6 +80,12 @@ def test_a_label_that_judges_an_answer_is_a_preference(label: Any) -> None:
     assert dropped.value.reason is Drop.PREFERENCE
 
 
+def test_masks_are_of_turns_or_of_a_picture() -> None:
+    assert unknown_fields({"masks": [[1, 2]]}, read=(), level="record") == ["masks"]
+    with pytest.raises(DropError):
+        unknown_fields({"masks": [0, 1]}, read=(), level="record")
+
+
 def test_a_mark_of_acceptance_is_no_second_answer() -> None:
     assert unknown_fields({"accepted": True}, read=(), level="record") == ["accepted"]
 

@@ -58,3 +58,16 @@ def test_prompts_from_a_windows_editor_or_with_half_a_pair_are_read(tmp_path: Pa
     path.write_bytes('{"prompt": "Hi"}'.encode("utf-16"))
     with pytest.raises(DataError, match="not UTF-8 text"):
         read_prompts(path, system=None, reserved=())
+
+
+def test_what_a_question_is_asked_with_elsewhere_is_counted_and_copied(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    row = {"prompt": "And you?", "history": [["Hi", "Hello!"]], "system": "", "source": "x"}
+    path.write_text((json.dumps(row) + "\n") * 2)
+    rows = read_prompts(path, system=None, reserved=())
+    assert [row.turns for row in rows] == [(Turn("user", "And you?"),)] * 2
+    assert rows[0].fields == row
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "2 of its rows have history, which is copied, and not shown to the model" in told

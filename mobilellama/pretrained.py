@@ -144,10 +144,16 @@ def _explain(error: Exception, model: str | Path, field: str) -> None:
         return
     if "trust_remote_code" in str(error):
         raise foreign_code(model, field) from None
-    folder = Path(model)
-    for path in sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)}):
+    for path in _weights(Path(model)):
         if call := code_in(path):
             raise pickle_error(path, call) from None
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return a folder's weights: by their names, or whatever an index says."""
+    maps = [_read(path).get("weight_map") for path in folder.glob("*.index.json")]
+    named = {folder / str(name) for its in maps if isinstance(its, dict) for name in its.values()}
+    return sorted(named | {path for pattern in _WEIGHTS for path in folder.glob(pattern)})
 
 
 def _require_no_kernel(model: str | Path, field: str) -> None:

@@ -125,6 +125,22 @@ def test_a_pickle_of_weights_is_not_run(tmp_path: Path, canary: Path, way: str) 
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("name", ["parts/1.bin", "part.pkl", "weights", "../outside.bin"])
+def test_a_pickle_that_an_index_names_is_told_alike(
+    name: str, tmp_path: Path, canary: Path
+) -> None:
+    folder = tmp_path / "model"
+    model = tiny_llama(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / name).parent.mkdir(exist_ok=True)
+    write_pickle(folder / name, canary)
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(model.state_dict(), name)}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"holds a pickle with more than tensors, which would run"):
+        load_causal_model(folder)
+    assert not canary.exists()
+
+
 def test_weights_that_are_a_pickle_of_tensors_are_read(tmp_path: Path) -> None:
     import torch
 

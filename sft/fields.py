@@ -20,7 +20,9 @@ from mobilellama.sft.reasons import Drop, DropError, excerpt
 
 Level = Literal["record", "turn", "part"]
 
-_EMPTY_JSON = ("[]", "{}", "null")  # of tools, which some write as JSON within JSON
+EMPTY_JSON = ("[]", "{}", "null", "None")
+"""What says nothing where a text stands for a list or an object, as in tables."""
+
 _LONGEST_NAME = 100  # a longer one is no name that is known
 
 _HARMLESS = frozenset(
@@ -167,6 +169,8 @@ def medium_of(fields: dict[Any, Any], *, read: Collection[str] = ()) -> str | No
 
 def _holds(name: str, value: Any, reason: Drop) -> bool:
     """Return whether a field that says something holds what its name is known for."""
+    if isinstance(value, str) and value.strip() in EMPTY_JSON:
+        return False
     if reason is Drop.PREFERENCE:
         if name in ("label", "labels"):
             return _is_verdict(value)
@@ -174,11 +178,9 @@ def _holds(name: str, value: Any, reason: Drop) -> bool:
         return not (is_mark and name in ("accepted", "worse", "loser"))
     if reason is Drop.REASONING:
         return not isinstance(value, bool | int | float)  # which switch it on, or measure it
-    if reason is Drop.TOOL_CALL and isinstance(value, str):
-        return value.strip() not in _EMPTY_JSON
     if name == "masks":
         return _is_verdict(value)  # else of a picture's parts
-    return value is not False
+    return bool(value) or not isinstance(value, bool | int | float)  # 0 pictures are none
 
 
 def _is_verdict(value: Any) -> bool:

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from mobilellama.json_lines import NotJsonError, parse_json
 from mobilellama.sft.conversation import Turn
-from mobilellama.sft.fields import by_name, same, says_nothing, unknown_fields
+from mobilellama.sft.fields import EMPTY_JSON, by_name, same, says_nothing, unknown_fields
 from mobilellama.sft.reasons import Drop, DropError, excerpt
 from mobilellama.sft.turns import (
     ANSWER_FIELDS,
@@ -65,7 +65,6 @@ _HISTORIES = (
     "history", "chat_history", "conversation_history", "dialogue_history", "dialog_history",
     "previous_turns", "previous_messages",
 )  # fmt: skip
-_EMPTY_HISTORY = "[]"  # of a table whose column is text
 _PAIR = (*_QUESTIONS, *_INPUTS, *_ANSWERS)
 
 # Not read, but each would be one of a pair's three texts.
@@ -205,7 +204,11 @@ def _question(fields: dict[str, Any], said: str, unread: list[str]) -> str:
     second = choose(fields, _INPUTS, beside=others)
     if second is None and (left := _left_aside(fields, others)):
         raise DropError(Drop.AMBIGUOUS, f"it has {' and '.join([first or 'no question', *left])}")
-    given = text_of(fields[second], second, unread) if second and fields[second] != "" else ""
+    given = (
+        text_of(fields[second], second, unread)
+        if second and not says_nothing(fields[second])
+        else ""
+    )
     return "\n".join(text for text in (asked, given) if text.strip()) or asked
 
 
@@ -231,7 +234,7 @@ def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
     """
     key = choose(fields, _HISTORIES)
     rounds = _transposed(fields[key]) if key else None
-    if says_nothing(rounds) or rounds == _EMPTY_HISTORY:
+    if says_nothing(rounds) or rounds in EMPTY_JSON:
         return []
     if not isinstance(rounds, list):
         raise DropError(Drop.HISTORY, excerpt(rounds))
@@ -239,6 +242,8 @@ def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
         return _turns_of_list(rounds, unread)
     turns: list[Turn] = []
     for number, pair in enumerate(rounds):
+        if says_nothing(pair):
+            continue
         if not isinstance(pair, list) or len(pair) != 2:
             raise DropError(Drop.HISTORY, f"round {number} is {excerpt(pair)}")
         where = f"round {number} of its {key}"

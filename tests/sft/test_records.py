@@ -101,7 +101,11 @@ TOLD = [Turn("system", "Be kind."), *HELLO]
         # the result that an answer comes to
         ({"messages": [{"role": "user", "content": "Hi"},
                        {"role": "assistant", "content": "Hello!"}], "answer": "Hello"}, HELLO),
-        ({"instruction": "Hi", "output": "Hello!", "history": "[]"}, HELLO),
+        # what says nothing, as tables spell it
+        *(({"instruction": "Hi", "output": "Hello!", **nothing}, HELLO)
+          for nothing in ({"history": "[]"}, {"history": [["", ""]]}, {"history": "null"},
+                          {"images": "[]"}, {"chosen": "None"}, {"num_images": 0},
+                          {"input": []}, {"input": {}}, {"label": "[]"})),
         # names in other spellings
         ({"Instruction": "Hi", "Output": "Hello!", "systemPrompt": "Be kind."}, TOLD),
         # a pair whose question is empty: clean.py's to judge, not a missing shape

@@ -30,10 +30,13 @@ class ConfigError(UserError, ValueError):
         field, value, rule, remedy = self.args
         end = "" if remedy.endswith("?") else "."
         said = _shortened(rule, _MOST_OF_A_RULE)
-        return f"{_shortened(field)} = {_shown(value)}: {said}. {remedy}{end}"
+        return f"{_shortened(field)} = {as_given(value)}: {said}. {remedy}{end}"
 
 
-def _shown(value: object) -> str:
+def as_given(value: object) -> str:
+    """Return a value as the command line takes it, not longer than fits into a message."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     try:
         return _shortened(str(value) if isinstance(value, str | int | float) else repr(value))
     except ValueError:  # Python writes no integers of more than 4,300 digits

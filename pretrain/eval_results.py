@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, as_given
 from mobilellama.files import read_json, write_json
 from mobilellama.pretrain.answer_counts import ASKED, AnswerCounts
 from mobilellama.pretrain.harness import Score
@@ -101,7 +101,8 @@ class Results:
         wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
         for name, value in wanted.items():
             if found.get(name) != value:
-                rule = f"holds results with {name} = {found.get(name)}, and this call has {value}"
+                held = as_given(found.get(name))
+                rule = f"holds results with {name} = {held}, and this call has {as_given(value)}"
                 raise ConfigError("output", str(path), rule, remedy)
         return cls(path, content | {"tasks": finished}, show_withheld=show_withheld)
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, as_given
 from mobilellama.pretrain.assemble import TrainingData
 from mobilellama.pretrain.checkpoint import newest_readable
 from mobilellama.pretrain.config import StageConfig
@@ -56,5 +56,5 @@ def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
         before = manifest.identity.get(name, _FORMERLY.get(name))
         if before != value:
             meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
-            rule = f"{folder} was made with {before}{meaning}"
+            rule = f"{folder} was made with {as_given(before)}{meaning}"
             raise ConfigError(name, value, rule, "Use that, or another run.folder")

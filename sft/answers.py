@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.config import ConfigError, DataError, UserError, as_given
 from mobilellama.files import fsync_path, lock, read_json, write_json
 from mobilellama.json_lines import parse_exactly
 
@@ -158,5 +158,5 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = as_given(value)
     return f"{text[:12]}..." if len(text) == 64 else text  # of a sha256, enough to tell apart

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mobilellama.config import ConfigError, did_you_mean, require_at_least, require_share
+from mobilellama.config import ConfigError, as_given, did_you_mean, require_at_least, require_share
 from mobilellama.pretrain.hf_weights import ParameterSource
 from mobilellama.pretrain.rng import named_generator
 
@@ -65,13 +65,11 @@ class LoraConfig:
             for name, value in _DEFAULTS.items():
                 given = getattr(self, name)
                 if given != value and not (name == "targets" and given == list(LINEARS)):
-                    rule = f"has no effect while lora.rank is null (the default is {_shown(value)})"
+                    rule = (
+                        f"has no effect while lora.rank is null (the default is {as_given(value)})"
+                    )
                     remedy = "Give lora.rank too, or leave it out"
                     raise ConfigError(f"lora.{name}", given, rule, remedy)
-
-
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value)
 
 
 def _not_adaptable(target: str) -> ConfigError:

@@ -84,14 +84,10 @@ class Config(OutputConfig):
         if (self.checkpoint is None) == (self.adapter is None):
             rule = "must be given, or adapter and base, and not both"
             remedy = "Give --checkpoint RUN, or --adapter FOLDER --base FOLDER"
-            raise ConfigError("checkpoint", _shown(self.checkpoint), rule, remedy)
+            raise ConfigError("checkpoint", self.checkpoint, rule, remedy)
         if self.adapter is not None and self.base is None:
             rule = f"must be given: {self.adapter} holds no weights of its base"
             raise ConfigError("base", "null", rule, "Give the folder of the adapter's base model")
-
-
-def _shown(value: str | None) -> str:
-    return "null" if value is None else value
 
 
 def main(config: Config) -> int:

@@ -202,7 +202,7 @@ def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
         ),
         (
             "--slurm.gpus_per_node 0",
-            "slurm.tasks_per_node = None: must be given where slurm.gpus_per_node is 0. "
+            "slurm.tasks_per_node = null: must be given where slurm.gpus_per_node is 0. "
             "Give the processes a node.",
         ),
         (
@@ -375,7 +375,7 @@ def test_an_option_without_its_value_does_not_take_the_next_option_for_it(swallo
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ("{A: true}", "slurm.env.A = True: must be a text or a number. Put it in quotes."),
+        ("{A: true}", "slurm.env.A = true: must be a text or a number. Put it in quotes."),
         ("{1: x}", "slurm.env = 1: x: is no name of an environment variable. Mend the name."),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
         ),
         (
             "train:\n",
-            f"train = None: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+            f"train = null: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
         ),
         ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected an int. {HELP}."),
         ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),

@@ -30,7 +30,7 @@ def test_another_library_s_message_stands_on_one_line() -> None:
 
 def test_a_question_needs_no_full_stop_and_other_values_are_shown_as_python_writes_them() -> None:
     error = ConfigError("a", None, "is wrong", "See x; did you mean 'b'?")
-    assert str(error) == "a = None: is wrong. See x; did you mean 'b'?"
+    assert str(error) == "a = null: is wrong. See x; did you mean 'b'?"
     assert str(ConfigError("a", ["x"], "r", "m")) == "a = ['x']: r. m."
 
 

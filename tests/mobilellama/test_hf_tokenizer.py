@@ -112,7 +112,7 @@ def test_ids_and_sizes_are_those_of_the_files(folders: dict[str, Path]) -> None:
 def test_an_unnamed_begin_token_is_none(tmp_path: Path) -> None:
     ours = HfTokenizer(write_tokenizer(tmp_path / "t", "byte_level", eos="<|endoftext|>"))
     assert (ours.bos_id, ours.bos_token) == (None, "")
-    with pytest.raises(ConfigError, match=r"add_bos = True: but .* names no bos_token. Give false"):
+    with pytest.raises(ConfigError, match=r"add_bos = true: but .* names no bos_token. Give false"):
         ours.write_hf(tmp_path, max_length_tokens=64, add_bos=True)
 
 

@@ -279,7 +279,7 @@ def test_a_second_call_runs_only_what_is_missing(
     before = output.read_bytes()
     done = command("pretrain", "evaluate", *common, "--tasks", "piqa", "--add_bos")
     assert done.code == 2
-    assert "holds results with add_bos = False, and this call has True. Give another" in done.err
+    assert "holds results with add_bos = false, and this call has true. Give another" in done.err
     chat = write_model(tmp_path / "chat", small_tokenizer, add_bos=True)
     done = command("pretrain", "evaluate", *common, "--model", chat, "--tasks", "piqa")
     assert done.code == 2 and f"output = {output}: holds results with model = " in done.err

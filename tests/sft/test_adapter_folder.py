@@ -190,7 +190,7 @@ def change(folder: Path, **settings: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"use_dora": True}, "adapter_config.json: use_dora = True: is more than W + scaling"),
+        ({"use_dora": True}, "adapter_config.json: use_dora = true: is more than W + scaling"),
         ({"peft_type": "IA3"}, "adapter_config.json: peft_type = IA3: must be LORA"),
         ({"init_lora_weights": "pissa"}, "changes the base model's weights"),
         ({"from_the_future": [1]}, "from_the_future = [1]: is more than W + scaling * B @ A"),

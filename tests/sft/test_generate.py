@@ -182,7 +182,7 @@ def test_an_output_made_otherwise_is_refused(
 
     assert "was made with temperature 0.0, not 0.5" in refusal(temperature=0.5)
     assert "was made with max_new_tokens 12, not 13" in refusal(max_new_tokens=13)
-    assert "was made with system None, not x" in refusal(system="x")
+    assert "was made with system null, not x" in refusal(system="x")
     assert "was made with dtype float32, not bfloat16" in refusal(dtype="bf16")
     shutil.copytree(generate.model, tmp_path / "other")
     weights = tmp_path / "other" / "model.safetensors"

@@ -400,7 +400,7 @@ def test_a_token_that_the_tokenizer_reads_from_texts_is_kept_out_of_them(tmp_pat
     [
         ("chatml", "vicuna_v1", "template chatml: specials = <|im_start|>: is no special token of"),
         ("vicuna_v1", "chatml", "template vicuna_v1: specials = </s>: is no special token of "),
-        ("plain", "chatml", "template plain: bos = True: but "),
+        ("plain", "chatml", "template plain: bos = true: but "),
     ],
 )
 def test_a_template_that_does_not_fit_the_tokenizer_is_refused(

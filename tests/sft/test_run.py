@@ -242,7 +242,7 @@ def test_a_run_starts_from_bin_files_a_pretrained_run_and_another_sft_run(
         ({"lora.rank": 8}, r"lora.rank = 8: .*step-4 was made with 4"),
         (
             {"lora.rank": None, "lora.alpha": 256, "lora.dropout": 0.05},
-            r"lora.rank = None: .*step-4 was made with 4",
+            r"lora.rank = null: .*step-4 was made with 4",
         ),
         ({"data.seed": 3}, r"data.seed = 3: .* was made with 1337"),
     ],

@@ -201,7 +201,7 @@ def test_epochs_that_cannot_be_are_named(epochs: dict[str, float], message: str)
     ("content", "message"),
     [
         ("a: many\n", "data.mixture.a = many: {path} must give a number"),
-        ("a: true\n", "data.mixture.a = True: {path} must give a number"),
+        ("a: true\n", "data.mixture.a = true: {path} must give a number"),
         ("- a\n- b\n", "data.mixture = {path}: {path} must hold lines of 'subset: weight'"),
         ("", "data.mixture = {path}: {path} must hold lines of 'subset: weight'"),
         ("a: [1\n", "data.mixture = {path}: {path} is not YAML"),

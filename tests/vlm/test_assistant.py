@@ -206,7 +206,7 @@ def test_an_argument_of_another_kind_is_named(assistant: Assistant) -> None:
     fine: dict[str, Any] = {"images": picture(0), "question": WHAT}
     array, ask = np.asarray(picture(0)), cast(Any, assistant.answer)
     for fields, message in (
-        ({"question": None}, "question = None: must be text. Give a string."),
+        ({"question": None}, "question = null: must be text. Give a string."),
         ({"images": 5}, "images = a int: must be a PIL image, a path, an http(s) address or an"),
         ({"images": array}, "images = a ndarray: must be a PIL image"),
         ({"images": [picture(0), array]}, "images[1] = a ndarray: must be a PIL image"),

@@ -254,7 +254,7 @@ def test_a_tokenizer_of_another_kind_has_no_place_in_the_published_form(
     ("arguments", "message"),
     [
         (("--format", "mobilevlm", "--push", "a/b"), "push = a/b: takes our form"),
-        (("--safetensors", "true"), "safetensors = True: has no effect with --format hf"),
+        (("--safetensors", "true"), "safetensors = true: has no effect with --format hf"),
         (("--vision_tower", "openai/x"), "vision_tower = openai/x: has no effect"),
         (("--base", "mine"), "base = mine: must name the owner"),
         (("--private", "true"), "private = true: nothing is pushed"),

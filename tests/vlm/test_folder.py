@@ -105,8 +105,8 @@ def test_the_aspect_ratio_is_the_folders_unless_another_is_asked_for(make: Make)
     [
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio = anyres: must be square or pad"),
         ({"mm_projector_type": "ldpnet"}, "mm_projector_type = ldpnet: but its weights are those"),
-        ({"mm_use_im_start_end": True}, "mm_use_im_start_end = True: must be false"),
-        ({"mm_use_im_patch_token": True}, "mm_use_im_patch_token = True: must be false"),
+        ({"mm_use_im_start_end": True}, "mm_use_im_start_end = true: must be false"),
+        ({"mm_use_im_patch_token": True}, "mm_use_im_patch_token = true: must be false"),
         (
             {"mm_vision_select_feature": "cls_patch"},
             "mm_vision_select_feature = cls_patch: must",

@@ -201,7 +201,7 @@ def test_texts_alone_teach_a_projector_nothing_and_are_refused(
     run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
     with pytest.raises(AssertionError, match=r"would train nothing: no sample has an image"):
         parts.train(1, run, {"train.language_model": False}, data=data)
-    assert verdict_of(run).startswith("failed: train.language_model = False")
+    assert verdict_of(run).startswith("failed: train.language_model = false")
 
 
 @pytest.mark.slow
@@ -493,7 +493,7 @@ IDENTITY: list[tuple[dict[str, Any], str]] = [
     ({"train.global_batch_size": 8}, r"train\.global_batch_size = 8: .* made with 4"),
     (
         {"train.language_model": False, "lora.rank": None, "lora.alpha": 256, "lora.dropout": 0.05},
-        r"train\.language_model = False: .*made with True",
+        r"train\.language_model = false: .*made with true",
     ),
     ({"lora.rank": 8}, r"lora\.rank = 8: .*made with 4"),
     ({"lora.alpha": 16}, r"lora\.alpha = 16(\.0)?: .*made with 8"),

@@ -88,5 +88,5 @@ def test_another_kind_of_tower_is_refused_by_name() -> None:
     message = r"vision: model_type = dinov2: must be clip_vision_model or siglip_vision_model"
     with pytest.raises(ConfigError, match=message):
         build_tower({"model_type": "dinov2"})
-    with pytest.raises(ConfigError, match=r"vision: model_type = None"):
+    with pytest.raises(ConfigError, match=r"vision: model_type = null"):
         build_tower({})

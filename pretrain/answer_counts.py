@@ -7,6 +7,7 @@ counts as yes, and its F1 is 66.67. So empty, cut and missing answers are counte
     over 10 %    the score is withheld, unless --show_withheld asks for it
 """
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,14 @@ MARK = "*"
 WITHHELD = "withheld"
 """Stands in a table where the score would."""
 ASKED = "asked"
+END_TOKEN = "</s>"
+"""As models and scripts spell it out at an answer's end."""
+
+
+def says_nothing(text: str) -> bool:
+    """Whether an answer has no character that can be seen but a spelt-out end token."""
+    seen = "".join(sign for sign in text if unicodedata.category(sign)[0] not in "CZ")
+    return seen in ("", END_TOKEN)
 
 
 @dataclass(frozen=True, kw_only=True)

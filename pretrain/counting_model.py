@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lm_eval.models import huggingface
 
-from mobilellama.pretrain.answer_counts import AnswerCounts
+from mobilellama.pretrain.answer_counts import AnswerCounts, says_nothing
 
 _HFLM: Any = huggingface.HFLM  # typed as Any: a decorator hides its members
 KINDS = ("prompts_cut", "empty", "cut_off", "not_a_number")
@@ -24,6 +24,9 @@ class CountingModel(_HFLM):
         super().__init__(**options)
         self._requests = 0
         self._bad = Counter[str]()
+        self._cut_prompts = set[str]()
+        self._is_cut: list[bool] = []
+        """Of the batch that is being answered."""
 
     def take_counts(self) -> AnswerCounts:
         """Return the counts, and begin new ones.
@@ -33,12 +36,11 @@ class CountingModel(_HFLM):
             cut_off         the most tokens came before a stop
             not_a_number    the likelihood is NaN or infinite
 
-        A request is of the first kind that fits; a generated answer whose prompt was cut may be
-        of two.
+        A request is of the first kind that fits.
         """
         bad = {kind: self._bad[kind] for kind in KINDS}
         counts = AnswerCounts(asked=self._requests, bad=bad)
-        self._requests, self._bad = 0, Counter()
+        self._requests, self._bad, self._cut_prompts = 0, Counter(), set()
         return counts
 
     def _loglikelihood_tokens(self, requests: Any, *arguments: Any, **options: Any) -> Any:
@@ -55,7 +57,10 @@ class CountingModel(_HFLM):
         """Answer prompts, and count the empty answers."""
         answers = super().generate_until(requests, disable_tqdm=disable_tqdm)
         self._requests += len(requests)
-        self._bad["empty"] += sum(not answer.strip() for answer in answers)
+        self._bad["empty"] += sum(
+            says_nothing(answer) and request.args[0] not in self._cut_prompts
+            for request, answer in zip(requests, answers, strict=True)
+        )
         return answers
 
     def tok_batch_encode(
@@ -66,18 +71,22 @@ class CountingModel(_HFLM):
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode prompts, and count those that are cut; the harness tells one a batch at most."""
-        if left_truncate_len:
-            lengths = (len(self.tok_encode(text)) for text in strings)
-            self._bad["prompts_cut"] += sum(length > left_truncate_len for length in lengths)
+        self._is_cut = [
+            bool(left_truncate_len) and len(self.tok_encode(text)) > left_truncate_len
+            for text in strings
+        ]
+        cut = [text for text, is_cut in zip(strings, self._is_cut, strict=True) if is_cut]
+        self._bad["prompts_cut"] += len(cut)
+        self._cut_prompts.update(cut)
         return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
 
     def _model_generate(self, context: Any, max_length: int, stop: Any, **options: Any) -> Any:
         generated = super()._model_generate(context, max_length, stop, **options)
-        for row in generated.tolist():
+        for row, is_cut in zip(generated.tolist(), self._is_cut, strict=True):
             ids = row[context.shape[1] :]
             text = str(self.tok_decode(ids, skip_special_tokens=False))
             ended = self.eot_token_id in ids or any(one and one in text for one in stop)
-            said = str(self.tok_decode(ids)).strip()
-            if said and not ended:
+            said = not says_nothing(str(self.tok_decode(ids)))
+            if said and not ended and not is_cut:
                 self._bad["cut_off"] += 1
         return generated

@@ -288,13 +288,14 @@ def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:
 def settings_of(choice: AssistantChoice, stored: StoredModel) -> dict[str, Any]:
     """Return what answers depend on of a model and its placement, as it is kept beside them."""
     dtype = stored.choose_dtype(choice.dtype, find_device(choice.device))
+    own = stored.architecture.images.orientation
     return {
         "model_sha256": stored.sha256,
         "template": stored.template.sha256,
         "dtype": str(dtype).removeprefix("torch."),
         "quantization": choice.quantization,
         # Answers from before this field were given to images as the model takes them.
-        **({} if choice.orientation is None else {"orientation": choice.orientation}),
+        **({} if choice.orientation in (None, own) else {"orientation": choice.orientation}),
     }
 
 

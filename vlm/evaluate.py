@@ -60,6 +60,7 @@ from typing import Any, Literal
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
 from mobilellama.files import sha256_of_file, sha256_of_json, whole_file
+from mobilellama.pretrain.answer_counts import END_TOKEN
 from mobilellama.pretrain.device import find_device
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
@@ -71,7 +72,7 @@ from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Asked, Benchmark, require_files
 from mobilellama.vlm.images import read_image, show_name
 from mobilellama.vlm.judge import count_replies, judge
-from mobilellama.vlm.question import END_TOKEN, Assistant, Question, Reply
+from mobilellama.vlm.question import Assistant, Question, Reply
 from mobilellama.vlm.score_table import published_table, score_tables
 from mobilellama.vlm.scores_file import ScoresFile
 

@@ -1,12 +1,11 @@
 """What a benchmark's score is worth: its empty, cut and missing answers counted, and told."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mobilellama.pretrain.answer_counts import AnswerCounts
+from mobilellama.pretrain.answer_counts import AnswerCounts, says_nothing
 from mobilellama.vlm.benchmark import Scores
-from mobilellama.vlm.question import END_TOKEN, Reply
+from mobilellama.vlm.question import Reply
 
 
 def count_replies(replies: Sequence[Reply | None]) -> AnswerCounts:
@@ -34,12 +33,6 @@ def count_replies(replies: Sequence[Reply | None]) -> AnswerCounts:
             "cut_off": cut_off if told or cut_off else None,
         },
     )
-
-
-def says_nothing(text: str) -> bool:
-    """Whether an answer has no character that can be seen but a spelt-out end token."""
-    seen = "".join(sign for sign in text if unicodedata.category(sign)[0] not in "CZ")
-    return seen in ("", END_TOKEN)
 
 
 def judge(scores: Scores, counts: AnswerCounts, *, show_withheld: bool) -> Scores:

@@ -13,8 +13,6 @@ from PIL import Image
 
 AspectRatio = Literal["square", "pad"]
 
-END_TOKEN = "</s>"
-"""As models and scripts spell it out at an answer's end."""
 FINISHES = ("stop", "length", "too_long")
 """How an answer may end; see ``Reply``."""
 

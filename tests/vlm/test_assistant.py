@@ -367,6 +367,7 @@ def test_answers_are_of_the_orientation_that_was_asked_for(assistant_folder: Pat
         return settings_of(choice, open_model(str(assistant_folder)))
 
     assert "orientation" not in settings(), "as in files of answers from before it"
+    assert settings(orientation="as_stored") == settings(), "the folder's own, said"
     assert settings(orientation="as_shown") == settings() | {"orientation": "as_shown"}
 
 

@@ -76,7 +76,8 @@ def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> 
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+        with without_marks(Path(adapter)) as folder:
+            return PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except Exception as error:
         _explain(error, adapter, field)
         raise

@@ -1,6 +1,7 @@
 """Folders whose JSON files an editor on Windows has saved: other libraries refuse their marks."""
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,14 @@ def without_marks(folder: Path) -> Iterator[Path]:
         for path in marked:
             (Path(made) / path.name).write_bytes(path.read_bytes().removeprefix(UTF8_MARK))
         yield Path(made)
+
+
+def copy_unmarked(source: Path, target: Path) -> None:
+    """Copy a file byte for byte; a JSON file without its byte order mark."""
+    if source.suffix == ".json" and _is_marked(source):
+        target.write_bytes(source.read_bytes().removeprefix(UTF8_MARK))
+    else:
+        shutil.copyfile(source, target)
 
 
 def _is_marked(path: Path) -> bool:

@@ -12,7 +12,6 @@ a merge that moves the logits is not kept.
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -52,6 +51,7 @@ from mobilellama.sft import export
 from mobilellama.sft.adapter_folder import AdapterFolder, peft_logits
 from mobilellama.sft.chat_folder import check_chat_ids
 from mobilellama.sft.finetuned import open_finetuned
+from mobilellama.unmarked import copy_unmarked
 
 log = logging.getLogger(__name__)
 
@@ -193,15 +193,15 @@ def check_merge(
 
 
 def _copy_tokenizer(folder: Path, adapter: Path, base: Path) -> None:
-    """Copy the tokenizer's files and generation_config.json as they are."""
+    """Copy the tokenizer's files and generation_config.json as they are, without marks."""
     names = ("tokenizer.json", "tokenizer.model")
     owner = adapter if any((adapter / name).is_file() for name in names) else base
     for name in _TOKENIZER_FILES:
         if (owner / name).is_file():
-            shutil.copyfile(owner / name, folder / name)
+            copy_unmarked(owner / name, folder / name)
     for source in (adapter, base):
         if (source / _GENERATION).is_file():
-            shutil.copyfile(source / _GENERATION, folder / _GENERATION)
+            copy_unmarked(source / _GENERATION, folder / _GENERATION)
             break
     log.info("the tokenizer's files are those of %s", owner)
 

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 from mobilellama.json_lines import UTF8_MARK
-from mobilellama.unmarked import without_marks
+from mobilellama.unmarked import copy_unmarked, without_marks
 
 
 def test_a_folder_without_marks_is_given_as_it_is(tmp_path: Path) -> None:
@@ -25,3 +25,10 @@ def test_marked_files_are_given_without_their_marks_and_stay_as_they_are(tmp_pat
         assert (folder / "other.json").read_text() == "[]"
     assert not folder.exists() and (tmp_path / "weights/part").exists()
     assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_a_copy_has_no_mark_where_it_is_json_and_is_byte_for_byte_else(tmp_path: Path) -> None:
+    for name, copied in (("a.json", b"{}\r\n"), ("a.model", UTF8_MARK + b"{}\r\n")):
+        (tmp_path / name).write_bytes(UTF8_MARK + b"{}\r\n")
+        copy_unmarked(tmp_path / name, tmp_path / f"copy.{name}")
+        assert (tmp_path / f"copy.{name}").read_bytes() == copied

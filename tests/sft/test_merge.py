@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mobilellama.config import ConfigError
+from mobilellama.json_lines import UTF8_MARK
 from mobilellama.pretrain.export_check import probe_ids
 from mobilellama.pretrain.hf_folder import HfFolder
 from mobilellama.sft.adapter_folder import peft_logits
@@ -124,6 +125,21 @@ def test_the_folder_keeps_the_tokenizer_its_template_and_the_stops(
     config = json.loads((merged / "config.json").read_text())
     assert config["dtype"] == config["torch_dtype"] == "float32"
     assert "rank 4" in (merged / "README.md").read_text()
+
+
+def test_folders_whose_json_an_editor_on_windows_saved_are_merged_alike(
+    adapter: Path, tiny_chat_model: Path, merged: Path, tmp_path: Path
+) -> None:
+    """And what is written has no byte order mark, which transformers refuses."""
+    for name, folder in (("adapter", adapter), ("base", tiny_chat_model)):
+        shutil.copytree(folder, tmp_path / name)
+        for path in (tmp_path / name).glob("*.json"):
+            path.write_bytes(UTF8_MARK + path.read_bytes().replace(b"\n", b"\r\n"))
+    output = tmp_path / "out"
+    arguments = ["--adapter", tmp_path / "adapter", "--base", tmp_path / "base"]
+    assert merge(*arguments, "--output", output, "--dtype", "fp32") == 0
+    assert torch.equal(logits(output), logits(merged))
+    assert not any(path.read_bytes().startswith(UTF8_MARK) for path in output.glob("*.json"))
 
 
 def test_the_adapters_own_tokenizer_goes_before_the_bases(

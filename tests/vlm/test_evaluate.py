@@ -21,13 +21,8 @@ from mobilellama.sft.chat_model import identify
 from mobilellama.vlm.assistant import load
 from mobilellama.vlm.bench_all import BENCHMARKS
 from mobilellama.vlm.benchmark import Scores
-from mobilellama.vlm.evaluate import (
-    PUBLISHED_QUESTIONS,
-    Config,
-    as_the_original_logs_it,
-    dtype_as_published,
-    evaluate,
-)
+from mobilellama.vlm.evaluate import as_the_original_logs_it, dtype_as_published, evaluate
+from mobilellama.vlm.evaluate_plan import PUBLISHED_QUESTIONS, Config
 from mobilellama.vlm.images import ImageError, read_image
 from mobilellama.vlm.main import main
 from mobilellama.vlm.question import Assistant, Question, Reply

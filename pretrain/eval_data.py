@@ -179,7 +179,7 @@ def _read_file(path: Path, fields: tuple[str, ...]) -> Rows:
 
         try:
             rows = parquet.read_table(path).to_pylist()
-        except (ArrowException, OSError) as error:
+        except (ArrowException, OSError, ValueError, OverflowError) as error:  # text not UTF-8
             raise DataError(f"{path}: is damaged ({one_line(error)})") from None
         placed = [(f"{path}:{i}", row) for i, row in enumerate(rows, start=1)]
     else:

@@ -397,6 +397,17 @@ def test_a_field_inside_a_field_is_looked_for_too(tmp_path: Path) -> None:
         LocalData(tmp_path, "arc_easy", {"arc_easy": {"test_split": "test"}}, 0)
 
 
+def test_a_table_with_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = tmp_path / "arc_easy/test.parquet"
+    path.parent.mkdir()
+    parquet.write_table(pa.table({"question": pa.array([b"\xff"]).view(pa.string())}), path)
+    with pytest.raises(DataError, match=rf"{path}: is damaged \('utf-8' codec"):
+        LocalData(tmp_path, "arc_easy", {"arc_easy": {"test_split": "test"}}, 0)
+
+
 def test_parquet_as_the_hub_has_it_gives_the_same_rows(data: Path, tmp_path: Path) -> None:
     from pyarrow import Table, parquet
 

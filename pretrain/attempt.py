@@ -56,7 +56,8 @@ def run_attempt(
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
     attempt = begin(world, run, identity, config, save_texts)
-    position = Position(step=max(run.checkpoint_steps(), default=0))
+    newest = newest_readable(run)  # a folder's name alone may tell another step
+    position = Position(step=newest[1].step if newest else 0)
     stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
 
     def conclude(kind: VerdictKind, message: str) -> None:

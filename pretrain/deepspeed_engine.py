@@ -86,7 +86,8 @@ class DeepSpeedEngine:
         """Return what reduces a bucket of ZeRO-2's, after a look at what the ranks put into it.
 
         Buckets of two sizes would end in gloo's abort or wait in NCCL, so that ``step`` is too
-        late.
+        late. It costs 16 bytes and one host-device sync a bucket and micro-batch; with 1.4B
+        parameters in buckets of ``bucket_elements`` = 500 million, three, beside reducing 5.6 GB.
         """
 
         def checked(*args: Any, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from mobilellama import launcher
 from mobilellama.config import DataError
 from mobilellama.files import read_json
 from mobilellama.pretrain.checkpoint import Checkpoint, CheckpointConfig, prune
@@ -237,6 +238,21 @@ def test_a_checkpoint_under_another_steps_name_is_passed_over_and_nothing_is_del
     with pytest.raises(DataError, match=r"step-1000\.bad-2"):  # any other name is the user's
         (run.checkpoints / "step-1000.bad-2/manifest.json").unlink()
         Checkpoint(run.checkpoints / "step-1000.bad-2")
+
+
+def stop_before_the_first_step(dataset: Path, run: Path, fields: dict[str, Any]) -> int:
+    os.environ[launcher.STOP_FILE] = str(run / "config.yaml")  # it is there
+    return train_tiny(dataset, run, fields)
+
+
+def test_a_verdict_before_the_first_step_has_the_step_of_a_checkpoint_that_can_be_read(
+    run: RunFolder, small_dataset: Path, trained: Path
+) -> None:
+    shutil.copytree(run.checkpoint(2), run.checkpoint(1000))
+    run_ranks(stop_before_the_first_step, 1, small_dataset, run.path, RESUMED)
+    verdict = run.read_verdict()
+    assert verdict is not None
+    assert (verdict.kind, verdict.step) == ("stopped", 6)
 
 
 def test_retention_keeps_what_was_just_written_and_later_ones_of_others(

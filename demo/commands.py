@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mobilellama.run_folder import RunFolder
+from mobilellama.run_folder import RunFolder, VerdictKind
 
 
 def start_anew(out: Path) -> None:
@@ -73,11 +73,19 @@ def interrupt(argv: list[str], run: RunFolder, *, after_step: int) -> None:
     finally:
         if process.poll() is None:  # the demo itself is being stopped
             os.killpg(process.pid, signal.SIGTERM)
+    print(f"\nverdict.json: {require_verdict(run, 'stopped')}\n", flush=True)
+
+
+def require_verdict(run: RunFolder, kind: VerdictKind) -> str:
+    """Return what the run's verdict says; end the demo unless it is of this kind.
+
+    A run that was stopped exits with 0, as one that has finished.
+    """
     verdict = run.read_verdict()
-    assert verdict is not None
-    print(f"\nverdict.json: {verdict.message}\n", flush=True)
-    if verdict.kind != "stopped":
-        sys.exit("demo: the run should have been stopped")
+    if verdict is None or verdict.kind != kind:
+        found = verdict.message if verdict else "none"
+        sys.exit(f"demo: {run.verdict} should say '{kind}', but its verdict is: {found}")
+    return verdict.message
 
 
 def steps_done(run: RunFolder) -> int:

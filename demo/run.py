@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from commands import command, execute, interrupt, mobilellama, say, start_anew
+from commands import command, execute, interrupt, mobilellama, require_verdict, say, start_anew
 from corpus import build_corpus
 from instructions import KIND, PURPOSE, build_instructions
 from picture_report import plot_answers, read_answers, score_answers, shortfalls, table
@@ -90,6 +90,7 @@ def pretrain(out: Path, steps: int) -> None:
     }
     interrupt(command("pretrain run", training), run, after_step=steps // 2)
     mobilellama("pretrain run", **training)
+    require_verdict(run, "finished")
 
     say("6  the loss curve")
     entropy = unigram_entropy(dataset, mixture=MIXTURE, seq_len=SEQ_LEN)
@@ -118,6 +119,7 @@ def finetune(out: Path) -> None:
         "sft run", config="demo_sft", init=out / "run", data__path=out / "chats",
         run__folder=out / "chat_run",
     )  # fmt: skip
+    require_verdict(RunFolder(out / "chat_run"), "finished")
     mobilellama("sft export", checkpoint=out / "chat_run", output=out / "chat_model")
 
     say("10 what base and chat model answer to questions that neither has learnt from")
@@ -158,6 +160,7 @@ def learn_to_see(out: Path) -> float:
         "vlm run", config="demo_pretrain", init=out / "chat_model", vision=tower, **captions,
         run__folder=out / "see_run1",
     )  # fmt: skip
+    require_verdict(RunFolder(out / "see_run1"), "finished")
 
     say("14 the second stage: conversations about one picture, about two, and about none")
     mobilellama(
@@ -165,6 +168,7 @@ def learn_to_see(out: Path) -> float:
         data__path=pictures / "conversations.json", data__images=images,
         data__template=TEMPLATE, run__folder=out / "see_run2",
     )  # fmt: skip
+    require_verdict(RunFolder(out / "see_run2"), "finished")
     mobilellama("vlm export", checkpoint=out / "see_run2", output=out / "picture_model")
 
     say("15 what it answers about pictures of scans that are held out")

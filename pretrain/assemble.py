@@ -393,13 +393,15 @@ class FirstState:
 
 
 def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Log the fields that this attempt changes; those of the identity were checked before."""
-    for section, fields in now.items():
-        old = before.get(section, {})
+    """Log the fields that this attempt changes; those of the identity were checked before.
+
+    A field that the checkpoint's version did not have yet has not changed.
+    """
+    for section in (name for name in now if name in before):
+        fields, old = now[section], before[section]
         if not isinstance(fields, dict) or not isinstance(old, dict):
             fields, old = {"": fields}, {"": old}
         for name, value in fields.items():
-            if old.get(name) != value:
+            if name in old and old[name] != value:
                 field = f"{section}.{name}".rstrip(".")
-                was = old.get(name)
-                log.info("changed since the checkpoint: %s = %s, was %s", field, value, was)
+                log.info("changed since the checkpoint: %s = %s, was %s", field, value, old[name])

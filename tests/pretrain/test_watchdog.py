@@ -221,6 +221,8 @@ def test_ranks_save_and_stop_when_torchrun_has_died(
     wait_for(lambda: processes_of(tmp_path) == [])
     verdict = run.read_verdict()
     assert verdict is not None
-    assert verdict.message == f"stopped at step {verdict.step}: the end of its launcher"
+    # Each rank looks every second; whichever sees it first asks the others.
+    reasons = ("the end of its launcher", "another rank was asked to stop")
+    assert verdict.message in [f"stopped at step {verdict.step}: {reason}" for reason in reasons]
     assert run.checkpoint_steps() == [verdict.step]
     assert f"the end of its launcher: {signals.BEFORE_STEPS}" not in err

@@ -452,7 +452,7 @@ def test_an_older_versions_run_is_refused_and_left_as_it_is(
     manifest = {
         "format_version": 1, "step": 3, "consumed": 3, "optimizer_step": 3, "world_size": 1,
         "attempt": 1, "identity": {"data.fingerprint": "f"}, "config": {"model": {}},
-        "counters": {}, "receipts": {},
+        "counters": {}, "receipts": {"rank-0.json": "0" * 64},
     }  # fmt: skip
     (folder.checkpoint(3) / "manifest.json").write_text(json.dumps(manifest))
     before = sorted(str(path) for path in folder.path.rglob("*"))

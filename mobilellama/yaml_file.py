@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_VALUES = 1_000_000  # with each alias written out
 _MOST_LEVELS = 50
+_TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 _LONGEST_NUMBER = 1_000  # characters; Python itself makes no integer of more than 4,300 digits
 
 
@@ -43,9 +44,6 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(one_line(error)) from None
     except Exception as error:  # "!!int ''" is an IndexError of the parser's, and so on
         raise ValueError(f"it holds a value that is not of its kind ({one_line(error)})") from None
-
-
-_TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 
 
 def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) -> int:

@@ -43,6 +43,8 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
 from mobilellama.tokenizer import HF_FOLDER
 
+_COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -84,9 +86,6 @@ def _verify_sources(dataset: TokenDataset, sources: str, workers: int | None) ->
         f"{sources}: what {checked.buckets:,} buckets were made of, "
         f"{checked.bytes / 1e6:,.1f} MB{unknown}"
     )
-
-
-_COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,7 +150,7 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     """
     receipt = path.with_suffix(".json")
     if path.is_file() and (held := _read_receipt(receipt, fingerprint)):
-        return held
+        return held[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     receipt.unlink(missing_ok=True)
     _remove_leftovers(path)
@@ -178,21 +178,23 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     return report
 
 
-def _read_receipt(receipt: Path, fingerprint: str) -> SampleReport | None:
-    """Return a file's receipt; None where there is none, or it is another's or damaged."""
+def _read_receipt(receipt: Path, fingerprint: str) -> tuple[SampleReport, int] | None:
+    """Return a file's report and the rules that its records were read by, as its receipt has them.
+
+    None where there is no receipt, or it is another's or damaged.
+    """
     try:
         held = read_sealed_json(receipt, owner=None)
-        return SampleReport(**held["report"]) if held["fingerprint"] == fingerprint else None
+        report = SampleReport(**held["report"])
+        return (report, held.get(READING, 1)) if held["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def reading_of(path: Path, fingerprint: str) -> int:
     """Return by which rules the records of a file were read, or will be where it must be made."""
-    receipt = path.with_suffix(".json")
-    if not path.is_file() or _read_receipt(receipt, fingerprint) is None:
-        return READING_VERSION
-    return read_sealed_json(receipt, owner=None).get(READING, 1)
+    held = _read_receipt(path.with_suffix(".json"), fingerprint) if path.is_file() else None
+    return READING_VERSION if held is None else held[1]
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -13,12 +13,24 @@ import zstandard
 from mobilellama.tokenize.main import main as tokenize_main
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def pytest_configure() -> None:
     """Let Ctrl-C work again: a script's shell ignores it for what it starts with '&'."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget that an earlier test trained in this process.
+
+    Fabric sets the variables of a rank. A command that a test starts would take itself for a rank
+    that some launcher has started, and would wait for the others for ever.
+    """
+    for name in RANK_VARIABLES:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,10 @@ RECORD: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """A world of this one process; the environment is put back afterwards."""
-    environment, threads = dict(os.environ), torch.get_num_threads()
+    """A world of this one process."""
+    threads = torch.get_num_threads()
     yield World(LaunchConfig(accelerator="cpu"))
     close()
-    os.environ.clear()
-    os.environ.update(environment)
     torch.set_num_threads(threads)
 
 

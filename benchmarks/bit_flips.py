@@ -22,8 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mobilellama.config import UserError
-from mobilellama.pretrain.checkpoint import Checkpoint
-from mobilellama.pretrain.export_folder import run_of
+from mobilellama.pretrain.hf.export_folder import run_of
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.dataset import Plan, read_receipt
 from mobilellama.shards.reader import TokenDataset

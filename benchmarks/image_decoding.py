@@ -33,7 +33,7 @@ from PIL import Image
 from transformers import __version__ as version
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from mobilellama.vlm.images import AspectRatio, ImageProcessor, read_image
+from mobilellama.vlm.data.images import AspectRatio, ImageProcessor, read_image
 
 SIZE_PIXELS = 336
 CASES: tuple[tuple[int, int, AspectRatio], ...] = (

@@ -38,14 +38,14 @@ from torch import Tensor
 from mobilellama import log as logs
 from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
-from mobilellama.files import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.assemble import FirstState, build_engine, open_data
 from mobilellama.pretrain.data import MixedBatches, Sample
-from mobilellama.pretrain.engine import Engine
+from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.sft.config import Config
-from mobilellama.sft.packing import pack
+from mobilellama.sft.data.packing import pack
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index

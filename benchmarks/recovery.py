@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the tests' SLURM
 
 from mobilellama.run_folder import RunFolder  # noqa: E402
-from tests.launch.cluster import Cluster  # noqa: E402
+from tests.launch.helpers.cluster import Cluster  # noqa: E402
 
 _POLL_S = 0.05
 _LIMIT_S = 300.0

@@ -25,7 +25,7 @@ from mobilellama.tokenize import run, train_tokenizer
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 
 def library_corpus(root: Path) -> Path:

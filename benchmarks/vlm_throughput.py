@@ -45,20 +45,20 @@ from mobilellama.cli import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.pretrain.assemble import FirstState, build_engine
 from mobilellama.pretrain.data import StepBatch
-from mobilellama.pretrain.engine import Engine
+from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.prefetch import Prefetcher
-from mobilellama.pretrain.rng import named_generator
-from mobilellama.sft.packing import pack
+from mobilellama.pretrain.state.rng import named_generator
+from mobilellama.sft.data.packing import pack
 from mobilellama.shards.order import DEFAULT_SEED
 from mobilellama.vlm.architecture import IMAGE, Architecture
-from mobilellama.vlm.batches import ImageTextBatches, ImageTextInputs
 from mobilellama.vlm.config import Config
-from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.data.batches import ImageTextBatches, ImageTextInputs
+from mobilellama.vlm.data.images import ImageProcessor
+from mobilellama.vlm.data.order import SampleOrder, deal_rows
+from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import PRESETS
 from mobilellama.vlm.model import VisionLanguageModel, build_on
-from mobilellama.vlm.order import SampleOrder, deal_rows
 from mobilellama.vlm.run import groups_of
-from mobilellama.vlm.samples import Samples
 from mobilellama.vlm.tuning import tune
 
 SYSTEM_TOKENS, FRAME_TOKENS, TOKENS_OF_A_WORD = 35, 5, 1.7

@@ -12,9 +12,9 @@ from typing import Any
 from pictures import ABOUT_ONE, QUESTIONS
 from PIL import Image
 
-from mobilellama.json_lines import read_json_lines
+from mobilellama.files.json_lines import read_json_lines
 from mobilellama.picture import INK, new_figure, write_png
-from mobilellama.vlm.images import read_image
+from mobilellama.vlm.data.images import read_image
 
 Row = dict[str, Any]
 """Of 'vlm generate': a row of questions.jsonl with its answer."""

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
 
-from mobilellama.files import write_json
-from mobilellama.pretrained import load_tower
-from mobilellama.vlm.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor, read_image
+from mobilellama.files.atomic import write_json
+from mobilellama.files.pretrained import load_tower
+from mobilellama.vlm.data.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor, read_image
 from mobilellama.vlm.towers import patch_features
 
 SIZE_PIXELS, PATCH_PIXELS = 24, 4

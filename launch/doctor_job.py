@@ -24,7 +24,7 @@ from pathlib import Path
 
 import mobilellama
 from mobilellama.config import one_line
-from mobilellama.files import read_json, write_json
+from mobilellama.files.atomic import read_json, write_json
 from mobilellama.launch import slurm
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.health import BadNodeError, Place, join, time_all_reduce

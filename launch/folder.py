@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.files import lock, sha256_of_json
+from mobilellama.files.atomic import lock, sha256_of_json
+from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.launch.steps import STEPS, Step
 from mobilellama.run_folder import RunFolder
-from mobilellama.sealed import read_sealed_json, write_sealed_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
+from mobilellama.files.yaml_file import read_yaml
 from mobilellama.launch import slurm
 from mobilellama.launch.config import HowConfig, SlurmConfig, as_arguments, read_options
 from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
@@ -34,7 +35,6 @@ from mobilellama.launch.local import run_locally
 from mobilellama.launch.steps import find_step
 from mobilellama.launch.submit import Order, check_order, dry_run, submit
 from mobilellama.table import aligned
-from mobilellama.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 

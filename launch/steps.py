@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, did_you_mean
-from mobilellama.yaml_file import read_yaml
+from mobilellama.files.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

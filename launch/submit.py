@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.files import whole_file
+from mobilellama.files.atomic import whole_file
 from mobilellama.launch import slurm
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import Job, Launch, LaunchFolder, current_jobs

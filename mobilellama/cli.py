@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 
 from mobilellama import signals
 from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
+from mobilellama.files.yaml_file import read_yaml
 from mobilellama.launcher import tell_failure
 from mobilellama.log import (
     has_launcher,
     local_rank_from_environment,
     rank_from_environment,
 )
-from mobilellama.yaml_file import read_yaml
 
 T = TypeVar("T")
 

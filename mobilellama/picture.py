@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilellama.config import ConfigError
-from mobilellama.files import whole_file
+from mobilellama.files.atomic import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import fsync_path, sha256_of_file, temporary_path
-from mobilellama.sealed import read_sealed_json, write_sealed_json
+from mobilellama.files.atomic import fsync_path, sha256_of_file, temporary_path
+from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 
 Stage = Literal["pretrain", "sft", "vlm"]
 

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World
-from mobilellama.pretrain import rng
-from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.config import Config, StageConfig
 from mobilellama.pretrain.data import Batches, Inputs, MixedBatches, WindowInputs
-from mobilellama.pretrain.ddp_engine import DDPEngine
-from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
-from mobilellama.pretrain.engine import Engine, Fragment
-from mobilellama.pretrain.frozen import write_frozen
+from mobilellama.pretrain.engines.ddp import DDPEngine
+from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
+from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.loop import Training
-from mobilellama.pretrain.loss_watch import LossWatch
-from mobilellama.pretrain.metrics import Metrics
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.monitoring.loss_watch import LossWatch
+from mobilellama.pretrain.monitoring.metrics import Metrics
+from mobilellama.pretrain.monitoring.throughput import flops_per_token
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
-from mobilellama.pretrain.throughput import flops_per_token
+from mobilellama.pretrain.state import rng
+from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.frozen import write_frozen
 from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import LaunchConfig
-from mobilellama.pretrain.checkpoint import CheckpointConfig
 from mobilellama.pretrain.data import DataConfig, MixtureConfig
-from mobilellama.pretrain.engine import EngineConfig
+from mobilellama.pretrain.engines.engine import EngineConfig
 from mobilellama.pretrain.loop import BatchConfig, TrainConfig
-from mobilellama.pretrain.loss_watch import LossWatchConfig
-from mobilellama.pretrain.metrics import MetricsConfig
 from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.monitoring.loss_watch import LossWatchConfig
+from mobilellama.pretrain.monitoring.metrics import MetricsConfig
+from mobilellama.pretrain.monitoring.watchdog import WatchdogConfig
 from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.pretrain.state.checkpoint import CheckpointConfig
 from mobilellama.pretrain.validate import ValidationConfig
-from mobilellama.pretrain.watchdog import WatchdogConfig
 
 
 @dataclass(frozen=True, kw_only=True)

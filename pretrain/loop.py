@@ -13,16 +13,16 @@ from typing import Any
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import World
-from mobilellama.pretrain import checkpoint
 from mobilellama.pretrain.data import Batches
-from mobilellama.pretrain.engine import Engine
-from mobilellama.pretrain.loss_watch import LossWatch
-from mobilellama.pretrain.metrics import Metrics
+from mobilellama.pretrain.engines.engine import Engine
+from mobilellama.pretrain.monitoring.loss_watch import LossWatch
+from mobilellama.pretrain.monitoring.metrics import Metrics
+from mobilellama.pretrain.monitoring.tally import Tally
+from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.pretrain.state import checkpoint
 from mobilellama.pretrain.stop import SAVING, StopRequest
-from mobilellama.pretrain.tally import Tally
-from mobilellama.pretrain.watchdog import Watchdog
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ VERBS = {
         is_run=True,
     ),
     "plot": Verb(
-        module="mobilellama.pretrain.plot",
+        module="mobilellama.pretrain.monitoring.plot",
         help="a run's losses, rates and speed as a picture",
     ),
     "replay": Verb(
@@ -22,17 +22,17 @@ VERBS = {
         help="the text that a step was trained on",
     ),
     "export": Verb(
-        module="mobilellama.pretrain.export",
+        module="mobilellama.pretrain.hf.export",
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "evaluate": Verb(
-        module="mobilellama.pretrain.evaluate",
+        module="mobilellama.pretrain.evaluation.evaluate",
         help="score an exported model on language benchmarks, beside the published scores",
         interrupted="tasks that were scored are kept; run the same command again",
     ),
     "push": Verb(
-        module="mobilellama.pretrain.hub",
+        module="mobilellama.pretrain.hf.hub",
         help="push an exported folder to the Hugging Face Hub",
         interrupted="what was pushed stays there, and the same command pushes the rest",
     ),

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
-from mobilellama.pretrain.rng import named_generator
+from mobilellama.pretrain.state.rng import named_generator
 
 INIT_STD = 0.02
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mobilellama.config import require_at_least
 from mobilellama.distributed import World
 from mobilellama.pretrain.data import Inputs
-from mobilellama.pretrain.engine import Engine
+from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.shards.reader import TokenDataset
 
 log = logging.getLogger(__name__)

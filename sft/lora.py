@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, as_given, did_you_mean, require_at_least, require_share
-from mobilellama.pretrain.hf_weights import ParameterSource
-from mobilellama.pretrain.rng import named_generator
+from mobilellama.pretrain.hf.weights import ParameterSource
+from mobilellama.pretrain.state.rng import named_generator
 
 log = logging.getLogger(__name__)
 

@@ -19,22 +19,22 @@ VERBS = {
         is_run=True,
     ),
     "export": Verb(
-        module="mobilellama.sft.export",
+        module="mobilellama.sft.export.export",
         help="write a checkpoint as a Hugging Face chat model, or its LoRA adapter",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "merge": Verb(
-        module="mobilellama.sft.merge",
+        module="mobilellama.sft.export.merge",
         help="add a LoRA adapter to its base in fp32 and write a Hugging Face folder",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "chat": Verb(
-        module="mobilellama.sft.chat",
+        module="mobilellama.sft.chat.chat",
         help="talk to a chat model in the terminal",
         interrupted=None,
     ),
     "generate": Verb(
-        module="mobilellama.sft.generate",
+        module="mobilellama.sft.chat.generate",
         help="answer a file of prompts in batches",
         interrupted="answers that were written stay, and the same command goes on",
     ),

@@ -31,9 +31,9 @@ from mobilellama.config import (
     require_at_least,
     require_share,
 )
-from mobilellama.files import whole_file, write_json
+from mobilellama.files.atomic import whole_file, write_json
 from mobilellama.progress import Progress
-from mobilellama.sft.bucket import (
+from mobilellama.sft.data.bucket import (
     Encode,
     Spooled,
     Work,
@@ -42,17 +42,17 @@ from mobilellama.sft.bucket import (
     spool,
     write_bucket,
 )
-from mobilellama.sft.clean import CLEANING_VERSION
-from mobilellama.sft.labels import special_tokens
-from mobilellama.sft.packing import PACKING_VERSION
-from mobilellama.sft.plan import is_alone, join_plan, require_same_reading, sharing
-from mobilellama.sft.reasons import Drop, describe_example
-from mobilellama.sft.records import READING_VERSION
-from mobilellama.sft.report import describe, make_report
-from mobilellama.sft.sources import DataConfig, find_slices, read_records, source_sha256
-from mobilellama.sft.split import ENCODING_VERSION
-from mobilellama.sft.template import Template, read_template
-from mobilellama.sft.workers import Job, encoding
+from mobilellama.sft.data.clean import CLEANING_VERSION
+from mobilellama.sft.data.labels import special_tokens
+from mobilellama.sft.data.packing import PACKING_VERSION
+from mobilellama.sft.data.plan import is_alone, join_plan, require_same_reading, sharing
+from mobilellama.sft.data.reasons import Drop, describe_example
+from mobilellama.sft.data.records import READING_VERSION
+from mobilellama.sft.data.report import describe, make_report
+from mobilellama.sft.data.sources import DataConfig, find_slices, read_records, source_sha256
+from mobilellama.sft.data.split import ENCODING_VERSION
+from mobilellama.sft.data.template import Template, read_template
+from mobilellama.sft.data.workers import Job, encoding
 from mobilellama.shards.dataset import (
     DATASET,
     REPORT,
@@ -68,14 +68,14 @@ from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
 
 log = logging.getLogger(__name__)
 
 _LARGEST_SEQ_LEN = 1 << 20  # a row is held in memory, and no model reads so many
 _DRY_RECORDS = 1_000
 _FIRST_PLACES = 3
-# What mobilellama.files.temporary_path makes of a file's name: NAME.tmp.HOST.PID.RANDOM.
+# What mobilellama.files.atomic.temporary_path makes of a file's name: NAME.tmp.HOST.PID.RANDOM.
 _TEMPORARY = re.compile(r".+\.tmp\.(?P<host>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}")
 
 

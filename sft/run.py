@@ -32,18 +32,18 @@ from mobilellama.pretrain.assemble import (
     open_data,
 )
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
-from mobilellama.pretrain.checkpoint import Checkpoint
-from mobilellama.pretrain.engine import resolve_precision
-from mobilellama.pretrain.identity import identity_of
+from mobilellama.pretrain.engines.engine import resolve_precision
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel
+from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.identity import identity_of
 from mobilellama.run_folder import RunFolder
-from mobilellama.same_ids import same_ids
 from mobilellama.sft.config import Config
 from mobilellama.sft.lora import with_targets
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import Start, first_values, open_start
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.tokenizers.same_ids import same_ids
 
 
 def main(config: Config) -> int:

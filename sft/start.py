@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.assemble import Initial
-from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readable
-from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps, run_of
-from mobilellama.pretrain.hf_folder import HfFolder
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, naming_other_steps, run_of
+from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.state.checkpoint import MANIFEST, Checkpoint, newest_readable
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import (
     LoraConfig,
@@ -29,7 +29,7 @@ from mobilellama.sft.lora import (
     stored_lora,
 )
 from mobilellama.stages import require_language_model, require_stage, stage_of
-from mobilellama.tokenizer import TextTokenizer, WrongIdsError, open_tokenizer
+from mobilellama.tokenizers.tokenizer import TextTokenizer, WrongIdsError, open_tokenizer
 
 log = logging.getLogger(__name__)
 

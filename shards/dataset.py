@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import (
+from mobilellama.files.atomic import (
     read_json,
     sha256_of_file,
     sha256_of_json,
     whole_file,
 )
-from mobilellama.hf_files import TOKENIZER_FILE
-from mobilellama.sealed import SealError, read_sealed_json, write_sealed_json
-from mobilellama.tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
+from mobilellama.files.sealed import SealError, read_sealed_json, write_sealed_json
+from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
+from mobilellama.tokenizers.tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
 
 FORMAT_VERSION = 1
 PLAN = "plan.json"

@@ -36,8 +36,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mobilellama.cli import find_preset
 from mobilellama.config import ConfigError, did_you_mean, one_line
+from mobilellama.files.yaml_file import read_yaml
 from mobilellama.shards.permute import Permutation
-from mobilellama.yaml_file import read_yaml
 
 PERIOD = 65_536
 _BLOCK = 8_192  # positions located at once; divides the period

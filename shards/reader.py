@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import sha256_of_file
-from mobilellama.sealed import SealError, read_sealed_json
+from mobilellama.files.atomic import sha256_of_file
+from mobilellama.files.sealed import SealError, read_sealed_json
 from mobilellama.shards.dataset import (
     DATASET,
     FORMAT_VERSION,
@@ -31,7 +31,7 @@ from mobilellama.shards.dataset import (
 from mobilellama.shards.format import BucketIndex, little_endian, read_index, require_uncut
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
-from mobilellama.tokenizer import HF_FOLDER, TextTokenizer, open_known_tokenizer
+from mobilellama.tokenizers.tokenizer import HF_FOLDER, TextTokenizer, open_known_tokenizer
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.

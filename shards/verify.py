@@ -24,7 +24,7 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import DataError, require_at_least
-from mobilellama.files import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import (
     DATASET,
@@ -41,7 +41,7 @@ from mobilellama.shards.dataset import (
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
-from mobilellama.tokenizer import HF_FOLDER
+from mobilellama.tokenizers.tokenizer import HF_FOLDER
 
 _COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import PLAN, Identity, Plan, Slice, read_receipt
 from mobilellama.shards.source_file import SOURCES, SourceRange, sha256_of_range

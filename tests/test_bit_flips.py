@@ -10,7 +10,7 @@ import yaml
 from benchmarks.bit_flips import run_drill, table
 from mobilellama.sft.main import main as sft_main
 from mobilellama.tokenize.main import main as tokenize_main
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
 
 MADE = Path(__file__).parent / "fixtures/made_by_22bff75"
 

@@ -18,9 +18,9 @@ import torch
 
 from mobilellama.__main__ import main
 from mobilellama.sft.main import main as sft_main
-from tests.foreign_code import Touch, write_code, write_pickle
-from tests.sft.tiny_chat_model import write_tiny_chat_model
-from tests.vlm.tiny_vlm import make_tower
+from tests.helpers.foreign_code import Touch, write_code, write_pickle
+from tests.sft.helpers.tiny_chat_model import write_tiny_chat_model
+from tests.vlm.helpers.tiny_vlm import make_tower
 
 pytestmark = pytest.mark.slow
 

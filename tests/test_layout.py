@@ -1,6 +1,7 @@
 """The repository's shape: what may import what, and the standard library left alone."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,50 @@ def test_stage_folder_is_linked_and_has_no_init(stage: str) -> None:
 def test_tests_are_not_packages() -> None:
     """tests/tokenize/__init__.py alone makes pytest import it as the module ``tokenize``."""
     assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+# A room is a folder of one subject: with more files nobody finds one, with fewer it is a detour.
+MOST_FILES, FEWEST_FILES = 20, 4
+
+
+@pytest.mark.parametrize("stage", ["mobilellama", *MAY_IMPORT])
+def test_no_folder_of_code_holds_too_many_files_or_too_few(stage: str) -> None:
+    folders = [ROOT / stage, *(path for path in (ROOT / stage).iterdir() if path.is_dir())]
+    for folder in folders:
+        count = len(list(folder.glob("*.py")))
+        if count and not folder.is_symlink():
+            assert FEWEST_FILES <= count <= MOST_FILES, f"{folder} holds {count} modules"
+
+
+def test_no_folder_of_tests_holds_too_many_files() -> None:
+    for folder in {path.parent for path in (ROOT / "tests").rglob("*.py")}:
+        count = len(list(folder.glob("*.py")))
+        assert count <= MOST_FILES, f"{folder} holds {count} files"
+
+
+def test_a_test_lies_where_its_module_does() -> None:
+    """tests/vlm/data/test_order.py tests vlm/data/order.py, if there is a module of that name."""
+    modules: dict[str, list[Path]] = {}
+    for stage in ["mobilellama", *MAY_IMPORT]:
+        for path in (ROOT / stage).rglob("*.py"):
+            modules.setdefault(path.stem, []).append(path.parent.relative_to(ROOT))
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        places = [p for p in modules.get(path.stem[5:], []) if p.parts[:1] == folder.parts[:1]]
+        assert not places or folder in places, f"{path}: its module lies in {places}"
+
+
+def test_every_room_is_installed() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    packages = set(config["options"]["packages"].split())
+    found = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for stage in ["mobilellama", *MAY_IMPORT]
+        for path in (ROOT / stage).rglob("*.py")
+    }
+    names = {name if name.startswith("mobilellama") else f"mobilellama.{name}" for name in found}
+    assert packages == names
 
 
 def test_stdlib_tokenize_survives_the_repository_root_on_sys_path() -> None:
@@ -82,15 +127,16 @@ def test_stage_imports_only_stages_below_it(stage: str) -> None:
 
 
 def test_what_stages_share_imports_no_stage() -> None:
-    paths = sorted((ROOT / "mobilellama").glob("*.py"))
-    assert len(paths) > 5
+    paths = [path for path in (ROOT / "mobilellama").rglob("*.py")
+             if path.relative_to(ROOT / "mobilellama").parts[0] not in MAY_IMPORT]  # fmt: skip
+    assert len(paths) > 20
     for path in paths:
         assert not imported_stages(path.read_text()), f"{path} may not import a stage"
 
 
 # Who may load what others made: one file, that tells every library to run no code of theirs.
 # demo/generate.py shows what a user does without this project, with the demo's own folder.
-LOADERS = {"mobilellama/pretrained.py", "demo/generate.py"}
+LOADERS = {"mobilellama/files/pretrained.py", "demo/generate.py"}
 FORBIDDEN_CALLS = {
     "from_pretrained", "from_config", "unsafe_load", "load_pickle", "read_pickle", "full_load",
 }  # fmt: skip
@@ -152,5 +198,5 @@ def test_only_one_file_loads_what_others_made() -> None:
         if name not in LOADERS:
             found = unsafe_calls(path.read_text())
             assert not found, (
-                f"{name} may not call {', '.join(found)}: see mobilellama/pretrained.py"
+                f"{name} may not call {', '.join(found)}: see mobilellama/files/pretrained.py"
             )

@@ -11,8 +11,8 @@ from mobilellama.pretrain.main import main as pretrain_main
 from mobilellama.sft.main import main as sft_main
 from mobilellama.tokenize.main import main as tokenize_main
 from mobilellama.vlm.main import main as vlm_main
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.tiny import train_tiny
 
 MADE = Path(__file__).parent / "fixtures/made_by_22bff75"
 TOKENIZER = MADE / "dataset/tokenizer.model"

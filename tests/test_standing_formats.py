@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
-from mobilellama.pretrain.checkpoint import KINDS, Checkpoint
+from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.main import main as sft_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import verify_dataset
 from mobilellama.tokenize.main import main as tokenize_main
-from mobilellama.vlm.assistant import load
-from tests.ranks import run_ranks
+from mobilellama.vlm.chat.assistant import load
+from tests.helpers.ranks import run_ranks
 
 MADE = Path(__file__).parent / "fixtures/made_by_22bff75"
 EXPECTED: dict[str, Any] = json.loads((MADE / "expected.json").read_text())

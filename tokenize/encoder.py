@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mobilellama.config import DataError
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 ENCODER_VERSION = 1
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _MISSING_SHOWN = 5
 _FINISHERS = 16  # so many may finish a folder at the same instant
 
-# What mobilellama.files.temporary_path makes of our files' names: NAME.tmp.HOST.PID.RANDOM.
+# What mobilellama.files.atomic.temporary_path makes of our files' names: NAME.tmp.HOST.PID.RANDOM.
 _TEMPORARY = r"\.tmp\..+\.[0-9]+\.[0-9a-f]{8}"
 _OURS = "|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET)))
 _LEFT_IN_FOLDER = re.compile(rf"({_OURS}){_TEMPORARY}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from mobilellama.json_lines import NotJsonError, parse_json
+from mobilellama.files.json_lines import NotJsonError, parse_json
 
 _BLOCK_BYTES = 4 << 20
 _SPACE = b" \t\n\r"

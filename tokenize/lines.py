@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 import zstandard
 
 from mobilellama.config import DataError
-from mobilellama.json_lines import UTF8_MARK, require_utf8
+from mobilellama.files.json_lines import UTF8_MARK, require_utf8
 from mobilellama.shards.source_file import FileState, SourceRange
 
 _BLOCK_BYTES = 1 << 20

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mobilellama.config import ConfigError
-from mobilellama.files import temporary_path, whole_file
+from mobilellama.files.atomic import temporary_path, whole_file
 from mobilellama.shards.dataset import PLAN, TOKENIZER, Plan, Slice
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 
 def join_plan(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:

@@ -37,7 +37,7 @@ from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.plan import join_plan
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
 from mobilellama.tokenize.workers import write_buckets
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

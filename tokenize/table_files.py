@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mobilellama.config import DataError, one_line
-from mobilellama.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
+from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.json_list import holds_lines, read_elements

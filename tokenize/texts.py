@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mobilellama.json_lines import NotJsonError, parse_json
+from mobilellama.files.json_lines import NotJsonError, parse_json
 
 
 class BadRecordError(Exception):

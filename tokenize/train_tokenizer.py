@@ -16,7 +16,7 @@ from pathlib import Path
 from mobilellama import log as logs
 from mobilellama import signals
 from mobilellama.config import ConfigError, one_line, require_at_least, require_share
-from mobilellama.files import whole_file
+from mobilellama.files.atomic import whole_file
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents

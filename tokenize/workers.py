@@ -25,7 +25,7 @@ from mobilellama.signals import ctrl_c_held_back
 from mobilellama.tokenize.bucket import Work, write_bucket
 from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
 from mobilellama.tokenize.encoder import Encoder
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

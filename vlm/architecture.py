@@ -9,8 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from mobilellama.config import ConfigError
-from mobilellama.vlm.images import ImageProcessor
-from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze, differs_from_original
+from mobilellama.vlm.data.images import ImageProcessor
+from mobilellama.vlm.formats.projector_rules import (
+    Pooling,
+    ProjectorRules,
+    Squeeze,
+    differs_from_original,
+)
 from mobilellama.vlm.projectors import grid_side, image_tokens
 
 IMAGE = -200

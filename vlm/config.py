@@ -6,15 +6,15 @@ from typing import Literal
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.data import DataConfig
-from mobilellama.pretrain.engine import EngineConfig
+from mobilellama.pretrain.engines.engine import EngineConfig
 from mobilellama.pretrain.loop import BatchConfig
 from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.sft.lora import LoraConfig
-from mobilellama.vlm.images import AspectRatio
-from mobilellama.vlm.order import Grouping
-from mobilellama.vlm.orientation import Orientation
-from mobilellama.vlm.projector_rules import Pooling, Squeeze
+from mobilellama.vlm.data.images import AspectRatio
+from mobilellama.vlm.data.order import Grouping
+from mobilellama.vlm.data.orientation import Orientation
+from mobilellama.vlm.formats.projector_rules import Pooling, Squeeze
 
 _MOST_EPOCHS = 10_000
 

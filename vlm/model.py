@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
+from mobilellama.files.pretrained import build_causal_model
 from mobilellama.pretrain.attention import import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import IGNORED, linear_cross_entropy
 from mobilellama.pretrain.model import LossSums
-from mobilellama.pretrained import build_causal_model
 from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import IMAGE, Architecture
 from mobilellama.vlm.projectors import build_projector

@@ -29,31 +29,31 @@ from torch import nn
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World, close
-from mobilellama.files import whole_file
+from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.assemble import Stage, assemble
 from mobilellama.pretrain.attempt import run_attempt
-from mobilellama.pretrain.checkpoint import Checkpoint, newest_readable
-from mobilellama.pretrain.engine import resolve_precision
+from mobilellama.pretrain.engines.engine import resolve_precision
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
+from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.labels import special_tokens
-from mobilellama.sft.sources import find_slices
-from mobilellama.sft.template import Template, read_template
-from mobilellama.vlm.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
+from mobilellama.sft.data.labels import special_tokens
+from mobilellama.sft.data.sources import find_slices
+from mobilellama.sft.data.template import Template, read_template
 from mobilellama.vlm.config import Config
-from mobilellama.vlm.data_report import read_leave_out
-from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
-from mobilellama.vlm.order import SampleOrder
-from mobilellama.vlm.records import ImageTextConfig
-from mobilellama.vlm.samples import Samples, verify_samples
-from mobilellama.vlm.start import Start, open_start
-from mobilellama.vlm.tokenise import (
+from mobilellama.vlm.data.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
+from mobilellama.vlm.data.order import SampleOrder
+from mobilellama.vlm.data.records import ImageTextConfig
+from mobilellama.vlm.data.report import read_leave_out
+from mobilellama.vlm.data.samples import Samples, verify_samples
+from mobilellama.vlm.data.tokenise import (
     Recipe,
     build_samples,
     reading_of,
     report_refusals,
 )
+from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
+from mobilellama.vlm.start import Start, open_start
 from mobilellama.vlm.tuning import chosen_lora, first_values, tune
 
 log = logging.getLogger(__name__)

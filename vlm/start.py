@@ -20,31 +20,41 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import sha256_of_file, sha256_of_json
+from mobilellama.files.atomic import sha256_of_file, sha256_of_json
+from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.assemble import Initial
-from mobilellama.pretrain.checkpoint import MANIFEST, Checkpoint, newest_readable, read_manifest
-from mobilellama.pretrain.export_folder import find_checkpoint, naming_other_steps, run_of
-from mobilellama.pretrain.hf_config import llama_config
-from mobilellama.pretrain.hf_folder import dims
-from mobilellama.pretrain.hf_weight_files import StoredWeights, open_weights, read_object, some
-from mobilellama.pretrained import require_no_code
+from mobilellama.pretrain.hf.config import llama_config
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, naming_other_steps, run_of
+from mobilellama.pretrain.hf.folder import dims
+from mobilellama.pretrain.hf.weight_files import StoredWeights, open_weights, read_object, some
+from mobilellama.pretrain.state.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    newest_readable,
+    read_manifest,
+)
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import LoraConfig, stored_lora
 from mobilellama.sft.start import open_language_model
 from mobilellama.stages import require_stage, stage_of
-from mobilellama.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
-from mobilellama.vlm.converted_weights import ConvertedWeights
-from mobilellama.vlm.folder import is_vlm_folder, open_folder, tied_weights, with_images
-from mobilellama.vlm.key_maps import PROJECTOR_KEYS, after_prefix, is_ignored, projector_kind
+from mobilellama.vlm.formats.converted_weights import ConvertedWeights
+from mobilellama.vlm.formats.folder import is_vlm_folder, open_folder, tied_weights, with_images
+from mobilellama.vlm.formats.key_maps import (
+    PROJECTOR_KEYS,
+    after_prefix,
+    is_ignored,
+    projector_kind,
+)
+from mobilellama.vlm.formats.preprocessor_config import from_folder
+from mobilellama.vlm.formats.projector_rules import ORIGINAL, Squeeze, squeeze_of
+from mobilellama.vlm.formats.tower_folder import open_tower
+from mobilellama.vlm.formats.trained import merged
+from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
-from mobilellama.vlm.preprocessor_config import from_folder
-from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.projectors import build_projector
-from mobilellama.vlm.tower_folder import open_tower
-from mobilellama.vlm.trained import merged
-from mobilellama.vlm.weights import NamedWeights
 
 log = logging.getLogger(__name__)
 

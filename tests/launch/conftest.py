@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.launch.cluster import Cluster, slurm_variables
-from tests.launch.nodes import reason_unavailable
-from tests.launch.slurm_conf import Mode
+from tests.launch.helpers.cluster import Cluster, slurm_variables
+from tests.launch.helpers.nodes import reason_unavailable
+from tests.launch.helpers.slurm_conf import Mode
 
 REQUIRED = "MOBILELLAMA_REQUIRE_SLURM"
 CLUSTERS = ("slurm", "slurm_net")

@@ -17,7 +17,7 @@ from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.doctor_job import DONE, STAGES, Outcome, Report, script
 from mobilellama.launch.doctor_site import Row
 from mobilellama.launch.slurm import JobState
-from tests.launch.cluster import Cluster
+from tests.launch.helpers.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 CPUS = ["--slurm.gpus_per_node=0", "--slurm.tasks_per_node=1"]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mobilellama.files import write_json
+from mobilellama.files.atomic import write_json
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.render import Script

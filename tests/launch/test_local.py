@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mobilellama.run_folder import RunFolder
-from tests.launch.jobs import (
+from tests.launch.helpers.jobs import (
     SLOW,
     as_words,
     assert_same_weights,
@@ -20,7 +20,7 @@ from tests.launch.jobs import (
     wait_for,
     wait_for_step,
 )
-from tests.pretrain.tiny import TINY
+from tests.pretrain.helpers.tiny import TINY
 
 pytestmark = pytest.mark.slow
 

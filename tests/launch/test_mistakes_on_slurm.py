@@ -14,8 +14,8 @@ import pytest
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.launch.main import main
-from tests.launch.cluster import Cluster
-from tests.launch.jobs import (
+from tests.launch.helpers.cluster import Cluster
+from tests.launch.helpers.jobs import (
     ON_TWO_NODES,
     as_words,
     batch_log,
@@ -25,7 +25,7 @@ from tests.launch.jobs import (
     wait_for_end,
     wait_for_step,
 )
-from tests.pretrain.tiny import TINY
+from tests.pretrain.helpers.tiny import TINY
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ import pytest
 from mobilellama.launch.main import main
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenize.main import main as tokenize_main
-from tests.launch.cluster import Cluster
-from tests.launch.jobs import (
+from tests.launch.helpers.cluster import Cluster
+from tests.launch.helpers.jobs import (
     assert_same_weights,
     batch_log,
     launch,

@@ -10,9 +10,9 @@ import yaml
 
 from mobilellama.launch.main import main
 from mobilellama.pretrain.main import main as pretrain_main
-from tests.launch.cluster import Cluster
-from tests.launch.jobs import RANKS, assert_same_weights, wait_for
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
+from tests.launch.helpers.cluster import Cluster
+from tests.launch.helpers.jobs import RANKS, assert_same_weights, wait_for
 
 pytestmark = pytest.mark.slow
 

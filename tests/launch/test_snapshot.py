@@ -209,12 +209,13 @@ def test_what_is_no_file_is_left_out(package: Path, tmp_path: Path) -> None:
     assert len(files(copy)) == 4 and not (copy / "mobilellama/stage/pipe").exists()
 
 
-def test_our_own_package_is_copied_with_all_its_stages(tmp_path: Path) -> None:
+def test_our_own_package_is_copied_with_all_its_stages_and_rooms(tmp_path: Path) -> None:
     copy = take_snapshot(tmp_path / "code")
     links = [path.name for path in PACKAGE.iterdir() if path.is_symlink()]
     assert {"launch", "pretrain", "tokenize"} <= set(links) or not links
-    for path in PACKAGE.iterdir():
-        if path.is_dir() and path.name != "__pycache__":
-            assert (copy / "mobilellama" / path.name / "main.py").is_file()
+    stages = [path for path in PACKAGE.iterdir() if path.is_dir()]
+    for folder in [PACKAGE, *stages, *(room for stage in stages for room in stage.iterdir())]:
+        for module in folder.glob("*.py"):
+            assert (copy / "mobilellama" / module.relative_to(PACKAGE)).is_file()
     assert (copy / "mobilellama/launch/job.sbatch").is_file()
     assert list((copy / "mobilellama/pretrain/presets").glob("*.yaml"))

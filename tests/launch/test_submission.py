@@ -6,8 +6,8 @@ import pytest
 
 from mobilellama.config import UserError
 from mobilellama.launch.main import main
-from tests.launch.cluster import Cluster
 from tests.launch.conftest import require_slurm
+from tests.launch.helpers.cluster import Cluster
 
 SHAPES = {
     "one node": ["pretrain", "--run.folder=RUN", "--slurm.nodes=1"],

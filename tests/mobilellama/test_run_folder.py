@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 from mobilellama.run_folder import FencedError, RunFolder, Verdict
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 
 COMMAND = f"{sys.executable} -m mobilellama"
 HELP = f"{COMMAND} --help"

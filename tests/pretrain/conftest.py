@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mobilellama.__main__ import main
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.tiny import train_tiny
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +63,7 @@ def command(
 
 
 LoadAlone = Callable[..., dict[str, Any]]
+LOAD_ALONE = Path(__file__).parent / "helpers/load_alone.py"
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def load_alone(tmp_path_factory: pytest.TempPathFactory) -> LoadAlone:
         *names: str | Path, texts: list[str], environment: dict[str, str] | None = None
     ) -> dict[str, Any]:
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("load_alone.py")), *map(str, names)],
+            [sys.executable, str(LOAD_ALONE), *map(str, names)],
             input=json.dumps(texts),
             env=os.environ | (environment or {"HF_HUB_OFFLINE": "1"}),
             cwd=tmp_path_factory.mktemp("elsewhere"),

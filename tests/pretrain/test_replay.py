@@ -9,15 +9,15 @@ import yaml
 
 from mobilellama.cli import parse_config
 from mobilellama.config import ConfigError
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.pretrain.main import main
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
-from tests.sealed import edit_sealed
+from tests.helpers.ranks import run_ranks
+from tests.helpers.sealed import edit_sealed
+from tests.pretrain.helpers.tiny import train_tiny
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mobilellama.pretrain.checkpoint import KINDS, Checkpoint
+from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
 from mobilellama.run_folder import RunFolder
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.tiny import train_tiny
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own
 
@@ -117,11 +117,11 @@ def resave(dataset: Path, run: Path) -> int:
     """Load the newest checkpoint on these ranks and save it as its own successor."""
     from mobilellama.cli import parse_config
     from mobilellama.distributed import World
-    from mobilellama.pretrain import checkpoint
     from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.config import Config
-    from mobilellama.pretrain.identity import identity_of
-    from tests.pretrain.tiny import tiny_argv
+    from mobilellama.pretrain.state import checkpoint
+    from mobilellama.pretrain.state.identity import identity_of
+    from tests.pretrain.helpers.tiny import tiny_argv
 
     config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")
     world, folder = World(config.launch), RunFolder(run)

@@ -12,10 +12,10 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.run_folder import RunFolder, Verdict
-from tests.pretrain.test_checkpoint import flip_a_byte, wait_for
+from tests.helpers.ranks import Ranks, run_ranks
+from tests.pretrain.helpers.tiny import tiny_argv, train_tiny
+from tests.pretrain.state.test_checkpoint import flip_a_byte, wait_for
 from tests.pretrain.test_resume import losses_of
-from tests.pretrain.tiny import tiny_argv, train_tiny
-from tests.ranks import Ranks, run_ranks
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own
 

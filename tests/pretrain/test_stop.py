@@ -16,9 +16,9 @@ import pytest
 from mobilellama import signals
 from mobilellama.pretrain.stop import SIGNALS, StopRequest
 from mobilellama.run_folder import RunFolder, Verdict
-from tests.pretrain.test_checkpoint import wait_for
-from tests.pretrain.tiny import tiny_argv
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.tiny import tiny_argv
+from tests.pretrain.state.test_checkpoint import wait_for
 
 # A run that never looks at the flag, as one that hangs in a collective.
 STUCK = """
@@ -116,8 +116,8 @@ def attempt_on_ranks(
     from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.attempt import run_attempt
     from mobilellama.pretrain.config import Config
-    from mobilellama.pretrain.identity import identity_of
-    from mobilellama.pretrain.watchdog import WatchdogConfig
+    from mobilellama.pretrain.monitoring.watchdog import WatchdogConfig
+    from mobilellama.pretrain.state.identity import identity_of
 
     config = parse_config(Config, tiny_argv(dataset, folder, fields)[1:], prog="test", about="")
     done: list[str] = []

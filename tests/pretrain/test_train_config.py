@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.checkpoint import CheckpointConfig
 from mobilellama.pretrain.config import Config, RunConfig
 from mobilellama.pretrain.data import MixtureConfig
 from mobilellama.pretrain.loop import TrainConfig
-from mobilellama.pretrain.loss_watch import LossWatchConfig
-from mobilellama.pretrain.metrics import MetricsConfig
 from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.monitoring.loss_watch import LossWatchConfig
+from mobilellama.pretrain.monitoring.metrics import MetricsConfig
+from mobilellama.pretrain.state.checkpoint import CheckpointConfig
 from mobilellama.pretrain.validate import ValidationConfig
 
 

@@ -9,12 +9,12 @@ import torch
 
 from mobilellama.distributed import LaunchConfig, World
 from mobilellama.pretrain.data import WindowInputs
-from mobilellama.pretrain.ddp_engine import DDPEngine
+from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
 from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
 from mobilellama.pretrain.validate import HeldOutViews, Validation, ValidationConfig
 from mobilellama.shards.reader import TokenDataset
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
 
 MODEL = ModelConfig(vocab_size=800, d_model=32, n_layers=1, n_heads=2, d_ff=48, max_seq_len=32)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.pretrain.conftest import command
-from tests.sft.tiny_chat_model import write_tiny_chat_model
+from tests.sft.helpers.tiny_chat_model import write_tiny_chat_model
 
 __all__ = ["command"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mobilellama.sft.conversation import Turn
+from mobilellama.sft.data.conversation import Turn
+from mobilellama.sft.data.template import read_template
 from mobilellama.sft.main import main as sft_main
-from mobilellama.sft.template import read_template
 
 DEMO = Path(__file__).parents[2] / "demo"
 

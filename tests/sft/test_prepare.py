@@ -21,25 +21,25 @@ import numpy as np
 import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import read_json
-from mobilellama.sealed import read_sealed_json, write_sealed_json
-from mobilellama.sft.bucket import Work, heldout_of, write_bucket
-from mobilellama.sft.labels import encode
+from mobilellama.files.atomic import read_json
+from mobilellama.files.sealed import read_sealed_json, write_sealed_json
+from mobilellama.sft.data.bucket import Work, heldout_of, write_bucket
+from mobilellama.sft.data.labels import encode
+from mobilellama.sft.data.plan import sharing
+from mobilellama.sft.data.records import read_turns
+from mobilellama.sft.data.sources import DataConfig
+from mobilellama.sft.data.split import split_conversation
+from mobilellama.sft.data.template import read_template
+from mobilellama.sft.data.workers import Job, encoding
 from mobilellama.sft.main import main
-from mobilellama.sft.plan import sharing
 from mobilellama.sft.prepare import Config, make_plan
-from mobilellama.sft.records import read_turns
-from mobilellama.sft.sources import DataConfig
-from mobilellama.sft.split import split_conversation
-from mobilellama.sft.template import read_template
-from mobilellama.sft.workers import Job, encoding
 from mobilellama.shards.main import main as shards_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
-from mobilellama.tokenizer import Tokenizer, open_tokenizer
-from tests.saved_tokenizers import save_again, write_spaces_last
-from tests.sealed import edit_sealed
-from tests.sft.conversations import make_conversations, write_lines, write_sharegpt
+from mobilellama.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from tests.helpers.saved_tokenizers import save_again, write_spaces_last
+from tests.helpers.sealed import edit_sealed
+from tests.sft.helpers.conversations import make_conversations, write_lines, write_sharegpt
 
 SEQ_LEN = 256
 NAMES = ("a.json", "b.jsonl", "c.jsonl")

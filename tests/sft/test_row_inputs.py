@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mobilellama.files import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset

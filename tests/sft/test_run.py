@@ -12,23 +12,23 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.pretrain import rng
-from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
 from mobilellama.pretrain.data import MixedBatches, Sample
-from mobilellama.pretrain.frozen import FrozenError
 from mobilellama.pretrain.main import main as pretrain_main
+from mobilellama.pretrain.state import rng
+from mobilellama.pretrain.state.checkpoint import Checkpoint, read_manifest
+from mobilellama.pretrain.state.frozen import FrozenError
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
+from tests.helpers.ranks import Ranks, run_ranks
+from tests.pretrain.helpers.tiny import train_tiny
 from tests.pretrain.test_resume import cut_back, losses_of, state_of
 from tests.pretrain.test_run import steps_done, wait_for
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import Ranks, run_ranks
-from tests.sft.conversations import make_conversations, write_sharegpt
-from tests.sft.tiny_sft import finetune_tiny, prepare_tiny
+from tests.sft.helpers.conversations import make_conversations, write_sharegpt
+from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own
 

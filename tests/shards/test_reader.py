@@ -16,7 +16,7 @@ from mobilellama.shards.dataset import bucket_name, write_dataset
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
-from tests.sealed import edit_sealed
+from tests.helpers.sealed import edit_sealed
 from tests.shards.conftest import IDENTITY, MakeDataset, receipt
 
 

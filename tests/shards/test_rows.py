@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index
 from mobilellama.shards.reader import TokenDataset

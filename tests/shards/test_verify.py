@@ -9,7 +9,7 @@ from mobilellama.config import DataError
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 from mobilellama.tokenize.main import main as tokenize_main
-from tests.sealed import edit_sealed
+from tests.helpers.sealed import edit_sealed
 from tests.shards.conftest import Cli
 
 

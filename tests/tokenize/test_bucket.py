@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor
 
-from mobilellama.files import read_json, sha256_of_file
+from mobilellama.files.atomic import read_json, sha256_of_file
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket import Work, train_tokens, write_bucket
@@ -15,7 +15,7 @@ from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoder import ENCODER_VERSION, Encoder
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 
 def read_megatron(stem: Path) -> list[list[int]]:

@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
@@ -22,7 +22,7 @@ from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.main import main as tokenize_main
 from mobilellama.tokenize.sources import SourcesConfig, find_slices
-from tests.sealed import edit_sealed
+from tests.helpers.sealed import edit_sealed
 
 LINES = [f'{{"text": "line {i} of this file, which is red"}}\n' for i in range(40)]
 

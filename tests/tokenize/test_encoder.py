@@ -7,7 +7,7 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb
 
 from mobilellama.config import DataError
 from mobilellama.tokenize.encoder import Encoder, require_text_ids
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 HOSTILE = [
     "",

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 from mobilellama.tokenize.finish import Config, finish_dataset, main
 from mobilellama.tokenize.main import main as tokenize_main
-from tests.sealed import edit_sealed
+from tests.helpers.sealed import edit_sealed
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]

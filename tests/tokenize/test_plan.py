@@ -8,7 +8,7 @@ import pytest
 from mobilellama.config import ConfigError
 from mobilellama.shards.dataset import PLAN, TOKENIZER, Identity, Plan, Slice
 from mobilellama.tokenize.plan import join_plan
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mobilellama.files import read_json
+from mobilellama.files.atomic import read_json
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import verify_dataset
 from mobilellama.tokenize.main import main

@@ -7,11 +7,11 @@ import zstandard
 from sentencepiece import SentencePieceProcessor
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.fast_tokenizer import fast_tokenizer
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.main import main
 from mobilellama.tokenize.train_tokenizer import share_out
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.fast_tokenizer import fast_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 
 def train(corpus: Path, output: Path, *arguments: str) -> Path:

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.model import ModelConfig, build_on
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.conversation import Turn
-from mobilellama.sft.labels import encode, encode_prompt
-from mobilellama.sft.template import read_template
-from mobilellama.tokenizer import Tokenizer
-from tests.hostile_texts import hostile_texts
+from mobilellama.sft.data.conversation import Turn
+from mobilellama.sft.data.labels import encode, encode_prompt
+from mobilellama.sft.data.template import read_template
+from mobilellama.tokenizers.tokenizer import Tokenizer
+from tests.helpers.hostile_texts import hostile_texts
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-transformers4"

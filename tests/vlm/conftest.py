@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.pretrain.conftest import command
-from tests.vlm.assistants import make_assistant, write_pictures
+from tests.vlm.helpers.assistants import make_assistant, write_pictures
 
 __all__ = ["command"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.data.images import ImageProcessor
 
 CLIP_L: dict[str, Any] = {
     "model_type": "clip_vision_model",

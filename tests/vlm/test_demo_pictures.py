@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mobilellama.sft.labels import encode
-from mobilellama.sft.template import read_template
-from mobilellama.tokenizer import open_tokenizer
-from mobilellama.vlm.images import ImageProcessor, read_image
-from mobilellama.vlm.preprocessor_config import from_folder
-from mobilellama.vlm.records import ImageTextConfig, Record, read_vlm_records
+from mobilellama.sft.data.labels import encode
+from mobilellama.sft.data.template import read_template
+from mobilellama.tokenizers.tokenizer import open_tokenizer
+from mobilellama.vlm.data.images import ImageProcessor, read_image
+from mobilellama.vlm.data.records import ImageTextConfig, Record, read_vlm_records
+from mobilellama.vlm.formats.preprocessor_config import from_folder
 
 DEMO = Path(__file__).parents[2] / "demo"
 TEXTS = [

@@ -18,7 +18,7 @@ from mobilellama.pretrain.model import LossSums
 from mobilellama.sft.lora import LoraConfig, inject, is_adapter
 from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import IMAGE, Architecture
-from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.model import (
     LANGUAGE,
     PROJECTOR,
@@ -31,8 +31,8 @@ from mobilellama.vlm.model import (
 )
 from mobilellama.vlm.projectors import PROJECTORS
 from mobilellama.vlm.towers import patch_features
-from tests.vlm.tiny_vlm import LANGUAGE as LLAMA
-from tests.vlm.tiny_vlm import VISION
+from tests.vlm.helpers.tiny_vlm import LANGUAGE as LLAMA
+from tests.vlm.helpers.tiny_vlm import VISION
 
 TOKENS = 4
 KINDS: dict[str, dict[str, Any]] = {

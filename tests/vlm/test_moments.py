@@ -17,23 +17,23 @@ from torch import Tensor, nn
 from mobilellama.distributed import LaunchConfig, World
 from mobilellama.pretrain import model as language
 from mobilellama.pretrain.config import RunConfig
-from mobilellama.pretrain.ddp_engine import DDPEngine
-from mobilellama.pretrain.deepspeed_engine import DeepSpeedEngine
-from mobilellama.pretrain.engine import Engine, EngineConfig, Fragment
+from mobilellama.pretrain.engines.ddp import DDPEngine
+from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
+from mobilellama.pretrain.engines.engine import Engine, EngineConfig, Fragment
 from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
 from mobilellama.sft.lora import LoraConfig, inject
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.vlm.architecture import Architecture
-from mobilellama.vlm.batches import ImageTextBatches
 from mobilellama.vlm.config import Config, ImageTextData, TuneConfig, TwoRates
+from mobilellama.vlm.data.batches import ImageTextBatches
+from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.model import build_on
-from mobilellama.vlm.order import SampleOrder
 from mobilellama.vlm.run import groups_of
 from mobilellama.vlm.tuning import tune
-from tests.ranks import run_ranks
-from tests.vlm.llava_data import write_llava
-from tests.vlm.tiny_samples import PROCESSOR, ROW, build_data, open_data
-from tests.vlm.tiny_vlm import LANGUAGE, VISION
+from tests.helpers.ranks import run_ranks
+from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.tiny_samples import PROCESSOR, ROW, build_data, open_data
+from tests.vlm.helpers.tiny_vlm import LANGUAGE, VISION
 
 ENGINES = {"ddp": 0, "zero 1": 1, "zero 2": 2}
 RECORDS, BATCH, RANKS = 42, 8, 2

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.checkpoint import Checkpoint
 from mobilellama.pretrain.main import main as pretrain
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.chat_model import ModelChoice
+from mobilellama.sft.chat.model import ModelChoice
 from mobilellama.sft.main import main as sft
 from mobilellama.sft.start import open_language_model, open_start
-from tests.ranks import run_ranks
-from tests.vlm.llava_data import write_llava
-from tests.vlm.tiny_vlm import make_language_model, make_tower, train_vlm
+from tests.helpers.ranks import run_ranks
+from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, train_vlm
 
 BY_VLM = "was written by 'mobilellama vlm run'"
 Main = Callable[[list[str]], int]
@@ -89,7 +89,7 @@ def test_replay_says_where_the_records_are(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_plot_has_both_kinds_of_samples_and_both_rates(run: Path, tmp_path: Path) -> None:
-    from mobilellama.pretrain.plot import Config, draw, read_losses
+    from mobilellama.pretrain.monitoring.plot import Config, draw, read_losses
 
     output = tmp_path / "loss.png"
     assert pretrain(["plot", "--run", str(run), "--output", str(output)]) == 0
@@ -125,7 +125,7 @@ def test_chat_finetuning_and_the_harness_refuse_an_exported_model(exported: Path
 
 def test_the_harness_sends_an_exported_model_to_its_own_benchmarks(exported: Path) -> None:
     pytest.importorskip("lm_eval")
-    from mobilellama.pretrain.evaluate import require_model
+    from mobilellama.pretrain.evaluation.evaluate import require_model
 
     with pytest.raises(ConfigError, match="Score it with 'mobilellama vlm evaluate'"):
         require_model(str(exported))

@@ -10,7 +10,7 @@ from torch import nn
 from mobilellama.cli import parse_config, preset_names
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
-from mobilellama.vlm.images import ImageProcessor
+from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.main import PRESETS
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel
 from mobilellama.vlm.tuning import tune

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError
-from mobilellama.vlm.projector_rules import (
+from mobilellama.vlm.formats.projector_rules import (
     ORIGINAL,
     Pooling,
     ProjectorRules,
@@ -23,7 +23,7 @@ from mobilellama.vlm.projectors import (
     image_tokens,
     init_projector_parameter,
 )
-from tests.vlm.plain_projectors import original_squeeze, plain
+from tests.vlm.helpers.plain_projectors import original_squeeze, plain
 
 VISION_WIDTH, WIDTH = 12, 16
 KINDS = sorted(PROJECTORS)

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from mobilellama.cli import parse_config
-from mobilellama.pretrain.checkpoint import KINDS, Checkpoint
+from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.vlm.config import Config
+from tests.helpers.ranks import Ranks, run_ranks
 from tests.pretrain.test_resume import cut_back, losses_of
 from tests.pretrain.test_run import steps_done, wait_for
-from tests.ranks import Ranks, run_ranks
+from tests.vlm.helpers.tiny_vlm import train_vlm, vlm_argv
 from tests.vlm.test_run import EPOCH, FIRST, LORA, Parts, parts, same_losses, trained_names
-from tests.vlm.tiny_vlm import train_vlm, vlm_argv
 
 __all__ = ["parts"]
 
@@ -167,9 +167,9 @@ def test_a_checkpoint_loads_on_another_number_of_ranks_with_the_same_bits(
 def resave(argv: list[str]) -> int:
     """Load the newest checkpoint on these ranks and save it as its own successor."""
     from mobilellama.distributed import World
-    from mobilellama.pretrain import checkpoint
     from mobilellama.pretrain.assemble import assemble
-    from mobilellama.sft.template import read_template
+    from mobilellama.pretrain.state import checkpoint
+    from mobilellama.sft.data.template import read_template
     from mobilellama.vlm.run import image_text_stage, recipe_of
     from mobilellama.vlm.start import open_start
 

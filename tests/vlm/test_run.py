@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.checkpoint import Checkpoint, read_manifest
+from mobilellama.pretrain.state.checkpoint import Checkpoint, read_manifest
 from mobilellama.run_folder import RunFolder
+from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
 from mobilellama.vlm.run import reading_identity
-from mobilellama.vlm.samples import Samples
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.tiny import train_tiny
 from tests.pretrain.test_resume import losses_of
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
-from tests.vlm.llava_data import make_captions, make_images, make_records
-from tests.vlm.tiny_vlm import make_language_model, make_tower, train_vlm
+from tests.vlm.helpers.llava_data import make_captions, make_images, make_records
+from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, train_vlm
 
 EPOCH: dict[str, Any] = {"train.max_steps": None, "train.epochs": 1}
 FIRST: dict[str, Any] = {

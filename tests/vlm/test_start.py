@@ -23,21 +23,21 @@ from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.pretrain.config import RunConfig
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.start import open_language_model
-from mobilellama.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, ProjectorConfig
-from mobilellama.vlm.images import AspectRatio
-from mobilellama.vlm.key_maps import PROJECTOR_KEYS, published_name
+from mobilellama.vlm.data.images import AspectRatio
+from mobilellama.vlm.data.orientation import Orientation
+from mobilellama.vlm.formats.key_maps import PROJECTOR_KEYS, published_name
+from mobilellama.vlm.formats.projector_rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
-from mobilellama.vlm.orientation import Orientation
-from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.start import Start, open_start
 from mobilellama.vlm.tuning import first_values
-from tests.pretrain.tiny import train_tiny
-from tests.ranks import run_ranks
-from tests.sft.tiny_sft import finetune_tiny, prepare_tiny
-from tests.vlm.llava_data import write_llava
-from tests.vlm.published import (
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.tiny import train_tiny
+from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
+from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.published import (
     TINY,
     draw,
     make_published,
@@ -45,7 +45,7 @@ from tests.vlm.published import (
     published_shapes,
     stored,
 )
-from tests.vlm.tiny_vlm import VISION, make_language_model, make_tower, train_vlm
+from tests.vlm.helpers.tiny_vlm import VISION, make_language_model, make_tower, train_vlm
 
 _IO = Path("/proc/self/io")
 

@@ -7,7 +7,7 @@ import torch
 
 from mobilellama.config import ConfigError
 from mobilellama.vlm.towers import build_tower, patch_features, tower_config
-from tests.vlm.tiny_vlm import VISION
+from tests.vlm.helpers.tiny_vlm import VISION
 
 KINDS = ["clip_vision_model", "siglip_vision_model"]
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.checkpoint import read_manifest
+from mobilellama.pretrain.state.checkpoint import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import (
     LINEARS,
@@ -25,17 +25,17 @@ from mobilellama.sft.lora import (
     stored_lora,
     with_targets,
 )
-from mobilellama.tokenizer import Tokenizer
-from mobilellama.vlm.export_check import check_merged
-from mobilellama.vlm.folder import open_folder
+from mobilellama.tokenizers.tokenizer import Tokenizer
+from mobilellama.vlm.formats.export_check import check_merged
+from mobilellama.vlm.formats.folder import open_folder
+from mobilellama.vlm.formats.trained import open_trained
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel, build_on, parameter_shapes
-from mobilellama.vlm.trained import open_trained
-from tests.ranks import run_ranks
-from tests.vlm.llava_data import write_llava
+from tests.helpers.ranks import run_ranks
+from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.tiny_vlm import LANGUAGE as SIZES
+from tests.vlm.helpers.tiny_vlm import make_tower, train_vlm
 from tests.vlm.test_model import KINDS, architecture, batch, randomise
-from tests.vlm.tiny_vlm import LANGUAGE as SIZES
-from tests.vlm.tiny_vlm import make_tower, train_vlm
 
 LORA = LoraConfig(rank=3, alpha=6, dropout=0.0)
 TARGETS = {

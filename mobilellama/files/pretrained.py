@@ -1,0 +1,185 @@
+"""The one way by which folders of transformers and peft are loaded: none of their code is run.
+
+transformers runs Python that comes with a folder where it is told to, and asks on the console
+where it is told nothing. Here it is always told not to. What a folder would have run is named in
+one sentence, whichever command meets it: its own Python (``foreign_code``), or a pickle
+(``pickles.pickle_error``). A folder on this machine is read from there alone.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.files.pickles import code_in, pickle_error
+from mobilellama.files.unmarked import without_marks
+
+_CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
+_WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth")
+_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+_REMEDY = "Give a folder whose architecture transformers has, or convert it where you trust it"
+
+
+def load_config(model: str | Path, *, field: str = "model") -> Any:
+    """Return transformers' config of a folder, or of a name on the Hub.
+
+    Raises:
+        ConfigError: it would run code.
+    """
+    from transformers import AutoConfig
+
+    return _load(AutoConfig.from_pretrained, model, field)
+
+
+def load_tokenizer(model: str | Path, *, field: str = "model", **options: Any) -> Any:
+    """Return transformers' tokenizer of a folder, or of a name on the Hub.
+
+    Args:
+        model: which.
+        field: the field that names it, for errors.
+        options: of ``AutoTokenizer.from_pretrained``.
+
+    Raises:
+        ConfigError: it would run code.
+    """
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer.from_pretrained, model, field, **options)
+
+
+def load_causal_model(model: str | Path, *, field: str = "model", **options: Any) -> Any:
+    """Return transformers' causal language model of a folder, or of a name on the Hub.
+
+    Args:
+        model: which.
+        field: the field that names it, for errors.
+        options: of ``AutoModelForCausalLM.from_pretrained``.
+
+    Raises:
+        ConfigError: it would run code.
+        DataError: its weights are a pickle that would run code.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _require_no_kernel(model, field)
+    options = {"weights_only": True, **options}
+    return _load(AutoModelForCausalLM.from_pretrained, model, field, **options)
+
+
+def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> Any:
+    """Return a model with peft's adapter of a folder on it.
+
+    Raises:
+        DataError: its weights are a pickle that would run code.
+    """
+    from peft import PeftModel
+
+    try:
+        with without_marks(Path(adapter)) as folder:
+            return PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    except Exception as error:
+        _explain(error, adapter, field)
+        raise
+
+
+def load_tower(tower_class: Any, folder: str | Path, *, field: str = "vision") -> Any:
+    """Return a folder's model as a class of transformers that needs no other's code.
+
+    Raises:
+        DataError: its weights are a pickle that would run code.
+    """
+    return _load(tower_class.from_pretrained, folder, field, weights_only=True)
+
+
+def build_causal_model(config: Any, **options: Any) -> Any:
+    """Build the causal language model of a config of transformers, its weights not read.
+
+    Raises:
+        ValueError: transformers has no such model; code that the config names is not run.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+
+
+def require_no_code(folder: str | Path, *, field: str) -> None:
+    """Raise ConfigError if a folder's model needs code that transformers does not have.
+
+    For readers of config.json that know a few architectures: what they do not know may be code.
+    Code beside an architecture that transformers has is nobody's need, and stays unread.
+    """
+    from transformers import CONFIG_MAPPING
+
+    _require_no_kernel(folder, field)
+
+    path = Path(folder) / "config.json"
+    values = _read(path)
+    if _reference(values) is not None and values.get("model_type") not in CONFIG_MAPPING:
+        raise foreign_code(folder, field)
+
+
+def foreign_code(model: str | Path, field: str) -> ConfigError:
+    """Return the error of a folder that brings Python of its own, the same wherever it is met."""
+    named = ((name, _reference(_read(Path(model) / name))) for name in _CONFIGS)
+    found = next(((name, what) for name, what in named if what), None)
+    where = f"its {found[0]} wants Python of its own ({found[1]})" if found else "it has code"
+    return ConfigError(field, str(model), f"{where}, which no command here runs", _REMEDY)
+
+
+def _load(load: Callable[..., Any], model: str | Path, field: str, /, **options: Any) -> Any:
+    # A name on the Hub may be fetched; a folder is all that there is.
+    local = {"local_files_only": True} if Path(model).is_dir() else {}
+    try:
+        with without_marks(Path(model)) as folder:
+            name = str(folder if local else model)
+            return load(name, trust_remote_code=False, **local, **options)
+    except Exception as error:
+        _explain(error, model, field)
+        raise
+
+
+def _explain(error: Exception, model: str | Path, field: str) -> None:
+    """Raise the one sentence, if the error is that of code that was not run."""
+    if isinstance(error, UserError):
+        return
+    if "trust_remote_code" in str(error):
+        raise foreign_code(model, field) from None
+    for path in _weights(Path(model)):
+        if call := code_in(path):
+            raise pickle_error(path, call) from None
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return a folder's weights: by their names, or whatever an index says."""
+    maps = [_read(path).get("weight_map") for path in folder.glob("*.index.json")]
+    named = {folder / str(name) for its in maps if isinstance(its, dict) for name in its.values()}
+    return sorted(named | {path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+
+
+def _require_no_kernel(model: str | Path, field: str) -> None:
+    """Raise ConfigError if config.json names code on the Hub for its attention or experts."""
+    values = _read(Path(model) / "config.json")
+    for key, value in values.items():
+        names = value.values() if isinstance(value, Mapping) else [value]
+        if key in _KERNELS and any("/" in str(name) for name in names):
+            rule = f"its config.json wants code from the Hub ({key}: {value})"
+            remedy = f"Take {key} out of config.json"
+            raise ConfigError(field, str(model), f"{rule}, which no command here runs", remedy)
+
+
+def _reference(values: Mapping[str, Any]) -> str | None:
+    """Return the first class that ``auto_map`` names: ``modeling_x.X``; None without one."""
+    named = values.get("auto_map")
+    found = named.values() if isinstance(named, Mapping) else [named] if named else []
+    flat = [one for value in found for one in (value if isinstance(value, list) else [value])]
+    return next((str(one) for one in flat if one), None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one where there is none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,126 @@
+"""transformers' tokenizer of a folder, with the ids that training uses of the same folder.
+
+transformers 5 rebuilds parts of what a folder holds: LLaMA's class makes merges of a
+tokenizer.model without its scores, and leaves the step away that puts a space before a text.
+``open_tokenizer`` decides the ids; here transformers' tokenizer is told them.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError
+from mobilellama.files.pretrained import load_tokenizer
+from mobilellama.tokenizers.conversion import is_llamas_kind, with_steps
+from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer
+from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
+from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
+from mobilellama.tokenizers.tokenizer import (
+    SENTENCEPIECE_FILE,
+    TextTokenizer,
+    Tokenizer,
+    WrongIdsError,
+    model_beside,
+    open_tokenizer,
+)
+
+log = logging.getLogger(__name__)
+
+_KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length", "chat_template")
+
+
+def load_exact_tokenizer(
+    model: str | Path, *, field: str = "model", as_is: bool = False, **options: Any
+) -> Any:
+    """Return transformers' tokenizer of a folder, or of a name on the Hub.
+
+    Args:
+        model: which.
+        field: the field that names it, for errors.
+        as_is: whether the ids of tokenizer.json are wanted as they are.
+        options: of ``AutoTokenizer.from_pretrained``.
+
+    Raises:
+        WrongIdsError: the folder's tokenizer.json gives other ids than its model does.
+        ConfigError: it would run code.
+    """
+    is_folder = Path(model).is_dir()
+    ours = _opened(model, field, as_is=as_is) if is_folder else None
+    inner = load_tokenizer(model, field=field, **options)
+    if not is_folder and (fetched := _fetched(str(model))):
+        ours = _opened(fetched, field, as_is=as_is, trained=True)
+    content = None if ours is None else _content(inner, ours)
+    return inner if content is None else _rebuilt(inner, content)
+
+
+def _fetched(name: str) -> Path | None:
+    """Return the folder to which transformers fetched a tokenizer of the Hub."""
+    from transformers.utils.hub import cached_file
+
+    for file in (TOKENIZER_FILE, SENTENCEPIECE_FILE):
+        found = cached_file(
+            name, file, local_files_only=True, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        if found:
+            return Path(found).parent
+    return None
+
+
+def _opened(
+    model: str | Path, field: str, *, as_is: bool, trained: bool = False
+) -> TextTokenizer | None:
+    """Return the folder's tokenizer; None where it is of a kind that only transformers reads.
+
+    Of a sentencepiece model to which tokens are added without a tokenizer.json, it is the model:
+    transformers knows the tokens.
+    """
+    try:
+        return open_tokenizer(model, field=field, as_is=as_is, trained=trained)
+    except WrongIdsError:
+        raise
+    except ConfigError as error:
+        opened = None if (Path(model) / TOKENIZER_FILE).is_file() else model_beside(model, field)
+        if opened is None:
+            log.debug("the ids of %s are transformers' own: %s", model, error)
+        return opened
+
+
+def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:
+    """Return the tokenizer.json that gives our ids; None where transformers' does."""
+    if not hasattr(inner, "backend_tokenizer"):
+        return None
+    theirs = json.loads(inner.backend_tokenizer.to_str())
+    if isinstance(ours, Tokenizer):
+        if rules := broken_rules(ours):
+            if type(inner).__name__ == "LlamaTokenizer":
+                log.warning(
+                    "%s: spaces may be cut otherwise than in training, since the model does not %s",
+                    ours.path, " and ".join(rules),
+                )  # fmt: skip
+            return None
+        keeps_steps = inner.init_kwargs.get("legacy") is False
+        fast = json.loads(fast_tokenizer(ours, add_bos=False).to_str())
+        wanted = with_steps(theirs, fast, merges_alone=keeps_steps)
+    elif isinstance(ours, HfTokenizer) and is_llamas_kind(ours.content):
+        wanted = with_steps(theirs, ours.content, merges_alone=False)
+    else:
+        return None
+    return None if wanted == theirs else wanted
+
+
+def _rebuilt(inner: Any, content: dict[str, Any]) -> Any:
+    """Return a tokenizer with another content, and all else of `inner`."""
+    from tokenizers import Tokenizer as FastTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    backend = FastTokenizer.from_str(json.dumps(content))
+    rebuilt: Any = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        **{name: getattr(inner, name) for name in _KEPT},
+    )
+    # What puts <s> first, as transformers was told to.
+    rebuilt.backend_tokenizer.post_processor = inner.backend_tokenizer.post_processor
+    return rebuilt

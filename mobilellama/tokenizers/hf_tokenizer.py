@@ -1,0 +1,296 @@
+"""Any tokenizer of a Hugging Face folder: its tokenizer.json, encoded with ``tokenizers``.
+
+Ids are those of transformers' PreTrainedTokenizerFast on the same files, with two differences
+that training needs: a text that spells a special token stays text, and a text can go on from
+another, without the space that some tokenizers put before each.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, one_line
+from mobilellama.files.atomic import whole_file
+from mobilellama.tokenizers.hf_files import (
+    CHAT_TEMPLATE_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    begin_with,
+    write_hf_files,
+)
+from mobilellama.tokenizers.tokenizer import (
+    HF_FOLDER,
+    SENTENCEPIECE_FILE,
+    SpecialToken,
+    require_same_tokenizer,
+)
+
+_MAP_FILE = "special_tokens_map.json"
+_ADDED_FILE = "added_tokens.json"
+_FILES = (
+    TOKENIZER_FILE, CONFIG_FILE, _MAP_FILE, _ADDED_FILE, CHAT_TEMPLATE_FILE, SENTENCEPIECE_FILE,
+    "vocab.json", "merges.txt",
+)  # fmt: skip
+_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+_REMEDY = "Give a folder as transformers' save_pretrained writes it"
+
+
+class HfTokenizer:
+    """The tokenizer of a folder with tokenizer.json and, most often, tokenizer_config.json.
+
+    Args:
+        path: the folder, or the file.
+        field: the field that names it, for errors.
+        content: what is taken instead of the file's; None takes the file's.
+
+    Raises:
+        ConfigError: a file is missing or broken, or tokenizer.json lacks a token that another
+            file names.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        field: str = "tokenizer",
+        content: dict[str, Any] | None = None,
+    ) -> None:
+        given = Path(path)
+        self.path = given / TOKENIZER_FILE if given.is_dir() else given
+        if not self.path.is_file():
+            raise ConfigError(field, str(path), f"holds no {TOKENIZER_FILE}", _REMEDY)
+        self._field = field
+        self._bytes = self.path.read_bytes() if content is None else _written(content)
+        self.content = _read_json(self.path, field) if content is None else content
+        """What tokenizer.json holds."""
+        folder = self.path.parent
+        # What tokenizer_config.json says stands; older folders say it in the map alone.
+        self.config = _read_json(folder / _MAP_FILE, field) | _read_json(
+            folder / CONFIG_FILE, field
+        )
+        """What tokenizer_config.json holds."""
+        self._backend = self._make(self.content)
+        self._vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
+        named = {*self._named, *added_tokens(folder, field=field)}
+        if missing := sorted(named - {*self._vocabulary}):
+            rule = f"lacks {', '.join(missing[:4])}, which the files beside it name"
+            raise ConfigError(field, str(self.path), rule, _REMEDY)
+        self.sha256 = hashlib.sha256(self._bytes).hexdigest()
+        """sha256 of tokenizer.json, as ``save`` writes it."""
+        self.vocab_size = max(self._vocabulary.values()) + 1
+        """The highest id plus one, added tokens counted."""
+        self.specials = self._special_tokens()
+        """The added tokens, and those named bos, eos, unk or pad. An added token that is neither
+        marked special nor so named is read from text."""
+        self.begins_after_special = not any(
+            step["type"] == "Metaspace" and step.get("prepend_scheme") == "first"
+            for step in _steps(self.content.get("pre_tokenizer"), "pretokenizers")
+        )
+        """False where the Metaspace pre-tokenizer marks only the first text of all."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the named bos_token."""
+        return self._id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the named eos_token."""
+        return self._id("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the named pad_token, else unk_token, else eos_token."""
+        ids = (self._id(name) for name in ("pad_token", "unk_token", "eos_token"))
+        return next((i for i in ids if i is not None), None)
+
+    @property
+    def bos_token(self) -> str:
+        """How the begin token is spelt; empty where there is none."""
+        return _spelling(self.config.get("bos_token")) or ""
+
+    def encode(self, text: str, *, begins: bool) -> list[int]:
+        """Return the ids of `text`, in which no special token is looked for.
+
+        Args:
+            text: any text that UTF-8 can hold.
+            begins: whether it stands at the start, where some tokenizers put a space before it.
+        """
+        backend = self._backend if begins else self._continuing
+        return backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; special ids give nothing."""
+        return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def require_sha256(self, expected: str, *, field: str, owner: str) -> None:
+        """Raise ConfigError unless this is the tokenizer that `owner` was made with."""
+        require_same_tokenizer(self, expected, field=field, owner=owner, kind=TOKENIZER_FILE)
+
+    def save(self, folder: Path) -> None:
+        """Copy the tokenizer's files into ``folder/tokenizer``, tokenizer.json last."""
+        target = folder / HF_FOLDER
+        target.mkdir(exist_ok=True)
+        for name in reversed(_FILES):
+            path = self.path if name == TOKENIZER_FILE else self.path.with_name(name)
+            if path.is_file():
+                with whole_file(target / name) as file:
+                    file.write(self._bytes if path == self.path else path.read_bytes())
+
+    def write_hf(
+        self,
+        folder: Path,
+        *,
+        max_length_tokens: int,
+        add_bos: bool,
+        chat_template: str | None = None,
+        eos_token: str | None = None,
+    ) -> None:
+        """Write the files that transformers 4 and 5 load as this tokenizer.
+
+        Args:
+            folder: where to; it exists.
+            max_length_tokens: the model's longest sequence.
+            add_bos: whether encoding puts the begin token first.
+            chat_template: Jinja of a chat model; None for a base model.
+            eos_token: what ends a text or an answer; None for the tokenizer's own.
+
+        Raises:
+            ConfigError: `eos_token` is no special token, or there is no begin token to add.
+        """
+        if eos_token is not None and eos_token not in self.specials:
+            rule = f"is no special token of {self.path}"
+            raise ConfigError("eos_token", eos_token, rule, "Take one of its special tokens")
+        if add_bos and not self.bos_token:
+            rule = f"but {self.path.parent} names no bos_token"
+            raise ConfigError("add_bos", True, rule, "Give false")
+        dropped = ("auto_map", "chat_template", "tokenizer_file", "name_or_path")
+        config = {key: value for key, value in self.config.items() if key not in dropped}
+        if eos_token is not None:
+            config["eos_token"] = eos_token
+        if not config.get("pad_token") and self.pad_id is not None:
+            config["pad_token"] = self._backend.id_to_token(self.pad_id)
+        step = begin_with(self.bos_token, self.bos_id if add_bos else None)
+        tokenizer = self.content | {"post_processor": json.loads(step.__getstate__())}
+        write_hf_files(
+            folder,
+            json.dumps(tokenizer, indent=2, ensure_ascii=False),
+            config,
+            max_length_tokens=max_length_tokens,
+            add_bos=add_bos,
+            chat_template=chat_template,
+        )
+        if (model := self.path.with_name(SENTENCEPIECE_FILE)).is_file():
+            (folder / SENTENCEPIECE_FILE).write_bytes(model.read_bytes())
+
+    def _special_tokens(self) -> Mapping[str, SpecialToken]:
+        found = {token: SpecialToken(id=self._vocabulary[token]) for token in sorted(self._named)}
+        for token in self.content.get("added_tokens", []):
+            found[token["content"]] = SpecialToken(
+                id=token["id"],
+                lstrip=token.get("lstrip", False),
+                rstrip=token.get("rstrip", False),
+                read_from_text=not self._is_special(token),
+            )
+        return found
+
+    def _id(self, name: str) -> int | None:
+        token = _spelling(self.config.get(name))
+        return None if token is None else self._vocabulary[token]
+
+    @cached_property
+    def _named(self) -> set[str]:
+        """The tokens named bos, eos, unk or pad."""
+        return {token for name in _NAMES if (token := _spelling(self.config.get(name)))}
+
+    def _is_special(self, token: Mapping[str, Any]) -> bool:
+        return token.get("special", False) or token["content"] in self._named
+
+    @cached_property
+    def _continuing(self) -> Any:
+        """The ``tokenizers.Tokenizer`` that puts no space before a text."""
+        value = copy.deepcopy(self.content)
+        value["normalizer"] = _without_prepend(value.get("normalizer"))
+        for step in _steps(value.get("pre_tokenizer"), "pretokenizers"):
+            if step["type"] == "Metaspace":
+                step.pop("add_prefix_space", None)
+                step["prepend_scheme"] = "never"
+            elif step["type"] == "ByteLevel":
+                step["add_prefix_space"] = False
+        return self._backend if value == self.content else self._make(value)
+
+    def _make(self, value: dict[str, Any]) -> Any:
+        """Return the ``tokenizers.Tokenizer`` that reads no special token from a text."""
+        from tokenizers import Tokenizer
+
+        added = [
+            token | {"special": self._is_special(token)} for token in value.get("added_tokens", [])
+        ]
+        plain = {"truncation": None, "padding": None, "added_tokens": added}
+        try:
+            tokenizer = Tokenizer.from_str(json.dumps(value | plain))
+        except Exception as error:  # the library raises nothing more precise
+            rule = f"is not a tokenizer ({one_line(error)})"
+            raise ConfigError(self._field, str(self.path), rule, _REMEDY) from None
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+
+def added_tokens(folder: Path, *, field: str) -> list[str]:
+    """Return the tokens that a folder's files add to a vocabulary, special or not.
+
+    Raises:
+        ConfigError: a file is no JSON object.
+    """
+    tokens = [
+        token["content"]
+        for token in _read_json(folder / TOKENIZER_FILE, field).get("added_tokens", [])
+    ]
+    decoder = _read_json(folder / CONFIG_FILE, field).get("added_tokens_decoder", {})
+    tokens += [token["content"] for token in decoder.values()]
+    return [*tokens, *_read_json(folder / _ADDED_FILE, field)]
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
+
+
+def _read_json(path: Path, field: str) -> dict[str, Any]:
+    """Return a JSON object; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(field, str(path), f"is not JSON ({one_line(error)})", _REMEDY) from None
+    if not isinstance(value, dict):
+        raise ConfigError(field, str(path), "is no JSON object", _REMEDY)
+    return value
+
+
+def _spelling(token: Any) -> str | None:
+    """Return a token's text, which the files give alone or with its properties."""
+    return token.get("content") if isinstance(token, dict) else token or None
+
+
+def _steps(value: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    """Return the steps of a pipeline part of tokenizer.json, however deep, to read or edit."""
+    if value is None:
+        return []
+    if value["type"] == "Sequence":
+        return [step for part in value[key] for step in _steps(part, key)]
+    return [value]
+
+
+def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a normaliser without the step that puts a space before every text."""
+    if normalizer is None or normalizer["type"] == "Prepend":
+        return None
+    if normalizer["type"] == "Sequence":
+        parts = [_without_prepend(part) for part in normalizer["normalizers"]]
+        return normalizer | {"normalizers": [part for part in parts if part is not None]}
+    return normalizer

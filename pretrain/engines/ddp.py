@@ -1,0 +1,98 @@
+"""Plain data parallelism: the whole fp32 state on every rank, autocast for bf16."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
+from mobilellama.pretrain.model import LossSums
+from mobilellama.pretrain.optimizer import OptimizerConfig, ParameterGroup, build_adamw
+
+
+class DDPEngine:
+    """torch's DistributedDataParallel behind the ``Engine`` protocol."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[ParameterGroup],
+        *,
+        precision: str,
+        optimizer: OptimizerConfig,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        """Wrap the model; torch.distributed is already initialised."""
+        self._adamw = build_adamw(groups, optimizer)
+        self._groups, self._max_grad_norm = groups, optimizer.max_grad_norm
+        self._rank, self._world_size = rank, world_size
+        self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._device_type = self._parameters[0][1].device.type
+        self._bf16 = precision == "bf16"
+        with warnings.catch_warnings():  # torch 2.13 renames broadcast_buffers; 2.11 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            self._module = DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        self.optimizer_step = 0
+
+    def forward(self, inputs: Mapping[str, Tensor], *, last: bool) -> LossSums:
+        """Run the model on one micro-batch; the backward of the `last` one reduces."""
+        # DDP decides in forward whether the coming backward reduces.
+        with (
+            nullcontext() if last else self._module.no_sync(),
+            torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16),
+        ):
+            return self._module(**inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to the step's."""
+        (loss * self._world_size).backward()  # DDP averages over ranks
+
+    def step(self, lr_factor: float) -> StepReport:
+        """Clip and apply, unless the gradient is not finite."""
+        for group, ours in zip(self._adamw.param_groups, self._groups, strict=True):
+            group["lr"] = ours.learning_rate * lr_factor
+        parameters = [parameter for _, parameter in self._parameters]
+        grad_norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))  # sync
+        applied = grad_norm < float("inf")  # False for NaN too
+        if applied:
+            self._adamw.step()
+            self.optimizer_step += 1
+        self._adamw.zero_grad(set_to_none=True)
+        return StepReport(grad_norm if applied else float("inf"), applied)
+
+    def fragments(self) -> Iterator[Fragment]:
+        """Yield every world_size-th parameter: all ranks hold all, each writes its share."""
+        for name, parameter in self._parameters[self._rank :: self._world_size]:
+            yield self._fragment(name, parameter)
+
+    def _fragment(self, name: str, parameter: nn.Parameter) -> Fragment:
+        state = self._adamw.state[parameter]
+        return Fragment(
+            name,
+            0,
+            parameter.detach().view(-1),
+            state["exp_avg"].view(-1),
+            state["exp_avg_sq"].view(-1),
+        )
+
+    @torch.no_grad()
+    def load(self, source: StateSource) -> None:
+        """Set weights and moments; every rank reads all of them."""
+        for name, parameter in self._parameters:
+            self._adamw.state[parameter] = {
+                "step": torch.tensor(float(source.optimizer_step), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+            source.read(self._fragment(name, parameter))
+        self.optimizer_step = source.optimizer_step
+
+    def train(self, mode: bool) -> None:
+        """Switch between training and evaluation."""
+        self._module.train(mode)

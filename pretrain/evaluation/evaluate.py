@@ -1,0 +1,216 @@
+"""Score a model on language benchmarks with lm-evaluation-harness, beside the published scores.
+
+    mobilellama pretrain evaluate --model FOLDER --output results.json [--data DIR]
+
+FOLDER is what 'pretrain export' or 'sft export' wrote, or any causal language model of
+transformers. The tasks are the ten of MobileLLaMA's table by default, with its number of
+examples in the prompt; any other of the harness may be named. Results are written after each
+task, and a second call with the same --output goes on where the first one ended.
+
+Without a network, --data DIR holds one folder a task, with a JSON object a line (or .parquet,
+as the hub has it), and nothing is fetched:
+
+    task            shots  file under DIR                   fields of a row
+    arc_easy            0  arc_easy/test.jsonl              question, choices.text,
+                                                            choices.label, answerKey
+    arc_challenge       0  arc_challenge/test.jsonl         as arc_easy
+    boolq               0  boolq/validation.jsonl           passage, question, label
+    rte                 0  rte/validation.jsonl             sentence1, sentence2, label
+    winogrande          0  winogrande/validation.jsonl      sentence, option1, option2, answer
+    truthfulqa_mc1      0  truthfulqa/validation.jsonl      question, mc1_targets.choices,
+                                                            mc1_targets.labels
+    truthfulqa_mc2      0  truthfulqa/validation.jsonl      question, mc2_targets.choices,
+                                                            mc2_targets.labels
+    hellaswag           0  hellaswag/validation.jsonl       activity_label, ctx_a, ctx_b,
+                                                            endings, label
+    piqa                0  piqa/validation.jsonl            goal, sol1, sol2, label
+    mmlu                5  mmlu/test.jsonl, mmlu/dev.jsonl  question, choices, answer, subject
+
+Of each task are counted, in the table and in the results: prompts that were longer than the
+model's context and have lost their beginning, empty answers, answers that the most tokens have cut
+off, likelihoods that are no number. Over 1 % of the requests, the score is marked with * and a
+line below says why; over 10 % it is withheld (null in the results), unless --show_withheld asks
+for it.
+
+MMLU's 57 subjects may also lie in folders, mmlu/SUBJECT/test.jsonl and dev.jsonl. With examples
+in the prompt other tasks need their training split too, TASK/train.jsonl.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.evaluation import harness
+from mobilellama.pretrain.evaluation.data import LocalData
+from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
+from mobilellama.pretrain.evaluation.results import TOKENIZER_FILES, Plan, Results
+from mobilellama.pretrain.evaluation.score_table import score_table
+from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype, find_device
+from mobilellama.stages import require_language_model
+
+log = logging.getLogger(__name__)
+
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'pretrain evaluate'."""
+
+    model: str
+    """Folder of a causal language model with its tokenizer, or a name on the Hugging Face Hub."""
+    tokenizer_as_is: bool = False
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    tasks: str = ",".join(PUBLISHED)
+    """Names of the harness's tasks, with commas between."""
+    data: str | None = None
+    """Folder of local task files; None lets the harness fetch the tasks' data."""
+    fewshot: int | None = None
+    """Examples in the prompt, for all tasks; None takes the paper's (MMLU 5, the others 0) and a
+    further task's own."""
+    add_bos: bool | None = None
+    """Whether every prompt begins with <s>; None does as the folder's tokenizer says. A base
+    model of 'pretrain export' has never seen <s>; harness versions of the paper's time added
+    none."""
+    batch_size: int | Literal["auto"] = 8
+    """Requests a forward pass; auto tries on a GPU how many fit."""
+    limit: int | None = None
+    """First questions of each task (of each subject); None scores all. For trials only."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the weights; auto is the folder's own on a GPU, and fp32 on a CPU."""
+    output: str | None = None
+    """JSON file of the results; tasks that it has already are not run again. None only prints."""
+
+    show_withheld: bool = False
+    """Show a score although over 10 % of its answers are incomplete."""
+
+    def __post_init__(self) -> None:
+        names = self.task_names
+        if not all(names) or len(set(names)) < len(names):
+            rule = "must name each task once, with commas between"
+            raise ConfigError("tasks", self.tasks, rule, "Mend the list")
+        if self.fewshot is not None:
+            require_at_least("fewshot", self.fewshot, 0)
+        if self.limit is not None:
+            require_at_least("limit", self.limit, 1)
+        if self.batch_size != "auto":
+            require_at_least("batch_size", self.batch_size, 1)
+        if self.data is not None and not Path(self.data).is_dir():
+            remedy = "See 'mobilellama pretrain evaluate --help' for its layout"
+            raise ConfigError("data", self.data, "is not a folder", remedy)
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks, in the order in which they are run."""
+        return [name.strip() for name in self.tasks.split(",")]
+
+
+def main(config: Config) -> int:
+    """Score the model on every task, print the table."""
+    logs.configure()
+    version = harness.require_harness()
+    require_model(config.model)
+    with environment(offline=config.data is not None), harness.quiet():
+        tasks = harness.Tasks(config.task_names)
+        plans = [make_plan(config, tasks, name, version) for name in config.task_names]
+        tokenizer, add_bos = harness.load_tokenizer(
+            config.model, config.add_bos, as_is=config.tokenizer_as_is
+        )
+        device = find_device(config.device)
+        dtype = choose_dtype(
+            config.dtype, device, lambda: harness.read_config(config.model), prefer="precision"
+        )
+        results = Results.open(
+            config.output, config.model, add_bos=add_bos, dtype=dtype,
+            show_withheld=config.show_withheld,
+        )  # fmt: skip
+        missing = [plan for plan in plans if not results.has(plan)]
+        lm: Any = None
+        for plan in missing:
+            if lm is None:
+                lm = harness.load_model(
+                    config.model, tokenizer, add_bos=add_bos, device=device,
+                    dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
+                )  # fmt: skip
+            log.info("%s ...", plan.name)
+            started_s = time.monotonic()
+            score = harness.evaluate(
+                lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
+            )
+            results.add(plan, score, time.monotonic() - started_s, device=str(device))
+    print(score_table(results.tasks_of(config.task_names), config.model, limit=config.limit))
+    if config.output:
+        print(f"written to {config.output}")
+    return 0
+
+
+def require_model(model: str) -> None:
+    """Raise ConfigError unless it is a model's folder, or may be a name on the Hub."""
+    path = Path(model)
+    remedy = "Give the --output of 'mobilellama pretrain export'"
+    if not path.is_dir():
+        if model.count("/") != 1 or model.startswith((".", "/", "~")) or path.parent.is_dir():
+            raise ConfigError("model", model, "is not a folder", remedy)
+        return  # USER/NAME
+    if not (path / "config.json").is_file():
+        raise ConfigError("model", model, "has no config.json", remedy)
+    asked = "Score it with 'mobilellama vlm evaluate'"
+    require_language_model(path, field="model", remedy=asked)
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ConfigError("model", model, "has no tokenizer", f"Add its {TOKENIZER_FILES[0]}")
+
+
+@contextmanager
+def environment(*, offline: bool) -> Iterator[None]:
+    """Set what the libraries read when they are imported, until the block ends.
+
+    Args:
+        offline: forbid them to ask the Hub.
+    """
+    wanted: dict[str, str] = {name: "1" for name in _OFFLINE if offline}
+    if not sys.stderr.isatty():
+        wanted["TQDM_MININTERVAL"] = "60"  # a line a minute, where a bar would fill the log
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> Plan:
+    """Decide a task's shots and read its local data, before any model is loaded.
+
+    Raises:
+        ConfigError: data is missing.
+        DataError: a row is broken.
+    """
+    wanted = config.fewshot
+    if wanted is None and name in PUBLISHED:
+        wanted = PUBLISHED[name].shots
+    shots = tasks.shots(name, wanted)
+    settings: dict[str, Any] = {"lm_eval": version, "shots": shots, "limit": config.limit}
+    if config.data is None:
+        return Plan(name=name, shots=shots, specs=None, settings=settings | {"data": "hub"})
+    leaves = tasks.leaves(name)
+    own = next(iter(leaves.values())).get("num_fewshot") or 0
+    data = LocalData(Path(config.data), name, leaves, own if shots is None else shots)
+    if len(data.specs) < len(leaves):
+        log.warning("%s: the data has %d of %d subjects", name, len(data.specs), len(leaves))
+    settings |= {"data": data.sha256}
+    return Plan(name=name, shots=shots, specs=data.specs, settings=settings)

@@ -1,0 +1,356 @@
+"""lm-evaluation-harness, held at arm's length: its tasks, our way to load a model, one score.
+
+Traps that are kept out of sight here: indexing all of its tasks takes ten seconds, so the
+folders of the published ones are read alone where they suffice; a task's overrides are merged
+only when it is a group's member; ``add_special_tokens`` adds <s> only where the tokenizer was
+loaded to do so; an empty context is scored after <s>, which a base model has never seen.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
+from mobilellama.files import pretrained
+from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
+
+log = logging.getLogger(__name__)
+
+# Folders of the harness that hold the published tasks, so that thousands of others are not read.
+_FOLDERS = (
+    "arc",
+    "super_glue/boolq",
+    "glue/rte",
+    "winogrande",
+    "truthfulqa",
+    "hellaswag",
+    "piqa",
+    "mmlu/default",
+)
+# The only group whose tasks make one score here: the mean over all of their questions.
+_GROUP = "mmlu"
+_SEED = 1234  # the harness's own, for the choice of examples
+_BOOTSTRAP_ITERATIONS = 1000  # only for metrics whose standard error has no formula
+
+
+def require_harness() -> str:
+    """Return the version of lm_eval.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        rule = "'pretrain evaluate' runs lm-evaluation-harness, an optional dependency"
+        remedy = "Install it: pip install 'mobilellama[eval]'"
+        raise ConfigError("lm_eval", "(not installed)", rule, remedy) from None
+
+
+class Tasks:
+    """The harness's index of tasks, as far as some names need it.
+
+    Raises:
+        ConfigError: a name is no task, or one that stands for several.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        import lm_eval.tasks
+        from lm_eval.tasks import TaskManager
+
+        root = Path(lm_eval.tasks.__file__).parent
+        folders: list[str | Path] = [root / folder for folder in _FOLDERS]
+        self.manager: Any = TaskManager(include_defaults=False, include_path=folders)
+        if not set(names) <= set(self.manager.all_tasks):
+            log.info("reading the index of all tasks ...")
+            self.manager = TaskManager()
+        for name in names:
+            self._require_task(name)
+
+    def _require_task(self, name: str) -> None:
+        known = self.manager.all_tasks
+        if name not in known:
+            near = did_you_mean(name, known)
+            remedy = f"'lm_eval ls tasks' lists them all{near}"
+            raise ConfigError("tasks", name, "is no task of the installed harness", remedy)
+        if name != _GROUP and name not in self.manager.all_subtasks:
+            leaves = self.leaves(name)
+            some = ",".join([*leaves][:5]) + (",..." if len(leaves) > 5 else "")
+            rule = f"stands for {len(leaves)} tasks, and has no score of its own here"
+            raise ConfigError("tasks", name, rule, f"Name its tasks: {some}")
+
+    def is_group(self, name: str) -> bool:
+        """Whether the name stands for several tasks that make one score."""
+        return name == _GROUP
+
+    def config(self, name: str) -> dict[str, Any]:
+        """Return a packaged task's or group's config; functions are not resolved."""
+        return dict(self.manager.task_index[name].cfg)
+
+    def leaves(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the configs of the tasks that a name stands for: of itself, unless a group."""
+        entry = self.manager.task_index[name]
+        if name in self.manager.all_groups:
+            members = [m if isinstance(m, str) else m["task"] for m in entry.cfg["task"]]
+        elif name in self.manager.all_tags:
+            members = sorted(entry.tags)
+        else:
+            return {name: self.config(name)}
+        return {leaf: config for member in members for leaf, config in self.leaves(member).items()}
+
+    def shots(self, name: str, wanted: int | None) -> int | None:
+        """Return the examples in the prompt: 0 where a task allows none; None is its own number.
+
+        TruthfulQA's prompt has its own examples, and the harness ignores other wishes.
+        """
+        return 0 if self.config(name).get("num_fewshot") == 0 else wanted
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' log lines away; what they warn of, CountingModel counts."""
+    import transformers
+    from datasets import disable_progress_bars, enable_progress_bars
+
+    names = ("lm_eval", "lm_eval.models.huggingface", "accelerate", "evaluate")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
+        enable_progress_bars()
+
+
+def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> tuple[Any, bool]:
+    """Return the tokenizer, and whether it puts <s> first.
+
+    Args:
+        model: folder or name on the hub.
+        add_bos: None takes what the tokenizer's files say.
+        as_is: whether the ids of its tokenizer.json are wanted, whatever its model has learnt.
+
+    Raises:
+        ConfigError: there is none, or it cannot be told to.
+    """
+    options: dict[str, Any] = {} if add_bos is None else {"add_bos_token": add_bos}
+    try:
+        tokenizer: Any = load_exact_tokenizer(model, as_is=as_is, **options)
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        rule = f"has no tokenizer that transformers can load ({one_line(error).rstrip('.')})"
+        raise ConfigError("model", model, rule, "Export it with its tokenizer") from None
+    start = tokenizer.encode("a")[:1]
+    puts_bos = tokenizer.bos_token_id is not None and start == [tokenizer.bos_token_id]
+    if add_bos and not puts_bos:
+        rule = f"the tokenizer of {model} begins with {start} all the same"
+        raise ConfigError("add_bos", "true", rule, "Leave add_bos away")
+    # Told to add none, it is never asked for special tokens at all.
+    return tokenizer, puts_bos if add_bos is None else add_bos
+
+
+def read_config(model: str) -> Any:
+    """Return transformers' config of a model.
+
+    Args:
+        model: folder or name on the hub.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return pretrained.load_config(model)
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        rule = f"has no config.json that transformers can load ({one_line(error).rstrip('.')})"
+        raise ConfigError("model", model, rule, "Give an exported folder") from None
+
+
+def load_model(
+    model: str, tokenizer: Any, *, add_bos: bool, device: Any, dtype: Any, batch_size: int | str
+) -> Any:
+    """Return the harness's model.
+
+    Args:
+        model: folder or name on the hub.
+        tokenizer: from ``load_tokenizer``.
+        add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
+            end of a former document.
+        device: a torch.device.
+        dtype: torch's dtype of the weights.
+        batch_size: requests a forward pass, or "auto".
+
+    Raises:
+        ConfigError: the weights cannot be loaded.
+        DataError: they are a pickle that would run code.
+    """
+    from mobilellama.pretrain.evaluation.counting_model import CountingModel
+
+    try:
+        loaded: Any = pretrained.load_causal_model(model, dtype=dtype)
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        rule = f"is no causal language model that transformers can load ({one_line(error)})"
+        raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
+    start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id
+    return CountingModel(
+        pretrained=loaded.to(device),
+        tokenizer=tokenizer,
+        add_bos_token=add_bos,
+        prefix_token_id=start,
+        batch_size=batch_size,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one task gave."""
+
+    version: str
+    """The packaged task's."""
+    shots: int
+    """Examples in the prompt."""
+    samples: int
+    """Questions that were scored."""
+    metrics: dict[str, float]
+    """By the harness's name; ``NAME_stderr`` is a standard error."""
+    leaves: dict[str, dict[str, float]]
+    """The same of each task of a group; empty for a single task."""
+    answers: dict[str, int | None]
+    """How many requests the model had, and how many of its answers are incomplete, by kind."""
+
+
+def evaluate(
+    lm: Any,
+    tasks: Tasks,
+    name: str,
+    *,
+    specs: list[dict[str, Any]] | None,
+    shots: int | None,
+    limit: int | None,
+) -> Score:
+    """Run one task, or the tasks of a group.
+
+    Args:
+        lm: from ``load_model``.
+        tasks: the index.
+        name: the task.
+        specs: overrides that bring local data; None lets the harness fetch.
+        shots: examples in the prompt; None is the task's own number.
+        limit: first questions of each task; None is all.
+
+    Raises:
+        UserError: the data cannot be fetched, or the task can make no question of a local row.
+    """
+    from datasets.exceptions import DatasetsError
+    from lm_eval import evaluator
+
+    run: Any = evaluator.simple_evaluate  # typed as Any: a decorator hides its parameters
+    # A bare dict would be taken for a new task; only a group's members are merged.
+    wanted: Any = [name] if specs is None else [{"group": "local_data", "task": specs}]
+    try:
+        built = tasks.manager.load(wanted)
+    except (OSError, DatasetsError) as error:
+        raise UserError(
+            f"task '{name}': its data cannot be fetched ({one_line(error).rstrip('.')}); give "
+            "--data DIR with local files, see 'mobilellama pretrain evaluate --help'"
+        ) from None
+    if specs is not None:
+        for leaf, task in built["tasks"].items():
+            _require_questions(leaf, task)
+    lm.take_counts()
+    found = _run(
+        run,
+        name,
+        model=lm,
+        # Flat: a group beside its own sub-groups is refused as a duplicate.
+        tasks=[*built["tasks"].values()],
+        task_manager=tasks.manager,
+        num_fewshot=shots,
+        limit=limit,
+        bootstrap_iters=_BOOTSTRAP_ITERATIONS,
+        log_samples=False,
+        fewshot_random_seed=_SEED,
+    )
+    counts = {leaf: int(found["n-samples"][leaf]["effective"]) for leaf in built["tasks"]}
+    by_leaf = {leaf: _numbers(found["results"][leaf]) for leaf in counts}
+    version = tasks.config(name).get("metadata", {}).get("version", "unknown")
+    return Score(
+        version=str(version),
+        shots=max(int(found["n-shot"][leaf]) for leaf in counts),
+        samples=sum(counts.values()),
+        metrics=_aggregate(by_leaf, counts) if tasks.is_group(name) else by_leaf[name],
+        leaves=by_leaf if tasks.is_group(name) else {},
+        answers=lm.take_counts().to_json(),
+    )
+
+
+def _run(run: Any, name: str, **options: Any) -> dict[str, Any]:
+    """Call the harness; what it asserts of a request is told as the user's to mend."""
+    try:
+        return run(**options)
+    except AssertionError as error:
+        why = one_line(error) if str(error) else "an answer has no token, or more than the context"
+        raise UserError(
+            f"task '{name}': the harness cannot ask it of this model ({why.rstrip('.')}); name "
+            "other --tasks, or score a model with a longer context"
+        ) from None
+
+
+def _require_questions(leaf: str, task: Any) -> None:
+    """Raise DataError naming the first local row of which the task can make no question."""
+    for number, document in enumerate(task.eval_docs, start=1):
+        try:
+            task.doc_to_text(document)
+            task.doc_to_target(document)
+            if task.config.doc_to_choice is not None:
+                task.doc_to_choice(document)
+        except Exception as error:  # whatever a packaged task's own code meets
+            row = repr({key: document[key] for key in list(document)[:6]})[:300]
+            raise DataError(
+                f"task '{leaf}': it can make no question of row {number} of its test data "
+                f"({type(error).__name__}: {one_line(error)}): {row}. Mend the row"
+            ) from None
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return ``{"acc": ..., "acc_stderr": ...}`` of the harness's ``{"acc,none": ...}``."""
+    return {
+        key.removesuffix(",none"): float(value)
+        for key, value in metrics.items()
+        if "," in key and isinstance(value, int | float) and value == value
+    }
+
+
+def _aggregate(
+    leaves: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]
+) -> dict[str, float]:
+    """Return what all tasks of a group have: means over questions, pooled standard errors."""
+    from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
+
+    sizes = [counts[leaf] for leaf in leaves]
+    shared = set.intersection(*(set(metrics) for metrics in leaves.values()))
+    mean: dict[str, float] = {}
+    for metric in sorted(shared):
+        values = [metrics[metric] for metrics in leaves.values()]
+        if metric.endswith("_stderr"):
+            mean[metric] = float(pooled_sample_stderr(values, sizes))
+        else:
+            mean[metric] = float(aggregate_subtask_metrics(values, sizes))
+    return mean

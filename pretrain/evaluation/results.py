@@ -1,0 +1,203 @@
+"""The results file of 'pretrain evaluate': opened or begun, and written whole after each task.
+
+    model      path and fingerprint        settings   add_bos, dtype
+    tasks      by name: version, shots, samples, metrics, leaves (subjects), answers (counts),
+               withheld (null, or the reason and the metrics), settings, date, ...
+    mean       over the tasks that compare with the published ones
+
+The model and the settings are the file's: another's results are refused. A task's own settings
+(shots, limit, data, harness) decide whether its stored result stands or is made again.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, as_given
+from mobilellama.files.atomic import read_json, write_json
+from mobilellama.files.pretrained import load_config
+from mobilellama.pretrain.evaluation.answer_counts import ASKED, AnswerCounts
+from mobilellama.pretrain.evaluation.harness import Score
+from mobilellama.pretrain.evaluation.score_table import mean_of_comparable
+
+log = logging.getLogger(__name__)
+
+_FORMAT_VERSION = 1
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One task, with everything that decides its score beside the model."""
+
+    name: str
+    shots: int | None
+    specs: list[dict[str, Any]] | None
+    """Overrides that bring local data; None fetches."""
+    settings: dict[str, Any]
+    """What a stored result must have been made with to stand for this one."""
+
+
+class Results:
+    """The results file: opened or begun, and written whole after each task."""
+
+    def __init__(
+        self, path: Path | None, content: dict[str, Any], *, show_withheld: bool = False
+    ) -> None:
+        self._path, self._content, self._show_withheld = path, content, show_withheld
+        before = dict(content["tasks"])
+        content["tasks"] = {name: withhold(its, show=show_withheld) for name, its in before.items()}
+        if content["tasks"] != before:  # made with the other wish
+            self._write()
+
+    @classmethod
+    def open(
+        cls,
+        output: str | None,
+        model: str,
+        *,
+        add_bos: bool,
+        dtype: str,
+        show_withheld: bool = False,
+    ) -> "Results":
+        """Go on with the file of the same model and settings, or begin one.
+
+        Args:
+            output: the file; None keeps the results in memory.
+            model: folder or name on the hub.
+            add_bos: whether prompts begin with <s>.
+            dtype: of the weights.
+            show_withheld: show the scores that are withheld in the file.
+
+        Raises:
+            ConfigError: the file is of another model, of other settings, or something else.
+        """
+        path = Path(output) if output else None
+        content: dict[str, Any] = {
+            "format": _FORMAT_VERSION,
+            "model": {"path": model, "fingerprint": fingerprint(model)},
+            "settings": {"add_bos": add_bos, "dtype": dtype},
+            "tasks": {},
+        }
+        if path is None or not path.exists():
+            if path is not None and not path.parent.is_dir():
+                raise ConfigError("output", str(path), "its folder does not exist", "Make it")
+            return cls(path, content, show_withheld=show_withheld)
+        remedy = "Give another file, or remove this one"
+        try:
+            before = read_json(path)
+            found = {"model": before["model"]["fingerprint"], **before["settings"]}
+            finished = dict(before["tasks"])
+            for result in finished.values():
+                _require_result(result)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            rule = "exists and is no results file of 'pretrain evaluate'"
+            raise ConfigError("output", str(path), rule, remedy) from None
+        wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                held = as_given(found.get(name))
+                rule = f"holds results with {name} = {held}, and this call has {as_given(value)}"
+                raise ConfigError("output", str(path), rule, remedy)
+        return cls(path, content | {"tasks": finished}, show_withheld=show_withheld)
+
+    def has(self, plan: Plan) -> bool:
+        """Whether the task is finished, with the same settings."""
+        stored = self._content["tasks"].get(plan.name)
+        if stored is None:
+            return False
+        changed = [n for n, value in plan.settings.items() if stored["settings"].get(n) != value]
+        if changed:
+            log.info("%s: done before with other %s; run again", plan.name, " and ".join(changed))
+            return False
+        log.info("%s: done already (%s)", plan.name, stored["date"])
+        return True
+
+    def add(self, plan: Plan, score: Score, duration_s: float, *, device: str) -> None:
+        """Keep a task's result, and write the file."""
+        counts = AnswerCounts.of_json(score.answers)
+        if counts and counts.total:
+            log.warning("%s: %s", plan.name, counts)
+        result = {
+            **asdict(score),
+            "settings": plan.settings,
+            "truncated_prompts": score.answers["prompts_cut"],
+            "device": device,
+            "torch": metadata.version("torch"),
+            "transformers": metadata.version("transformers"),
+            "duration_s": round(duration_s, 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._content["tasks"][plan.name] = withhold(result, show=self._show_withheld)
+        self._write()
+
+    def _write(self) -> None:
+        self._content["mean"] = mean_of_comparable(self._content["tasks"])
+        if self._path:
+            write_json(self._path, self._content)
+
+    def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the results of some tasks."""
+        return {name: self._content["tasks"][name] for name in names}
+
+
+_KINDS: dict[str, type] = {
+    "version": str, "shots": int, "samples": int, "metrics": dict, "leaves": dict,
+    "settings": dict, "truncated_prompts": int, "date": str,
+}  # fmt: skip
+
+
+def _require_result(result: Any) -> None:
+    """Raise TypeError or KeyError unless this is what `Results.add` keeps of a task."""
+    numbers = [*result["metrics"].values(), *(result.get("answers") or {}).values()]
+    withheld = result.get("withheld") or {"reason": "", "metrics": {}, "leaves": {}}
+    if not (
+        all(isinstance(result[name], kind) for name, kind in _KINDS.items())
+        and all(isinstance(number, int | float | None) for number in numbers)
+        and ASKED in (result.get("answers") or {ASKED: 0})
+        and {*withheld} == {"reason", "metrics", "leaves"}
+        and all(isinstance(leaf, dict) for leaf in result["leaves"].values())
+    ):
+        raise TypeError
+
+
+def withhold(result: Mapping[str, Any], *, show: bool) -> dict[str, Any]:
+    """Return a task's result with null for its metrics where too many answers are incomplete.
+
+    Args:
+        result: as ``Results.add`` makes it, or as this has returned it.
+        show: give the metrics back all the same.
+    """
+    kept = dict(result.get("withheld") or {})
+    whole = {**result, **{name: kept[name] for name in ("metrics", "leaves") if name in kept}}
+    counts = AnswerCounts.of_json(result.get("answers"))
+    if counts is None:  # of a former version, which counted nothing
+        return dict(result)
+    if show or not counts.withheld:
+        return whole | {"withheld": None}
+    metrics, leaves = whole["metrics"], whole["leaves"]
+    return whole | {
+        "metrics": dict.fromkeys(metrics),
+        "leaves": {name: dict.fromkeys(its) for name, its in leaves.items()},
+        "withheld": {"reason": str(counts), "metrics": metrics, "leaves": leaves},
+    }
+
+
+def fingerprint(model: str) -> str:
+    """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
+    folder = Path(model)
+    if not folder.is_dir():
+        commit = getattr(load_config(model), "_commit_hash", None)
+        return f"{model}@{commit or 'unknown'}"
+    from mobilellama.pretrain.hf.folder import sampled_sha256
+
+    whole = [
+        folder / name for name in ("config.json", *TOKENIZER_FILES) if (folder / name).is_file()
+    ]
+    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    return sampled_sha256(whole, weights)

@@ -1,0 +1,111 @@
+"""Write a checkpoint as a Hugging Face folder, which transformers loads without this package.
+
+    mobilellama pretrain export --checkpoint RUN --output FOLDER [--push USER/NAME [--private]]
+
+--checkpoint takes a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
+holds config.json, generation_config.json, model.safetensors (shards and an index above
+max_shard_size_gb), tokenizer.json, tokenizer.model, tokenizer_config.json and README.md, the
+model card. It is written beside FOLDER, checked, and renamed: there is a whole export or none.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama import log as logs
+from mobilellama.files.atomic import write_json
+from mobilellama.pretrain.hf.config import generation_config
+from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
+from mobilellama.pretrain.hf.export_folder import (
+    ExportConfig,
+    find_checkpoint,
+    find_tokenizer,
+    new_folder,
+    parameter_shapes,
+    print_files,
+    require_free,
+    require_same_names,
+    run_of,
+    verify,
+    write_model,
+)
+from mobilellama.pretrain.hf.hub import push
+from mobilellama.pretrain.hf.model_card import Card, last_losses
+from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.run_folder import RunFolder
+from mobilellama.stages import require_stage
+from mobilellama.tokenizers.tokenizer import TextTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExportConfig):
+    """Fields of 'pretrain export'."""
+
+    add_bos: bool = False
+    """Whether the exported tokenizer puts <s> first. A base model has never seen <s>."""
+
+
+def main(config: Config) -> int:
+    """Export, check, and push if asked to."""
+    logs.configure()
+    output = Path(config.output)
+    require_free(output)
+    checkpoint = find_checkpoint(config.checkpoint)
+    given = config.checkpoint
+    require_stage(checkpoint.manifest.config, "pretrain", field="checkpoint", value=given)
+    run = run_of(checkpoint)
+    tokenizer = find_tokenizer(config.tokenizer, checkpoint, run)
+    verify(checkpoint)
+    started_s = time.monotonic()
+    with new_folder(output) as folder:
+        write_export(config, folder, checkpoint, run, tokenizer)
+    checkpoint.close()
+    print_files(output, started_s)
+    print("Load it with transformers alone:")
+    print(f'  AutoModelForCausalLM.from_pretrained("{output}")')
+    print(f'  AutoTokenizer.from_pretrained("{output}")')
+    if config.push:
+        push(output, config.push, private=config.private)
+    return 0
+
+
+def write_export(
+    config: Config,
+    folder: Path,
+    checkpoint: Checkpoint,
+    run: RunFolder | None,
+    tokenizer: TextTokenizer,
+) -> None:
+    """Write every file into `folder`, and check them if asked to."""
+    manifest = checkpoint.manifest
+    model = ModelConfig(**manifest.config["model"])
+    shapes = parameter_shapes(model)
+    require_same_names(checkpoint, shapes)
+    # In pretraining a document follows the former one's EOS, and <s> never occurs.
+    start_id = tokenizer.bos_id if config.add_bos else tokenizer.eos_id
+    eos_ids = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    values = generation_config(start_id=start_id, eos_ids=eos_ids, pad_id=tokenizer.pad_id)
+    write_json(folder / "generation_config.json", values)
+    tokenizer.write_hf(folder, max_length_tokens=model.max_seq_len, add_bos=config.add_bos)
+    card = Card(
+        title=config.title,
+        license=config.license,
+        dtype=config.weights_dtype,
+        add_bos=config.add_bos,
+        model=model,
+        manifest=manifest,
+        tokenizer=tokenizer,
+        losses=last_losses(run, manifest.step),
+    )
+    card.write(folder / "README.md")
+    write_model(config, folder, checkpoint, model, tokenizer)
+    if config.checks(sum(shape.numel() for shape in shapes.values())):
+        check_tokenizer(folder, tokenizer, add_bos=config.add_bos)
+        difference = check_logits(folder, checkpoint, model, dtype=config.weights_dtype)
+        log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
+    else:
+        log.info("not compared with transformers; --check true does")

@@ -1,0 +1,335 @@
+"""What every export shares: which checkpoint, into which folder, whole or not at all."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mobilellama.config import ConfigError, DataError, UserError, require_at_least
+from mobilellama.files.atomic import fsync_path, temporary_path, write_json
+from mobilellama.pretrain.hf.config import llama_config
+from mobilellama.pretrain.hf.hub import missing_files, require_repo_id
+from mobilellama.pretrain.hf.weights import DTYPES, ParameterSource, write_weights
+from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.pretrain.state.checkpoint import MANIFEST, Checkpoint
+from mobilellama.progress import Progress
+from mobilellama.run_folder import RunFolder
+from mobilellama.tokenizers.tokenizer import TextTokenizer, open_known_tokenizer
+
+log = logging.getLogger(__name__)
+
+CHECKED_BELOW_PARAMETERS = 1_000_000_000
+_MADE_BY_MKFS = "lost+found"  # stands in an empty ext4
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """The folder that is written, and how."""
+
+    output: str
+    """The folder to write; must not exist, or be empty."""
+    dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    """Of a model's weights. null: of a run bf16, which is what forward and backward computed with,
+    so that nothing is lost that training knew of; of a folder its own. fp32 holds every value of
+    any run or folder exactly; bf16 and fp16 round what is wider, and fp16 cannot hold fp32's
+    range."""
+    max_shard_size_gb: float = 5.0
+    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    name: str | None = None
+    """The model card's title; None takes the repository's or the folder's name."""
+    license: str = "apache-2.0"
+    """The Hub's name of the weights' licence, for the model card."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+
+    @property
+    def weights_dtype(self) -> str:
+        """The dtype, with a run's default resolved."""
+        return self.dtype or "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(OutputConfig):
+    """The export of a run's checkpoint."""
+
+    checkpoint: str
+    """A run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
+    tokenizer: str | None = None
+    """The dataset's tokenizer: a sentencepiece model or a Hugging Face folder; None takes the
+    run's own copy."""
+    check: bool | None = None
+    """Load the folder with transformers and compare logits and ids with ours; None does so below
+    1e9 parameters, since it holds two fp32 copies of the model, one after the other."""
+    push: str | None = None
+    """USER/NAME on the Hugging Face Hub to push to; None does not push."""
+    private: bool = False
+    """Make that repository private."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push is not None:
+            require_repo_id("push", self.push)
+        elif self.private:
+            raise ConfigError("private", "true", "nothing is pushed", "Give --push USER/NAME too")
+
+    @property
+    def title(self) -> str:
+        """The model card's title, with the default resolved."""
+        return self.name or self.push or Path(self.output).resolve().name
+
+    def checks(self, parameters: int) -> bool:
+        """Whether a model of so many parameters is compared with transformers."""
+        return self.check or (self.check is None and parameters < CHECKED_BELOW_PARAMETERS)
+
+
+def require_free(output: Path) -> None:
+    """Raise ConfigError if it is a file, or holds something; warn of dead exports beside."""
+    if output.exists() and not output.is_dir():
+        rule, remedy = "is a file, and a folder is written", "Give a folder, new or empty"
+        raise ConfigError("output", str(output), rule, remedy)
+    if output.is_dir() and not os.access(output, os.W_OK | os.X_OK):
+        rule, remedy = "may not be written to", "Give a folder that can be"
+        raise ConfigError("output", str(output), rule, remedy)
+    if output.is_dir() and any(path.name != _MADE_BY_MKFS for path in output.iterdir()):
+        remedy = "Give another folder, or remove it"
+        if not missing_files(output):
+            remedy += "; 'mobilellama pretrain push' pushes it as it is"
+        raise ConfigError("output", str(output), "exists and is not empty", remedy)
+    for path in output.parent.glob(f"{output.name}.tmp.*"):
+        log.warning("%s is half an export, by a process that died or still runs", path)
+
+
+def require_outside(output: Path, folder: Path) -> None:
+    """Raise ConfigError if `output` lies within a folder that is read: it is not ours to change."""
+    if output.resolve().is_relative_to(folder.resolve()):
+        rule = f"lies within {folder}, which is read"
+        raise ConfigError("output", str(output), rule, "Put it beside that folder")
+
+
+def find_checkpoint(
+    path: str,
+    *,
+    remedy: str = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run', 'sft run' or 'vlm run'",
+) -> Checkpoint:
+    """Open the checkpoint that `path` names.
+
+    Args:
+        path: a run's folder, whose newest checkpoint is taken, or a checkpoint's own.
+        remedy: what to give instead of a path that names none.
+
+    Raises:
+        ConfigError: it is neither a checkpoint nor a run that has one.
+        DataError: its manifest or a receipt is damaged; the run's other steps are named.
+    """
+    folder = Path(path).resolve()
+    run = RunFolder(folder)
+    if (folder / MANIFEST).is_file():
+        return _open(folder)
+    if steps := run.checkpoint_steps():
+        log.info("step %d is the run's newest checkpoint", steps[-1])
+        return _open(run.checkpoint(steps[-1]))
+    if run.checkpoints.is_dir():
+        raise ConfigError("checkpoint", path, "the run has no whole checkpoint", remedy)
+    others = RunFolder(folder.parent.parent).checkpoint_steps()
+    if others and folder.parent.name == run.checkpoints.name:
+        remedy = f"The run has {', '.join(f'step-{step}' for step in others)}"
+    raise ConfigError("checkpoint", path, "is neither a checkpoint nor a run's folder", remedy)
+
+
+def _open(folder: Path) -> Checkpoint:
+    with naming_other_steps(folder):
+        return Checkpoint(folder)
+
+
+@contextmanager
+def naming_other_steps(folder: Path) -> Iterator[None]:
+    """Add to the DataError of a damaged checkpoint, in `folder`, which others the run has."""
+    try:
+        yield
+    except DataError as error:
+        run = RunFolder(folder.parent.parent)
+        if folder.parent != run.checkpoints:
+            raise
+        found = [run.checkpoint(step) for step in run.checkpoint_steps()]
+        others = [path.name for path in found if path != folder and _opens(path)]
+        raise DataError(f"{error}: the run has {', '.join(others) or 'no other'}") from None
+
+
+def _opens(folder: Path) -> bool:
+    try:
+        Checkpoint(folder).close()
+    except (UserError, OSError):
+        return False
+    return True
+
+
+def run_of(checkpoint: Checkpoint) -> RunFolder | None:
+    """Return the run that the checkpoint lies in; None for one that was moved out.
+
+    Raises:
+        DataError: its tokenizer or template is not as it was written.
+    """
+    run = RunFolder(checkpoint.folder.parent.parent)
+    if checkpoint.folder.parent != run.checkpoints:
+        return None
+    run.require_whole_texts()
+    return run
+
+
+def find_tokenizer(
+    path: str | None, checkpoint: Checkpoint, run: RunFolder | None
+) -> TextTokenizer:
+    """Open the tokenizer and make sure that it is the one the data was encoded with.
+
+    Raises:
+        ConfigError: no tokenizer was found, or it is another one.
+    """
+    found = path or (run.path if run else None)
+    if found is None:
+        rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
+        raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
+    expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
+    return open_known_tokenizer(found, expected, owner=f"{checkpoint.folder}'s dataset")
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Check the sha256 of the checkpoint's files, with a bar.
+
+    Raises:
+        DataError: a file's bytes are not those that were written; the run's other steps are
+            named.
+    """
+    sizes_mb = [receipt["file"]["bytes"] / 1e6 for receipt in checkpoint.receipts]
+    with Progress(f"verify {checkpoint.folder.name}", total=sum(sizes_mb), unit="MB") as progress:
+        for i, size_mb in enumerate(sizes_mb):
+            with naming_other_steps(checkpoint.folder):
+                checkpoint.verify(share=i, shares=len(sizes_mb))
+            progress.advance(size_mb)
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, torch.Size]:
+    """Return every parameter's name and shape, in the model's order."""
+    with torch.device("meta"):
+        return {n: p.shape for n, p in LanguageModel(model).named_parameters()}
+
+
+def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
+    """Raise DataError unless the checkpoint has exactly these parameters, in these sizes."""
+    stored = set(checkpoint.names())
+    missing, unexpected = sorted(set(shapes) - stored), sorted(stored - set(shapes))
+    wrong = [
+        f"{name} ({checkpoint.numel(name)} elements, not {shapes[name].numel()})"
+        for name in sorted(stored & set(shapes))
+        if checkpoint.numel(name) != shapes[name].numel()
+    ]
+    for problem, names in (("lacks", missing), ("also has", unexpected), ("has sizes of", wrong)):
+        if names:
+            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+            raise DataError(f"{checkpoint.folder}: it {problem} {some}, unlike its config's model")
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `output`; fsync and rename it at the end, or remove it.
+
+    An empty folder that cannot be replaced (a mount point, or one in a folder that is not ours to
+    write to) takes the temporary inside it, and at the end the files one by one, config.json last.
+
+    Raises:
+        ConfigError: it cannot be made.
+        OSError: of a write, a copy or a rename, say onto a full disk, with `output` for its file.
+    """
+    output = output.resolve() if output.is_symlink() else output
+    inside = output.is_dir() and not _can_be_replaced(output)
+    temporary = temporary_path(output / "export" if inside else output)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        rule = f"cannot be made ({error.strerror})"
+        remedy = "Give a folder that can be written to, on a disk with room"
+        raise ConfigError("output", str(output), rule, remedy) from None
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            fsync_path(path)
+        fsync_path(temporary)
+        if inside:
+            _move_files(temporary, output)
+        else:
+            temporary.rename(output)  # over an empty folder too
+            fsync_path(output.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # A failed write names no file, a copy or a rename the source before the target.
+        if isinstance(error, OSError) and (error.filename is None or error.filename2 is not None):
+            error.filename = str(output)
+        raise
+
+
+def _can_be_replaced(output: Path) -> bool:
+    """Whether another folder can be renamed to an empty one."""
+    parent = output.absolute().parent
+    return not os.path.ismount(output) and os.access(parent, os.W_OK | os.X_OK)
+
+
+def _move_files(folder: Path, output: Path) -> None:
+    """Move all files of a folder; readers take the folder for a model by its config.json."""
+    paths = sorted(folder.iterdir(), key=lambda path: (path.name.endswith("config.json"), path))
+    moved = []
+    try:
+        for path in paths:
+            path.rename(output / path.name)
+            moved.append(output / path.name)
+        folder.rmdir()
+        fsync_path(output)
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def write_model(
+    config: OutputConfig,
+    folder: Path,
+    source: ParameterSource,
+    model: ModelConfig,
+    tokenizer: TextTokenizer,
+) -> None:
+    """Write config.json and the weights, cast to the config's dtype.
+
+    Args:
+        config: dtype and size of the files.
+        folder: where to; it exists.
+        source: gives each parameter in fp32.
+        model: the architecture.
+        tokenizer: whose special ids config.json states.
+    """
+    write_json(folder / "config.json", llama_config(model, tokenizer, config.weights_dtype))
+    write_weights(
+        source,
+        parameter_shapes(model),
+        folder,
+        dtype=DTYPES[config.weights_dtype],
+        max_shard_bytes=round(config.max_shard_size_gb * 1e9),
+    )
+
+
+def print_files(output: Path, started_s: float) -> None:
+    """Print the command's result: the folder's size and its files.
+
+    Args:
+        output: the folder.
+        started_s: ``time.monotonic()`` when the work began.
+    """
+    size_gb = sum(path.stat().st_size for path in output.iterdir()) / 1e9
+    print(f"{output}: {size_gb:.2f} GB in {time.monotonic() - started_s:.0f} s")
+    for path in sorted(output.iterdir()):
+        print(f"  {path.name:<34} {path.stat().st_size:>15,} bytes")

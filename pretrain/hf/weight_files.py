@@ -1,0 +1,180 @@
+"""Files of weights in a Hugging Face folder: found as transformers finds them, read on demand.
+
+safetensors by its library; .bin with ``weights_only``, so that no code in the pickle runs.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.files.atomic import read_json
+from mobilellama.files.pickles import code_in, pickle_error
+
+_WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+
+
+class WeightFile(Protocol):
+    """One file of weights, open."""
+
+    shapes: dict[str, torch.Size]
+    dtypes: dict[str, Any]
+
+    def tensor(self, name: str) -> Tensor:
+        """Return one, as it is stored; it may be a view of the file."""
+        ...
+
+
+class _Safetensors:
+    """A .safetensors file: header read, tensors read on demand."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: Any = safe_open(path, framework="pt")
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}
+        self.shapes = {name: torch.Size(its.get_shape()) for name, its in slices.items()}
+        kinds = {name: its.get_dtype() for name, its in slices.items()}
+        self.dtypes: dict[str, Any] = {n: FLOATS.get(kind, kind) for n, kind in kinds.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+
+class _Pickle:
+    """A .bin file: a pickled dict of tensors, memory-mapped, no code of it run."""
+
+    def __init__(self, path: Path) -> None:
+        # Only the zip format (torch 1.6 and later) can be mapped.
+        mapped = zipfile.is_zipfile(path)
+        with open(path, "rb") as file:
+            if not mapped and file.read(2) == b"PK":
+                raise ValueError("it is truncated")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+        if not isinstance(content, dict) or not all(isinstance(n, str) for n in content):
+            raise ValueError("it is no dict of tensors")
+        others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+        if others:
+            raise ValueError(f"it holds what is no tensor: {some(others)}")
+        self._tensors: dict[str, Tensor] = content
+        self.shapes = {name: value.shape for name, value in content.items()}
+        self.dtypes: dict[str, Any] = {name: value.dtype for name, value in content.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+def open_weights(path: Path) -> WeightFile:
+    """Open a file of weights.
+
+    Raises:
+        DataError: it is damaged, or would run code.
+    """
+    try:
+        return _Safetensors(path) if path.suffix == ".safetensors" else _Pickle(path)
+    except Exception as error:  # of any kind, by what the bytes are
+        if call := code_in(path):
+            raise pickle_error(path, call) from None
+        if isinstance(error, SafetensorError):
+            what = f"is damaged or truncated ({one_line(error)})"
+        elif not isinstance(error, pickle.UnpicklingError):
+            what = f"cannot be read ({one_line(error)})"
+        elif "global" in str(error).lower():  # torch names the function that it refuses
+            raise pickle_error(path, "a function of torch") from None
+        else:
+            what = "is damaged or no file of weights"
+        raise DataError(f"{path}: {what}") from None
+
+
+class StoredWeights:
+    """All weights of a folder by name, read on demand.
+
+    Args:
+        folder: holds one file of weights, or several with their index.
+        field: the config field that named the folder, for messages.
+        remedy: for the message of a folder without weights.
+
+    Raises:
+        ConfigError: the folder has no weights.
+        DataError: a file is damaged, or lacks what the index says.
+    """
+
+    def __init__(self, folder: Path, field: str, remedy: str) -> None:
+        self.paths, weight_map = find_weights(folder, field, remedy)
+        files = {path.name: open_weights(path) for path in self.paths}
+        self._file_of: dict[str, WeightFile] = {
+            name: file
+            for file_name, file in files.items()
+            for name in file.shapes
+            if weight_map.get(name, file_name) == file_name
+        }
+        for name, file_name in weight_map.items():
+            if name not in files[file_name].shapes:
+                raise DataError(f"{folder / file_name}: lacks {name}, which the index says")
+
+    def names(self) -> list[str]:
+        """Return the names of all weights."""
+        return list(self._file_of)
+
+    def shape(self, name: str) -> torch.Size:
+        """Return a weight's shape."""
+        return self._file_of[name].shapes[name]
+
+    def dtype(self, name: str) -> Any:
+        """Return a weight's dtype: torch's, or the file's name of one that torch has not."""
+        return self._file_of[name].dtypes[name]
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a weight as it is stored; it may be a view of the file."""
+        return self._file_of[name].tensor(name)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._file_of.clear()
+
+
+def find_weights(folder: Path, field: str, remedy: str) -> tuple[list[Path], dict[str, str]]:
+    """Return the weight files that transformers would take, and the index's map if there is one."""
+    for name in _WHOLE_FILES:
+        if (folder / name).is_file():
+            return [folder / name], {}
+        index = folder / f"{name}.index.json"
+        if not index.is_file():
+            continue
+        weight_map = read_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise DataError(f"{index}: has no weight_map")
+        if outside := [f for f in weight_map.values() if f != Path(str(f)).name]:
+            raise DataError(f"{index}: names {outside[0]!r}, which is no file beside it")
+        paths = [folder / file for file in sorted(set(weight_map.values()))]
+        if absent := [path.name for path in paths if not path.is_file()]:
+            raise DataError(f"{folder}: its index names {some(absent)} not in the folder")
+        return paths, weight_map
+    raise ConfigError(field, str(folder), f"has no {' or '.join(_WHOLE_FILES)}", remedy)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({one_line(error)})") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: must hold a JSON object")
+    return value
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the count of names and the first few."""
+    names = list(names)
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} ({', '.join(names[:3])}{more})" if names else "0"

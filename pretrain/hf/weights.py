@@ -1,0 +1,142 @@
+"""Weights as Hugging Face expects them: safetensors files, with an index where there are several.
+
+    model.safetensors                      or, above the shard size,
+    model-0000i-of-0000n.safetensors       and model.safetensors.index.json
+
+A safetensors file is a little-endian uint64 (the header's length), a JSON header (for each
+tensor: dtype, shape, first and last byte), then the tensors' bytes. The header follows from
+names, shapes and dtype alone, so that tensors are written one at a time and memory holds no
+more than one parameter; the library's own writer wants a whole file in memory.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.files.atomic import whole_file, write_json
+from mobilellama.progress import Progress
+
+if TYPE_CHECKING:  # the module itself loads what --help does not need
+    from huggingface_hub import StateDictSplit
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+_HEADER_ALIGNMENT_BYTES = 8
+
+
+class ParameterSource(Protocol):
+    """Where parameters come from, one at a time; a checkpoint is one."""
+
+    def parameter(self, name: str, shape: torch.Size) -> Tensor:
+        """Return a whole parameter in fp32."""
+        ...
+
+
+def narrowest_dtype(dtypes: Iterable[torch.dtype]) -> str:
+    """Return the name of the narrowest dtype that holds the values of all of these exactly."""
+    widest = reduce(torch.promote_types, dtypes)
+    return next(name for name, its in DTYPES.items() if its == widest)
+
+
+def cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an fp32 parameter in the export's dtype.
+
+    Raises:
+        DataError: it holds NaN or infinity.
+        ConfigError: it is too large for the dtype.
+    """
+    extremes = torch.stack(torch.aminmax(value))  # NaN if any element is
+    if not extremes.isfinite().all():
+        raise DataError(f"parameter '{name}' holds NaN or infinity; export an earlier checkpoint")
+    if not extremes.to(dtype).isfinite().all():  # rounding keeps the order
+        largest = float(extremes.abs().max())
+        rule = f"'{name}' holds {largest:.3g}, above the largest {torch.finfo(dtype).max:.3g}"
+        chosen = next(choice for choice, its in DTYPES.items() if its == dtype)
+        raise ConfigError("dtype", chosen, rule, "Use bf16 or fp32")
+    return value.to(dtype)
+
+
+def write_weights(
+    source: ParameterSource,
+    shapes: Mapping[str, torch.Size],
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+) -> None:
+    """Write all parameters, in the mapping's order.
+
+    Args:
+        source: gives each parameter in fp32.
+        shapes: every parameter's name and shape.
+        folder: where to; it exists.
+        dtype: what the parameters are cast to.
+        max_shard_bytes: a parameter above it gets a file of its own.
+    """
+    plan = plan_shards(shapes, dtype, max_shard_bytes, "model{suffix}.safetensors")
+    total_bytes = plan.metadata["total_size"]
+    with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
+        for file, names in plan.filename_to_tensors.items():
+            mine = {name: shapes[name] for name in names}
+            tensors = (cast(name, source.parameter(name, mine[name]), dtype) for name in mine)
+            write_safetensors(folder / file, mine, dtype, tensors, progress)
+    if plan.is_sharded:
+        parameters = sum(shape.numel() for shape in shapes.values())
+        write_json(
+            folder / "model.safetensors.index.json",
+            {
+                "metadata": {"total_parameters": parameters, "total_size": total_bytes},
+                "weight_map": dict(sorted(plan.tensor_to_filename.items())),
+            },
+        )
+
+
+def plan_shards(
+    shapes: Mapping[str, torch.Size], dtype: torch.dtype, max_shard_bytes: int, pattern: str
+) -> "StateDictSplit":
+    """Return which file each parameter goes into, as transformers would have it.
+
+    Args:
+        shapes: every parameter's name and shape.
+        dtype: of the files.
+        max_shard_bytes: a parameter above it gets a file of its own.
+        pattern: of the files' names, with {suffix}.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+    return split_torch_state_dict_into_shards(
+        empty, filename_pattern=pattern, max_shard_size=max_shard_bytes
+    )
+
+
+def write_safetensors(
+    path: Path,
+    shapes: Mapping[str, torch.Size],
+    dtype: torch.dtype,
+    tensors: Iterable[Tensor],
+    progress: Progress,
+) -> None:
+    """Write one file; `tensors` come in the order of `shapes` and are held one at a time."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + shape.numel() * dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % _HEADER_ALIGNMENT_BYTES)
+    with whole_file(path) as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for shape, tensor in zip(shapes.values(), tensors, strict=True):
+            assert tensor.shape == shape and tensor.dtype == dtype
+            file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+            progress.advance(tensor.nbytes / 1e6)

@@ -1,0 +1,60 @@
+"""What defines a run: the fields that a resume must find unchanged."""
+
+from dataclasses import asdict
+from typing import Any
+
+from mobilellama.config import ConfigError, as_given
+from mobilellama.pretrain.assemble import TrainingData
+from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.state.checkpoint import newest_readable
+from mobilellama.run_folder import RunFolder
+
+_MEANINGS = {
+    "data.fingerprint": "the data, or what decides them, are not those that the run began with: "
+    "see data.path",
+    "data.reading_version": "the samples were made by other rules by which records are read: "
+    "restore the run's samples folder",
+    "init.fingerprint": "the run began from other weights: see init",
+}
+
+_FORMERLY: dict[str, Any] = {
+    "model.squeeze": "quarter",
+    "model.pooling": "2x2",
+    "model.images.orientation": "as_stored",
+}
+"""What a field was in runs whose checkpoints do not have it."""
+
+
+def identity_of(
+    config: StageConfig, model: ModelConfig, data: TrainingData, precision: str
+) -> dict[str, Any]:
+    """Return the fields that define a run of any stage, which a resume must not change."""
+    return {
+        **{f"model.{name}": value for name, value in asdict(model).items()},
+        "train.seq_len": data.seq_len,
+        "train.global_batch_size": config.train.global_batch_size,
+        "engine.precision": precision,
+        "data.seed": config.data.seed,
+        "data.tokenizer_sha256": data.dataset.identity.tokenizer_sha256,
+        "data.fingerprint": data.dataset.fingerprint,
+        # Last: it follows from other fields where no mixture is given.
+        "data.mixture": data.mixture.identity(),
+    }
+
+
+def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
+    """Raise ConfigError naming the first field that differs from the run's newest checkpoint.
+
+    A damaged checkpoint says nothing of the identity; opening it will tell that it is damaged.
+    """
+    found = newest_readable(run)
+    if found is None:
+        return
+    folder, manifest = found
+    for name, value in identity.items():
+        before = manifest.identity.get(name, _FORMERLY.get(name))
+        if before != value:
+            meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
+            rule = f"{folder} was made with {as_given(before)}{meaning}"
+            raise ConfigError(name, value, rule, "Use that, or another run.folder")

@@ -1,0 +1,80 @@
+r"""Answer a file of prompts in batches, with a chat model.
+
+    mobilellama sft generate --model DIR --input prompts.jsonl --output answers.jsonl
+
+Each input line is {"prompt": ...}, {"messages": [...]} or {"conversations": [...]} (an answer
+that ends it is left out); other fields are copied. Each output line, in the same order, adds
+
+    "answer"   text, without white space around it
+    "finish"   "stop"; "length": at --max_new_tokens or the context's end; "too_long": the
+               prompt leaves no room in the context, and the answer is empty
+    "tokens"   tokens of the answer, its end included
+
+Interrupted or killed, the same command goes on after the last answer. A row's answer depends
+on its number and the seed, not on the batch around it (but for the last bits of sums, which in
+bf16 may now and then turn a near tie).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilellama import log as logs
+from mobilellama.sft.chat.answer_file import (
+    ADDED,
+    AnswerBatch,
+    FileOptions,
+    answer_batch,
+    answer_file,
+    describe_options,
+)
+from mobilellama.sft.chat.model import ModelChoice, find_dtype, identify, load_model, quieten
+from mobilellama.sft.chat.prompts import Row, read_prompts
+from mobilellama.sft.chat.tokenizer import ChatTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelChoice, FileOptions):
+    """Fields of 'sft generate'."""
+
+    def __post_init__(self) -> None:
+        ModelChoice.__post_init__(self)
+        FileOptions.__post_init__(self)
+
+
+def main(config: Config) -> int:
+    """Answer the rows that have no answer yet."""
+    logs.configure()
+    quieten()
+    tokenizer = ChatTokenizer(config)  # first: a template that is broken is no row's fault
+    rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
+
+    def prompt(row: Row) -> tuple[list[int], int]:
+        ids = tokenizer.prompt(row.turns)
+        return ids, len(ids)
+
+    def load() -> AnswerBatch:
+        model = load_model(config)
+        return lambda batch, stop: answer_batch(
+            batch, [one.prompt for one in batch], model, tokenizer, config, stop
+        )
+
+    answers = answer_file(
+        config,
+        rows,
+        describe(config, tokenizer),
+        prompt=prompt,
+        load=load,
+        tokenizer=tokenizer,
+    )
+    return 130 if len(answers) < len(rows) else 0
+
+
+def describe(config: Config, tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """Return what the answers depend on, as it is kept beside them."""
+    return {
+        "model_sha256": identify(config.model),
+        "chat_template": tokenizer.inner.chat_template,
+        "dtype": str(find_dtype(config)).removeprefix("torch."),
+        **describe_options(config),
+    }

@@ -1,0 +1,159 @@
+"""Write a finetuned checkpoint as a Hugging Face chat model, or, of a LoRA run, its adapter.
+
+    mobilellama sft export --checkpoint RUN --output FOLDER [--push USER/NAME [--private]]
+
+--checkpoint takes a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
+holds what 'pretrain export' writes, with the chat template in the tokenizer's files and its
+end token in generation_config.json. Of a LoRA run it holds adapter_config.json and
+adapter_model.safetensors in place of config.json and the weights; 'mobilellama sft merge
+--checkpoint RUN' writes the whole model. FOLDER is written beside itself, checked, and
+renamed: there is a whole export or none.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.hf.export_check import check_logits, probe_ids, require_same_logits
+from mobilellama.pretrain.hf.export_folder import (
+    ExportConfig,
+    OutputConfig,
+    new_folder,
+    print_files,
+    require_free,
+    verify,
+    write_model,
+)
+from mobilellama.pretrain.hf.hub import push
+from mobilellama.pretrain.hf.model_card import last_losses
+from mobilellama.pretrain.model import count_parameters
+from mobilellama.sft.chat.folder import check_chat_ids, write_chat_files
+from mobilellama.sft.export.adapter_folder import peft_logits, write_adapter
+from mobilellama.sft.export.chat_card import ChatCard, Kind
+from mobilellama.sft.export.finetuned import Finetuned, open_finetuned
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExportConfig):
+    """Fields of 'sft export'; an adapter is written in fp32, as it was trained, whatever dtype."""
+
+    template: str | None = None
+    """The chat template's name or file; None takes the run's own copy."""
+    base: str | None = None
+    """Folder or Hub name of the base model, for an adapter's config and the card; None takes what
+    the run began from, where that is a Hugging Face folder."""
+
+
+def main(config: Config) -> int:
+    """Export, check, and push if asked to."""
+    logs.configure()
+    output = Path(config.output)
+    require_free(output)
+    finetuned = open_finetuned(
+        config.checkpoint, tokenizer=config.tokenizer, template=config.template
+    )
+    base = config.base or finetuned.base
+    if finetuned.lora.rank is not None:
+        require_base(config, base)
+    verify(finetuned.checkpoint)
+    started_s = time.monotonic()
+    checks = config.checks(count_parameters(finetuned.model)[0])
+    with new_folder(output) as folder:
+        if finetuned.lora.rank is None:
+            write_card(config, folder, finetuned, kind="model", base=base, title=config.title)
+            write_chat_model(config, folder, finetuned, checks=checks)
+        else:
+            write_card(config, folder, finetuned, kind="adapter", base=base, title=config.title)
+            _write_adapter(folder, finetuned, str(base), checks=checks)
+        if not checks:
+            log.info("not compared with transformers; --check true does")
+    finetuned.checkpoint.close()
+    print_files(output, started_s)
+    if finetuned.lora.rank is None:
+        print(f"Talk to it with\n  mobilellama sft chat --model {output}")
+    else:
+        print(
+            "This is the adapter. A whole model, for all that loads no adapters, is written by\n"
+            f"  mobilellama sft merge --checkpoint {config.checkpoint} --output FOLDER"
+        )
+    if config.push:
+        push(output, config.push, private=config.private)
+    return 0
+
+
+def require_base(config: Config, base: str | None) -> None:
+    """Raise ConfigError unless whoever loads the adapter can know of which model it is one."""
+    remedy = "Give the base's folder or Hub name; 'mobilellama pretrain export' writes one"
+    if base is None:
+        rule = "is not given, and the run did not begin from a Hugging Face folder that is there"
+        raise ConfigError("base", "null", rule, remedy)
+    if config.push and Path(base).exists():
+        rule = "is a path of this machine, which says nothing to those who pull the adapter"
+        raise ConfigError("base", base, rule, "Give the base's Hub name, USER/NAME")
+
+
+def write_card(
+    config: OutputConfig,
+    folder: Path,
+    finetuned: Finetuned,
+    *,
+    kind: Kind,
+    base: str | None,
+    title: str,
+) -> None:
+    """Write README.md."""
+    card = ChatCard(
+        title=title,
+        license=config.license,
+        kind=kind,
+        dtype="fp32" if kind == "adapter" else config.weights_dtype,
+        base=base,
+        finetuned=finetuned,
+        losses=last_losses(finetuned.run, finetuned.checkpoint.manifest.step),
+    )
+    card.write(folder / "README.md")
+
+
+def write_chat_model(
+    config: OutputConfig, folder: Path, finetuned: Finetuned, *, checks: bool
+) -> None:
+    """Write a whole model, its adapter merged if it has one, and check it if asked to."""
+    write_chat_files(
+        folder,
+        finetuned.tokenizer,
+        finetuned.template,
+        max_length_tokens=finetuned.model.max_seq_len,
+    )
+    write_model(config, folder, finetuned.source, finetuned.model, finetuned.tokenizer)
+    if checks:
+        check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
+        difference = check_logits(
+            folder, finetuned.source, finetuned.model, dtype=config.weights_dtype
+        )
+        log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
+
+
+def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: bool) -> None:
+    write_chat_files(
+        folder,
+        finetuned.tokenizer,
+        finetuned.template,
+        max_length_tokens=finetuned.model.max_seq_len,
+    )
+    write_adapter(folder, finetuned.checkpoint, finetuned.shapes, finetuned.lora, base=base)
+    if not checks:
+        return
+    check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
+    here = base if Path(base).is_dir() else finetuned.base
+    if here is None:
+        log.info("%s is no folder here, so the adapter is not computed with it", base)
+        return
+    found = peft_logits(Path(here), folder, probe_ids(finetuned.model))
+    what = f"{folder}: peft's logits on {here}"
+    difference = require_same_logits(found, finetuned.unmerged_logits(), what=what)
+    log.info("checked: transformers' ids are ours, peft's logits within %.1g of ours", difference)

@@ -1,0 +1,129 @@
+"""Files are whole or absent, and the same content has the same bytes and hashes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mobilellama.files.atomic import (
+    library_file,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    temporary_path,
+    whole_file,
+    write_json,
+)
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with whole_file(path) as file:
+        file.write(b"abc")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"abc"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_former_file_and_no_temporary(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"before")
+    with pytest.raises(error), whole_file(path) as file:
+        file.write(b"half")
+        raise error
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "folder") as file:
+        file.write(b"x")
+    assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path}/folder'"
+    with pytest.raises(IsADirectoryError) as caught, library_file(tmp_path / "folder"):
+        pass
+    assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path}/folder'"
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "no/f"):
+        pass
+    assert caught.value.filename == f"{tmp_path}/no/f"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_two_writers_of_one_file_share_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with whole_file(path) as one, whole_file(path) as other:
+        one.write(b"1" * 1000)
+        other.write(b"2")
+    assert path.read_bytes() == b"1" * 1000  # the outer one ended last
+    names = {temporary_path(path).name for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.startswith("f.tmp.") and str(os.getpid()) in name for name in names)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_file_of_a_library_gets_the_mode_of_new_files(tmp_path: Path, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        with library_file(tmp_path / "f") as temporary:
+            temporary.unlink()  # as safetensors does: a file of its own takes the place
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+            temporary.write_bytes(b"x")
+    finally:
+        os.umask(former)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    with pytest.raises(ValueError, match="half"), library_file(tmp_path / "f") as temporary:
+        temporary.write_bytes(b"half")
+        raise ValueError("half")
+    assert (tmp_path / "f").read_bytes() == b"x"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_the_same_value_gives_the_same_bytes(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None, True], "a": "Grüße \u2028 \U0001f600", "float": 0.1}
+    for name in ("one", "two"):
+        write_json(tmp_path / name, value)
+    data = (tmp_path / "one").read_bytes()
+    assert data == (tmp_path / "two").read_bytes()
+    assert data.endswith(b"}\n") and "Grüße".encode() in data
+    assert read_json(tmp_path / "one") == value
+
+
+def test_half_a_surrogate_pair_is_escaped_and_read_back(tmp_path: Path) -> None:
+    value = {"\ud800": "a\udc80\\ü"}
+    write_json(tmp_path / "f", value, indent=None)
+    assert (tmp_path / "f").read_text(encoding="utf-8") == '{"\\ud800": "a\\udc80\\\\ü"}\n'
+    assert read_json(tmp_path / "f") == value
+
+
+def test_a_value_that_is_no_json_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "f", {"a": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_json_file_has_a_byte_order_mark_or_not_and_is_never_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "marked").write_bytes(b'\xef\xbb\xbf{"a": "\xc3\xa4"}\r\n')
+    assert read_json(tmp_path / "marked") == {"a": "ä"}
+    (tmp_path / "deep").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep")
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 22) - 1, 1 << 22, (1 << 22) + 1])
+def test_a_file_is_hashed_whole_around_the_chunk_size(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "f").write_bytes(data)
+    assert sha256_of_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+def test_the_hash_of_json_is_that_of_its_canonical_text() -> None:
+    expected = hashlib.sha256('{"a":[1,"é"],"b":null}'.encode()).hexdigest()
+    assert sha256_of_json({"b": None, "a": [1, "é"]}) == expected
+    assert sha256_of_json({"a": [1, "é"], "b": None}) == expected
+    assert sha256_of_json({"a": ["é", 1], "b": None}) != expected

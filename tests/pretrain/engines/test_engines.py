@@ -1,0 +1,220 @@
+"""One suite for both engines: each must do what plain AdamW does on the whole batch."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mobilellama.distributed import LaunchConfig, World
+from mobilellama.pretrain.engines.ddp import DDPEngine
+from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
+from mobilellama.pretrain.engines.engine import Engine, EngineConfig, Fragment, StepReport
+from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
+from tests.helpers.ranks import run_ranks
+
+MODEL = ModelConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2, d_ff=48, max_seq_len=16)
+# A large eps: Adam would turn the rounding of a gradient near zero into a whole step.
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, max_grad_norm=0.5, eps=1e-4)
+SAMPLES, SEQ_LEN, STEPS = 8, 16, 3
+KINDS = ["deepspeed", "ddp"]
+
+
+class Initial:
+    """The first state, by name."""
+
+    optimizer_step = 0
+
+    def read(self, fragment: Fragment) -> None:
+        shapes = {n: p.shape for n, p in LanguageModel(MODEL).named_parameters()}
+        whole = init_parameter(fragment.name, shapes[fragment.name], MODEL, seed=1).view(-1)
+        fragment.weight.copy_(whole[fragment.start : fragment.start + len(fragment.weight)])
+
+
+def make_engine(kind: str, precision: str, world: World, *, micro: int, zero: int = 1) -> Engine:
+    model = build_on(world.device, MODEL)
+    groups = parameter_groups(model.named_parameters(), OPTIMIZER)
+    if kind == "ddp":
+        engine: Engine = DDPEngine(
+            model, groups, precision=precision, optimizer=OPTIMIZER,
+            rank=world.rank, world_size=world.size,
+        )  # fmt: skip
+    else:
+        config = EngineConfig(zero_stage=2 if zero == 2 else 1)
+        engine = DeepSpeedEngine(
+            model, groups, config=config, precision=precision, optimizer=OPTIMIZER,
+            micro_batch_size=micro, world_size=world.size,
+        )  # fmt: skip
+    engine.load(Initial())
+    return engine
+
+
+def batch_of(step: int) -> tuple[Tensor, Tensor]:
+    """Return (input_ids, labels) of a whole global batch; some labels are not supervised."""
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(0, 64, (SAMPLES, SEQ_LEN + 1), generator=generator)
+    labels = ids[:, 1:].clone()
+    labels[torch.rand(labels.shape, generator=generator) < 0.3] = -100  # unevenly over samples
+    return ids[:, :-1], labels
+
+
+def micro_batches(step: int, world: World, micro: int) -> Iterator[tuple[bool, dict[str, Tensor]]]:
+    ids, labels = (x.chunk(world.size)[world.rank] for x in batch_of(step))
+    for k in range(0, len(ids), micro):
+        inputs = {"input_ids": ids[k : k + micro], "labels": labels[k : k + micro]}
+        yield k + micro >= len(ids), inputs
+
+
+def take_step(engine: Engine, world: World, step: int, micro: int) -> StepReport:
+    supervised = int((batch_of(step)[1] != -100).sum())
+    for last, inputs in micro_batches(step, world, micro):
+        engine.backward(engine.forward(inputs, last=last).loss_sum / supervised)
+    return engine.step(lr_factor=1.0 / (step + 1))
+
+
+def state_of(engine: Engine) -> dict[str, tuple[int, Tensor, Tensor, Tensor]]:
+    return {
+        f.name: (f.start, f.weight.clone(), f.exp_avg.clone(), f.exp_avg_sq.clone())
+        for f in engine.fragments()
+    }
+
+
+def train_some(kind: str, precision: str, micro: int, zero: int = 1) -> Any:
+    torch.set_num_threads(1)
+    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    engine = make_engine(kind, precision, world, micro=micro, zero=zero)
+    reports = [take_step(engine, world, step, micro) for step in range(STEPS)]
+    return [report.grad_norm for report in reports], state_of(engine), engine.optimizer_step
+
+
+def reference() -> tuple[list[float], dict[str, Tensor]]:
+    """Train with nothing but torch, on the whole batch at once."""
+    model = build_on(torch.device("cpu"), MODEL)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(init_parameter(name, parameter.shape, MODEL, seed=1))
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    norms = [p for p in model.parameters() if p.dim() == 1]
+    adamw = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}],
+        betas=(0.9, 0.95), eps=1e-4,
+    )  # fmt: skip
+    grad_norms = []
+    for step in range(STEPS):
+        ids, labels = batch_of(step)
+        logits = model.logits(ids)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss.backward()
+        grad_norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
+        for group in adamw.param_groups:
+            group["lr"] = 1e-2 / (step + 1)
+        adamw.step()
+        adamw.zero_grad()
+    return grad_norms, {name: p.detach() for name, p in model.named_parameters()}
+
+
+def whole(
+    states: list[dict[str, tuple[int, Tensor, Tensor, Tensor]]], kind: int
+) -> dict[str, Tensor]:
+    """Join the ranks' fragments; assert that each element is owned exactly once."""
+    shapes = {name: p.shape for name, p in LanguageModel(MODEL).named_parameters()}
+    joined = {}
+    for name, shape in shapes.items():
+        flat, owners = torch.zeros(shape.numel()), torch.zeros(shape.numel())
+        for state in states:
+            if name in state:
+                start, *values = state[name]
+                value = values[kind]
+                flat[start : start + len(value)] = value
+                owners[start : start + len(value)] += 1
+        assert (owners == 1).all(), name
+        joined[name] = flat.view(shape)
+    return joined
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("world_size", "micro"), [(1, 2), (2, 2), (2, 4)])
+def test_an_engine_takes_the_steps_of_plain_adamw_on_the_whole_batch(
+    kind: str, world_size: int, micro: int
+) -> None:
+    """Accumulation, averaging over ranks, clipping, decay and rate: all as without an engine."""
+    results = run_ranks(train_some, world_size, kind, "fp32", micro)
+    grad_norms, weights = reference()
+    assert all(norm > 0.5 for norm in grad_norms[:1])  # so that clipping is at work
+    for norms, _, optimizer_step in results:
+        assert norms == pytest.approx(grad_norms, rel=1e-4)
+        assert optimizer_step == STEPS
+    joined = whole([state for _, state, _ in results], 0)
+    for name, expected in weights.items():
+        torch.testing.assert_close(joined[name], expected, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("deepspeed", 1), ("deepspeed", 2), ("ddp", 1)])
+def test_bf16_follows_fp32(kind: str, zero: int) -> None:
+    results = run_ranks(train_some, 2, kind, "bf16", 2, zero)
+    grad_norms, weights = reference()
+    assert results[0][0] == pytest.approx(grad_norms, rel=0.05)
+    joined = whole([state for _, state, _ in results], 0)
+    for name, expected in weights.items():
+        # Three Adam steps of at most 1e-2, 5e-3, 3.3e-3; signs of tiny gradients may differ.
+        assert (joined[name] - expected).abs().mean() < 2e-3, name
+
+
+def masters_after_load(kind: str) -> Any:
+    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    return state_of(make_engine(kind, "bf16", world, micro=2))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masters_under_bf16_are_the_unrounded_initial_weights(kind: str) -> None:
+    """DeepSpeed itself would have made them from the weights already rounded to bf16."""
+    masters = whole(run_ranks(masters_after_load, 2, kind), 0)
+    for name, master in masters.items():
+        expected = init_parameter(name, master.shape, MODEL, seed=1)
+        assert torch.equal(master, expected), name
+    assert any(not torch.equal(m, m.bfloat16().float()) for m in masters.values())
+
+
+def step_with_a_gradient_that_is_not_finite(kind: str, precision: str, zero: int) -> Any:
+    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    engine = make_engine(kind, precision, world, micro=2, zero=zero)
+    take_step(engine, world, 0, 2)
+    before = state_of(engine)
+    poison = float("nan") if world.rank == 1 else 1.0  # on one rank only
+    for last, inputs in micro_batches(1, world, 2):
+        engine.backward(engine.forward(inputs, last=last).loss_sum * poison)
+    report = engine.step(1.0)
+    same = all(
+        torch.equal(a, b)
+        for name, pieces in state_of(engine).items()
+        for a, b in zip(pieces[1:], before[name][1:], strict=True)
+    )
+    healthy = take_step(engine, world, 2, 2)
+    return report.applied, same, engine.optimizer_step, healthy.applied, healthy.grad_norm
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("deepspeed", 1), ("deepspeed", 2), ("ddp", 1)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gradient_that_is_not_finite_skips_the_step_on_every_rank(
+    kind: str, zero: int, precision: str
+) -> None:
+    for applied, same, count, healthy, norm in run_ranks(
+        step_with_a_gradient_that_is_not_finite, 2, kind, precision, zero
+    ):
+        assert (applied, same, count, healthy) == (False, True, 2, True)
+        assert 0 < norm < float("inf")
+
+
+def test_deepspeed_needs_no_compiler(tmp_path: Path) -> None:
+    """Nothing is compiled: not even ninja or a C++ compiler need be on the PATH."""
+    (norms, _, _), *_ = run_ranks(without_tools, 1, str(tmp_path))
+    assert len(norms) == STEPS
+
+
+def without_tools(empty: str) -> Any:
+    os.environ["PATH"] = empty
+    return train_some("deepspeed", "fp32", 2)

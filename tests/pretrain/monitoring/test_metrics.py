@@ -1,0 +1,226 @@
+"""What a run shows: intervals, metrics.jsonl over restarts, TensorBoard, the console line."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.pretrain.engines.engine import StepReport
+from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
+from mobilellama.pretrain.monitoring.metrics import Metrics, MetricsConfig, console_line, cut_back
+from mobilellama.pretrain.monitoring.tally import Losses, Tally
+from mobilellama.run_folder import RunFolder
+
+RECORD: dict[str, Any] = {
+    "step": 20,
+    "tokens": 104_857_600,
+    "loss": 2.34567,
+    "grad_norm": 0.98765,
+    "learning_rate": 3e-4,
+    "tokens_per_s_per_gpu": 18_800.4,
+    "supervised_share": 1.0,
+    "mfu": 0.5423,
+    "step_s": 1.7432,
+    "data_wait_s": 0.0012,
+    "memory_gib": 61.26,
+    "skipped_steps": 1,
+    "left_s": 93_784.0,
+    "loss/c4": 2.12345,
+    "loss/github": 1.5,
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A world of this one process."""
+    threads = torch.get_num_threads()
+    yield World(LaunchConfig(accelerator="cpu"))
+    close()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    return folder
+
+
+def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int = 0) -> Metrics:
+    return Metrics(
+        MetricsConfig(every_steps=every_steps, peak_tflops=1.0),
+        run=run,
+        world=world,
+        group_names=("book", "github"),
+        peak_lrs={"learning_rate": 3e-4},
+        seq_len=100,
+        max_steps=10,
+        flops_per_token=1e9,
+        resumed_step=resumed,
+        attempt=run.newest_attempt(),
+    )
+
+
+def see(to: Metrics, step: int, losses: Losses, **changed: Any) -> None:
+    facts: dict[str, Any] = {
+        "report": StepReport(grad_norm=0.5, applied=True),
+        "lr_factor": 0.5,
+        "step_s": 2.0,
+        "data_wait_s": 0.25,
+        "watch": LossWatch(LossWatchConfig()),
+        "final": False,
+    }
+    to.record(
+        step=step, consumed=4 * step, samples=4, tokens=400, losses=losses, **(facts | changed)
+    )
+
+
+def records(run: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def scalars(run: RunFolder, tag: str) -> dict[int, float]:
+    events = EventAccumulator(str(run.tensorboard))
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def test_losses_of_an_interval_are_means_over_tokens_not_over_steps(
+    run: RunFolder, world: World
+) -> None:
+    shown = metrics(run, world)
+    # Step 1: 100 tokens of book at 3.0; step 2: 300 of book at 2.0, 100 of github at 1.0.
+    see(shown, 1, Losses([300.0, 0.0], [100, 0]), step_s=1.0, data_wait_s=0.5)
+    assert not run.metrics.exists()
+    see(shown, 2, Losses([600.0, 100.0], [300, 100]), step_s=4.0, data_wait_s=0.0)
+    shown.close()
+    (record,) = records(run)
+    assert record["loss"] == pytest.approx((300 + 600 + 100) / 500)
+    assert record["loss/book"] == pytest.approx(900 / 400)
+    assert record["loss/github"] == pytest.approx(1.0)
+    # Two steps of 4 samples of 100 tokens, of which 500 were supervised.
+    assert record["tokens_per_s_per_gpu"] == pytest.approx(800 / 5.0)
+    assert record["supervised_share"] == pytest.approx(500 / 800)
+    assert record["mfu"] == pytest.approx(800 / 5.0 * 1e9 / 1e12)
+    assert (record["step_s"], record["data_wait_s"]) == (2.5, 0.25)
+    assert record["left_s"] == pytest.approx(8 * 2.5)  # steps 3 ... 10
+    assert (record["step"], record["consumed"], record["tokens"]) == (2, 8, 800)
+    assert record["learning_rate"] == pytest.approx(1.5e-4)
+    assert record["grad_norm"] == 0.5
+    assert record["memory_gib"] > 0.05
+
+
+def test_each_interval_begins_anew_and_a_final_step_ends_one_early(
+    run: RunFolder, world: World
+) -> None:
+    shown = metrics(run, world)
+    for step, loss in enumerate([9.0, 9.0, 4.0, 2.0, 7.0], start=1):
+        see(shown, step, Losses([loss, 0.0], [1, 0]), final=step == 5)
+    shown.close()
+    assert [(r["step"], r["loss"]) for r in records(run)] == [(2, 9.0), (4, 3.0), (5, 7.0)]
+    assert all("loss/github" not in record for record in records(run))  # no token of it was seen
+
+
+def test_what_is_not_finite_is_null_in_json_and_absent_from_tensorboard(
+    run: RunFolder, world: World
+) -> None:
+    shown = metrics(run, world, every_steps=1)
+    bad = StepReport(grad_norm=math.inf, applied=False)
+    see(shown, 1, Losses([math.nan, 1.0], [1, 1]), report=bad)
+    see(shown, 2, Losses([1.0, 1.0], [1, 1]))
+    shown.close()
+    first, second = (
+        json.loads(line, parse_constant=pytest.fail)
+        for line in run.metrics.read_text().splitlines()
+    )
+    assert (first["loss"], first["grad_norm"], first["loss/github"]) == (None, None, 1.0)
+    assert second["loss"] == 1.0
+    assert scalars(run, "loss") == {2: 1.0}
+
+
+def test_tensorboard_has_the_scalars_and_a_resumed_run_replaces_what_is_after_its_step(
+    run: RunFolder, world: World
+) -> None:
+    shown = metrics(run, world, every_steps=1)
+    for step in range(1, 6):
+        see(shown, step, Losses([10.0 * step, 0.0], [1, 0]))
+    shown.validation(4, {"validation_loss": 2.5, "validation_loss/book": 2.25})
+    shown.close()
+    assert scalars(run, "loss") == {1: 10, 2: 20, 3: 30, 4: 40, 5: 50}
+    assert scalars(run, "validation_loss/book") == {4: 2.25}
+    again = metrics(run, world, every_steps=1, resumed=3)
+    see(again, 4, Losses([400.0, 0.0], [1, 0]))
+    again.close()
+    assert scalars(run, "loss") == {1: 10, 2: 20, 3: 30, 4: 400}  # the former 5 is gone
+    assert [(r["step"], r["loss"]) for r in records(run)] == [(1, 10), (2, 20), (3, 30), (4, 400)]
+
+
+def test_validation_losses_are_written_where_there_are_any(
+    run: RunFolder, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shown = metrics(run, world)
+    shown.validation(3, {})
+    assert not run.metrics.exists()
+    shown.validation(4, {"validation_loss": 2.5})
+    shown.close()
+    assert records(run) == [{"step": 4, "validation_loss": 2.5}]
+    assert "step 4  validation_loss 2.5000" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    "torn",
+    ["", '{"step": 7, "lo', '{"step": 7}', "\n"],
+    ids=["none", "half", "no newline", "empty"],
+)
+def test_metrics_are_cut_back_to_the_step_resumed_from(run: RunFolder, torn: str) -> None:
+    run.metrics.write_text("".join(f'{{"step": {step}}}\n' for step in (2, 4, 4, 6)) + torn)
+    cut_back(run, 4)
+    assert run.metrics.read_text() == '{"step": 2}\n{"step": 4}\n{"step": 4}\n'
+    assert list(run.path.glob("metrics*")) == [run.metrics]
+
+
+def test_a_line_whose_newline_was_lost_does_not_run_into_the_next(run: RunFolder) -> None:
+    """A kill can come after the record's bytes and before the newline's."""
+    run.metrics.write_text('{"step": 2}\n{"step": 4}')
+    cut_back(run, 4)
+    with open(run.metrics, "a") as file:
+        file.write('{"step": 6}\n')
+    assert [record["step"] for record in records(run)] == [2, 4, 6]
+
+
+def test_cutting_back_a_run_without_metrics_makes_no_file(run: RunFolder) -> None:
+    cut_back(run, 0)
+    assert not run.metrics.exists()
+
+
+def test_the_console_line_has_a_fixed_order_and_units() -> None:
+    assert console_line(RECORD, 247_955) == (
+        "step 20/247955  104,857,600 tokens  loss 2.3457  grad norm 0.988  lr 3.00e-04  "
+        "18,800 tokens/s/GPU  MFU 54.2 %  1.743 s/step (0.001 data)  61.3 GiB  skipped 1  "
+        "1d 02:03:04 left  c4 2.123  github 1.500"
+    )
+
+
+def test_the_console_line_of_a_cpu_has_no_mfu_and_shows_a_loss_that_is_not_finite() -> None:
+    line = console_line(RECORD | {"mfu": None, "loss": math.nan}, 100)
+    assert "MFU" not in line
+    assert line.startswith("step 20/100  104,857,600 tokens  loss nan  grad norm")
+
+
+def test_a_tally_adds_up_samples_by_group_over_micro_batches() -> None:
+    tally = Tally(3, torch.device("cpu"))
+    tally.add(torch.tensor([0, 2, 0]), torch.tensor([1.5, 10.0, 2.0]), torch.tensor([10, 20, 30]))
+    tally.add(torch.tensor([2]), torch.tensor([0.25]), torch.tensor([5]))
+    reduced = tally.with_flag(True).tolist()
+    assert reduced[-1] == 1.0 and tally.with_flag(False).tolist()[-1] == 0.0
+    losses = tally.losses(reduced)
+    assert (losses.loss_sums, losses.tokens) == ([3.5, 0, 10.25], [40, 0, 25])
+    assert losses.mean == pytest.approx(13.75 / 65)

@@ -1,0 +1,131 @@
+"""A chat folder's model: loaded whole and as asked, known by content; what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.sft.chat.model import ModelChoice, identify, load_model
+from mobilellama.sft.chat.tokenizer import ChatTokenizer
+from mobilellama.sft.data.conversation import Turn
+from tests.sft.helpers.tiny_chat_model import copy_chat_model, write_tiny_chat_model
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "loaded"),
+    [
+        (torch.float16, "auto", torch.float32),
+        (torch.bfloat16, "auto", torch.bfloat16),
+        (torch.float32, "auto", torch.float32),
+        (torch.float32, "bf16", torch.bfloat16),
+        (torch.float16, "fp16", torch.float16),
+    ],
+)
+def test_weights_load_as_asked_and_half_precision_not_on_a_cpu(
+    tiny_chat_model: Path, tmp_path: Path, stored: torch.dtype, asked: Any, loaded: torch.dtype
+) -> None:
+    folder = tmp_path / "stored"
+    shutil.copytree(tiny_chat_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor.to(stored) for name, tensor in weights.items()},
+        folder / "model.safetensors", metadata={"format": "pt"},
+    )  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = str(stored).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load_model(ModelChoice(model=str(folder), device="cpu", dtype=asked))
+    assert model.dtype == loaded
+    assert not model.training
+
+
+def test_missing_weights_are_an_error_and_not_random(tiny_chat_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "torn"
+    shutil.copytree(tiny_chat_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"1 weights are missing.*layers\.1\.mlp\.up_proj"):
+        load_model(ModelChoice(model=str(folder), device="cpu"))
+
+
+def test_a_model_is_known_by_its_content(
+    tiny_chat_model: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_chat_model, tmp_path / "moved")
+    other = write_tiny_chat_model(tmp_path / "other", small_tokenizer, seed=1)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (other, tiny_chat_model)]
+    assert sizes[0] == sizes[1]
+    assert identify(str(tmp_path / "moved")) == identify(str(tiny_chat_model))
+    assert identify(str(other)) != identify(str(tiny_chat_model))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("model.safetensors", 0), ("model.safetensors", -1), ("tokenizer.json", 100),
+     ("generation_config.json", -1), ("tokenizer_config.json", 0)],
+)  # fmt: skip
+def test_a_changed_byte_at_either_end_of_a_file_makes_another_model(
+    tiny_chat_model: Path, tmp_path: Path, name: str, place: int
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny_chat_model, folder)
+    data = bytearray((folder / name).read_bytes())
+    data[place] ^= 1
+    (folder / name).write_bytes(data)
+    assert identify(str(folder)) != identify(str(tiny_chat_model))
+
+
+def test_what_is_no_chat_folder_is_refused_with_a_remedy(
+    tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    def message(folder: Path, **fields: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            choice = ModelChoice(model=str(folder), **fields)
+            ChatTokenizer(choice)
+            load_model(choice)
+        return str(caught.value)
+
+    assert "is not a folder" in message(tmp_path / "absent")
+    assert "has no config.json" in message(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    assert "sft export" in message(tmp_path / "run")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").touch()
+    assert "sft merge" in message(tmp_path / "adapter")
+    base = copy_chat_model(tiny_chat_model, tmp_path / "base", without="chat_template")
+    assert "has no chat template. Give --template: " in message(base)
+    assert "did you mean 'vicuna_v1'" in message(base, template="vicuna_v2")
+    assert "writes <|im_start|>, <|im_end|>, which" in message(base, template="chatml")
+    (base / "tokenizer.json").write_text("{")
+    assert "has no tokenizer that can be read" in message(base)
+    empty = copy_chat_model(tiny_chat_model, tmp_path / "empty")
+    (empty / "model.safetensors").unlink()
+    assert "cannot be read" in message(empty)
+    (empty / "generation_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"generation_config\.json is not JSON"):
+        ChatTokenizer(ModelChoice(model=str(empty)))
+    assert "is no device" in message(tiny_chat_model, device="gpu")
+    if not torch.cuda.is_available():
+        assert "0 GPUs are seen" in message(tiny_chat_model, device="cuda")
+
+
+def test_a_folder_whose_json_a_windows_editor_saved_is_read_as_before(
+    tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "marked"
+    shutil.copytree(tiny_chat_model, folder)
+    marked = sorted(folder.glob("*.json"))
+    for path in marked:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert {path.name for path in marked} >= {"config.json", "tokenizer_config.json"}
+    choices = [ModelChoice(model=str(path), device="cpu") for path in (tiny_chat_model, folder)]
+    one, other = (ChatTokenizer(choice).prompt([Turn("user", "Hi é")]) for choice in choices)
+    assert one == other
+    ids = torch.tensor([[1, 5, 9]])
+    assert torch.equal(*(load_model(choice)(input_ids=ids).logits for choice in choices))

@@ -1,0 +1,132 @@
+import pytest
+
+from mobilellama.sft.data.clean import clean
+from mobilellama.sft.data.conversation import Role, Turn
+from mobilellama.sft.data.reasons import MEANING, Drop, DropError, Mend, Tally
+
+ROLES: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
+
+
+def turns(spelt: str) -> list[Turn]:
+    """Make turns of ``u:question a:answer``; a text of ``-`` is empty, ``!`` marks it as cut."""
+    parts = [part.split(":") for part in spelt.split()]
+    return [Turn(ROLES[role], text.strip("-!"), cut=text.endswith("!")) for role, text in parts]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "mended"),
+    [
+        ("u:1 a:2", "u:1 a:2", []),
+        ("s:0 u:1 a:2 u:3 a:4", "s:0 u:1 a:2 u:3 a:4", []),
+        ("a:0 u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
+        ("a:0 a:0 u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
+        ("s:0 a:0 u:1 a:2", "s:0 u:1 a:2", [Mend.LEADING_TURNS]),
+        ("u:1 a:2 u:3", "u:1 a:2", [Mend.TRAILING_TURN]),
+        ("u:1 a:2 u:-", "u:1 a:2", [Mend.TRAILING_TURN]),
+        ("a:0 u:1 a:2 u:3", "u:1 a:2", [Mend.LEADING_TURNS, Mend.TRAILING_TURN]),
+        ("s:- u:1 a:2", "u:1 a:2", [Mend.EMPTY_SYSTEM]),
+        ("a:- u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
+        ("a:0! u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
+        ("u:1 a:2 u:3 a:4!", "u:1 a:2", [Mend.UNFINISHED]),
+        ("u:1 a:2 u:3 a:-!", "u:1 a:2", [Mend.UNFINISHED]),
+        ("u:1 a:2 u:3 a:4! u:5 a:6 u:7", "u:1 a:2", [Mend.UNFINISHED]),
+        ("u:1 a:2 u:3 a:4! u:5 a:6!", "u:1 a:2", [Mend.UNFINISHED]),
+        ("s:0 u:1 a:2 u:3 a:4 u:5 a:6!", "s:0 u:1 a:2 u:3 a:4", [Mend.UNFINISHED]),
+        ("a:0 u:1 a:2 u:3 a:4!", "u:1 a:2", [Mend.LEADING_TURNS, Mend.UNFINISHED]),
+    ],
+)
+def test_a_conversation_is_mended_where_its_end_is_missing(
+    given: str, kept: str, mended: list[Mend]
+) -> None:
+    assert clean(turns(given)) == (tuple(turns(kept)), mended)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("", Drop.NO_EXCHANGE),
+        ("s:0", Drop.NO_EXCHANGE),
+        ("u:1", Drop.NO_EXCHANGE),
+        ("a:1", Drop.NO_EXCHANGE),
+        ("a:0 u:1", Drop.NO_EXCHANGE),
+        ("u:1 u:2 a:3", Drop.NOT_ALTERNATING),
+        ("u:1 a:2 a:3", Drop.NOT_ALTERNATING),
+        ("u:1 a:2 u:3 u:4", Drop.NOT_ALTERNATING),
+        ("u:- a:2", Drop.EMPTY_QUESTION),
+        ("u:1 a:-", Drop.EMPTY_ANSWER),
+        ("u:1 a:2 u:3 a:-", Drop.EMPTY_ANSWER),
+        ("u:1 a:2!", Drop.UNFINISHED),
+        ("s:0 a:0 u:1 a:2! u:3 a:4", Drop.UNFINISHED),
+        ("u:1 a:2! a:3", Drop.NOT_ALTERNATING),
+        ("u:1 a:- u:2 a:3!", Drop.EMPTY_ANSWER),
+        ("u:1 s:0 a:2", Drop.MISPLACED_SYSTEM),
+        ("s:0 s:0 u:1 a:2", Drop.MISPLACED_SYSTEM),
+        ("u:1 a:2 s:-", Drop.MISPLACED_SYSTEM),
+    ],
+)
+def test_a_conversation_that_cannot_be_mended_is_dropped(given: str, reason: Drop) -> None:
+    with pytest.raises(DropError) as dropped:
+        clean(turns(given))
+    assert dropped.value.reason is reason
+
+
+def test_spaces_alone_are_empty_but_spaces_around_a_text_are_kept() -> None:
+    with pytest.raises(DropError):
+        clean([Turn("user", "x"), Turn("assistant", " \n\t")])
+    spaced = (Turn("user", "  x\n"), Turn("assistant", "\n y "))
+    assert clean(spaced) == (spaced, [])
+
+
+def test_half_a_surrogate_pair_is_replaced_and_a_whole_character_is_not() -> None:
+    kept, mended = clean([Turn("user", "a\ud83db"), Turn("assistant", "\U0001f600")])
+    assert kept == (Turn("user", "a\ufffdb"), Turn("assistant", "\U0001f600"))
+    assert mended == [Mend.SURROGATES]
+
+
+def test_every_reason_has_a_meaning_and_a_column() -> None:
+    assert {*MEANING} == {*Drop, *Mend}
+    assert Tally().columns() == {reason.value: 0 for reason in (*Drop, *Mend)}
+
+
+def test_a_tally_keeps_the_first_five_places_of_each_reason() -> None:
+    tally = Tally(records=8)
+    for i in range(7):
+        tally.add(Drop.EMPTY_ANSWER, f"f:{i}", "turn 1 of 2")
+    tally.add(Mend.SPLIT, "f:9")
+    assert tally.dropped == 7
+    assert tally.columns()["dropped_empty_answer"] == 7
+    assert [place for place, _, _ in tally.examples] == ["f:0", "f:1", "f:2", "f:3", "f:4", "f:9"]
+    assert tally.first_places().startswith("f:0 has an empty answer: turn 1 of 2; f:1 has")
+
+
+@pytest.mark.parametrize(
+    ("dropped", "records", "share", "too_many"),
+    [(10, 10, 0.1, False), (11, 100, 0.1, True), (11, 110, 0.1, False), (12, 110, 0.1, True),
+     (11, 10_000, 0.0, True), (10, 10_000, 0.0, False)],
+)  # fmt: skip
+def test_too_many_is_more_than_the_share_and_more_than_ten(
+    dropped: int, records: int, share: float, too_many: bool
+) -> None:
+    tally = Tally(records=records)
+    for i in range(dropped):
+        tally.add(Drop.NOT_JSON, f"f:{i}")
+    assert tally.too_many(share) == too_many
+
+
+def test_an_answer_that_is_not_to_be_learnt_stays_and_one_at_least_is_to_be() -> None:
+    said = (Turn("user", "1"), Turn("assistant", "2\ud800", learnt=False))
+    more = (Turn("user", "3"), Turn("assistant", "4"))
+    kept, _ = clean([*said, *more])
+    assert kept == (said[0], Turn("assistant", "2\ufffd", learnt=False), *more)
+    for turns in (said, [*said, Turn("user", "3")], [*said, more[0], Turn("assistant", "4", True)]):
+        with pytest.raises(DropError) as dropped:
+            clean(turns)
+        assert dropped.value.reason is Drop.NOT_LEARNT
+
+
+def test_names_of_unread_fields_are_counted_up_to_a_limit() -> None:
+    tally = Tally()
+    for i in range(300):
+        tally.add_unread([f"n{i}", "mood"])
+    assert len(tally.unread) == 201
+    assert (tally.unread["mood"], tally.unread["(other names)"]) == (300, 101)

@@ -1,0 +1,54 @@
+"""Which vision-language model answers, and where it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args, get_type_hints
+
+from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.sft.chat.model import Placement
+from mobilellama.vlm.data.orientation import Orientation
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssistantChoice(Placement):
+    """Which model, and where it runs."""
+
+    model: str
+    """A folder of 'vlm export' or 'vlm import', a published MobileVLM folder, or a run of 'vlm
+    run', whose newest checkpoint is taken."""
+    template: str | None = None
+    """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
+    tokenizer_as_is: bool = False
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
+    stay whole."""
+
+    orientation: Orientation | None = None
+    """as_shown: turn photographs as their EXIF orientation says; as_stored: do not; null: as the
+    model was trained. A published MobileVLM was trained on images as_stored."""
+
+    def __post_init__(self) -> None:
+        from mobilellama.files.pretrained import require_no_code
+        from mobilellama.pretrain.state.checkpoint import MANIFEST
+        from mobilellama.vlm.formats.folder import is_vlm_folder
+
+        # A call from Python has not been through the command line, which checks them.
+        hints = get_type_hints(AssistantChoice)
+        allowed = {name: get_args(hints[name]) for name in ("dtype", "quantization")}
+        for field, choices in (allowed | {"orientation": get_args(Orientation)}).items():
+            value = getattr(self, field)
+            if value not in choices and not (field == "orientation" and value is None):
+                rule = f"must be one of {', '.join(choices)}"
+                remedy = f"Give one of them{did_you_mean(str(value), choices)}"
+                raise ConfigError(field, value, rule, remedy)
+        folder = Path(self.model)
+        is_run = (folder / "checkpoints").is_dir() or (folder / MANIFEST).is_file()
+        if not is_run and not is_vlm_folder(folder):
+            require_no_code(folder, field="model")
+            rule = "is not a folder"
+            if folder.is_dir():
+                rule = "is neither a vision-language model's folder nor a run"
+            remedy = "Give a folder that 'vlm export' wrote, a published MobileVLM, or a run"
+            raise ConfigError("model", self.model, rule, remedy)

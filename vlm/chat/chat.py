@@ -1,0 +1,111 @@
+r"""Talk about images in the terminal; answers come token by token.
+
+    mobilellama vlm chat --model DIR --image FILE_OR_URL... [--temperature 0.7]
+
+The likeliest token is taken, as MobileVLM's own inference does; --temperature draws instead.
+
+The images go with the first question; /image FILE_OR_URL gives the next one another. Each stays
+with its question as the conversation goes on. Ctrl-C stops an answer, or drops the question being
+typed; Ctrl-D leaves. A line that ends in a backslash goes on in the next. Lines that begin with /
+are commands: /help lists them. With a pipe as input, each line is a question, and the answers
+alone are on the output:
+
+    echo 'What is in the picture?' | mobilellama vlm chat --model DIR --image bus.jpg
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilellama import log as logs
+from mobilellama.config import UserError
+from mobilellama.sft.chat.chat import COMMANDS, ChatOptions, Terminal
+from mobilellama.sft.chat.model import quieten
+from mobilellama.vlm.chat.assistant_choice import AssistantChoice
+
+if TYPE_CHECKING:
+    from mobilellama.vlm.chat.image_dialogue import ImageDialogue  # which imports torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(AssistantChoice, ChatOptions):
+    """Fields of 'vlm chat'."""
+
+    temperature: float = 0.0
+    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together reach this probability."""
+    image: list[str] = field(default_factory=list)
+    """Files or http(s) addresses of the first question's images, in order."""
+
+    def __post_init__(self) -> None:
+        AssistantChoice.__post_init__(self)
+        ChatOptions.__post_init__(self)
+
+
+def main(config: Config) -> int:
+    """Load the model and talk until the input ends."""
+    from mobilellama.sft.chat.dialogue import require_system_field
+    from mobilellama.vlm.chat.assistant import load_stored
+    from mobilellama.vlm.chat.image_dialogue import ImageDialogue
+    from mobilellama.vlm.chat.image_source import open_image
+    from mobilellama.vlm.formats.stored_model import open_model
+
+    logs.configure()
+    quieten()
+    stored = open_model(
+        config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
+    )
+    require_system_field(stored.prompts, config.system)
+    images = {source: open_image(source) for source in config.image}  # before the weights
+    dialogue = ImageDialogue(
+        load_stored(stored, config),
+        sampling=config,
+        max_new_tokens=config.max_new_tokens,
+        system=config.system,
+        seed=config.seed,
+    )
+    for source in config.image:
+        dialogue.show(source, images[source])
+    return ImageTerminal(dialogue, interactive=sys.stdin.isatty()).run()
+
+
+class ImageTerminal(Terminal):
+    """A terminal that shows the model images."""
+
+    commands: Mapping[str, str] = {
+        "/image": "FILE_OR_URL: show the model an image with the next question",
+        **COMMANDS,
+        "/reset": "forget what was said, and the images; the system text stays",
+    }
+
+    def __init__(self, dialogue: "ImageDialogue", *, interactive: bool) -> None:
+        super().__init__(dialogue, interactive=interactive)
+        self._images = dialogue
+
+    def _greet(self) -> None:
+        super()._greet()
+        self._tell_pending()
+
+    def _tell_pending(self) -> None:
+        for shown in self._images.pending:
+            size = f"{shown.width} x {shown.height}"
+            self._notice(f"{shown.source} ({size}) goes with your next question")
+
+    def _obey(self, name: str, rest: str) -> None:
+        if name != "/image":
+            super()._obey(name, rest)
+            if name == "/undo":
+                self._tell_pending()
+            return
+        if not rest:
+            raise UserError("/image needs a file or an address")
+        self._images.show(str(Path(rest).expanduser()) if rest.startswith("~") else rest)
+        self._tell_pending()
+
+    def _left_out(self) -> str:
+        images = self._images.forgotten_images()
+        also = f", and with them {images} of the images" if images else ""
+        return f"{super()._left_out()}{also}"

@@ -1,0 +1,328 @@
+"""A vision-language model's folder, in our form or the published MobileVLM's.
+
+Ours ('vlm export --format hf', 'vlm import'):
+
+    config.json                  "model_type": "mobilellama_vlm", and the ``Architecture``
+    model*.safetensors           weights under our names
+    tokenizer files, template.yaml, generation_config.json, preprocessor_config.json, README.md
+
+MobileVLM's ('vlm export --format mobilevlm', and what was published): config.json with
+"model_type": "mobilevlm" and Llama's keys beside those of LLaVA, pytorch_model*.bin or
+safetensors under the names of key_maps.py. The tower's sizes are in no config there; they are
+read off its weights, and published_tower.py says where the rest comes from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilellama.config import ConfigError, DataError
+from mobilellama.files.pretrained import require_no_code
+from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object
+from mobilellama.stages import VLM_TYPES
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.data.images import AspectRatio
+from mobilellama.vlm.data.orientation import Orientation
+from mobilellama.vlm.formats.key_maps import (
+    PROJECTOR_KEYS,
+    is_ignored,
+    projector_kind,
+    published_name,
+)
+from mobilellama.vlm.formats.preprocessor_config import from_folder
+from mobilellama.vlm.formats.projector_rules import ORIGINAL, Squeeze, squeeze_of
+from mobilellama.vlm.formats.published_tower import PublishedTower, read_tower, tower_names
+from mobilellama.vlm.formats.tower_folder import open_tower
+from mobilellama.vlm.formats.weights import NamedWeights
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+
+OURS, PUBLISHED = VLM_TYPES
+TEMPLATE_FILE = "template.yaml"
+_FIELDS = ("language", "vision", "projector", "images", "feature_layer", "feature_scale")
+_LATER_FIELDS = ("squeeze", "pooling")  # folders from before them are as the defaults
+_REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
+_MEND = "Mend the file, or fetch it again"
+# Of the published config.json: what is no fact of the language model.
+_LLAVA_KEYS = (
+    "mm_",
+    "vision_tower_type",
+    "tune_mm",
+    "freeze_mm",
+    "use_mm",
+    "image_",
+    "vision_config",
+)
+_ASPECT_RATIOS = ("square", "pad")
+# Of a language model's or a tower's config.json, where it has them.
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "num_channels",
+    "image_size",
+    "patch_size",
+)
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "rope_theta")
+_MAY_BE_NULL = ("intermediate_size", "num_key_value_heads", "head_dim")
+_LAYER = "mm_vision_select_layer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmFolder:
+    """A folder whose weights are checked and not read yet."""
+
+    folder: Path
+    form: Literal["ours", "published"]
+    architecture: Architecture
+    weights: NamedWeights
+    config: Mapping[str, Any]
+    """Its config.json."""
+    tower_source: str = ""
+    """Of a published folder: where what the tower's weights do not show came from."""
+
+
+def is_vlm_folder(folder: str | Path) -> bool:
+    """Whether a folder is a vision-language model's, of either form."""
+    path = Path(folder) / "config.json"
+    return path.is_file() and read_object(path).get("model_type") in (OURS, PUBLISHED)
+
+
+def open_folder(
+    folder: str | Path,
+    *,
+    field: str = "model",
+    aspect_ratio: AspectRatio | None = None,
+    vision: str | None = None,
+) -> VlmFolder:
+    """Open a folder of either form.
+
+    Args:
+        folder: where it is.
+        field: the config field that named it, for messages.
+        aspect_ratio: of images; None takes the folder's own.
+        vision: a tower's folder, the field of that name: for a published one that holds no tower,
+            or that does not say all of its own, of which then the config alone is taken.
+
+    Raises:
+        ConfigError: it is none.
+        DataError: its weights are damaged, or not those of its config.json.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        rule = "has no config.json" if folder.is_dir() else "is not a folder"
+        raise ConfigError(field, str(folder), rule, _REMEDY)
+    values = read_object(path)
+    kind = values.get("model_type")
+    if kind not in (OURS, PUBLISHED):
+        require_no_code(folder, field=field)
+        rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
+        raise ConfigError(field, str(folder), rule, _REMEDY)
+    _require_sizes(path, values)
+    weights = StoredWeights(folder, field, _REMEDY)
+    if vision is not None and kind == OURS:
+        rule = f"is given, but {folder} has a tower of its own"
+        raise ConfigError("vision", vision, rule, "Leave it out")
+    tower = None if vision is None or tower_names(weights) else open_tower(vision)
+    source = ""
+    try:
+        if kind == OURS:
+            later = {name: values[name] for name in _LATER_FIELDS if name in values}
+            needed = {name: values[name] for name in _FIELDS}
+            architecture = Architecture.from_dict(needed | later)
+        else:
+            architecture, source = published_architecture(
+                folder, values, weights, vision=vision, tower=tower[0] if tower else None
+            )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: lacks {error} or has it of another type") from None
+    if aspect_ratio is not None:
+        architecture = with_images(architecture, aspect_ratio=aspect_ratio)
+    shapes = parameter_shapes(architecture)
+    named = NamedWeights(
+        folder,
+        weights,
+        {name: its for name, its in shapes.items() if not (tower and name.startswith(TOWER))},
+        stored_name=lambda name: (
+            name if kind == OURS else published_name(name, architecture.projector)
+        ),
+        ignored=is_ignored,
+        tied=tied_weights(architecture.language),
+    )
+    if tower is not None:
+        named.add(TOWER, tower[1])
+    form: Literal["ours", "published"] = "ours" if kind == OURS else "published"
+    return VlmFolder(
+        folder=folder,
+        form=form,
+        architecture=architecture,
+        weights=named,
+        config=values,
+        tower_source=source,
+    )
+
+
+def _require_sizes(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError where config.json, of either form, has a size of another type.
+
+    What builds a model of it names neither the file nor what to do.
+    """
+    parts = {"": values} if values["model_type"] == PUBLISHED else {}
+    parts |= {f"{name}.": values.get(name) for name in ("language", "vision") if not parts}
+    for prefix, config in parts.items():
+        if not isinstance(config, Mapping):
+            continue  # whoever builds it says that it is missing
+        for name in (*_SIZES, *_NUMBERS):
+            value = config.get(name)
+            if name not in config or (value is None and name in _MAY_BE_NULL):
+                continue
+            if name == "intermediate_size" and isinstance(value, list):
+                continue  # Gemma 3n has one a layer
+            _require_number(f"{path}: {prefix}{name}", value, whole=name in _SIZES)
+    layer = values.get(_LAYER, -2)
+    if type(layer) is not int:
+        raise ConfigError(f"{path}: {_LAYER}", repr(layer), "must be a whole number", _MEND)
+
+
+def _require_number(field: str, value: object, *, whole: bool) -> None:
+    rule = "must be a whole number" if whole else "must be a number"
+    # No instance check: true is an int too.
+    if type(value) not in ((int,) if whole else (int, float)):
+        raise ConfigError(field, repr(value), rule, _MEND)
+    if whole and isinstance(value, int) and value < 1:
+        raise ConfigError(field, value, f"{rule}, 1 or more", _MEND)
+
+
+def with_images(
+    architecture: Architecture,
+    *,
+    aspect_ratio: AspectRatio | None = None,
+    orientation: Orientation | None = None,
+) -> Architecture:
+    """Return the architecture with another way of making images square, or of turning them.
+
+    Args:
+        architecture: the model's.
+        aspect_ratio: how they become square; None: as before.
+        orientation: whether they are turned; None: as before.
+    """
+    images = replace(
+        architecture.images,
+        aspect_ratio=aspect_ratio or architecture.images.aspect_ratio,
+        orientation=orientation or architecture.images.orientation,
+    )
+    return replace(architecture, images=images)
+
+
+def tied_weights(language: Mapping[str, Any]) -> dict[str, str]:
+    """Return the weight that a language model's head shares, by our names, if it shares one."""
+    if not language.get("tie_word_embeddings", False):
+        return {}
+    return {f"{LANGUAGE}lm_head.weight": f"{LANGUAGE}model.embed_tokens.weight"}
+
+
+def published_architecture(
+    folder: Path,
+    values: Mapping[str, Any],
+    weights: StoredWeights,
+    *,
+    vision: str | None = None,
+    tower: dict[str, Any] | None = None,
+) -> tuple[Architecture, str]:
+    """Return the architecture of a published MobileVLM folder, and where its tower's is said.
+
+    Args:
+        folder: where it is.
+        values: its config.json.
+        weights: its weights.
+        vision: folder of a tower or of its config; None: none is given.
+        tower: config of the tower outside whose weights are taken; None: the one inside.
+
+    Raises:
+        ConfigError: its config asks for what MobileVLM does not do.
+        DataError: its weights are no MobileVLM's.
+    """
+    path = folder / "config.json"
+    for name, wanted in (("mm_vision_select_feature", "patch"), ("vision_tower_type", "clip")):
+        if values.get(name, wanted) != wanted:
+            raise ConfigError(f"{path}: {name}", values[name], f"must be {wanted}", _REMEDY)
+    for name in ("mm_use_im_start_end", "mm_use_im_patch_token"):
+        if values.get(name):
+            rule = "must be false: no published MobileVLM has tokens around its images"
+            raise ConfigError(f"{path}: {name}", True, rule, _REMEDY)
+    aspect_ratio = values.get("image_aspect_ratio") or "square"
+    if aspect_ratio not in _ASPECT_RATIOS:
+        rule = f"must be {' or '.join(_ASPECT_RATIOS)}"
+        raise ConfigError(f"{path}: image_aspect_ratio", aspect_ratio, rule, _REMEDY)
+    projector = _projector(path, values.get("mm_projector_type"), weights)
+    if _LAYER not in values:
+        rule = "must be given: no weight shows which of the tower's layers is projected"
+        raise ConfigError(f"{path}: {_LAYER}", "(absent)", rule, "Add it: MobileVLM's is -2")
+    found = _tower(folder, values, weights, aspect_ratio, vision=vision, tower=tower)
+    architecture = Architecture(
+        language=_llama_config(values),
+        vision=found.config,
+        projector=projector,
+        squeeze=_squeeze(values, weights, projector),
+        pooling=ORIGINAL.pooling,
+        feature_layer=values[_LAYER],
+        images=replace(found.images, transparency="ignored"),  # the original's convert("RGB")
+    )
+    return architecture, found.source
+
+
+def _tower(
+    folder: Path,
+    values: Mapping[str, Any],
+    weights: StoredWeights,
+    aspect_ratio: AspectRatio,
+    *,
+    vision: str | None,
+    tower: dict[str, Any] | None,
+) -> PublishedTower:
+    """Return the tower inside, or that of another folder."""
+    if vision is not None and tower is not None:
+        images = from_folder(vision, aspect_ratio)
+        return PublishedTower(config=tower, images=images, source=f"vision = {vision}")
+    if not tower_names(weights):
+        rule = f"is not given, and {folder} holds no vision tower"
+        remedy = "Give the folder of the tower that its config.json's mm_vision_tower names"
+        raise ConfigError("vision", "null", rule, remedy)
+    return read_tower(folder, values, weights, vision=vision, aspect_ratio=aspect_ratio)
+
+
+def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
+    """Return the kind of the projector whose weights are there, which the config must not deny."""
+    try:
+        kind = projector_kind(weights.names(), str(path.parent))
+    except DataError:
+        if stated in PROJECTOR_KEYS:
+            return stated  # so that what is missing or unexpected gets listed
+        raise
+    if stated not in (None, kind):
+        rule = f"but its weights are those of {kind}"
+        raise ConfigError(f"{path}: mm_projector_type", str(stated), rule, _REMEDY)
+    return kind
+
+
+def _squeeze(values: Mapping[str, Any], weights: StoredWeights, projector: str) -> Squeeze:
+    """Return the form of LDP's squeeze, which its weights show."""
+    if projector != "ldpnet":
+        return ORIGINAL.squeeze
+    name = published_name(f"{PROJECTOR}blocks.0.squeeze.reduce.bias", projector)
+    if name not in weights.names():
+        return ORIGINAL.squeeze  # so that what is missing gets listed
+    return squeeze_of(values["hidden_size"], weights.shape(name).numel())
+
+
+def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the language model's part of a published config.json."""
+    kept = {name: value for name, value in values.items() if not name.startswith(_LLAVA_KEYS)}
+    kept.pop("_name_or_path", None)
+    return {**kept, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}

@@ -1,0 +1,179 @@
+"""Write a published MobileVLM folder, of either version, in our form.
+
+    mobilellama vlm import --model PUBLISHED --output FOLDER
+    mobilellama vlm import --model PUBLISHED --dry_run true
+
+Every weight must be there, in its shape, and none besides; only tables that older versions of
+transformers stored (position_ids, inv_freq) are passed over. What was read is printed; where
+something is wrong, all of it. Every weight keeps its value. Where all have one dtype (bf16, fp16
+or fp32) they keep it, and 'vlm export --format mobilevlm' gives them back bit for bit. Weights of
+several dtypes are written in the narrowest one that holds all of them exactly.
+
+'vlm run --init PUBLISHED' needs no import: it reads published folders as they are.
+"""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mobilellama import log as logs
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.hf.device import DTYPE_NAMES
+from mobilellama.pretrain.hf.export_folder import (
+    new_folder,
+    print_files,
+    require_free,
+    require_outside,
+)
+from mobilellama.pretrain.hf.weights import DTYPES, write_weights
+from mobilellama.sft.data.template import read_template
+from mobilellama.sft.lora import LoraConfig
+from mobilellama.table import aligned
+from mobilellama.tokenizers.tokenizer import open_tokenizer
+from mobilellama.vlm.formats.export import write_our_small_files
+from mobilellama.vlm.formats.export_check import check_weights
+from mobilellama.vlm.formats.folder import VlmFolder, open_folder
+from mobilellama.vlm.formats.published_config import ORIGINALS_TEMPLATE
+from mobilellama.vlm.formats.trained import Trained
+from mobilellama.vlm.formats.vlm_card import PARTS, VlmCard
+from mobilellama.vlm.formats.weights import WrongWeightsError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'vlm import'."""
+
+    model: str
+    """The published folder: config.json, pytorch_model*.bin or safetensors, tokenizer.model."""
+    output: str | None = None
+    """The folder to write; must not exist, or be empty."""
+    dry_run: bool = False
+    """Print the report alone, and write nothing."""
+    vision: str | None = None
+    """Folder of the vision tower, for a published folder that holds none; of one that holds the
+    weights alone its config: heads, activation, epsilon, mean and deviation. null: they come from
+    the published folder, the folder that its mm_vision_tower names, or the towers known here."""
+    template: str = ORIGINALS_TEMPLATE
+    """Chat template's name or YAML file."""
+    tokenizer_as_is: bool = False
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    max_shard_size_gb: float = 5.0
+    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    name: str | None = None
+    """The model card's title; None takes the folder's name."""
+    license: str = "apache-2.0"
+    """The Hub's name of the weights' licence, for the model card; MobileVLM's."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+        if self.output is None and not self.dry_run:
+            rule, remedy = "must be given", "Give --output FOLDER, or --dry_run true"
+            raise ConfigError("output", "null", rule, remedy)
+
+
+def main(config: Config) -> int:
+    """Report, and write unless told not to."""
+    logs.configure()
+    if config.output is not None and not config.dry_run:
+        require_free(Path(config.output))
+        for read in filter(None, (config.model, config.vision)):
+            require_outside(Path(config.output), Path(read))
+    try:
+        opened = open_folder(config.model, vision=config.vision)
+    except WrongWeightsError as error:
+        print(_all_that_is_wrong(error))
+        raise
+    if opened.form != "published":
+        rule = "is in our form already"
+        raise ConfigError("model", config.model, rule, "Use it as it is")
+    trained = _trained(config, opened)
+    print(report(opened, trained))
+    if config.dry_run or config.output is None:
+        return 0
+    output = Path(config.output)
+    started_s = time.monotonic()
+    dtype = trained.default_dtype(trained.shapes)
+    with new_folder(output) as folder:
+        write_our_small_files(folder, trained, dtype=dtype)
+        card = VlmCard(
+            title=config.name or output.resolve().name,
+            license=config.license,
+            form="hf",
+            dtype=dtype,
+            base=None,
+            trained=trained,
+        )
+        card.write(folder / "README.md")
+        write_weights(
+            opened.weights,
+            trained.shapes,
+            folder,
+            dtype=DTYPES[dtype],
+            max_shard_bytes=round(config.max_shard_size_gb * 1e9),
+        )
+        check_weights(folder, trained, dtype=dtype)
+    trained.close()
+    print_files(output, started_s)
+    print(f"Ask it about images with\n  mobilellama vlm chat --model {output} --image FILE")
+    return 0
+
+
+def _trained(config: Config, opened: VlmFolder) -> Trained:
+    return Trained(
+        path=opened.folder,
+        architecture=opened.architecture,
+        tokenizer=open_tokenizer(config.model, field="model", as_is=config.tokenizer_as_is),
+        template=read_template(config.template, field="template"),
+        source=opened.weights,
+        close=opened.weights.close,
+        lora=LoraConfig(),
+        published=opened.config,
+        stored_dtype=opened.weights.dtype,
+    )
+
+
+def report(opened: VlmFolder, trained: Trained) -> str:
+    """Return what was read, by part, as text."""
+    architecture = opened.architecture
+    shorts = {getattr(torch, name): short for short, name in DTYPE_NAMES.items()}
+    rows = [("part", "weights", "parameters", "dtype")]
+    for prefix, part in PARTS.items():
+        names = [name for name in trained.shapes if name.startswith(prefix)]
+        dtypes = Counter(shorts[opened.weights.dtype(name)] for name in names)
+        parameters = sum(trained.shapes[name].numel() for name in names)
+        rows.append((part, f"{len(names):,}", f"{parameters:,}", ", ".join(dtypes)))
+    total = sum(shape.numel() for shape in trained.shapes.values())
+    rows.append(("all", f"{len(trained.shapes):,}", f"{total:,}", ""))
+    ignored = opened.weights.ignored
+    vision = architecture.vision
+    mean = " ".join(f"{value:.4g}" for value in architecture.images.mean)
+    return "\n".join(
+        [
+            f"{opened.folder}: {architecture.projector}, {architecture.image_tokens:,} tokens for "
+            f"an image of {architecture.image_pixels} pixels ({architecture.images.aspect_ratio})",
+            aligned(rows),
+            f"tower: heads {vision['num_attention_heads']}, {vision['hidden_act']}, epsilon "
+            f"{vision['layer_norm_eps']:g}, layer {architecture.feature_layer}, mean {mean}, by "
+            f"{opened.tower_source}",
+            "missing: none",
+            "unexpected: none",
+            *_listed("ignored", ignored),
+        ]
+    )
+
+
+def _all_that_is_wrong(error: WrongWeightsError) -> str:
+    kinds = {"missing": "missing", "unexpected": "unexpected", "misfits": "of another kind"}
+    lines = [line for kind, name in kinds.items() for line in _listed(name, error.problems[kind])]
+    return "\n".join([str(error.folder), *lines])
+
+
+def _listed(kind: str, names: list[str]) -> list[str]:
+    return [f"{kind}: {len(names) or 'none'}", *(f"  {name}" for name in names)]

@@ -1,0 +1,139 @@
+"""Weights as the published MobileVLM has them: its names, pytorch_model.bin or safetensors.
+
+The order is that of the original's state dict: the language model without its head, tower,
+projector, head. Its readers need that: llama.cpp's llava_surgery.py looks for tower and projector
+in the last shard alone.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobilellama.files.atomic import whole_file, write_json
+from mobilellama.pretrain.hf.weights import ParameterSource, cast, plan_shards, write_weights
+from mobilellama.progress import Progress
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.formats.folder import tied_weights
+from mobilellama.vlm.formats.key_maps import published_name
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+
+_HEAD = f"{LANGUAGE}lm_head.weight"
+PROJECTOR_FILE = "mm_projector.bin"
+
+
+def published_names(architecture: Architecture) -> dict[str, str]:
+    """Return published name -> our name of every weight, in the order of the original's files.
+
+    A head that is the embedding is written as its copy: the original ties none.
+    """
+    ours = [*parameter_shapes(architecture)]
+    body = [name for name in ours if name.startswith(LANGUAGE) and name != _HEAD]
+    rest = [name for prefix in (TOWER, PROJECTOR) for name in ours if name.startswith(prefix)]
+    tied = tied_weights(architecture.language)
+    names = {published_name(name, architecture.projector): name for name in [*body, *rest]}
+    return names | {published_name(_HEAD, architecture.projector): tied.get(_HEAD, _HEAD)}
+
+
+class _Renamed:
+    """A source by other names."""
+
+    def __init__(self, source: ParameterSource, names: Mapping[str, str]) -> None:
+        self._source, self._names = source, names
+
+    def parameter(self, name: str, shape: torch.Size) -> Tensor:
+        return self._source.parameter(self._names[name], shape)
+
+
+def write_published(
+    source: ParameterSource,
+    architecture: Architecture,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+    safetensors: bool,
+) -> None:
+    """Write all weights under their published names.
+
+    Args:
+        source: gives each parameter in fp32 by our names.
+        architecture: of the model.
+        folder: where to; it exists.
+        dtype: what the parameters are cast to.
+        max_shard_bytes: a parameter above it gets a file of its own.
+        safetensors: instead of .bin.
+    """
+    names = published_names(architecture)
+    ours = parameter_shapes(architecture)
+    shapes = {theirs: ours[name] for theirs, name in names.items()}
+    write = write_weights if safetensors else write_bins
+    write(_Renamed(source, names), shapes, folder, dtype=dtype, max_shard_bytes=max_shard_bytes)
+
+
+def write_bins(
+    source: ParameterSource,
+    shapes: Mapping[str, torch.Size],
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+) -> None:
+    """Write pytorch_model.bin, or shards and their index; memory holds one file's tensors.
+
+    Args:
+        source: gives each parameter in fp32.
+        shapes: every parameter's name and shape.
+        folder: where to; it exists.
+        dtype: what the parameters are cast to.
+        max_shard_bytes: a parameter above it gets a file of its own.
+    """
+    plan = plan_shards(shapes, dtype, max_shard_bytes, "pytorch_model{suffix}.bin")
+    total_bytes = plan.metadata["total_size"]
+    with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
+        for file, names in plan.filename_to_tensors.items():
+            content: dict[str, Tensor] = {}
+            for name in names:
+                content[name] = cast(name, source.parameter(name, shapes[name]), dtype)
+                progress.advance(content[name].nbytes / 1e6)
+            _save(content, folder / file)
+    if plan.is_sharded:
+        index = {
+            "metadata": {"total_size": total_bytes},
+            "weight_map": dict(sorted(plan.tensor_to_filename.items())),
+        }
+        write_json(folder / "pytorch_model.bin.index.json", index)
+
+
+def write_projector(
+    source: ParameterSource, architecture: Architecture, path: Path, *, dtype: torch.dtype
+) -> None:
+    """Write the projector alone as the original's first stage does: mm_projector.bin.
+
+    Args:
+        source: gives each parameter in fp32 by our names.
+        architecture: of the model.
+        path: the file.
+        dtype: what the parameters are cast to.
+    """
+    shapes = parameter_shapes(architecture)
+    content = {
+        published_name(name, architecture.projector): cast(
+            name, source.parameter(name, shape), dtype
+        )
+        for name, shape in shapes.items()
+        if name.startswith(PROJECTOR)
+    }
+    _save(content, path)
+
+
+def _save(content: dict[str, Tensor], path: Path) -> None:
+    try:
+        with whole_file(path) as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # a full disk, in the library's own words
+        cause = error.__context__
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror) from None  # the folder gets named
+        raise

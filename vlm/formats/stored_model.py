@@ -1,0 +1,205 @@
+"""A whole vision-language model on disk, and loading it to be used.
+
+A folder of either form of folder.py, or a run of 'vlm run'. Weights come tensor by tensor in the
+dtype that is asked for, so that there is never a second copy of the model in memory.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mobilellama.config import ConfigError, one_line
+from mobilellama.files.atomic import sha256_of_file
+from mobilellama.pretrain.assemble import Initial
+from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype
+from mobilellama.pretrain.hf.export_folder import verify
+from mobilellama.pretrain.state.checkpoint import MANIFEST
+from mobilellama.sft.chat import model as chat_model
+from mobilellama.sft.data.template import Template, read_template
+from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.data.prompts import ImageTextTokenizer
+from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
+from mobilellama.vlm.formats.published_config import ORIGINALS_TEMPLATE
+from mobilellama.vlm.formats.trained import open_trained
+from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel, parameter_shapes
+from mobilellama.vlm.quantization import Quantization, put_quantized, quantize
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A model whose weights are checked and not read yet."""
+
+    name: str
+    """The folder, for messages."""
+    architecture: Architecture
+    tokenizer: TextTokenizer
+    template: Template
+    weight: Initial
+    """A weight by our name; it may be a view of the file."""
+    dtype: torch.dtype
+    """In which the language model is stored."""
+    sha256: str
+    """Tells this model from any other, wherever it lies."""
+    close: Callable[[], None]
+    """Let go of the files."""
+    verify: Callable[[], None] = lambda: None
+    """Check the bytes of the files, where they have hashes."""
+
+    @property
+    def prompts(self) -> ImageTextTokenizer:
+        """What makes ids of turns."""
+        return ImageTextTokenizer(
+            self.tokenizer,
+            self.template,
+            image_tokens=self.architecture.image_tokens,
+            context_tokens=self.architecture.max_positions,
+        )
+
+    def choose_dtype(
+        self, name: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device
+    ) -> torch.dtype:
+        """Return the dtype that a name stands for; see ``Placement``."""
+        stored = SimpleNamespace(dtype=self.dtype)
+        short = choose_dtype(name, device, lambda: stored, prefer="speed")
+        return getattr(torch, DTYPE_NAMES[short])
+
+
+def open_model(
+    path: str, *, template: str | None = None, tokenizer_as_is: bool = False
+) -> StoredModel:
+    """Open a folder of either form, or the newest checkpoint of a run of this stage.
+
+    Args:
+        path: where it is; ``model`` in messages.
+        template: a chat template's name or file; None takes the model's own, which for a published
+            folder is vicuna_v1.
+        tokenizer_as_is: whether the ids of a folder's tokenizer.json are wanted as they are.
+
+    Raises:
+        ConfigError: it is none, or template or tokenizer are missing or do not fit.
+        DataError: its weights are damaged, or not those of its config.
+    """
+    folder = Path(path)
+    is_checkpoint = (folder / "checkpoints").is_dir() or (folder / MANIFEST).is_file()
+    if is_checkpoint and not is_vlm_folder(path):
+        stored = _of_run(path, template)
+    else:
+        stored = _of_folder(path, template, tokenizer_as_is)
+    vocab_size = stored.architecture.language["vocab_size"]
+    if stored.tokenizer.vocab_size > vocab_size:
+        rule = f"has {vocab_size} embeddings, but its tokenizer {stored.tokenizer.vocab_size} ids"
+        raise ConfigError("model", path, rule, "Give a model with its own tokenizer")
+    return stored
+
+
+def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> StoredModel:
+    try:
+        found = open_folder(path)
+    except ConfigError as error:
+        if error.field != "vision":
+            raise
+        rule = str(error.args[2]).removeprefix("is not given, and ").removeprefix(f"{path} ")
+        command = f"mobilellama vlm import --model {path} --vision DIR --output NEW"
+        remedy = f"Import it first: '{command}'"
+        raise ConfigError("model", path, rule, remedy) from None
+    if found.tower_source:
+        log.info("what the tower's weights do not show: %s", found.tower_source)
+    first = next(name for name in parameter_shapes(found.architecture) if name.startswith(LANGUAGE))
+    own = found.folder / TEMPLATE_FILE
+    default = str(own) if own.is_file() else None
+    if default is None and found.form == "published":
+        default = ORIGINALS_TEMPLATE
+    if template is None and default is None:
+        remedy = "Give --template, the one that the model was trained with"
+        raise ConfigError("model", path, f"has no {TEMPLATE_FILE}", remedy)
+    return StoredModel(
+        name=path,
+        architecture=found.architecture,
+        tokenizer=open_tokenizer(path, field="model", as_is=tokenizer_as_is),
+        template=read_template(template or default or ""),
+        weight=found.weights.stored,
+        dtype=found.weights.dtype(first),
+        sha256=chat_model.identify(path),
+        close=found.weights.close,
+    )
+
+
+def _of_run(path: str, template: str | None) -> StoredModel:
+    found = open_trained(path, template=template)
+    assert found.checkpoint is not None
+    return StoredModel(
+        name=str(found.path),
+        architecture=found.architecture,
+        tokenizer=found.tokenizer,
+        template=found.template,
+        weight=found.source.parameter,
+        dtype=torch.float32,
+        sha256=sha256_of_file(found.path / MANIFEST),
+        close=found.close,
+        verify=partial(verify, found.checkpoint),
+    )
+
+
+def load_model(
+    stored: StoredModel,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: Quantization = "none",
+) -> VisionLanguageModel:
+    """Read a model's weights; in evaluation mode.
+
+    Args:
+        stored: the model; its files are let go of.
+        device: where to.
+        dtype: of all weights that are not quantised.
+        quantization: of the language model's linear layers but its head.
+
+    Raises:
+        ConfigError: it does not fit into the device's memory, or bitsandbytes is not there.
+        DataError: the bytes are not those that were written.
+    """
+    from accelerate import init_empty_weights
+
+    # Buffers are made: tables of rotary positions are in no file of weights.
+    with init_empty_weights(include_buffers=False):
+        model = VisionLanguageModel(stored.architecture)
+    model.language_model.tie_weights()  # a head that is the embedding has no weight of its own
+    quantized = quantize(model, quantization, dtype)
+    try:
+        stored.verify()
+        for name, empty in [*model.named_parameters()]:
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            weight = stored.weight(name, empty.shape)
+            if name in quantized:
+                put_quantized(module, weight.to(dtype, copy=True), device)
+            else:  # a copy, which does not go when the file is let go of
+                weight = weight.to(device, dtype, copy=True)
+                setattr(module, leaf, nn.Parameter(weight, requires_grad=False))
+        for module in model.modules():
+            for name, buffer in [*module.named_buffers(recurse=False)]:
+                setattr(module, name, buffer.to(device))
+        model.language_model.tie_weights()
+    except torch.OutOfMemoryError as error:
+        rule = f"does not fit into the memory of {device} ({one_line(error)})"
+        remedy = "Use another device or dtype, or --quantization 4bit"
+        raise ConfigError("model", stored.name, rule, remedy) from None
+    finally:
+        stored.close()
+    kind = str(dtype).removeprefix("torch.")
+    how = (
+        kind if quantization == "none" else f"{kind}, its language model's layers in {quantization}"
+    )
+    log.info("%s in %s on %s", stored.name, how, device)
+    return model.eval()

@@ -1,0 +1,150 @@
+"""A vision-language model to write out: a run's checkpoint, or a folder in our form."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.hf.export_folder import (
+    find_checkpoint,
+    find_tokenizer,
+    require_same_names,
+    run_of,
+)
+from mobilellama.pretrain.hf.weights import ParameterSource, narrowest_dtype
+from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.run_folder import RunFolder
+from mobilellama.sft.data.template import Template, read_template
+from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
+from mobilellama.stages import require_stage
+from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
+from mobilellama.vlm.model import LANGUAGE, parameter_shapes
+
+_REMEDY = (
+    "Give RUN or RUN/checkpoints/step-N of 'vlm run', or a folder of 'vlm export' or 'vlm import'"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model, its weights not read yet."""
+
+    path: Path
+    """The checkpoint, or the folder."""
+    architecture: Architecture
+    tokenizer: TextTokenizer
+    template: Template
+    source: ParameterSource
+    """All parameters by plain names, fp32, with the adapter added if there is one."""
+    close: Callable[[], None]
+    """Let go of the files."""
+    checkpoint: Checkpoint | None = None
+    """None for a folder."""
+    run: RunFolder | None = None
+    """The run that the checkpoint lies in; None for one that was moved out, or a folder."""
+    lora: LoraConfig
+    published: Mapping[str, Any]
+    """The published config.json that a folder was imported from; else empty."""
+    stored_dtype: Callable[[str], torch.dtype] | None = None
+    """Of a folder: the dtype that a weight is stored in, by our name. None of a run, whose masters
+    are fp32 and which computed in another."""
+
+    def default_dtype(self, names: Iterable[str]) -> str:
+        """Return the dtype to write some weights in: of a folder their own, of a run bf16."""
+        if self.stored_dtype is None:
+            return "bf16"
+        return narrowest_dtype(map(self.stored_dtype, names))
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Name and shape of every parameter of the whole model, without adapters."""
+        return parameter_shapes(self.architecture)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config of the run; empty for a folder."""
+        return self.checkpoint.manifest.config if self.checkpoint else {}
+
+    @property
+    def is_aligned_only(self) -> bool:
+        """Whether the projector alone was trained: a first stage of MobileVLM's first version."""
+        return bool(self.config) and not self.config["train"]["language_model"]
+
+
+def open_trained(
+    path: str, *, tokenizer: str | None = None, template: str | None = None
+) -> Trained:
+    """Open what is to be written out.
+
+    Args:
+        path: a run's folder, whose newest checkpoint is taken, a checkpoint's own, or a folder
+            that 'vlm export' or 'vlm import' wrote.
+        tokenizer: what the samples were made with; None takes the run's or folder's own.
+        template: a chat template's name or file; None takes the run's or folder's own.
+
+    Raises:
+        ConfigError: there is no such model, or tokenizer or template are missing.
+        DataError: its files are damaged, or its parameters are not those of its config's model.
+    """
+    if is_vlm_folder(path):
+        return _of_folder(path, tokenizer, template)
+    checkpoint = find_checkpoint(path, remedy=_REMEDY)
+    config = checkpoint.manifest.config
+    require_stage(config, "vlm", field="checkpoint", value=path)
+    run = run_of(checkpoint)
+    own = run.template if run and run.template.is_file() else None
+    architecture = Architecture.from_dict(config["model"])
+    lora = stored_lora(config)
+    adapt = partial(inject, config=lora, prefix=LANGUAGE)
+    require_same_names(checkpoint, parameter_shapes(architecture, adapt))
+    return Trained(
+        path=checkpoint.folder,
+        architecture=architecture,
+        tokenizer=find_tokenizer(tokenizer, checkpoint, run),
+        template=_template(template, own, f"{checkpoint.folder} lies in no run that has one"),
+        source=merged(checkpoint),
+        close=checkpoint.close,
+        checkpoint=checkpoint,
+        run=run,
+        lora=lora,
+        published={},
+    )
+
+
+def merged(checkpoint: Checkpoint) -> Merged:
+    """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
+    lora = stored_lora(checkpoint.manifest.config)
+    return Merged(checkpoint, adapted_weights(checkpoint.names(), lora))
+
+
+def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Trained:
+    opened = open_folder(path, field="checkpoint")
+    if opened.form != "ours":
+        rule, remedy = "is a published folder already", "Import it first: 'mobilellama vlm import'"
+        raise ConfigError("checkpoint", path, rule, remedy)
+    own = opened.folder / TEMPLATE_FILE
+    return Trained(
+        path=opened.folder,
+        architecture=opened.architecture,
+        tokenizer=open_tokenizer(tokenizer or path),
+        template=_template(template, own if own.is_file() else None, f"{path} has none"),
+        source=opened.weights,
+        close=opened.weights.close,
+        lora=LoraConfig(),
+        published=opened.config.get("published") or {},
+        stored_dtype=opened.weights.dtype,
+    )
+
+
+def _template(given: str | None, own: Path | None, why: str) -> Template:
+    found = given or own
+    if found is None:
+        remedy = "Give the template's name or file that the model was trained with"
+        raise ConfigError("template", "null", f"is not given, and {why}", remedy)
+    return read_template(found, field="template")

@@ -3,13 +3,9 @@
     model.safetensors                      or, above the shard size,
     model-0000i-of-0000n.safetensors       and model.safetensors.index.json
 
-A safetensors file is a little-endian uint64 (the header's length), a JSON header (for each
-tensor: dtype, shape, first and last byte), then the tensors' bytes. The header follows from
-names, shapes and dtype alone, so that tensors are written one at a time and memory holds no
-more than one parameter; the library's own writer wants a whole file in memory.
+Memory holds no more than one parameter: see ``files/safetensors_file.py``.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -19,15 +15,14 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files.atomic import whole_file, write_json
+from mobilellama.files.atomic import write_json
+from mobilellama.files.safetensors_file import write_safetensors
 from mobilellama.progress import Progress
 
 if TYPE_CHECKING:  # the module itself loads what --help does not need
     from huggingface_hub import StateDictSplit
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
-_HEADER_ALIGNMENT_BYTES = 8
 
 
 class ParameterSource(Protocol):
@@ -114,29 +109,3 @@ def plan_shards(
     return split_torch_state_dict_into_shards(
         empty, filename_pattern=pattern, max_shard_size=max_shard_bytes
     )
-
-
-def write_safetensors(
-    path: Path,
-    shapes: Mapping[str, torch.Size],
-    dtype: torch.dtype,
-    tensors: Iterable[Tensor],
-    progress: Progress,
-) -> None:
-    """Write one file; `tensors` come in the order of `shapes` and are held one at a time."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + shape.numel() * dtype.itemsize
-        header[name] = {
-            "dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]
-        }  # fmt: skip
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % _HEADER_ALIGNMENT_BYTES)
-    with whole_file(path) as file:
-        file.write(len(encoded).to_bytes(8, "little"))
-        file.write(encoded)
-        for shape, tensor in zip(shapes.values(), tensors, strict=True):
-            assert tensor.shape == shape and tensor.dtype == dtype
-            file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-            progress.advance(tensor.nbytes / 1e6)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mobilellama.config import UserError
 from mobilellama.files.atomic import fsync_path, sha256_of_file
-from mobilellama.pretrain.hf.weights import write_safetensors
+from mobilellama.files.safetensors_file import write_safetensors
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import write_json
 from mobilellama.files.pretrained import load_adapted, load_causal_model
+from mobilellama.files.safetensors_file import write_safetensors
 from mobilellama.pretrain.hf.weight_files import open_weights, read_object
-from mobilellama.pretrain.hf.weights import ParameterSource, write_safetensors
+from mobilellama.pretrain.hf.weights import ParameterSource
 from mobilellama.progress import Progress
 from mobilellama.sft.lora import LoraConfig, LowRank, Merged, base_name, is_adapter
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from mobilellama.config import ConfigError
+from mobilellama.terminal import columns
 
 # Libraries whose INFO lines say nothing to a user of ours. (deepspeed and lightning set their
 # own level when they are imported, and are quietened there.)
@@ -40,6 +41,12 @@ def number_from_environment(*names: str) -> int:
                 raise ConfigError(f"the environment's {name}", value, rule, remedy)
             return int(value)
     return 0
+
+
+def message_width() -> int | None:
+    """Return how much of a message of rank 0 fits into a line; None where stderr is no terminal."""
+    width = columns()
+    return None if width is None else width - len("2026-01-31 12:00:00 I ")
 
 
 def configure(*, rank: int = 0) -> None:

@@ -13,12 +13,14 @@ import torch
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import World
 from mobilellama.files.atomic import whole_file
+from mobilellama.log import message_width
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, mfu
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
+from mobilellama.terminal import fitted
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +146,10 @@ class Metrics:
                 record[f"loss/{name}"] = loss_sum / count
         self._reset()
         if self._world.is_main:
-            log.info("%s", console_line(record, self._max_steps))
+            line = console_line(
+                record, self._max_steps, per=_per(self._world), width=message_width()
+            )
+            log.info("%s", line)
             self._write(record)
 
     def _mfu(self, tokens_per_s_per_gpu: float) -> float | None:
@@ -155,8 +160,11 @@ class Metrics:
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Write validation losses, where there are any."""
         if losses and self._world.is_main:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            log.info("step %d  %s", step, shown)
+            shown = [
+                (rank, f"{name} {value:.4f}")
+                for rank, (name, value) in enumerate(losses.items(), 1)
+            ]
+            log.info("%s", fitted([(0, f"step {step}"), *shown], message_width()))
             self._write({"step": step, **losses})
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -179,30 +187,50 @@ class Metrics:
             self._tensorboard.finalize("success")
 
 
-def console_line(record: Mapping[str, Any], max_steps: int) -> str:
-    """Return an interval as one line, in a fixed order, with units."""
+def console_line(
+    record: Mapping[str, Any], max_steps: int, *, per: str = "/GPU", width: int | None = None
+) -> str:
+    """Return an interval as one line, in a fixed order, with units.
+
+    Args:
+        record: as metrics.jsonl has it.
+        max_steps: of the whole run.
+        per: what the tokens a second are counted by, such as "/GPU"; "" where there is one.
+        width: what does not fit into it is left out: the losses by subset first, then what is
+            least needed. None shows all.
+    """
     supervised = record["supervised_share"]
     supervised = f" ({100 * supervised:.0f} % supervised)" if supervised < 1 else ""
-    share = f"  MFU {100 * record['mfu']:.1f} %" if record["mfu"] is not None else ""
-    subsets = "".join(
-        f"  {name.removeprefix('loss/')} {value:.3f}"
+    is_text = "tokens" in record
+    done = f"{record['tokens']:,} tokens" if is_text else f"{record['consumed']:,} samples"
+    subsets = (
+        f"{name.removeprefix('loss/')} {value:.3f}"
         for name, value in record.items()
         if name.startswith("loss/")
     )
-    if "tokens" in record:
-        done, rate = f"{record['tokens']:,} tokens", ""
-    else:
-        done = f"{record['consumed']:,} samples"
-        rate = f"{record['samples_per_s']:,.1f} samples/s  "
-    return (
-        f"step {record['step']}/{max_steps}  {done}  "
-        f"loss {record['loss']:.4f}  "
-        f"grad norm {record['grad_norm']:.3f}  lr {record['learning_rate']:.2e}  "
-        f"{rate}{record['tokens_per_s_per_gpu']:,.0f} tokens/s/GPU{supervised}{share}  "
-        f"{record['step_s']:.3f} s/step ({record['data_wait_s']:.3f} data)  "
-        f"{record['memory_gib']:.1f} GiB  skipped {record['skipped_steps']}  "
-        f"{format_duration(record['left_s'])} left{subsets}"
-    )
+    parts = [
+        (0, f"step {record['step']}/{max_steps}"),
+        (7, done),
+        (0, f"loss {record['loss']:.4f}"),
+        (5, f"grad norm {record['grad_norm']:.3f}"),
+        (2, f"lr {record['learning_rate']:.2e}"),
+        (9, "" if is_text else f"{record['samples_per_s']:,.1f} samples/s"),
+        (1, f"{record['tokens_per_s_per_gpu']:,.0f} tokens/s{per}{supervised}"),
+        (6, f"MFU {100 * record['mfu']:.1f} %" if record["mfu"] is not None else ""),
+        (4, f"{record['step_s']:.3f} s/step ({record['data_wait_s']:.3f} data)"),
+        (8, f"{record['memory_gib']:.1f} GiB"),
+        (3 if record["skipped_steps"] else 8, f"skipped {record['skipped_steps']}"),
+        (0, f"{format_duration(record['left_s'])} left"),
+        (10, "  ".join(subsets)),
+    ]
+    return fitted(parts, width)
+
+
+def _per(world: World) -> str:
+    """Return what tokens a second are counted by: every rank has one GPU or a share of the CPU."""
+    if world.device.type == "cuda":
+        return "/GPU"
+    return "/rank" if world.size > 1 else ""
 
 
 def cut_back(run: RunFolder, step: int) -> None:

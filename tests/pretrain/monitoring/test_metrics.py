@@ -209,6 +209,31 @@ def test_the_console_line_has_a_fixed_order_and_units() -> None:
     )
 
 
+def test_the_console_line_leaves_out_what_does_not_fit_and_keeps_the_loss_and_the_time_left() -> (
+    None
+):
+    """Of 80 columns the date and the time take 22."""
+    assert console_line(RECORD, 247_955, width=0) == "step 20/247955  loss 2.3457  1d 02:03:04 left"
+    assert console_line(RECORD, 247_955, per="", width=80 - 22) == (
+        "step 20/247955  loss 2.3457  lr 3.00e-04  1d 02:03:04 left"
+    )
+    whole = console_line(RECORD, 247_955)
+    for width in range(45, len(whole)):
+        line = console_line(RECORD, 247_955, width=width)
+        assert len(line) <= width and line.endswith("left") and "loss 2.3457" in line
+    assert console_line(RECORD, 247_955, width=len(whole)) == whole
+
+
+def test_only_gpus_have_tokens_a_second_per_gpu(
+    run: RunFolder, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shown = metrics(run, world)
+    see(shown, 2, Losses([600.0, 100.0], [300, 100]))
+    shown.close()
+    assert "tokens/s  " in caplog.text and "GPU" not in caplog.text
+
+
 def test_the_console_line_of_a_cpu_has_no_mfu_and_shows_a_loss_that_is_not_finite() -> None:
     line = console_line(RECORD | {"mfu": None, "loss": math.nan}, 100)
     assert "MFU" not in line

@@ -24,7 +24,8 @@ import paired
 from mobilellama.tokenize import run, train_tokenizer
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 

@@ -8,23 +8,20 @@ supervised, so that no label reaches from one conversation into the next.
 """
 
 import bisect
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilellama.shards.buckets import Buckets
 from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.format import BucketIndex
 from mobilellama.shards.windows import Span, Split
-
-if TYPE_CHECKING:  # it imports this file
-    from mobilellama.shards.reader import TokenDataset
 
 
 class Rows:
     """Packed rows, numbered through the buckets of a subset."""
 
-    def __init__(self, dataset: "TokenDataset", subset: str, split: Split) -> None:
+    def __init__(self, dataset: Buckets, subset: str, split: Split) -> None:
         self._dataset, self.subset = dataset, subset
         self.tail_tokens = 0  # packing leaves nothing out
         self.seq_len: int = dataset.identity.packing["seq_len"]

@@ -9,15 +9,13 @@ serve any ``seq_len``; no sample reaches from one bucket into the next.
 
 import bisect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilellama.shards.buckets import Buckets
 from mobilellama.shards.dataset import bucket_name
-
-if TYPE_CHECKING:  # it imports this file
-    from mobilellama.shards.reader import TokenDataset
 
 Split = Literal["train", "heldout"]
 
@@ -66,7 +64,7 @@ class View(Protocol):
 class Windows:
     """Samples of ``seq_len + 1`` tokens, numbered through the buckets of a subset."""
 
-    def __init__(self, dataset: "TokenDataset", subset: str, seq_len: int, split: Split) -> None:
+    def __init__(self, dataset: Buckets, subset: str, seq_len: int, split: Split) -> None:
         assert seq_len >= 1, seq_len
         self._dataset, self.subset, self.seq_len = dataset, subset, seq_len
         rows = [row for row in dataset.manifest if row["subset"] == subset]

@@ -35,7 +35,8 @@ from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoder import ENCODER_VERSION
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.plan import join_plan
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 from mobilellama.tokenize.workers import write_buckets
 from mobilellama.tokenizers.tokenizer import Tokenizer
 

@@ -20,7 +20,8 @@ from mobilellama.files.atomic import whole_file
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig
 
 # Longer lines are cut: sentencepiece leaves out sentences above a limit, and a limit without
 # bound lets one line of base64 dominate the time.

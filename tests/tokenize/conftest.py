@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama.tokenize.sources import SourcesConfig
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
+
+
+def place(root: Path, **sizes: int) -> SourcesConfig:
+    """Make files of these sizes; '__' in a name stands for '/', '_DOT_' for '.'."""
+    for name, size in sizes.items():
+        path = root / name.replace("__", "/").replace("_DOT_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return SourcesConfig(root=str(root))
 
 
 @pytest.fixture(scope="session")

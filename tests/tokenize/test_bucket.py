@@ -14,7 +14,8 @@ from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoder import ENCODER_VERSION, Encoder
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 

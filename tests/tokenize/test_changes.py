@@ -21,7 +21,8 @@ from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.main import main as tokenize_main
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 from tests.helpers.sealed import edit_sealed
 
 LINES = [f'{{"text": "line {i} of this file, which is red"}}\n' for i in range(40)]

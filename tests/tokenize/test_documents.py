@@ -9,7 +9,8 @@ from mobilellama.config import DataError
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 from mobilellama.tokenize.texts import BadRecordError, parse_text
 
 GOOD = b'{"text": "good"}\n'

@@ -4,79 +4,9 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError
-from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
-
-
-def place(root: Path, **sizes: int) -> SourcesConfig:
-    """Make files of these sizes; '__' in a name stands for '/', '_DOT_' for '.'."""
-    for name, size in sizes.items():
-        path = root / name.replace("__", "/").replace("_DOT_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * size)
-    return SourcesConfig(root=str(root))
-
-
-def test_the_subset_is_the_first_folder_and_slices_are_numbered_by_path(tmp_path: Path) -> None:
-    sources = place(
-        tmp_path,
-        common_crawl__2023__b_DOT_jsonl_DOT_zst=7,
-        common_crawl__2019__z_DOT_jsonl_DOT_zst=5,
-        arxiv__a_DOT_jsonl=3,
-    )
-    assert find_slices(sources, 100) == (
-        Slice(subset="arxiv", bucket=0, source="arxiv/a.jsonl", size=3, start=0, end=3),
-        Slice(
-            subset="common_crawl",
-            bucket=0,
-            source="common_crawl/2019/z.jsonl.zst",
-            size=5,
-            start=0,
-            end=5,
-        ),
-        Slice(
-            subset="common_crawl",
-            bucket=1,
-            source="common_crawl/2023/b.jsonl.zst",
-            size=7,
-            start=0,
-            end=7,
-        ),
-    )
-
-
-def test_only_uncompressed_files_are_cut_into_ranges(tmp_path: Path) -> None:
-    sources = place(tmp_path, book__a_DOT_jsonl=25, book__b_DOT_jsonl_DOT_zst=25)
-    ranges = [(piece.bucket, piece.start, piece.end) for piece in find_slices(sources, 10)]
-    assert ranges == [(0, 0, 10), (1, 10, 20), (2, 20, 25), (3, 0, 25)]
-
-
-def test_paths_sort_by_bytes_not_by_letters_or_folders(tmp_path: Path) -> None:
-    for name in ("é.jsonl", "z.jsonl", "a/x.jsonl", "a-b.jsonl", "B.jsonl"):
-        (tmp_path / "c4" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "c4" / name).write_bytes(b"{}")
-    found = [piece.source for piece in find_slices(SourcesConfig(root=str(tmp_path)), 100)]
-    # "-" (0x2d) before "/" (0x2f), capitals before small letters, "é" (0xc3) last
-    assert found == [f"c4/{name}.jsonl" for name in ("B", "a-b", "a/x", "z", "é")]
-
-
-def test_an_empty_file_is_a_slice_of_its_own(tmp_path: Path) -> None:
-    """Otherwise emptying a file would number all later buckets anew."""
-    sources = place(tmp_path, c4__a_DOT_jsonl=0, c4__b_DOT_jsonl=4)
-    assert [(p.bucket, p.start, p.end) for p in find_slices(sources, 10)] == [(0, 0, 0), (1, 0, 4)]
-
-
-def test_hidden_files_and_notes_are_left_out(tmp_path: Path) -> None:
-    sources = place(
-        tmp_path,
-        urls_DOT_txt=4,
-        README_DOT_md=4,
-        c4__LICENSE=4,
-        c4___DOT_hidden_DOT_gz=4,
-        _DOT_cache__x_DOT_jsonl=4,
-        c4__a_DOT_jsonl=4,
-    )
-    assert [piece.source for piece in find_slices(sources, 10)] == ["c4/a.jsonl"]
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
+from tests.tokenize.conftest import place
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
@@ -176,29 +106,6 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, link: str) -> None
         find_slices(sources, 10)
 
 
-@pytest.mark.parametrize(
-    "name", ["dataset.json", "plan.json", "manifest.parquet", "tokenizer.model"]
-)
-def test_a_subset_that_is_named_as_a_file_of_the_dataset_is_refused(
-    tmp_path: Path, name: str
-) -> None:
-    place(tmp_path / name, a_DOT_jsonl=4)
-    with pytest.raises(ConfigError, match=rf"sources.root = {name}: a dataset folder has a file"):
-        find_slices(SourcesConfig(root=str(tmp_path)), 10)
-    sources = SourcesConfig(dataset=str(tmp_path / name))
-    with pytest.raises(ConfigError, match=rf"sources.subset = {name}: a dataset folder has a f"):
-        find_slices(sources, 10)
-
-
-def test_a_plan_of_too_many_slices_is_refused_before_it_is_made(tmp_path: Path) -> None:
-    sources = place(tmp_path, c4__a_DOT_jsonl=1)
-    os.truncate(tmp_path / "c4/a.jsonl", 10**10)
-    with pytest.raises(
-        ConfigError, match=r"slice_bytes = 7: cuts the corpus into 1,428,571,429 slices"
-    ):
-        find_slices(sources, 7)
-
-
 def test_an_output_within_a_corpus_of_either_kind_is_refused(tmp_path: Path) -> None:
     for sources in (SourcesConfig(root=str(tmp_path)), SourcesConfig(dataset=str(tmp_path))):
         for output in (tmp_path, tmp_path / "a/b", tmp_path / "a/../b"):
@@ -208,34 +115,11 @@ def test_an_output_within_a_corpus_of_either_kind_is_refused(tmp_path: Path) -> 
     SourcesConfig(dataset="hub/name").require_outside("hub/name/out")
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, "holds no .jsonl or .jsonl.zst file in a subset folder"),
-        ({"a_DOT_jsonl": 1}, "a.jsonl lies directly in it, but a folder gives a file its subset"),
-        ({"c4__a_DOT_jsonl_DOT_gz": 1}, "c4/a.jsonl.gz ends in .gz, which is neither .jsonl nor"),
-        ({"c4__a_DOT_jsonl_DOT_part": 1}, "ends in .part"),
-        ({"c4__a_DOT_parquet": 1}, "ends in .parquet"),
-    ],
-)
-def test_a_root_in_another_shape_is_refused(
-    tmp_path: Path, files: dict[str, int], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=r"sources.root = .*") as error:
-        find_slices(place(tmp_path, **files), 10)
-    assert message in str(error.value)
-
-
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c4").mkdir()
     (tmp_path / "c4" / os.fsdecode(b"\xff.jsonl")).write_bytes(b"{}")
     with pytest.raises(ConfigError, match="name is not UTF-8"):
         find_slices(SourcesConfig(root=str(tmp_path)), 10)
-
-
-def test_a_missing_root_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sources.root = .*gone: is not a folder"):
-        find_slices(SourcesConfig(root=str(tmp_path / "gone")), 10)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +138,3 @@ def test_fields_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         SourcesConfig(**fields)  # pyright: ignore[reportArgumentType]
-
-
-def test_another_text_column_makes_another_source(tmp_path: Path) -> None:
-    """The plan must tell a dataset of 'content' from one of 'text'."""
-    place(tmp_path, c4__a_DOT_jsonl=4)
-    sources = SourcesConfig(root=str(tmp_path), text_column="content")
-    (piece,) = find_slices(sources, 10)
-    assert piece.source == "c4/a.jsonl#content"
-    assert sources.unlabelled(piece.source) == "c4/a.jsonl"

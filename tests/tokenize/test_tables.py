@@ -12,7 +12,8 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,7 +14,8 @@ from mobilellama.sft.data.reasons import DropError
 from mobilellama.sft.data.records import parse_line
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.sources import SourcesConfig, find_slices
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
 
 NUM_LINES = 10_000
 PIECES = [

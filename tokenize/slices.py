@@ -1,0 +1,110 @@
+"""How a corpus is cut into slices, the units of work.
+
+RedPajama's layout (``sources.root``):
+
+    ROOT/SUBSET/**/*.jsonl       one record a line, cut into byte ranges where it is large
+    ROOT/SUBSET/**/*.jsonl.zst   one slice each
+
+The subset is the first folder below the root, never what a record says: the field
+``red_pajama_subset`` is added by one loader and stands in no file. Slices are numbered within
+a subset in byte order of path, then offset.
+
+Anything else (``sources.dataset``) is read by ``datasets``: see tables.py.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mobilellama.config import ConfigError
+from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
+from mobilellama.tokenize.sources import (
+    JSONL,
+    ZSTD,
+    SourcesConfig,
+    require_few_slices,
+    walk_files,
+)
+from mobilellama.tokenize.tables import find_table_slices
+
+log = logging.getLogger(__name__)
+
+# Files that lie beside the data and are no data: checksums, licences, lists of addresses.
+_NOTES = ("", ".md", ".rst", ".txt", ".sha256")
+
+
+def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
+    """Return the slices of a corpus, in order of subset, then bucket.
+
+    Args:
+        sources: the corpus.
+        slice_bytes: uncompressed files larger than this are cut into ranges of this size.
+
+    Raises:
+        ConfigError: no such folder or dataset, no files, files that are not understood, or more
+            than a million slices.
+    """
+    if sources.dataset is not None:
+        slices = find_table_slices(sources)
+        _require_free_names({piece.subset for piece in slices}, "sources.subset")
+        return slices
+    assert sources.root is not None
+    slices = _find_root_slices(sources, Path(sources.root), slice_bytes)
+    _require_free_names({piece.subset for piece in slices}, "sources.root")
+    return slices
+
+
+def _require_free_names(subsets: Iterable[str], field: str) -> None:
+    """Raise ConfigError if a subset's folder would stand where a file of the dataset must."""
+    for subset in sorted(subsets):
+        if subset in (PLAN, TOKENIZER, MANIFEST, DATASET):
+            rule = "a dataset folder has a file of this name, so that no subset can"
+            raise ConfigError(field, subset, rule, "Rename the subset")
+
+
+def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> tuple[Slice, ...]:
+    if not root.is_dir():
+        rule = "is not a folder"
+        raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
+    count = 0
+    subsets: dict[str, list[Slice]] = {}
+    for path in sorted(_data_files(root), key=os.fsencode):
+        subset = path.split("/")[0]
+        pieces = subsets.setdefault(subset, [])
+        size = (root / path).stat().st_size
+        step = slice_bytes if path.endswith(JSONL) else max(size, 1)
+        count += -(-max(size, 1) // step)
+        require_few_slices(count, "slice_bytes", slice_bytes)
+        # An empty file is a slice too: bucket numbers must not depend on content.
+        for start in range(0, max(size, 1), step):
+            pieces.append(
+                Slice(
+                    subset=subset,
+                    bucket=len(pieces),
+                    source=sources.labelled(path),
+                    size=size,
+                    start=start,
+                    end=min(start + step, size),
+                )
+            )
+    if not subsets:
+        rule = f"holds no {JSONL} or {ZSTD} file in a subset folder"
+        raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
+    return tuple(piece for subset in sorted(subsets) for piece in subsets[subset])
+
+
+def _data_files(root: Path) -> Iterator[str]:
+    """Yield the paths of the data files, relative to the root, with '/' between the parts."""
+    for path in walk_files(root):
+        if path.endswith((JSONL, ZSTD)):
+            if "/" not in path:
+                rule = f"{path} lies directly in it, but a folder gives a file its subset"
+                remedy = "Move it into a folder named for its subset, or give the folder above"
+                raise ConfigError("sources.root", str(root), rule, remedy)
+            yield path
+        elif Path(path).suffix in _NOTES:
+            log.info("left out: %s (no %s or %s)", path, JSONL, ZSTD)
+        else:
+            rule = f"{path} ends in {Path(path).suffix}, which is neither {JSONL} nor {ZSTD}"
+            raise ConfigError("sources.root", str(root), rule, "Convert it, or move it away")

@@ -22,6 +22,7 @@ from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.throughput import flops_per_token
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
+from mobilellama.pretrain.schedule import change_text, stored_schedule
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.frozen import write_frozen
@@ -246,6 +247,9 @@ def assemble(
     max_steps = stage.max_steps
     if max_steps is None:
         max_steps = step + stage.batches.steps_left(consumed)
+    for name, peak in stage.learning_rates.items():
+        rate = name.replace("_", " ").replace("/", " of the ")
+        log.info("%s: %s", rate, config.schedule.describe(peak, max_steps))
     resolved = asdict(config) | {"model": stage.model}
     resolved["train"] |= {"seq_len": stage.seq_len} if stage.seq_len else {}
     resolved["train"] |= {"steps": max_steps}
@@ -254,6 +258,9 @@ def assemble(
         watch_state = checkpoint.manifest.counters["watch"]
         frozen_sha256 = checkpoint.manifest.frozen_sha256
         report_changes(checkpoint.manifest.config, resolved)
+        before = stored_schedule(checkpoint.manifest.config, step=step)
+        if text := change_text(before, (config.schedule, max_steps), step):
+            log.info("%s", text)
         restore(model, engine, checkpoint, world.rank)
     else:
         engine.load(FirstState(model, stage.initial))

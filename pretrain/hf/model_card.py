@@ -7,6 +7,7 @@ from typing import Any
 
 from mobilellama import __version__
 from mobilellama.pretrain.model import ModelConfig, count_parameters
+from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.pretrain.state.checkpoint import Manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import PERIOD
@@ -125,24 +126,20 @@ nothing; `generate()` without a prompt starts from `{bos if self.add_bos else eo
 
     def _training(self) -> str:
         config = self.manifest.config
-        train, optimizer, schedule = config["train"], config["optimizer"], config["schedule"]
-        peak, low = optimizer["learning_rate"], schedule["min_lr_share"]
+        train, optimizer = config["train"], config["optimizer"]
+        peak, step = optimizer["learning_rate"], self.manifest.step
         batch = train["global_batch_size"]
         return table(
             ("", ""),
             [
-                ("steps", f"{self.manifest.step:,} of {train['max_steps']:,}"),
+                ("steps", f"{step:,} of {train['max_steps']:,}"),
                 ("tokens seen", f"{self._tokens:,}"),
                 (
                     "batch",
                     f"{batch:,} x {train['seq_len']:,} = {batch * train['seq_len']:,} tokens",
                 ),
                 ("optimizer", optimizer_text(optimizer)),
-                (
-                    "learning rate",
-                    f"{schedule['warmup_steps']:,} steps of warm-up to {peak:g}, then cosine to "
-                    f"{peak * low:g}",
-                ),
+                ("learning rate", schedule_text(config, peak, step=step)),
                 ("precision", f"{self.manifest.identity['engine.precision']}, masters fp32"),
                 ("attention", _ATTENTION[self.model.attention]),
                 ("processes at the end", f"{self.manifest.world_size}"),

@@ -16,6 +16,7 @@ from mobilellama.pretrain.hf.model_card import (
     write_card,
 )
 from mobilellama.pretrain.model import count_parameters
+from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import stop_ids
 from mobilellama.sft.export.finetuned import Finetuned
@@ -134,7 +135,8 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
     def _training(self) -> str:
         manifest, lora = self.finetuned.checkpoint.manifest, self.finetuned.lora
         config = manifest.config
-        train, optimizer, schedule = config["train"], config["optimizer"], config["schedule"]
+        train, optimizer = config["train"], config["optimizer"]
+        peak = optimizer["learning_rate"]
         seq_len = manifest.identity["train.seq_len"]
         trained = "all parameters"
         if lora.rank is not None:
@@ -151,11 +153,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
             ("batch", f"{train['global_batch_size']:,} rows of {seq_len:,} tokens"),
             ("loss", "mean over all answer tokens of the batch, and their ends"),
             ("optimizer", optimizer_text(optimizer)),
-            (
-                "learning rate",
-                f"warm-up to {optimizer['learning_rate']:g}, then cosine to "
-                f"{optimizer['learning_rate'] * schedule['min_lr_share']:g}",
-            ),
+            ("learning rate", schedule_text(config, peak, step=manifest.step)),
             ("precision", f"{manifest.identity['engine.precision']}, masters fp32"),
             ("made with", f"mobilellama {__version__}"),
         ]

@@ -1,6 +1,7 @@
 """Runs as a user starts them: stops, verdicts, errors, the order of samples."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -168,6 +169,37 @@ def test_a_recipe_field_may_change_on_resume(small_dataset: Path, tmp_path: Path
         for i in (1, 2)
     ]
     assert [rate["learning_rate"] for rate in rates] == [1e-2, 5e-3]
+
+
+def train_and_return_the_log(dataset: Path, run: Path, fields: dict[str, Any]) -> list[str]:
+    messages: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logging.getLogger("mobilellama").addHandler(Keep())
+    assert train_tiny(dataset, run, fields) == 0
+    return messages
+
+
+def test_a_finished_run_that_is_made_longer_tells_what_its_learning_rate_does(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    run_ranks(train_tiny, 1, small_dataset, tmp_path, {"train.max_steps": 4})
+    fields = {"train.max_steps": 6, "schedule.kind": "wsd", "schedule.decay_steps": 1}
+    (messages,) = run_ranks(train_and_return_the_log, 1, small_dataset, tmp_path, fields)
+    assert [text for text in messages if "learning rate" in text] == [
+        "learning rate: warm-up to 0.01 over 2 steps, then constant to step 5, then linear to "
+        "0.001 at step 6",
+        "the learning rate goes from 10 % of its peak at step 4 to 100 % at step 5 (the run was at "
+        "its end) and to 10 % at step 6, the last; it rises again, and the loss may rise with it "
+        "for a while",
+    ]
+    rates = {step: record["learning_rate"] for step, record in losses_of(tmp_path).items()}
+    # Step 3 has progress 0 of the cosine, step 4 is its last; 5 and 6 are wsd's.
+    expected = {1: 0.005, 2: 0.01, 3: 0.01, 4: 0.001, 5: 0.01, 6: 0.001}
+    assert rates == pytest.approx(expected)
 
 
 def test_steps_without_a_finite_gradient_end_the_run_with_a_verdict(

@@ -13,6 +13,7 @@ from mobilellama.pretrain.hf.model_card import (
     table,
     write_card,
 )
+from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.formats.trained import Trained
@@ -122,8 +123,7 @@ MobileVLM's code."""
         checkpoint = self.trained.checkpoint
         assert checkpoint is not None
         manifest, config = checkpoint.manifest, self.trained.config
-        train, optimizer, schedule = config["train"], config["optimizer"], config["schedule"]
-        low = schedule["min_lr_share"]
+        train, optimizer = config["train"], config["optimizer"]
         rates = [("learning rate", optimizer["learning_rate"])]
         if own := optimizer["projector_learning_rate"]:
             rates.append(("learning rate of the projector", own))
@@ -142,10 +142,7 @@ MobileVLM's code."""
             ),
             ("loss", "mean over all answer tokens of the batch"),
             ("optimizer", optimizer_text(optimizer)),
-            *(
-                (name, f"warm-up to {rate:g}, then cosine to {rate * low:g}")
-                for name, rate in rates
-            ),
+            *((name, schedule_text(config, rate, step=manifest.step)) for name, rate in rates),
             ("precision", f"{manifest.identity['engine.precision']}, masters fp32"),
             ("made with", f"mobilellama {__version__}"),
         ]

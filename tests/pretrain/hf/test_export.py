@@ -188,6 +188,7 @@ def test_the_card_states_the_runs_facts(exports: dict[str, Path], tiny_run: Path
         f"{parameters:,} parameters",
         "| steps | 4 of 4 |",
         f"| tokens seen | {4 * 8 * 32:,} |",
+        "| learning rate | warm-up to 0.01 over 2 steps, then cosine to 0.001 at step 4 |",
         f"| all | 100.00 % | {loss:.4f} | {heldout:.4f} |",
         checkpoint.manifest.identity["data.fingerprint"],
         "| vocabulary | 832 (800 pieces) |",

@@ -144,6 +144,7 @@ def test_the_card_says_how_it_was_made_and_how_to_talk_to_it(
         "| rows seen | 16,",
         "| batch | 4 rows of 128 tokens |",
         "| trained | all parameters |",
+        "| learning rate | warm-up to 0.01 over 1 step, then cosine to 0 at step 4 |",
         "| weights | fp32, rounded from fp32 masters |",
         identity["data.fingerprint"],
     ]

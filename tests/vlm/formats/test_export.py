@@ -534,7 +534,7 @@ def test_the_card_says_what_was_trained_on_what(runs: Runs, tmp_path: Path) -> N
     assert "| began from (init) | `align` |" in text, "a path of this machine by its name"
     assert str(tmp_path.parent) not in text
     assert "LoRA of rank 4, alpha 8, dropout 0.05 on the language model's q_proj" in text
-    assert "| learning rate of the projector | warm-up to 0.001" in text
+    assert "| learning rate of the projector | warm-up to 0.001 over" in text
     assert "mobilellama vlm chat --model lora --image photo.jpg" in text
     assert "`<image>` stands for 4 image tokens. Images are padded" in text
     assert "records.json" in text and "nats an answer token" in text

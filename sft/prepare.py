@@ -68,7 +68,8 @@ from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 

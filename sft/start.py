@@ -29,7 +29,8 @@ from mobilellama.sft.lora import (
     stored_lora,
 )
 from mobilellama.stages import require_language_model, require_stage, stage_of
-from mobilellama.tokenizers.tokenizer import TextTokenizer, WrongIdsError, open_tokenizer
+from mobilellama.tokenizers.opening import WrongIdsError, open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 

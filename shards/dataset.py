@@ -34,7 +34,7 @@ from mobilellama.files.atomic import (
 )
 from mobilellama.files.sealed import SealError, read_sealed_json, write_sealed_json
 from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
-from mobilellama.tokenizers.tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
+from mobilellama.tokenizers.text_tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
 
 FORMAT_VERSION = 1
 PLAN = "plan.json"

@@ -26,7 +26,8 @@ from mobilellama.shards.dataset import (
 )
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
-from mobilellama.tokenizers.tokenizer import HF_FOLDER, TextTokenizer, open_known_tokenizer
+from mobilellama.tokenizers.opening import open_known_tokenizer
+from mobilellama.tokenizers.text_tokenizer import HF_FOLDER, TextTokenizer
 
 
 class TokenDataset(Buckets):

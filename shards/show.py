@@ -26,7 +26,8 @@ from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Span, Split, View
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_known_tokenizer
+from mobilellama.tokenizers.opening import open_known_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits
 _RULE_WIDTH = 100

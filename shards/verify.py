@@ -41,7 +41,7 @@ from mobilellama.shards.dataset import (
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
-from mobilellama.tokenizers.tokenizer import HF_FOLDER
+from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 
 _COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 

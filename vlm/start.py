@@ -37,7 +37,8 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import LoraConfig, stored_lora
 from mobilellama.sft.start import open_language_model
 from mobilellama.stages import require_stage, stage_of
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.formats.converted_weights import ConvertedWeights

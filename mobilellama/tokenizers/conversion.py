@@ -25,7 +25,7 @@ from typing import Any
 from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer, merges_of
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.same_ids import PROBES
-from mobilellama.tokenizers.tokenizer import NORMAL, Tokenizer
+from mobilellama.tokenizers.sentencepiece_model import NORMAL, SentencepieceModel
 
 _SPACE = "▁"
 _FIRST_PIECE = 259  # <unk>, <s>, </s> and 256 bytes come before it
@@ -76,7 +76,7 @@ class Fault:
         return f"{rule}{weights} may have learnt either", remedy + wanted
 
 
-def find_fault(tokenizer: HfTokenizer, model: Tokenizer | None) -> Fault | None:
+def find_fault(tokenizer: HfTokenizer, model: SentencepieceModel | None) -> Fault | None:
     """Return where a tokenizer.json and the model that it was made from differ; None: nowhere.
 
     Args:
@@ -222,7 +222,7 @@ def _fast(merges: list[Merge]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _holds(vocabulary: Mapping[str, int], model: Tokenizer) -> bool:
+def _holds(vocabulary: Mapping[str, int], model: SentencepieceModel) -> bool:
     """Whether every piece of a model has its id in a vocabulary."""
     return all(vocabulary.get(piece.piece) == i for i, piece in enumerate(model.proto.pieces))
 

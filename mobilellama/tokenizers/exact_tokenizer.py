@@ -16,14 +16,9 @@ from mobilellama.tokenizers.conversion import is_llamas_kind, with_steps
 from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer
 from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
-from mobilellama.tokenizers.tokenizer import (
-    SENTENCEPIECE_FILE,
-    TextTokenizer,
-    Tokenizer,
-    WrongIdsError,
-    model_beside,
-    open_tokenizer,
-)
+from mobilellama.tokenizers.opening import WrongIdsError, model_beside, open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import SENTENCEPIECE_FILE, TextTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

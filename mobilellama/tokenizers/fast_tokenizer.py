@@ -4,13 +4,18 @@ from typing import Any
 
 from mobilellama.config import ConfigError
 from mobilellama.tokenizers.hf_files import begin_with
-from mobilellama.tokenizers.tokenizer import NORMAL, UNUSED, USER_DEFINED, Tokenizer
+from mobilellama.tokenizers.sentencepiece_model import (
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    SentencepieceModel,
+)
 
 _BPE = 2  # TrainerSpec.ModelType.BPE
 _SPACE = "▁"  # sentencepiece's stand-in for a space, U+2581
 
 
-def fast_tokenizer(tokenizer: Tokenizer, *, add_bos: bool = True) -> Any:
+def fast_tokenizer(tokenizer: SentencepieceModel, *, add_bos: bool = True) -> Any:
     """Build the ``tokenizers.Tokenizer`` that encodes exactly as sentencepiece does.
 
     transformers' own conversion orders merges by id and ignores scores, which mis-tokenises
@@ -53,7 +58,7 @@ def fast_tokenizer(tokenizer: Tokenizer, *, add_bos: bool = True) -> Any:
     return fast
 
 
-def broken_rules(tokenizer: Tokenizer) -> list[str]:
+def broken_rules(tokenizer: SentencepieceModel) -> list[str]:
     """Return what keeps ``fast_tokenizer`` from doing all that sentencepiece does."""
     trainer, normalizer = tokenizer.proto.trainer_spec, tokenizer.proto.normalizer_spec
     rules = {
@@ -71,7 +76,7 @@ def broken_rules(tokenizer: Tokenizer) -> list[str]:
     return [rule for rule, holds in rules.items() if not holds]
 
 
-def _require_exact(tokenizer: Tokenizer) -> None:
+def _require_exact(tokenizer: SentencepieceModel) -> None:
     if broken := broken_rules(tokenizer):
         raise ConfigError(
             "tokenizer",
@@ -99,7 +104,7 @@ def merges_of(pieces: Any) -> list[tuple[str, str]]:
     return [merge[3:] for merge in merges]
 
 
-def special_pieces(tokenizer: Tokenizer) -> list[str]:
+def special_pieces(tokenizer: SentencepieceModel) -> list[str]:
     """Return the spelling of unk, bos and eos, as far as there are: all that is made special."""
     ids = (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
     return [tokenizer.processor.id_to_piece(i) for i in ids if i >= 0]

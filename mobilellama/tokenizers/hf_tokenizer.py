@@ -22,7 +22,7 @@ from mobilellama.tokenizers.hf_files import (
     begin_with,
     write_hf_files,
 )
-from mobilellama.tokenizers.tokenizer import (
+from mobilellama.tokenizers.text_tokenizer import (
     HF_FOLDER,
     SENTENCEPIECE_FILE,
     SpecialToken,

@@ -6,7 +6,7 @@ A sentencepiece model and the tokenizer.json made of it have nothing in common b
 from collections.abc import Mapping
 from typing import Any
 
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 # Where conversions, and models trained on other text or by other rules, have been seen to differ.
 PROBES = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from mobilellama.pretrain.hf.device import DTYPE_NAMES
 from mobilellama.pretrain.model import INIT_STD, ModelConfig
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _NEW_TOKENS = 256  # transformers' own default, 20, cuts answers off
 

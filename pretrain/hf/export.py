@@ -36,7 +36,7 @@ from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.stages import require_stage
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mobilellama.files.pretrained import load_causal_model, load_tokenizer
 from mobilellama.pretrain.hf.weights import DTYPES, ParameterSource, cast
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 # Of the largest logit. Both sides compute in fp32 but sum in different orders (SDPA, norms):
 # 1e-6 to 1e-5 was seen; a wrong weight, rotation or norm gives 1e-2 and more.

@@ -21,7 +21,8 @@ from mobilellama.pretrain.model import LanguageModel, ModelConfig
 from mobilellama.pretrain.state.checkpoint import MANIFEST, Checkpoint
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_known_tokenizer
+from mobilellama.tokenizers.opening import open_known_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 

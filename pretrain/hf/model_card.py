@@ -11,7 +11,7 @@ from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.pretrain.state.checkpoint import Manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import PERIOD
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _VALIDATION = "validation_loss"
 AUTO_TOKENIZER = """\

@@ -9,7 +9,7 @@ from mobilellama.pretrain.hf.export_check import check_tokenizer
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import encode_prompt, stop_ids
 from mobilellama.sft.data.template import Template
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _QUESTION, _ANSWER = (
     Turn("user", "What is a  list?\n"),

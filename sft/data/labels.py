@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from mobilellama.config import ConfigError
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.template import BOS, Piece, Template
-from mobilellama.tokenizers.tokenizer import SpecialToken, TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import SpecialToken, TextTokenizer
 
 # Unicode's White_Space, which is what lstrip and rstrip of a special token swallow; Python's
 # str.strip() also takes U+001C to U+001F.

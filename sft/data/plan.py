@@ -14,7 +14,7 @@ from mobilellama.sft.data.bucket import READING
 from mobilellama.shards.dataset import DATASET, PLAN, Plan, Slice, read_receipt
 from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 

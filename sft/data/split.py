@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import Encoded, encode
 from mobilellama.sft.data.template import Template
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 ENCODING_VERSION = 1
 """Rises when other tokens or labels come of the same conversations."""

@@ -15,7 +15,8 @@ from mobilellama.sft.data.reasons import Mend
 from mobilellama.sft.data.split import Parts, split_conversation
 from mobilellama.sft.data.template import Template
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_known_tokenizer
+from mobilellama.tokenizers.opening import open_known_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
 from mobilellama.stages import require_stage
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

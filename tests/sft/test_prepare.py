@@ -36,7 +36,8 @@ from mobilellama.sft.prepare import Config, make_plan
 from mobilellama.shards.main import main as shards_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
-from mobilellama.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.saved_tokenizers import save_again, write_spaces_last
 from tests.helpers.sealed import edit_sealed
 from tests.sft.helpers.conversations import make_conversations, write_lines, write_sharegpt

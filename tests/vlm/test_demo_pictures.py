@@ -15,7 +15,7 @@ from PIL import Image
 
 from mobilellama.sft.data.labels import encode
 from mobilellama.sft.data.template import read_template
-from mobilellama.tokenizers.tokenizer import open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.vlm.data.images import ImageProcessor, read_image
 from mobilellama.vlm.data.records import ImageTextConfig, Record, read_vlm_records
 from mobilellama.vlm.formats.preprocessor_config import from_folder

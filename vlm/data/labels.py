@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import Encoded, encode_pieces
 from mobilellama.sft.data.template import Piece, Template
-from mobilellama.tokenizers.tokenizer import TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.records import IMAGE_TEXT
 

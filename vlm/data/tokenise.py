@@ -32,7 +32,8 @@ from mobilellama.sft.data.reasons import Drop, count_names, excerpt, most_first
 from mobilellama.sft.data.records import READING_VERSION
 from mobilellama.sft.data.sources import find_slices, source_sha256
 from mobilellama.sft.data.template import Template
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_known_tokenizer
+from mobilellama.tokenizers.opening import open_known_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.labels import encode
 from mobilellama.vlm.data.records import ImageTextConfig, Record, Refused, read_vlm_records

@@ -33,7 +33,7 @@ from mobilellama.pretrain.hf.weights import DTYPES, write_weights
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.lora import LoraConfig
 from mobilellama.table import aligned
-from mobilellama.tokenizers.tokenizer import open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.vlm.formats.export import write_our_small_files
 from mobilellama.vlm.formats.export_check import check_weights
 from mobilellama.vlm.formats.folder import VlmFolder, open_folder

@@ -16,7 +16,8 @@ from mobilellama.pretrain.hf.device import DTYPE_NAMES
 from mobilellama.pretrain.hf.folder import model_config
 from mobilellama.pretrain.model import INIT_STD
 from mobilellama.tokenizers.hf_files import CONFIG_FILE
-from mobilellama.tokenizers.tokenizer import SENTENCEPIECE_FILE, Tokenizer
+from mobilellama.tokenizers.text_tokenizer import SENTENCEPIECE_FILE
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.data.images import CLIP_MEAN, CLIP_STD, PREPROCESSOR_FILE
 from mobilellama.vlm.formats.folder import PUBLISHED
 from mobilellama.vlm.formats.known_towers import find_known

@@ -23,7 +23,8 @@ from mobilellama.pretrain.hf.export_folder import verify
 from mobilellama.pretrain.state.checkpoint import MANIFEST
 from mobilellama.sft.chat import model as chat_model
 from mobilellama.sft.data.template import Template, read_template
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.prompts import ImageTextTokenizer
 from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder

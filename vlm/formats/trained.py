@@ -21,7 +21,8 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
 from mobilellama.stages import require_stage
-from mobilellama.tokenizers.tokenizer import TextTokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
 from mobilellama.vlm.model import LANGUAGE, parameter_shapes

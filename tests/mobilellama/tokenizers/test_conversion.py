@@ -14,12 +14,8 @@ from mobilellama.config import ConfigError
 from mobilellama.tokenizers.conversion import find_fault
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
-from mobilellama.tokenizers.tokenizer import (
-    Tokenizer,
-    WrongIdsError,
-    open_known_tokenizer,
-    open_tokenizer,
-)
+from mobilellama.tokenizers.opening import WrongIdsError, open_known_tokenizer, open_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hf_tokenizers import write_tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 from tests.helpers.saved_tokenizers import save_again, write_spaces_last

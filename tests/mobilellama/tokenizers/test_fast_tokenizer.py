@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from mobilellama.config import ConfigError
 from mobilellama.tokenizers.fast_tokenizer import fast_tokenizer
-from mobilellama.tokenizers.tokenizer import USER_DEFINED, Tokenizer
+from mobilellama.tokenizers.sentencepiece_model import USER_DEFINED
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}

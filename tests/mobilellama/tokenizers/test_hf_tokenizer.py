@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from mobilellama.config import ConfigError
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
-from mobilellama.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hf_tokenizers import write_tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 

@@ -10,7 +10,9 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb
 
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.same_ids import same_ids
-from mobilellama.tokenizers.tokenizer import CONTROL, TextTokenizer, Tokenizer
+from mobilellama.tokenizers.sentencepiece_model import CONTROL
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hf_tokenizers import write_tokenizer
 
 Change = Callable[[dict[str, Any]], object]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError
-from mobilellama.tokenizers.tokenizer import USER_DEFINED, Tokenizer
+from mobilellama.tokenizers.sentencepiece_model import USER_DEFINED
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 
 

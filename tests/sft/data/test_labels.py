@@ -16,7 +16,9 @@ from mobilellama.config import ConfigError
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import Encoded, encode, encode_prompt, stop_ids
 from mobilellama.sft.data.template import TEMPLATES, Template, read_template
-from mobilellama.tokenizers.tokenizer import TextTokenizer, Tokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hf_tokenizers import write_tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 

@@ -16,7 +16,8 @@ from mobilellama.sft.data.labels import Encoded, encode
 from mobilellama.sft.data.records import read_turns
 from mobilellama.sft.data.split import Parts, split_conversation
 from mobilellama.sft.data.template import TEMPLATES, Template, read_template
-from mobilellama.tokenizers.tokenizer import SpecialToken, TextTokenizer, Tokenizer
+from mobilellama.tokenizers.text_tokenizer import SpecialToken, TextTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.sft.helpers.conversations import make_conversations
 
 LETTERS = Template(

@@ -26,7 +26,8 @@ from mobilellama.sft.data.template import read_template
 from mobilellama.sft.export.adapter_folder import AdapterFolder, peft_logits
 from mobilellama.sft.export.finetuned import open_finetuned
 from mobilellama.sft.main import main
-from mobilellama.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hf_tokenizers import write_tokenizer
 from tests.helpers.ranks import run_ranks
 from tests.helpers.sealed import edit_sealed

@@ -20,7 +20,8 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.data.template import read_template
-from mobilellama.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.labels import encode
 from mobilellama.vlm.data.records import ImageTextConfig, Record, read_vlm_records

@@ -24,7 +24,7 @@ from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import encode_prompt
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.lora import inject
-from mobilellama.tokenizers.tokenizer import open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.formats.export_check import check_merged, check_weights

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.data.template import read_template
-from mobilellama.tokenizers.tokenizer import Tokenizer, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.main import main

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.sft.data.template import read_template
-from mobilellama.tokenizers.tokenizer import open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.vlm.data.batches import ImageTextInputs
 from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.data.records import ImageTextConfig

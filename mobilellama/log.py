@@ -6,7 +6,7 @@ import sys
 import warnings
 
 from mobilellama.config import ConfigError
-from mobilellama.terminal import columns
+from mobilellama.terminal import clear_line, columns
 
 # Libraries whose INFO lines say nothing to a user of ours. (deepspeed and lightning set their
 # own level when they are imported, and are quietened there.)
@@ -43,6 +43,13 @@ def number_from_environment(*names: str) -> int:
     return 0
 
 
+class _Handler(logging.StreamHandler):
+    """Writes to stderr; a message takes the place of a progress bar, which is drawn again below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clear_line() + super().format(record)
+
+
 def message_width() -> int | None:
     """Return how much of a message of rank 0 fits into a line; None where stderr is no terminal."""
     width = columns()
@@ -56,7 +63,7 @@ def configure(*, rank: int = 0) -> None:
         level=logging.INFO if rank == 0 else logging.WARNING,
         format=f"%(asctime)s %(levelname).1s {prefix}%(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
+        handlers=[_Handler(sys.stderr)],
         force=True,
     )
     for name in _NOISY:

@@ -1,13 +1,22 @@
-"""Progress of long work: a rich bar on a terminal, one log line a minute elsewhere."""
+"""Progress of long work: a bar on a terminal, one log line a minute elsewhere.
+
+The bar is one line that fits the terminal: the title, the share and the time left always stay;
+rates are left out where there is no room. It is removed where the work ends by an error or Ctrl-C.
+"""
 
 import logging
-import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
+
+from mobilellama import terminal
 
 log = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 60.0
+_REDRAWS_PER_S = 5.0
+_BAR_COLUMNS = (6, 12, 40)  # the bar's least, what rates leave to it, and its most
+_BYTES = (("TB", 1e6), ("GB", 1e3), ("MB", 1.0), ("kB", 1e-3))
 
 
 class Progress:
@@ -25,29 +34,18 @@ class Progress:
         self._done = 0.0
         self._counts: dict[str, float] = {}
         self._started_s = self._logged_s = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = self._make_bar()
+        self._bar = self._make_bar() if terminal.is_terminal() else None
 
     def _make_bar(self):
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.live import Live
 
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>5.1f} %"),
-            TextColumn("{task.fields[rates]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=Console(stderr=True),
-        )
-        self._task = bar.add_task(self._title, total=self._total, rates="")
-        return bar
+        return Live(_Line(self), console=Console(stderr=True), refresh_per_second=_REDRAWS_PER_S)
 
     def __enter__(self) -> "Progress":
         if self._bar:
-            self._bar.start()
+            terminal.has_live_line = True
+            self._bar.start(refresh=True)
         return self
 
     def __exit__(
@@ -57,7 +55,9 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._bar:
+            self._bar.transient = error is not None
             self._bar.stop()
+            terminal.has_live_line = False
         elif error is None:
             log.info("%s", self.line())
 
@@ -67,28 +67,86 @@ class Progress:
         self._done += amount
         for name, value in counts.items():
             self._counts[name] = self._counts.get(name, 0) + value
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, rates=self._rates())
-        elif time.monotonic() - self._logged_s >= _LOG_EVERY_S:
+        if self._bar is None and time.monotonic() - self._logged_s >= _LOG_EVERY_S:
             self._logged_s = time.monotonic()
             log.info("%s", self.line())
-
-    def _rates(self) -> str:
-        elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
-        rates = [f"{self._done / elapsed_s:,.1f} {self._unit}/s"]
-        rates += [f"{value / elapsed_s:,.0f} {name}/s" for name, value in self._counts.items()]
-        return "  ".join(rates)
 
     def line(self) -> str:
         """Return the state as one log line: share, rates, time left."""
         elapsed_s = time.monotonic() - self._started_s
-        left = max(self._total - self._done, 0.0)  # a total may be an estimate
-        left_s = elapsed_s * left / self._done if self._done else 0.0
-        share = 100 * self._done / self._total if self._total else 100.0
+        if not self._total and not self._done:
+            return f"{self._title}: nothing to do"
+        total = max(self._total, self._done)  # a total may be an estimate
         return (
-            f"{self._title}: {share:.1f} % of {self._total:,.1f} {self._unit}, {self._rates()}, "
-            f"{format_duration(elapsed_s)} gone, {format_duration(left_s)} left"
+            f"{self._title}: {self.share:.1f} % of {_amount(total, self._unit)}, "
+            f"{'  '.join(self._rates())}, "
+            f"{format_duration(elapsed_s)} gone, {format_duration(self._left_s())} left"
         )
+
+    @property
+    def share(self) -> float:
+        """How much is done, in percent."""
+        return min(100 * self._done / self._total, 100.0) if self._total else 100.0
+
+    def parts(self) -> list[tuple[int, str]]:
+        """Return what the bar's line says, as ``terminal.fitted`` takes it."""
+        rates = enumerate(self._rates(), 1)
+        left = f"{format_duration(self._left_s())} left"
+        return [(0, self._title), (0, f"{self.share:5.1f} %"), *rates, (0, left)]
+
+    def _left_s(self) -> float:
+        left = max(self._total - self._done, 0.0)
+        return (time.monotonic() - self._started_s) * left / self._done if self._done else 0.0
+
+    def _rates(self) -> list[str]:
+        elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
+        rates = [f"{_rate(self._done / elapsed_s, self._unit)}/s"]
+        counts = list(self._counts.items())  # the bar's thread reads them while they grow
+        return rates + [f"{value / elapsed_s:,.0f} {name}/s" for name, value in counts]
+
+
+class _Line:
+    """The state as a line of the terminal's width, with a bar behind the title."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def __rich_console__(self, console: object, options) -> Iterator[object]:  # pyright: ignore[reportMissingParameterType]
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        least, kept_free, most = _BAR_COLUMNS
+        (_, title), *parts = self._progress.parts()
+        columns = options.max_width - len("^C")  # or that would begin a line of its own
+        width = columns - len(title) - 2
+        text = terminal.fitted(parts, width - kept_free - 2)
+        free = width - len(text)
+        if free >= least + 2:
+            yield Text(f"{title}  ", end="")
+            yield ProgressBar(completed=self._progress.share, width=min(free - 2, most))
+            yield Text(f"  {text}", end="")
+            return
+        line = Text(f"{title}  {text}", no_wrap=True, end="")
+        if free < 0:  # the title's end goes
+            line = Text(f"{title[: free - 1]}…  {text}", no_wrap=True, end="")
+        line.truncate(columns)
+        yield line
+
+
+def _amount(value: float, unit: str) -> str:
+    """Return a count as a whole number with its unit; MB in the unit that suits its size."""
+    if unit != "MB":
+        return f"{value:,.0f} {unit}"
+    for name, size in _BYTES:
+        if value >= size:
+            return f"{value / size:,.1f} {name}"
+    return f"{value * 1e6:.0f} bytes"
+
+
+def _rate(value: float, unit: str) -> str:
+    if unit == "MB" or value >= 100:
+        return _amount(value, unit)
+    return f"{value:.{1 if value >= 1 else 2}f} {unit}"
 
 
 def format_duration(seconds: float) -> str:

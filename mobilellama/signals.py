@@ -26,6 +26,8 @@ from functools import cache
 from multiprocessing import resource_tracker
 from types import FrameType
 
+from mobilellama import terminal
+
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that ask a run to save and stop."""
 BEFORE_STEPS = "stopping before the first step"
@@ -257,7 +259,9 @@ def tell(text: str) -> None:
         return
     try:
         descriptor = stream.fileno()
-        start = "\n" if os.isatty(descriptor) else ""  # after the ^C that a terminal shows
+        start = terminal.clear_line(leaving=True)  # with the ^C that a terminal shows in it
+        if not start and os.isatty(descriptor):
+            start = "\n"  # after the ^C
         os.write(descriptor, f"{start}{text}\n".encode(errors="replace"))
     except (OSError, ValueError):  # a stream without a file, or a terminal that has gone
         with contextlib.suppress(OSError, ValueError):

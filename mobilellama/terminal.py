@@ -6,6 +6,12 @@ from collections.abc import Sequence
 
 _DEFAULT_COLUMNS = 80  # where a terminal does not tell; rich takes the same
 
+_ERASE_LINE = "\r\x1b[2K"
+_SHOW_CURSOR = "\x1b[?25h"
+
+has_live_line = False
+"""Whether the last line of the terminal is one that is drawn again and again."""
+
 
 def is_terminal() -> bool:
     """Return whether stderr is a terminal that can rewrite a line."""
@@ -22,6 +28,17 @@ def columns() -> int | None:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_COLUMNS
     except OSError:
         return _DEFAULT_COLUMNS
+
+
+def clear_line(*, leaving: bool = False) -> str:
+    """Return what to write before a message, so that it takes the place of a live line.
+
+    Args:
+        leaving: whether the process may end now: a live line hides the cursor.
+    """
+    if not has_live_line:
+        return ""
+    return _ERASE_LINE + (_SHOW_CURSOR if leaving else "")
 
 
 def fitted(parts: Sequence[tuple[int, str]], width: int | None) -> str:

@@ -1,11 +1,16 @@
 """Progress: a line where there is no terminal, a bar where there is one."""
 
+import fcntl
 import logging
 import os
 import pty
 import re
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import textwrap
 
 import pytest
 
@@ -19,6 +24,14 @@ with Progress("tokenising", total=4, unit="MB") as bar:
     for _ in range(4):
         bar.advance(1, tokens=1000)
         time.sleep(0.12)
+"""
+
+
+MESSAGE = """
+import logging
+from mobilellama.log import configure
+configure()
+log = logging.getLogger("mobilellama")
 """
 
 
@@ -51,8 +64,8 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_one_at_the_end(
             shown.advance(10, tokens=5_000)
     assert caplog.messages == [
         # Logged at 75 s, the first call past a minute; the next would be due at 135 s.
-        "tokenising: 30.0 % of 100.0 MB, 0.4 MB/s  200 tokens/s, 00:01:15 gone, 00:02:55 left",
-        "tokenising: 50.0 % of 100.0 MB, 0.4 MB/s  200 tokens/s, 00:02:05 gone, 00:02:05 left",
+        "tokenising: 30.0 % of 100.0 MB, 400.0 kB/s  200 tokens/s, 00:01:15 gone, 00:02:55 left",
+        "tokenising: 50.0 % of 100.0 MB, 400.0 kB/s  200 tokens/s, 00:02:05 gone, 00:02:05 left",
     ]
 
 
@@ -82,13 +95,43 @@ def test_more_work_than_the_estimate_leaves_no_negative_time(
 
 def test_no_work_yet_has_no_rate_to_divide_by(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    assert Progress("work", total=10, unit="files").line().startswith("work: 0.0 % of 10.0 files")
+    assert Progress("work", total=10, unit="files").line().startswith("work: 0.0 % of 10 files")
 
 
-def test_on_a_terminal_there_is_a_bar_with_rates_and_time_left() -> None:
+@pytest.mark.parametrize(
+    ("total", "done", "unit", "said"),
+    [
+        (0, 0, "MB", "nothing to do"),
+        (0.000_34, 0.000_34, "MB", "100.0 % of 340 bytes, 34 bytes/s"),
+        (0.04, 0.02, "MB", "50.0 % of 40.0 kB, 2.0 kB/s"),
+        (2_500_000, 1_250_000, "MB", "50.0 % of 2.5 TB, 125.0 GB/s"),
+        (30, 15, "images", "50.0 % of 30 images, 1.5 images/s"),
+        (30, 0.5, "images", "1.7 % of 30 images, 0.05 images/s"),
+        (25_000, 20_000, "rows", "80.0 % of 25,000 rows, 2,000 rows/s"),
+        (10, 25, "files", "100.0 % of 25 files, 2.5 files/s"),
+    ],
+)
+def test_counts_are_whole_and_bytes_have_the_unit_of_their_size(
+    total: float, done: float, unit: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    now_s = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s)
+    shown = Progress("work", total=total, unit=unit)
+    now_s += 10
+    shown.advance(done)
+    assert shown.line().partition(": ")[2].startswith(said)
+
+
+def on_terminal(
+    work: str, columns: int, *, term: str = "xterm", interrupt_after: bytes = b""
+) -> str:
+    """Return what a process wrote to a terminal so wide, interrupted after it wrote some bytes."""
     reader, writer = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen([sys.executable, "-c", WORK], stderr=writer, env=environment)
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment["TERM"] = term
+    process = subprocess.Popen([sys.executable, "-c", work], stderr=writer, env=environment)
     os.close(writer)
     shown = b""
     while True:
@@ -96,10 +139,76 @@ def test_on_a_terminal_there_is_a_bar_with_rates_and_time_left() -> None:
             shown += os.read(reader, 65_536)
         except OSError:  # the other end was closed
             break
+        if interrupt_after and interrupt_after in shown:
+            interrupt_after = b""
+            shown += b"^C"  # as the terminal shows it
+            process.send_signal(signal.SIGINT)
     os.close(reader)
     assert process.wait(timeout=10) == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    last = re.split(r"[\r\n]+", text.strip())[-1]
-    assert re.search(r"tokenising ━+ +100\.0 % [\d.]+ MB/s +[\d,]+ tokens/s +0:00:00 left", last), (
-        last
-    )
+    return shown.decode()
+
+
+def screen(written: str) -> list[str]:
+    """Return the lines that stand on the terminal in the end."""
+    lines, row = [""], 0
+    for part in re.split(r"(\r|\n|\x1b\[[0-9;?]*[A-Za-z])", written):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part.endswith("A") and part.startswith("\x1b"):
+            row -= int(part[2:-1])
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part == "\r" or part.startswith("\x1b"):
+            pass  # whatever is written after a return, here, erases the line first
+        else:
+            lines[row] += part
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (200, r"tokenising  ━+  100\.0 %  [\d.]+ MB/s  [\d,]+ tokens/s  00:00:00 left"),
+        (80, r"tokenising  ━+  100\.0 %  [\d.]+ MB/s  [\d,]+ tokens/s  00:00:00 left"),
+        (50, r"tokenising  ━+  100\.0 %  00:00:00 left"),
+        (40, r"tokenising  100\.0 %  00:00:00 left"),
+        (30, r"tok…  100\.0 %  00:00:00 left"),
+    ],
+)
+def test_on_a_terminal_there_is_one_line_that_fits_with_the_time_left(
+    columns: int, line: str
+) -> None:
+    written = screen(on_terminal(WORK, columns))
+    assert len(written) == 1 and re.fullmatch(line, written[0]), written
+    assert len(written[0]) <= columns - len("^C")
+
+
+def test_a_message_stands_above_the_bar() -> None:
+    first, last = screen(
+        on_terminal(MESSAGE + WORK.replace("0.12", "0.12); log.warning('bad'"), 80)
+    )[-2:]
+    assert first.endswith(" W bad") and last.startswith("tokenising  ━")
+
+
+def test_a_dumb_terminal_gets_lines() -> None:
+    written = on_terminal(MESSAGE + WORK, 80, term="dumb")
+    assert "\x1b" not in written and written.count("tokenising") == 1
+    assert "I tokenising: 100.0 % of 4.0 MB" in written
+
+
+def test_ctrl_c_leaves_no_bar_but_its_answer_and_the_cursor() -> None:
+    work = WORK.replace("range(4)", "range(400)").replace("total=4", "total=400")
+    interruptible = f"""
+from mobilellama.signals import answering
+def work():
+{textwrap.indent(work, "    ")}
+with answering("finished buckets stay"):
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+"""
+    written = on_terminal(interruptible, 80, interrupt_after=b"MB/s")
+    assert screen(written) == ["mobilellama: interrupted: finished buckets stay"]
+    assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l")

@@ -4,11 +4,18 @@ import ast
 import configparser
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.imports import (
+    ROOT,
+    find_circle,
+    imported_modules,
+    imported_names,
+    module_paths,
+)
 
 # Each stage, and the stages it may import. mobilellama's own modules may be imported by all.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -84,21 +91,9 @@ def test_stdlib_tokenize_survives_the_repository_root_on_sys_path() -> None:
     assert not Path(out.stdout.strip()).is_relative_to(ROOT)
 
 
-def imported_names(source: str) -> list[str]:
-    """Return the dotted name of everything that a module's source imports."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            # "from a import b" may import the module a.b.
-            names.extend(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            names.extend(alias.name for alias in node.names)
-    return names
-
-
 def imported_stages(source: str) -> set[str]:
     """Return the stages that a module's source imports, in whatever form."""
-    parts = [name.split(".") for name in imported_names(source)]
+    parts = [names[0].split(".") for names in imported_names(source)]
     return {part[1] for part in parts if part[0] == "mobilellama" and len(part) > 1} & {*MAY_IMPORT}
 
 
@@ -132,6 +127,74 @@ def test_what_stages_share_imports_no_stage() -> None:
     assert len(paths) > 20
     for path in paths:
         assert not imported_stages(path.read_text()), f"{path} may not import a stage"
+
+
+CIRCLE = {"mobilellama.room.a", "mobilellama.room.b"}
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import mobilellama.room.a",
+        "import os, mobilellama.room.a as other",
+        "from mobilellama.room.a import name",
+        "from mobilellama.room import b, a",
+        "from . import a",
+        "from .a import name",
+        "from ..room.a import name",
+        "def f():\n    from mobilellama.room.a import name",
+        "class C:\n    async def f(self):\n        import mobilellama.room.a",
+        "f = lambda: __import__('mobilellama.room.a')",
+        "if TYPE_CHECKING:\n    from mobilellama.room.a import name",
+        "import typing\nif typing.TYPE_CHECKING:\n    import mobilellama.room.a",
+        "try:\n    pass\nexcept ImportError:\n    from mobilellama.room import a",
+        "import importlib\nimportlib.import_module('mobilellama.room.a')",
+        "VERBS = {'run': Verb('mobilellama.room.a', 'Run it')}",
+    ],
+)
+def test_a_circle_is_found_in_every_form_that_an_import_has(back: str) -> None:
+    sources = {"mobilellama.room.a": "from mobilellama.room.b import x", "mobilellama.room.b": back}
+    imports = {name: imported_modules(sources[name], name, CIRCLE) for name in CIRCLE}
+    assert imports == {"mobilellama.room.a": {"mobilellama.room.b"},
+                       "mobilellama.room.b": {"mobilellama.room.a"}}  # fmt: skip
+    circle = find_circle(imports)
+    assert circle and circle[0] == circle[-1] and {*circle} == CIRCLE
+
+
+def test_a_circle_through_many_modules_is_told_in_order_and_a_fork_is_none() -> None:
+    fork = {"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set[str]()}
+    assert find_circle(fork) is None
+    ring = fork | {"d": {"e"}, "e": {"b"}}
+    found = find_circle(ring)
+    assert found and found[0] == found[-1] and sorted(found[1:]) == ["b", "d", "e"]
+    assert all(first in ring[second] for first, second in pairwise(found))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import room.a",  # another package
+        "from mobilellama.room.a_plan import a",
+        "# import mobilellama.room.a",
+        '"""See mobilellama.room.a."""',
+        "from mobilellama.room import name",
+        "RESTART = ['python', '-m', 'mobilellama.room.b']",  # itself
+    ],
+)
+def test_what_only_looks_like_an_import_is_none(source: str) -> None:
+    assert not imported_modules(source, "mobilellama.room.b", CIRCLE)
+
+
+def test_no_imports_of_modules_go_round_in_a_circle() -> None:
+    """Also where an import is hidden in a function or behind TYPE_CHECKING."""
+    paths = module_paths()
+    assert len(paths) > 400
+    imports = {
+        name: imported_modules(path.read_text(), name, paths) for name, path in paths.items()
+    }
+    assert sum(map(len, imports.values())) > 1_000
+    circle = find_circle(imports)
+    assert circle is None, " is imported by ".join(circle or [])
 
 
 # Who may load what others made: one file, that tells every library to run no code of theirs.

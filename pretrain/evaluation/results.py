@@ -23,6 +23,7 @@ from mobilellama.files.pretrained import load_config
 from mobilellama.pretrain.evaluation.answer_counts import ASKED, AnswerCounts
 from mobilellama.pretrain.evaluation.harness import Score
 from mobilellama.pretrain.evaluation.score_table import mean_of_comparable
+from mobilellama.pretrain.hf.fingerprint import sampled_sha256
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +195,6 @@ def fingerprint(model: str) -> str:
     if not folder.is_dir():
         commit = getattr(load_config(model), "_commit_hash", None)
         return f"{model}@{commit or 'unknown'}"
-    from mobilellama.pretrain.hf.folder import sampled_sha256
-
     whole = [
         folder / name for name in ("config.json", *TOKENIZER_FILES) if (folder / name).is_file()
     ]

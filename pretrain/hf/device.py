@@ -1,12 +1,24 @@
 """Where a Hugging Face folder's model runs, and in which dtype."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, did_you_mean, one_line
 
 DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """torch's and transformers' names of the dtypes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a model runs, and in which dtype."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the weights; auto: bf16 on GPUs that have it, else fp16; on CPUs as stored, fp16 as
+    fp32."""
 
 
 def find_device(name: str) -> Any:

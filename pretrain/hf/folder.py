@@ -11,9 +11,8 @@ noise in a finetuning run. Only ``*.rotary_emb.inv_freq`` is left aside, which v
 4.32 of transformers stored although it follows from the config.
 """
 
-import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.pretrained import require_no_code
+from mobilellama.pretrain.hf.fingerprint import sampled_sha256
 from mobilellama.pretrain.hf.weight_files import (
     FLOATS,
     StoredWeights,
@@ -34,7 +34,6 @@ from mobilellama.pretrain.model import LanguageModel, ModelConfig
 log = logging.getLogger(__name__)
 
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-_BLOCKS, _BLOCK_BYTES = 64, 4096
 
 
 class HfFolder:
@@ -139,26 +138,6 @@ class HfFolder:
                 raise DataError(
                     f"{self.folder}: '{name}' is stored as {dtype}; fp32, bf16 and fp16 can be read"
                 )
-
-
-def sampled_sha256(whole: Iterable[Path], sampled: Iterable[Path]) -> str:
-    """Return a sha256 over small files and, of large ones, names, sizes and evenly spaced blocks.
-
-    Args:
-        whole: files whose every byte counts.
-        sampled: files of which 64 blocks of 4 KiB count.
-    """
-    digest = hashlib.sha256()
-    for path in whole:
-        digest.update(path.read_bytes())
-    for path in sampled:
-        size_bytes = path.stat().st_size
-        digest.update(f"\n{path.name} {size_bytes}\n".encode())
-        with open(path, "rb") as file:
-            for i in range(_BLOCKS):
-                file.seek(max(0, size_bytes - _BLOCK_BYTES) * i // (_BLOCKS - 1))
-                digest.update(file.read(_BLOCK_BYTES))
-    return digest.hexdigest()
 
 
 def model_config(values: Mapping[str, Any], path: Path) -> ModelConfig:

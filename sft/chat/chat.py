@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import UserError, did_you_mean, require_at_least
-from mobilellama.sft.chat.model import ModelChoice, load_model, quieten
+from mobilellama.sft.chat.model import load_model, quieten
+from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 

@@ -12,7 +12,7 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.main import main as pretrain
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.chat.model import ModelChoice
+from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.main import main as sft
 from mobilellama.sft.start import open_language_model, open_start
 from tests.helpers.ranks import run_ranks

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
 from mobilellama.config import ConfigError, did_you_mean
-from mobilellama.sft.chat.model import Placement
+from mobilellama.pretrain.hf.device import Placement
 from mobilellama.vlm.data.orientation import Orientation
 
 

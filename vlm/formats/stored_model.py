@@ -20,8 +20,8 @@ from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype
 from mobilellama.pretrain.hf.export_folder import verify
+from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.pretrain.state.checkpoint import MANIFEST
-from mobilellama.sft.chat import model as chat_model
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -130,7 +130,7 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         template=read_template(template or default or ""),
         weight=found.weights.stored,
         dtype=found.weights.dtype(first),
-        sha256=chat_model.identify(path),
+        sha256=identify(path),
         close=found.weights.close,
     )
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import DataError
-from mobilellama.pretrain.hf.folder import dims, sampled_sha256
+from mobilellama.pretrain.hf.fingerprint import sampled_sha256
+from mobilellama.pretrain.hf.folder import dims
 from mobilellama.pretrain.hf.weight_files import FLOATS, StoredWeights, some
 from mobilellama.vlm.formats.converted_weights import ConvertedWeights
 

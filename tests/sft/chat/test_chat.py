@@ -18,7 +18,8 @@ from mobilellama.config import UserError
 from mobilellama.sft.chat.chat import visible
 from mobilellama.sft.chat.decode import Finish
 from mobilellama.sft.chat.dialogue import Dialogue, Exchange
-from mobilellama.sft.chat.model import ModelChoice, load_model
+from mobilellama.sft.chat.model import load_model
+from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 from mobilellama.sft.main import main

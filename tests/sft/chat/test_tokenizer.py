@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.sft.chat.model import ModelChoice
+from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.tokenizer import ChatTokenizer, Stop, TextStream
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import encode_prompt

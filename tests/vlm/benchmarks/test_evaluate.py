@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mobilellama.config import ConfigError
-from mobilellama.sft.chat.model import identify
+from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.vlm.benchmarks.all import BENCHMARKS
 from mobilellama.vlm.benchmarks.benchmark import Scores
 from mobilellama.vlm.benchmarks.evaluate import (

@@ -4,11 +4,9 @@ Fabric reads whatever environment it finds: torchrun, SLURM, or none, in which c
 starts ``launch.devices`` processes itself.
 """
 
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -101,10 +99,6 @@ class World:
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
 
-        for name in ("lightning.fabric", "lightning.pytorch"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # INFO is a banner
-        # On a login node, where a run without srun is meant so.
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
         cuda = config.uses_cuda
         if not cuda:
             # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.

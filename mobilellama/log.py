@@ -1,4 +1,7 @@
-"""Logging, configured once by a command's ``main``; metrics and results do not pass through it."""
+"""Logging, configured once by a command's ``main``; metrics and results do not pass through it.
+
+What libraries say passes through the same handler, so that one policy decides what is told.
+"""
 
 import logging
 import os
@@ -8,9 +11,21 @@ import warnings
 from mobilellama.config import ConfigError
 from mobilellama.terminal import clear_line, columns
 
-# Libraries whose INFO lines say nothing to a user of ours. (deepspeed and lightning set their
-# own level when they are imported, and are quietened there.)
-_NOISY = ("datasets", "httpx", "fsspec", "torch")
+_OURS = ("mobilellama", "__main__", "demo", "benchmarks", "root")
+# Libraries that bring a handler of their own, and what their records must be worth to be told.
+# What transformers, datasets and DeepSpeed warn of is checked by ours, or is meant so.
+_LIBRARIES = {
+    "DeepSpeed": logging.ERROR,
+    "bitsandbytes": logging.ERROR,
+    "datasets": logging.ERROR,
+    "fsspec": logging.ERROR,
+    "huggingface_hub": logging.WARNING,
+    "lightning": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "lightning.pytorch": logging.WARNING,
+    "transformers": logging.ERROR,
+}
+_WARNING_OF_THE_FUTURE = r"(torch|deepspeed|lightning|transformers|huggingface_hub|datasets|peft)\b"
 
 
 def rank_from_environment() -> int:
@@ -44,10 +59,37 @@ def number_from_environment(*names: str) -> int:
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to stderr; a message takes the place of a progress bar, which is drawn again below."""
+    """Writes to stderr: our records, and of libraries what is worth a warning (_LIBRARIES)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        package = record.name.partition(".")[0]
+        if package not in _OURS and record.levelno < _LIBRARIES.get(package, logging.WARNING):
+            return False
+        return super().filter(record)
 
     def format(self, record: logging.LogRecord) -> str:
+        """Let the message take the place of a progress bar, which is drawn again below."""
         return clear_line() + super().format(record)
+
+
+class _LibraryLogger(logging.Logger):
+    """A library's logger that keeps to our handler.
+
+    Libraries add a handler when they are imported, some leave the root's on as well: their
+    records were told twice, or past our levels.
+    """
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802
+        """Add none."""
+
+    @property
+    def propagate(self) -> bool:
+        """Always true."""
+        return True
+
+    @propagate.setter
+    def propagate(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        pass
 
 
 def message_width() -> int | None:
@@ -66,8 +108,11 @@ def configure(*, rank: int = 0) -> None:
         handlers=[_Handler(sys.stderr)],
         force=True,
     )
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module=r"(torch|deepspeed|lightning)\b"
-    )
+    for name in _LIBRARIES:  # whether imported by now or later
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.__class__ = _LibraryLogger
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=_WARNING_OF_THE_FUTURE)
+    # On a login node, where a run without srun is meant so.
+    warnings.filterwarnings("ignore", message="The `srun` command is available")

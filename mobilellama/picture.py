@@ -5,7 +5,6 @@ pyplot, which would choose a backend for the whole process.
 """
 
 import io
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ def require_png(field: str, path: str) -> None:
 
 def new_figure(width: float, height: float) -> "Figure":
     """Return an empty figure of this size, in inches."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # tells of its font cache
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -6,10 +6,14 @@ rates are left out where there is no room. It is removed where the work ends by 
 
 import logging
 import time
-from collections.abc import Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mobilellama import terminal
+
+if TYPE_CHECKING:  # rich takes a tenth of a second, and only terminals need it
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ class Progress:
         self._started_s = self._logged_s = time.monotonic()
         self._bar = self._make_bar() if terminal.is_terminal() else None
 
-    def _make_bar(self):
+    def _make_bar(self) -> "Live":
         from rich.console import Console
         from rich.live import Live
 
@@ -111,7 +115,7 @@ class _Line:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
-    def __rich_console__(self, console: object, options) -> Iterator[object]:  # pyright: ignore[reportMissingParameterType]
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 

@@ -7,7 +7,6 @@ The head stays whole too: it is what chooses the token. Nothing quantised is wri
 """
 
 import importlib
-import logging
 from typing import Any, Literal
 
 import torch
@@ -26,8 +25,6 @@ def require_bitsandbytes(kind: Quantization) -> None:
     """Raise ConfigError where bitsandbytes is wanted and cannot be imported."""
     if kind == "none":
         return
-    # It warns of a kernel that it would fetch from the Hub, and does without.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         importlib.import_module("bitsandbytes")
     except Exception as error:  # a library of CUDA's missing is no ImportError everywhere

@@ -10,7 +10,6 @@ Its checkpoints are not used: the state is read and written through each paramet
 address map, by name.
 """
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
@@ -43,7 +42,6 @@ class DeepSpeedEngine:
         """Wrap the model; torch.distributed is already initialised."""
         import deepspeed
 
-        deepspeed.utils.logging.logger.setLevel(logging.ERROR)
         # "import deepspeed.comm.torch" would bind the torch backend's own torch module.
         sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
         backend = torch.distributed.get_backend()

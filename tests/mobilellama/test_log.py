@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 SPEAK = """
+import logging
 import sys
 import mobilellama.log
 

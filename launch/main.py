@@ -95,10 +95,12 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     options = read_options(mine, prog=f"mobilellama launch {name}", about=about(name, step))
 
     # After --help has been answered; local.py alone needs what SLURM does not.
-    from mobilellama.launch.submit import Order, check_order, dry_run, submit
+    from mobilellama.launch.submit import Order, check_inputs, check_order, dry_run, submit
 
     order = Order(step_name=name, arguments=list(theirs), slurm=options.slurm, cwd=str(Path.cwd()))
     order.folder  # noqa: B018  the arguments must name it
+    if options.check:
+        check_inputs(order)
     if options.local:
         from mobilellama.launch.local import run_locally
 

@@ -20,9 +20,10 @@ are left, those in the queue stay there.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from mobilellama.launch.config import HowConfig, SlurmConfig, as_arguments, read
 from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
 from mobilellama.launch.local import run_locally
 from mobilellama.launch.steps import find_step
-from mobilellama.launch.submit import Order, check_order, dry_run, submit
+from mobilellama.launch.submit import Order, check_inputs, check_order, dry_run, submit
 from mobilellama.table import aligned
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def main(config: Config, overrides: Sequence[str] = ()) -> int:
     """
     links = read_links(config, overrides)
     todo = remaining(links)
+    if config.check:
+        check_all_inputs(links, todo)
     if config.dry_run:
         for link in todo:
             print(f"##### {link.name}")
@@ -247,23 +250,41 @@ def remaining(links: Sequence[Link]) -> list[Link]:
     return todo
 
 
+def check_all_inputs(links: Sequence[Link], todo: Sequence[Link]) -> None:
+    """Look at what the steps read, but for what a step above makes.
+
+    Raises:
+        UserError: something is not there; the message has all of it.
+    """
+    wrong: list[str | None] = []
+    for link in todo:
+        made = [other.order.folder.made for other in links[: links.index(link)]]
+        wrong.append(_complaint(link, partial(check_inputs, made=made)))
+    _require_none(wrong)
+
+
 def check_all(links: Sequence[Link]) -> None:
     """Read every step's config.
 
     Raises:
         UserError: some are wrong; the message has all of them.
     """
-
-    def complaint(link: Link) -> str | None:
-        try:
-            check_order(link.order)
-        except UserError as error:
-            return f"{link.name}: {error}"
-        return None
-
     with ThreadPoolExecutor(_CHECKS_AT_ONCE) as pool:
-        wrong = [text for text in pool.map(complaint, links) if text]
-    if wrong:
+        _require_none(list(pool.map(lambda link: _complaint(link, check_order), links)))
+
+
+def _complaint(link: Link, check: Callable[[Order], None]) -> str | None:
+    """Return what a check says against a step, if it does."""
+    try:
+        check(link.order)
+    except UserError as error:
+        return f"{link.name}: {error}"
+    return None
+
+
+def _require_none(complaints: Sequence[str | None]) -> None:
+    """Raise UserError if a step is wrong."""
+    if wrong := [text for text in complaints if text]:
         raise UserError("\n".join(["nothing was submitted:", *wrong]))
 
 

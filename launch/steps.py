@@ -103,6 +103,8 @@ def given(arguments: Sequence[str], field: str) -> Any:
     value = None
     for i, word in enumerate(arguments):
         flag, inline, rest = word.partition("=")
+        if flag.startswith("--"):
+            flag = f"--{flag[2:].replace('-', '_')}"
         said = rest if inline else next(iter(arguments[i + 1 : i + 2]), None)
         if flag == f"--{field}":
             value = said

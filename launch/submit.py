@@ -6,21 +6,23 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.atomic import whole_file
+from mobilellama.inputs import input_paths, require_inputs
 from mobilellama.launch import slurm
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import Job, Launch, LaunchFolder, current_jobs
 from mobilellama.launch.known import remember
 from mobilellama.launch.render import Script, array_of
 from mobilellama.launch.snapshot import snapshot_name, take_snapshot
-from mobilellama.launch.steps import STEPS, Step, folder_of, with_frozen_configs
+from mobilellama.launch.steps import STEPS, Step, folder_of, given, with_frozen_configs
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,25 @@ class Order:
         if not self.step.finish:
             return [whole]
         return [whole, replace(whole, part="finish", name=f"{self.name}-finish")]
+
+
+def check_inputs(order: Order, made: Iterable[Path] = ()) -> None:
+    """Look at what the step reads, before it waits in a queue.
+
+    Args:
+        order: what to launch.
+        made: what other steps will have made by then.
+
+    Raises:
+        ConfigError: something is not there.
+    """
+    run = order.folder.run
+    require_inputs(
+        input_paths(*order.step.command),
+        partial(given, order.arguments),
+        resumes=bool(run and run.checkpoint_steps()),
+        made=made,
+    )
 
 
 def check_order(order: Order) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
+from mobilellama.inputs import InputPath
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -35,6 +36,44 @@ VERBS = {
         module="mobilellama.pretrain.hf.hub",
         help="push an exported folder to the Hugging Face Hub",
         interrupted="what was pushed stays there, and the same command pushes the rest",
+    ),
+}
+# What a job reads: 'mobilellama launch' looks at it before it submits.
+INPUTS = {
+    "run": (
+        InputPath(
+            field="data.path",
+            kind="folder",
+            holds="dataset.json",
+            remedy="Give a dataset folder: the --output of 'mobilellama tokenize run', finished",
+        ),
+        InputPath(
+            field="data.mixture",
+            kind="file",
+            remedy="Give a mixture's YAML file or the name of a preset",
+            name="preset",
+        ),
+    ),
+    "export": (
+        InputPath(
+            field="checkpoint",
+            kind="folder",
+            remedy="Give the folder of a run, or of one of its checkpoints",
+        ),
+        InputPath(
+            field="tokenizer",
+            kind="path",
+            remedy="Give a sentencepiece .model file or a Hugging Face folder",
+        ),
+    ),
+    "evaluate": (
+        InputPath(
+            field="model",
+            kind="folder",
+            remedy="Give the folder of an exported model, or a name on the Hub",
+            name="hub",
+        ),
+        InputPath(field="data", kind="folder", remedy="Give a folder of the tasks' files"),
     ),
 }
 

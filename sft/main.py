@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
+from mobilellama.inputs import InputPath
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -37,6 +38,65 @@ VERBS = {
         module="mobilellama.sft.chat.generate",
         help="answer a file of prompts in batches",
         interrupted="answers that were written stay, and the same command goes on",
+    ),
+}
+_CHECKPOINT = InputPath(
+    field="checkpoint",
+    kind="folder",
+    remedy="Give the folder of a run, or of one of its checkpoints",
+)
+_TOKENIZER = InputPath(
+    field="tokenizer",
+    kind="path",
+    remedy="Give a sentencepiece .model file, a tokenizer.json, or a model's folder",
+)
+_TEMPLATE = InputPath(
+    field="template",
+    kind="file",
+    remedy="Give a template's YAML file or the name of a preset",
+    name="preset",
+)
+# What a job reads: 'mobilellama launch' looks at it before it submits.
+INPUTS = {
+    "prepare": (
+        InputPath(
+            field="data.path",
+            kind="path",
+            remedy="Give a file or a folder of conversations, or a name on the Hub",
+            name="hub",
+        ),
+        _TOKENIZER,
+        _TEMPLATE,
+    ),
+    "run": (
+        InputPath(
+            field="init",
+            kind="folder",
+            remedy="Give a Hugging Face folder, a run's folder, or one of its checkpoints",
+            only_at_first=True,
+        ),
+        InputPath(
+            field="data.path",
+            kind="folder",
+            holds="dataset.json",
+            remedy="Give a dataset folder: the --output of 'mobilellama sft prepare', finished",
+        ),
+    ),
+    "export": (_CHECKPOINT, _TOKENIZER, _TEMPLATE),
+    "merge": (
+        _CHECKPOINT,
+        InputPath(
+            field="adapter",
+            kind="folder",
+            holds="adapter_config.json",
+            remedy="Give the folder of an adapter",
+        ),
+        InputPath(
+            field="base",
+            kind="folder",
+            remedy="Give the Hugging Face folder that the adapter is added to",
+            unless="checkpoint",
+        ),
     ),
 }
 

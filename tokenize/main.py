@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mobilellama.cli import Verb, run_stage
+from mobilellama.inputs import InputPath
 
 VERBS = {
     "run": Verb(
@@ -19,6 +20,24 @@ VERBS = {
         module="mobilellama.tokenize.train_tokenizer",
         help="train a sentencepiece model with LLaMA's settings on a sample of a corpus",
         interrupted="no model is kept; run the same command again",
+    ),
+}
+# What a job reads: 'mobilellama launch' looks at it before it submits.
+INPUTS = {
+    "run": (
+        InputPath(field="tokenizer", kind="file", remedy="Give a sentencepiece .model file"),
+        InputPath(
+            field="sources.root",
+            kind="folder",
+            remedy="Give a folder in RedPajama's layout",
+            unless="sources.dataset",
+        ),
+        InputPath(
+            field="sources.dataset",
+            kind="path",
+            remedy="Give a folder of .parquet, .json or .jsonl files, or a name on the Hub",
+            name="hub",
+        ),
     ),
 }
 

@@ -1,9 +1,11 @@
 """The ``vlm`` stage: make a vision-language model of a chat model, ask it about images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
+from mobilellama.inputs import InputPath
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -42,6 +44,78 @@ VERBS = {
         module="mobilellama.vlm.benchmarks.evaluate",
         help="score a model on GQA, MME, POPE, ScienceQA, TextVQA or MMBench",
         interrupted="answers and scores that were written stay, and the same command goes on",
+    ),
+}
+_TEMPLATE = InputPath(
+    field="template",
+    kind="file",
+    remedy="Give a template's YAML file or the name of a preset",
+    name="preset",
+)
+# What a job reads: 'mobilellama launch' looks at it before it submits.
+INPUTS = {
+    "run": (
+        InputPath(
+            field="init",
+            kind="folder",
+            remedy="Give the folder of a model or of a run, or one of its checkpoints",
+            only_at_first=True,
+        ),
+        InputPath(
+            field="vision",
+            kind="folder",
+            remedy="Give the folder of a vision tower",
+            only_at_first=True,
+        ),
+        InputPath(
+            field="projector.weights",
+            kind="file",
+            remedy="Give an mm_projector.bin",
+            only_at_first=True,
+        ),
+        InputPath(
+            field="data.path",
+            kind="path",
+            remedy="Give a .json or .jsonl file, or a folder of them",
+        ),
+        InputPath(field="data.images", kind="folder", remedy="Give the folder of the images"),
+        InputPath(
+            field="data.validation",
+            kind="path",
+            remedy="Give a .json or .jsonl file, or a folder of them",
+        ),
+        InputPath(
+            field="data.leave_out",
+            kind="file",
+            remedy="Give the --output of 'mobilellama vlm check-data'",
+        ),
+        replace(_TEMPLATE, field="data.template"),
+    ),
+    "export": (
+        InputPath(
+            field="checkpoint",
+            kind="folder",
+            remedy="Give the folder of a run, of one of its checkpoints, or of an export",
+        ),
+        InputPath(
+            field="tokenizer",
+            kind="path",
+            remedy="Give a sentencepiece .model file or a Hugging Face folder",
+        ),
+        _TEMPLATE,
+    ),
+    "evaluate": (
+        InputPath(
+            field="model",
+            kind="folder",
+            remedy="Give the folder of a model or of a run",
+            unless="answers",
+        ),
+        InputPath(
+            field="data", kind="folder", remedy="Give the folder that holds the benchmarks' folders"
+        ),
+        InputPath(field="answers", kind="path", remedy="Give a .jsonl file, or a folder of them"),
+        _TEMPLATE,
     ),
 }
 

@@ -47,7 +47,7 @@ def test_what_is_neither_a_step_nor_a_verb_is_met_with_the_nearest() -> None:
 def test_it_answers_on_a_login_node_without_torch_or_a_stage(
     words: list[str], tmp_path: Path
 ) -> None:
-    """Whatever the answer is: no torch, no transformers, no module of a stage was imported."""
+    """Whatever the answer is: no torch, no transformers, no module of a stage but its main.py."""
     (tmp_path / "pipeline.yaml").write_text(json.dumps(PIPELINE))
     code = (
         "import sys; from mobilellama.__main__ import main\n"
@@ -55,8 +55,11 @@ def test_it_answers_on_a_login_node_without_torch_or_a_stage(
         "except SystemExit: pass\n"
         "names = ('torch', 'transformers', 'numpy', 'pyarrow', 'lightning')\n"
         "stages = ('tokenize', 'shards', 'pretrain', 'sft', 'vlm')\n"
-        "names += tuple(f'mobilellama.{stage}' for stage in stages)\n"
-        "print([n for n in names if n in sys.modules], file=sys.stderr)\n"
+        "stages = tuple(f'mobilellama.{stage}.' for stage in stages)\n"
+        "found = [n for n in names if n in sys.modules]\n"
+        # A stage's main.py says what it reads, and imports nothing of the stage.
+        "found += [n for n in sys.modules if n.startswith(stages) and not n.endswith('.main')]\n"
+        "print(found, file=sys.stderr)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "launch", *words],
@@ -95,3 +98,54 @@ def test_a_site_file_that_is_no_file_is_told(
     (tmp_path / "mobilellama" / "slurm.yaml").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"slurm\.config = .*slurm\.yaml: is not a file"):
         main(["export", f"--output={tmp_path}/x", "--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["pretrain", "--run.folder=run", "--data.path=data"],
+            "data.path = data: does not exist. Give a dataset folder: the --output of "
+            "'mobilellama tokenize run', finished. If only the nodes see it, give --no-check",
+        ),
+        (["pretrain", "--run.folder=run", "--data.path=text"], "text: holds no dataset.json"),
+        (["export", "--output=model", "--checkpoint=a.json"], "a.json: is not a folder"),
+        (["vlm", "--run.folder=run", "--data.leave-out=text"], "data.leave_out = text: is not a f"),
+        (["prepare", "--output=rows", "--data.path", "b.json"], "data.path = b.json: does not exi"),
+        (["sft", "--run.folder=run", "--config=recipe.yaml"], "init = base: does not exist"),
+    ],
+)
+@pytest.mark.parametrize("how", ["--dry-run", "--local", "--slurm.nodes=2"])
+def test_what_a_job_would_not_find_is_told_before_it_waits_in_the_queue(
+    words: list[str], message: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch, and none is asked for
+    (tmp_path / "text").mkdir()
+    (tmp_path / "a.json").touch()
+    (tmp_path / "recipe.yaml").write_text("init: base\n")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConfigError) as caught:
+        main([*words, how])
+    assert message in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_paths_that_only_the_nodes_see_pass_unchecked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["pretrain", "--run.folder=run", "--data.path=/nowhere/data", "--dry-run"]
+    assert main([*words, "--no-check"]) == 0
+    assert "--data.path=/nowhere/data" in capsys.readouterr().out
+
+
+def test_a_run_that_has_a_checkpoint_needs_what_it_began_from_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["sft", "--run.folder=run", "--init=gone", "--dry-run"]
+    with pytest.raises(ConfigError, match="init = gone: does not exist"):
+        main(words)
+    (tmp_path / "run" / "checkpoints" / "step-10").mkdir(parents=True)
+    assert main(words) == 0

@@ -151,6 +151,7 @@ def test_the_scripts_name_copies_of_config_files_that_an_edit_does_not_change() 
 def test_quoted_numbers_of_the_file_stay_texts(capsys: pytest.CaptureFixture[str]) -> None:
     step = EXPORT | {"slurm": {"time": "90", "job_name": "007"}}
     step |= {"args": EXPORT["args"] | {"title": "1e3"}}
+    Path("run").mkdir()
     assert main(["pipeline", "--config", write({"steps": [step]}), "--dry-run"]) == 0
     script = capsys.readouterr().out
     assert "#SBATCH --time=90\n" in script and "#SBATCH --job-name=007\n" in script
@@ -179,3 +180,26 @@ def test_a_file_that_is_not_there_or_not_given_is_told() -> None:
         main(["pipeline", "--config", "nowhere.yaml"])
     with pytest.raises(UserError, match=r"--config = \(not given\): is required"):
         main(["pipeline"])
+
+
+def test_what_no_step_above_makes_must_be_there_and_all_that_lacks_is_told() -> None:
+    data = {"tokenizer": "tokenizer.model", "output": "data", "sources": {"root": "corpus"}}
+    train = {"config": "demo", "data": {"path": "data"}, "run": {"folder": "run"}}
+    chain = [
+        {"step": "tokenize", "args": data},
+        {"step": "pretrain", "args": train},
+        {"step": "export", "args": {"checkpoint": "run/checkpoints/step-9", "output": "model"}},
+        {"step": "evaluate", "args": {"model": "./other", "output": "scores.json"}},
+    ]
+    said = refused({"steps": chain}).splitlines()
+    assert said[0] == "nothing was submitted:"
+    assert [line.partition(": does not exist")[0] for line in said[1:]] == [
+        "tokenize: tokenizer = tokenizer.model",
+        "evaluate: model = ./other",
+    ]
+    Path("tokenizer.model").touch()
+    Path("corpus").mkdir()
+    assert "evaluate: model" in refused({"steps": chain})
+    assert main(["pipeline", "--config", write({"steps": chain[:3]}), "--dry-run"]) == 0
+    # What a step below makes is not there yet.
+    assert "data.path = data: does not exist" in refused({"steps": [chain[1], chain[0]]})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mobilellama.config import ConfigError
+from mobilellama.inputs import input_paths
 from mobilellama.launch.steps import STEPS, find_step, folder_of, given
 
 MAKES_A_RUN = ("pretrain", "sft", "vlm")
@@ -53,10 +54,13 @@ def test_every_step_is_a_command_of_a_stage(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
-def test_every_step_has_the_field_that_names_what_it_makes(name: str) -> None:
+def test_every_step_has_the_fields_that_name_what_it_makes_and_reads(name: str) -> None:
     step = STEPS[name]
     config = importlib.import_module(verb_module(step.command)).Config
     assert field_types(config)[step.folder] in (str, str | None)
+    for path in input_paths(*step.command):
+        assert field_types(config)[path.field] in (str, str | None)
+        assert path.unless is None or path.unless in field_types(config)
     if step.kind == "array":
         assert {"task_index", "task_count", "workers"} <= set(field_types(config))
     if step.finish:

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import mobilellama
 from mobilellama.config import ConfigError, did_you_mean
-from mobilellama.files.yaml_file import read_yaml
+from mobilellama.files.presets import read_layers
+
+PACKAGE = Path(mobilellama.__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,11 @@ class Step:
     """Whether it writes bucket files; a new start does those that are missing."""
     finish: tuple[str, str] | None = None
     """The command that follows an array's tasks; it takes `folder` alone."""
+
+    @property
+    def presets(self) -> Path:
+        """The folder of the stage's presets; not every stage has one."""
+        return PACKAGE / self.command[0] / "presets"
 
     @property
     def uses_gpus(self) -> bool:
@@ -95,10 +103,15 @@ def find_step(name: str, *, field: str) -> Step:
     return STEPS[name]
 
 
-def given(arguments: Sequence[str], field: str) -> Any:
+def given(arguments: Sequence[str], field: str, presets: Path | None = None) -> Any:
     """Return the value that a stage's arguments give to a field; None if they do not.
 
     As on the stage's command line, the last counts: an option, or a --config file that has it.
+
+    Args:
+        arguments: the stage's.
+        field: its dotted name.
+        presets: the folder of the presets that a file may build on.
     """
     value = None
     for i, word in enumerate(arguments):
@@ -109,22 +122,26 @@ def given(arguments: Sequence[str], field: str) -> Any:
         if flag == f"--{field}":
             value = said
         elif flag == "--config":
-            in_file = _in_file(said or "", field)
+            in_file = _in_file(said or "", field, presets)
             value = value if in_file is None else in_file
     return value
 
 
-def _in_file(name: str, field: str) -> Any:
+def _in_file(name: str, field: str, presets: Path | None) -> Any:
     """Return a field of a YAML file; None where it has none, or `name` is a preset's."""
     if not Path(name).is_file():
         return None
     try:
-        value: Any = read_yaml(Path(name))
-    except ValueError:
+        layers = read_layers(Path(name), presets)
+    except ConfigError:
         return None  # the stage says what is wrong with it
-    for part in field.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    found = None
+    for layer in layers:
+        value: Any = layer.values
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found = found if value is None else value
+    return found
 
 
 def folder_of(step: Step, arguments: Sequence[str]) -> Path:
@@ -133,7 +150,7 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
     Raises:
         ConfigError: the arguments do not name it.
     """
-    value = given(arguments, step.folder)
+    value = given(arguments, step.folder, step.presets)
     if not isinstance(value, str) or not value:
         rule, remedy = "is required", f"Give --{step.folder} FOLDER"
         raise ConfigError(f"--{step.folder}", "(not given)", rule, remedy)
@@ -148,27 +165,36 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
 
 
 def with_frozen_configs(
-    arguments: Sequence[str], folder: Path
+    arguments: Sequence[str], folder: Path, presets: Path
 ) -> tuple[list[str], dict[Path, bytes]]:
-    """Let ``--config FILE`` name a copy that a later edit of the file does not change.
+    """Let ``--config FILE`` name copies that a later edit of the file does not change.
+
+    A file that builds on others becomes several copies, the lowest first.
 
     Args:
         arguments: the stage's.
         folder: where the copies will be, named for their content.
+        presets: the folder of the presets that a file may build on.
 
     Returns:
         The arguments, and the copies to write. Names of presets stay as they are.
+
+    Raises:
+        ConfigError: a file builds on what is not there, or on itself.
     """
     frozen: list[str] = []
     copies: dict[Path, bytes] = {}
-    for i, word in enumerate(arguments):
-        before = arguments[i - 1] if i else ""
-        inline = word.startswith("--config=")
-        name = word.removeprefix("--config=") if inline else word
-        if (inline or before == "--config") and Path(name).is_file():
-            content = Path(name).read_bytes()
+    words = iter(arguments)
+    for word in words:
+        name = word.removeprefix("--config=") if word.startswith("--config=") else None
+        if word == "--config":
+            name = next(words, None)
+        if name is None or not Path(name).is_file():
+            frozen += [word] if name is None or word != "--config" else [word, name]
+            continue
+        for layer in read_layers(Path(name), presets):
+            content = layer.path.read_bytes() if layer.text is None else layer.text.encode()
             copy = folder / f"config-{hashlib.sha256(content).hexdigest()[:12]}.yaml"
             copies[copy] = content
-            word = f"--config={copy}" if inline else str(copy)
-        frozen.append(word)
+            frozen.append(f"--config={copy}")
     return frozen, copies

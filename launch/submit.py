@@ -68,7 +68,7 @@ class Order:
     @property
     def frozen(self) -> tuple[list[str], dict[Path, bytes]]:
         """The arguments with copies for their config files, and those copies."""
-        return with_frozen_configs(self.arguments, self.folder.root)
+        return with_frozen_configs(self.arguments, self.folder.root, self.step.presets)
 
     def launch(self, jobs: Sequence[Job] = ()) -> Launch:
         """Return what launch.json will say."""

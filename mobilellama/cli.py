@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from mobilellama import signals
 from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
-from mobilellama.files.yaml_file import read_yaml
+from mobilellama.files.presets import Layer, find_preset, preset_names, read_layers
 from mobilellama.launcher import tell_failure
 from mobilellama.log import (
     has_launcher,
@@ -129,7 +129,9 @@ def parse_config(
         formatter_class=Formatter,
     )
     names = f" or a preset: {', '.join(preset_names(presets))}" if presets else ""
-    parser.add_argument("--config", action=ActionConfigFile, help=f"YAML file of fields{names}")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help=f"YAML file of fields{names}; later ones overrule"
+    )
     # No --SECTION FILE options: one file holds the whole config.
     parser.add_class_arguments(config_class, None, sub_configs=False, fail_untyped=True)
     for action in parser._actions:
@@ -139,9 +141,9 @@ def parse_config(
     _hide_sections(parser, options)
     _require_values(argv, options, prog)
     argv = _join_lists(argv, parser)
-    resolved, files = _resolve_presets(argv, presets)
-    for file in files:
-        _check_file(file, prog, options)
+    resolved, layers = _resolve_configs(argv, presets)
+    for layer in layers:
+        _check_fields(layer, prog, options)
     _note_missing(parser, resolved)
     try:
         parsed = parser.parse_args(resolved)
@@ -265,75 +267,44 @@ def _option_names(parser: Any) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings]
 
 
-def preset_names(presets: Path | None) -> list[str]:
-    """Return the names of the presets in a folder, sorted."""
-    return sorted(path.stem for path in presets.glob("*.yaml")) if presets else []
-
-
-def find_preset(name: str, presets: Path, field: str) -> Path:
-    """Return the file that `name` stands for: an existing path, else a preset of the folder.
-
-    Raises:
-        ConfigError: neither a file nor a preset.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    if name in preset_names(presets):
-        return presets / f"{name}.yaml"
-    raise ConfigError(
-        field,
-        name,
-        f"is neither a file nor a preset ({', '.join(preset_names(presets))})",
-        f"Give a YAML file or a preset's name{did_you_mean(name, preset_names(presets))}",
-    )
-
-
-def _resolve_presets(argv: Sequence[str], presets: Path | None) -> tuple[list[str], list[Path]]:
-    """Replace ``--config NAME`` by the path of the preset that it names; return also the paths."""
-    resolved, files = list(argv), []
-    for i, argument in enumerate(resolved):
-        inline = argument.startswith("--config=")
-        if not inline and (argument != "--config" or i + 1 == len(resolved)):
+def _resolve_configs(argv: Sequence[str], presets: Path | None) -> tuple[list[str], list[Layer]]:
+    """Replace each ``--config FILE_OR_PRESET`` by its layers; return also these layers."""
+    resolved: list[str] = []
+    layers: list[Layer] = []
+    words = iter(argv)
+    for word in words:
+        name = word.removeprefix("--config=") if word.startswith("--config=") else None
+        if word == "--config":
+            name = next(words, None)
+        if name is None:
+            resolved.append(word)
             continue
-        name = argument.removeprefix("--config=") if inline else resolved[i + 1]
-        if presets:
-            path = str(find_preset(name, presets, "--config"))
-        elif Path(name).is_file():
-            path = name
-        else:
-            raise ConfigError("--config", name, "is not a file", "Give the path of a YAML file")
-        resolved[i if inline else i + 1] = f"--config={path}" if inline else path
-        files.append(Path(path))
-    return resolved, files
+        found = read_layers(find_preset(name, presets, "--config"), presets)
+        resolved += [f"--config={layer.text or layer.path}" for layer in found]
+        layers += found
+    return resolved, layers
 
 
-def _check_file(path: Path, prog: str, options: Sequence[str]) -> None:
-    """Refuse a config file that is no YAML mapping, or that names what is not a field.
+def _check_fields(layer: Layer, prog: str, options: Sequence[str]) -> None:
+    """Refuse a config file that names what is not a field.
 
     The parser's own words for these are vague, or a traceback.
     """
-    try:
-        value: Any = read_yaml(path)
-    except ValueError as error:
-        rule = f"is not YAML ({one_line(error)})"
-        raise ConfigError("--config", str(path), rule, "Mend the file") from None
-    if not isinstance(value, dict):
-        raise ConfigError("--config", str(path), "must hold 'field: value' lines", "Mend the file")
 
     def check(fields_: Mapping[Any, Any], above: str) -> None:
         for name, value in fields_.items():
             field = f"{above}{name}"
             if _is_section(f"--{field}", options):
                 if not isinstance(value, Mapping):
-                    rule = f"is a section, and must hold 'field: value' lines (in {path})"
+                    rule = f"is a section, and must hold 'field: value' lines (in {layer.path})"
                     raise ConfigError(field, value, rule, f"See '{prog} --help'")
                 check(value, f"{field}.")
             elif f"--{field}" not in options:
                 near = did_you_mean(field, [option.lstrip("-") for option in options])
-                rule = f"is not a field (in {path})"
+                rule = f"is not a field (in {layer.path})"
                 raise ConfigError(field, value, rule, f"See '{prog} --help'{near}")
 
-    check(value, "")
+    check(layer.values, "")
 
 
 def _explain(

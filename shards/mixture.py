@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mobilellama.cli import find_preset
 from mobilellama.config import ConfigError, did_you_mean, one_line
+from mobilellama.files.presets import find_preset
 from mobilellama.files.yaml_file import read_yaml
 from mobilellama.shards.permute import Permutation
 

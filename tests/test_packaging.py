@@ -50,9 +50,10 @@ def test_every_module_and_preset_is_in_the_wheel(wheel: Path) -> None:
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "import mobilellama.cli, mobilellama.pretrain.main as m, mobilellama.shards.mixture as x;"
-        "print(m.__file__); print(mobilellama.cli.preset_names(m.PRESETS));"
-        "print(mobilellama.cli.preset_names(x.PRESETS))"
+        "import mobilellama.files.presets as p, mobilellama.pretrain.main as m;"
+        "import mobilellama.shards.mixture as x;"
+        "print(m.__file__); print(p.preset_names(m.PRESETS));"
+        "print(p.preset_names(x.PRESETS))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True,

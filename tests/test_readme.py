@@ -113,6 +113,7 @@ def test_every_file_and_folder_it_names_exists() -> None:
 
 
 def test_every_preset_that_a_page_names_exists() -> None:
-    named = {name for page in PAGES for name in re.findall(r"--config (\w+)\b(?!\.)", page)}
+    named = {name for page in PAGES for name in re.findall(r"--config ([\w/]+)\b(?!\.)", page)}
     presets = {path.stem for path in ROOT.glob("*/presets/*.yaml")}
+    presets |= {f"bases/{path.stem}" for path in ROOT.glob("*/presets/bases/*.yaml")}
     assert named and named <= presets

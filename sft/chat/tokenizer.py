@@ -13,9 +13,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from mobilellama.cli import preset_names
 from mobilellama.config import ConfigError, DataError, UserError, one_line
 from mobilellama.files.atomic import read_json
+from mobilellama.files.presets import preset_names
 from mobilellama.sft.chat.model_choice import ModelChoice, read_config, unreadable
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.template import TEMPLATES, Template, read_template

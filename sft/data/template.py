@@ -25,9 +25,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilellama.cli import find_preset
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files.atomic import sha256_of_json
+from mobilellama.files.presets import find_preset
 from mobilellama.files.yaml_file import read_yaml
 from mobilellama.sft.data.conversation import Turn
 

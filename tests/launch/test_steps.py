@@ -11,7 +11,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.inputs import input_paths
-from mobilellama.launch.steps import STEPS, find_step, folder_of, given
+from mobilellama.launch.steps import STEPS, find_step, folder_of, given, with_frozen_configs
 
 MAKES_A_RUN = ("pretrain", "sft", "vlm")
 
@@ -185,3 +185,34 @@ def test_the_last_that_names_a_field_counts_as_on_the_stages_command_line(
 def test_a_folder_that_no_script_can_hold_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="no job script can hold"):
         folder_of(STEPS["export"], ["--output", name])
+
+
+def test_a_file_that_builds_on_others_names_the_folder_of_the_run_as_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "site.yaml").write_text(f"run: {{folder: {tmp_path}/site}}\n")
+    (tmp_path / "mine.yaml").write_text("base: [demo, site.yaml]\ntrain: {max_steps: 3}\n")
+    words = ["--config", str(tmp_path / "mine.yaml")]
+    assert folder_of(STEPS["pretrain"], words) == tmp_path / "site"
+
+
+def test_the_copies_of_a_file_that_builds_on_others_hold_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("# ours\nrun: {folder: site}\n")
+    (tmp_path / "mine.yaml").write_text("base: [demo, site.yaml]\ntrain: {max_steps: 3}\n")
+    words = ["--config", "demo", f"--config={tmp_path}/mine.yaml", "--run.folder", "x"]
+    presets = STEPS["pretrain"].presets
+    frozen, copies = with_frozen_configs(words, tmp_path / "launch", presets)
+    assert frozen[:2] + frozen[5:] == ["--config", "demo", "--run.folder", "x"]
+    texts = [copies[Path(word.removeprefix("--config="))].decode() for word in frozen[2:5]]
+    assert texts == [
+        (presets / "demo.yaml").read_text(),
+        "# ours\nrun: {folder: site}\n",
+        "train: {max_steps: 3}\n",
+    ]
+
+
+def test_a_copy_of_a_file_that_builds_on_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: demmo\n")
+    words = ["--config", str(tmp_path / "mine.yaml")]
+    with pytest.raises(ConfigError, match="base = demmo: is not a preset"):
+        with_frozen_configs(words, tmp_path, STEPS["pretrain"].presets)

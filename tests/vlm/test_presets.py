@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobilellama.cli import parse_config, preset_names
+from mobilellama.cli import parse_config
+from mobilellama.files.presets import preset_names
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.data.images import ImageProcessor

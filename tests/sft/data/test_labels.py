@@ -11,8 +11,8 @@ import pytest
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
-from mobilellama.cli import preset_names
 from mobilellama.config import ConfigError
+from mobilellama.files.presets import preset_names
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import Encoded, encode, encode_prompt, stop_ids
 from mobilellama.sft.data.template import TEMPLATES, Template, read_template

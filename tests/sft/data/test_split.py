@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilellama.cli import preset_names
+from mobilellama.files.presets import preset_names
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import Encoded, encode
 from mobilellama.sft.data.records import read_turns

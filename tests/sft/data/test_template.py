@@ -10,8 +10,8 @@ import yaml
 from jinja2 import nodes
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mobilellama.cli import preset_names
 from mobilellama.config import ConfigError
+from mobilellama.files.presets import preset_names
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.template import BOS, TEMPLATES, Piece, Template, read_template
 

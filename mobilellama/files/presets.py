@@ -1,0 +1,153 @@
+"""Presets, and config files that build on others.
+
+A preset is a YAML file of a folder that a command names. Its sub-folder ``bases`` has the parts
+that several presets share: they are no whole recipes, and lists of presets leave them out.
+
+    base: mobilevlm_v2_3b_instruct      # a preset of the same verb, or a file: base: mine.yaml
+    train:
+      micro_batch_size: 8
+
+A file and all that it builds on are a list of layers, the lowest first. A later layer overrules
+an earlier one field by field, as a later ``--config`` does. ``base`` may also be a list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilellama.config import ConfigError, did_you_mean, one_line
+from mobilellama.files.yaml_file import read_yaml
+
+BASE = "base"
+"""The key; no verb has a field of that name."""
+
+_FILE_ENDINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One config file of a list of layers."""
+
+    path: Path
+    """The file."""
+    values: Mapping[Any, Any]
+    """What it holds, without ``base``."""
+    text: str | None
+    """It as YAML without ``base``; None where the file has none, and can be read as it is."""
+
+
+def preset_names(presets: Path | None) -> list[str]:
+    """Return the names of the presets in a folder, sorted."""
+    return sorted(path.stem for path in presets.glob("*.yaml")) if presets else []
+
+
+def find_preset(name: str, presets: Path | None, field: str) -> Path:
+    """Return the file that `name` stands for: an existing path, else a preset of the folder.
+
+    Args:
+        name: what the user gave.
+        presets: the folder of the presets; None where there are none.
+        field: the field that took the name.
+
+    Raises:
+        ConfigError: neither a file nor a preset.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if presets is None:
+        raise ConfigError(field, name, "is not a file", "Give the path of a YAML file")
+    if (preset := presets / f"{name}.yaml").is_file():
+        return preset
+    raise ConfigError(
+        field,
+        name,
+        f"is neither a file nor a preset ({', '.join(preset_names(presets))})",
+        f"Give a YAML file or a preset's name{did_you_mean(name, preset_names(presets))}",
+    )
+
+
+def read_layers(path: Path, presets: Path | None) -> list[Layer]:
+    """Return a config file and what it builds on, the lowest first, each file once.
+
+    Args:
+        path: the file.
+        presets: the folder of the presets that ``base`` may name; None where there are none.
+
+    Raises:
+        ConfigError: a file is no YAML mapping, a base is unknown, or a file builds on itself.
+    """
+    layers: dict[Path, Layer] = {}
+    _add(layers, path, presets, [])
+    return list(layers.values())
+
+
+def _add(layers: dict[Path, Layer], path: Path, presets: Path | None, above: list[Path]) -> None:
+    key = path.resolve()
+    if key in layers:
+        return  # it stays where it is: below all that build on it
+    values = _read_mapping(path)
+    has_base = BASE in values
+    names = values.pop(BASE, [])
+    for name in _names(names, path):
+        base = _find_base(name, path, presets)
+        chain = [*above, key]
+        if base.resolve() in chain:
+            circle = [*chain[chain.index(base.resolve()) :], base]
+            places = " -> ".join(one.name for one in circle)
+            rule = f"builds on itself: {places} (in {path})"
+            raise ConfigError(BASE, name, rule, "Take one of these bases away")
+        _add(layers, base, presets, chain)
+    text = _without_base(path) if has_base else None
+    layers[key] = Layer(path=path, values=values, text=text)
+
+
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    try:
+        value: Any = read_yaml(path)
+    except ValueError as error:
+        rule = f"is not YAML ({one_line(error)})"
+        raise ConfigError("--config", str(path), rule, "Mend the file") from None
+    if not isinstance(value, dict):
+        raise ConfigError("--config", str(path), "must hold 'field: value' lines", "Mend the file")
+    return value
+
+
+def _names(value: Any, path: Path) -> list[str]:
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        rule = f"must be the name of a preset or of a file, or a list of such names (in {path})"
+        raise ConfigError(BASE, value, rule, f"Write e.g. '{BASE}: mine.yaml'")
+    return names
+
+
+def _find_base(name: str, path: Path, presets: Path | None) -> Path:
+    """Return the file that a base names: beside the file that names it, or a preset."""
+    if name.endswith(_FILE_ENDINGS):
+        if (file := path.parent / name).is_file():
+            return file
+        rule = f"is not a file (in {path})"
+        remedy = f"Give a path relative to {path.parent}, or the name of a preset"
+        raise ConfigError(BASE, name, rule, remedy)
+    if presets and (file := presets / f"{name}.yaml").is_file():
+        return file
+    names = preset_names(presets)
+    if names:
+        rule = f"is not a preset ({', '.join(names)}) (in {path})"
+    else:
+        rule = f"is not a file, and this command has no presets (in {path})"
+    remedy = f"Give the name of a preset, or of a file that ends in {_FILE_ENDINGS[0]}"
+    raise ConfigError(BASE, name, rule, remedy + did_you_mean(name, names))
+
+
+def _without_base(path: Path) -> str:
+    """Return a mapping as YAML without its base, each value written as the file writes it.
+
+    Values are not made and written anew: the command line reads '1e-3' as a number, YAML as text.
+    """
+    import yaml
+
+    node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    node.value = [pair for pair in node.value if pair[0].value != BASE]
+    return yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True)

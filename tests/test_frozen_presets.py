@@ -1,0 +1,90 @@
+"""What each preset sets, with all that it builds on, compared with a copy that only a person edits.
+
+A change of a base reaches every preset above it. Where a recipe is meant to change, change
+``frozen_presets.json`` too: the difference of that file shows which presets it reaches.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mobilellama.cli import parse_config
+from mobilellama.files.presets import preset_names, read_layers
+
+FROZEN: dict[str, dict[str, dict[str, Any]]] = json.loads(
+    (Path(__file__).parent / "frozen_presets.json").read_text()
+)
+REQUIRED = {
+    "pretrain": ["--data.path", "D", "--run.folder", "R"],
+    "sft": ["--init", "I", "--data.path", "D", "--run.folder", "R"],
+    "vlm": ["--init", "I", "--data.path", "D", "--data.images", "P", "--run.folder", "R"],
+}
+EVERY = [(stage, name) for stage in FROZEN for name in FROZEN[stage]]
+
+
+def presets_of(stage: str) -> Path:
+    return importlib.import_module(f"mobilellama.{stage}.main").PRESETS
+
+
+def sections_of(stage: str, name: str) -> dict[str, dict[str, Any]]:
+    """What a preset sets, section by section."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in read_layers(presets_of(stage) / f"{name}.yaml", presets_of(stage)):
+        for section, fields in layer.values.items():
+            merged.setdefault(section, {}).update(fields)
+    return merged
+
+
+@pytest.mark.parametrize("stage", FROZEN)
+def test_every_preset_is_frozen(stage: str) -> None:
+    assert preset_names(presets_of(stage)) == sorted(FROZEN[stage])
+
+
+@pytest.mark.parametrize(("stage", "name"), EVERY)
+def test_a_preset_sets_what_is_frozen_and_nothing_else(stage: str, name: str) -> None:
+    assert sections_of(stage, name) == FROZEN[stage][name]
+
+
+@pytest.mark.parametrize(("stage", "name"), EVERY)
+def test_the_command_builds_what_is_frozen(stage: str, name: str) -> None:
+    config_class = importlib.import_module(f"mobilellama.{stage}.config").Config
+    argv = ["--config", name, *REQUIRED[stage]]
+    config = parse_config(config_class, argv, prog="run", about="", presets=presets_of(stage))
+    built = {
+        section: {field: getattr(getattr(config, section), field) for field in fields}
+        for section, fields in FROZEN[stage][name].items()
+    }
+    assert built == FROZEN[stage][name]
+
+
+@pytest.mark.parametrize("stage", FROZEN)
+def test_no_preset_says_what_its_bases_say(stage: str) -> None:
+    for name in FROZEN[stage]:
+        *bases, own = read_layers(presets_of(stage) / f"{name}.yaml", presets_of(stage))
+        below = {
+            (section, field): value
+            for base in bases
+            for section, fields in base.values.items()
+            for field, value in fields.items()
+        }
+        said = {(s, field): v for s, fields in own.values.items() for field, v in fields.items()}
+        twice = [
+            f"{s}.{field}" for (s, field), v in said.items() if below.get((s, field), ...) == v
+        ]
+        assert not twice, f"{name} repeats {', '.join(twice)}"
+
+
+@pytest.mark.parametrize("stage", FROZEN)
+def test_every_base_is_used(stage: str) -> None:
+    used = {
+        layer.path.name
+        for name in FROZEN[stage]
+        for layer in read_layers(presets_of(stage) / f"{name}.yaml", presets_of(stage))
+    }
+    for base in (presets_of(stage) / "bases").glob("*.yaml"):
+        assert base.name in used
+        assert yaml.safe_load(base.read_text())

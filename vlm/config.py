@@ -12,6 +12,7 @@ from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.sft.lora import LoraConfig
 from mobilellama.vlm.data.images import AspectRatio
+from mobilellama.vlm.data.missing import Missing
 from mobilellama.vlm.data.order import Grouping
 from mobilellama.vlm.data.orientation import Orientation
 from mobilellama.vlm.formats.projector_rules import Pooling, Squeeze
@@ -33,6 +34,9 @@ class ImageTextData(DataConfig):
     """Check the sha256 of the tokenised records before training."""
     leave_out: str | None = None
     """What 'vlm check-data --output' wrote: records that are not taken."""
+    missing: Missing = "refuse"
+    """What to do where images are missing, which is found before the first step. refuse: stop and
+    name them; skip: train without the samples that need them. A resume keeps what it began with."""
     template: str = "vicuna_v1"
     """Chat template's name or YAML file; plain is the first stage's, of captions alone."""
     aspect_ratio: AspectRatio = "pad"

@@ -6,7 +6,8 @@
         --data.path llava_v1_5_mix665k.json --data.images IMAGES --run.folder RUN2
 
 The data are LLaVA-format records as they are published; 'vlm check-data' finds what is wrong with
-them before. They are tokenised once into RUN/samples; images are decoded as they are needed. The
+them before. They are tokenised once into RUN/samples, and every image is looked for before the
+first step (--data.missing); images are decoded as they are needed. The
 projector trains, the tower never does, the language model as train.language_model and lora.rank
 say. The loss is the mean over all supervised tokens of the global batch.
 
@@ -18,7 +19,7 @@ all of the model, and the next stage starts from it: --init RUN. Write it out wi
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,9 @@ from typing import Any, cast
 from torch import nn
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, MachineError
 from mobilellama.distributed import World, close
-from mobilellama.files.atomic import whole_file
+from mobilellama.files.atomic import sha256_of_json, whole_file
 from mobilellama.pretrain.assemble import Stage, assemble
 from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.engines.engine import resolve_precision
@@ -42,10 +43,17 @@ from mobilellama.sft.data.sources import find_slices
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.data.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
+from mobilellama.vlm.data.missing import (
+    IDENTITY,
+    ImageCheck,
+    check_images,
+    open_samples,
+    read_image_check,
+)
 from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.records import ImageTextConfig
 from mobilellama.vlm.data.report import read_leave_out
-from mobilellama.vlm.data.samples import Samples, verify_samples
+from mobilellama.vlm.data.samples import verify_samples
 from mobilellama.vlm.data.tokenise import (
     Recipe,
     build_samples,
@@ -97,8 +105,11 @@ def main(config: Config) -> int:
                 lambda: start.verify(world.rank, world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
-        stage = image_text_stage(config, start, recipe, fingerprint, run, world, precision)
-        job = assemble(config, stage, world, run, attempt, precision, identity, checkpoint)
+        began = checkpoint.manifest.identity if checkpoint else None
+        prepare_samples(config, recipe, fingerprint, run, world, began)
+        stage = image_text_stage(config, start, run, world, precision)
+        known = identity | missing_identity(run)
+        job = assemble(config, stage, world, run, attempt, precision, known, checkpoint)
         start.close()
         job.config["origin"] = start.origin
         return job
@@ -159,42 +170,74 @@ def require_fit(config: Config, start: Start) -> None:
         raise ConfigError("init", config.init, rule, "Give a model with its own tokenizer")
 
 
-def image_text_stage(
+def prepare_samples(
     config: Config,
-    start: Start,
     recipe: Recipe,
     fingerprint: str,
     run: RunFolder,
     world: World,
-    precision: str,
-) -> Stage:
-    """Return what this stage trains: tokenise the records where that is not done, and open them."""
-    architecture = start.architecture
-    workers = max(config.data.workers, 1)
+    began: Mapping[str, Any] | None,
+) -> None:
+    """Tokenise the records where that is not done, and look for their images.
+
+    Rank 0 does it; what it finds is in files, which every rank reads.
+
+    Args:
+        config: of the run.
+        recipe: of the samples to train on.
+        fingerprint: the recipe's (rank 0's counts).
+        run: where the files go.
+        world: the processes.
+        began: identity of the run's newest checkpoint.
+    """
     sets: dict[str, Recipe] = {"train": recipe}
     if config.data.validation is not None:
         held_out = replace(recipe.data, path=config.data.validation)
         sets["validation"] = replace(recipe, data=held_out, leave_out=frozenset())
+    workers, checked = max(config.data.workers, 1), began is None or IDENTITY in began
 
-    def tokenise() -> None:
+    def prepare() -> None:
         for name, made in sets.items():
             given = fingerprint if name == "train" else made.fingerprint()
             path = samples_path(run, name)
             report_refusals(build_samples(path, made, fingerprint=given, workers=workers))
             if config.data.verify:
                 verify_samples(path)
+            if checked:
+                known = began if name == "train" else None
+                check_images(path, config.data.images, policy=config.data.missing, began=known)
 
-    world.run_on_main(tokenise, takes_long=True)
+    world.run_on_main(prepare, takes_long=True)
+    _require_agreement([read_image_check(samples_path(run, name)) for name in sets], run, world)
+
+
+def _require_agreement(found: Sequence[ImageCheck | None], run: RunFolder, world: World) -> None:
+    """Raise MachineError unless every rank reads what rank 0 wrote of the images."""
+    digest = sha256_of_json([vars(check) if check else None for check in found])
+    number = int(digest[:15], 16)  # fits into 64 bits
+    if world.any(world.broadcast(number) != number):
+        raise MachineError(
+            f"{run.path / 'samples'}: ranks read different lists of missing images there; the file "
+            "system is behind. Run the same command again"
+        )
+
+
+def image_text_stage(
+    config: Config, start: Start, run: RunFolder, world: World, precision: str
+) -> Stage:
+    """Return what this stage trains, on the samples that ``prepare_samples`` made."""
+    architecture = start.architecture
+    names = ("train",) if config.data.validation is None else ("train", "validation")
     pad_id = start.tokenizer.pad_id
     inputs = {
         name: ImageTextInputs(
-            Samples(samples_path(run, name), image_tokens=architecture.image_tokens),
+            open_samples(samples_path(run, name), image_tokens=architecture.image_tokens),
             Path(config.data.images),
             architecture.images,
             image_tokens=architecture.image_tokens,
             pad_id=0 if pad_id is None else pad_id,
         )
-        for name in sets
+        for name in names
     }
     samples = inputs["train"].samples
     if not config.train.language_model and not samples.has_images.any():
@@ -310,6 +353,12 @@ def reading_identity(run: RunFolder, fingerprint: str) -> dict[str, int]:
             reading, samples_path(run, "train").parent,
         )  # fmt: skip
     return {}
+
+
+def missing_identity(run: RunFolder) -> dict[str, str | None]:
+    """Return which samples are left out for want of images, for the identity of a checked run."""
+    found = read_image_check(samples_path(run, "train"))
+    return {} if found is None else {IDENTITY: found.digest()}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

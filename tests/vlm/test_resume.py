@@ -170,7 +170,7 @@ def resave(argv: list[str]) -> int:
     from mobilellama.pretrain.assemble import assemble
     from mobilellama.pretrain.state import checkpoint
     from mobilellama.sft.data.template import read_template
-    from mobilellama.vlm.run import image_text_stage, recipe_of
+    from mobilellama.vlm.run import image_text_stage, prepare_samples, recipe_of
     from mobilellama.vlm.start import open_start
 
     config = parse_config(Config, argv[1:], prog="test", about="")
@@ -182,7 +182,8 @@ def resave(argv: list[str]) -> int:
     manifest = newest.manifest
     fingerprint = recipe.fingerprint()
     identity, precision = manifest.identity, manifest.identity["engine.precision"]
-    stage = image_text_stage(config, start, recipe, fingerprint, folder, world, precision)
+    prepare_samples(config, recipe, fingerprint, folder, world, identity)
+    stage = image_text_stage(config, start, folder, world, precision)
     job = assemble(config, stage, world, folder, 1, precision, identity, newest)
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(manifest.step)))
     facts = {

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from mobilellama.config import ConfigError
+from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.pretrain.state.checkpoint import Checkpoint, read_manifest
 from mobilellama.run_folder import RunFolder
+from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
@@ -205,18 +207,50 @@ def test_texts_alone_teach_a_projector_nothing_and_are_refused(
 
 
 @pytest.mark.slow
-def test_an_image_that_is_gone_ends_the_run_and_names_its_sample(
+def test_an_image_that_is_gone_is_told_before_the_first_step_and_skipped_where_asked(
     parts: Parts, tmp_path: Path
 ) -> None:
     images = shutil.copytree(parts.images, tmp_path / "images")
     (images / "a/00002.png").unlink()
-    run = tmp_path / "run"
-    with pytest.raises(AssertionError, match=r"a/00002\.png: is not there"):
-        parts.train(2, run, EPOCH | {"data.images": images})
+    run, fields = tmp_path / "run", EPOCH | {"data.images": images}
+    with pytest.raises(AssertionError, match=r"a/00002\.png is not there"):
+        parts.train(2, run, fields)
     told = verdict_of(run)
-    # Two of the 18 records have this image; which comes first the order says.
-    assert told.startswith("failed: sample made_")
-    assert "(records.json[" in told and "--data.leave_out" in told
+    assert told.startswith("failed: data.images = ") and "which 2 samples need" in told
+    assert not RunFolder(run).read_metrics()
+    parts.train(2, run, fields | {"data.missing": "skip"})
+    assert losses_of(run)[4]["consumed"] == 16  # of the 18 samples
+    left_out = read_manifest(RunFolder(run).checkpoint(4)).identity["data.missing"]
+    assert left_out is not None
+    # The image comes back: the run goes on with the samples that it began with.
+    shutil.copy(parts.images / "a/00002.png", images / "a/00002.png")
+    parts.train(1, run, fields | {"data.missing": "skip", "train.epochs": 2})
+    assert losses_of(run)[8]["consumed"] == 32
+    assert read_manifest(RunFolder(run).checkpoint(8)).identity["data.missing"] == left_out
+
+
+@pytest.mark.slow
+def test_a_run_from_before_images_were_looked_for_goes_on_without_that(
+    parts: Parts, tmp_path: Path
+) -> None:
+    images = shutil.copytree(parts.images, tmp_path / "images")
+    run, fields = tmp_path / "run", {"data.images": images}
+    parts.train(1, run, fields | {"train.max_steps": 1})
+    path = RunFolder(run).checkpoint(1) / "manifest.json"
+    manifest = read_sealed_json(path, owner=None)
+    assert manifest["identity"].pop("data.missing", "absent") is None
+    write_sealed_json(path, manifest)
+    (run / "samples/train.images.json").unlink()
+    samples = Samples(run / "samples/train.arrow", image_tokens=4)
+    order = SampleOrder(
+        samples.lengths, samples.has_images, global_batch_size=4,
+        seed=manifest["identity"]["data.seed"], grouping="modality_length",
+    )  # fmt: skip
+    needed = {images / name for number in order.step(4) for name in samples[int(number)].images}
+    gone = next(path for path in sorted(images.glob("*/*")) if path not in needed)
+    gone.unlink()
+    parts.train(1, run, fields | {"train.max_steps": 2})
+    assert not (run / "samples/train.images.json").exists()
 
 
 @pytest.mark.slow

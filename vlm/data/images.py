@@ -140,6 +140,41 @@ def require_whole(
 
 def _content(path: Path, name: str) -> bytes:
     """Return a file's bytes in one read: on a network's disk a decoder's many small ones cost."""
+    try:
+        if fault := _fault_of_mode(path.stat().st_mode):
+            raise ImageError(name, fault)
+        return path.read_bytes()
+    except OSError as error:
+        kind, detail = _fault_of_error(error)
+        raise ImageError(name, kind, detail) from None
+    except ValueError as error:  # a zero byte, or half a surrogate pair
+        raise ImageError(name, ImageFault.UNREADABLE, one_line(error)) from None
+
+
+def fault_of_path(path: Path) -> ImageFault | None:
+    """Return why a path leads to no image, from one stat of it; None where it may be one.
+
+    Raises:
+        OSError: the stat failed for a reason that is not the image's, as a failing disk.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        return _fault_of_error(error)[0]
+    except ValueError:  # a zero byte, or half a surrogate pair
+        return ImageFault.UNREADABLE
+    return _fault_of_mode(found.st_mode) or (None if found.st_size else ImageFault.EMPTY)
+
+
+def _fault_of_mode(mode: int) -> ImageFault | None:
+    if stat.S_ISREG(mode):
+        return None
+    # To open a pipe would wait for a writer, and a device may never end.
+    return ImageFault.NOT_A_FILE if stat.S_ISDIR(mode) else ImageFault.NOT_REGULAR
+
+
+def _fault_of_error(error: OSError) -> tuple[ImageFault, str]:
+    """Return what a path's error says of the image, and a detail; raise one that says nothing."""
     faults = {  # of the path itself; any other, as a failing disk's, is raised as it is
         errno.ENOENT: ImageFault.MISSING,
         errno.ENOTDIR: ImageFault.MISSING,
@@ -150,20 +185,10 @@ def _content(path: Path, name: str) -> bytes:
         errno.ELOOP: ImageFault.UNREADABLE,
         errno.EILSEQ: ImageFault.UNREADABLE,
     }
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            # To open a pipe would wait for a writer, and a device may never end.
-            raise ImageError(name, ImageFault.NOT_REGULAR)
-        return path.read_bytes()
-    except OSError as error:
-        if error.errno not in faults:
-            raise
-        kind = faults[error.errno]
-        detail = os.strerror(error.errno) if kind == ImageFault.UNREADABLE else ""
-        raise ImageError(name, kind, detail) from None
-    except ValueError as error:  # a zero byte, or half a surrogate pair
-        raise ImageError(name, ImageFault.UNREADABLE, one_line(error)) from None
+    if error.errno not in faults:
+        raise error
+    kind = faults[error.errno]
+    return kind, os.strerror(error.errno) if kind == ImageFault.UNREADABLE else ""
 
 
 def _require_eight_bits(image: Image.Image, name: str) -> None:

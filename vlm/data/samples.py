@@ -8,6 +8,7 @@ are held.
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ class Samples:
     Args:
         path: of the .arrow file.
         image_tokens: places that an image takes.
+        leave_out: rows of the file that are no samples; those after them move up.
 
     Raises:
         DataError: the file is missing, or not as it was written.
     """
 
-    def __init__(self, path: Path, *, image_tokens: int) -> None:
+    def __init__(self, path: Path, *, image_tokens: int, leave_out: Sequence[int] = ()) -> None:
         import pyarrow as pa
 
         self._path = path
@@ -59,11 +61,13 @@ class Samples:
             np.concatenate([measure(self._batch(i)) for i in range(len(counts))])
             for measure in (_token_counts, _supervised_counts, _image_counts)
         )
-        self.lengths: NDArray[np.int64] = ids + images * (image_tokens - 1)
+        kept = np.delete(np.arange(len(ids)), np.array(leave_out, dtype=np.int64))
+        self._rows: NDArray[np.int64] = kept
+        self.lengths: NDArray[np.int64] = (ids + images * (image_tokens - 1))[kept]
         """Tokens of each sample, its images' included."""
-        self.supervised: NDArray[np.int64] = supervised
+        self.supervised: NDArray[np.int64] = supervised[kept]
         """Supervised tokens of each."""
-        self.has_images: NDArray[np.bool_] = images > 0
+        self.has_images: NDArray[np.bool_] = images[kept] > 0
         """Whether each has an image."""
 
     def _batch(self, number: int) -> Any:
@@ -84,9 +88,10 @@ class Samples:
                 f"{self._path}: was cut from {self._bytes:,} to {size:,} bytes while it was in "
                 "use; remove it and run again"
             )
-        batch_number = int(np.searchsorted(self._ends, number, side="right"))
+        place = int(self._rows[number])
+        batch_number = int(np.searchsorted(self._ends, place, side="right"))
         batch = self._batch(batch_number)
-        row = number - (int(self._ends[batch_number - 1]) if batch_number else 0)
+        row = place - (int(self._ends[batch_number - 1]) if batch_number else 0)
         return Sample(
             id=batch["id"][row].as_py(),
             place=batch["place"][row].as_py(),
@@ -94,6 +99,11 @@ class Samples:
             ids=batch["input_ids"][row].values.to_numpy(),
             supervised=batch["supervised"][row].values.to_numpy(zero_copy_only=False),
         )
+
+    def image_names(self) -> Iterator[list[list[bytes]]]:
+        """Yield the names of the images of every row of the file, some hundred rows at a time."""
+        for number in range(len(self._ends)):
+            yield self._batch(number)["images"].to_pylist()
 
 
 def _token_counts(batch: Any) -> NDArray[np.int64]:
@@ -116,19 +126,27 @@ def _list_lengths(column: Any) -> NDArray[np.int64]:
     return np.diff(column.offsets.to_numpy()).astype(np.int64)
 
 
+def written_sha256(path: Path) -> str:
+    """Return a file's sha256 as its receipt has it.
+
+    Raises:
+        DataError: there is no whole receipt.
+    """
+    receipt = path.with_suffix(".json")
+    try:
+        return read_sealed_json(receipt, owner=receipt.parent)["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        what = f"is missing or damaged ({one_line(error)})"
+        raise DataError(f"{receipt}: {what}; remove it and run again") from None
+
+
 def verify_samples(path: Path) -> None:
     """Check a file's bytes against its receipt.
 
     Raises:
         DataError: they are not those that were written.
     """
-    receipt = path.with_suffix(".json")
-    try:
-        written = read_sealed_json(receipt, owner=receipt.parent)["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        what = f"is missing or damaged ({one_line(error)})"
-        raise DataError(f"{receipt}: {what}; remove it and run again") from None
-    if sha256_of_file(path) != written:
+    if sha256_of_file(path) != written_sha256(path):
         raise DataError(
             f"{path}: its sha256 is not the one in its receipt; remove it and run again"
         )

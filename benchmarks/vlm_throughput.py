@@ -50,10 +50,11 @@ from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.pretrain.state.rng import named_generator
 from mobilellama.sft.data.packing import pack
 from mobilellama.shards.order import DEFAULT_SEED
-from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.data.batches import ImageTextBatches, ImageTextInputs
 from mobilellama.vlm.data.images import ImageProcessor
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.data.order import SampleOrder, deal_rows
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import PRESETS

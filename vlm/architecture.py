@@ -10,16 +10,13 @@ from typing import Any, get_args
 
 from mobilellama.config import ConfigError
 from mobilellama.vlm.data.images import ImageProcessor
-from mobilellama.vlm.formats.projector_rules import (
+from mobilellama.vlm.projector_rules import (
     Pooling,
     ProjectorRules,
     Squeeze,
     differs_from_original,
 )
 from mobilellama.vlm.projectors import grid_side, image_tokens
-
-IMAGE = -200
-"""The id that stands in a sample's ids for one token of an image, as in LLaVA."""
 
 
 @dataclass(frozen=True, kw_only=True)

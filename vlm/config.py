@@ -15,7 +15,7 @@ from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.missing import Missing
 from mobilellama.vlm.data.order import Grouping
 from mobilellama.vlm.data.orientation import Orientation
-from mobilellama.vlm.formats.projector_rules import Pooling, Squeeze
+from mobilellama.vlm.projector_rules import Pooling, Squeeze
 
 _MOST_EPOCHS = 10_000
 

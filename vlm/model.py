@@ -18,7 +18,8 @@ from mobilellama.pretrain.attention import import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import IGNORED, linear_cross_entropy
 from mobilellama.pretrain.model import LossSums
 from mobilellama.vlm import packed_attention
-from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.towers import build_tower, patch_features
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
 from mobilellama.pretrain.state.rng import named_generator
-from mobilellama.vlm.formats.projector_rules import (
+from mobilellama.vlm.projector_rules import (
     LEAST_WIDTH,
     TOKEN_SIDE,
     ProjectorRules,

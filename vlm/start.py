@@ -50,11 +50,11 @@ from mobilellama.vlm.formats.key_maps import (
     projector_kind,
 )
 from mobilellama.vlm.formats.preprocessor_config import from_folder
-from mobilellama.vlm.formats.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.formats.trained import merged
 from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
+from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.projectors import build_projector
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import LossSums
 from mobilellama.sft.lora import LoraConfig, inject, is_adapter
 from mobilellama.vlm import packed_attention
-from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.images import ImageProcessor
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.model import (
     LANGUAGE,
     PROJECTOR,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError
-from mobilellama.vlm.formats.projector_rules import (
+from mobilellama.vlm.projector_rules import (
     ORIGINAL,
     Pooling,
     ProjectorRules,

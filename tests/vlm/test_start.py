@@ -28,8 +28,8 @@ from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, Projecto
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.orientation import Orientation
 from mobilellama.vlm.formats.key_maps import PROJECTOR_KEYS, published_name
-from mobilellama.vlm.formats.projector_rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.start import Start, open_start
 from mobilellama.vlm.tuning import first_values

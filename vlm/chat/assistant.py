@@ -29,11 +29,11 @@ from mobilellama.pretrain.hf.device import find_device
 from mobilellama.sft.chat.decode import Decoded, decode, naming_memory
 from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
 from mobilellama.vlm.chat.image_source import ImageSource, open_image
 from mobilellama.vlm.chat.question import Question, Reply
 from mobilellama.vlm.data.images import AspectRatio, ImageError
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.data.prompts import ImageTextTokenizer, with_places
 from mobilellama.vlm.data.records import IMAGE_TEXT
 from mobilellama.vlm.formats.folder import with_images

@@ -18,9 +18,8 @@ from mobilellama.config import DataError, one_line
 from mobilellama.pretrain.data import MicroBatch, StepBatch, positions_in_documents
 from mobilellama.pretrain.linear_cross_entropy import IGNORED
 from mobilellama.sft.data.packing import pack
-from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.images import ImageError, ImageProcessor, read_image
-from mobilellama.vlm.data.labels import expand
+from mobilellama.vlm.data.labels import IMAGE, expand
 from mobilellama.vlm.data.order import SampleOrder, deal_rows
 from mobilellama.vlm.data.records import image_path
 from mobilellama.vlm.data.samples import Sample, Samples

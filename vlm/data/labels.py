@@ -21,8 +21,10 @@ from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import Encoded, encode_pieces
 from mobilellama.sft.data.template import Piece, Template
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
-from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.records import IMAGE_TEXT
+
+IMAGE = -200
+"""The id that stands in a sample's ids for one token of an image, as in LLaVA."""
 
 
 def encode(template: Template, tokenizer: TextTokenizer, turns: Sequence[Turn]) -> Encoded:

@@ -10,8 +10,7 @@ from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import stop_ids
 from mobilellama.sft.data.template import Template
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
-from mobilellama.vlm.architecture import IMAGE
-from mobilellama.vlm.data.labels import encode_prompt, expand
+from mobilellama.vlm.data.labels import IMAGE, encode_prompt, expand
 from mobilellama.vlm.data.records import IMAGE_TEXT
 
 

@@ -34,8 +34,7 @@ from mobilellama.sft.data.sources import find_slices, source_sha256
 from mobilellama.sft.data.template import Template
 from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
-from mobilellama.vlm.architecture import IMAGE
-from mobilellama.vlm.data.labels import encode
+from mobilellama.vlm.data.labels import IMAGE, encode
 from mobilellama.vlm.data.records import ImageTextConfig, Record, Refused, read_vlm_records
 
 log = logging.getLogger(__name__)

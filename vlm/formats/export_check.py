@@ -15,7 +15,8 @@ from torch import Tensor
 from mobilellama.pretrain.hf.export_check import require_same_logits
 from mobilellama.pretrain.hf.weights import DTYPES, ParameterSource, cast
 from mobilellama.sft.lora import inject
-from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.architecture import Architecture
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.formats.trained import Trained
 from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel, build_on

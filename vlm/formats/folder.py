@@ -31,11 +31,11 @@ from mobilellama.vlm.formats.key_maps import (
     published_name,
 )
 from mobilellama.vlm.formats.preprocessor_config import from_folder
-from mobilellama.vlm.formats.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.formats.published_tower import PublishedTower, read_tower, tower_names
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
 
 OURS, PUBLISHED = VLM_TYPES
 TEMPLATE_FILE = "template.yaml"

@@ -15,11 +15,11 @@ from mobilellama.config import DataError, UserError
 from mobilellama.sft.chat.chat import visible
 from mobilellama.sft.chat.dialogue import Exchange
 from mobilellama.sft.chat.sampling import Sampling
-from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.chat.assistant import Assistant, load
 from mobilellama.vlm.chat.chat import Config
 from mobilellama.vlm.chat.image_dialogue import ImageDialogue
 from mobilellama.vlm.chat.image_source import download, open_image
+from mobilellama.vlm.data.labels import IMAGE
 from tests.pretrain.conftest import Command, Outcome
 from tests.vlm.helpers.assistants import picture
 

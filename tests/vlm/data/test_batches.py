@@ -13,9 +13,10 @@ from PIL import Image
 
 from mobilellama.config import DataError
 from mobilellama.pretrain.data import StepBatch
-from mobilellama.vlm.architecture import IMAGE, Architecture
+from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.batches import HeldOutSamples, ImageTextBatches, ImageTextInputs
 from mobilellama.vlm.data.images import read_image
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.model import VisionLanguageModel

@@ -11,8 +11,7 @@ from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import encode as encode_text
 from mobilellama.sft.data.template import read_template
 from mobilellama.tokenizers.tokenizer import Tokenizer
-from mobilellama.vlm.architecture import IMAGE
-from mobilellama.vlm.data.labels import encode, encode_prompt, expand
+from mobilellama.vlm.data.labels import IMAGE, encode, encode_prompt, expand
 from tests.helpers.hostile_texts import hostile_texts
 
 SYSTEM = (

@@ -22,8 +22,7 @@ from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.data.template import read_template
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
-from mobilellama.vlm.architecture import IMAGE
-from mobilellama.vlm.data.labels import encode
+from mobilellama.vlm.data.labels import IMAGE, encode
 from mobilellama.vlm.data.records import ImageTextConfig, Record, read_vlm_records
 from mobilellama.vlm.data.report import read_leave_out
 from mobilellama.vlm.data.samples import Samples

@@ -25,8 +25,8 @@ from mobilellama.sft.data.labels import encode_prompt
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.lora import inject
 from mobilellama.tokenizers.opening import open_tokenizer
-from mobilellama.vlm.architecture import IMAGE
 from mobilellama.vlm.data.images import ImageProcessor
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.formats.export_check import check_merged, check_weights
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.formats.published_config import require_publishable

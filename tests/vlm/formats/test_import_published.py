@@ -13,7 +13,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.data.template import read_template
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
-from mobilellama.vlm.architecture import IMAGE
+from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import build_on, parameter_shapes

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.files.atomic import write_json
+from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.config import generation_config
 from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
 from mobilellama.pretrain.hf.export_folder import (
@@ -31,7 +32,7 @@ from mobilellama.pretrain.hf.export_folder import (
     write_model,
 )
 from mobilellama.pretrain.hf.hub import push
-from mobilellama.pretrain.hf.model_card import Card, last_losses
+from mobilellama.pretrain.hf.model_card import Card
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder

@@ -4,19 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mobilellama import __version__
-from mobilellama.pretrain.hf.model_card import (
+from mobilellama.pretrain.hf.card_parts import (
     AUTO_TOKENIZER,
     LastLosses,
     architecture_table,
-    loss_text,
-    optimizer_text,
+    learnt_from,
+    losses_table,
+    made_with,
+    recipe_rows,
     spelling,
     table,
+    tuning_rows,
     write_card,
 )
 from mobilellama.pretrain.model import count_parameters
-from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import stop_ids
 from mobilellama.sft.export.finetuned import Finetuned
@@ -29,8 +30,8 @@ class ChatCard:
     """The facts that a chat model's card is made of."""
 
     title: str
-    license: str
-    """The Hub's name of a licence, in lower case."""
+    license: str | None
+    """The Hub's name of a licence, in lower case; None names none."""
     kind: Kind
     """A whole model, one with its adapter merged in, or the adapter alone."""
     dtype: str
@@ -53,7 +54,7 @@ class ChatCard:
                 "Training": self._training(),
                 "Data": self._data(),
                 "Architecture": architecture_table(model, tokenizer, self._weights()),
-                "Limits": _LIMITS,
+                "Limits": learnt_from("conversations", self.losses.subsets),
             },
             library="peft" if self.kind == "adapter" else "transformers",
             base_model=_hub_name(self.base),
@@ -135,8 +136,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
     def _training(self) -> str:
         manifest, lora = self.finetuned.checkpoint.manifest, self.finetuned.lora
         config = manifest.config
-        train, optimizer = config["train"], config["optimizer"]
-        peak = optimizer["learning_rate"]
+        train, rates = config["train"], {"learning rate": config["optimizer"]["learning_rate"]}
         seq_len = manifest.identity["train.seq_len"]
         trained = "all parameters"
         if lora.rank is not None:
@@ -147,43 +147,24 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
         rows = [
             ("base", f"`{self._base}`" if self._base else "-"),
             ("trained", trained),
-            ("steps", f"{manifest.step:,}"),
+            *tuning_rows(manifest, config),
             ("rows seen", f"{manifest.consumed:,}, each of several conversations"),
-            ("epochs asked for", "-" if train["max_steps"] else f"{train['epochs']:g}"),
             ("batch", f"{train['global_batch_size']:,} rows of {seq_len:,} tokens"),
-            ("loss", "mean over all answer tokens of the batch, and their ends"),
-            ("optimizer", optimizer_text(optimizer)),
-            ("learning rate", schedule_text(config, peak, step=manifest.step)),
-            ("precision", f"{manifest.identity['engine.precision']}, masters fp32"),
-            ("made with", f"mobilellama {__version__}"),
+            *recipe_rows(manifest, config, rates),
+            made_with(),
         ]
         return table(("", ""), rows)
 
     def _data(self) -> str:
-        identity, losses = self.finetuned.checkpoint.manifest.identity, self.losses
-        subsets = [name for name in sorted({*losses.training, *losses.validation}) if name]
-        rows = [
-            (
-                subset or "all",
-                loss_text(losses.training.get(subset)),
-                loss_text(losses.validation.get(subset)),
-            )
-            for subset in ["", *subsets]
-        ]
+        identity = self.finetuned.checkpoint.manifest.identity
         return (
-            table(("subset", "training loss", "held-out loss"), rows)
+            losses_table("subset", self.losses)
             + "\n\nLosses are in nats an answer token, of the last interval at or before this "
             "step; held-out conversations were never trained on.\n\n"
             f"Dataset fingerprint `{identity['data.fingerprint']}`, order seed "
             f"{identity['data.seed']}, tokenizer sha256 `{self.finetuned.tokenizer.sha256}`, "
             f"template sha256 `{self.finetuned.template.sha256}`."
         )
-
-
-_LIMITS = (
-    "It learnt from other people's conversations, which were not vetted one by one: it repeats "
-    "their errors and prejudices, states falsehoods fluently, and was not trained to refuse."
-)
 
 
 def _hub_name(base: str | None) -> str | None:

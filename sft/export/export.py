@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.export_check import check_logits, probe_ids, require_same_logits
 from mobilellama.pretrain.hf.export_folder import (
     ExportConfig,
@@ -28,7 +29,6 @@ from mobilellama.pretrain.hf.export_folder import (
     write_model,
 )
 from mobilellama.pretrain.hf.hub import push
-from mobilellama.pretrain.hf.model_card import last_losses
 from mobilellama.pretrain.model import count_parameters
 from mobilellama.sft.chat.folder import check_chat_ids, write_chat_files
 from mobilellama.sft.export.adapter_folder import peft_logits, write_adapter

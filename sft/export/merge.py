@@ -23,6 +23,7 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import read_json, write_json
 from mobilellama.files.unmarked import copy_unmarked
+from mobilellama.pretrain.hf.card_parts import table, write_card
 from mobilellama.pretrain.hf.config import DTYPE_NAMES
 from mobilellama.pretrain.hf.export_check import (
     our_logits,
@@ -40,7 +41,6 @@ from mobilellama.pretrain.hf.export_folder import (
     verify,
 )
 from mobilellama.pretrain.hf.folder import HfFolder
-from mobilellama.pretrain.hf.model_card import table, write_card
 from mobilellama.pretrain.hf.weights import (
     DTYPES,
     ParameterSource,
@@ -74,8 +74,9 @@ class Config(OutputConfig):
     base: str | None = None
     """The Hugging Face folder that the adapter is added to; with --checkpoint its name is only
     written on the card, for the run holds the base's weights itself."""
-    license: str = "other"
-    """The Hub's name of the weights' licence, for the model card: the base's, as a rule."""
+    license: str | None = None
+    """The Hub's name of the weights' licence, for the model card: the base's, as a rule; null names
+    none."""
     check: bool = True
     """Compare with base plus adapter. It holds one fp32 copy of the model at a time."""
 

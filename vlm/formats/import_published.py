@@ -68,8 +68,9 @@ class Config:
     """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
     name: str | None = None
     """The model card's title; None takes the folder's name."""
-    license: str = "apache-2.0"
-    """The Hub's name of the weights' licence, for the model card; MobileVLM's."""
+    license: str | None = None
+    """The Hub's name of the weights' licence, for the model card (of MobileVLM's it is apache-2.0);
+    null names none."""
 
     def __post_init__(self) -> None:
         require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)

@@ -5,15 +5,16 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama import __version__
-from mobilellama.pretrain.hf.model_card import (
+from mobilellama.pretrain.hf.card_parts import (
     last_losses,
-    loss_text,
-    optimizer_text,
+    learnt_from,
+    losses_table,
+    made_with,
+    recipe_rows,
     table,
+    tuning_rows,
     write_card,
 )
-from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.formats.trained import Trained
@@ -28,8 +29,8 @@ class VlmCard:
     """The facts that a card is made of."""
 
     title: str
-    license: str
-    """The Hub's name of a licence, in lower case."""
+    license: str | None
+    """The Hub's name of a licence, in lower case; None names none."""
     form: Literal["hf", "mobilevlm"]
     dtype: str
     base: str | None
@@ -47,7 +48,7 @@ class VlmCard:
             title=self.title,
             license_name=self.license,
             introduction=self._introduction(),
-            sections=sections | {"Architecture": self._architecture(), "Limits": _LIMITS},
+            sections=sections | {"Architecture": self._architecture(), "Limits": self._limits()},
             library="mobilellama" if self.form == "hf" else "transformers",
             pipeline_tag="image-text-to-text",
             tags=[*(["mobilevlm"] if of_mobilevlm else []), "mobilellama", "vision"],
@@ -124,27 +125,23 @@ MobileVLM's code."""
         assert checkpoint is not None
         manifest, config = checkpoint.manifest, self.trained.config
         train, optimizer = config["train"], config["optimizer"]
-        rates = [("learning rate", optimizer["learning_rate"])]
+        rates = {"learning rate": optimizer["learning_rate"]}
         if own := optimizer["projector_learning_rate"]:
-            rates.append(("learning rate of the projector", own))
+            rates["learning rate of the projector"] = own
         rows = [
             *(
                 (f"began from ({name})", f"`{_shown(its)}`")
                 for name, its in config["origin"].items()
             ),
             ("trained", self._what_trained()),
-            ("steps", f"{manifest.step:,}"),
+            *tuning_rows(manifest, config),
             ("samples seen", f"{manifest.consumed:,}"),
-            ("epochs asked for", "-" if train["max_steps"] else f"{train['epochs']:g}"),
             (
                 "batch",
                 f"{train['global_batch_size']:,} samples of {train['seq_len']:,} tokens at most",
             ),
-            ("loss", "mean over all answer tokens of the batch"),
-            ("optimizer", optimizer_text(optimizer)),
-            *((name, schedule_text(config, rate, step=manifest.step)) for name, rate in rates),
-            ("precision", f"{manifest.identity['engine.precision']}, masters fp32"),
-            ("made with", f"mobilellama {__version__}"),
+            *recipe_rows(manifest, config, rates),
+            made_with(),
         ]
         return table(("", ""), rows)
 
@@ -159,24 +156,25 @@ MobileVLM's code."""
             f"{lora.dropout:g} on the language model's {lora.target_names}; merged in fp32"
         )
 
+    def _limits(self) -> str:
+        text = _LIMITS
+        if self.trained.checkpoint is not None:
+            text += " " + learnt_from("samples", [self._records])
+        return text
+
+    @property
+    def _records(self) -> str:
+        return Path(self.trained.config["data"]["path"]).name
+
     def _data(self) -> str:
         checkpoint, trained = self.trained.checkpoint, self.trained
         assert checkpoint is not None
-        identity, data = checkpoint.manifest.identity, trained.config["data"]
+        identity = checkpoint.manifest.identity
         losses = last_losses(trained.run, checkpoint.manifest.step)
-        names = [name for name in sorted({*losses.training, *losses.validation}) if name]
-        rows = [
-            (
-                name or "all",
-                loss_text(losses.training.get(name)),
-                loss_text(losses.validation.get(name)),
-            )
-            for name in ["", *names]
-        ]
         return (
-            table(("samples", "training loss", "held-out loss"), rows)
+            losses_table("samples", losses)
             + "\n\nLosses are in nats an answer token, of the last interval at or before this "
-            f"step. The records are `{Path(data['path']).name}`, fingerprint "
+            f"step. The records are `{self._records}`, fingerprint "
             f"`{identity['data.fingerprint']}`, order seed {identity['data.seed']}; tokenizer "
             f"sha256 `{trained.tokenizer.sha256}`, template sha256 `{trained.template.sha256}`."
         )
@@ -214,7 +212,5 @@ def _shown(origin: str) -> str:
 
 _LIMITS = (
     "It describes things that are not in the picture, reads small print badly and counts poorly, "
-    "as models of this size do. It learnt from other people's captions and conversations, which "
-    "were not vetted one by one, and repeats their errors and prejudices. It was not trained to "
-    "refuse."
+    "as models of this size do."
 )

@@ -184,7 +184,6 @@ def test_the_card_states_the_runs_facts(exports: dict[str, Path], tiny_run: Path
     loss = next(r["loss"] for r in reversed(records) if "loss" in r)
     heldout = next(r["validation_loss"] for r in reversed(records) if "validation_loss" in r)
     facts = [
-        "license: apache-2.0",
         f"{parameters:,} parameters",
         "| steps | 4 of 4 |",
         f"| tokens seen | {4 * 8 * 32:,} |",
@@ -197,6 +196,11 @@ def test_the_card_states_the_runs_facts(exports: dict[str, Path], tiny_run: Path
         "adds no `<s>`",
     ]
     assert [fact for fact in facts if fact not in card] == []
+    subsets = ", ".join(
+        f"`{name}`" for name in sorted(checkpoint.manifest.identity["data.mixture"])
+    )
+    assert f"It learnt from the texts of {subsets}: it repeats their errors" in card
+    assert "license" not in card  # none was given
     assert "puts `<s>` first all the same" in (exports["bf16"] / "README.md").read_text()
 
 

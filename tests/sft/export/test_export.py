@@ -156,6 +156,7 @@ def test_the_card_says_how_it_was_made_and_how_to_talk_to_it(
         for key in ("loss", "validation_loss")
     )
     assert f"| all | {loss:.4f} | {heldout:.4f} |" in card
+    assert "It learnt from the conversations of `" in card and "license" not in card
     card = (adapter / "README.md").read_text()
     facts = [
         "library_name: peft",

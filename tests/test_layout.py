@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.imports import (
+    REST,
     ROOT,
     find_circle,
     imported_modules,
     imported_names,
+    imports_within,
     module_paths,
+    upward_imports,
 )
 
 # Each stage, and the stages it may import. mobilellama's own modules may be imported by all.
@@ -195,6 +198,64 @@ def test_no_imports_of_modules_go_round_in_a_circle() -> None:
     assert sum(map(len, imports.values())) > 1_000
     circle = find_circle(imports)
     assert circle is None, " is imported by ".join(circle or [])
+
+
+# What may import what within a stage: each line what stands above it here, and itself. Files of a
+# stage's top level are of two sorts. Those that a line names are what the rooms below that line
+# build on. The REST (config, start, run, main, ...) uses the rooms, and no room imports it.
+LAYERS: dict[str, list[str]] = {
+    "mobilellama": ["__init__ config terminal log progress", "files", "tokenizers", REST],
+    "sft": ["data", "lora", "chat", "export", REST],
+    "vlm": [
+        "data",
+        "architecture model packed_attention projector_rules projectors quantization towers",
+        "formats",
+        "chat",
+        "benchmarks",
+        REST,
+    ],
+}
+
+
+@pytest.mark.parametrize("stage", LAYERS)
+def test_every_room_has_its_layer(stage: str) -> None:
+    named = [name for layer in LAYERS[stage] for name in layer.split() if name != REST]
+    found = imports_within(stage)
+    rooms = {path.parts[0] for path in found if len(path.parts) > 1}
+    assert len(named) == len({*named}) and rooms <= {*named}
+    assert {*named} - rooms <= {path.stem for path in found}, "a name that is no file and no room"
+
+
+@pytest.mark.parametrize("stage", LAYERS)
+def test_rooms_import_only_what_stands_below_them(stage: str) -> None:
+    ties = [
+        f"{path} -> {other}" for path, other in upward_imports(imports_within(stage), LAYERS[stage])
+    ]
+    assert not ties, f"{stage}: {'; '.join(ties)}"
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        ("chat/a.py", "data/b.py", True),
+        ("chat/a.py", "chat/b.py", True),
+        ("chat/a.py", "model.py", True),
+        ("model.py", "tower.py", True),
+        ("model.py", "data/b.py", True),
+        ("run.py", "chat/b.py", True),
+        ("run.py", "config.py", True),
+        ("data/a.py", "chat/b.py", False),
+        ("data/a.py", "model.py", False),
+        ("model.py", "chat/b.py", False),
+        ("chat/a.py", "serve/b.py", False),
+        ("chat/a.py", "run.py", False),
+        ("model.py", "run.py", False),
+    ],
+)
+def test_an_import_of_a_higher_layer_is_seen(importer: str, imported: str, allowed: bool) -> None:
+    imports = {Path(importer): {Path(imported)}, Path(imported): set[Path]()}
+    found = upward_imports(imports, ["data", "model tower", "chat serve", REST])
+    assert found == ([] if allowed else [(Path(importer), Path(imported))])
 
 
 # Who may load what others made: one file, that tells every library to run no code of theirs.

@@ -1,7 +1,7 @@
 """Which module of the repository imports which, and whether imports go round in a circle."""
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -65,3 +65,42 @@ def find_circle(imports: Mapping[str, Collection[str]]) -> list[str] | None:
     except CycleError as error:
         return error.args[1]
     return None
+
+
+REST = "*"
+"""In a list of layers: the files of a stage's top level that no line names."""
+
+
+def imports_within(folder: str) -> dict[Path, set[Path]]:
+    """Return what each file of a folder at the root imports of that folder, paths within it."""
+    paths = module_paths()
+    inside = {name: path.relative_to(ROOT / folder) for name, path in paths.items()
+              if path.is_relative_to(ROOT / folder)}  # fmt: skip
+    return {
+        path: {inside[other] for other in imported_modules(paths[name].read_text(), name, inside)}
+        for name, path in inside.items()
+    }
+
+
+def upward_imports(
+    imports: Mapping[Path, Collection[Path]], layers: Sequence[str]
+) -> list[tuple[Path, Path]]:
+    """Return the imports that lead to a higher layer, or to another room of the same.
+
+    Args:
+        imports: what each file imports; the first part of a path is a room, or a file's name.
+        layers: names of rooms and files, the lowest layer first. Files of one layer may import
+            each other.
+    """
+    layer_of = {name: i for i, layer in enumerate(layers) for name in layer.split()}
+
+    def place(path: Path) -> tuple[int, str]:
+        room = path.parts[0] if len(path.parts) > 1 else ""
+        return layer_of.get(room or path.stem, layer_of[REST]), room
+
+    return [
+        (path, other)
+        for path in sorted(imports)
+        for other in sorted(imports[path])
+        if place(path) != place(other) and place(path)[0] <= place(other)[0]
+    ]

@@ -17,7 +17,7 @@ help:
 # Made again whenever what is installed changes; the stamp comes last.
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,wandb]'
 	@touch $@
 
 demo: $(VENV)/.installed

@@ -10,7 +10,7 @@ RUN/
   checkpoints/step-N/    whole checkpoints; step-N.tmp-NNNN while one is being written
   frozen/SHA.safetensors parameters that do not train, once; checkpoints name them by sha256
   metrics.jsonl          one JSON object an interval
-  tensorboard/           the same for TensorBoard
+  tensorboard/, wandb/   the same for TensorBoard and Weights & Biases, where they are asked for
   logs/                  of a launch; stacks-NNNN-rank-R.txt and hang-NNNN.txt where ranks hung
   verdict.json           finished, stopped or failed, with its attempt
   stop                   create this file to stop the run at the end of its step
@@ -107,7 +107,7 @@ class RunFolder:
             if path.is_dir():
                 rule = f"{path} is a folder, and a file of that name is written there"
                 raise ConfigError(field, str(self.path), rule, "Remove or rename it")
-        for path in (self.attempts, self.checkpoints, self.frozen, self.tensorboard):
+        for path in (self.attempts, self.checkpoints, self.frozen):
             if path.exists() and not path.is_dir():
                 rule = f"{path} is a file, and a folder of that name is needed"
                 raise ConfigError(field, str(self.path), rule, "Remove or rename it")

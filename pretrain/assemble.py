@@ -285,6 +285,7 @@ def assemble(
         flops_per_token=stage.flops_per_token,
         resumed_step=step,
         attempt=attempt,
+        run_config=resolved,
     )
     return Training(
         run=run,

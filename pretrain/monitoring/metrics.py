@@ -1,26 +1,28 @@
-"""What a run shows of itself: console, metrics.jsonl and TensorBoard, an interval at a time."""
+"""What a run measures of itself, added up an interval at a time; sinks show it."""
 
-import json
 import logging
-import math
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import World
-from mobilellama.files.atomic import whole_file
-from mobilellama.log import message_width
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, mfu
-from mobilellama.progress import format_duration
+from mobilellama.pretrain.sinks.json_lines import JsonLines
+from mobilellama.pretrain.sinks.sink import (
+    Record,
+    Secondary,
+    SinkContext,
+    open_sinks,
+    require_names,
+)
 from mobilellama.run_folder import RunFolder
-from mobilellama.terminal import fitted
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +35,16 @@ class MetricsConfig:
     """Steps of one interval: one line on the console and one in metrics.jsonl."""
     peak_tflops: float | None = None
     """Dense bf16 peak of one GPU for MFU; None looks it up by the GPU's name."""
+    sinks: list[str] = field(default_factory=lambda: ["console", "tensorboard"])
+    """Where records go beside metrics.jsonl: console, tensorboard, wandb, or a module of yours such
+    as package.module with a function open_sink; one that fails is switched off with a warning."""
 
     def __post_init__(self) -> None:
         require_at_least("metrics.every_steps", self.every_steps, 1)
         if self.peak_tflops is not None and not self.peak_tflops > 0:
             remedy = "Give the GPU's dense bf16 peak, or null"
             raise ConfigError("metrics.peak_tflops", self.peak_tflops, "must be above 0", remedy)
+        require_names(self.sinks)
 
 
 class Metrics:
@@ -57,8 +63,9 @@ class Metrics:
         flops_per_token: float | None,
         resumed_step: int,
         attempt: int,
+        run_config: Mapping[str, Any],
     ) -> None:
-        """Cut metrics.jsonl back to the step resumed from, and open the writers.
+        """Cut metrics.jsonl back to the step resumed from, and open the sinks; all ranks call it.
 
         Args:
             config: how often.
@@ -71,21 +78,28 @@ class Metrics:
             flops_per_token: for MFU; None shows none.
             resumed_step: what was written of later steps is dropped.
             attempt: this attempt; once a newer one owns the run, writing raises FencedError.
+            run_config: the resolved config, for sinks that show it.
         """
         self._config, self._run, self._world = config, run, world
         self._attempt = attempt
         self._group_names, self._peak_lrs = group_names, peak_lrs
         self._seq_len, self._max_steps, self._flops = seq_len, max_steps, flops_per_token
         self._peak_tflops = config.peak_tflops or _peak_of(world.device)
-        self._tensorboard: Any = None
-        if world.is_main:
-            cut_back(run, resumed_step)
-            from lightning.fabric.loggers import TensorBoardLogger  # pyright: ignore[reportPrivateImportUsage]
-
-            self._tensorboard = TensorBoardLogger(
-                run.path, name=run.tensorboard.name, version="", purge_step=resumed_step + 1
-            )
+        self._lines: JsonLines | None = None
+        self._others = Secondary()
+        context = SinkContext(
+            run=run,
+            resumed_step=resumed_step,
+            max_steps=max_steps,
+            per=_per(world),
+            config=run_config,
+        )
+        world.run_on_main(lambda: self._open(context))
         self._reset()
+
+    def _open(self, context: SinkContext) -> None:
+        self._lines = JsonLines(context.run, resumed_step=context.resumed_step)
+        self._others = open_sinks(self._config.sinks, context)
 
     def _reset(self) -> None:
         groups = len(self._group_names)
@@ -121,8 +135,7 @@ class Metrics:
             return
         supervised = sum(self._tokens)
         per_gpu = self._positions / self._step_s / self._world.size
-        record = {
-            "step": step,
+        record: dict[str, float | None] = {
             "consumed": consumed,
             **({"tokens": consumed * self._seq_len} if self._seq_len else {}),
             "loss": sum(self._loss_sums) / max(supervised, 1.0),
@@ -146,11 +159,7 @@ class Metrics:
                 record[f"loss/{name}"] = loss_sum / count
         self._reset()
         if self._world.is_main:
-            line = console_line(
-                record, self._max_steps, per=_per(self._world), width=message_width()
-            )
-            log.info("%s", line)
-            self._write(record)
+            self._write(Record(kind="interval", step=step, values=record))
 
     def _mfu(self, tokens_per_s_per_gpu: float) -> float | None:
         if self._flops is None or self._peak_tflops is None:
@@ -160,70 +169,18 @@ class Metrics:
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Write validation losses, where there are any."""
         if losses and self._world.is_main:
-            shown = [
-                (rank, f"{name} {value:.4f}")
-                for rank, (name, value) in enumerate(losses.items(), 1)
-            ]
-            log.info("%s", fitted([(0, f"step {step}"), *shown], message_width()))
-            self._write({"step": step, **losses})
+            self._write(Record(kind="validation", step=step, values=losses))
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, record: Record) -> None:
         # Ranks of an attempt that lost its node's daemon live on beside the rerun.
         self._run.require_newest(self._attempt)
-        # NaN is no JSON.
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in record.items()
-        }
-        with open(self._run.metrics, "a") as file:
-            file.write(json.dumps(finite) + "\n")
-        values = {name: value for name, value in finite.items() if value is not None}
-        del values["step"]
-        self._tensorboard.log_metrics(values, step=record["step"])
+        assert self._lines is not None  # of rank 0
+        self._lines.write(record)
+        self._others.write(record)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._tensorboard is not None:
-            self._tensorboard.finalize("success")
-
-
-def console_line(
-    record: Mapping[str, Any], max_steps: int, *, per: str = "/GPU", width: int | None = None
-) -> str:
-    """Return an interval as one line, in a fixed order, with units.
-
-    Args:
-        record: as metrics.jsonl has it.
-        max_steps: of the whole run.
-        per: what the tokens a second are counted by, such as "/GPU"; "" where there is one.
-        width: what does not fit into it is left out: the losses by subset first, then what is
-            least needed. None shows all.
-    """
-    supervised = record["supervised_share"]
-    supervised = f" ({100 * supervised:.0f} % supervised)" if supervised < 1 else ""
-    is_text = "tokens" in record
-    done = f"{record['tokens']:,} tokens" if is_text else f"{record['consumed']:,} samples"
-    subsets = (
-        f"{name.removeprefix('loss/')} {value:.3f}"
-        for name, value in record.items()
-        if name.startswith("loss/")
-    )
-    parts = [
-        (0, f"step {record['step']}/{max_steps}"),
-        (7, done),
-        (0, f"loss {record['loss']:.4f}"),
-        (5, f"grad norm {record['grad_norm']:.3f}"),
-        (2, f"lr {record['learning_rate']:.2e}"),
-        (9, "" if is_text else f"{record['samples_per_s']:,.1f} samples/s"),
-        (1, f"{record['tokens_per_s_per_gpu']:,.0f} tokens/s{per}{supervised}"),
-        (6, f"MFU {100 * record['mfu']:.1f} %" if record["mfu"] is not None else ""),
-        (4, f"{record['step_s']:.3f} s/step ({record['data_wait_s']:.3f} data)"),
-        (8, f"{record['memory_gib']:.1f} GiB"),
-        (3 if record["skipped_steps"] else 8, f"skipped {record['skipped_steps']}"),
-        (0, f"{format_duration(record['left_s'])} left"),
-        (10, "  ".join(subsets)),
-    ]
-    return fitted(parts, width)
+        """Write what sinks hold back."""
+        self._others.close()
 
 
 def _per(world: World) -> str:
@@ -231,14 +188,6 @@ def _per(world: World) -> str:
     if world.device.type == "cuda":
         return "/GPU"
     return "/rank" if world.size > 1 else ""
-
-
-def cut_back(run: RunFolder, step: int) -> None:
-    """Drop the records of metrics.jsonl after a step, and a torn last line."""
-    if run.metrics.exists():
-        kept = [record for record in run.read_metrics() if record["step"] <= step]
-        with whole_file(run.metrics) as file:
-            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
 def _memory_gib(device: torch.device) -> float:

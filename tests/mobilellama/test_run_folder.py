@@ -251,7 +251,7 @@ def test_a_folder_where_a_file_will_be_written_is_told_before_the_work(
         run.require_usable()
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "attempts", "frozen", "tensorboard"])
+@pytest.mark.parametrize("name", ["checkpoints", "attempts", "frozen"])
 def test_a_file_where_a_folder_is_needed_is_told_before_the_work(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=rf"run.folder = .*{name} is a file, and a folder of"):

@@ -202,6 +202,30 @@ def test_a_finished_run_that_is_made_longer_tells_what_its_learning_rate_does(
     assert rates == pytest.approx(expected)
 
 
+def test_tensorboard_that_cannot_be_written_does_not_end_the_run(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorboard").touch()
+    fields = {"train.max_steps": 4}
+    (messages,) = run_ranks(train_and_return_the_log, 1, small_dataset, tmp_path, fields)
+    (told,) = [text for text in messages if "no longer go to" in text]
+    assert "tensorboard, which failed: [Errno 17] File exists" in told
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None and (verdict.kind, verdict.step) == ("finished", 4)
+    assert sorted(losses_of(tmp_path)) == [1, 2, 3, 4]
+
+
+def test_a_sink_that_does_not_exist_is_told_on_every_rank(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    fields = {"metrics.sinks": "[console, nobodys.sink]"}
+    results = run_ranks(train_until_an_error, 2, small_dataset, tmp_path, fields)
+    assert [kind for kind, _ in results] == ["ConfigError", "OtherRankError"]
+    assert "metrics.sinks = nobodys.sink: cannot be imported" in results[0][1]
+    verdict = RunFolder(tmp_path).read_verdict()
+    assert verdict is not None and verdict.kind == "failed"
+
+
 def test_steps_without_a_finite_gradient_end_the_run_with_a_verdict(
     small_dataset: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows: intervals, metrics.jsonl over restarts, TensorBoard, the console line."""
+"""What a run measures: intervals, and where they go."""
 
 import json
 import logging
@@ -14,27 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
-from mobilellama.pretrain.monitoring.metrics import Metrics, MetricsConfig, console_line, cut_back
+from mobilellama.pretrain.monitoring.metrics import Metrics, MetricsConfig
 from mobilellama.pretrain.monitoring.tally import Losses, Tally
 from mobilellama.run_folder import RunFolder
-
-RECORD: dict[str, Any] = {
-    "step": 20,
-    "tokens": 104_857_600,
-    "loss": 2.34567,
-    "grad_norm": 0.98765,
-    "learning_rate": 3e-4,
-    "tokens_per_s_per_gpu": 18_800.4,
-    "supervised_share": 1.0,
-    "mfu": 0.5423,
-    "step_s": 1.7432,
-    "data_wait_s": 0.0012,
-    "memory_gib": 61.26,
-    "skipped_steps": 1,
-    "left_s": 93_784.0,
-    "loss/c4": 2.12345,
-    "loss/github": 1.5,
-}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +47,7 @@ def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int 
         flops_per_token=1e9,
         resumed_step=resumed,
         attempt=run.newest_attempt(),
+        run_config={},
     )
 
 
@@ -175,55 +158,6 @@ def test_validation_losses_are_written_where_there_are_any(
     assert "step 4  validation_loss 2.5000" in caplog.messages
 
 
-@pytest.mark.parametrize(
-    "torn",
-    ["", '{"step": 7, "lo', '{"step": 7}', "\n"],
-    ids=["none", "half", "no newline", "empty"],
-)
-def test_metrics_are_cut_back_to_the_step_resumed_from(run: RunFolder, torn: str) -> None:
-    run.metrics.write_text("".join(f'{{"step": {step}}}\n' for step in (2, 4, 4, 6)) + torn)
-    cut_back(run, 4)
-    assert run.metrics.read_text() == '{"step": 2}\n{"step": 4}\n{"step": 4}\n'
-    assert list(run.path.glob("metrics*")) == [run.metrics]
-
-
-def test_a_line_whose_newline_was_lost_does_not_run_into_the_next(run: RunFolder) -> None:
-    """A kill can come after the record's bytes and before the newline's."""
-    run.metrics.write_text('{"step": 2}\n{"step": 4}')
-    cut_back(run, 4)
-    with open(run.metrics, "a") as file:
-        file.write('{"step": 6}\n')
-    assert [record["step"] for record in records(run)] == [2, 4, 6]
-
-
-def test_cutting_back_a_run_without_metrics_makes_no_file(run: RunFolder) -> None:
-    cut_back(run, 0)
-    assert not run.metrics.exists()
-
-
-def test_the_console_line_has_a_fixed_order_and_units() -> None:
-    assert console_line(RECORD, 247_955) == (
-        "step 20/247955  104,857,600 tokens  loss 2.3457  grad norm 0.988  lr 3.00e-04  "
-        "18,800 tokens/s/GPU  MFU 54.2 %  1.743 s/step (0.001 data)  61.3 GiB  skipped 1  "
-        "1d 02:03:04 left  c4 2.123  github 1.500"
-    )
-
-
-def test_the_console_line_leaves_out_what_does_not_fit_and_keeps_the_loss_and_the_time_left() -> (
-    None
-):
-    """Of 80 columns the date and the time take 22."""
-    assert console_line(RECORD, 247_955, width=0) == "step 20/247955  loss 2.3457  1d 02:03:04 left"
-    assert console_line(RECORD, 247_955, per="", width=80 - 22) == (
-        "step 20/247955  loss 2.3457  lr 3.00e-04  1d 02:03:04 left"
-    )
-    whole = console_line(RECORD, 247_955)
-    for width in range(45, len(whole)):
-        line = console_line(RECORD, 247_955, width=width)
-        assert len(line) <= width and line.endswith("left") and "loss 2.3457" in line
-    assert console_line(RECORD, 247_955, width=len(whole)) == whole
-
-
 def test_only_gpus_have_tokens_a_second_per_gpu(
     run: RunFolder, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -232,12 +166,6 @@ def test_only_gpus_have_tokens_a_second_per_gpu(
     see(shown, 2, Losses([600.0, 100.0], [300, 100]))
     shown.close()
     assert "tokens/s  " in caplog.text and "GPU" not in caplog.text
-
-
-def test_the_console_line_of_a_cpu_has_no_mfu_and_shows_a_loss_that_is_not_finite() -> None:
-    line = console_line(RECORD | {"mfu": None, "loss": math.nan}, 100)
-    assert "MFU" not in line
-    assert line.startswith("step 20/100  104,857,600 tokens  loss nan  grad norm")
 
 
 def test_a_tally_adds_up_samples_by_group_over_micro_batches() -> None:

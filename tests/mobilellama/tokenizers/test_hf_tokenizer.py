@@ -11,43 +11,17 @@ from transformers import AutoTokenizer
 from mobilellama.config import ConfigError
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import open_tokenizer
-from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hf_tokenizers import write_tokenizer
 from tests.helpers.hostile_texts import hostile_texts
-
-KINDS = (
-    "byte_level",
-    "byte_level_lines",
-    "byte_level_prefix",
-    "prepend",
-    "first",
-    "always",
-    "never",
+from tests.mobilellama.tokenizers.conftest import (
+    KINDS,
+    rewrite,
 )
-SPECIALS = ("<|im_start|>", "<|im_end|>")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One tokenizer of each kind, with ChatML's tokens, <s> and </s>."""
-    root = tmp_path_factory.mktemp("kinds")
-    return {
-        kind: write_tokenizer(root / kind, kind, specials=SPECIALS, bos="<s>", eos="</s>")
-        for kind in KINDS
-    }
 
 
 @pytest.fixture(params=KINDS)
 def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
     return folders[request.param]
-
-
-def rewrite(folder: Path, name: str, **values: Any) -> Path:
-    """Set keys of a JSON file of the folder."""
-    path = folder / name
-    found = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(found | values))
-    return folder
 
 
 def test_a_text_has_the_ids_that_transformers_gives(folder: Path) -> None:
@@ -173,98 +147,3 @@ def test_saving_and_opening_gives_the_same_tokenizer(folder: Path, tmp_path: Pat
         opened.require_sha256("0" * 64, field="tokenizer", owner="it")
     assert (opened.bos_id, opened.specials) == (ours.bos_id, ours.specials)
     assert opened.encode(" x", begins=False) == ours.encode(" x", begins=False)
-
-
-def test_a_folder_or_its_json_file_opens(folders: dict[str, Path]) -> None:
-    for path in (folders["byte_level"], folders["byte_level"] / "tokenizer.json"):
-        opened = open_tokenizer(path)
-        assert isinstance(opened, HfTokenizer)
-        assert opened.bos_token == "<s>"
-
-
-def test_sentencepiece_is_taken_where_the_json_adds_nothing(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    model = Tokenizer(small_tokenizer)
-    model.write_hf(tmp_path, max_length_tokens=64, add_bos=True)
-    assert isinstance(open_tokenizer(tmp_path), Tokenizer)
-    value = json.loads((tmp_path / "tokenizer.json").read_text())
-    added = {"id": 800, "content": "<|end|>", "special": True, "normalized": False,
-             "lstrip": False, "rstrip": False, "single_word": False}  # fmt: skip
-    value["added_tokens"].append(added)
-    rewrite(tmp_path, "tokenizer.json", **value)
-    opened = open_tokenizer(tmp_path)
-    assert isinstance(opened, HfTokenizer)
-    assert (opened.vocab_size, opened.specials["<|end|>"].id) == (801, 800)
-    for text in hostile_texts(200):
-        assert opened.encode(text, begins=True) == model.encode(text, begins=True)
-        assert opened.encode(text, begins=False) == model.encode(text, begins=False)
-
-
-def test_the_json_is_taken_where_the_model_beside_it_is_another(
-    folders: dict[str, Path], small_tokenizer: Path, tmp_path: Path
-) -> None:
-    for content in (small_tokenizer.read_bytes(), b"of another kind"):
-        HfTokenizer(folders["prepend"]).save(tmp_path)
-        (tmp_path / "tokenizer" / "tokenizer.model").write_bytes(content)
-        opened = open_tokenizer(tmp_path / "tokenizer")
-        assert isinstance(opened, HfTokenizer)
-        assert opened.sha256 == HfTokenizer(folders["prepend"]).sha256
-
-
-def test_a_saved_sentencepiece_model_opens_from_its_folder(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    model = Tokenizer(small_tokenizer)
-    model.save(tmp_path)
-    opened = open_tokenizer(tmp_path)
-    assert isinstance(opened, Tokenizer)
-    assert opened.sha256 == model.sha256
-
-
-def test_tokens_added_to_a_sentencepiece_model_need_a_json(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    Tokenizer(small_tokenizer).save(tmp_path)
-    rewrite(tmp_path, "added_tokens.json", **{"<|im_end|>": 800})
-    with pytest.raises(ConfigError, match=r"adds <\|im_end\|> to tokenizer.model, without tok"):
-        open_tokenizer(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "rule"),
-    [
-        ("tokenizer_config.json", {"pad_token": "[PAD]"}, r"lacks \[PAD\], which the files beside"),
-        ("added_tokens.json", {"<|x|>": 999}, r"lacks <\|x\|>, which the files beside it name"),
-        ("tokenizer.json", {"model": {"type": "Nonsense"}}, "is not a tokenizer"),
-    ],
-)
-def test_files_that_do_not_fit_are_refused_by_name(
-    tmp_path: Path, name: str, values: dict[str, Any], rule: str
-) -> None:
-    folder = write_tokenizer(tmp_path / "t", "byte_level", eos="</s>")
-    with pytest.raises(ConfigError, match=f"^data.tokenizer = .*tokenizer.json: {rule}"):
-        open_tokenizer(rewrite(folder, name, **values), field="data.tokenizer")
-
-
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds neither tokenizer\.model nor tokenizer\.json"):
-        open_tokenizer(tmp_path)
-    for name in (str(tmp_path / "absent.model"), "gpt2"):
-        with pytest.raises(ConfigError) as error:
-            open_tokenizer(name)
-        assert str(error.value) == (
-            f"tokenizer = {name}: is neither a file nor a folder. Give a sentencepiece .model "
-            "file, a tokenizer.json, or a folder on this machine that holds one of them."
-        )
-    (tmp_path / "notes.txt").write_text("a, b")
-    with pytest.raises(ConfigError, match=r"is not a sentencepiece model .*or a folder on this"):
-        open_tokenizer(tmp_path / "notes.txt")
-    with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
-        open_tokenizer(tmp_path / "absent.json")
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ConfigError, match="is not JSON"):
-        open_tokenizer(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("[]")
-    with pytest.raises(ConfigError, match="is no JSON object"):
-        open_tokenizer(tmp_path)

@@ -10,12 +10,6 @@ from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 
 
-@pytest.fixture(scope="module", params=["small_tokenizer", "llama_tokenizer"])
-def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """The model trained on the small corpus, and LLaMA's where it is present."""
-    return Tokenizer(request.getfixturevalue(request.param))
-
-
 def test_going_on_from_a_text_gives_the_ids_of_the_whole(tokenizer: Tokenizer) -> None:
     """Pieces have a space at their beginning only: before one, a text may be cut anywhere."""
     pieces = [piece.piece for piece in tokenizer.proto.pieces]

@@ -25,7 +25,7 @@ from typing import Any
 import paired
 
 from mobilellama import log as logs
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import begin, save_dataset_texts

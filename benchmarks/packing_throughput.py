@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilellama import log as logs
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.assemble import FirstState, build_engine, open_data

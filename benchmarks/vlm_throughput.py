@@ -41,7 +41,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mobilellama import log as logs
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import LaunchConfig, World, close
 from mobilellama.pretrain.assemble import FirstState, build_engine
 from mobilellama.pretrain.data import StepBatch

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.launch.time_limit import limit_seconds
 

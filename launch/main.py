@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama import log as logs
-from mobilellama.cli import Verb, parse_config, run_stage
+from mobilellama.cli import Verb, run_stage
+from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.launch.config import HowConfig, read_options, split_options, take_site_file
 from mobilellama.launch.steps import STEPS, Step, find_step

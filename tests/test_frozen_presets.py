@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.files.presets import preset_names, read_layers
 
 FROZEN: dict[str, dict[str, dict[str, Any]]] = json.loads(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.launch import doctor
 from mobilellama.launch import doctor_site as site
 from mobilellama.launch.config import SlurmConfig

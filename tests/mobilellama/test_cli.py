@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mobilellama import __main__ as command
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.files.presets import preset_names
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.main import PRESETS

@@ -115,7 +115,7 @@ def test_a_checkpoint_of_one_rank_loads_on_two_with_the_same_bits(
 
 def resave(dataset: Path, run: Path) -> int:
     """Load the newest checkpoint on these ranks and save it as its own successor."""
-    from mobilellama.cli import parse_config
+    from mobilellama.commandline.parser import parse_config
     from mobilellama.distributed import World
     from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.config import Config

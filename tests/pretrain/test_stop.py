@@ -111,7 +111,7 @@ def attempt_on_ranks(
     dataset: Path, folder: Path, hooks: dict[str, Any], fields: dict[str, Any]
 ) -> list[str]:
     """Run an attempt in which something asks for a stop; return what was done."""
-    from mobilellama.cli import parse_config
+    from mobilellama.commandline.parser import parse_config
     from mobilellama.distributed import World
     from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.attempt import run_attempt

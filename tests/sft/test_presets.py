@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.files.presets import preset_names
 from mobilellama.sft.config import Config
 from mobilellama.sft.main import PRESETS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.files.presets import preset_names
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.vlm.config import Config

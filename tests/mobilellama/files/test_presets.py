@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
 from mobilellama.files.presets import BASE, read_layers
 

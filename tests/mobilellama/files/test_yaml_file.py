@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
 from mobilellama.files.yaml_file import read_yaml
 from mobilellama.pretrain.config import Config

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.cli import parse_config
+from mobilellama.commandline.parser import parse_config
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, flops_per_token, mfu

@@ -1,0 +1,113 @@
+"""The files of ``--config``: checked, and given the names of today.
+
+The parser's own words for a mistake in a file are vague, or a traceback.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobilellama.commandline.old_names import FOLLOWS, current_name
+from mobilellama.commandline.words import Command, parts_of
+from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.files.presets import Layer
+
+
+@dataclass(kw_only=True)
+class ConfigFile:
+    """One file's fields."""
+
+    path: Path
+    """The file."""
+    names: set[str] = field(default_factory=set)
+    """Dotted names of the fields that it gives."""
+    old_names: dict[str, str] = field(default_factory=dict)
+    """Old names that it gives -> those of today."""
+    text: str | None = None
+    """What the parser is to read instead of the file; None where the file is as it must be."""
+
+
+def read_config_file(layer: Layer, command: Command) -> ConfigFile:
+    """Read one file of fields.
+
+    Raises:
+        ConfigError: it names what is not a field.
+    """
+    file = _Reader(layer.path, command).read(layer.values)
+    file.text = file.text or layer.text
+    return file
+
+
+class _Reader:
+    """Goes through a file's fields and gives each the name of today."""
+
+    def __init__(self, path: Path, command: Command) -> None:
+        self._command, self._fields = command, command.fields
+        self._file = ConfigFile(path=path)
+        self._edits: dict[str, Any] = {}  # name of today -> value, where either is not the file's
+        self._leaves: dict[str, Any] = {}  # name of today -> value
+
+    def read(self, values: Mapping[Any, Any]) -> ConfigFile:
+        """Return what the file gives."""
+        self._walk(values, "")
+        self._file.names = set(self._leaves)
+        if self._edits or self._file.old_names:
+            self._file.text = _as_yaml(self._leaves)
+        return self._file
+
+    def _walk(self, values: Mapping[Any, Any], above: str) -> None:
+        follows = FOLLOWS.get(self._command.verb, ())
+        for key, value in values.items():
+            said = f"{above}{key}"
+            if said in follows:
+                self._edits[said] = None  # left out
+                continue
+            name = self._name_of(said, value)
+            if name in self._fields.sections:
+                if not isinstance(value, Mapping):
+                    rule = "is a section, and must hold 'field: value' lines"
+                    raise self._error(said, value, rule)
+                self._walk(value, f"{said}.")
+            else:
+                self._take(said, name, value)
+
+    def _name_of(self, said: str, value: Any) -> str:
+        plain = said.replace("-", "_")
+        known = {*self._fields.by_name, *self._fields.sections}
+        name = plain if plain in known else current_name(plain, self._command.verb)
+        if name not in known:
+            near = did_you_mean(plain, known)
+            raise self._error(said, value, "is not a field", near)
+        return name
+
+    def _take(self, said: str, name: str, value: Any) -> None:
+        if name in self._leaves:
+            raise self._error(said, value, f"gives {name}, which the file gives already")
+        if name != said.replace("-", "_"):
+            self._file.old_names[said] = name
+        its = self._fields.by_name[name]
+        if its.is_list_of_texts and isinstance(value, str):
+            value = parts_of(value, its)
+            self._edits[name] = value
+        if name != said:
+            self._edits[name] = value
+        self._leaves[name] = value
+
+    def _error(self, said: str, value: Any, rule: str, near: str = "") -> ConfigError:
+        remedy = f"See '{self._command.prog} --help'{near}"
+        return ConfigError(said, value, f"{rule} (in {self._file.path})", remedy)
+
+
+def _as_yaml(leaves: Mapping[str, Any]) -> str:
+    """Return fields by dotted names as the text of a file."""
+    import yaml
+
+    nested: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *sections, last = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return yaml.safe_dump(nested, sort_keys=False)

@@ -1,0 +1,93 @@
+"""The fields of a config by their dotted names: what a command line and a YAML file may give.
+
+A section is a field that is a dataclass itself: ``train.seq_len`` is field ``seq_len`` of the
+section ``train``.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One field of a config."""
+
+    name: str
+    """Dotted."""
+    type: Any
+    """As the dataclass declares it."""
+    is_required: bool
+    """Whether it has no default."""
+    commas: bool
+    """Whether commas part the elements of a list; not in lines of a shell."""
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is true or false, so that its name alone means true."""
+        return set(_members(self.type)) <= {bool, type(None)}
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it holds a list."""
+        return any(get_origin(one) is list for one in _members(self.type))
+
+    @property
+    def is_list_of_texts(self) -> bool:
+        """Whether it holds a list of texts, which a command line gives as words."""
+        return list[str] in _members(self.type)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it holds names of the user's own."""
+        return any(get_origin(one) in (dict, Mapping) for one in _members(self.type))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """All fields of a config, and its sections."""
+
+    by_name: dict[str, Field]
+    """Dotted name -> field, in the order of the dataclass."""
+    sections: frozenset[str]
+    """Dotted names of the sections."""
+
+    def mapping_of(self, name: str) -> Field | None:
+        """Return the field whose key `name` names: ``slurm.env.HOME`` is one of ``slurm.env``."""
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            field = self.by_name.get(".".join(parts[:end]))
+            if field is not None and field.is_mapping:
+                return field
+        return None
+
+
+def _members(of_type: Any) -> tuple[Any, ...]:
+    """Return the types of a union; another type is its only member."""
+    is_union = get_origin(of_type) in (Union, types.UnionType)
+    return get_args(of_type) if is_union else (of_type,)
+
+
+def fields_of(config_class: type) -> Fields:
+    """Return the fields of a config dataclass, those of its sections included."""
+    found: dict[str, Field] = {}
+    sections: set[str] = set()
+
+    def walk(owner: type, above: str) -> None:
+        hints = get_type_hints(owner)
+        for its in fields(owner):
+            name, of_type = f"{above}{its.name}", hints[its.name]
+            if is_dataclass(of_type) and isinstance(of_type, type):
+                sections.add(name)
+                walk(of_type, f"{name}.")
+                continue
+            found[name] = Field(
+                name=name,
+                type=of_type,
+                is_required=its.default is MISSING and its.default_factory is MISSING,
+                commas=its.metadata.get("commas", True),
+            )
+
+    walk(config_class, "")
+    return Fields(by_name=found, sections=frozenset(sections))

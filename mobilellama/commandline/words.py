@@ -1,0 +1,197 @@
+"""The words of a command line, made plain: ``--field=VALUE``, with the names of today.
+
+1. A word without a dash that no field takes is the verb's thing: its dataset, run or model.
+2. Hyphens in a flag are underscores; an old name is the name of today.
+3. ``--flag`` alone, of a field that is true or false, is ``--flag=true``.
+4. A list is written ``a,b``, ``[a,b]``, as words, or as the flag given again.
+"""
+
+import json
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+
+from mobilellama.commandline.fields import Field, Fields
+from mobilellama.commandline.old_names import current_name
+from mobilellama.config import ConfigError, did_you_mean
+
+OWN = ("config", "print_config")
+"""Flags that are no fields."""
+_NUMBER = re.compile(r"-\.?\d.*")
+_TRUTH = ("true", "false", "yes", "no", "null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a command line may give."""
+
+    verb: str
+    """As ``pretrain run``; decides old names."""
+    prog: str
+    """What --help is asked of."""
+    fields: Fields
+    """The config's."""
+    thing: str | None = None
+    """The field that a word without a flag gives."""
+
+    @property
+    def flags(self) -> list[str]:
+        """Every flag that is understood."""
+        return [f"--{name}" for name in (*self.fields.by_name, *OWN)]
+
+
+@dataclass(kw_only=True)
+class Given:
+    """What a command line gives."""
+
+    words: list[str] = field(default_factory=list)
+    """``--field=VALUE``, in order; of a field without its value the flag alone."""
+    old_names: dict[str, str] = field(default_factory=dict)
+    """Old flags that were given -> how each is given today."""
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all fields that are given."""
+        return {word.partition("=")[0].removeprefix("--") for word in self.words}
+
+
+def read_words(argv: Sequence[str], command: Command) -> Given:
+    """Make a command line plain.
+
+    Raises:
+        ConfigError: a word is empty, or a flag is none of the command's.
+    """
+    given, lists, words = Given(), dict[str, list[str]](), list(argv)
+    while words:
+        word = words.pop(0)
+        if not _is_flag(word):
+            _require_given(word, command.thing or command.prog)
+            given.words.append(_as_thing(word, command, given))
+            continue
+        flag, inline, value = word.partition("=")
+        shown = value if inline else next((word for word in words[:1] if not _is_flag(word)), None)
+        name = _name_of(flag, "(no value)" if shown is None else shown, command, given)
+        if inline:
+            _require_given(value, name)
+        its = command.fields.by_name.get(name.removesuffix("+"))
+        if its is not None and its.is_list_of_texts and not name.endswith("+"):
+            values = _take_list([value] if inline else [], words, name)
+            if name not in lists:
+                lists[name] = values
+                given.words.append(f"--{name}")
+            else:
+                lists[name] += values
+            continue
+        if not inline:
+            value = _take_value(name, its, words)
+        given.words.append(f"--{name}" if value is None else f"--{name}={value}")
+    for i, word in enumerate(given.words):
+        if values := lists.get(word.removeprefix("--")):
+            its = command.fields.by_name[word.removeprefix("--")]
+            given.words[i] = f"{word}={_as_list(values, its)}"
+    return given
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not _NUMBER.fullmatch(word)
+
+
+def _require_given(value: str, field_: str) -> None:
+    """Refuse what is most likely an unset shell variable."""
+    if value == "":
+        raise ConfigError(field_, "(empty)", "must not be empty", "Is a shell variable unset?")
+
+
+def _as_thing(word: str, command: Command, given: Given) -> str:
+    """Return the word as the field that it gives."""
+    remedy = f"See '{command.prog} --help'"
+    if command.thing is None:
+        raise ConfigError(command.prog, word, "is no flag, and no flag's value", remedy)
+    if command.thing in given.names:
+        rule = f"comes after another {command.thing.upper()}, and one alone is taken"
+        raise ConfigError(command.thing.upper(), word, rule, remedy)
+    return f"--{command.thing}={word}"
+
+
+def _name_of(flag: str, value: str, command: Command, given: Given) -> str:
+    """Return the name of the field that a flag means, and note an old name.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    said = flag.lstrip("-")
+    known = command.fields
+    head, dot, key = said, "", ""
+    if mapping := known.mapping_of(said.replace("-", "_")):  # the key is the user's own
+        head, dot, key = said[: len(mapping.name)], ".", said[len(mapping.name) + 1 :]
+    head = head.replace("-", "_")
+    ending = "+" if head.endswith("+") else ""
+    name = head.removesuffix("+")
+    if flag.startswith("--") and (name in known.by_name or name in OWN):
+        return head + dot + key
+    new = current_name(name, command.verb)
+    if flag.startswith("--") and new != name and new in known.by_name:
+        is_thing = new == command.thing
+        given.old_names[flag] = f"{new.upper()} (without a flag)" if is_thing else f"--{new}"
+        return new + ending
+    raise _unknown(flag, value, name, command)
+
+
+def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
+    """Return the error for a flag that means no field."""
+    known, remedy = command.fields, f"See '{command.prog} --help'"
+    if name in known.sections:
+        remedy = f"Give --{name}.FIELD, or --config FILE for all sections"
+        return ConfigError(flag, value, "is a section", remedy)
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        if (above := ".".join(parts[:end])) in known.by_name:
+            remedy = f"Give --{above} VALUE. {remedy}"
+            return ConfigError(flag, value, f"is not a field: --{above} has none", remedy)
+    near = did_you_mean(f"--{name}", command.flags)
+    return ConfigError(flag, value, "is not a field", remedy + near)
+
+
+def _take_value(name: str, its: Field | None, words: list[str]) -> str | None:
+    """Take the value that follows a flag; None where none does."""
+    follows = bool(words) and not _is_flag(words[0])
+    if name == "print_config":
+        return None
+    if its is not None and its.is_flag:
+        return words.pop(0) if follows and words[0].lower() in _TRUTH else "true"
+    if not follows:
+        return None
+    _require_given(words[0], name)
+    return words.pop(0)
+
+
+def _take_list(values: list[str], words: list[str], name: str) -> list[str]:
+    """Take all words that follow, up to the next flag."""
+    if values and values[0].startswith("["):
+        return values
+    while words and not _is_flag(words[0]):
+        _require_given(words[0], name)
+        values.append(words.pop(0))
+        if values[0].startswith("["):
+            break
+    return values
+
+
+def _as_list(values: Sequence[str], its: Field) -> str:
+    """Return the words of a list as one JSON list; one that is written as a list stays."""
+    if values[0].startswith("["):
+        return values[0]
+    return json.dumps(parts_of(values[0], its) if len(values) == 1 else list(values))
+
+
+def parts_of(text: str, its: Field) -> list[str]:
+    """Return the elements of a list that is written ``a,b``."""
+    if not its.commas:
+        return [text]
+    return [part for piece in text.split(",") if (part := piece.strip())]
+
+
+def missing_from(names: Set[str], fields: Fields) -> list[str]:
+    """Return the required fields that are not among those given."""
+    required = [name for name, its in fields.by_name.items() if its.is_required]
+    return [name for name in required if name not in names]

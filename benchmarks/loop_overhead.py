@@ -26,7 +26,7 @@ import paired
 
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
-from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import begin, save_dataset_texts
 from mobilellama.pretrain.config import Config
@@ -105,7 +105,7 @@ def main() -> None:
     logs.configure(rank=1)  # no INFO lines: what is timed writes metrics, not a log
     # The launcher starts this script again for the second process; both must use one folder.
     scratch = os.environ.setdefault("LOOP_OVERHEAD_SCRATCH", tempfile.mkdtemp())
-    world = World(LaunchConfig(accelerator="cpu", devices=2))
+    world = World(DistributedConfig(accelerator="cpu", devices=2))
     candidates: dict[str, Any] = {}
     for kind in ("deepspeed", "ddp"):
         folder = Path(scratch) / kind

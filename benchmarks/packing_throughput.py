@@ -37,7 +37,7 @@ from torch import Tensor
 
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
-from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.assemble import FirstState, build_engine, open_data
 from mobilellama.pretrain.data import MixedBatches, Sample
@@ -220,7 +220,7 @@ def main() -> None:
     )  # fmt: skip
     law = make_masks(LAW_CONVERSATIONS, seed=options.seed, seq_len=options.seq_len)
     masks = pick(law, options.parts)
-    world = World(LaunchConfig(accelerator="cpu", devices=1))
+    world = World(DistributedConfig(accelerator="cpu", devices=1))
     with tempfile.TemporaryDirectory() as scratch:
         write = partial(
             write_rows, masks=masks, seq_len=options.seq_len, vocab_size=model_config.vocab_size

@@ -84,7 +84,7 @@ def fields(dataset: Path, run: Path) -> list[str]:
         "--config=demo", f"--data.path={dataset}", f"--run.folder={run}",
         "--train.max_steps=1000000", "--train.global_batch_size=8", "--train.micro_batch_size=2",
         "--metrics.every_steps=1", "--validation.every_steps=null", "--checkpoint.every_steps=20",
-        "--launch.threads=1",
+        "--distributed.threads=1",
     ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
-from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.pretrain.assemble import FirstState, build_engine
 from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine
@@ -461,7 +461,7 @@ def main() -> None:
     logs.configure(rank=1)  # no INFO lines
     # One thread: threads that wait for each other burn CPU seconds on a busy machine.
     threads = 1 if options.device == "cpu" else None
-    world = World(LaunchConfig(accelerator=options.device, devices=1, threads=threads))
+    world = World(DistributedConfig(accelerator=options.device, devices=1, threads=threads))
     measure = compare_ways if options.shape == "demo" else published_shape
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(options, world, Path(scratch))

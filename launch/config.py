@@ -61,7 +61,7 @@ class SlurmConfig:
     """Further options of sbatch, as "--qos=high --reservation=r"."""
     srun_extra: str = ""
     """Further options of srun, as "--container-image=IMAGE --container-mounts=/data"."""
-    setup: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list, metadata={"commas": False})
     """Shell lines before anything else, as "module load cuda" or "source env.sh"."""
     env: dict[str, Any] = field(default_factory=dict)
     """Environment variables, as NCCL_SOCKET_IFNAME: texts or numbers."""
@@ -204,14 +204,16 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     ``--dry-run`` and ``--no-check`` become the fields that they mean.
     """
     own = {"--dry_run", "--check", "--local", "--processes", "--print_config", "--help", "-h"}
-    short = {"--dry-run": "--dry_run", "--no-check": "--check=false", "--no_check": "--check=false"}
+    short = {"--no_check": "--check=false"}
     mine: list[str] = []
     theirs: list[str] = []
     into = theirs
     words = list(argv)
     while words:
         word = words.pop(0)
-        word = short.get(word, word)
+        flag, inline, value = word.partition("=")
+        plain = flag.replace("-", "_").replace("__", "--", 1)  # as in every flag
+        word = short.get(plain, plain + inline + value if plain in own else word)
         flag, inline, _ = word.partition("=")
         if flag.startswith("--slurm"):
             # The next word is the value, whatever it begins with: --slurm.extra "--qos=high".
@@ -231,7 +233,8 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_own(word: str, own: Collection[str], short: Collection[str]) -> bool:
-    return word in own or word in short or word.startswith("--slurm.")
+    plain = word.replace("-", "_").replace("__", "--", 1)
+    return plain in own or plain in short or word.startswith("--slurm.")
 
 
 def read_options(argv: Sequence[str], *, prog: str, about: str) -> Options:

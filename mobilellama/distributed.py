@@ -1,7 +1,7 @@
 """Starting a run's processes with Lightning Fabric, and the few collectives the code needs.
 
 Fabric reads whatever environment it finds: torchrun, SLURM, or none, in which case it
-starts ``launch.devices`` processes itself.
+starts ``distributed.devices`` processes itself.
 """
 
 import os
@@ -24,7 +24,7 @@ from mobilellama.signals import StoppedError, breaking_off
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
+class DistributedConfig:
     """Where a run's processes are."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -39,31 +39,31 @@ class LaunchConfig:
     """On GPUs: only kernels that give the same bits every time; slower. CPUs always do."""
 
     def __post_init__(self) -> None:
-        require_at_least("launch.devices", self.devices, 1)
-        require_at_least("launch.nodes", self.nodes, 1)
+        require_at_least("distributed.devices", self.devices, 1)
+        require_at_least("distributed.nodes", self.nodes, 1)
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
-                "launch.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
+                "distributed.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
             )
         cores = os.cpu_count() or 1
         if self.threads is not None:
-            require_at_least("launch.threads", self.threads, 1)
+            require_at_least("distributed.threads", self.threads, 1)
             if self.threads > cores:
                 rule = f"exceeds the {cores} cores of this machine"
-                raise ConfigError("launch.threads", self.threads, rule, "Lower it")
+                raise ConfigError("distributed.threads", self.threads, rule, "Lower it")
         if self.devices > max(64, cores):
             rule = "is more processes than any node runs"
-            raise ConfigError("launch.devices", self.devices, rule, "Count them per node")
+            raise ConfigError("distributed.devices", self.devices, rule, "Count them per node")
         if self.nodes > 1 and not {"WORLD_SIZE", "NODE_RANK", "SLURM_PROCID"} & set(os.environ):
             remedy = "Start with torchrun or srun on every node"
             rule = "needs a launcher that starts the other nodes' processes"
-            raise ConfigError("launch.nodes", self.nodes, rule, remedy)
+            raise ConfigError("distributed.nodes", self.nodes, rule, remedy)
         if self.uses_cuda and self.processes_per_node > torch.cuda.device_count():
             raise ConfigError(
-                "launch.devices",
+                "distributed.devices",
                 self.processes_per_node,
                 f"exceeds the {torch.cuda.device_count()} GPUs of this node",
-                "Lower it, or set launch.accelerator to cpu",
+                "Lower it, or set distributed.accelerator to cpu",
             )
 
     @property
@@ -94,7 +94,7 @@ class OtherRankError(UserError):
 class World:
     """This process among the run's processes."""
 
-    def __init__(self, config: LaunchConfig) -> None:
+    def __init__(self, config: DistributedConfig) -> None:
         """Start the other processes where needed, and join them."""
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mobilellama.commandline.old_names import as_current
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import fsync_path, sha256_of_file, temporary_path
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
@@ -179,7 +180,11 @@ class RunFolder:
         """
         path = self.attempts / f"{number:04}.json"
         try:
-            return read_sealed_json(path, owner=None) if path.stat().st_size else {}
+            if not path.stat().st_size:
+                return {}
+            facts = read_sealed_json(path, owner=None)
+            stored = facts.get("config")
+            return facts | {"config": as_current(stored)} if isinstance(stored, dict) else facts
         except OSError:
             return {}
         except ValueError as error:

@@ -171,7 +171,7 @@ def open_data(
             "Take a model with that many rows of embedding, or another tokenizer for the data",
         )
     mixed, views = open_order(dataset, seq_len=seq_len, mixture=mixture, seed=config.data.seed)
-    config.train.grad_accum_steps(config.launch.world_size)
+    config.train.grad_accum_steps(config.distributed.world_size)
     return TrainingData(dataset=dataset, mixture=mixed, views=views)
 
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from mobilellama import __version__, launcher
+from mobilellama.commandline.old_names import as_stored
 from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
@@ -177,7 +178,7 @@ def begin(
                 "device": str(world.device),
                 "torch": torch.__version__,
                 "identity": identity,
-                "config": config,
+                "config": as_stored(config),
             }
         )
         run.stop.unlink(missing_ok=True)  # a former attempt's

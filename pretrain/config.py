@@ -6,7 +6,7 @@ Each section lies beside the code that reads it and is composed here.
 from dataclasses import dataclass, field
 
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.distributed import LaunchConfig
+from mobilellama.distributed import DistributedConfig
 from mobilellama.pretrain.data import DataConfig, MixtureConfig
 from mobilellama.pretrain.engines.engine import EngineConfig
 from mobilellama.pretrain.loop import BatchConfig, TrainConfig
@@ -60,7 +60,7 @@ class StageConfig:
     """What is written, how often."""
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     """When ranks that hang are ended."""
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     """Where the processes are."""
 
 

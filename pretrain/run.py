@@ -32,7 +32,7 @@ def main(config: Config) -> int:
     run = RunFolder(config.run.folder)
     run.require_usable()
     data = open_windows(config)
-    world = World(config.launch)
+    world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of(config, config.model, data, precision)

@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step.
 
 A schedule is a factor of each group's peak rate: a linear warm-up to 1, a hold, and a fall to
-`min_lr_share`. The kinds differ in where the fall begins and in its shape:
+`min_lr_ratio`. The kinds differ in where the fall begins and in its shape:
 
     cosine    falls from the end of the warm-up to the last step
     linear    the same in a straight line
@@ -46,9 +46,9 @@ class ScheduleConfig:
     over the last steps; constant holds the peak."""
     warmup_steps: int = 2000
     """Steps of linear warm-up; step s < warmup_steps runs at (s + 1) / warmup_steps of the peak."""
-    warmup_share: float | None = None
+    warmup_ratio: float | None = None
     """Warm-up as a share of the run's steps, rounded up, instead of warmup_steps."""
-    min_lr_share: float = 0.1
+    min_lr_ratio: float = 0.1
     """The last step's learning rate, as a share of the peak (the paper's 3e-5 of 3e-4); constant
     has none."""
     decay_ratio: float | None = None
@@ -60,11 +60,11 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         require_at_least("schedule.warmup_steps", self.warmup_steps, 0)
-        if not 0 <= self.min_lr_share <= 1:
+        if not 0 <= self.min_lr_ratio <= 1:
             rule, remedy = "must be a share, 0 to 1", "Give 0.1 for a tenth of the peak"
-            raise ConfigError("schedule.min_lr_share", self.min_lr_share, rule, remedy)
-        if self.warmup_share is not None:
-            require_share("schedule.warmup_share", self.warmup_share)
+            raise ConfigError("schedule.min_lr_ratio", self.min_lr_ratio, rule, remedy)
+        if self.warmup_ratio is not None:
+            require_share("schedule.warmup_ratio", self.warmup_ratio)
         self._require_decay()
 
     def _require_decay(self) -> None:
@@ -84,9 +84,9 @@ class ScheduleConfig:
 
     def warmup(self, max_steps: int) -> int:
         """Return the steps of warm-up in a run of `max_steps`."""
-        if self.warmup_share is None:
+        if self.warmup_ratio is None:
             return self.warmup_steps
-        return _part(self.warmup_share, max_steps)
+        return _part(self.warmup_ratio, max_steps)
 
     def factor(self, step: int, max_steps: int) -> float:
         """Return the factor of every group's peak rate at `step`, counted from 0.
@@ -102,9 +102,9 @@ class ScheduleConfig:
             return 1.0
         peak, shape = fall
         # A rate of 0 would waste the last step: it falls behind it, as transformers' cosine does.
-        last = max_steps - 1 if self.min_lr_share else max_steps
+        last = max_steps - 1 if self.min_lr_ratio else max_steps
         progress = min(max(step - peak, 0) / max(last - peak, 1), 1.0)
-        return self.min_lr_share + (1 - self.min_lr_share) * _SHAPES[shape](progress)
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * _SHAPES[shape](progress)
 
     def _fall(self, max_steps: int) -> tuple[int, Shape] | None:
         """Return the last step at the peak and the shape of the fall after it; None: no fall."""
@@ -142,7 +142,7 @@ class ScheduleConfig:
             return f"{begin}, then constant"
         at, shape = fall
         hold = f"constant to step {at + 1:,}, then " if self.kind == "wsd" and at >= warmup else ""
-        fell = f"{_SHAPE_WORDS[shape]} to {peak * self.min_lr_share:g} at step {max_steps:,}"
+        fell = f"{_SHAPE_WORDS[shape]} to {peak * self.min_lr_ratio:g} at step {max_steps:,}"
         return f"{begin}, then {hold}{fell}"
 
 

@@ -61,7 +61,7 @@ def main(config: Config) -> int:
     require_fit(start, seq_len)
     require_same_tokenizer(config, start, dataset)
     data = open_data(config, dataset, seq_len=seq_len, vocab_size=start.model.vocab_size)
-    world = World(config.launch)
+    world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of_run(config, start, data, precision)

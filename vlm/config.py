@@ -156,7 +156,7 @@ class Config(StageConfig):
     )
     """AdamW."""
     schedule: ScheduleConfig = field(
-        default_factory=lambda: ScheduleConfig(warmup_share=0.03, min_lr_share=0.0)
+        default_factory=lambda: ScheduleConfig(warmup_ratio=0.03, min_lr_ratio=0.0)
     )
     """The learning rate over the steps."""
 

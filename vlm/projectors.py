@@ -164,7 +164,7 @@ class LDPv2(Projector):
         x_BDSS = self.grid(features)
         side = self.token_side(x_BDSS.shape[-1], self.rules)
         # At the published 24 x 24 patches both means are the same bits, and the gradient of the
-        # adaptive one has no deterministic kernel on GPUs (launch.deterministic).
+        # adaptive one has no deterministic kernel on GPUs (distributed.deterministic).
         if x_BDSS.shape[-1] == 2 * side:
             x_BDSS = F.avg_pool2d(x_BDSS, 2)
         else:

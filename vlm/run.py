@@ -90,9 +90,9 @@ def main(config: Config) -> int:
     recipe = recipe_of(config, start, template)
     require_fit(config, start)
     special_tokens(template, start.tokenizer)  # refuses a template of other tokenizers
-    config.train.grad_accum_steps(config.launch.world_size)
+    config.train.grad_accum_steps(config.distributed.world_size)
     fingerprint = recipe.fingerprint() if logs.rank_from_environment() == 0 else ""
-    world = World(config.launch)
+    world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
     identity = identity_of(config, start, recipe, fingerprint, precision)

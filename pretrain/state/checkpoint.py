@@ -21,7 +21,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mobilellama.commandline.old_names import as_current, as_stored
 from mobilellama.config import DataError, UserError, one_line, require_at_least
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import fsync_path, library_file, read_json, sha256_of_file, write_json
@@ -81,7 +82,7 @@ class Manifest:
     identity: dict[str, Any]
     """What must not change over a run."""
     config: dict[str, Any]
-    """The resolved config."""
+    """The resolved config, under the names of today; the file has those of old_names.py."""
     counters: dict[str, Any]
     """Skipped steps and the history of the loss watch."""
     receipts: dict[str, str]
@@ -141,7 +142,8 @@ def save(
             attempt=attempt,
             receipts=receipts,
         )
-        write_sealed_json(folder / MANIFEST, asdict(manifest))
+        stored = asdict(manifest) | {"config": as_stored(manifest.config)}
+        write_sealed_json(folder / MANIFEST, stored)
         run.require_newest(attempt)
         if final.exists():  # since this attempt began: it is not this attempt's to delete
             _set_aside(final, attempt)
@@ -332,6 +334,7 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: another version wrote it, without {', '.join(sorted(missing)) or 'model'}"
                 ". Use that version, or another run.folder"
             )
+        manifest = replace(manifest, config=as_current(manifest.config))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, f"not a checkpoint's manifest ({error})") from None
     if named not in (None, manifest.step):

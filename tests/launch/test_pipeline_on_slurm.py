@@ -20,7 +20,7 @@ STEPS = 4
 DEMO: dict[str, Any] = {
     "config": "demo",
     "train.max_steps": STEPS,
-    "launch.threads": 1,
+    "distributed.threads": 1,
     "validation.every_steps": None,
 }
 

@@ -31,7 +31,7 @@ BOTH: dict[str, Any] = {
     "optimizer.weight_decay": 0.1,
     "optimizer.max_grad_norm": 1.0,
     "schedule.warmup_steps": 2000,
-    "schedule.min_lr_share": 0.1,  # 3e-5
+    "schedule.min_lr_ratio": 0.1,  # 3e-5
     "engine.kind": "deepspeed",
     "engine.zero_stage": 1,
     "engine.precision": "bf16",
@@ -91,7 +91,7 @@ def test_a_step_is_5_242_880_tokens_and_16_samples_on_each_of_160_gpus(name: str
 def test_the_demo_is_a_few_million_parameters_on_two_processes() -> None:
     config = build("demo")
     assert 2e6 < count_parameters(config.model)[0] < 10e6
-    assert config.launch.devices == 2
+    assert config.distributed.devices == 2
     assert config.train.grad_accum_steps(2) == 2  # 32 samples in 2 x 8 on 2 processes
     assert config.schedule.warmup_steps < config.train.max_steps
 

@@ -124,7 +124,7 @@ def resave(dataset: Path, run: Path) -> int:
     from tests.pretrain.helpers.tiny import tiny_argv
 
     config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")
-    world, folder = World(config.launch), RunFolder(run)
+    world, folder = World(config.distributed), RunFolder(run)
     data = open_windows(config)
     newest = checkpoint.open_newest(folder, world, attempt=1)
     assert newest is not None

@@ -268,7 +268,7 @@ BAD = [
         "train.global_batch_size = 8: must be a multiple of train.micro_batch_size * processes",
     ),
     (
-        {"launch.devices": 3, "train.global_batch_size": 16},
+        {"distributed.devices": 3, "train.global_batch_size": 16},
         "With this micro-batch it divides over 1, 2, 4, 8 processes",
     ),
     (
@@ -283,11 +283,14 @@ BAD = [
     ({"data.mixture": "redpajama"}, "the dataset has no subset"),
     ({"train.max_steps": 0}, "train.max_steps = 0: must be at least 1"),
     ({"optimizer.learning_rate": -1.0}, "optimizer.learning_rate = -1.0: must be above 0"),
-    ({"schedule.min_lr_share": 1.5}, "schedule.min_lr_share = 1.5: must be a share"),
+    ({"schedule.min_lr_ratio": 1.5}, "schedule.min_lr_ratio = 1.5: must be a share"),
     ({"model.n_heads": 5}, "model.n_heads = 5: must split model.d_model = 64"),
-    ({"launch.nodes": 2}, "launch.nodes = 2: needs a launcher"),
-    ({"launch.threads": 1_000_000}, "launch.threads = 1000000: exceeds the"),
-    ({"launch.devices": 1000}, "launch.devices = 1000: is more processes than any node runs"),
+    ({"distributed.nodes": 2}, "distributed.nodes = 2: needs a launcher"),
+    ({"distributed.threads": 1_000_000}, "distributed.threads = 1000000: exceeds the"),
+    (
+        {"distributed.devices": 1000},
+        "distributed.devices = 1000: is more processes than any",
+    ),
     ({"data.path": ""}, "data.path = (empty): must not be empty"),
     ({"data.workers": "many"}, "data.workers = many: expected an int"),
     ({"run.max_hours": "long"}, "run.max_hours = long: expected float or null"),
@@ -332,9 +335,9 @@ def test_the_command_answers_bad_input_with_one_message_and_exit_code_2(
 def test_the_command_starts_its_own_processes_and_ctrl_c_saves(
     small_dataset: Path, tmp_path: Path
 ) -> None:
-    """Without torchrun: launch.devices processes; a terminal's Ctrl-C reaches all of them."""
+    """Without torchrun: distributed.devices processes; a terminal's Ctrl-C reaches all of them."""
     run = RunFolder(tmp_path)
-    process = run_cli(small_dataset, tmp_path, FOREVER | {"launch.devices": 2})
+    process = run_cli(small_dataset, tmp_path, FOREVER | {"distributed.devices": 2})
     wait_for(lambda: steps_done(run) >= 2)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -32,7 +32,7 @@ from mobilellama.pretrain.schedule import (
     ],
 )
 def test_warm_up_is_linear_and_a_cosine_follows_to_the_last_step(step: int, factor: float) -> None:
-    schedule = ScheduleConfig(warmup_steps=10, min_lr_share=0.1)
+    schedule = ScheduleConfig(warmup_steps=10, min_lr_ratio=0.1)
     assert schedule.factor(step, max_steps=111) == pytest.approx(factor, abs=1e-6)
 
 
@@ -48,7 +48,7 @@ def test_the_papers_rates() -> None:
 
 
 def test_without_warm_up_the_first_step_runs_at_the_peak() -> None:
-    schedule = ScheduleConfig(warmup_steps=0, min_lr_share=0.2)
+    schedule = ScheduleConfig(warmup_steps=0, min_lr_ratio=0.2)
     shares = [1.0, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2, 0.0]
     assert [schedule.factor(step, max_steps=5) for step in range(5)] == pytest.approx(
         [0.2 + 0.8 * share for share in shares]
@@ -68,7 +68,7 @@ def test_a_single_step_after_warm_up_runs_at_the_peak() -> None:
 
 
 def test_the_factor_never_rises_after_warm_up_nor_leaves_its_bounds() -> None:
-    schedule = ScheduleConfig(warmup_steps=7, min_lr_share=0.3)
+    schedule = ScheduleConfig(warmup_steps=7, min_lr_ratio=0.3)
     factors = [schedule.factor(step, max_steps=50) for step in range(60)]
     after = factors[7:]
     assert after == sorted(after, reverse=True)
@@ -79,7 +79,7 @@ def test_the_factor_never_rises_after_warm_up_nor_leaves_its_bounds() -> None:
     ("fields", "message"),
     [
         ({"warmup_steps": -1}, "schedule.warmup_steps = -1: must be at least 0"),
-        ({"min_lr_share": 1.1}, "schedule.min_lr_share = 1.1: must be a share"),
+        ({"min_lr_ratio": 1.1}, "schedule.min_lr_ratio = 1.1: must be a share"),
     ],
 )
 def test_values_out_of_range_are_refused(fields: dict[str, float], message: str) -> None:
@@ -88,26 +88,26 @@ def test_values_out_of_range_are_refused(fields: dict[str, float], message: str)
 
 
 def test_warm_up_may_be_a_share_of_the_run_rounded_up() -> None:
-    schedule = ScheduleConfig(warmup_steps=7, warmup_share=0.04, min_lr_share=0.0)
+    schedule = ScheduleConfig(warmup_steps=7, warmup_ratio=0.04, min_lr_ratio=0.0)
     assert [schedule.warmup(steps) for steps in (100, 101, 1, 0)] == [4, 5, 1, 0]
     assert [schedule.factor(step, 100) for step in (0, 3)] == [0.25, 1.0]
 
 
 def test_a_cosine_to_0_leaves_the_last_step_a_rate() -> None:
     """0.5 * (1 + cos(pi * (99 - 4) / (100 - 4))), as transformers' get_cosine_schedule."""
-    schedule = ScheduleConfig(warmup_steps=4, min_lr_share=0.0)
+    schedule = ScheduleConfig(warmup_steps=4, min_lr_ratio=0.0)
     assert schedule.factor(99, 100) == pytest.approx(0.00026771, rel=1e-4)
     assert schedule.factor(100, 100) == 0.0
 
 
 def test_a_warm_up_share_of_the_whole_run_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"schedule.warmup_share = 1.0: must be at least 0"):
-        ScheduleConfig(warmup_share=1.0)
+    with pytest.raises(ConfigError, match=r"schedule.warmup_ratio = 1.0: must be at least 0"):
+        ScheduleConfig(warmup_ratio=1.0)
 
 
 def test_the_default_kind_gives_bit_for_bit_the_formula_that_runs_began_with() -> None:
     """min + (1 - min) / 2 * (1 + cos(pi * progress)), as it was before there were kinds."""
-    schedule, steps = ScheduleConfig(warmup_steps=20, min_lr_share=0.1), 1_000
+    schedule, steps = ScheduleConfig(warmup_steps=20, min_lr_ratio=0.1), 1_000
     assert schedule.kind == "cosine"
     for step in range(20, steps):
         cosine = 1 + math.cos(math.pi * ((step - 20) / (steps - 1 - 20)))
@@ -130,13 +130,13 @@ def test_the_default_kind_gives_bit_for_bit_the_formula_that_runs_began_with() -
 def test_linear_falls_in_a_straight_line_from_the_warm_up_to_the_last_step(
     step: int, factor: float
 ) -> None:
-    schedule = ScheduleConfig(kind="linear", warmup_steps=10, min_lr_share=0.1)
+    schedule = ScheduleConfig(kind="linear", warmup_steps=10, min_lr_ratio=0.1)
     assert schedule.factor(step, max_steps=111) == pytest.approx(factor)
 
 
 def test_a_straight_line_to_0_leaves_the_last_step_a_rate() -> None:
     """(100 - 99) / (100 - 4), as transformers' get_linear_schedule_with_warmup."""
-    schedule = ScheduleConfig(kind="linear", warmup_steps=4, min_lr_share=0.0)
+    schedule = ScheduleConfig(kind="linear", warmup_steps=4, min_lr_ratio=0.0)
     assert schedule.factor(99, 100) == pytest.approx(1 / 96)
     assert schedule.factor(100, 100) == 0.0
 
@@ -162,7 +162,7 @@ def test_wsd_holds_the_peak_and_falls_over_the_last_steps(
     shape: Shape, factors: dict[int, float]
 ) -> None:
     schedule = ScheduleConfig(
-        kind="wsd", warmup_steps=10, min_lr_share=0.1, decay_steps=20, decay_shape=shape
+        kind="wsd", warmup_steps=10, min_lr_ratio=0.1, decay_steps=20, decay_shape=shape
     )
     assert [schedule.factor(step, 100) for step in (4, 9, 10, 40, 79)] == [0.5, 1, 1, 1, 1]
     assert schedule.factor(80, 100) < 1
@@ -171,7 +171,7 @@ def test_wsd_holds_the_peak_and_falls_over_the_last_steps(
 
 
 def test_wsd_to_0_reaches_it_one_step_after_the_last() -> None:
-    schedule = ScheduleConfig(kind="wsd", warmup_steps=0, min_lr_share=0.0, decay_steps=4)
+    schedule = ScheduleConfig(kind="wsd", warmup_steps=0, min_lr_ratio=0.0, decay_steps=4)
     # Five steps from the last at the peak, 5, to the one after the last, 10.
     factors = [schedule.factor(step, 10) for step in range(5, 11)]
     assert factors == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
@@ -184,7 +184,7 @@ def test_wsds_decay_is_a_tenth_of_the_run_or_the_ratio_rounded_up() -> None:
 
 
 def test_wsds_decay_takes_no_more_than_the_warm_up_leaves() -> None:
-    schedule = ScheduleConfig(kind="wsd", warmup_steps=6, min_lr_share=0.1, decay_ratio=1.0)
+    schedule = ScheduleConfig(kind="wsd", warmup_steps=6, min_lr_ratio=0.1, decay_ratio=1.0)
     # Step 5 ends the warm-up; the four left fall by a quarter of 0.9 each.
     factors = [schedule.factor(step, 10) for step in range(5, 10)]
     assert factors == pytest.approx([1.0, 0.775, 0.55, 0.325, 0.1])
@@ -223,7 +223,7 @@ def test_a_decay_that_the_kind_has_not_or_that_cannot_be_is_refused(
     [
         ({}, "warm-up to 0.0003 over 2,000 steps, then cosine to 3e-05 at step 10,000"),
         (
-            {"kind": "linear", "warmup_steps": 1, "min_lr_share": 0.0},
+            {"kind": "linear", "warmup_steps": 1, "min_lr_ratio": 0.0},
             "warm-up to 0.0003 over 1 step, then linear to 0 at step 10,000",
         ),
         ({"kind": "constant", "warmup_steps": 0}, "0.0003 from the first step, then constant"),
@@ -247,10 +247,10 @@ def test_a_schedule_describes_itself(fields: dict[str, Any], text: str) -> None:
 
 
 def test_a_stored_config_without_a_kind_is_a_cosine() -> None:
-    section = {"warmup_steps": 2_000, "warmup_share": 0.04, "min_lr_share": 0.0}
+    section = {"warmup_steps": 2_000, "warmup_ratio": 0.04, "min_lr_ratio": 0.0}
     config = {"schedule": section, "train": {"max_steps": None, "steps": 100}}
     assert stored_schedule(config, step=40) == (
-        ScheduleConfig(warmup_share=0.04, min_lr_share=0.0),
+        ScheduleConfig(warmup_ratio=0.04, min_lr_ratio=0.0),
         100,
     )
     assert schedule_text(config, 0.01, step=40) == (

@@ -122,7 +122,7 @@ def attempt_on_ranks(
     config = parse_config(Config, tiny_argv(dataset, folder, fields)[1:], prog="test", about="")
     done: list[str] = []
     with signals.answering(signals.BEFORE_STEPS, noting=True):
-        world, run = World(config.launch), RunFolder(folder)
+        world, run = World(config.distributed), RunFolder(folder)
         data = open_windows(config)
         identity = identity_of(config, config.model, data, "fp32")
         hook = {name: partial(function, world, run, done) for name, function in hooks.items()}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobilellama.distributed import LaunchConfig, World
+from mobilellama.distributed import DistributedConfig, World
 from mobilellama.pretrain.data import WindowInputs
 from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
@@ -28,7 +28,7 @@ def build_model() -> Any:
 
 
 def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     model, optimizer = build_model(), OptimizerConfig()
     engine = DDPEngine(
         model, parameter_groups(model.named_parameters(), optimizer), precision="fp32",

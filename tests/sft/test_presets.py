@@ -30,7 +30,7 @@ def test_the_full_size_presets_are_the_papers_recipe(
     assert config.train.global_batch_size == 128
     assert config.optimizer.weight_decay == 0
     assert (config.optimizer.beta1, config.optimizer.beta2) == (0.9, 0.999)
-    assert (config.schedule.warmup_share, config.schedule.min_lr_share) == (0.04, 0.0)
+    assert (config.schedule.warmup_ratio, config.schedule.min_lr_ratio) == (0.04, 0.0)
     assert (config.engine.zero_stage, config.engine.precision) == (1, "bf16")
     assert config.lora.rank is None
     # 8 GPUs: the batch is whole micro-batches, the scripts' of 256 too.
@@ -51,5 +51,5 @@ def test_without_a_preset_the_values_are_finetunings_not_pretrainings() -> None:
     argv = ["--init", "BASE", "--data.path", "DATA", "--run.folder", "RUN"]
     config = parse_config(Config, argv, prog="run", about="")
     assert config.optimizer.learning_rate == 2e-5 and config.optimizer.weight_decay == 0
-    assert config.schedule.warmup_share == 0.04 and config.schedule.min_lr_share == 0
+    assert config.schedule.warmup_ratio == 0.04 and config.schedule.min_lr_ratio == 0
     assert (config.train.epochs, config.train.global_batch_size) == (3, 128)

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mobilellama.distributed import LaunchConfig, World
+from mobilellama.distributed import DistributedConfig, World
 from mobilellama.pretrain import model as language
 from mobilellama.pretrain.config import RunConfig
 from mobilellama.pretrain.engines.ddp import DDPEngine
@@ -202,7 +202,7 @@ def is_of_kind(kind: str, steps: list[list[dict[str, Tensor]]]) -> bool:
 def moments_of_all(folder: str) -> Found:
     """Take one step of each; return grad norm and moments, whole, on every rank."""
     torch.set_num_threads(1)
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     found: Found = {}
     for stage in STAGES:
         for kind in ENGINES:

@@ -119,7 +119,7 @@ def test_a_preset_is_the_published_recipe(name: str) -> None:
     assert config.projector.kind == ("ldpnetv2" if "_v2_" in name else "ldpnet")
     assert (config.train.epochs, config.train.max_steps, config.train.seq_len) == (1, None, 2048)
     assert config.train.gradient_checkpointing
-    assert (config.schedule.warmup_share, config.schedule.min_lr_share) == (0.03, 0.0)
+    assert (config.schedule.warmup_ratio, config.schedule.min_lr_ratio) == (0.03, 0.0)
     assert (config.optimizer.beta1, config.optimizer.beta2) == (0.9, 0.999)
     assert (config.optimizer.eps, config.optimizer.weight_decay) == (1e-8, 0.0)
     assert config.optimizer.max_grad_norm == 1.0
@@ -189,6 +189,6 @@ def test_without_a_preset_the_values_are_the_second_stages() -> None:
     config = parse_config(Config, argv, prog="run", about="")
     assert config.train.global_batch_size == 128 and config.train.epochs == 1
     assert config.optimizer.learning_rate == 2e-5 and config.optimizer.weight_decay == 0
-    assert config.schedule.warmup_share == 0.03 and config.schedule.min_lr_share == 0
+    assert config.schedule.warmup_ratio == 0.03 and config.schedule.min_lr_ratio == 0
     assert (config.data.template, config.data.aspect_ratio) == ("vicuna_v1", "pad")
     assert config.projector.kind is None and config.vision is None

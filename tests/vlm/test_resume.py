@@ -174,7 +174,7 @@ def resave(argv: list[str]) -> int:
     from mobilellama.vlm.start import open_start
 
     config = parse_config(Config, argv[1:], prog="test", about="")
-    world, folder = World(config.launch), RunFolder(config.run.folder)
+    world, folder = World(config.distributed), RunFolder(config.run.folder)
     start = open_start(config, folder)
     recipe = recipe_of(config, start, read_template(config.data.template))
     newest = checkpoint.open_newest(folder, world, attempt=1)

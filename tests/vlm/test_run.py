@@ -354,7 +354,7 @@ def test_the_second_stage_begins_where_the_first_one_ended(parts: Parts, tmp_pat
 def test_the_projector_has_a_rate_of_its_own(parts: Parts, tmp_path: Path) -> None:
     """AdamW's first step moves a weight by its rate, whatever the gradient."""
     rates = {"optimizer.learning_rate": 1e-3, "optimizer.projector_learning_rate": 2e-2}
-    once = {"train.max_steps": 1, "schedule.warmup_share": 0.0}
+    once = {"train.max_steps": 1, "schedule.warmup_ratio": 0.0}
     run, other = tmp_path / "run", tmp_path / "other"
     parts.train(1, run, once | rates)
     parts.train(1, other, once | {"optimizer.learning_rate": 1e-9})

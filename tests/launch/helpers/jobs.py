@@ -29,12 +29,12 @@ ON_TWO_NODES = {
 # Checkpoints and validation take most of a step's time and change no weight: the run is slow
 # enough to be disturbed, and the one that it is compared with is not.
 SLOW = {
-    "launch.threads": 1,
+    "distributed.threads": 1,
     "checkpoint.every_steps": 5,
     "validation.every_steps": 1,
     "validation.samples_per_subset": 64,
 }
-QUICK = {"launch.threads": 1, "validation.every_steps": None}
+QUICK = {"distributed.threads": 1, "validation.every_steps": None}
 
 
 def as_words(fields: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilellama.distributed import LaunchConfig, World
+from mobilellama.distributed import DistributedConfig, World
 from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import Engine, EngineConfig, Fragment, StepReport
@@ -85,7 +85,7 @@ def state_of(engine: Engine) -> dict[str, tuple[int, Tensor, Tensor, Tensor]]:
 
 def train_some(kind: str, precision: str, micro: int, zero: int = 1) -> Any:
     torch.set_num_threads(1)
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     engine = make_engine(kind, precision, world, micro=micro, zero=zero)
     reports = [take_step(engine, world, step, micro) for step in range(STEPS)]
     return [report.grad_norm for report in reports], state_of(engine), engine.optimizer_step
@@ -165,7 +165,7 @@ def test_bf16_follows_fp32(kind: str, zero: int) -> None:
 
 
 def masters_after_load(kind: str) -> Any:
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     return state_of(make_engine(kind, "bf16", world, micro=2))
 
 
@@ -180,7 +180,7 @@ def test_masters_under_bf16_are_the_unrounded_initial_weights(kind: str) -> None
 
 
 def step_with_a_gradient_that_is_not_finite(kind: str, precision: str, zero: int) -> Any:
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     engine = make_engine(kind, precision, world, micro=2, zero=zero)
     take_step(engine, world, 0, 2)
     before = state_of(engine)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilellama.distributed import LaunchConfig, World
+from mobilellama.distributed import DistributedConfig, World
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import EngineConfig, Fragment
 from mobilellama.pretrain.engines.gradient_order import GradientOrderError
@@ -42,7 +42,7 @@ class Zeros:
 def take_steps(zero: int, ways: list[list[str]]) -> list[str]:
     """Take a step for each list of the ranks' ways; return what each said."""
     torch.set_num_threads(1)
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     model = TwoWays()
     engine = DeepSpeedEngine(
         model, parameter_groups(model.named_parameters(), OPTIMIZER),

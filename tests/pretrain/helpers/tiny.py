@@ -6,7 +6,7 @@ from typing import Any
 from mobilellama.pretrain.main import main
 
 TINY: dict[str, Any] = {
-    "launch.accelerator": "cpu",
+    "distributed.accelerator": "cpu",
     "model.vocab_size": 800,
     "model.d_model": 64,
     "model.n_layers": 2,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mobilellama.distributed import LaunchConfig, World, close
+from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
 from mobilellama.pretrain.monitoring.metrics import Metrics, MetricsConfig
@@ -23,7 +23,7 @@ from mobilellama.run_folder import RunFolder
 def world() -> Iterator[World]:
     """A world of this one process."""
     threads = torch.get_num_threads()
-    yield World(LaunchConfig(accelerator="cpu"))
+    yield World(DistributedConfig(accelerator="cpu"))
     close()
     torch.set_num_threads(threads)
 

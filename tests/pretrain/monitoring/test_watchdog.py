@@ -14,7 +14,7 @@ import pytest
 
 from mobilellama import signals
 from mobilellama.config import ConfigError
-from mobilellama.distributed import LaunchConfig, World
+from mobilellama.distributed import DistributedConfig, World
 from mobilellama.pretrain.monitoring.watchdog import (
     HUNG,
     RankState,
@@ -66,7 +66,7 @@ def test_a_time_of_nothing_is_refused() -> None:
 def watched(
     folder: Path, work: Callable[[World, Watchdog, Path], Any], fields: dict[str, float]
 ) -> Any:
-    world = World(LaunchConfig(accelerator="cpu", threads=1))
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
     config = WatchdogConfig(**fields)
     with Watchdog(config, run=RunFolder(folder), world=world, attempt=3, step=7) as watchdog:
         return work(world, watchdog, folder)
@@ -197,7 +197,7 @@ def test_a_stopped_rank_costs_the_run_no_more_than_the_watchdogs_time(
 ) -> None:
     """Without a launcher, the rank that can ends the one that cannot: none is left."""
     run = RunFolder(tmp_path)
-    fields = {"launch.devices": 2, "watchdog.step_minutes": 3 * TWO_SECONDS}
+    fields = {"distributed.devices": 2, "watchdog.step_minutes": 3 * TWO_SECONDS}
     process = start("mobilellama", dataset=small_dataset, run=tmp_path, fields=fields)
     wait_for(lambda: len(run.read_metrics()) >= 2, timeout_s=180)
     [child] = [pid for pid in processes_of(tmp_path) if pid != process.pid]

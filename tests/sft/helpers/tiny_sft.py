@@ -7,7 +7,7 @@ from mobilellama.sft.main import main
 from tests.sft.helpers.conversations import make_conversations, write_sharegpt
 
 TINY_SFT: dict[str, Any] = {
-    "launch.accelerator": "cpu",
+    "distributed.accelerator": "cpu",
     "engine.kind": "ddp",
     "engine.precision": "fp32",
     "train.global_batch_size": 4,

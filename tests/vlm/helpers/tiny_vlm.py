@@ -27,7 +27,7 @@ LANGUAGE: dict[str, Any] = {
     "max_position_embeddings": 256,
 }
 TINY_VLM: dict[str, Any] = {
-    "launch.accelerator": "cpu",
+    "distributed.accelerator": "cpu",
     "engine.kind": "ddp",
     "engine.precision": "fp32",
     "projector.kind": "ldpnetv2",

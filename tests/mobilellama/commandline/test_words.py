@@ -1,0 +1,112 @@
+"""What a command line may look like, and what it is taken for."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from mobilellama.commandline.fields import fields_of
+from mobilellama.commandline.words import Command, read_words
+from mobilellama.config import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """Some fields."""
+
+    seq_len: int = 1
+    """A number."""
+    loud: bool = False
+    """A flag."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Names of the user's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """A config with one field of each kind."""
+
+    dataset: str
+    """The thing."""
+    json: bool | None = None
+    """A flag."""
+    budget: float | None = None
+    """A number."""
+    tasks: list[str] = field(default_factory=list)
+    """Texts."""
+    setup: list[str] = field(default_factory=list, metadata={"commas": False})
+    """Lines."""
+    train: _Section = field(default_factory=_Section)
+    """A section."""
+
+
+COMMAND = Command(verb="x y", prog="p", fields=fields_of(_Config), thing="dataset")
+
+
+def words(*argv: str) -> list[str]:
+    return read_words(argv, COMMAND).words
+
+
+@pytest.mark.parametrize(
+    ("argv", "taken"),
+    [
+        ("DATA", "--dataset=DATA"),
+        ("DATA --json", "--dataset=DATA --json=true"),
+        ("--json DATA", "--json=true --dataset=DATA"),
+        ("--json false DATA", "--json=false --dataset=DATA"),
+        ("--budget 3 DATA", "--budget=3 --dataset=DATA"),
+        ("--budget=3 DATA", "--budget=3 --dataset=DATA"),
+        ("--budget -3 DATA", "--budget=-3 --dataset=DATA"),
+        ("--budget -.5e3 DATA", "--budget=-.5e3 --dataset=DATA"),
+        ("--dataset DATA", "--dataset=DATA"),
+    ],
+)
+def test_a_word_that_no_flag_takes_is_the_thing(argv: str, taken: str) -> None:
+    assert words(*argv.split()) == taken.split()
+
+
+def test_hyphens_and_underscores_are_the_same_in_flags_but_not_in_keys_and_values() -> None:
+    given = ["--train.seq-len", "a-b", "--train.env.MY-KEY_1=x-y", "--train.loud"]
+    assert words(*given) == ["--train.seq_len=a-b", "--train.env.MY-KEY_1=x-y", "--train.loud=true"]
+    assert words("--print-config") == ["--print_config"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "taken"),
+    [
+        (["--tasks", "a,b"], '["a", "b"]'),
+        (["--tasks=a, b"], '["a", "b"]'),
+        (["--tasks", "[a,b]"], "[a,b]"),
+        (["--tasks", "a", "b"], '["a", "b"]'),
+        (["--tasks", "a", "--tasks", "b"], '["a", "b"]'),
+        (["--tasks", "a b", "c,d"], '["a b", "c,d"]'),
+        (["--tasks", "a"], '["a"]'),
+    ],
+)
+def test_a_list_may_be_written_in_each_of_the_usual_ways(argv: list[str], taken: str) -> None:
+    assert words(*argv) == [f"--tasks={taken}"]
+
+
+def test_commas_do_not_part_a_line_of_a_shell() -> None:
+    assert words("--setup", "export A=0,1") == ['--setup=["export A=0,1"]']
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["A", "B"], "DATASET = B: comes after another DATASET, and one alone is taken."),
+        ([""], "dataset = (empty): must not be empty. Is a shell variable unset?"),
+        (["--budget", ""], "budget = (empty): must not be empty. Is a shell variable unset?"),
+        (["--budge", "3"], "--budge = 3: is not a field. See 'p --help'; did you mean '--budget'?"),
+        (["-j"], "-j = (no value): is not a field."),
+        (["--train", "3"], "--train = 3: is a section. Give --train.FIELD, or --config FILE"),
+        (["--budget.x", "3"], "--budget.x = 3: is not a field: --budget has none. Give --budget"),
+    ],
+)
+def test_what_is_none_of_these_is_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        words(*argv)
+    assert str(error.value).startswith(message)
+
+
+def test_a_value_that_is_left_out_is_the_parsers_to_refuse() -> None:
+    assert words("--budget", "--json") == ["--budget", "--json=true"]

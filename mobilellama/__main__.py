@@ -9,6 +9,7 @@ import sys
 from mobilellama import signals, streams
 from mobilellama.cli import report
 from mobilellama.config import ConfigError, MachineError, UserError, did_you_mean
+from mobilellama.files.atomic import DISK_FULL
 
 STAGES = {
     "tokenize": "raw text -> bucket files of token ids",
@@ -19,7 +20,6 @@ STAGES = {
     "launch": "any of these as SLURM jobs that survive preemption, or on this machine",
 }
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Every file and folder of ours is written beside its place, or a line at a time.
 _MAKE_ROOM = "Nothing half-written counts. Make room and run the same command again"
 
@@ -93,7 +93,7 @@ def _report_os_error(error: OSError) -> int:
     if os.environ.get("MOBILELLAMA_TRACEBACK"):
         raise error
     place = f"{error.filename}: " if error.filename else ""
-    if error.errno in _DISK_FULL:
+    if error.errno in DISK_FULL:
         return report(MachineError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
     remedy = "Check the path, its permissions and the room on its disk, and run again"
     return report(MachineError(f"{place}{error.strerror or error}. {remedy}"))

@@ -1,6 +1,5 @@
 """The files of one bucket, whatever its maker puts in: a full disk, their order, their sizes."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import UserError
+from mobilellama.files.atomic import DISK_FULL
 from mobilellama.shards.dataset import Identity, Slice, read_receipt
 from mobilellama.shards.format import index_bytes, little_endian
 
 _BLOCK_TOKENS = 1 << 20
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(UserError):
@@ -27,7 +26,7 @@ def naming_a_full_disk(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise DiskFullError(
             f"{target}: the disk is full ({error.strerror}). Nothing of it counts, "

@@ -3,6 +3,7 @@
 JSON is read and written here too.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 log = logging.getLogger(__name__)
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write says that found no room: on the disk, in a quota, under a limit."""
 
 _CHUNK_BYTES = 1 << 22
 
@@ -55,8 +59,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _name(path: Path, temporary: Path, error: BaseException) -> None:
-    """Have an error name the file that the user knows, not the temporary beside it."""
-    if isinstance(error, OSError) and error.filename in (temporary, str(temporary)):
+    """Have an error name the file that the user knows: not the temporary beside it, not none."""
+    if not isinstance(error, OSError):
+        return
+    # A write that finds no room does not say in which file.
+    found_no_room = error.filename is None and error.errno in DISK_FULL
+    if found_no_room or error.filename in (temporary, str(temporary)):
         error.filename = str(path)
         del error.filename2  # None would be shown
 

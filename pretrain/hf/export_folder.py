@@ -269,8 +269,12 @@ def new_folder(output: Path) -> Iterator[Path]:
             fsync_path(output.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        # A failed write names no file, a copy or a rename the source before the target.
-        if isinstance(error, OSError) and (error.filename is None or error.filename2 is not None):
+        # A failed write names no file or one in here, a copy or a rename the source first.
+        if isinstance(error, OSError) and (
+            error.filename is None
+            or error.filename2 is not None
+            or str(temporary) in str(error.filename)
+        ):
             error.filename = str(output)
         raise
 

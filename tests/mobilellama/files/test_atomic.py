@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,22 @@ def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path: Path) ->
         pass
     assert caught.value.filename == f"{tmp_path}/no/f"
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_disk_that_is_full_is_told_with_the_files_name(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE makes a write fail as a full disk does; that error names no file."""
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_json(tmp_path / "manifest.json", ["x" * 2_000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, former)
+    assert caught.value.filename == str(tmp_path / "manifest.json")
+    assert str(caught.value).endswith("manifest.json'")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_writers_of_one_file_share_no_temporary(tmp_path: Path) -> None:

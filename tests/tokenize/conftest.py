@@ -1,4 +1,4 @@
-"""What the tests of this stage share: the real command, and folders as {path: sha256}."""
+"""What the tests of this stage share: small corpora, the real command, digests of folders."""
 
 import hashlib
 import subprocess
@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
+from mobilellama.tokenize.slices import find_slices
 from mobilellama.tokenize.sources import SourcesConfig
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
+
+GOOD = b'{"text": "good"}\n'
 
 
 def place(root: Path, **sizes: int) -> SourcesConfig:
@@ -21,6 +26,24 @@ def place(root: Path, **sizes: int) -> SourcesConfig:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * size)
     return SourcesConfig(root=str(root))
+
+
+def read(root: Path, *, slice_bytes: int = 1 << 30) -> tuple[list[str], list[Counts]]:
+    """Return the texts of every slice of a corpus, and each slice's counts."""
+    sources = SourcesConfig(root=str(root))
+    texts, counted = [], []
+    for piece in find_slices(sources, slice_bytes):
+        counted.append(Counts())
+        for batch in read_documents(piece, sources, counted[-1]):
+            texts += batch
+    return texts, counted
+
+
+def corpus(folder: Path, data: bytes, name: str = "a.jsonl") -> Path:
+    """Write one file into subset c4."""
+    (folder / "c4").mkdir(exist_ok=True)
+    (folder / "c4" / name).write_bytes(data)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,70 @@
+"""A source that was cut, packed in several frames, or changes under its reader."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from mobilellama.config import DataError
+from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.documents import read_documents
+from mobilellama.tokenize.slices import find_slices
+from mobilellama.tokenize.sources import SourcesConfig
+from tests.tokenize.conftest import GOOD, corpus, read
+
+
+def test_all_frames_of_a_zst_are_read(tmp_path: Path) -> None:
+    skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
+    frames = [zstandard.compress(GOOD * 2), zstandard.compress(b'{"text": "spl')]
+    frames += [skippable, zstandard.compress(b""), zstandard.compress(b'it"}\n'), skippable]
+    texts, _ = read(corpus(tmp_path, b"".join(frames), "a.jsonl.zst"))
+    assert texts == ["good", "good", "split"]
+
+
+def test_a_zst_truncated_anywhere_fails_with_its_path(tmp_path: Path) -> None:
+    packed = zstandard.compress(GOOD * 50) + zstandard.compress(b'{"text": "' + b"ab" * 40 + b'"}')
+    first = len(zstandard.compress(GOOD * 50))
+    for length in set(range(len(packed))) - {first}:  # at `first` the file is whole
+        with pytest.raises(DataError, match=r"c4/a\.jsonl\.zst: truncated: its \d+ bytes end"):
+            read(corpus(tmp_path, packed[:length], "a.jsonl.zst"))
+
+
+def test_a_corrupt_zst_fails_with_its_path(tmp_path: Path) -> None:
+    content = "".join(json.dumps({"text": f"{i * i}"}) + "\n" for i in range(10_000)).encode()
+    compressor = zstandard.ZstdCompressor(write_checksum=True)
+    packed = bytearray(compressor.compress(content))
+    packed[len(packed) // 2] ^= 0xFF
+    with pytest.raises(DataError, match=r"a\.jsonl\.zst: corrupt before byte"):
+        read(corpus(tmp_path, bytes(packed), "a.jsonl.zst"))
+    with pytest.raises(DataError, match="corrupt before byte"):
+        read(corpus(tmp_path, GOOD, "a.jsonl.zst"))
+
+
+def test_a_file_that_changed_since_the_plan_fails(tmp_path: Path) -> None:
+    corpus(tmp_path, GOOD * 2)
+    sources = SourcesConfig(root=str(tmp_path))
+    (piece,) = find_slices(sources, 1 << 30)
+    corpus(tmp_path, GOOD * 3)
+    with pytest.raises(DataError, match=r"51 bytes before reading, but it had 34 when the plan"):
+        list(read_documents(piece, sources, Counts()))
+
+
+def test_a_file_that_grows_while_it_is_read_fails(tmp_path: Path) -> None:
+    corpus(tmp_path, GOOD * 2)
+    sources = SourcesConfig(root=str(tmp_path))
+    (piece,) = find_slices(sources, 1 << 30)
+    batches = read_documents(piece, sources, Counts())
+    next(batches)
+    corpus(tmp_path, GOOD * 3)
+    with pytest.raises(DataError, match="51 bytes after reading"):
+        list(batches)
+
+
+def test_a_file_that_is_gone_fails(tmp_path: Path) -> None:
+    gone: dict[str, Any] = {"subset": "c4", "bucket": 0, "source": "c4/a.jsonl"}
+    piece = Slice(**gone, size=1, start=0, end=1)
+    with pytest.raises(DataError, match=r"c4/a\.jsonl: cannot be opened \(No such file"):
+        list(read_documents(piece, SourcesConfig(root=str(tmp_path)), Counts()))

@@ -30,10 +30,10 @@ from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import begin, save_dataset_texts
 from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.monitoring.watchdog import Watchdog, WatchdogConfig
-from mobilellama.pretrain.state.identity import identity_of
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import RunFolder
 

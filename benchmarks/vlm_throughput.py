@@ -46,8 +46,8 @@ from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.pretrain.assemble import FirstState, build_engine
 from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine
+from mobilellama.pretrain.model import named_generator
 from mobilellama.pretrain.prefetch import Prefetcher
-from mobilellama.pretrain.state.rng import named_generator
 from mobilellama.sft.data.packing import pack
 from mobilellama.shards.order import DEFAULT_SEED
 from mobilellama.vlm.architecture import Architecture

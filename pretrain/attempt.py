@@ -14,10 +14,10 @@ from mobilellama.commandline.old_names import as_stored
 from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
+from mobilellama.pretrain.identity import require_same_identity
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.monitoring.watchdog import Watchdog, WatchdogConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
-from mobilellama.pretrain.state.identity import require_same_identity
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
 from mobilellama.shards.reader import TokenDataset

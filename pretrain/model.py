@@ -6,6 +6,7 @@ Pre-norm RMSNorm, rotary positions, SwiGLU, no biases, untied input and output e
 Shape suffixes: B batch, T time, D d_model, F d_ff, N heads, K key-value heads, H head_dim.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
-from mobilellama.pretrain.state.rng import named_generator
 
 INIT_STD = 0.02
 
@@ -284,6 +284,12 @@ def build_on(
         for parameter in model.parameters():
             parameter.zero_()
     return model
+
+
+def named_generator(number: int, name: str) -> torch.Generator:
+    """Return a generator for one parameter's first values: of seed and name, and nothing else."""
+    digest = hashlib.blake2b(f"{number}/{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def init_parameter(name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.engines.engine import resolve_precision
-from mobilellama.pretrain.state.identity import identity_of
+from mobilellama.pretrain.identity import identity_of
 from mobilellama.run_folder import RunFolder
 
 

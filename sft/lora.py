@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, as_given, did_you_mean, require_at_least, require_share
 from mobilellama.pretrain.hf.weights import ParameterSource
-from mobilellama.pretrain.state.rng import named_generator
+from mobilellama.pretrain.model import named_generator
 
 log = logging.getLogger(__name__)
 

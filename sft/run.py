@@ -33,10 +33,10 @@ from mobilellama.pretrain.assemble import (
 )
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.engines.engine import resolve_precision
+from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.state.checkpoint import Checkpoint
-from mobilellama.pretrain.state.identity import identity_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.config import Config
 from mobilellama.sft.lora import with_targets

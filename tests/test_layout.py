@@ -210,6 +210,14 @@ LAYERS: dict[str, list[str]] = {
         "commandline tokenizers",
         REST,
     ],
+    "pretrain": [
+        "attention linear_cross_entropy model optimizer schedule",
+        "engines sinks",
+        "monitoring state",
+        "hf",
+        "evaluation",
+        REST,
+    ],
     "sft": ["data", "lora", "chat", "export", REST],
     "vlm": [
         "data",
@@ -229,6 +237,11 @@ def test_every_room_has_its_layer(stage: str) -> None:
     rooms = {path.parts[0] for path in found if len(path.parts) > 1}
     assert len(named) == len({*named}) and rooms <= {*named}
     assert {*named} - rooms <= {path.stem for path in found}, "a name that is no file and no room"
+
+
+def test_a_stage_without_layers_has_no_room() -> None:
+    for stage in MAY_IMPORT.keys() - LAYERS.keys():
+        assert {len(path.parts) for path in imports_within(stage)} == {1}, stage
 
 
 @pytest.mark.parametrize("stage", LAYERS)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
-from mobilellama.pretrain.state.rng import named_generator
+from mobilellama.pretrain.model import named_generator
 from mobilellama.vlm.projector_rules import (
     LEAST_WIDTH,
     TOKEN_SIDE,

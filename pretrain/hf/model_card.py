@@ -16,7 +16,7 @@ from mobilellama.pretrain.hf.card_parts import (
     write_card,
 )
 from mobilellama.pretrain.model import ModelConfig, count_parameters
-from mobilellama.pretrain.state.checkpoint import Manifest
+from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 

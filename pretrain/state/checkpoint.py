@@ -21,7 +21,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,21 +31,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mobilellama.commandline.old_names import as_current, as_stored
-from mobilellama.config import DataError, UserError, one_line, require_at_least
+from mobilellama.commandline.old_names import as_stored
+from mobilellama.config import DataError, one_line, require_at_least
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import fsync_path, library_file, read_json, sha256_of_file, write_json
-from mobilellama.files.sealed import read_sealed_json, write_sealed_json
+from mobilellama.files.sealed import write_sealed_json
 from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.frozen import FrozenError, FrozenFile
-from mobilellama.run_folder import RunFolder, step_of
+from mobilellama.pretrain.state.manifest import MANIFEST, Manifest, damaged, read_manifest
+from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,42 +63,6 @@ class CheckpointConfig:
         require_at_least("checkpoint.keep_last", self.keep_last, 1)
         if self.keep_every_steps is not None:
             require_at_least("checkpoint.keep_every_steps", self.keep_every_steps, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a checkpoint says of itself."""
-
-    format_version: int = FORMAT_VERSION
-    step: int
-    """Optimizer steps taken, skipped ones included."""
-    consumed: int
-    """Samples consumed: the data position."""
-    optimizer_step: int
-    """Steps that AdamW applied."""
-    world_size: int
-    attempt: int
-    identity: dict[str, Any]
-    """What must not change over a run."""
-    config: dict[str, Any]
-    """The resolved config, under the names of today; the file has those of old_names.py."""
-    counters: dict[str, Any]
-    """Skipped steps and the history of the loss watch."""
-    receipts: dict[str, str]
-    """sha256 of each rank's receipt, by file name."""
-    frozen_sha256: str | None = None
-    """Of the file of the parameters that do not train; None where all do."""
-
-    def __post_init__(self) -> None:
-        for name in ("step", "consumed", "optimizer_step", "world_size", "attempt"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise TypeError(f"{name} is {value!r}")
-        for name in ("identity", "config", "counters", "receipts"):
-            if not isinstance(getattr(self, name), dict):
-                raise TypeError(f"{name} is no object")
-        if len(self.receipts) != self.world_size:
-            raise TypeError(f"{len(self.receipts)} receipts of {self.world_size} ranks")
 
 
 def save(
@@ -307,44 +270,6 @@ class Checkpoint:
         self._files.clear()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read a checkpoint's manifest, and check that it is as it was written and where it belongs.
-
-    Raises:
-        DataError: it is missing or damaged, or the folder has the name of another step.
-        UserError: another version wrote it.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise damaged(path, "missing, so this is no whole checkpoint")
-    named = step_of(folder.name)
-    try:
-        owner = folder if named is None else folder.parent
-        value = read_sealed_json(path, owner=owner)
-        version = value["format_version"]
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{path}: format {version}, but this version reads {FORMAT_VERSION}. "
-                "Use the version that wrote it, or another run.folder"
-            )
-        manifest = Manifest(**value)
-        missing = {"data.tokenizer_sha256", "data.fingerprint"} - manifest.identity.keys()
-        if missing or "model" not in manifest.config:
-            raise UserError(
-                f"{path}: another version wrote it, without {', '.join(sorted(missing)) or 'model'}"
-                ". Use that version, or another run.folder"
-            )
-        manifest = replace(manifest, config=as_current(manifest.config))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(path, f"not a checkpoint's manifest ({error})") from None
-    if named not in (None, manifest.step):
-        raise DataError(
-            f"{folder}: the folder's name says step {named}, but it holds the checkpoint of step "
-            f"{manifest.step}. Rename it to step-{manifest.step}, or remove it"
-        )
-    return manifest
-
-
 def newest_readable(run: RunFolder) -> tuple[Path, Manifest] | None:
     """Return the newest checkpoint whose manifest is good, and that; None where there is none.
 
@@ -357,11 +282,6 @@ def newest_readable(run: RunFolder) -> tuple[Path, Manifest] | None:
         with contextlib.suppress(DataError):
             return run.checkpoint(step), read_manifest(run.checkpoint(step))
     return None
-
-
-def damaged(path: Path, what: str) -> DataError:
-    """Return the error for a file of a checkpoint that is not as it was written."""
-    return DataError(f"{path}: {what}. Take an earlier checkpoint")
 
 
 def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | None:

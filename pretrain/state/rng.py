@@ -18,12 +18,6 @@ def seed(number: int, *, rank: int, step: int) -> None:
     torch.manual_seed(value)  # CUDA's too
 
 
-def named_generator(number: int, name: str) -> torch.Generator:
-    """Return a generator for one parameter's first values: of seed and name, and nothing else."""
-    digest = hashlib.blake2b(f"{number}/{name}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
 def capture() -> dict[str, Tensor]:
     """Return the states of Python's, numpy's, torch's and CUDA's generators."""
     version, words, gauss = random.getstate()

@@ -119,8 +119,8 @@ def resave(dataset: Path, run: Path) -> int:
     from mobilellama.distributed import World
     from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.config import Config
+    from mobilellama.pretrain.identity import identity_of
     from mobilellama.pretrain.state import checkpoint
-    from mobilellama.pretrain.state.identity import identity_of
     from tests.pretrain.helpers.tiny import tiny_argv
 
     config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")

@@ -116,8 +116,8 @@ def attempt_on_ranks(
     from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.attempt import run_attempt
     from mobilellama.pretrain.config import Config
+    from mobilellama.pretrain.identity import identity_of
     from mobilellama.pretrain.monitoring.watchdog import WatchdogConfig
-    from mobilellama.pretrain.state.identity import identity_of
 
     config = parse_config(Config, tiny_argv(dataset, folder, fields)[1:], prog="test", about="")
     done: list[str] = []

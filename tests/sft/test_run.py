@@ -15,8 +15,9 @@ from mobilellama.config import ConfigError, UserError
 from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.main import main as pretrain_main
 from mobilellama.pretrain.state import rng
-from mobilellama.pretrain.state.checkpoint import Checkpoint, read_manifest
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.frozen import FrozenError
+from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start

@@ -13,7 +13,8 @@ import torch
 
 from mobilellama.config import ConfigError
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
-from mobilellama.pretrain.state.checkpoint import Checkpoint, read_manifest
+from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.samples import Samples

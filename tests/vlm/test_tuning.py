@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.state.checkpoint import read_manifest
+from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import (
     LINEARS,

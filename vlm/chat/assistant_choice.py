@@ -31,7 +31,7 @@ class AssistantChoice(Placement):
 
     def __post_init__(self) -> None:
         from mobilellama.files.pretrained import require_no_code
-        from mobilellama.pretrain.state.checkpoint import MANIFEST
+        from mobilellama.pretrain.state.manifest import MANIFEST
         from mobilellama.vlm.formats.folder import is_vlm_folder
 
         # A call from Python has not been through the command line, which checks them.

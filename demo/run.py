@@ -227,11 +227,11 @@ made
 
 look further
   source .venv/bin/activate
-  mobilellama sft chat --model {out}/chat_model
-  mobilellama vlm chat --model {out}/picture_model --image {out}/pictures/images/0000_0.png
+  mobilellama sft chat {out}/chat_model
+  mobilellama vlm chat {out}/picture_model --image {out}/pictures/images/0000_0.png
   tensorboard --logdir {out}
-  mobilellama pretrain replay --run {out}/run --step 1
-  mobilellama shards info --path {out}/dataset --mixture {MIXTURE}
+  mobilellama pretrain replay {out}/run --step 1
+  mobilellama shards info {out}/dataset --mixture {MIXTURE}
   python {HERE}/generate.py {out}/model""")
     wanting = [*learnt.shortfalls(), *shortfalls(scores)]
     for rule in wanting:

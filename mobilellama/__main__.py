@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from mobilellama import signals, streams
+from mobilellama import __version__, signals, streams
 from mobilellama.cli import report
 from mobilellama.config import ConfigError, MachineError, UserError, did_you_mean
 from mobilellama.files.atomic import DISK_FULL
@@ -55,6 +55,9 @@ def _run(argv: list[str], answer: signals.Answer) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0 if argv else 2
+    if argv[0] in ("--version", "-V"):
+        print(f"mobilellama {__version__}")
+        return 0
     try:
         if argv[0] not in STAGES:
             raise ConfigError(

@@ -16,10 +16,12 @@ VERBS = {
     ),
     "plot": Verb(
         module="mobilellama.pretrain.monitoring.plot",
+        thing="run",
         help="a run's losses, rates and speed as a picture",
     ),
     "replay": Verb(
         module="mobilellama.pretrain.replay",
+        thing="run",
         help="the text that a step was trained on",
     ),
     "export": Verb(
@@ -29,6 +31,7 @@ VERBS = {
     ),
     "evaluate": Verb(
         module="mobilellama.pretrain.evaluation.evaluate",
+        thing="model",
         help="score an exported model on language benchmarks, beside the published scores",
         interrupted="tasks that were scored are kept; run the same command again",
     ),

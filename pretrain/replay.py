@@ -1,6 +1,6 @@
 """Show the text that a step of a run was trained on.
 
-    mobilellama pretrain replay --run RUN --step 1234
+    mobilellama pretrain replay RUN --step 1234
 
 The order of samples is a pure function of the position, so nothing need have been recorded:
 a spike in the loss can be looked at days later, on any machine that has the dataset.

@@ -31,11 +31,13 @@ VERBS = {
     ),
     "chat": Verb(
         module="mobilellama.sft.chat.chat",
+        thing="model",
         help="talk to a chat model in the terminal",
         interrupted=None,
     ),
     "generate": Verb(
         module="mobilellama.sft.chat.generate",
+        thing="model",
         help="answer a file of prompts in batches",
         interrupted="answers that were written stay, and the same command goes on",
     ),

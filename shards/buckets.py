@@ -99,7 +99,7 @@ class Buckets:
         if size != tokens * dtype.itemsize:
             raise DataError(
                 f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but the manifest says "
-                f"{tokens * dtype.itemsize} bytes. Run 'mobilellama shards verify --path "
+                f"{tokens * dtype.itemsize} bytes. Run 'mobilellama shards verify "
                 f"{self.folder}', which says what to rebuild"
             )
         if tokens == 0:  # nothing can be mapped, and nothing is read
@@ -115,7 +115,7 @@ class Buckets:
         if size != tokens:
             raise DataError(
                 f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but the manifest says "
-                f"{tokens} bytes. Run 'mobilellama shards verify --path {self.folder}'"
+                f"{tokens} bytes. Run 'mobilellama shards verify {self.folder}'"
             )
         if tokens == 0:
             return np.empty(0, np.uint8), None

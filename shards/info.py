@@ -28,7 +28,7 @@ from mobilellama.shards.reader import TokenDataset
 class Config:
     """Fields of 'shards info'."""
 
-    path: str
+    dataset: str
     """The dataset folder."""
     seq_len: int | None = None
     """Tokens that a sample predicts; None: what the dataset's rows were packed to, else 2048."""
@@ -47,7 +47,7 @@ class Config:
 def main(config: Config) -> int:
     """Print the tables, or JSON."""
     logs.configure()
-    dataset = TokenDataset(config.path, field="path")
+    dataset = TokenDataset(config.dataset, field="dataset")
     summary = summarise(
         dataset,
         seq_len=resolve_seq_len(dataset, config.seq_len),

@@ -7,18 +7,22 @@ from mobilellama.cli import Verb, run_stage
 VERBS = {
     "info": Verb(
         module="mobilellama.shards.info",
+        thing="dataset",
         help="a table of the subsets: documents, tokens, share of the mixture, epochs",
     ),
     "verify": Verb(
         module="mobilellama.shards.verify",
+        thing="dataset",
         help="compare every file with its sha256; say what to rebuild",
     ),
     "show": Verb(
         module="mobilellama.shards.show",
+        thing="dataset",
         help="the sample at a position as text, and the source files it comes from",
     ),
     "plot": Verb(
         module="mobilellama.shards.plot",
+        thing="dataset",
         help="document lengths and the mixture as a picture",
     ),
 }

@@ -32,7 +32,7 @@ _GREY, _NOTE = "#c4c8cc", "#777777"
 class Config:
     """Fields of 'shards plot'."""
 
-    path: str
+    dataset: str
     """The dataset folder."""
     output: str
     """The .png file to write; replaced if it exists."""
@@ -52,7 +52,7 @@ class Config:
 def main(config: Config) -> int:
     """Write the picture."""
     logs.configure()
-    dataset = TokenDataset(config.path, field="path")
+    dataset = TokenDataset(config.dataset, field="dataset")
     summary = summarise(
         dataset,
         seq_len=resolve_seq_len(dataset, config.seq_len),

@@ -39,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 class Config:
     """Fields of 'shards show'."""
 
-    path: str
+    dataset: str
     """The dataset folder."""
     position: int
     """Number of samples that come before it in the run, at least 0."""
@@ -70,7 +70,7 @@ class Config:
 def main(config: Config) -> int:
     """Print the sample."""
     logs.configure()
-    dataset = TokenDataset(config.path, field="path")
+    dataset = TokenDataset(config.dataset, field="dataset")
     tokenizer = None
     if config.tokenizer is not None:
         tokenizer = open_known_tokenizer(

@@ -50,7 +50,7 @@ _COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 class Config:
     """Fields of 'shards verify'."""
 
-    path: str
+    dataset: str
     """The dataset folder."""
     sources: str | None = None
     """Also compare the corpus with what was read of it: the folder (or of 'sft prepare' the file)
@@ -67,7 +67,7 @@ def main(config: Config) -> int:
     """Check the dataset; say what was checked."""
     logs.configure()
     started_s = time.monotonic()
-    dataset = TokenDataset(config.path, field="path")
+    dataset = TokenDataset(config.dataset, field="dataset")
     checked = verify_dataset(dataset, workers=config.workers)
     print(
         f"{dataset.folder}: good. {checked.files:,} files, {checked.bytes / 1e6:,.1f} MB, "

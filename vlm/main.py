@@ -27,21 +27,25 @@ VERBS = {
     ),
     "import": Verb(
         module="mobilellama.vlm.formats.import_published",
+        thing="model",
         help="write a published MobileVLM folder in our form",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "chat": Verb(
         module="mobilellama.vlm.chat.chat",
+        thing="model",
         help="talk about images in the terminal",
         interrupted=None,
     ),
     "generate": Verb(
         module="mobilellama.vlm.chat.generate",
+        thing="model",
         help="answer a file of questions about images in batches",
         interrupted="answers that were written stay, and the same command goes on",
     ),
     "evaluate": Verb(
         module="mobilellama.vlm.benchmarks.evaluate",
+        thing="model",
         help="score a model on GQA, MME, POPE, ScienceQA, TextVQA or MMBench",
         interrupted="answers and scores that were written stay, and the same command goes on",
     ),

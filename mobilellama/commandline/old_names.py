@@ -20,7 +20,13 @@ EVERYWHERE = {
 }
 """Old name -> name of a field or section, for every verb that has a field of the new name."""
 
-OF_VERB: dict[str, dict[str, str]] = {}
+OF_VERB: dict[str, dict[str, str]] = {
+    "shards info": {"path": "dataset"},
+    "shards verify": {"path": "dataset"},
+    "shards show": {"path": "dataset"},
+    "shards plot": {"path": "dataset"},
+    "vlm evaluate": {"benchmark": "tasks"},
+}
 """'STAGE VERB' -> old name -> name, where the old name means something else elsewhere."""
 
 FOLLOWS = {"sft run": ("model",), "vlm run": ("model", "origin")}

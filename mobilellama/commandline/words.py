@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mobilellama.commandline.fields import Field, Fields
 from mobilellama.commandline.old_names import current_name
+from mobilellama.commandline.peer_names import our_name
 from mobilellama.config import ConfigError, did_you_mean
 
 OWN = ("config", "print_config")
@@ -148,7 +149,8 @@ def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
         if (above := ".".join(parts[:end])) in known.by_name:
             remedy = f"Give --{above} VALUE. {remedy}"
             return ConfigError(flag, value, f"is not a field: --{above} has none", remedy)
-    near = did_you_mean(f"--{name}", command.flags)
+    ours = our_name(name, set(known.by_name))
+    near = f"; it is --{ours} here" if ours else did_you_mean(f"--{name}", command.flags)
     return ConfigError(flag, value, "is not a field", remedy + near)
 
 

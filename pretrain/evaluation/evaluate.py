@@ -1,6 +1,6 @@
 """Score a model on language benchmarks with lm-evaluation-harness, beside the published scores.
 
-    mobilellama pretrain evaluate --model FOLDER --output results.json [--data DIR]
+    mobilellama pretrain evaluate FOLDER --output results.json [--data DIR]
 
 FOLDER is what 'pretrain export' or 'sft export' wrote, or any causal language model of
 transformers. The tasks are the ten of MobileLLaMA's table by default, with its number of

@@ -1,6 +1,6 @@
 """Draw a run's losses, rates and speed from its metrics.jsonl, as a PNG.
 
-    mobilellama pretrain plot --run RUN --output loss.png
+    mobilellama pretrain plot RUN --output loss.png
 
 Works on a run of any stage, whether it is finished, stopped or still training.
 """

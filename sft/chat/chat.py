@@ -1,12 +1,12 @@
 r"""Talk to a chat model in the terminal; its answers come token by token.
 
-    mobilellama sft chat --model DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
+    mobilellama sft chat DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
 
 Ctrl-C stops an answer, or drops the question being typed; Ctrl-D leaves. A line that ends in a
 backslash goes on in the next. Lines that begin with / are commands: /help lists them. With a pipe
 as input, each line is a question, and the answers alone are on the output:
 
-    printf 'Hello\nWho are you?\n' | mobilellama sft chat --model DIR --temperature 0
+    printf 'Hello\nWho are you?\n' | mobilellama sft chat DIR --temperature 0
 """
 
 import importlib

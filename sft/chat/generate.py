@@ -1,6 +1,6 @@
 r"""Answer a file of prompts in batches, with a chat model.
 
-    mobilellama sft generate --model DIR --input prompts.jsonl --output answers.jsonl
+    mobilellama sft generate DIR --input prompts.jsonl --output answers.jsonl
 
 Each input line is {"prompt": ...}, {"messages": [...]} or {"conversations": [...]} (an answer
 that ends it is left out); other fields are copied. Each output line, in the same order, adds

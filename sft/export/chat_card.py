@@ -115,7 +115,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
                 f"\n{AUTO_TOKENIZER}"
             )
         return text + (
-            f"In a terminal: `mobilellama sft chat --model {self.title}`; for a file of prompts, "
+            f"In a terminal: `mobilellama sft chat {self.title}`; for a file of prompts, "
             f"`mobilellama sft generate`.\n\n{AUTO_TOKENIZER}"
         )
 

@@ -75,7 +75,7 @@ def main(config: Config) -> int:
     finetuned.checkpoint.close()
     print_files(output, started_s)
     if finetuned.lora.rank is None:
-        print(f"Talk to it with\n  mobilellama sft chat --model {output}")
+        print(f"Talk to it with\n  mobilellama sft chat {output}")
     else:
         print(
             "This is the adapter. A whole model, for all that loads no adapters, is written by\n"

@@ -102,7 +102,7 @@ def main(config: Config) -> int:
     else:
         _merge_folders(config, output, Path(str(config.adapter)), Path(str(config.base)))
     print_files(output, started_s)
-    print(f"Talk to it with\n  mobilellama sft chat --model {output}")
+    print(f"Talk to it with\n  mobilellama sft chat {output}")
     return 0
 
 

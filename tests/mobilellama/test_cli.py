@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mobilellama import __main__ as command
+from mobilellama import __version__
 from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
 
@@ -99,6 +100,34 @@ def test_the_installed_command_and_the_module_are_the_same_program() -> None:
 def test_without_arguments_the_help_is_shown_and_the_exit_code_is_2(cli: Cli) -> None:
     assert cli() == (2, cli("--help")[1], "")
     assert cli("shards") == (2, cli("shards", "-h")[1], "")
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli("--version") == (0, f"mobilellama {__version__}\n", "")
+
+
+def test_help_that_nobody_can_read_ends_without_a_traceback() -> None:
+    command = f"{sys.executable} -m mobilellama --help"
+    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True)
+    assert full.returncode == 2 and full.stderr.count("\n") == 1
+    cut = subprocess.run(f"{command} | head -1", shell=True, capture_output=True, text=True)
+    assert (cut.stdout.count("\n"), cut.stderr) == (1, "")
+
+
+def test_the_thing_of_a_verb_needs_no_flag_and_its_old_flag_is_warned_of(
+    cli: Cli, tmp_path: Path
+) -> None:
+    new = cli("shards", "info", tmp_path)
+    code, out, said = cli("shards", "info", "--path", tmp_path)
+    assert new[0] == code == 2 and new[1] == out == ""
+    assert said == (
+        "mobilellama: warning: old names, which still work: --path is now DATASET "
+        f"(without a flag)\n{new[2]}"
+    )
+    assert cli("pretrain", "plot")[2] == (
+        "mobilellama: error: RUN, --output = (not given): are required. "
+        "See 'mobilellama pretrain plot --help'.\n"
+    )
 
 
 def test_a_mistake_leaves_exit_code_2_one_message_and_no_traceback() -> None:
@@ -201,7 +230,7 @@ def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
             f"--config = mobilelama_1_4b: is neither a file nor a preset ({names}). "
             "Give a YAML file or a preset's name; did you mean 'mobilellama_1_4b'?"
         )
-    assert refused("shards", "info", "--config", "none.yaml", "--path", "x") == (
+    assert refused("shards", "info", "--config", "none.yaml", "x") == (
         "--config = none.yaml: is not a file. Give the path of a YAML file."
     )
 

@@ -183,17 +183,17 @@ MADE = Path(__file__).parents[1] / "fixtures/made_by_22bff75"
 VERBS = [
     "tokenize run --tokenizer MADE/dataset/tokenizer.model --sources.root MADE/corpus --output OUT",
     "tokenize train-tokenizer --sources.root MADE/corpus --output OUT --vocab_size 400",
-    "shards verify --path MADE/dataset",
+    "shards verify MADE/dataset",
     "pretrain export --checkpoint MADE/run --output OUT",
-    "pretrain evaluate --model MADE/model --output OUT",
+    "pretrain evaluate MADE/model --output OUT",
     "sft prepare --data.path MADE/chats.json --tokenizer MADE/dataset/tokenizer.model --output OUT",
     "sft merge --checkpoint MADE/chat_run --output OUT",
-    "sft generate --model MADE/model --input MADE/chats.json --output OUT",
+    "sft generate MADE/model --input MADE/chats.json --output OUT",
     "vlm check-data --data.path MADE/records.json --data.images MADE/images --output OUT",
     "vlm export --checkpoint MADE/see_run --output OUT",
-    "vlm import --model MADE/see_model --output OUT",
-    "vlm generate --model MADE/see_model --input MADE/records.json --output OUT",
-    "vlm evaluate --benchmark all --data MADE --model MADE/see_model --output OUT",
+    "vlm import MADE/see_model --output OUT",
+    "vlm generate MADE/see_model --input MADE/records.json --output OUT",
+    "vlm evaluate --tasks all --data MADE --model MADE/see_model --output OUT",
 ]
 
 

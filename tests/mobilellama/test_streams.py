@@ -41,7 +41,7 @@ def test_help_into_a_pipe_that_nobody_reads_ends_quietly(command: str) -> None:
 def test_a_full_disk_behind_the_output_is_one_line_and_exit_code_2(
     command: str, small_dataset: Path
 ) -> None:
-    verify = f"{COMMAND} shards verify --path {small_dataset}"
+    verify = f"{COMMAND} shards verify {small_dataset}"
     code, _, err = run(f"{command} >/dev/full", VERIFY=verify)
     assert code == 2
     assert [line[: len(FULL)] for line in err.splitlines() if " I verify" not in line] == [FULL]
@@ -61,12 +61,12 @@ def test_a_full_disk_behind_the_output_is_one_line_and_exit_code_2(
 def test_without_a_stream_a_command_does_its_work(
     small_dataset: Path, tmp_path: Path, streams: str, shown: bool, told: bool
 ) -> None:
-    script = f"cd {tmp_path} && {COMMAND} shards verify --path {small_dataset} {streams}"
+    script = f"cd {tmp_path} && {COMMAND} shards verify {small_dataset} {streams}"
     code, out, err = run(script)
     assert code == 0
     assert ("good. 11 files" in out) is shown
     assert ("verify: 100.0 %" in err) is told
-    code, out, err = run(f"{COMMAND} shards verify --path {tmp_path}/nowhere {streams}")
+    code, out, err = run(f"{COMMAND} shards verify {tmp_path}/nowhere {streams}")
     assert (code, out) == (2, "")
     assert ("is not a folder" in err) is told
 

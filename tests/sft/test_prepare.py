@@ -190,7 +190,7 @@ def test_the_ids_decode_to_the_templates_text_and_the_mask_to_the_answers(
 def test_verify_passes_and_finds_a_flipped_bit_of_each_file(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert shards_main(["verify", "--path", str(prepared), "--workers", "1"]) == 0
+    assert shards_main(["verify", str(prepared), "--workers", "1"]) == 0
     assert "good" in capsys.readouterr().out
     for ending in ("mask", "bin", "idx"):
         copy = tmp_path / ending
@@ -200,7 +200,7 @@ def test_verify_passes_and_finds_a_flipped_bit_of_each_file(
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
         with pytest.raises(DataError) as error:
-            shards_main(["verify", "--path", str(copy), "--workers", "1"])
+            shards_main(["verify", str(copy), "--workers", "1"])
         assert str(error.value).startswith(f"{path}: sha256 ")
 
 

@@ -11,7 +11,7 @@ from tests.shards.conftest import Cli, MakeDataset
 
 
 def test_json_numbers_are_the_manifest_s_sums(small_dataset: Path, cli: Cli) -> None:
-    code, out, _ = cli("shards", "info", "--path", small_dataset, "--seq_len", 64, "--json", "true")
+    code, out, _ = cli("shards", "info", small_dataset, "--seq_len", 64, "--json", "true")
     assert code == 0
     shown = json.loads(out)
     rows = pq.read_table(small_dataset / "manifest.parquet").to_pylist()
@@ -38,7 +38,7 @@ def test_json_numbers_are_the_manifest_s_sums(small_dataset: Path, cli: Cli) -> 
 def test_without_a_mixture_and_a_budget_every_subset_has_one_epoch(
     small_dataset: Path, cli: Cli
 ) -> None:
-    shown = json.loads(cli("shards", "info", "--path", small_dataset, "--json", "true")[1])
+    shown = json.loads(cli("shards", "info", small_dataset, "--json", "true")[1])
     assert shown["budget_tokens"] == shown["total"]["samples"] * 2048
     assert shown["total"]["epochs"] == 1
     for subset in shown["subsets"].values():
@@ -51,7 +51,7 @@ def test_epochs_follow_from_budget_share_and_samples(
     dataset = make_dataset({"a": [[401]], "b": [[101]], "c": [[201]]})
     path = tmp_path / "mixture.yaml"
     path.write_text("a: 3\nb: 1\n")
-    options = ("--path", dataset.folder, "--mixture", path, "--seq_len", 10)
+    options = (dataset.folder, "--mixture", path, "--seq_len", 10)
     code, out, _ = cli("shards", "info", *options, "--budget_tokens", "1.6e3", "--json", "true")
     shown = json.loads(out)
     assert code == 0
@@ -71,7 +71,7 @@ def test_a_mixture_of_epochs_is_shown_as_the_run_that_it_asks_for(
     dataset = make_dataset({"a": [[401]], "b": [[101]], "c": [[201]]})
     path = tmp_path / "mixture.yaml"
     path.write_text("epochs:\n  a: 1.5\n  b: 2\n")
-    options = ("--path", dataset.folder, "--mixture", path, "--seq_len", 10)
+    options = (dataset.folder, "--mixture", path, "--seq_len", 10)
     shown = json.loads(cli("shards", "info", *options, "--json")[1])
     # a 40 samples 1.5 times, b 10 samples twice: 60 + 20 samples of 10 tokens.
     assert shown["budget_tokens"] == 800
@@ -87,7 +87,7 @@ def test_a_mixture_of_epochs_is_shown_as_the_run_that_it_asks_for(
 
 def test_the_table_shows_totals_and_remarks(make_dataset: MakeDataset, cli: Cli) -> None:
     dataset = make_dataset({"[red]": [[3000], [2500]], "tiny": [[7]]})
-    code, out, _ = cli("shards", "info", "--path", dataset.folder)
+    code, out, _ = cli("shards", "info", dataset.folder)
     assert code == 0
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert dataset.fingerprint in out and dataset.identity.tokenizer_sha256 in out
@@ -99,13 +99,13 @@ def test_a_dataset_too_small_for_one_sample_is_still_described(
     make_dataset: MakeDataset, cli: Cli
 ) -> None:
     dataset = make_dataset({"a": [[20]]})
-    code, out, _ = cli("shards", "info", "--path", dataset.folder)
+    code, out, _ = cli("shards", "info", dataset.folder)
     assert code == 0
     assert "note: no subset has a whole sample of seq_len 2048" in out
 
 
 def test_a_reader_that_leaves_ends_it_as_other_commands(small_dataset: Path) -> None:
-    command = f"{sys.executable} -m mobilellama shards info --path {small_dataset}"
+    command = f"{sys.executable} -m mobilellama shards info {small_dataset}"
     script = f"{command} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
@@ -129,6 +129,6 @@ def test_a_reader_that_leaves_ends_it_as_other_commands(small_dataset: Path) -> 
 def test_bad_settings_are_one_message_and_exit_code_2(
     small_dataset: Path, cli: Cli, options: tuple[object, ...], message: str
 ) -> None:
-    code, out, err = cli("shards", "info", "--path", small_dataset, *options)
+    code, out, err = cli("shards", "info", small_dataset, *options)
     assert (code, out) == (2, "")
     assert message in err and err.startswith("mobilellama: error: ") and err.count("\n") == 1

@@ -29,11 +29,11 @@ def test_an_unknown_verb_is_answered_with_a_suggestion(cli: Cli) -> None:
 
 def test_a_folder_that_is_no_dataset_is_refused_by_a_fresh_process() -> None:
     out = subprocess.run(
-        [sys.executable, "-m", "mobilellama", "shards", "info", "--path", "/nowhere"],
+        [sys.executable, "-m", "mobilellama", "shards", "info", "/nowhere"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (out.returncode, out.stdout) == (2, "")
     assert out.stderr == (
-        "mobilellama: error: path = /nowhere: is not a folder. "
+        "mobilellama: error: dataset = /nowhere: is not a folder. "
         "Give the --output of 'mobilellama tokenize run', or of 'mobilellama sft prepare'.\n"
     )

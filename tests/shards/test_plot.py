@@ -15,7 +15,7 @@ def test_the_picture_is_a_png_with_something_on_it(
     small_dataset: Path, tmp_path: Path, cli: Cli
 ) -> None:
     path = tmp_path / "dataset.png"
-    code, out, _ = cli("shards", "plot", "--path", small_dataset, "--output", path)
+    code, out, _ = cli("shards", "plot", small_dataset, "--output", path)
     assert (code, out) == (0, f"{path}\n")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
@@ -30,7 +30,7 @@ def test_a_dataset_too_small_for_one_sample_is_still_drawn(
 ) -> None:
     dataset = make_dataset({"a": [[5, 9]], "empty": [[]]})
     path = tmp_path / "small.png"
-    assert cli("shards", "plot", "--path", dataset.folder, "--output", path)[0] == 0
+    assert cli("shards", "plot", dataset.folder, "--output", path)[0] == 0
     assert path.stat().st_size > 1000
 
 
@@ -50,7 +50,7 @@ def test_the_median_length_is_right_to_a_bin_s_width(make_dataset: MakeDataset) 
 def test_drawing_leaves_the_process_s_backend_alone(small_dataset: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from mobilellama.shards.main import main; "
-        f"assert main(['plot', '--path', {str(small_dataset)!r}, "
+        f"assert main(['plot', {str(small_dataset)!r}, "
         f"'--output', {str(tmp_path / 'p.png')!r}]) == 0; "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -67,6 +67,6 @@ def test_drawing_leaves_the_process_s_backend_alone(small_dataset: Path, tmp_pat
 def test_bad_settings_are_one_message_and_exit_code_2(
     small_dataset: Path, cli: Cli, output: str, message: str
 ) -> None:
-    code, out, err = cli("shards", "plot", "--path", small_dataset, "--output", output)
+    code, out, err = cli("shards", "plot", small_dataset, "--output", output)
     assert (code, out) == (2, "")
     assert message in err and "Traceback" not in err

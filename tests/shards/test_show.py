@@ -90,7 +90,7 @@ def test_show_prints_the_sample_that_the_order_has_at_the_position(
         located = mixture.locate(position)
         view = windows[mixture.subsets[int(located.subset)]]
         code, out, _ = cli(
-            "shards", "show", "--path", small_dataset, "--position", position,
+            "shards", "show", small_dataset, "--position", position,
             "--seq_len", 120, "--seed", 9,
         )  # fmt: skip
         assert code == 0
@@ -102,7 +102,7 @@ def test_show_prints_the_sample_that_the_order_has_at_the_position(
 def test_heldout_positions_go_through_the_subsets_in_turn(small_dataset: Path, cli: Cli) -> None:
     dataset = TokenDataset(small_dataset)
     counts = [len(dataset.windows(name, 60, "heldout")) for name in dataset.subsets]
-    options = ("--path", small_dataset, "--seq_len", 60, "--split", "heldout")
+    options = (small_dataset, "--seq_len", 60, "--split", "heldout")
     first_of_last = sum(counts[:-1])
     code, out, _ = cli("shards", "show", *options, "--position", first_of_last)
     assert code == 0
@@ -143,7 +143,7 @@ def test_a_printed_sample_marks_its_documents_and_cannot_drive_the_terminal(
 def test_only_the_dataset_s_own_tokenizer_decodes(
     small_dataset: Path, small_tokenizer: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    options = ("--path", small_dataset, "--seq_len", 60, "--position", 1)
+    options = (small_dataset, "--seq_len", 60, "--position", 1)
     code, own, _ = cli("shards", "show", *options)
     assert code == 0
     assert cli("shards", "show", *options, "--tokenizer", small_tokenizer)[1] == own
@@ -181,6 +181,6 @@ def test_only_the_dataset_s_own_tokenizer_decodes(
 def test_bad_settings_are_one_message_and_exit_code_2(
     small_dataset: Path, cli: Cli, options: tuple[object, ...], message: str
 ) -> None:
-    code, out, err = cli("shards", "show", "--path", small_dataset, *options)
+    code, out, err = cli("shards", "show", small_dataset, *options)
     assert (code, out) == (2, "")
     assert message in err and err.startswith("mobilellama: error: ") and "Traceback" not in err

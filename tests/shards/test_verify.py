@@ -35,7 +35,7 @@ def remove_and_tokenize_again(copy: Path, bucket: str, corpus: Path, tokenizer: 
 
 
 def test_a_good_dataset_passes_and_says_what_was_checked(small_dataset: Path, cli: Cli) -> None:
-    code, out, _ = cli("shards", "verify", "--path", small_dataset, "--workers", 2)
+    code, out, _ = cli("shards", "verify", small_dataset, "--workers", 2)
     dataset = TokenDataset(small_dataset)
     assert code == 0
     assert f"{small_dataset}: good. {2 * len(dataset.manifest) + 1} files" in out
@@ -49,7 +49,7 @@ def test_a_flipped_bit_is_found_and_the_named_remedy_restores_the_dataset(
     before = TokenDataset(copy).fingerprint
     content = (copy / f"common_crawl/00001.{ending}").read_bytes()
     flip(copy / f"common_crawl/00001.{ending}")
-    code, _, err = cli("shards", "verify", "--path", copy)
+    code, _, err = cli("shards", "verify", copy)
     assert code == 2 and "Traceback" not in err
     stem = copy / "common_crawl/00001"
     assert f"mobilellama: error: {stem}.{ending}: sha256 " in err
@@ -57,7 +57,7 @@ def test_a_flipped_bit_is_found_and_the_named_remedy_restores_the_dataset(
     remove_and_tokenize_again(copy, "common_crawl/00001", small_corpus, small_tokenizer)
     assert (copy / f"common_crawl/00001.{ending}").read_bytes() == content
     assert TokenDataset(copy).fingerprint == before
-    assert cli("shards", "verify", "--path", copy)[0] == 0
+    assert cli("shards", "verify", copy)[0] == 0
 
 
 def test_a_truncated_and_a_missing_file_are_named_with_their_sizes(copy: Path) -> None:
@@ -100,12 +100,12 @@ def test_a_flipped_bit_in_the_descriptions_is_found_and_mended(
     for offset in range(20, len(content) - 1, len(content) // 12):
         (copy / name).write_bytes(content)
         flip(copy / name, offset)
-        code, _, err = cli("shards", "verify", "--path", copy)
+        code, _, err = cli("shards", "verify", copy)
         assert code == 2, (offset, content[offset - 20 : offset + 20])
         assert str(copy) in err and "Traceback" not in err
     assert tokenize_main(["finish", "--output", str(copy)]) == 0
     assert (copy / name).read_bytes() == content
-    assert cli("shards", "verify", "--path", copy)[0] == 0
+    assert cli("shards", "verify", copy)[0] == 0
 
 
 def test_descriptions_that_disagree_are_told_apart(copy: Path) -> None:
@@ -149,12 +149,12 @@ def test_a_broken_receipt_is_found_with_a_remedy_and_a_missing_one_is_let_be(cop
 
 
 def test_bad_settings_are_one_message_and_exit_code_2(small_dataset: Path, cli: Cli) -> None:
-    code, out, err = cli("shards", "verify", "--path", small_dataset, "--workers", 0)
+    code, out, err = cli("shards", "verify", small_dataset, "--workers", 0)
     assert (code, out) == (2, "")
     assert err == "mobilellama: error: workers = 0: must be at least 1. Give 1 or more.\n"
-    code, _, err = cli("shards", "verify", "--path", "nowhere")
+    code, _, err = cli("shards", "verify", "nowhere")
     assert code == 2
     assert err == (
-        "mobilellama: error: path = nowhere: is not a folder. "
+        "mobilellama: error: dataset = nowhere: is not a folder. "
         "Give the --output of 'mobilellama tokenize run', or of 'mobilellama sft prepare'.\n"
     )

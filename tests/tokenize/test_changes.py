@@ -237,7 +237,7 @@ def test_verify_compares_the_sources_by_their_hashes(
     output = tmp_path / "out"
     assert run(root, small_tokenizer, output, "--slice_bytes", "900") == 0
     (root / "c4/a.jsonl").touch()
-    verify = ["verify", "--path", str(output), "--sources", str(root)]
+    verify = ["verify", str(output), "--sources", str(root)]
     capsys.readouterr()
     assert told(shards_main, verify) == 0
     assert f"{root}: what 9 buckets were made of" in capsys.readouterr().out

@@ -49,14 +49,14 @@ def find_answers(given: str, names: Sequence[str]) -> dict[str, Path]:
     if path.is_file():
         if len(names) > 1:
             rule = f"is one file, for {len(names)} benchmarks"
-            remedy = f"Name one --benchmark, or give a folder of {names[0]}{_ENDING} and so on"
+            remedy = f"Name one --tasks, or give a folder of {names[0]}{_ENDING} and so on"
             raise ConfigError("answers", given, rule, remedy)
         return {names[0]: path}
     if not path.is_dir():
         raise ConfigError("answers", given, "is neither a file nor a folder", "Mend the path")
     files = {name: path / f"{name}{_ENDING}" for name in names}
     if missing := [file.name for file in files.values() if not file.is_file()]:
-        remedy = "Put the answers there under these names, or name fewer in --benchmark"
+        remedy = "Put the answers there under these names, or name fewer in --tasks"
         raise ConfigError("answers", given, f"has no {', no '.join(missing)}", remedy)
     return files
 

@@ -1,8 +1,8 @@
 r"""Score a model on GQA, ScienceQA, TextVQA, POPE, MME and MMBench, beside the published scores.
 
-    mobilellama vlm evaluate --benchmark all --data DIR --model MODEL --output RESULTS
-    mobilellama vlm evaluate --benchmark gqa,pope ...
-    mobilellama vlm evaluate --benchmark gqa --data DIR --model NAME --answers FILE --output RESULTS
+    mobilellama vlm evaluate MODEL --tasks all --data DIR --output RESULTS
+    mobilellama vlm evaluate --tasks gqa,pope ...
+    mobilellama vlm evaluate NAME --tasks gqa --data DIR --answers FILE --output RESULTS
 
 Each question is asked as the original scripts of MobileVLM and LLaVA-1.5 ask it, answered
 greedily, and scored by the original's rules with all their quirks. DIR holds a folder for each

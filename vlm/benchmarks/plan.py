@@ -27,7 +27,7 @@ _SHOWN_IMAGES = 3
 class Config(AssistantChoice):
     """Fields of 'vlm evaluate'."""
 
-    benchmark: str
+    tasks: str
     """gqa, scienceqa, textvqa, pope, mme, mmbench; several with commas between; or all."""
     dtype: Dtype = "auto"
     """Of the weights; auto: on GPUs fp16, as the published scores; on CPUs as stored, fp16 as
@@ -61,9 +61,9 @@ class Config(AssistantChoice):
             if name not in BENCHMARKS:
                 rule = f"'{name}' must be one of {', '.join(BENCHMARKS)}, or all"
                 remedy = f"Mend the name{did_you_mean(name, [*BENCHMARKS, ALL])}"
-                raise ConfigError("benchmark", self.benchmark, rule, remedy)
+                raise ConfigError("tasks", self.tasks, rule, remedy)
         if len(set(names)) < len(names):
-            raise ConfigError("benchmark", self.benchmark, "names one twice", "Mend the list")
+            raise ConfigError("tasks", self.tasks, "names one twice", "Mend the list")
         require_at_least("batch_size", self.batch_size, 1)
         for field in ("max_new_tokens", "limit"):
             if (value := getattr(self, field)) is not None:
@@ -74,9 +74,9 @@ class Config(AssistantChoice):
     @property
     def names(self) -> list[str]:
         """The benchmarks, in the order in which they are run."""
-        if self.benchmark.strip() == ALL:
+        if self.tasks.strip() == ALL:
             return list(BENCHMARKS)
-        return [name.strip() for name in self.benchmark.split(",")]
+        return [name.strip() for name in self.tasks.split(",")]
 
 
 @dataclass(frozen=True, kw_only=True)

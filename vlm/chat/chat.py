@@ -1,6 +1,6 @@
 r"""Talk about images in the terminal; answers come token by token.
 
-    mobilellama vlm chat --model DIR --image FILE_OR_URL... [--temperature 0.7]
+    mobilellama vlm chat DIR --image FILE_OR_URL... [--temperature 0.7]
 
 The likeliest token is taken, as MobileVLM's own inference does; --temperature draws instead.
 
@@ -10,7 +10,7 @@ typed; Ctrl-D leaves. A line that ends in a backslash goes on in the next. Lines
 are commands: /help lists them. With a pipe as input, each line is a question, and the answers
 alone are on the output:
 
-    echo 'What is in the picture?' | mobilellama vlm chat --model DIR --image bus.jpg
+    echo 'What is in the picture?' | mobilellama vlm chat DIR --image bus.jpg
 """
 
 import sys

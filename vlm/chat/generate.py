@@ -1,6 +1,6 @@
 r"""Answer a file of questions about images in batches.
 
-    mobilellama vlm generate --model DIR --input questions.jsonl --images DIR --output answers.jsonl
+    mobilellama vlm generate DIR --input questions.jsonl --images DIR --output answers.jsonl
 
 Each input line is {"text": ...}, {"messages": [...]} or {"conversations": [...]} (an answer that
 ends it is left out), and most have "image": a path within --images, or a list of paths. <image>

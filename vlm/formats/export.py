@@ -156,7 +156,7 @@ def _written(config: Config, trained: Trained) -> list[str]:
 
 
 _NEXT = {
-    "hf": "Ask it about images with\n  mobilellama vlm chat --model {output} --image FILE",
+    "hf": "Ask it about images with\n  mobilellama vlm chat {output} --image FILE",
     "mobilevlm": "The original MobileVLM code loads it; so does 'mobilellama vlm run --init'.",
     "projector": (
         "A second stage starts from it with\n"

@@ -1,7 +1,7 @@
 """Write a published MobileVLM folder, of either version, in our form.
 
-    mobilellama vlm import --model PUBLISHED --output FOLDER
-    mobilellama vlm import --model PUBLISHED --dry_run true
+    mobilellama vlm import PUBLISHED --output FOLDER
+    mobilellama vlm import PUBLISHED --dry_run true
 
 Every weight must be there, in its shape, and none besides; only tables that older versions of
 transformers stored (position_ids, inv_freq) are passed over. What was read is printed; where
@@ -122,7 +122,7 @@ def main(config: Config) -> int:
         check_weights(folder, trained, dtype=dtype)
     trained.close()
     print_files(output, started_s)
-    print(f"Ask it about images with\n  mobilellama vlm chat --model {output} --image FILE")
+    print(f"Ask it about images with\n  mobilellama vlm chat {output} --image FILE")
     return 0
 
 

@@ -110,7 +110,7 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         if error.field != "vision":
             raise
         rule = str(error.args[2]).removeprefix("is not given, and ").removeprefix(f"{path} ")
-        command = f"mobilellama vlm import --model {path} --vision DIR --output NEW"
+        command = f"mobilellama vlm import {path} --vision DIR --output NEW"
         remedy = f"Import it first: '{command}'"
         raise ConfigError("model", path, rule, remedy) from None
     if found.tower_source:

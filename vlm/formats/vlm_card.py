@@ -77,13 +77,13 @@ class VlmCard:
             return (
                 "The files have the names and keys of the published MobileVLM, for its original "
                 "code; the prompt format is its `v1`, below. This project reads them too: "
-                f"`mobilellama vlm import --model {self.title} --output FOLDER`."
+                f"`mobilellama vlm import {self.title} --output FOLDER`."
             )
         owner, _, folder = self.title.rpartition("/")
         fetch = f"hf download {self.title} --local-dir {folder}\n" if owner else ""
         return f"""```shell
-{fetch}mobilellama vlm chat --model {folder} --image photo.jpg
-mobilellama vlm generate --model {folder} --input questions.jsonl --images DIR \\
+{fetch}mobilellama vlm chat {folder} --image photo.jpg
+mobilellama vlm generate {folder} --input questions.jsonl --images DIR \\
     --output answers.jsonl
 ```
 

@@ -138,7 +138,7 @@ def test_the_card_says_how_it_was_made_and_how_to_talk_to_it(
         "a finetuning of `tiny_base`",
         "apply_chat_template(",
         "AutoModelForCausalLM.from_pretrained(path)",
-        "mobilellama sft chat --model model",
+        "mobilellama sft chat model",
         "USER: QUESTION ASSISTANT: ANSWER</s>USER: NEXT ASSISTANT:",
         "generation stops at `</s>` (2)",
         "| steps | 4 |",

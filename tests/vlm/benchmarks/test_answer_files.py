@@ -55,7 +55,7 @@ def test_all_benchmarks_are_scored_whatever_the_order_of_the_lines(
         write_answers(tmp_path / f"answers/{name}.jsonl", asked, texts, seed)
         wanted[name] = benchmark.score(asked, texts).score
     output = tmp_path / "results"
-    arguments = ["evaluate", "--benchmark", "all", "--data", str(data), "--model", "LLaVA-1.5"]
+    arguments = ["evaluate", "--tasks", "all", "--data", str(data), "--model", "LLaVA-1.5"]
     arguments += ["--answers", str(tmp_path / "answers"), "--output", str(output)]
     assert main(arguments) == 0
     found = json.loads((output / "scores.json").read_text())
@@ -179,7 +179,7 @@ def test_a_file_is_one_benchmarks_and_a_folder_has_one_for_each(tmp_path: Path) 
         "gqa": file, "pope": tmp_path / "pope.jsonl",
     }  # fmt: skip
     for given, names, message in (
-        (file, ["gqa", "pope"], "is one file, for 2 benchmarks. Name one --benchmark, or give a"),
+        (file, ["gqa", "pope"], "is one file, for 2 benchmarks. Name one --tasks, or give a"),
         (tmp_path, ["gqa", "mme", "textvqa"], "has no mme.jsonl, no textvqa.jsonl. Put the answer"),
         (tmp_path / "absent", ["gqa"], "is neither a file nor a folder. Mend the path"),
     ):

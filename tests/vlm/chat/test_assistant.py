@@ -250,7 +250,7 @@ def test_a_published_folder_without_a_tower_is_to_be_imported(
         load(folder, device="cpu")
     assert str(caught.value) == (
         f"model = {folder}: holds no vision tower. Import it first: "
-        f"'mobilellama vlm import --model {folder} --vision DIR --output NEW'."
+        f"'mobilellama vlm import {folder} --vision DIR --output NEW'."
     )
 
 

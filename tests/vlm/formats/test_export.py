@@ -535,7 +535,7 @@ def test_the_card_says_what_was_trained_on_what(runs: Runs, tmp_path: Path) -> N
     assert str(tmp_path.parent) not in text
     assert "LoRA of rank 4, alpha 8, dropout 0.05 on the language model's q_proj" in text
     assert "| learning rate of the projector | warm-up to 0.001 over" in text
-    assert "mobilellama vlm chat --model lora --image photo.jpg" in text
+    assert "mobilellama vlm chat lora --image photo.jpg" in text
     assert "`<image>` stands for 4 image tokens. Images are padded" in text
     assert "It learnt from the samples of `records.json`: it" in text
     assert "nats an answer token" in text

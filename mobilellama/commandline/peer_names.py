@@ -1,0 +1,86 @@
+"""Names that users of other trainers type, and ours: the hint for a field that does not exist."""
+
+OURS: dict[str, tuple[str, ...]] = {
+    # Hugging Face's Trainer and LLaVA
+    "model_name_or_path": ("init", "model"),
+    "data_path": ("data.path", "dataset"),
+    "image_folder": ("data.images", "images"),
+    "vision_tower": ("vision",),
+    "mm_projector_type": ("projector.kind",),
+    "pretrain_mm_mlp_adapter": ("projector.weights",),
+    "mm_projector_lr": ("optimizer.projector_learning_rate",),
+    "image_aspect_ratio": ("data.aspect_ratio", "aspect_ratio"),
+    "version": ("data.template", "template"),
+    "output_dir": ("run.folder", "output"),
+    "per_device_train_batch_size": ("train.micro_batch_size",),
+    "gradient_accumulation_steps": ("train.global_batch_size",),
+    "num_train_epochs": ("train.epochs",),
+    "learning_rate": ("optimizer.learning_rate",),
+    "weight_decay": ("optimizer.weight_decay",),
+    "adam_beta1": ("optimizer.beta1",),
+    "adam_beta2": ("optimizer.beta2",),
+    "adam_epsilon": ("optimizer.eps",),
+    "max_grad_norm": ("optimizer.max_grad_norm",),
+    "warmup_ratio": ("schedule.warmup_ratio",),
+    "warmup_steps": ("schedule.warmup_steps",),
+    "lr_scheduler_type": ("schedule.kind",),
+    "model_max_length": ("train.seq_len", "seq_len"),
+    "max_steps": ("train.max_steps",),
+    "save_steps": ("checkpoint.every_steps",),
+    "save_total_limit": ("checkpoint.keep_last",),
+    "logging_steps": ("metrics.every_steps",),
+    "eval_steps": ("validation.every_steps",),
+    "bf16": ("engine.precision",),
+    "fp16": ("engine.precision",),
+    "dataloader_num_workers": ("data.workers", "workers"),
+    "lora_r": ("lora.rank",),
+    "lora_alpha": ("lora.alpha",),
+    "seed": ("train.seed",),
+    "data_seed": ("data.seed",),
+    "deepspeed": ("engine.kind",),
+    # OLMo-core, torchtitan, Megatron-LM and litgpt
+    "lr": ("optimizer.learning_rate",),
+    "min_lr": ("schedule.min_lr_ratio",),
+    "lr_min": ("schedule.min_lr_ratio",),
+    "lr_warmup_steps": ("schedule.warmup_steps",),
+    "lr_warmup_iters": ("schedule.warmup_steps",),
+    "lr_decay_style": ("schedule.kind",),
+    "batch_size": ("train.micro_batch_size", "batch_size"),
+    "local_batch_size": ("train.micro_batch_size",),
+    "micro_batch_size": ("train.micro_batch_size",),
+    "rank_microbatch_size": ("train.micro_batch_size",),
+    "global_batch_size": ("train.global_batch_size",),
+    "sequence_length": ("train.seq_len", "seq_len"),
+    "seq_len": ("train.seq_len",),
+    "seq_length": ("train.seq_len", "seq_len"),
+    "max_seq_length": ("train.seq_len", "seq_len"),
+    "steps": ("train.max_steps",),
+    "train_iters": ("train.max_steps",),
+    "epochs": ("train.epochs",),
+    "clip_grad": ("optimizer.max_grad_norm",),
+    "hidden_size": ("model.d_model",),
+    "num_layers": ("model.n_layers",),
+    "num_attention_heads": ("model.n_heads",),
+    "checkpoint_dir": ("init", "run", "model"),
+    "save": ("run.folder",),
+    "save_interval": ("checkpoint.every_steps",),
+    "log_interval": ("metrics.every_steps",),
+    "out_dir": ("run.folder", "output"),
+    "save_folder": ("run.folder",),
+    "nnodes": ("distributed.nodes",),
+    "nproc_per_node": ("distributed.devices",),
+    "devices": ("distributed.devices",),
+    "tokenizer_model": ("tokenizer",),
+}
+"""Their name, with underscores -> ours, of which a verb has at most one or two."""
+
+
+def our_name(theirs: str, known: frozenset[str] | set[str]) -> str | None:
+    """Return the name that a verb has for a field of another trainer; None where it has none.
+
+    Args:
+        theirs: dotted, with underscores; of a dotted name, its last part counts.
+        known: names of the verb's fields.
+    """
+    last = theirs.rpartition(".")[2]
+    return next((name for name in OURS.get(last, ()) if name in known and name != theirs), None)

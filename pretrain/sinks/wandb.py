@@ -56,7 +56,10 @@ def open_sink(context: SinkContext) -> "WeightsAndBiases":
 
 def run_id(run: RunFolder) -> str:
     """Return an id that every attempt of a run shares, and no other run has."""
-    first = json.dumps([str(run.path.absolute()), run.read_attempt(1)], sort_keys=True)
+    # Not the whole file: what a later version reads of it has other names.
+    begun = run.read_attempt(1)
+    facts = [begun.get(name) for name in ("host", "pid", "started")]
+    first = json.dumps([str(run.path.absolute()), *facts])
     return hashlib.sha256(first.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

@@ -26,6 +26,7 @@ VERBS = {
     ),
     "export": Verb(
         module="mobilellama.pretrain.hf.export",
+        thing="checkpoint",
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",
         interrupted="nothing half-written counts; run the same command again",
     ),
@@ -37,6 +38,7 @@ VERBS = {
     ),
     "push": Verb(
         module="mobilellama.pretrain.hf.hub",
+        thing="folder",
         help="push an exported folder to the Hugging Face Hub",
         interrupted="what was pushed stays there, and the same command pushes the rest",
     ),

@@ -21,11 +21,13 @@ VERBS = {
     ),
     "export": Verb(
         module="mobilellama.sft.export.export",
+        thing="checkpoint",
         help="write a checkpoint as a Hugging Face chat model, or its LoRA adapter",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "merge": Verb(
         module="mobilellama.sft.export.merge",
+        thing="checkpoint",
         help="add a LoRA adapter to its base in fp32 and write a Hugging Face folder",
         interrupted="nothing half-written counts; run the same command again",
     ),

@@ -22,6 +22,7 @@ VERBS = {
     ),
     "export": Verb(
         module="mobilellama.vlm.formats.export",
+        thing="checkpoint",
         help="write a checkpoint as a folder: our form, or that of the published MobileVLM",
         interrupted="nothing half-written counts; run the same command again",
     ),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from mobilellama.commandline.config_files import ConfigFile, read_config_file
 from mobilellama.commandline.fields import fields_of
 from mobilellama.commandline.old_names import warn_of
-from mobilellama.commandline.words import Command, Given, missing_from, read_words
+from mobilellama.commandline.words import Command, Given, missing_from, read_words, thing_text
 from mobilellama.config import ConfigError, one_line
 from mobilellama.files.presets import find_preset, preset_names, read_layers
 
@@ -82,7 +82,7 @@ def _parser(
             return _as_typed(super()._expand_help(action))
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    word = f" {thing.upper()}" if thing else ""
+    word = f" {thing_text(thing)}" if thing else ""
     parser = jsonargparse.ArgumentParser(
         prog=prog,
         usage=f"{prog}{word} [--config FILE] [--section.field VALUE ...]",
@@ -143,7 +143,7 @@ def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command)
 
 
 def _as_flag(name: str, thing: str | None) -> str:
-    return name.upper() if name == thing else f"--{name}"
+    return thing_text(name) if name == thing else f"--{name}"
 
 
 def _parse(parser: Any, given: Given, command: Command) -> tuple[Any, Any]:

@@ -18,6 +18,8 @@ from mobilellama.config import ConfigError, did_you_mean
 
 OWN = ("config", "print_config")
 """Flags that are no fields."""
+_THINGS = {"checkpoint": "RUN", "folder": "MODEL"}
+"""Fields that verbs take without a flag, where the thing has another name than the field."""
 _NUMBER = re.compile(r"-\.?\d.*")
 _TRUTH = ("true", "false", "yes", "no", "null")
 
@@ -93,6 +95,11 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
     return given
 
 
+def thing_text(field_: str) -> str:
+    """Return how help and messages call a verb's thing: DATASET, RUN or MODEL."""
+    return _THINGS.get(field_, field_.upper())
+
+
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and word != "-" and not _NUMBER.fullmatch(word)
 
@@ -109,8 +116,8 @@ def _as_thing(word: str, command: Command, given: Given) -> str:
     if command.thing is None:
         raise ConfigError(command.prog, word, "is no flag, and no flag's value", remedy)
     if command.thing in given.names:
-        rule = f"comes after another {command.thing.upper()}, and one alone is taken"
-        raise ConfigError(command.thing.upper(), word, rule, remedy)
+        rule = f"comes after another {thing_text(command.thing)}, and one alone is taken"
+        raise ConfigError(thing_text(command.thing), word, rule, remedy)
     return f"--{command.thing}={word}"
 
 
@@ -133,7 +140,7 @@ def _name_of(flag: str, value: str, command: Command, given: Given) -> str:
     new = current_name(name, command.verb)
     if flag.startswith("--") and new != name and new in known.by_name:
         is_thing = new == command.thing
-        given.old_names[flag] = f"{new.upper()} (without a flag)" if is_thing else f"--{new}"
+        given.old_names[flag] = f"{thing_text(new)} (without a flag)" if is_thing else f"--{new}"
         return new + ending
     raise _unknown(flag, value, name, command)
 

@@ -130,6 +130,24 @@ def test_the_thing_of_a_verb_needs_no_flag_and_its_old_flag_is_warned_of(
     )
 
 
+@pytest.mark.parametrize(
+    ("stage", "verb", "thing", "field"),
+    [
+        ("pretrain", "export", "RUN", "checkpoint"),
+        ("pretrain", "push", "MODEL", "folder"),
+        ("sft", "export", "RUN", "checkpoint"),
+        ("vlm", "export", "RUN", "checkpoint"),
+    ],
+)
+def test_what_leaves_the_house_is_named_without_a_flag(
+    cli: Cli, capsys: pytest.CaptureFixture[str], stage: str, verb: str, thing: str, field: str
+) -> None:
+    assert re.search(rf"error: (--\w+, )*{thing}\b", cli(stage, verb)[2])
+    with pytest.raises(SystemExit):
+        cli(stage, verb, "some/where", "--print-config")
+    assert f"{field}: some/where\n" in capsys.readouterr().out
+
+
 def test_a_mistake_leaves_exit_code_2_one_message_and_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mobilellama", *RUN, "--config", "demo", *GIVEN],

@@ -24,6 +24,12 @@ VERBS = {
         thing="run",
         help="the text that a step was trained on",
     ),
+    "generate": Verb(
+        module="mobilellama.pretrain.generation.generate",
+        help="continue a text with an exported model, a Hugging Face folder or a run",
+        thing="model",
+        interrupted="the text stays as far as it came",
+    ),
     "export": Verb(
         module="mobilellama.pretrain.hf.export",
         thing="checkpoint",

@@ -215,10 +215,10 @@ LAYERS: dict[str, list[str]] = {
         "engines sinks",
         "monitoring state",
         "hf",
-        "evaluation",
+        "generation evaluation",
         REST,
     ],
-    "sft": ["data", "lora", "chat", "export", REST],
+    "sft": ["data", "lora", "finetuned", "chat", "export", REST],
     "vlm": [
         "data",
         "architecture model packed_attention projector_rules projectors quantization towers",

@@ -118,12 +118,14 @@ def require_outside(output: Path, folder: Path) -> None:
 def find_checkpoint(
     path: str,
     *,
+    field: str = "checkpoint",
     remedy: str = "Give RUN or RUN/checkpoints/step-N, of 'pretrain run', 'sft run' or 'vlm run'",
 ) -> Checkpoint:
     """Open the checkpoint that `path` names.
 
     Args:
         path: a run's folder, whose newest checkpoint is taken, or a checkpoint's own.
+        field: the field that names it, for errors.
         remedy: what to give instead of a path that names none.
 
     Raises:
@@ -138,11 +140,11 @@ def find_checkpoint(
         log.info("step %d is the run's newest checkpoint", steps[-1])
         return _open(run.checkpoint(steps[-1]))
     if run.checkpoints.is_dir():
-        raise ConfigError("checkpoint", path, "the run has no whole checkpoint", remedy)
+        raise ConfigError(field, path, "the run has no whole checkpoint", remedy)
     others = RunFolder(folder.parent.parent).checkpoint_steps()
     if others and folder.parent.name == run.checkpoints.name:
         remedy = f"The run has {', '.join(f'step-{step}' for step in others)}"
-    raise ConfigError("checkpoint", path, "is neither a checkpoint nor a run's folder", remedy)
+    raise ConfigError(field, path, "is neither a checkpoint nor a run's folder", remedy)
 
 
 def _open(folder: Path) -> Checkpoint:

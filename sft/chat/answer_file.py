@@ -16,11 +16,11 @@ import numpy as np
 
 from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.files.atomic import sha256_of_file
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.chat.answers import Answers
 from mobilellama.sft.chat.prompts import Row
-from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.chat.tokenizer import DialogueTokenizer
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def answer_batch(
     Raises:
         UserError: the batch does not fit into the device's memory.
     """
-    from mobilellama.sft.chat.decode import decode, naming_memory
+    from mobilellama.pretrain.generation.decode import decode, naming_memory
 
     rooms = [tokenizer.room(one.tokens) for one in batch]
     with naming_memory(prompts, model.device):

@@ -2,6 +2,8 @@ r"""Talk to a chat model in the terminal; its answers come token by token.
 
     mobilellama sft chat DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
 
+DIR is an exported folder, any other's chat folder, or a run of 'sft run'.
+
 Ctrl-C stops an answer, or drops the question being typed; Ctrl-D leaves. A line that ends in a
 backslash goes on in the next. Lines that begin with / are commands: /help lists them. With a pipe
 as input, each line is a question, and the answers alone are on the output:
@@ -22,10 +24,10 @@ from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import UserError, did_you_mean, require_at_least
-from mobilellama.sft.chat.model import load_model, quieten
+from mobilellama.pretrain.generation.loading import quieten
+from mobilellama.pretrain.generation.sampling import Sampling
+from mobilellama.sft.chat.finetuned_model import opened
 from mobilellama.sft.chat.model_choice import ModelChoice
-from mobilellama.sft.chat.sampling import Sampling
-from mobilellama.sft.chat.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from mobilellama.sft.chat.dialogue import Dialogue  # which imports torch
@@ -82,8 +84,13 @@ class ChatOptions(Sampling):
 class Config(ModelChoice, ChatOptions):
     """Fields of 'sft chat'."""
 
+    model: str
+    """A Hugging Face chat folder (what 'sft export' writes, or any other's), or a run of 'sft run':
+    its folder, whose newest checkpoint is taken, or a checkpoint's own."""
+
     def __post_init__(self) -> None:
-        ModelChoice.__post_init__(self)
+        if not self.is_run:
+            ModelChoice.__post_init__(self)
         ChatOptions.__post_init__(self)
 
 
@@ -93,17 +100,17 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
-    tokenizer = ChatTokenizer(config)
-    require_system_field(tokenizer, config.system)
-    dialogue = Dialogue(
-        tokenizer,
-        load_model(config),
-        sampling=config,
-        max_new_tokens=config.max_new_tokens,
-        system=config.system,
-        seed=config.seed,
-    )
-    return Terminal(dialogue, interactive=sys.stdin.isatty()).run()
+    with opened(config) as (tokenizer, load):
+        require_system_field(tokenizer, config.system)
+        dialogue = Dialogue(
+            tokenizer,
+            load(),
+            sampling=config,
+            max_new_tokens=config.max_new_tokens,
+            system=config.system,
+            seed=config.seed,
+        )
+        return Terminal(dialogue, interactive=sys.stdin.isatty()).run()
 
 
 def visible(text: str) -> str:

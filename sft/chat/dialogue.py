@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.atomic import write_json
-from mobilellama.sft.chat.decode import Finish, decode
-from mobilellama.sft.chat.sampling import Sampling
+from mobilellama.pretrain.generation.decode import Finish, decode
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.sft.chat.tokenizer import DialogueTokenizer, TextStream
 from mobilellama.sft.data.conversation import Turn
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama import log as logs
+from mobilellama.pretrain.generation.loading import find_dtype, load_model, quieten
 from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.sft.chat.answer_file import (
     ADDED,
@@ -29,7 +30,6 @@ from mobilellama.sft.chat.answer_file import (
     answer_file,
     describe_options,
 )
-from mobilellama.sft.chat.model import find_dtype, load_model, quieten
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.prompts import Row, read_prompts
 from mobilellama.sft.chat.tokenizer import ChatTokenizer

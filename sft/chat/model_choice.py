@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mobilellama.config import ConfigError, UserError, one_line
-from mobilellama.files.pretrained import load_config
-from mobilellama.pretrain.hf.device import Placement
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.generation.loading import HfChoice
 from mobilellama.stages import require_language_model
 
 _REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelChoice(Placement):
+class ModelChoice(HfChoice):
     """Which model, and where it runs."""
 
     model: str
@@ -24,6 +22,13 @@ class ModelChoice(Placement):
     """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
     gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run's folder or a checkpoint's, and no Hugging Face folder."""
+        folder = Path(self.model)
+        has_steps = (folder / "checkpoints").is_dir() or (folder / "manifest.json").is_file()
+        return has_steps and not (folder / "config.json").is_file()
+
     def __post_init__(self) -> None:
         folder = Path(self.model)
         if (folder / "adapter_config.json").is_file():
@@ -32,28 +37,9 @@ class ModelChoice(Placement):
         if not (folder / "config.json").is_file():
             rule = "has no config.json" if folder.is_dir() else "is not a folder"
             remedy = _REMEDY
-            if (folder / "checkpoints").is_dir() or (folder / "manifest.json").is_file():
+            if self.is_run:
                 exports = "'sft export', or of 'vlm run' with 'vlm export'"
                 remedy = f"It looks like a run or a checkpoint: write it out with {exports}"
             raise ConfigError("model", self.model, rule, remedy)
         remedy = "Ask it with 'mobilellama vlm chat' or 'vlm generate'"
         require_language_model(folder, field="model", remedy=remedy)
-
-
-def unreadable(folder: str, what: str, error: Exception) -> ConfigError:
-    """Return the error of a folder that another library cannot read, in its words."""
-    return ConfigError("model", folder, f"{what} ({one_line(error).rstrip('.')})", _REMEDY)
-
-
-def read_config(folder: str) -> Any:
-    """Return transformers' config of a folder.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return load_config(folder)
-    except UserError:
-        raise
-    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
-        raise unreadable(folder, "cannot be read", error) from error

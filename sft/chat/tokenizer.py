@@ -16,7 +16,9 @@ from typing import Any
 from mobilellama.config import ConfigError, DataError, UserError, one_line
 from mobilellama.files.atomic import read_json
 from mobilellama.files.presets import preset_names
-from mobilellama.sft.chat.model_choice import ModelChoice, read_config, unreadable
+from mobilellama.pretrain.generation.loading import read_config, unreadable
+from mobilellama.pretrain.generation.token_text import TokenText
+from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.template import TEMPLATES, Template, read_template
 from mobilellama.sft.data.template_process import (
@@ -32,7 +34,6 @@ log = logging.getLogger(__name__)
 
 # Stand-ins for what is said, which no template contains.
 _QUESTION, _ANSWER, _NEXT = "1st question", "1st answer", "2nd question"
-_BYTES = 4  # of a character in UTF-8, at most
 
 
 @dataclass(frozen=True)
@@ -234,13 +235,11 @@ class TextStream:
     """An answer's tokens to text as they come; what may yet change is held back.
 
     Held back are bytes of a character that is not whole, and what may become a stop text.
-    Only the last few tokens are decoded again for each new one.
     """
 
     def __init__(self, tokenizer: DialogueTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._context = self._read = 0  # the text of ids[:_read] is out; decode from _context
+        self._text = TokenText(tokenizer.decode)
         self._held = ""
         self._begun = self._closed = False
 
@@ -248,20 +247,7 @@ class TextStream:
         """Return the text that this token makes final."""
         if token in self._tokenizer.stop.ids:
             return ""
-        self._ids.append(token)
-        unread = self._tokenizer.decode(self._ids[self._read :])
-        if 0 < len(unread) - len(unread.rstrip("\ufffd")) < _BYTES:
-            return ""  # bytes of a character that the next tokens may make whole
-        return self._release(self._new_text())
-
-    def _new_text(self) -> str:
-        """Return what the unread tokens add, which depends on those before them."""
-        before = self._tokenizer.decode(self._ids[self._context : self._read])
-        text = self._tokenizer.decode(self._ids[self._context :])
-        if len(text) <= len(before):
-            return ""
-        self._context, self._read = self._read, len(self._ids)
-        return text[len(before) :]
+        return self._release(self._text.add(token))
 
     def _release(self, text: str) -> str:
         if self._closed:
@@ -280,7 +266,7 @@ class TextStream:
 
     def end(self) -> str:
         """Return what was held back, at the end of the answer; half a character is left out."""
-        text = self._release(self._new_text().rstrip("\ufffd"))
+        text = self._release(self._text.end())
         held, self._held = self._held, ""
         return text if self._closed else text + held
 

@@ -20,7 +20,7 @@ from mobilellama.pretrain.hf.card_parts import (
 from mobilellama.pretrain.model import count_parameters
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import stop_ids
-from mobilellama.sft.export.finetuned import Finetuned
+from mobilellama.sft.finetuned import Finetuned
 
 Kind = Literal["model", "merged", "adapter"]
 

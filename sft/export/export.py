@@ -33,7 +33,7 @@ from mobilellama.pretrain.model import count_parameters
 from mobilellama.sft.chat.folder import check_chat_ids, write_chat_files
 from mobilellama.sft.export.adapter_folder import peft_logits, write_adapter
 from mobilellama.sft.export.chat_card import ChatCard, Kind
-from mobilellama.sft.export.finetuned import Finetuned, open_finetuned
+from mobilellama.sft.finetuned import Finetuned, open_finetuned
 
 log = logging.getLogger(__name__)
 

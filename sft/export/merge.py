@@ -51,7 +51,7 @@ from mobilellama.pretrain.model import ModelConfig
 from mobilellama.sft.chat.folder import check_chat_ids
 from mobilellama.sft.export import export
 from mobilellama.sft.export.adapter_folder import AdapterFolder, peft_logits
-from mobilellama.sft.export.finetuned import open_finetuned
+from mobilellama.sft.finetuned import open_finetuned
 
 log = logging.getLogger(__name__)
 

@@ -58,11 +58,11 @@ from typing import Any
 from mobilellama import log as logs
 from mobilellama.files.atomic import sha256_of_file, sha256_of_json, whole_file
 from mobilellama.pretrain.evaluation.answer_counts import END_TOKEN
+from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.pretrain.hf.device import find_device
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.chat.answers import Answers
-from mobilellama.sft.chat.model import quieten
 from mobilellama.vlm.benchmarks.answer_files import find_answers, read_answers
 from mobilellama.vlm.benchmarks.benchmark import Asked
 from mobilellama.vlm.benchmarks.judge import count_replies, judge

@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.pretrain.generation.decode import Decoded, decode, naming_memory
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.pretrain.hf.device import find_device
-from mobilellama.sft.chat.decode import Decoded, decode, naming_memory
-from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
 from mobilellama.vlm.chat.image_source import ImageSource, open_image

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import UserError
+from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.sft.chat.chat import COMMANDS, ChatOptions, Terminal
-from mobilellama.sft.chat.model import quieten
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import read_json
+from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.sft.chat.answer_file import (
     ADDED,
@@ -45,7 +46,6 @@ from mobilellama.sft.chat.answer_file import (
     answer_file,
     describe_options,
 )
-from mobilellama.sft.chat.model import quieten
 from mobilellama.sft.chat.prompts import Row, read_prompts
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice

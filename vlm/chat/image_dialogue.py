@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from mobilellama.config import UserError
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.sft.chat.dialogue import Dialogue, Exchange
-from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.vlm.chat.assistant import Assistant
 from mobilellama.vlm.chat.image_source import open_image

@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.pretrained import load_causal_model, load_config, load_tokenizer
 from mobilellama.pretrain.evaluation import harness
+from mobilellama.pretrain.generation.loading import load_model, read_config
 from mobilellama.pretrain.hf.folder import HfFolder
-from mobilellama.sft.chat.model import load_model
-from mobilellama.sft.chat.model_choice import ModelChoice, read_config
+from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.model import build_language_model

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import UserError
+from mobilellama.pretrain.generation.decode import Finish
+from mobilellama.pretrain.generation.loading import load_model
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.sft.chat.chat import visible
-from mobilellama.sft.chat.decode import Finish
 from mobilellama.sft.chat.dialogue import Dialogue, Exchange
-from mobilellama.sft.chat.model import load_model
 from mobilellama.sft.chat.model_choice import ModelChoice
-from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 from mobilellama.sft.main import main
 from tests.pretrain.conftest import Command, Outcome

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.sft.chat.model import load_model
+from mobilellama.pretrain.generation.loading import load_model
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 from mobilellama.sft.data.conversation import Turn

@@ -1,5 +1,6 @@
 """What SFT exports: a chat model that transformers alone talks with, or an adapter for peft."""
 
+import io
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import encode_prompt
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.export.adapter_folder import AdapterFolder, peft_logits
-from mobilellama.sft.export.finetuned import open_finetuned
+from mobilellama.sft.finetuned import open_finetuned
 from mobilellama.sft.main import main
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -127,6 +128,25 @@ def test_generation_starts_and_stops_as_training_did(model: Path) -> None:
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
+
+
+def test_a_chat_with_a_run_is_the_chat_with_its_export(
+    model: Path,
+    full_run: Path,
+    lora_run: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def chat(path: Path, *more: str) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO("What is a list?\nAnd then?\n"))
+        words = ["--model", str(path), "--temperature", "0", "--max_new_tokens", "12", *more]
+        assert main(["chat", *words]) == 0
+        return capsys.readouterr().out
+
+    said = chat(model)
+    newest = RunFolder(full_run).checkpoint(4)
+    assert len(said) > 2 and said == chat(full_run) == chat(newest)
+    assert chat(lora_run) == chat(lora_run, "--template", "vicuna_v1")
 
 
 def test_the_card_says_how_it_was_made_and_how_to_talk_to_it(

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.sft.chat.sampling import Sampling
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.vlm.chat.assistant import Assistant, AssistantChoice, load, settings_of
 from mobilellama.vlm.chat.image_dialogue import ImageDialogue
 from mobilellama.vlm.chat.question import Question, Reply

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import DataError, UserError
+from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.sft.chat.chat import visible
 from mobilellama.sft.chat.dialogue import Exchange
-from mobilellama.sft.chat.sampling import Sampling
 from mobilellama.vlm.chat.assistant import Assistant, load
 from mobilellama.vlm.chat.chat import Config
 from mobilellama.vlm.chat.image_dialogue import ImageDialogue

@@ -111,7 +111,7 @@ def test_every_shape_of_row_asks_the_same(generate: Generate, assistant: Assista
 def test_images_of_a_conversation_stay_where_they_are_placed(
     generate: Generate, assistant: Assistant
 ) -> None:
-    from mobilellama.sft.chat.sampling import Sampling
+    from mobilellama.pretrain.generation.sampling import Sampling
     from mobilellama.sft.data.conversation import Turn
 
     said = [("user", "What is <image> beside <image>?"), ("assistant", "A dog."),

@@ -67,7 +67,11 @@ class Finetuned:
 
 
 def open_finetuned(
-    path: str, *, tokenizer: str | None = None, template: str | None = None
+    path: str,
+    *,
+    tokenizer: str | None = None,
+    template: str | None = None,
+    field: str = "checkpoint",
 ) -> Finetuned:
     """Open a checkpoint of an SFT run.
 
@@ -75,6 +79,7 @@ def open_finetuned(
         path: a run's folder, whose newest checkpoint is taken, or a checkpoint's own.
         tokenizer: the dataset's tokenizer; None takes the run's own copy.
         template: a chat template's name or file; None takes the run's own copy.
+        field: the field that names the path, for errors.
 
     Raises:
         ConfigError: there is no checkpoint, it is not of an SFT run, or tokenizer or template
@@ -82,9 +87,9 @@ def open_finetuned(
         DataError: its manifest or a receipt is damaged, or its parameters are not those of its
             config's model.
     """
-    checkpoint = find_checkpoint(path)
+    checkpoint = find_checkpoint(path, field=field)
     config = checkpoint.manifest.config
-    require_stage(config, "sft", field="checkpoint", value=path)
+    require_stage(config, "sft", field=field, value=path)
     run = run_of(checkpoint)
     found = Finetuned(
         checkpoint=checkpoint,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from mobilellama.config import UserError
-from mobilellama.sft.chat.sampling import Sampling
+from mobilellama.pretrain.generation.sampling import Sampling
 
 _32_BITS = (1 << 32) - 1
 Finish = Literal["stop", "length", "cut"]

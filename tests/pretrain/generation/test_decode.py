@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.sft.chat.decode import Decoded, choose, decode, gumbel_noise
-from mobilellama.sft.chat.sampling import Sampling
+from mobilellama.pretrain.generation.decode import Decoded, choose, decode, gumbel_noise
+from mobilellama.pretrain.generation.sampling import Sampling
 from tests.sft.helpers.tiny_chat_model import tiny_llama
 
 VOCAB = 96

@@ -5,6 +5,7 @@
 
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from mobilellama.shards.dataset import (
     TOKENIZER,
     Plan,
     Receipt,
+    bucket_name,
     read_receipt,
     write_dataset,
 )
+from mobilellama.shards.format import read_index
 from mobilellama.shards.source_file import SourceRange
 from mobilellama.table import aligned
 from mobilellama.tokenize.bucket_files import is_finished
@@ -80,6 +83,7 @@ def finish_dataset(folder: Path) -> str:
     if not any(receipt.documents for receipt in receipts):
         raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
     _tell_changed(receipts)
+    tell_unheld(folder, plan.identity.heldout_share, receipts)
     _sweep(folder, plan)
     fingerprint = _write(folder, plan, receipts)
     return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
@@ -105,6 +109,43 @@ def _tell_changed(receipts: Sequence[Receipt]) -> None:
             "run' again, which compares them with the source",
             source,
         )
+
+
+def tell_unheld(folder: Path, heldout_share: float, receipts: Sequence[Receipt]) -> None:
+    """Warn of subsets of which nothing is held out though a share was asked for.
+
+    What is held out of a bucket ends at the document boundary nearest to the share, which may be
+    the bucket's end: then validation has nothing of it.
+    """
+    if not heldout_share:
+        return
+    by_subset: dict[str, list[Receipt]] = {}
+    for receipt in receipts:
+        by_subset.setdefault(receipt.subset, []).append(receipt)
+    for subset, mine in by_subset.items():
+        if not any(r.documents for r in mine) or any(r.tokens > r.train_tokens for r in mine):
+            continue
+        helping = [share for r in mine if (share := _least_share(folder, r)) is not None]
+        log.warning(
+            "%s: nothing is held out, so validation has nothing of it: heldout_share = %s of a "
+            "bucket's tokens is less than half a document there. %s",
+            subset, heldout_share,
+            f"--heldout_share {min(helping):g} would hold a document out; it decides the dataset's "
+            "bytes, so give another --output with it" if helping
+            else "A bucket with one document holds none out, whatever the share",
+        )  # fmt: skip
+
+
+def _least_share(folder: Path, receipt: Receipt) -> float | None:
+    """Return a share, of one digit, by which a bucket's last document is held out."""
+    if receipt.documents < 2:
+        return None
+    last = int(
+        read_index(folder / f"{bucket_name(receipt.subset, receipt.bucket)}.idx").lengths[-1]
+    )
+    nearest = last / (2 * receipt.tokens)  # at this share both boundaries are equally near
+    digit = 10.0 ** math.floor(math.log10(nearest))
+    return float(f"{(math.floor(nearest / digit) + 1) * digit:.1g}")
 
 
 def _sweep(folder: Path, plan: Plan) -> None:

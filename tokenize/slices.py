@@ -23,10 +23,12 @@ from mobilellama.tokenize.sources import (
     JSONL,
     ZSTD,
     SourcesConfig,
+    left_out_text,
     require_few_slices,
     walk_files,
 )
 from mobilellama.tokenize.tables import find_table_slices
+from mobilellama.tokenize.text_column import require_text_column
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +45,16 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
 
     Raises:
         ConfigError: no such folder or dataset, no files, files that are not understood, or more
-            than a million slices.
+            than a million slices; or no record has the text column.
     """
     if sources.dataset is not None:
         slices = find_table_slices(sources)
+        require_text_column(sources, slices)
         _require_free_names({piece.subset for piece in slices}, "sources.subset")
         return slices
     assert sources.root is not None
     slices = _find_root_slices(sources, Path(sources.root), slice_bytes)
+    require_text_column(sources, slices)
     _require_free_names({piece.subset for piece in slices}, "sources.root")
     return slices
 
@@ -96,6 +100,7 @@ def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> t
 
 def _data_files(root: Path) -> Iterator[str]:
     """Yield the paths of the data files, relative to the root, with '/' between the parts."""
+    notes: list[str] = []
     for path in walk_files(root):
         if path.endswith((JSONL, ZSTD)):
             if "/" not in path:
@@ -104,7 +109,9 @@ def _data_files(root: Path) -> Iterator[str]:
                 raise ConfigError("sources.root", str(root), rule, remedy)
             yield path
         elif Path(path).suffix in _NOTES:
-            log.info("left out: %s (no %s or %s)", path, JSONL, ZSTD)
+            notes.append(path)
         else:
             rule = f"{path} ends in {Path(path).suffix}, which is neither {JSONL} nor {ZSTD}"
             raise ConfigError("sources.root", str(root), rule, "Convert it, or move it away")
+    if notes:
+        log.info("%s", left_out_text(notes))

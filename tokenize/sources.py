@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ LARGEST_PLAN = 1_000_000
 
 _MOST_NAMES = 1_000  # of one folder: links crosswise between a few make millions
 _SHOWN_LOOPS = 20
+_SHOWN_FILES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,15 @@ def require_few_slices(count: int, field: str, value: int) -> None:
     if count > LARGEST_PLAN:
         rule = f"cuts the corpus into {count:,} slices or more, of at most {LARGEST_PLAN:,}"
         raise ConfigError(field, value, rule, "Give a larger number")
+
+
+def left_out_text(paths: Sequence[str]) -> str:
+    """Return how many files beside the data are left out, by kind, with the first few names."""
+    kinds = Counter(Path(path).suffix or "without an ending" for path in paths)
+    counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    first = ", ".join(sorted(paths)[:_SHOWN_FILES])
+    files = f"{len(paths):,} file{'s' * (len(paths) != 1)}"
+    return f"left out: {files} beside the data ({counted}), such as {first}"
 
 
 def walk_files(root: Path) -> Iterator[str]:

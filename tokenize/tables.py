@@ -10,21 +10,32 @@ The network is used for a hub name only.
 """
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.sources import SourcesConfig, require_few_slices, walk_files
+from mobilellama.tokenize.sources import (
+    JSONL,
+    ZSTD,
+    SourcesConfig,
+    left_out_text,
+    require_few_slices,
+    walk_files,
+)
+
+log = logging.getLogger(__name__)
 
 _ENDINGS = (".parquet", ".json", ".jsonl")
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _ROWS_AT_ONCE = 256
+_FOLDERS_SHOWN = 7
 
 
 def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
@@ -58,12 +69,15 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
 def _file_slices(sources: SourcesConfig, folder: Path, subset: str) -> tuple[Slice, ...]:
     paths = sorted(walk_files(folder), key=str.encode)
     files = [path for path in paths if Path(path).suffix in _ENDINGS]
-    others = [path for path in paths if path not in files and _is_compressed(path)]
-    if others or not files:
-        rule = f"holds {others[0]}, which" if others else "holds no file that"
-        rule += f" is {'not ' * bool(others)}one of {', '.join(_ENDINGS)}"
-        remedy = "Unpack it, or read .jsonl.zst with sources.root" if others else "Give its folder"
-        raise ConfigError("sources.dataset", str(folder), rule, remedy)
+    others = [path for path in paths if Path(path).suffix not in _ENDINGS]
+    if packed := [path for path in others if _is_compressed(path)]:
+        _refuse_packed(folder, packed)
+    if not files:
+        rule = f"holds no file that is one of {', '.join(_ENDINGS)}"
+        raise ConfigError("sources.dataset", str(folder), rule, "Give its folder")
+    if others:
+        log.info("%s", left_out_text(others))
+    _hint_at_subsets(folder, subset, files)
     sizes = [(folder / path).stat().st_size for path in files]
     return tuple(
         Slice(
@@ -76,6 +90,29 @@ def _file_slices(sources: SourcesConfig, folder: Path, subset: str) -> tuple[Sli
         )
         for bucket, (path, size) in enumerate(zip(files, sizes, strict=True))
     )
+
+
+def _refuse_packed(folder: Path, packed: Sequence[str]) -> NoReturn:
+    in_subsets = [path for path in packed if path.endswith(ZSTD) and "/" in path]
+    if len(in_subsets) == len(packed):
+        rule = f"holds {ZSTD} files in folders, as RedPajama's tree does ({packed[0]}, ...)"
+        remedy = "Give it as sources.root, which makes a subset of each folder"
+    else:
+        rule = f"holds {packed[0]}, which is not one of {', '.join(_ENDINGS)}"
+        remedy = f"Unpack it, or read {ZSTD} with sources.root"
+    raise ConfigError("sources.dataset", str(folder), rule, remedy)
+
+
+def _hint_at_subsets(folder: Path, subset: str, files: Sequence[str]) -> None:
+    """Say that one subset is made of what may be a tree of subsets."""
+    tops = sorted({path.split("/")[0] for path in files if path.endswith(JSONL) and "/" in path})
+    if len(tops) > 1 and all(path.endswith(JSONL) and "/" in path for path in files):
+        shown = ", ".join(tops[:_FOLDERS_SHOWN]) + ", ..." * (len(tops) > _FOLDERS_SHOWN)
+        log.warning(
+            "%s has folders of %s files (%s), as RedPajama's tree has: all become the one subset "
+            "'%s'. Give it as --sources.root to make a subset of each folder",
+            folder, JSONL, shown, subset,
+        )  # fmt: skip
 
 
 def _is_compressed(path: str) -> bool:

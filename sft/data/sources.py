@@ -27,7 +27,7 @@ from mobilellama.sft.data.records import READ, Format, is_record
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.json_list import holds_lines, read_elements
 from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
-from mobilellama.tokenize.sources import walk_files
+from mobilellama.tokenize.sources import left_out_text, walk_files
 from mobilellama.tokenize.table_files import decoded
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def _slice(bucket: int, source: str, size: int, unit: str = "bytes") -> Slice:
 
 
 def _data_files(folder: Path) -> Iterator[str]:
+    others: list[str] = []
     for path in _walk(folder):
         if Path(path).name not in _DESCRIPTIONS and path.endswith(_ENDINGS):
             yield path
@@ -121,7 +122,9 @@ def _data_files(folder: Path) -> Iterator[str]:
             rule = f"holds {path}, which ends in none of {', '.join(_ENDINGS)}"
             raise ConfigError("data.path", str(folder), rule, "Convert it, or move it away")
         else:
-            log.info("left out: %s (ends in none of %s)", path, ", ".join(_ENDINGS))
+            others.append(path)
+    if others:
+        log.info("%s", left_out_text(others))
 
 
 def _walk(folder: Path) -> Iterator[str]:

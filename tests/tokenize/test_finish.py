@@ -3,11 +3,15 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import read_json
-from mobilellama.tokenize.finish import Config, finish_dataset, main
+from mobilellama.shards.dataset import Receipt
+from mobilellama.shards.format import write_index
+from mobilellama.tokenize.bucket import train_tokens
+from mobilellama.tokenize.finish import Config, finish_dataset, main, tell_unheld
 from mobilellama.tokenize.main import main as tokenize_main
 from tests.helpers.sealed import edit_sealed
 
@@ -133,3 +137,51 @@ def test_a_corpus_without_any_text_makes_no_dataset(
     assert done.returncode == 2
     assert "not one document in 1 sources" in done.stderr
     assert not (tmp_path / "out/dataset.json").exists()
+
+
+def receipt_of(folder: Path, subset: str, bucket: int, lengths: list[int], share: float) -> Receipt:
+    """Write the index of a bucket with documents of these lengths; return its receipt."""
+    (folder / subset).mkdir(parents=True, exist_ok=True)
+    with (folder / f"{subset}/{bucket:05}.idx").open("wb") as file:
+        write_index(file, np.array(lengths, dtype=np.int64), "uint16")
+    return Receipt(
+        subset=subset, bucket=bucket, source="a", start=0, end=1, unit="bytes",
+        documents=len(lengths), tokens=sum(lengths),
+        train_tokens=train_tokens(np.array(lengths), share), bytes_in=0, records=len(lengths),
+        bad_records=0, empty_texts=0, replaced_surrogates=0, sha256={}, identity_sha256="",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [[500, 100], [10] * 99 + [20], [3, 1000], [1, 1, 8], [19, 1]])
+def test_a_subset_of_which_nothing_is_held_out_names_the_share_that_would_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lengths: list[int]
+) -> None:
+    small = receipt_of(tmp_path, "book", 0, lengths, 0.0005)
+    held = receipt_of(tmp_path, "c4", 0, [10, 10], 0.5)
+    assert small.train_tokens == small.tokens
+    tell_unheld(tmp_path, 0.0005, [small, held])
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("book: nothing is held out") and "heldout_share = 0.0005" in told
+    share = float(re.findall(r"--heldout_share (\S+) would", told)[0])
+    assert train_tokens(np.array(lengths), share) < sum(lengths)
+    # ... and it is no more than is needed, to one digit
+    assert train_tokens(np.array(lengths), share / 2.01) == sum(lengths)
+
+
+def test_of_several_buckets_the_least_share_is_named_and_one_held_out_is_enough(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = [receipt_of(tmp_path, "book", i, [100, 10**i], 0.0005) for i in (1, 2)]
+    tell_unheld(tmp_path, 0.0005, two)
+    assert "--heldout_share 0.05 would" in caplog.text  # 10 / (2 * 110) = 0.045...
+    caplog.clear()
+    tell_unheld(tmp_path, 0.0005, [*two, receipt_of(tmp_path, "book", 3, [9, 9], 0.5)])
+    tell_unheld(tmp_path, 0.0, two)  # nothing was asked for
+    assert not caplog.records
+
+
+def test_one_document_a_bucket_is_never_held_out_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_unheld(tmp_path, 0.5, [receipt_of(tmp_path, "book", 0, [100], 0.5)])
+    assert "A bucket with one document holds none out, whatever the share" in caplog.text

@@ -1,4 +1,5 @@
 import json
+import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,10 @@ def test_rows_without_text_are_counted_with_their_numbers(tmp_path: Path) -> Non
 def test_another_column_holds_the_text(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", ["x", "y"], column="content")
     assert read(SourcesConfig(dataset=str(tmp_path), text_column="content"))[0] == [["x", "y"]]
-    with pytest.raises(DataError, match=r"a.parquet: no column 'text' \(it has n, content\)"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^sources\.text_column = text: .*a\.parquet has no such column \(it has n, con",
+    ):
         read(SourcesConfig(dataset=str(tmp_path)))
 
 
@@ -110,6 +114,36 @@ def test_compressed_files_are_refused_because_a_cut_one_reads_as_a_whole(tmp_pat
     write_parquet(tmp_path / "a.parquet", ["x"])
     with pytest.raises(ConfigError, match=r"holds a.jsonl.zst, which is not one of .parquet"):
         find_slices(SourcesConfig(dataset=str(tmp_path)), 10)
+
+
+def test_a_tree_of_subsets_is_pointed_to_the_field_that_reads_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for subset in ("arxiv", "book"):
+        write_json_lines(tmp_path / subset / "a.jsonl", ["one"])
+    (tmp_path / "README.md").write_text("beside")
+    with caplog.at_level(logging.INFO):
+        (one, two) = find_slices(SourcesConfig(dataset=str(tmp_path), subset="s"), 1 << 30)
+    assert (one.subset, two.subset) == ("s", "s")
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "left out: 1 file beside the data (1 .md), such as README.md"
+    assert "folders of .jsonl files (arxiv, book)" in told[1] and "as --sources.root" in told[1]
+    for subset in ("arxiv", "book"):
+        (tmp_path / subset / "b.jsonl.zst").write_bytes(b"")
+    with pytest.raises(ConfigError) as caught:
+        find_slices(SourcesConfig(dataset=str(tmp_path)), 1 << 30)
+    assert "as RedPajama's tree does (arxiv/b.jsonl.zst, ...)" in str(caught.value)
+    assert str(caught.value).endswith(
+        "Give it as sources.root, which makes a subset of each folder."
+    )
+
+
+def test_folders_of_one_name_are_no_tree_of_subsets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_json_lines(tmp_path / "train" / "a.jsonl", ["one"])
+    find_slices(SourcesConfig(dataset=str(tmp_path)), 1 << 30)
+    assert not caplog.records
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -213,8 +247,6 @@ def test_a_json_file_of_one_object_on_several_lines_is_one_document(tmp_path: Pa
         ("a.json", b'[{"text": "a"}, {"text": ', "is not JSON: truncated ("),
         ("a.json", b'[{"text": "a"} {"text": "b"}]', "is not JSON (Expecting ',' delimiter"),
         ("a.json", b"7", "must hold a list of objects, or an object a line"),
-        ("a.jsonl", b'{"n": 1, "m": 2}\n{"n": 2, "k": 1}', "no column 'text' (it has n, m, k)"),
-        ("a.json", b'[{"n": 1, "m": 2}]', "no column 'text' (it has n, m)"),
     ],
 )
 def test_a_json_file_that_cannot_be_read_is_named(
@@ -223,6 +255,28 @@ def test_a_json_file_that_cannot_be_read_is_named(
     with pytest.raises(DataError) as error:
         read_one(tmp_path / "d", name, content)
     assert f"{tmp_path}/d/{name}: {message}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "names"),
+    [
+        ("a.jsonl", b'{"n": 1, "m": 2}\n{"n": 2, "k": 1}', "n, m, k"),
+        ("a.json", b'[{"n": 1, "m": 2}]', "n, m"),
+    ],
+)
+def test_a_json_file_without_the_column_is_refused_while_planning(
+    tmp_path: Path, name: str, content: bytes, names: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_one(tmp_path / "d", name, content)
+    assert f"{tmp_path}/d/{name} has no such column (it has {names})" in str(error.value)
+
+
+def test_a_later_file_without_the_column_fails_in_its_worker(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "a.jsonl", ["one"])
+    (tmp_path / "b.jsonl").write_text('{"n": 1}\n')
+    with pytest.raises(DataError, match=r"b\.jsonl: no column 'text' \(it has n\)"):
+        read(SourcesConfig(dataset=str(tmp_path)))
 
 
 TYPES = [

@@ -14,11 +14,16 @@ Anything else (``sources.dataset``) is read by ``datasets``: see tables.py.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, UserError
+from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
 from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
+from mobilellama.tokenize.counts import LEAST_BAD_RECORDS
+from mobilellama.tokenize.json_list import read_elements
+from mobilellama.tokenize.lines import in_utf8, read_blocks, split_lines
 from mobilellama.tokenize.sources import (
     JSONL,
     ZSTD,
@@ -28,9 +33,11 @@ from mobilellama.tokenize.sources import (
     walk_files,
 )
 from mobilellama.tokenize.tables import find_table_slices
-from mobilellama.tokenize.text_column import require_text_column
 
 log = logging.getLogger(__name__)
+
+_START_BYTES = 1 << 20  # of a file: unless a text is longer, several records
+_NAMES_SHOWN = 20
 
 # Files that lie beside the data and are no data: checksums, licences, lists of addresses.
 _NOTES = ("", ".md", ".rst", ".txt", ".sha256")
@@ -115,3 +122,75 @@ def _data_files(root: Path) -> Iterator[str]:
             raise ConfigError("sources.root", str(root), rule, "Convert it, or move it away")
     if notes:
         log.info("%s", left_out_text(notes))
+
+
+def require_text_column(sources: SourcesConfig, slices: Sequence[Slice]) -> None:
+    """Raise ConfigError where the first file of a kind has records, and none has the text column.
+
+    A wrong name is told once, here; in the workers every slice would fail of it. Only the
+    beginning of a few files is read. What cannot be read there says nothing: the worker that reads
+    all of the file tells what is wrong with it.
+
+    Of a tree of subsets that is the first file of each subset. There records without a text are
+    counted as bad, and a few may be: so few say nothing.
+    """
+    seen: set[tuple[str, str]] = set()
+    for piece in slices:
+        path = sources.path_of(piece)
+        kind = (piece.subset, path.suffix)
+        if piece.unit != "bytes" or not piece.size or kind in seen:
+            continue
+        seen.add(kind)
+        least = 1 if sources.root is None else LEAST_BAD_RECORDS + 1
+        try:
+            names = _other_names(path, sources.text_column, least)
+        except (UserError, OSError, ValueError, RecursionError):
+            continue
+        if names:
+            more = ", ..." if len(names) > _NAMES_SHOWN else ""
+            shown = ", ".join(names[:_NAMES_SHOWN]) + more
+            rule = f"{path} has no such column (it has {shown})"
+            raise ConfigError("sources.text_column", sources.text_column, rule, "Name one of them")
+
+
+def _other_names(path: Path, column: str, least: int) -> list[str]:
+    """Return the columns of a file that has records, but not this column; else an empty list."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            found = pq.read_schema(path).names
+        except pa.ArrowException:
+            return []
+        return [] if column in found else found
+    names: dict[str, None] = {}
+    records = 0
+    for value in _first_values(path):
+        if isinstance(value, str) or (isinstance(value, dict) and column in value):
+            return []
+        if isinstance(value, dict):
+            names |= dict.fromkeys(value)
+            records += 1
+    return list(names) if records >= least else []
+
+
+def _first_values(path: Path) -> Iterator[Any]:
+    """Yield the JSON values with which a file begins; what is no JSON is left out."""
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip()
+        file.seek(0)
+        if path.suffix == ".json" and start.startswith(b"["):
+            for value, source_read in read_elements(file):
+                yield value
+                if source_read > _START_BYTES:
+                    return
+            return
+        for offset, line in split_lines(in_utf8(read_blocks(file, path), path), 0):
+            if offset > _START_BYTES:
+                return
+            if line and not line.isspace():
+                try:
+                    yield parse_json(line)
+                except NotJsonError:
+                    continue

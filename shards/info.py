@@ -23,6 +23,8 @@ from mobilellama.shards.order import (
 )
 from mobilellama.shards.reader import TokenDataset
 
+_MANY_EPOCHS = 100  # of one subset: published mixtures see none more than about 10 times
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -146,6 +148,7 @@ def summarise(
             epochs=budget_tokens * share / whole if whole else 0.0,
         )
 
+    summaries = {name: summary_of(counts[name], shares.get(name, 0.0)) for name in windows}
     return Summary(
         path=str(dataset.folder),
         fingerprint=dataset.fingerprint,
@@ -156,8 +159,8 @@ def summarise(
         seq_len=seq_len,
         mixture=mixture,
         budget_tokens=budget_tokens,
-        remarks=remarks,
-        subsets={name: summary_of(counts[name], shares.get(name, 0.0)) for name in windows},
+        remarks=[*remarks, *_many_epochs(summaries, budget_tokens)],
+        subsets=summaries,
         total=summary_of(total, sum(shares.values())),
     )
 
@@ -173,6 +176,18 @@ def _print_tables(summary: Summary) -> None:
     with console.capture() as text:
         _print_to(console, summary)
     print(text.get(), end="", flush=True)
+
+
+def _many_epochs(subsets: dict[str, SubsetSummary], budget_tokens: float) -> list[str]:
+    """Return what is said of subsets that a budget would repeat more often than can be meant."""
+    often = {name: row.epochs for name, row in subsets.items() if row.epochs >= _MANY_EPOCHS}
+    if not often:
+        return []
+    shown = ", ".join(f"{name} {epochs:,.0f} times" for name, epochs in often.items())
+    return [
+        f"{budget_tokens:,.0f} tokens of this mixture repeat {shown}: give a smaller "
+        "budget_tokens, more text of these, or smaller shares"
+    ]
 
 
 def _print_to(console: Any, summary: Summary) -> None:

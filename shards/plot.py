@@ -6,6 +6,8 @@ subset's share of the training tokens and of the mixture, and the epochs that
 ``budget_tokens`` goes through it.
 """
 
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +25,12 @@ from mobilellama.shards.reader import TokenDataset
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
 # Document lengths are counted between powers of 2 ** (1 / 4), up to 2 ** 31.
 _EDGES = 2.0 ** (np.arange(31 * 4 + 1) / 4)
+_MOST_TICKS = 8  # of which none overlap
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 _GREY, _NOTE = "#c4c8cc", "#777777"
 
 
@@ -59,6 +65,8 @@ def main(config: Config) -> int:
         mixture=config.mixture,
         budget_tokens=config.budget_tokens,
     )
+    for remark in summary.remarks:
+        log.warning("%s", remark)
     write_png(draw(summary, count_lengths(dataset)), config.output)
     print(config.output)
     return 0
@@ -143,15 +151,42 @@ def _draw_lengths(figure: Any, summary: Summary, lengths: dict[str, Lengths]) ->
         strip(axis)
     if seen.size:
         least, most = _EDGES[seen[0]], _EDGES[seen[-1] + 1]
-        axes[0].set_xlim(min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len))
+        least, most = min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len)
+        axes[0].set_xlim(least, most)
+        axes[-1].set_xticks(ticks := length_ticks(least, most), map(short_tick, ticks))
     axes[0].set_title(
         "document lengths: share of documents (filled) and of tokens (line)",
         fontsize=9, loc="left", color=INK,
     )  # fmt: skip
-    axes[-1].xaxis.set_major_formatter(lambda tokens, _: _short(tokens, digits=1))
+    axes[-1].tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[-1].set_xlabel(
         f"tokens a document (dashed: seq_len {summary.seq_len:,})", fontsize=8, color=INK
     )
+
+
+def length_ticks(least: float, most: float) -> list[float]:
+    """Return the lengths that are numbered on a logarithmic axis: at most `_MOST_TICKS`, round.
+
+    Over decades these are powers of ten; over less 1, 2, 5, 10, ...; where of those fewer than
+    three lie between the ends, evenly spaced ones.
+    """
+    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    fine = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    inside = [tick for tick in fine if least <= tick <= most]
+    if len(inside) < 3:
+        from matplotlib.ticker import MaxNLocator
+
+        even = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True).tick_values(least, most)
+        return [float(tick) for tick in even if least <= tick <= most]
+    if len(inside) > _MOST_TICKS:
+        inside = [10.0**power for power in decades if least <= 10.0**power <= most]
+    return inside
+
+
+def short_tick(tokens: float) -> str:
+    """Return a round number with all of its digits, and its unit: 1.5 k, 200, 20 k."""
+    size, unit = next(((size, unit) for unit, size in _UNITS if tokens >= size), (1, ""))
+    return f"{tokens / size:g} {unit}".rstrip()
 
 
 def _draw_mixture(axis: Any, summary: Summary) -> None:
@@ -181,17 +216,20 @@ def _draw_mixture(axis: Any, summary: Summary) -> None:
 
 
 def _mixture_note(percent: float, subset: SubsetSummary) -> str:
-    return f"{percent:.1f} %, epochs: {subset.epochs:.3g}" if percent else "not in the mixture"
+    if not percent:
+        return "not in the mixture"
+    many = subset.epochs >= 1000  # 3.20 M, not 3.2e+06
+    return f"{percent:.1f} %, epochs: {_short(subset.epochs) if many else f'{subset.epochs:.3g}'}"
 
 
 def _portions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return counts / max(int(counts.sum()), 1)
 
 
-def _short(count: float, digits: int = 3) -> str:
-    """Return a count in so many digits: 1.21 T, 878 G, 3.40 M, 512."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+def _short(count: float) -> str:
+    """Return a count in three digits: 1.21 T, 878 G, 3.40 M, 512."""
+    for unit, size in _UNITS:
         if count >= size:
             value = count / size
-            return f"{value:.{max(0, digits - len(str(int(value))))}f} {unit}"
+            return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
     return f"{count:.0f}"

@@ -5,7 +5,9 @@
 Works on a run of any stage, whether it is finished, stopped or still training.
 """
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +71,21 @@ def draw(records: list[dict[str, Any]], *, title: str, config: Config) -> Any:
     )
     for row, (name, label) in enumerate(panels):
         axis = figure.add_subplot(grid[row, 1])
-        axis.plot(*_series(records, name), color=colour(0), linewidth=1.2, label="all others")
         own = _parts(records, name)  # of the projector, which may have a rate of its own
-        for i, part in enumerate(own, 1):
-            series = _series(records, f"{name}/{part}")
-            axis.plot(*series, color=colour(i), linewidth=1.2, label=part)
+        for i, part in enumerate(["", *own]):
+            steps, values = _series(records, f"{name}/{part}".rstrip("/"))
+            if name != "learning_rate":  # which is that of the step, whatever the interval
+                steps, values = even(steps, values)
+            axis.plot(
+                steps, values, _mark(values), color=colour(i), linewidth=1.2, markersize=3,
+                label=part or "all others",
+            )  # fmt: skip
         if own:
             axis.legend(fontsize=8, frameon=False)
         axis.set_title(label, fontsize=9, color=INK, loc="left")
         axis.set_ylim(bottom=0)
         strip(axis, ruled=True)
+        _number_steps(axis)
     (*_, step), (*_, loss) = _series(records, "loss")
     text = f"{title}: step {step:,}{_seen(records)}, loss {loss:.3f}"
     figure.suptitle(text, color=INK, parse_math=False)  # a folder's name may hold a $
@@ -94,21 +101,28 @@ def _seen(records: list[dict[str, Any]]) -> str:
 
 
 def _parts(records: list[dict[str, Any]], name: str) -> list[str]:
-    """Return the parts of which a metric is told apart: of ``loss/image``, image."""
+    """Return the parts of which a metric is told apart: of ``loss/image``, image.
+
+    Only those that have a value: what draws nothing has no place in a legend.
+    """
     names = {key for record in records for key in record if key.startswith(f"{name}/")}
-    return sorted(key.removeprefix(f"{name}/") for key in names)
+    return sorted(key.removeprefix(f"{name}/") for key in names if _series(records, key)[1])
 
 
 def _draw_losses(axis: Any, records: list[dict[str, Any]], config: Config) -> None:
     for i, subset in enumerate(_parts(records, "loss")):
         steps, values = _series(records, f"validation_loss/{subset}")
+        _, losses = training = even(*_series(records, f"loss/{subset}"))
         axis.plot(
-            *_series(records, f"loss/{subset}"), color=colour(i), linewidth=0.8, alpha=0.35,
-            label=None if values else subset,
+            *training, _mark(losses), color=colour(i), linewidth=0.8, alpha=0.35, markersize=3,
+            label="_" if values else subset,
         )  # fmt: skip
         if values:
             axis.plot(steps, values, "o-", color=colour(i), markersize=3, linewidth=1, label=subset)
-    axis.plot(*_series(records, "loss"), color=INK, linewidth=1.8, label="training, all")
+    steps, values = even(*_series(records, "loss"))
+    axis.plot(
+        steps, values, _mark(values), color=INK, linewidth=1.8, markersize=3, label="training, all"
+    )
     steps, values = _series(records, "validation_loss")
     if values:
         axis.plot(steps, values, "o--", color=INK, markersize=5, label="held out, all")
@@ -123,8 +137,50 @@ def _draw_losses(axis: Any, records: list[dict[str, Any]], config: Config) -> No
     note = "lines: training; dots: held out"
     axis.legend(title=note, fontsize=8, title_fontsize=8, frameon=False, ncols=2)
     strip(axis, ruled=True)
+    _number_steps(axis)
+
+
+def _mark(values: list[float]) -> str:
+    """Return how a curve is drawn: a line of one point would not be seen."""
+    return "-" if len(values) > 1 else "o"
+
+
+def _number_steps(axis: Any) -> None:
+    """Number whole steps alone, also where there are few."""
+    from matplotlib.ticker import MaxNLocator
+
+    whole = MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    axis.xaxis.set_major_locator(whole)
+
+
+def even(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+    """Return a curve whose points are means over about as many steps each.
+
+    A run that stopped between two intervals' ends has one interval of a few steps before the stop
+    and one after the resume. Their means are as noisy as a step's, and would be kinks that only
+    tell where the run was stopped. A point of less than half the usual steps is taken together
+    with the next, by their steps; the last one with the one before.
+    """
+    if len(steps) < 3:
+        return steps, values
+    gaps = [after - before for before, after in pairwise(steps)]
+    usual = sorted(gaps)[len(gaps) // 2]
+    points: list[tuple[int, float, int]] = []  # (last step, mean, steps)
+    for step, value, count in zip(steps, values, [usual, *gaps], strict=True):
+        held = points.pop() if points and 2 * points[-1][2] < usual else None
+        points.append(_together(held, (step, value, count)) if held else (step, value, count))
+    if len(points) > 1 and 2 * points[-1][2] < usual:
+        last = points.pop()
+        points.append(_together(points.pop(), last))
+    return [step for step, _, _ in points], [value for _, value, _ in points]
+
+
+def _together(one: tuple[int, float, int], other: tuple[int, float, int]) -> tuple[int, float, int]:
+    count = one[2] + other[2]
+    return other[0], (one[1] * one[2] + other[1] * other[2]) / count, count
 
 
 def _series(records: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    pairs = [(r["step"], r[name]) for r in records if isinstance(r.get(name), int | float)]
+    found = ((record["step"], record.get(name)) for record in records)
+    pairs = [(s, v) for s, v in found if isinstance(v, int | float) and math.isfinite(v)]
     return [step for step, _ in pairs], [value for _, value in pairs]

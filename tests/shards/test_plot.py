@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilellama.shards.plot import count_lengths
+from mobilellama.shards.info import summarise
+from mobilellama.shards.plot import count_lengths, draw, length_ticks, short_tick
 from mobilellama.shards.reader import TokenDataset
 from tests.shards.conftest import Cli, MakeDataset
 
@@ -70,3 +72,39 @@ def test_bad_settings_are_one_message_and_exit_code_2(
     code, out, err = cli("shards", "plot", small_dataset, "--output", output)
     assert (code, out) == (2, "")
     assert message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "labels"),
+    [
+        (12.8, 20, ["14", "16", "18", "20"]),
+        (256, 1024, ["400", "600", "800", "1 k"]),
+        (100, 2500, ["100", "200", "500", "1 k", "2 k"]),
+        (8, 2.5e6, ["10", "100", "1 k", "10 k", "100 k", "1 M"]),
+    ],
+)
+def test_lengths_are_numbered_round_and_few(least: float, most: float, labels: list[str]) -> None:
+    assert [short_tick(tick) for tick in length_ticks(least, most)] == labels
+
+
+@pytest.mark.parametrize("lengths", [[14, 16, 19], [300, 500, 900], [2, 50, 9000]])
+def test_no_two_labels_of_the_axis_overlap(make_dataset: MakeDataset, lengths: list[int]) -> None:
+    dataset = make_dataset({"a": [lengths]})
+    summary = summarise(dataset, seq_len=lengths[1], mixture=None, budget_tokens=None)
+    figure = draw(summary, count_lengths(dataset))
+    figure.draw_without_rendering()
+    axis = figure.subfigs[0].axes[-1]
+    drawn = [label for label in axis.get_xticklabels(which="both") if label.get_text()]
+    boxes = sorted((label.get_window_extent() for label in drawn), key=lambda box: box.x0)
+    assert len(boxes) >= 3
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_a_budget_that_repeats_a_subset_very_often_is_told(
+    make_dataset: MakeDataset, tmp_path: Path, cli: Cli
+) -> None:
+    dataset = make_dataset({"a": [[40, 40]]})
+    fields = ["--path", dataset.folder, "--seq_len", 8, "--budget_tokens", 1e9]
+    _, _, err = cli("shards", "plot", *fields, "--output", tmp_path / "a.png")
+    assert "1,000,000,000 tokens of this mixture repeat a " in err and "smaller budget" in err
+    assert "note: 1,000,000,000 tokens of this mixture repeat" in cli("shards", "info", *fields)[1]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.main import main
-from mobilellama.pretrain.monitoring.plot import Config, draw, read_losses
+from mobilellama.pretrain.monitoring.plot import Config, draw, even, read_losses
 from mobilellama.run_folder import RunFolder
 
 
@@ -63,3 +63,35 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, output: str, messag
 def test_a_run_without_losses_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no losses yet"):
         main(["plot", "--run", str(tmp_path), "--output", str(tmp_path / "loss.png")])
+
+
+def test_an_interval_cut_by_a_stop_is_taken_together_with_the_next() -> None:
+    steps, values = [10, 20, 21, 30, 40], [5.0, 4.0, 9.0, 4.0, 3.0]
+    # 21 is of one step, 30 of nine: (9 * 1 + 4 * 9) / 10 = 4.5
+    assert even(steps, values) == ([10, 20, 30, 40], [5.0, 4.0, 4.5, 3.0])
+    assert even([10, 20, 30, 31], [5.0, 4.0, 3.0, 14.0]) == ([10, 20, 31], [5.0, 4.0, 4.0])
+    assert even([1, 2, 3], [3.0, 2.0, 1.0]) == ([1, 2, 3], [3.0, 2.0, 1.0])
+    assert even([7, 8], [3.0, 2.0]) == ([7, 8], [3.0, 2.0])
+
+
+@pytest.mark.parametrize("steps", [[1], [1, 2, 3], [100, 1100, 90_100]])
+def test_steps_are_numbered_whole_titles_stay_and_what_the_legend_names_is_drawn(
+    steps: list[int], tmp_path: Path
+) -> None:
+    records: list[dict[str, Any]] = [
+        {"step": step, "loss": 1.0, "loss/c4": 1.1, "loss/gone": None, "grad_norm": 1.0,
+         "learning_rate": 1e-3, "learning_rate/projector": 1e-2, "tokens_per_s_per_gpu": 9.0}
+        for step in steps
+    ]  # fmt: skip
+    config = Config(run=str(tmp_path), output=str(tmp_path / "loss.png"))
+    figure = draw(records, title="run", config=config)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        low, high = axis.get_xlim()
+        shown = [t for t in axis.get_xticks() if low <= t <= high]
+        assert shown and all(tick == round(tick) for tick in shown)
+        for line in axis.get_lines():
+            assert len(line.get_xdata()) > 1 or line.get_marker() == "o"
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["c4", "training, all"]
+    assert figure.axes[1].get_title(loc="left") == "learning rate"

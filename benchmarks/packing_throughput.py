@@ -39,10 +39,10 @@ from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.pretrain.assemble import FirstState, build_engine, open_data
+from mobilellama.pretrain.assemble import FirstState, build_engine, new_weights, open_data
 from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.engines.engine import Engine
-from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.model import ModelConfig, build_on
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.sft.config import Config
 from mobilellama.sft.data.packing import pack
@@ -234,7 +234,7 @@ def main() -> None:
         )  # fmt: skip
         groups = parameter_groups(model.named_parameters(), config.optimizer)
         engine = build_engine(model, groups, config, world, "fp32")
-        engine.load(FirstState(model, partial(init_parameter, config=model_config, seed=0)))
+        engine.load(FirstState(new_weights(model, seed=0)))
         whole = RowInputs(seq_len=options.seq_len, pad_id=0)
         epochs = {
             "packed": Epoch(engine, config, whole, model_config),

@@ -48,6 +48,7 @@ from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import named_generator
 from mobilellama.pretrain.prefetch import Prefetcher
+from mobilellama.pretrain.weight_source import DrawnWeights, shapes_of
 from mobilellama.sft.data.packing import pack
 from mobilellama.shards.order import DEFAULT_SEED
 from mobilellama.vlm.architecture import Architecture
@@ -58,7 +59,7 @@ from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.data.order import SampleOrder, deal_rows
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import PRESETS
-from mobilellama.vlm.model import VisionLanguageModel, build_on
+from mobilellama.vlm.model import build_on
 from mobilellama.vlm.run import groups_of
 from mobilellama.vlm.tuning import tune
 
@@ -202,11 +203,11 @@ def published_architecture(config: Config) -> Architecture:
     return Architecture(language=language, vision=vision, projector=kind, images=images)
 
 
-def initial(name: str, shape: torch.Size) -> Tensor:
+def initial(name: str, shape: torch.Size, seed: int) -> Tensor:
     """Return a weight that keeps numbers finite: what a value is does not change the time."""
     if "norm" in name and name.endswith("weight"):
         return torch.ones(shape)
-    return torch.randn(shape, generator=named_generator(0, name)) * 0.02
+    return torch.randn(shape, generator=named_generator(seed, name)) * 0.02
 
 
 def build(architecture: Architecture, config: Config, world: World) -> Engine:
@@ -221,14 +222,15 @@ def build(architecture: Architecture, config: Config, world: World) -> Engine:
         adapt=partial(tune, config=config),
     )
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    weights = DrawnWeights(shapes_of(cast(nn.Module, model)), initial, 0)
     with torch.no_grad():
         for name, value in model.named_parameters():
             if not value.requires_grad:
-                value.copy_(initial(name, value.shape))
+                value.copy_(weights.parameter(name))
     engine = build_engine(
         cast(nn.Module, model), groups_of(trained, config), config, world, config.engine.precision
     )
-    engine.load(FirstState(cast(VisionLanguageModel, model), initial))
+    engine.load(FirstState(weights))
     engine.train(True)
     return engine
 

@@ -27,6 +27,12 @@ from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.frozen import write_frozen
 from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
+from mobilellama.pretrain.weight_source import (
+    DrawnWeights,
+    WeightSource,
+    require_shapes,
+    shapes_of,
+)
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
@@ -34,9 +40,6 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.windows import View
 
 log = logging.getLogger(__name__)
-
-Initial = Callable[[str, torch.Size], Tensor]
-"""(parameter's name, shape) -> its first value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +66,9 @@ class Stage:
     """Makes the model on a device with zeros for weights; those that want a gradient train."""
     layers: Callable[[nn.Module], Iterable[nn.Module]]
     """The parts of it that are compiled, each by itself."""
-    initial: Initial
-    """The first value of a parameter that trains, fp32."""
+    weights: Callable[[nn.Module], WeightSource]
+    """(the built model) -> the first values of its parameters. Those that train are read in fp32,
+    the others in the dtype they come in."""
     batches: Batches
     """This rank's samples."""
     order: str
@@ -81,8 +85,6 @@ class Stage:
     """Optimizer steps of the run; None where the samples say how far it goes."""
     flops_per_token: float | None = None
     """For MFU; None where not every token costs the same, and no MFU is shown."""
-    stored: Initial | None = None
-    """A parameter that does not train, in the dtype it comes in; None where all train."""
 
 
 def language_stage(
@@ -92,12 +94,11 @@ def language_stage(
     inputs: Inputs,
     world: World,
     *,
-    initial: Initial,
+    weights: Callable[[nn.Module], WeightSource],
     max_steps: int | None = None,
     samples: int | None = None,
     adapt: Callable[[LanguageModel], object] | None = None,
     flops_per_token: float | None = None,
-    stored: Initial | None = None,
 ) -> Stage:
     """Return the stage that trains a language model on a dataset's samples.
 
@@ -107,12 +108,11 @@ def language_stage(
         data: the dataset and its order.
         inputs: makes the model's arguments of samples.
         world: the processes.
-        initial: the first value of a parameter that trains, fp32.
+        weights: (the built model) -> the first values of its parameters.
         max_steps: optimizer steps of the run; None where `samples` says how far it goes.
         samples: of the run, whose last step may be short.
         adapt: adds adapters to the model, or freezes parameters of it.
         flops_per_token: for MFU.
-        stored: a parameter that does not train, in the dtype it comes in.
     """
     build = partial(
         build_on,
@@ -136,8 +136,7 @@ def language_stage(
         model=asdict(model),
         build=build,
         layers=lambda model: cast(LanguageModel, model).model.layers,
-        initial=initial,
-        stored=stored,
+        weights=weights,
         batches=batches,
         order=f"mixture {shares_text(data.mixture)}",
         heldout=HeldOutViews(data.dataset, subsets, data.seq_len, inputs, speaks=world.is_main),
@@ -211,10 +210,19 @@ def pretraining(config: Config, data: TrainingData, world: World) -> Stage:
         data,
         WindowInputs(per_document=config.model.attention == "per_document"),
         world,
-        initial=partial(init_parameter, config=config.model, seed=config.train.seed),
+        weights=lambda model: new_weights(cast(LanguageModel, model), seed=config.train.seed),
         max_steps=config.train.max_steps,
         flops_per_token=flops_per_token(config.model, config.train.seq_len),
     )
+
+
+def new_weights(model: LanguageModel, *, seed: int) -> WeightSource:
+    """Return the first values of a new language model's parameters."""
+
+    def draw(name: str, shape: torch.Size, seed: int) -> Tensor:
+        return init_parameter(name, shape, model.config, seed)
+
+    return DrawnWeights(shapes_of(model), draw, seed)
 
 
 def assemble(
@@ -263,8 +271,10 @@ def assemble(
             log.info("%s", text)
         restore(model, engine, checkpoint, world.rank)
     else:
-        engine.load(FirstState(model, stage.initial))
-        frozen_sha256 = freeze(model, stage, world, run, attempt)
+        weights = stage.weights(model)
+        require_shapes(weights, shapes_of(model))
+        engine.load(FirstState(weights))
+        frozen_sha256 = freeze(model, weights, world, run, attempt)
         log.info("starting from step 0")
     validation = Validation(
         config.validation,
@@ -335,22 +345,19 @@ def frozen_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def freeze(
-    model: nn.Module, stage: Stage, world: World, run: RunFolder, attempt: int
+    model: nn.Module, weights: WeightSource, world: World, run: RunFolder, attempt: int
 ) -> str | None:
     """Set the parameters that do not train, write them into the run, return the file's sha256."""
     frozen = frozen_parameters(model)
     if not frozen:
         return None
-    stored = stage.stored
-    assert stored is not None
     for name, parameter in frozen.items():
-        parameter.copy_(stored(name, parameter.shape))
+        parameter.copy_(weights.stored(name))
     sha256: str | None = None
 
     def write() -> None:
         nonlocal sha256
-        shapes = {name: parameter.shape for name, parameter in frozen.items()}
-        sha256 = write_frozen(run, shapes, stored, attempt=attempt)
+        sha256 = write_frozen(run, weights, [*frozen], attempt=attempt)
 
     world.run_on_main(write)
     return sha256  # rank 0 alone writes manifests
@@ -389,13 +396,12 @@ class FirstState:
 
     optimizer_step = 0
 
-    def __init__(self, model: nn.Module, initial: Initial) -> None:
-        self._shapes = {name: value.shape for name, value in model.named_parameters()}
-        self._initial = initial
+    def __init__(self, weights: WeightSource) -> None:
+        self._weights = weights
 
     def read(self, fragment: Fragment) -> None:
         """Fill a fragment's weight; its moments are zeros already."""
-        whole = self._initial(fragment.name, self._shapes[fragment.name])
+        whole = self._weights.parameter(fragment.name)
         piece = slice(fragment.start, fragment.start + fragment.weight.numel())
         fragment.weight.copy_(whole.reshape(-1)[piece])
 

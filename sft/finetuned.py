@@ -1,25 +1,20 @@
 """A checkpoint of 'sft run' with all that belongs to it: tokenizer, template, what was trained."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf.export_check import model_logits
-from mobilellama.pretrain.hf.export_folder import (
-    find_checkpoint,
-    find_tokenizer,
-    require_same_names,
-    run_of,
-)
-from mobilellama.pretrain.hf.weights import ParameterSource
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, find_tokenizer, run_of
+from mobilellama.pretrain.model import ModelConfig, build_on
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
+from mobilellama.pretrain.weight_source import WeightSource, fill
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.template import Template, read_template
-from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
+from mobilellama.sft.lora import LoraConfig, inject, injected_shapes, merged, stored_lora
 from mobilellama.stages import require_stage
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
@@ -28,7 +23,8 @@ from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 class Finetuned:
     """A finetuned model, its weights not read yet."""
 
-    checkpoint: Checkpoint
+    trained: CheckpointWeights
+    """The parameters as they trained: adapters, if any, apart from their base."""
     run: RunFolder | None
     """The run that the checkpoint lies in; None for one that was moved out."""
     tokenizer: TextTokenizer
@@ -36,19 +32,15 @@ class Finetuned:
     model: ModelConfig
     lora: LoraConfig
 
-    @cached_property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Name and shape of every parameter of the model that trained, adapters included."""
-        with torch.device("meta"):
-            model = LanguageModel(self.model)
-            inject(model, self.lora)
-        return {name: parameter.shape for name, parameter in model.named_parameters()}
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where all of it was read."""
+        return self.trained.checkpoint
 
     @property
-    def source(self) -> ParameterSource:
-        """The whole model's parameters by plain names, fp32, with the adapter added if any."""
-        adapted = adapted_weights(self.checkpoint.names(), self.lora)
-        return Merged(self.checkpoint, adapted) if adapted else self.checkpoint
+    def weights(self) -> WeightSource:
+        """The whole model by plain names, fp32, with the adapter added if any."""
+        return merged(self.trained, self.lora)
 
     @property
     def base(self) -> str | None:
@@ -61,8 +53,7 @@ class Finetuned:
         """Return the logits of base plus adapter, computed side by side in fp32, (1, T, V)."""
         model = build_on(torch.device("cpu"), self.model)
         inject(model, self.lora)
-        for name, parameter in model.named_parameters():
-            parameter.copy_(self.checkpoint.parameter(name, parameter.shape))
+        fill(model, self.trained)
         return model_logits(model)
 
 
@@ -91,16 +82,15 @@ def open_finetuned(
     config = checkpoint.manifest.config
     require_stage(config, "sft", field=field, value=path)
     run = run_of(checkpoint)
-    found = Finetuned(
-        checkpoint=checkpoint,
-        run=run,
+    model, lora = ModelConfig(**config["model"]), stored_lora(config)
+    return Finetuned(
         tokenizer=find_tokenizer(tokenizer, checkpoint, run),
         template=_find_template(template, checkpoint, run),
-        model=ModelConfig(**config["model"]),
-        lora=stored_lora(config),
+        trained=CheckpointWeights(checkpoint, injected_shapes(model, lora)),
+        run=run,
+        model=model,
+        lora=lora,
     )
-    require_same_names(checkpoint, found.shapes)
-    return found
 
 
 def _find_template(given: str | None, checkpoint: Checkpoint, run: RunFolder | None) -> Template:

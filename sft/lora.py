@@ -18,8 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, as_given, did_you_mean, require_at_least, require_share
-from mobilellama.pretrain.hf.weights import ParameterSource
-from mobilellama.pretrain.model import named_generator
+from mobilellama.pretrain.model import LanguageModel, ModelConfig, named_generator
+from mobilellama.pretrain.weight_source import (
+    DrawnWeights,
+    LayeredWeights,
+    RenamedWeights,
+    WeightSource,
+    shapes_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -247,6 +253,14 @@ def inject(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> None:
                 nn.init.zeros_(adapter.get_parameter("weight"))
 
 
+def injected_shapes(model: ModelConfig, config: LoraConfig) -> dict[str, torch.Size]:
+    """Return name and shape of every parameter of a language model that the config adapts."""
+    with torch.device("meta"):
+        injected = LanguageModel(model)
+        inject(injected, config)
+    return shapes_of(injected)
+
+
 def _layer_of(name: str) -> str:
     """Return the module of a plain weight."""
     return name.removesuffix(".weight")
@@ -274,28 +288,82 @@ def init_lora_parameter(name: str, shape: torch.Size, seed: int) -> Tensor:
     return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(shape[1])
 
 
-class Merged:
-    """A ``ParameterSource`` by plain names: the base with its updates added, in fp32."""
+class Merged(WeightSource):
+    """A model with adapters as one without: the base with its updates added, all in fp32.
 
-    def __init__(self, source: ParameterSource, adapted: Mapping[str, LowRank]) -> None:
-        """Merge as parameters are asked for.
+    Args:
+        source: gives base and adapters by the names of an injected model.
+        adapted: the updated weights, by plain names.
+    """
 
-        Args:
-            source: gives base and adapters by the names of an injected model.
-            adapted: the updated weights, by plain names.
-        """
+    def __init__(self, source: WeightSource, adapted: Mapping[str, LowRank]) -> None:
         self._source, self._adapted = source, adapted
+        # plain name -> the injected model's
+        self._names = {base_name(name): name for name in source.names() if not is_adapter(name)}
 
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
+    def names(self) -> list[str]:
+        """Return the plain names, in the source's order."""
+        return list(self._names)
+
+    def shape(self, name: str) -> torch.Size:
+        """Return a weight's shape."""
+        return self._source.shape(self._names[name])
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return fp32."""
+        del name
+        return torch.float32
+
+    def stored(self, name: str) -> Tensor:
         """Return W, or W + scaling * B @ A, fp32."""
-        layer, _, leaf = name.rpartition(".")
-        low_rank = self._adapted.get(f"{layer}.weight")
+        base = self._source.parameter(self._names[name])
+        low_rank = self._adapted.get(name)
         if low_rank is None:
-            return self._source.parameter(name, shape)
-        base = self._source.parameter(layer + _BASE + leaf, shape)
-        if leaf != "weight":  # a bias, which has no update
             return base
-        out_width, in_width = shape
-        a = self._source.parameter(layer + _A, torch.Size((low_rank.rank, in_width)))
-        b = self._source.parameter(layer + _B, torch.Size((out_width, low_rank.rank)))
+        layer = _layer_of(name)
+        a, b = (self._source.parameter(layer + suffix) for suffix in (_A, _B))
         return torch.addmm(base, b, a, alpha=low_rank.scaling)
+
+    def parameter(self, name: str) -> Tensor:
+        """Return the same, which is a copy of its own already."""
+        return self.stored(name)
+
+    @property
+    def fingerprint(self) -> str:
+        """The source's, which holds all that this follows from."""
+        return self._source.fingerprint
+
+    def verify(self, *, share: int = 0, shares: int = 1) -> None:
+        """Verify the source."""
+        self._source.verify(share=share, shares=shares)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def merged(source: WeightSource, config: LoraConfig) -> WeightSource:
+    """Return what a run trained by plain names, with its adapters added where it has any.
+
+    Args:
+        source: the run's parameters by the names of the injected model.
+        config: what it was injected with.
+    """
+    adapted = adapted_weights(source.names(), config)
+    return Merged(source, adapted) if adapted else source
+
+
+def with_new_adapters(
+    base: WeightSource, shapes: Mapping[str, torch.Size], seed: int
+) -> WeightSource:
+    """Return the first values of a model's parameters: a base's weights, and adapters if any.
+
+    Args:
+        base: gives the weights by plain names.
+        shapes: name and shape of every parameter of the model, injected or not.
+        seed: of the adapters.
+    """
+    adapters = {name: shape for name, shape in shapes.items() if is_adapter(name)}
+    plain = {name: base_name(name) for name in shapes if name not in adapters}
+    drawn = DrawnWeights(adapters, init_lora_parameter, seed)
+    return LayeredWeights(RenamedWeights(base, plain), drawn)

@@ -37,11 +37,12 @@ from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.weight_source import shapes_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.config import Config
-from mobilellama.sft.lora import with_targets
+from mobilellama.sft.lora import inject, with_new_adapters, with_targets
 from mobilellama.sft.row_inputs import RowInputs
-from mobilellama.sft.start import Start, first_values, open_start
+from mobilellama.sft.start import Start, open_start
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.same_ids import same_ids
 
@@ -70,7 +71,7 @@ def main(config: Config) -> int:
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
             world.run_on_all(
-                lambda: start.verify(world.rank, world.size),
+                lambda: start.require_weights().verify(share=world.rank, shares=world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
         job = assemble(config, stage, world, run, attempt, precision, identity, checkpoint)
@@ -150,7 +151,10 @@ def finetuning(config: Config, start: Start, data: TrainingData, world: World) -
         world,
         max_steps=config.train.max_steps,
         samples=samples if by_epochs else None,
-        **first_values(start, config.lora, config.train.seed),
+        weights=lambda model: with_new_adapters(
+            start.require_weights(), shapes_of(model), config.train.seed
+        ),
+        adapt=partial(inject, config=config.lora),
     )
 
 

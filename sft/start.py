@@ -1,33 +1,18 @@
 """What a run starts from: architecture and weights of a folder or checkpoint, or its own state."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files.atomic import sha256_of_file
-from mobilellama.pretrain.assemble import Initial
-from mobilellama.pretrain.hf.export_folder import find_checkpoint, naming_other_steps, run_of
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
-from mobilellama.pretrain.state.checkpoint import MANIFEST, Checkpoint, newest_readable
+from mobilellama.pretrain.state.checkpoint import newest_readable
+from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import (
-    LoraConfig,
-    Merged,
-    adapted_weights,
-    base_name,
-    init_lora_parameter,
-    inject,
-    is_adapter,
-    stored_lora,
-)
+from mobilellama.sft.lora import LoraConfig, injected_shapes, merged, stored_lora
 from mobilellama.stages import require_language_model, require_stage, stage_of
 from mobilellama.tokenizers.opening import WrongIdsError, open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -46,18 +31,27 @@ class Start:
     """Where it was found when the run began."""
     fingerprint: str
     """Names the weights; part of the run's identity."""
-    parameter: Initial
-    """A weight by its plain name, fp32."""
-    stored: Initial
-    """The same in the dtype it comes in."""
+    weights: WeightSource | None
+    """By plain names; None where the run goes on from a checkpoint of its own."""
     tokenizer: TextTokenizer | None
     """What the model was trained with, where it is at hand."""
-    verify: Callable[[int, int], None]
-    """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
-    close: Callable[[], None]
-    """Let go of its files."""
     lora: LoraConfig | None = None
     """What a run that is resumed adapts."""
+
+    def require_weights(self) -> WeightSource:
+        """Return the weights, of a run that begins.
+
+        Raises:
+            DataError: it began before, and its checkpoints are gone since it was opened.
+        """
+        if self.weights is None:
+            raise DataError("no checkpoint of the run is left, so its weights are unknown")
+        return self.weights
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self.weights is not None:
+            self.weights.close()
 
 
 def open_start(init: str, run: RunFolder) -> Start:
@@ -105,12 +99,9 @@ def _of_folder(init: str) -> Start:
     return Start(
         model=folder.config,
         origin=init,
-        close=folder.close,
         fingerprint=folder.fingerprint,
-        parameter=folder.parameter,
-        stored=lambda name, shape: folder.stored(name).view(shape),
+        weights=folder,
         tokenizer=_tokenizer_of(Path(init)),
-        verify=lambda share, shares: None,
     )
 
 
@@ -142,32 +133,19 @@ def _of_checkpoint(init: str) -> Start:
         raise ConfigError("init", init, "was written by 'mobilellama vlm run'", _REMEDY)
     run = run_of(checkpoint)
     model = ModelConfig(**config["model"])
-    adapted = adapted_weights(checkpoint.names(), stored_lora(config))
-    read = Merged(checkpoint, adapted).parameter
+    lora = stored_lora(config)
+    trained = CheckpointWeights(checkpoint, injected_shapes(model, lora))
     return Start(
         model=model,
         origin=init,
-        close=checkpoint.close,
-        fingerprint=sha256_of_file(checkpoint.folder / MANIFEST),
-        parameter=read,
-        stored=read,
+        fingerprint=trained.fingerprint,
+        weights=merged(trained, lora),
         tokenizer=_tokenizer_of(run.path if run else checkpoint.folder.parent.parent),
-        verify=partial(_verify, checkpoint),
     )
-
-
-def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
-    with naming_other_steps(checkpoint.folder):
-        checkpoint.verify(share=share, shares=shares)
 
 
 def _of_the_run_itself(run: RunFolder) -> Start | None:
     """Return what the run's newest readable checkpoint says; its weights come from there."""
-
-    def absent(name: str, shape: torch.Size) -> Tensor:
-        del shape
-        raise DataError(f"{run.path}: no checkpoint of the run is left, so '{name}' is unknown")
-
     found = newest_readable(run)
     if found is None:
         return None
@@ -177,26 +155,8 @@ def _of_the_run_itself(run: RunFolder) -> Start | None:
     return Start(
         model=ModelConfig(**manifest.config["model"]),
         origin=manifest.config["init"],
-        close=lambda: None,
         fingerprint=manifest.identity["init.fingerprint"],
-        parameter=absent,
-        stored=absent,
+        weights=None,
         tokenizer=None,
-        verify=lambda share, shares: None,
         lora=stored_lora(manifest.config),
     )
-
-
-def first_values(start: Start, lora: LoraConfig, seed: int) -> dict[str, Any]:
-    """Return ``Stage``'s fields that say what trains, and from which values."""
-
-    def initial(name: str, shape: torch.Size) -> Tensor:
-        if is_adapter(name):
-            return init_lora_parameter(name, shape, seed)
-        return start.parameter(base_name(name), shape)
-
-    return {
-        "initial": initial,
-        "stored": lambda name, shape: start.stored(base_name(name), shape),
-        "adapt": partial(inject, config=lora),
-    }

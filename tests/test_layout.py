@@ -211,7 +211,7 @@ LAYERS: dict[str, list[str]] = {
         REST,
     ],
     "pretrain": [
-        "attention linear_cross_entropy model optimizer schedule",
+        "attention linear_cross_entropy model optimizer schedule weight_source",
         "engines sinks",
         "monitoring state",
         "hf",

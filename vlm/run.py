@@ -62,7 +62,7 @@ from mobilellama.vlm.data.tokenise import (
 )
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
 from mobilellama.vlm.start import Start, open_start
-from mobilellama.vlm.tuning import chosen_lora, first_values, tune
+from mobilellama.vlm.tuning import chosen_lora, first_weights, tune
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def main(config: Config) -> int:
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
             world.run_on_all(
-                lambda: start.verify(world.rank, world.size),
+                lambda: start.require_weights().verify(share=world.rank, shares=world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
         began = checkpoint.manifest.identity if checkpoint else None
@@ -283,7 +283,7 @@ def image_text_stage(
         learning_rates=rates,
         seq_len=None,
         max_steps=config.train.max_steps,
-        **first_values(start, config),
+        weights=partial(first_weights, start, config),
     )
 
 

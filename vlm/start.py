@@ -10,28 +10,32 @@ A run that is resumed takes all three from its own checkpoint.
 
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files.atomic import sha256_of_file, sha256_of_json
 from mobilellama.files.pretrained import require_no_code
-from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.hf.config import llama_config
-from mobilellama.pretrain.hf.export_folder import find_checkpoint, naming_other_steps, run_of
-from mobilellama.pretrain.hf.folder import dims
-from mobilellama.pretrain.hf.weight_files import StoredWeights, open_weights, read_object, some
-from mobilellama.pretrain.state.checkpoint import (
-    MANIFEST,
-    Checkpoint,
-    newest_readable,
-    read_manifest,
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
+from mobilellama.pretrain.hf.weight_files import (
+    StoredWeights,
+    WeightFile,
+    open_weights,
+    read_object,
+    some,
+)
+from mobilellama.pretrain.state.checkpoint import newest_readable
+from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
+from mobilellama.pretrain.state.manifest import MANIFEST, read_manifest
+from mobilellama.pretrain.weight_source import (
+    LayeredWeights,
+    RenamedWeights,
+    WeightSource,
+    dims,
+    shapes_of,
 )
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import LoraConfig, stored_lora
@@ -51,25 +55,15 @@ from mobilellama.vlm.formats.key_maps import (
 )
 from mobilellama.vlm.formats.preprocessor_config import from_folder
 from mobilellama.vlm.formats.tower_folder import open_tower
-from mobilellama.vlm.formats.trained import merged
+from mobilellama.vlm.formats.trained import trained_weights
 from mobilellama.vlm.formats.weights import NamedWeights
-from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, build_language_model
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, build_language_model
 from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.projectors import build_projector
 
 log = logging.getLogger(__name__)
 
 _SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
-
-
-class Part(NamedTuple):
-    """Where the weights of some names come from."""
-
-    parameter: Initial
-    """A weight by our name, fp32."""
-    stored: Initial
-    """The same in the dtype it comes in."""
-    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +75,27 @@ class Start:
     """What each part came from when the run began."""
     fingerprint: str
     """Names the weights; part of the run's identity."""
-    parts: dict[str, Part]
-    """By the prefix of the names; a projector that begins anew has none."""
+    weights: WeightSource | None
+    """By our names; a projector that begins anew is not among them. None where the run goes on from
+    a checkpoint of its own."""
     tokenizer: TextTokenizer
-    verify: Callable[[int, int], None] = lambda share, shares: None
-    """(share, shares) -> check the bytes of that share of the files, where they have hashes."""
-    close: Callable[[], None] = lambda: None
-    """Let go of the files."""
     lora: LoraConfig | None = None
     """What a run that is resumed adapts."""
 
-    def part_of(self, name: str) -> Part | None:
-        """Return where a parameter comes from; None where it begins anew."""
-        prefix = next(prefix for prefix in (TOWER, PROJECTOR, LANGUAGE) if name.startswith(prefix))
-        return self.parts.get(prefix)
+    def require_weights(self) -> WeightSource:
+        """Return the weights, of a run that begins.
+
+        Raises:
+            DataError: it began before, and its checkpoints are gone since it was opened.
+        """
+        if self.weights is None:
+            raise DataError("no checkpoint of the run is left, so its weights are unknown")
+        return self.weights
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self.weights is not None:
+            self.weights.close()
 
 
 def open_start(config: Config, run: RunFolder) -> Start:
@@ -165,15 +166,12 @@ def _of_vlm_folder(config: Config) -> Start:
     found = open_folder(config.init, field="init", vision=config.vision)
     if found.tower_source:
         log.info("what the tower's weights do not show: %s", found.tower_source)
-    fingerprint = found.weights.fingerprint([found.folder / "config.json"])
-    part = Part(found.weights.parameter, found.weights.stored, fingerprint)
     return Start(
         architecture=_with_images(config, found.architecture),
         origin={"init": config.init} | ({"vision": config.vision} if config.vision else {}),
-        fingerprint=fingerprint,
-        parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
+        fingerprint=found.weights.fingerprint,
+        weights=found.weights,
         tokenizer=open_tokenizer(config.init, field="init", as_is=config.tokenizer_as_is),
-        close=found.weights.close,
     )
 
 
@@ -184,38 +182,27 @@ def _of_vlm_checkpoint(config: Config) -> Start:
     checkpoint = find_checkpoint(config.init)
     run = run_of(checkpoint)
     architecture = Architecture.from_dict(checkpoint.manifest.config["model"])
-    read = merged(checkpoint).parameter
-    fingerprint = sha256_of_file(checkpoint.folder / MANIFEST)
+    weights = trained_weights(checkpoint)
     return Start(
         architecture=_with_images(config, architecture),
         origin={"init": config.init},
-        fingerprint=fingerprint,
-        parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), Part(read, read, fingerprint)),
+        fingerprint=weights.fingerprint,
+        weights=weights,
         tokenizer=open_tokenizer(
             run.path if run else checkpoint.folder.parent.parent, field="init"
         ),
-        verify=partial(_verify, checkpoint),
-        close=checkpoint.close,
     )
-
-
-def _verify(checkpoint: Checkpoint, share: int, shares: int) -> None:
-    with naming_other_steps(checkpoint.folder):
-        checkpoint.verify(share=share, shares=shares)
 
 
 def _of_parts(config: Config) -> Start:
     """Open a language model and a tower; the projector begins anew."""
-    language, language_part, tokenizer, verify, close = _language_model(
-        config.init, config.tokenizer_as_is
-    )
+    language, language_weights, tokenizer = _language_model(config.init, config.tokenizer_as_is)
     if config.vision is None:
         rule = f"is not given, and {config.init} is a language model, which has no tower"
         remedy = "Give the folder of CLIP ViT-L/14-336, or start from a vision-language model"
         raise ConfigError("vision", "null", rule, remedy)
-    tower, weights = open_tower(config.vision)
-    path = Path(config.vision) / "config.json"
-    tower_part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
+    tower, tower_weights = open_tower(config.vision)
+    weights = LayeredWeights(language_weights, tower_weights)
     kind = config.projector.kind
     if kind is None and config.projector.weights is None:
         rule = "is not given, and neither --init nor --projector.weights has a projector"
@@ -223,7 +210,7 @@ def _of_parts(config: Config) -> Start:
         raise ConfigError("projector.kind", "null", rule, remedy)
     if kind is None:
         file = Path(str(config.projector.weights))
-        kind = projector_kind(_open_projector(file).shapes, str(file))
+        kind = projector_kind(_open_projector(file).names(), str(file))
     return Start(
         architecture=Architecture(
             language=language,
@@ -237,11 +224,9 @@ def _of_parts(config: Config) -> Start:
             ),
         ),
         origin={"init": config.init, "vision": config.vision},
-        fingerprint=sha256_of_json([language_part.fingerprint, tower_part.fingerprint]),
-        parts={LANGUAGE: language_part, TOWER: tower_part},
+        fingerprint=weights.fingerprint,
+        weights=weights,
         tokenizer=tokenizer,
-        verify=verify,
-        close=lambda: (close(), weights.close(), None)[-1],
     )
 
 
@@ -250,16 +235,17 @@ def _squeeze(weights: str | None) -> Squeeze:
     if weights is None:
         return ORIGINAL.squeeze
     wanted = PROJECTOR_KEYS["ldpnet"]["blocks.0.squeeze.reduce.weight"]
-    for name, shape in _open_projector(Path(weights)).shapes.items():
+    file = _open_projector(Path(weights))
+    for name in file.names():
         if after_prefix(name) == wanted:
-            return squeeze_of(shape[1], shape[0])
+            return squeeze_of(file.shape(name)[1], file.shape(name)[0])
     return ORIGINAL.squeeze
 
 
 def _language_model(
     init: str, tokenizer_as_is: bool
-) -> tuple[dict[str, Any], Part, TextTokenizer, Any, Any]:
-    """Return a language model's config, weights, tokenizer, check and end."""
+) -> tuple[dict[str, Any], WeightSource, TextTokenizer]:
+    """Return a language model's config, its weights by our names, and its tokenizer."""
     path = Path(init) / "config.json"
     if path.is_file():
         values = read_object(path)
@@ -289,20 +275,16 @@ def _language_model(
         )
         if others := [name for name in weights.ignored if not is_ignored(name)]:
             log.info("%s: not read, as by transformers: %s", init, some(others))
-        part = Part(weights.parameter, weights.stored, weights.fingerprint([path]))
         tokenizer = open_tokenizer(init, field="init", as_is=tokenizer_as_is)
-        return language, part, tokenizer, lambda share, shares: None, weights.close
+        return language, weights, tokenizer
     start = open_language_model(init)
     if start.tokenizer is None:
         rule, remedy = "has no tokenizer", "Export it, which puts the tokenizer beside the weights"
         raise ConfigError("init", init, rule, remedy)
 
-    def plain(read: Initial) -> Initial:
-        return lambda name, shape: read(name.removeprefix(LANGUAGE), shape)
-
-    part = Part(plain(start.parameter), plain(start.stored), start.fingerprint)
-    language = llama_config(start.model, start.tokenizer, "fp32")
-    return language, part, start.tokenizer, start.verify, start.close
+    plain = start.require_weights()
+    weights = RenamedWeights(plain, {LANGUAGE + name: name for name in plain.names()})
+    return llama_config(start.model, start.tokenizer, "fp32"), weights, start.tokenizer
 
 
 def tied_weights_stored(language: dict[str, Any]) -> set[str]:
@@ -310,7 +292,7 @@ def tied_weights_stored(language: dict[str, Any]) -> set[str]:
     return {name.removeprefix(LANGUAGE) for name in tied_weights(language)}
 
 
-def _open_projector(path: Path) -> Any:
+def _open_projector(path: Path) -> WeightFile:
     if not path.is_file():
         remedy = "Give a first stage's mm_projector.bin"
         raise ConfigError("projector.weights", str(path), "is not a file", remedy)
@@ -321,23 +303,10 @@ def _with_projector(start: Start, file: str) -> Start:
     """Return the start with the projector of a first stage's file."""
     path, architecture = Path(file), start.architecture
     opened = _open_projector(path)
-    kind = projector_kind(opened.shapes, str(path))
+    kind = projector_kind(opened.names(), str(path))
     if kind != architecture.projector:
         rule = f"holds a projector of kind {kind}, but the run's is {architecture.projector}"
         raise ConfigError("projector.weights", file, rule, "Give that kind's, or another kind")
-    names = {after_prefix(name): name for name in opened.shapes}
-
-    def stored(name: str, shape: torch.Size) -> Tensor:
-        theirs = names[PROJECTOR_KEYS[kind][name.removeprefix(PROJECTOR)]]
-        found = opened.tensor(theirs)
-        if found.shape != shape:
-            wanted = f"'{theirs}' is {dims(found.shape)}, but the run's model wants {dims(shape)}"
-            raise DataError(f"{path}: {wanted}")
-        return found
-
-    def parameter(name: str, shape: torch.Size) -> Tensor:
-        return stored(name, shape).to(torch.float32, copy=True)
-
     with torch.device("meta"):
         projector = build_projector(
             kind,
@@ -345,38 +314,37 @@ def _with_projector(start: Start, file: str) -> Start:
             width=architecture.width,
             rules=architecture.rules,
         )
-    for name, value in projector.named_parameters():
-        stored(PROJECTOR + name, value.shape)  # refuses one of other widths before any process
-    sha256 = sha256_of_file(path)
+    theirs = {after_prefix(name): name for name in opened.names()}
+    names: dict[str, str] = {}
+    for name, shape in shapes_of(projector).items():
+        names[PROJECTOR + name] = stored = theirs[PROJECTOR_KEYS[kind][name]]
+        if (found := opened.shape(stored)) != shape:  # refused before any process is started
+            wanted = f"'{stored}' is {dims(found)}, but the run's model wants {dims(shape)}"
+            raise DataError(f"{path}: {wanted}")
+    weights = LayeredWeights(start.require_weights(), RenamedWeights(opened, names))
     return replace(
         start,
         origin=start.origin | {"projector": file},
-        fingerprint=sha256_of_json([start.fingerprint, sha256]),
-        parts=start.parts | {PROJECTOR: Part(parameter, stored, sha256)},
+        fingerprint=weights.fingerprint,
+        weights=weights,
     )
 
 
 def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
     """Return what the run's newest readable checkpoint says; its weights come from there."""
-
-    def absent(name: str, shape: torch.Size) -> Tensor:
-        del shape
-        raise DataError(f"{run.path}: no checkpoint of the run is left, so '{name}' is unknown")
-
     found = newest_readable(run)
     if found is None:
         return None
     manifest = found[1]
     remedy = "Give another folder, and that one as --init"
     require_stage(manifest.config, "vlm", field="run.folder", value=str(run.path), remedy=remedy)
-    part = Part(absent, absent, "")
     architecture = Architecture.from_dict(manifest.config["model"])
     return Start(
         # The config's aspect: the identity tells where it is another.
         architecture=_with_images(config, architecture),
         origin=manifest.config["origin"],
         fingerprint=manifest.identity["init.fingerprint"],
-        parts=dict.fromkeys((TOWER, PROJECTOR, LANGUAGE), part),
+        weights=None,
         tokenizer=open_tokenizer(run.path, field="run.folder"),
         lora=stored_lora(manifest.config),
     )

@@ -1,18 +1,16 @@
 """What of the model trains, and which values its parameters begin with."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from mobilellama.sft.lora import (
-    LoraConfig,
-    base_name,
-    init_lora_parameter,
-    inject,
-    is_adapter,
-    with_targets,
+from mobilellama.pretrain.weight_source import (
+    DrawnWeights,
+    LayeredWeights,
+    WeightSource,
+    shapes_of,
 )
+from mobilellama.sft.lora import LoraConfig, inject, with_new_adapters, with_targets
+from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel
 from mobilellama.vlm.projectors import build_projector, init_projector_parameter
@@ -45,9 +43,21 @@ def tune(model: nn.Module, config: Config) -> None:
                 parameter.requires_grad_(True)
 
 
-def first_values(start: Start, config: Config) -> dict[str, Any]:
-    """Return ``Stage``'s fields that say which values parameters begin with."""
-    architecture = start.architecture
+def first_weights(start: Start, config: Config, model: nn.Module) -> WeightSource:
+    """Return the first values of a model's parameters, projector and adapters included.
+
+    Args:
+        start: what the run starts from; a projector that it lacks is drawn.
+        config: whose seed is taken.
+        model: as ``tune`` left it.
+    """
+    weights, seed = start.require_weights(), config.train.seed
+    if not any(name.startswith(PROJECTOR) for name in weights.names()):
+        weights = LayeredWeights(weights, _new_projector(start.architecture, seed))
+    return with_new_adapters(weights, shapes_of(model), seed)
+
+
+def _new_projector(architecture: Architecture, seed: int) -> WeightSource:
     with torch.device("meta"):
         projector = build_projector(
             architecture.projector,
@@ -56,18 +66,9 @@ def first_values(start: Start, config: Config) -> dict[str, Any]:
             rules=architecture.rules,
         )
 
-    def initial(name: str, shape: torch.Size) -> Tensor:
-        if is_adapter(name):
-            return init_lora_parameter(name, shape, config.train.seed)
-        part = start.part_of(name)
-        if part is None:
-            plain = name.removeprefix(PROJECTOR)
-            return init_projector_parameter(projector, plain, config.train.seed)
-        return part.parameter(base_name(name), shape)
+    def draw(name: str, shape: torch.Size, seed: int) -> Tensor:
+        del shape
+        return init_projector_parameter(projector, name.removeprefix(PROJECTOR), seed)
 
-    def stored(name: str, shape: torch.Size) -> Tensor:
-        part = start.part_of(name)
-        assert part is not None, f"{name} does not train and has no value"
-        return part.stored(base_name(name), shape)
-
-    return {"initial": initial, "stored": stored}
+    shapes = {PROJECTOR + name: shape for name, shape in shapes_of(projector).items()}
+    return DrawnWeights(shapes, draw, seed)

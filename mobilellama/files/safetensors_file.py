@@ -15,7 +15,9 @@ from torch import Tensor
 from mobilellama.files.atomic import whole_file
 from mobilellama.progress import Progress
 
-_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+"""The format's names of the dtypes that are read and written."""
+_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 _HEADER_ALIGNMENT_BYTES = 8
 
 

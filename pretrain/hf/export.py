@@ -26,15 +26,14 @@ from mobilellama.pretrain.hf.export_folder import (
     parameter_shapes,
     print_files,
     require_free,
-    require_same_names,
     run_of,
-    verify,
     write_model,
 )
 from mobilellama.pretrain.hf.hub import push
 from mobilellama.pretrain.hf.model_card import Card
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.model import ModelConfig, count_parameters
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.run_folder import RunFolder
 from mobilellama.stages import require_stage
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -60,11 +59,12 @@ def main(config: Config) -> int:
     require_stage(checkpoint.manifest.config, "pretrain", field="checkpoint", value=given)
     run = run_of(checkpoint)
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run)
-    verify(checkpoint)
+    weights = CheckpointWeights(checkpoint, parameter_shapes(model_of(checkpoint)))
+    weights.verify()
     started_s = time.monotonic()
     with new_folder(output) as folder:
-        write_export(config, folder, checkpoint, run, tokenizer)
-    checkpoint.close()
+        write_export(config, folder, weights, run, tokenizer)
+    weights.close()
     print_files(output, started_s)
     print("Load it with transformers alone:")
     print(f'  AutoModelForCausalLM.from_pretrained("{output}")')
@@ -74,18 +74,21 @@ def main(config: Config) -> int:
     return 0
 
 
+def model_of(checkpoint: Checkpoint) -> ModelConfig:
+    """Return the architecture of a language model's checkpoint."""
+    return ModelConfig(**checkpoint.manifest.config["model"])
+
+
 def write_export(
     config: Config,
     folder: Path,
-    checkpoint: Checkpoint,
+    weights: CheckpointWeights,
     run: RunFolder | None,
     tokenizer: TextTokenizer,
 ) -> None:
     """Write every file into `folder`, and check them if asked to."""
-    manifest = checkpoint.manifest
-    model = ModelConfig(**manifest.config["model"])
-    shapes = parameter_shapes(model)
-    require_same_names(checkpoint, shapes)
+    manifest = weights.checkpoint.manifest
+    model = model_of(weights.checkpoint)
     # In pretraining a document follows the former one's EOS, and <s> never occurs.
     start_id = tokenizer.bos_id if config.add_bos else tokenizer.eos_id
     eos_ids = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -103,10 +106,10 @@ def write_export(
         losses=last_losses(run, manifest.step),
     )
     card.write(folder / "README.md")
-    write_model(config, folder, checkpoint, model, tokenizer)
-    if config.checks(sum(shape.numel() for shape in shapes.values())):
+    write_model(config, folder, weights, model, tokenizer)
+    if config.checks(count_parameters(model)[0]):
         check_tokenizer(folder, tokenizer, add_bos=config.add_bos)
-        difference = check_logits(folder, checkpoint, model, dtype=config.weights_dtype)
+        difference = check_logits(folder, weights, model, dtype=config.weights_dtype)
         log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
     else:
         log.info("not compared with transformers; --check true does")

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mobilellama.files.pretrained import load_causal_model, load_tokenizer
-from mobilellama.pretrain.hf.weights import DTYPES, ParameterSource, cast
+from mobilellama.pretrain.hf.weights import DTYPES, cast
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 # Of the largest logit. Both sides compute in fp32 but sum in different orders (SDPA, norms):
@@ -21,14 +22,12 @@ _TOKENS = 64
 _TEXTS = ("Hello world", " leading", "a  b   c", "\tdef f(x):\n    return x", "naïve 日本 🙂", "")
 
 
-def check_logits(
-    folder: Path, source: ParameterSource, config: ModelConfig, *, dtype: str
-) -> float:
+def check_logits(folder: Path, source: WeightSource, config: ModelConfig, *, dtype: str) -> float:
     """Return the largest difference of logits, relative to the largest logit.
 
     Args:
         folder: the export.
-        source: gives each parameter in fp32, again.
+        source: what was written; it is read again, in fp32.
         config: the architecture.
         dtype: of the export.
 
@@ -47,12 +46,11 @@ def probe_ids(config: ModelConfig) -> Tensor:
 
 
 @torch.no_grad()
-def our_logits(source: ParameterSource, config: ModelConfig, *, dtype: str) -> Tensor:
+def our_logits(source: WeightSource, config: ModelConfig, *, dtype: str) -> Tensor:
     """Return our model's logits on ``probe_ids``, (1, T, V): weights rounded, computed in fp32."""
     model = build_on(torch.device("cpu"), config)
     for name, parameter in model.named_parameters():
-        value = source.parameter(name, parameter.shape)
-        parameter.copy_(cast(name, value, DTYPES[dtype]))
+        parameter.copy_(cast(name, source.parameter(name), DTYPES[dtype]))
     return model_logits(model)
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,16 @@ from typing import Literal
 
 import torch
 
-from mobilellama.config import ConfigError, DataError, UserError, require_at_least
+from mobilellama.config import ConfigError, require_at_least
 from mobilellama.files.atomic import fsync_path, temporary_path, write_json
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.hub import missing_files, require_repo_id
-from mobilellama.pretrain.hf.weights import DTYPES, ParameterSource, write_weights
+from mobilellama.pretrain.hf.weights import DTYPES, write_weights
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
-from mobilellama.pretrain.state.checkpoint import MANIFEST, Checkpoint
-from mobilellama.progress import Progress
+from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
+from mobilellama.pretrain.state.manifest import MANIFEST
+from mobilellama.pretrain.weight_source import WeightSource, shapes_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -152,28 +154,6 @@ def _open(folder: Path) -> Checkpoint:
         return Checkpoint(folder)
 
 
-@contextmanager
-def naming_other_steps(folder: Path) -> Iterator[None]:
-    """Add to the DataError of a damaged checkpoint, in `folder`, which others the run has."""
-    try:
-        yield
-    except DataError as error:
-        run = RunFolder(folder.parent.parent)
-        if folder.parent != run.checkpoints:
-            raise
-        found = [run.checkpoint(step) for step in run.checkpoint_steps()]
-        others = [path.name for path in found if path != folder and _opens(path)]
-        raise DataError(f"{error}: the run has {', '.join(others) or 'no other'}") from None
-
-
-def _opens(folder: Path) -> bool:
-    try:
-        Checkpoint(folder).close()
-    except (UserError, OSError):
-        return False
-    return True
-
-
 def run_of(checkpoint: Checkpoint) -> RunFolder | None:
     """Return the run that the checkpoint lies in; None for one that was moved out.
 
@@ -203,40 +183,10 @@ def find_tokenizer(
     return open_known_tokenizer(found, expected, owner=f"{checkpoint.folder}'s dataset")
 
 
-def verify(checkpoint: Checkpoint) -> None:
-    """Check the sha256 of the checkpoint's files, with a bar.
-
-    Raises:
-        DataError: a file's bytes are not those that were written; the run's other steps are
-            named.
-    """
-    sizes_mb = [receipt["file"]["bytes"] / 1e6 for receipt in checkpoint.receipts]
-    with Progress(f"verify {checkpoint.folder.name}", total=sum(sizes_mb), unit="MB") as progress:
-        for i, size_mb in enumerate(sizes_mb):
-            with naming_other_steps(checkpoint.folder):
-                checkpoint.verify(share=i, shares=len(sizes_mb))
-            progress.advance(size_mb)
-
-
 def parameter_shapes(model: ModelConfig) -> dict[str, torch.Size]:
     """Return every parameter's name and shape, in the model's order."""
     with torch.device("meta"):
-        return {n: p.shape for n, p in LanguageModel(model).named_parameters()}
-
-
-def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
-    """Raise DataError unless the checkpoint has exactly these parameters, in these sizes."""
-    stored = set(checkpoint.names())
-    missing, unexpected = sorted(set(shapes) - stored), sorted(stored - set(shapes))
-    wrong = [
-        f"{name} ({checkpoint.numel(name)} elements, not {shapes[name].numel()})"
-        for name in sorted(stored & set(shapes))
-        if checkpoint.numel(name) != shapes[name].numel()
-    ]
-    for problem, names in (("lacks", missing), ("also has", unexpected), ("has sizes of", wrong)):
-        if names:
-            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-            raise DataError(f"{checkpoint.folder}: it {problem} {some}, unlike its config's model")
+        return shapes_of(LanguageModel(model))
 
 
 @contextmanager
@@ -306,7 +256,7 @@ def _move_files(folder: Path, output: Path) -> None:
 def write_model(
     config: OutputConfig,
     folder: Path,
-    source: ParameterSource,
+    source: WeightSource,
     model: ModelConfig,
     tokenizer: TextTokenizer,
 ) -> None:
@@ -315,14 +265,13 @@ def write_model(
     Args:
         config: dtype and size of the files.
         folder: where to; it exists.
-        source: gives each parameter in fp32.
+        source: is read in fp32.
         model: the architecture.
         tokenizer: whose special ids config.json states.
     """
     write_json(folder / "config.json", llama_config(model, tokenizer, config.weights_dtype))
     write_weights(
         source,
-        parameter_shapes(model),
         folder,
         dtype=DTYPES[config.weights_dtype],
         max_shard_bytes=round(config.max_shard_size_gb * 1e9),

@@ -22,21 +22,17 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.pretrained import require_no_code
-from mobilellama.pretrain.hf.fingerprint import sampled_sha256
-from mobilellama.pretrain.hf.weight_files import (
-    FLOATS,
-    StoredWeights,
-    read_object,
-    some,
-)
+from mobilellama.files.safetensors_file import FLOATS
+from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object, some
 from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.pretrain.weight_source import WeightSource, dims, shapes_of
 
 log = logging.getLogger(__name__)
 
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-class HfFolder:
+class HfFolder(WeightSource):
     """The weights of an exported or published Llama, by parameter name.
 
     A tied head (``tie_word_embeddings``) is given as a copy of the embedding: our model has no
@@ -69,30 +65,25 @@ class HfFolder:
         """Return the names of the parameters, in the order of our model's."""
         return list(self._shapes)
 
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        """Return a parameter in fp32, a copy of its own.
+    def shape(self, name: str) -> torch.Size:
+        """Return a parameter's shape."""
+        return self._shapes[name]
 
-        Raises:
-            DataError: it is stored in another shape.
-        """
-        value = self.stored(name)
-        if value.shape != shape:
-            raise DataError(f"{self.folder}: '{name}' is {dims(value.shape)}, not {dims(shape)}")
-        return value.to(torch.float32, copy=True)
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype that a parameter is stored in: fp32, bf16 or fp16."""
+        return self._weights.dtype(self._stored_name(name))
 
     def stored(self, name: str) -> Tensor:
-        """Return a parameter as it is stored: fp32, bf16 or fp16. It may be a view of the file."""
-        name = _EMBEDDING if self.tied and name == _HEAD else name
-        return self._weights.tensor(name)
+        """Return a parameter as it is stored. It may be a view of the file."""
+        return self._weights.stored(self._stored_name(name))
 
-    @cached_property
+    def _stored_name(self, name: str) -> str:
+        return _EMBEDDING if self.tied and name == _HEAD else name
+
+    @property
     def fingerprint(self) -> str:
-        """Identity of the folder, as 64 hexadecimal digits, without reading all of it.
-
-        sha256 of config.json and, for each weight file, its name, size and 64 evenly spaced
-        blocks of 4 KiB.
-        """
-        return sampled_sha256([self.folder / "config.json"], self._weights.paths)
+        """Identity of the folder; see ``StoredWeights``."""
+        return self._weights.fingerprint
 
     def close(self) -> None:
         """Let go of the files."""
@@ -101,7 +92,7 @@ class HfFolder:
     @cached_property
     def _shapes(self) -> dict[str, torch.Size]:
         with torch.device("meta"):
-            return {n: p.shape for n, p in LanguageModel(self.config).named_parameters()}
+            return shapes_of(LanguageModel(self.config))
 
     def _require_the_configs_model(self) -> None:
         """Check every name, shape and dtype; leave the rotary tables aside."""
@@ -230,8 +221,3 @@ def _number(values: Mapping[str, Any], key: str, default: float, path: Path) -> 
 
 def _refusal(path: Path, key: str, value: object, rule: str) -> ConfigError:
     return ConfigError(f"{path}: {key}", value, rule, "Give a folder of the LLaMA architecture")
-
-
-def dims(shape: torch.Size) -> str:
-    """Return a shape for a message."""
-    return " x ".join(map(str, shape))

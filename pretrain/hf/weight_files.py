@@ -7,49 +7,67 @@ import pickle
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError, one_line
-from mobilellama.files.atomic import read_json
+from mobilellama.files.atomic import read_json, sha256_of_file
 from mobilellama.files.pickles import code_in, pickle_error
+from mobilellama.files.safetensors_file import FLOATS
+from mobilellama.pretrain.hf.fingerprint import sampled_sha256
+from mobilellama.pretrain.weight_source import WeightSource
 
 _WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
-FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
-class WeightFile(Protocol):
-    """One file of weights, open."""
+class WeightFile(WeightSource):
+    """One file of weights, open, by the names in it."""
 
+    path: Path
     shapes: dict[str, torch.Size]
     dtypes: dict[str, Any]
 
-    def tensor(self, name: str) -> Tensor:
-        """Return one, as it is stored; it may be a view of the file."""
-        ...
+    def names(self) -> list[str]:
+        """Return the names of all weights."""
+        return list(self.shapes)
+
+    def shape(self, name: str) -> torch.Size:
+        """Return a weight's shape."""
+        return self.shapes[name]
+
+    def dtype(self, name: str) -> Any:
+        """Return a weight's dtype: torch's, or the file's name of one that torch has not."""
+        return self.dtypes[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the file."""
+        return sha256_of_file(self.path)
 
 
-class _Safetensors:
+class _Safetensors(WeightFile):
     """A .safetensors file: header read, tensors read on demand."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._file: Any = safe_open(path, framework="pt")
         slices = {name: self._file.get_slice(name) for name in self._file.keys()}
         self.shapes = {name: torch.Size(its.get_shape()) for name, its in slices.items()}
         kinds = {name: its.get_dtype() for name, its in slices.items()}
         self.dtypes: dict[str, Any] = {n: FLOATS.get(kind, kind) for n, kind in kinds.items()}
 
-    def tensor(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         return self._file.get_tensor(name)
 
 
-class _Pickle:
+class _Pickle(WeightFile):
     """A .bin file: a pickled dict of tensors, memory-mapped, no code of it run."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         # Only the zip format (torch 1.6 and later) can be mapped.
         mapped = zipfile.is_zipfile(path)
         with open(path, "rb") as file:
@@ -65,7 +83,7 @@ class _Pickle:
         self.shapes = {name: value.shape for name, value in content.items()}
         self.dtypes: dict[str, Any] = {name: value.dtype for name, value in content.items()}
 
-    def tensor(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         return self._tensors[name]
 
 
@@ -91,7 +109,7 @@ def open_weights(path: Path) -> WeightFile:
         raise DataError(f"{path}: {what}") from None
 
 
-class StoredWeights:
+class StoredWeights(WeightSource):
     """All weights of a folder by name, read on demand.
 
     Args:
@@ -105,6 +123,7 @@ class StoredWeights:
     """
 
     def __init__(self, folder: Path, field: str, remedy: str) -> None:
+        self.folder = folder
         self.paths, weight_map = find_weights(folder, field, remedy)
         files = {path.name: open_weights(path) for path in self.paths}
         self._file_of: dict[str, WeightFile] = {
@@ -129,9 +148,18 @@ class StoredWeights:
         """Return a weight's dtype: torch's, or the file's name of one that torch has not."""
         return self._file_of[name].dtypes[name]
 
-    def tensor(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         """Return a weight as it is stored; it may be a view of the file."""
-        return self._file_of[name].tensor(name)
+        return self._file_of[name].stored(name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the folder, as 64 hexadecimal digits, without reading all of it.
+
+        sha256 of config.json and, for each weight file, its name, size and 64 evenly spaced
+        blocks of 4 KiB.
+        """
+        return sampled_sha256([self.folder / "config.json"], self.paths)
 
     def close(self) -> None:
         """Let go of the files."""

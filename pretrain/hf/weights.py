@@ -9,7 +9,7 @@ Memory holds no more than one parameter: see ``files/safetensors_file.py``.
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,20 +17,13 @@ from torch import Tensor
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import write_json
 from mobilellama.files.safetensors_file import write_safetensors
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.progress import Progress
 
 if TYPE_CHECKING:  # the module itself loads what --help does not need
     from huggingface_hub import StateDictSplit
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-class ParameterSource(Protocol):
-    """Where parameters come from, one at a time; a checkpoint is one."""
-
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        """Return a whole parameter in fp32."""
-        ...
 
 
 def narrowest_dtype(dtypes: Iterable[torch.dtype]) -> str:
@@ -58,28 +51,23 @@ def cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def write_weights(
-    source: ParameterSource,
-    shapes: Mapping[str, torch.Size],
-    folder: Path,
-    *,
-    dtype: torch.dtype,
-    max_shard_bytes: int,
+    source: WeightSource, folder: Path, *, dtype: torch.dtype, max_shard_bytes: int
 ) -> None:
-    """Write all parameters, in the mapping's order.
+    """Write all weights of a source, in its order.
 
     Args:
-        source: gives each parameter in fp32.
-        shapes: every parameter's name and shape.
+        source: is read in fp32.
         folder: where to; it exists.
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
     """
+    shapes = {name: source.shape(name) for name in source.names()}
     plan = plan_shards(shapes, dtype, max_shard_bytes, "model{suffix}.safetensors")
     total_bytes = plan.metadata["total_size"]
     with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
         for file, names in plan.filename_to_tensors.items():
             mine = {name: shapes[name] for name in names}
-            tensors = (cast(name, source.parameter(name, mine[name]), dtype) for name in mine)
+            tensors = (cast(name, source.parameter(name), dtype) for name in mine)
             write_safetensors(folder / file, mine, dtype, tensors, progress)
     if plan.is_sharded:
         parameters = sum(shape.numel() for shape in shapes.values())

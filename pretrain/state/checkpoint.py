@@ -209,7 +209,7 @@ class Checkpoint:
     def numel(self, name: str) -> int:
         """Return the number of elements of a parameter."""
         if self._frozen and name in self._frozen.names():
-            return self._frozen.numel(name)
+            return self._frozen.shape(name).numel()
         return sum(count for _, count, _ in self._places[name])
 
     def read(self, fragment: Fragment) -> None:
@@ -222,7 +222,7 @@ class Checkpoint:
     def parameter(self, name: str, shape: torch.Size, kind: str = "weight") -> Tensor:
         """Return a whole parameter (or, of one that trains, a moment), fp32."""
         if self._frozen and kind == "weight" and name in self._frozen.names():
-            return self._frozen.parameter(name, shape)
+            return self._frozen.parameter(name).view(shape)
         flat = torch.empty(shape.numel(), dtype=torch.float32)
         for offset, piece in self._pieces(kind, name, 0, len(flat)):
             flat[offset : offset + len(piece)] = piece

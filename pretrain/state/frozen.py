@@ -8,7 +8,7 @@ may be gone.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from functools import reduce
 from types import TracebackType
 from typing import Any
@@ -19,40 +19,36 @@ from torch import Tensor
 
 from mobilellama.config import UserError
 from mobilellama.files.atomic import fsync_path, sha256_of_file
-from mobilellama.files.safetensors_file import write_safetensors
+from mobilellama.files.safetensors_file import FLOATS, write_safetensors
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
 
 
 def write_frozen(
-    run: RunFolder,
-    shapes: Mapping[str, torch.Size],
-    read: Callable[[str, torch.Size], Tensor],
-    *,
-    attempt: int,
+    run: RunFolder, source: WeightSource, names: Sequence[str], *, attempt: int
 ) -> str:
     """Write the parameters that do not train (rank 0 only) and return the file's sha256.
 
     Args:
         run: its folder exists.
-        shapes: name and shape of each.
-        read: returns one in the dtype it comes in; the widest of all is written, so that
-            nothing is rounded.
+        source: gives them. The widest of their dtypes is written, so that nothing is rounded.
+        names: of those that do not train.
         attempt: this attempt; a newer one in the folder makes the write fail.
 
     Raises:
         FencedError: a newer attempt owns the run.
     """
     run.require_newest(attempt)
-    dtypes = (read(name, shape).dtype for name, shape in shapes.items())
-    dtype = reduce(torch.promote_types, dtypes)
+    dtype = reduce(torch.promote_types, map(source.dtype, names))
+    shapes = {name: source.shape(name) for name in names}
     total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
     run.frozen.mkdir(exist_ok=True)
     for leftover in run.frozen.glob("new-*"):  # of a start that was killed
         leftover.unlink(missing_ok=True)
     path = run.frozen / f"new-{attempt}.safetensors"
     with Progress("frozen parameters", total=total / 1e6, unit="MB") as progress:
-        tensors = (read(name, shape).to(dtype) for name, shape in shapes.items())
+        tensors = (source.stored(name).to(dtype) for name in names)
         write_safetensors(path, shapes, dtype, tensors, progress)
     sha256 = sha256_of_file(path)
     run.require_newest(attempt)
@@ -65,7 +61,7 @@ class FrozenError(UserError):
     """The file is not as it was written; no checkpoint of the run is to blame, or of use."""
 
 
-class FrozenFile:
+class FrozenFile(WeightSource):
     """The parameters of a run that do not train, opened for reading.
 
     Raises:
@@ -80,31 +76,43 @@ class FrozenFile:
             self._file: Any = safe_open(self.path, framework="pt").__enter__()
         except (SafetensorError, OSError) as error:
             raise self._damaged(f"cannot be read ({error}). Restore it from a copy") from None
-        self._names = frozenset(self._file.keys())
+        slices = {name: self._file.get_slice(name) for name in self._file.keys()}
+        self._shapes = {name: torch.Size(its.get_shape()) for name, its in slices.items()}
+        self._dtypes = {name: FLOATS[its.get_dtype()] for name, its in slices.items()}
 
     def _damaged(self, what: str) -> FrozenError:
         return FrozenError(f"{self.path}: {what}")
 
-    def verify(self) -> None:
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the file, which is its name."""
+        return self._sha256
+
+    def verify(self, *, share: int = 0, shares: int = 1) -> None:
         """Raise FrozenError unless the file's bytes are those that were written."""
-        if sha256_of_file(self.path) != self._sha256:
+        del shares
+        if share == 0 and sha256_of_file(self.path) != self.fingerprint:
             raise self._damaged("its sha256 is not its name. Restore it from a copy")
 
-    def names(self) -> frozenset[str]:
+    def names(self) -> list[str]:
         """Return the names of the parameters."""
-        return self._names
+        return list(self._shapes)
 
-    def numel(self, name: str) -> int:
-        """Return the number of elements of a parameter."""
-        return torch.Size(self._file.get_slice(name).get_shape()).numel()
+    def shape(self, name: str) -> torch.Size:
+        """Return a parameter's shape."""
+        return self._shapes[name]
 
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        """Return a parameter in fp32."""
-        return self.stored(name).float().view(shape)
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of the file."""
+        return self._dtypes[name]
 
     def stored(self, name: str) -> Tensor:
         """Return a parameter in the dtype of the file."""
         return self._file.get_tensor(name)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.__exit__(None, None, None)
 
     def __enter__(self) -> "FrozenFile":
         """Be closed at the end of a block."""
@@ -117,4 +125,5 @@ class FrozenFile:
         trace: TracebackType | None,
     ) -> None:
         """Close the file."""
-        self._file.__exit__(kind, error, trace)
+        del kind, error, trace
+        self.close()

@@ -23,7 +23,7 @@ from mobilellama.files.atomic import write_json
 from mobilellama.files.pretrained import load_adapted, load_causal_model
 from mobilellama.files.safetensors_file import write_safetensors
 from mobilellama.pretrain.hf.weight_files import open_weights, read_object
-from mobilellama.pretrain.hf.weights import ParameterSource
+from mobilellama.pretrain.weight_source import HeldWeights, LayeredWeights, WeightSource
 from mobilellama.progress import Progress
 from mobilellama.sft.lora import LoraConfig, LowRank, Merged, base_name, is_adapter
 
@@ -51,8 +51,7 @@ _SAVED_UNASKED = ("embed_tokens", "lm_head")
 
 def write_adapter(
     folder: Path,
-    source: ParameterSource,
-    shapes: Mapping[str, torch.Size],
+    source: WeightSource,
     config: LoraConfig,
     *,
     base: str,
@@ -62,12 +61,11 @@ def write_adapter(
     Args:
         folder: where to; it exists.
         source: gives the adapters by the names of an injected model.
-        shapes: every parameter's name and shape in the injected model.
         config: what the adapters were made with.
         base: name or path of the base model, for whom loads the adapter.
     """
     # The keys that every version of peft knows: older ones refuse what they do not.
-    adapters = {name: shape for name, shape in shapes.items() if is_adapter(name)}
+    adapters = {name: source.shape(name) for name in source.names() if is_adapter(name)}
     leaves = dict.fromkeys(name.partition(".lora_")[0].rpartition(".")[2] for name in adapters)
     settings = {
         "peft_type": "LORA",
@@ -90,7 +88,7 @@ def write_adapter(
     stored = {_PREFIX + name.replace(".default.", "."): adapters[name] for name in adapters}
     total_mb = sum(shape.numel() for shape in adapters.values()) * 4 / 1e6
     with Progress("adapter", total=total_mb, unit="MB") as progress:
-        tensors = (source.parameter(name, shape) for name, shape in adapters.items())
+        tensors = map(source.parameter, adapters)
         write_safetensors(folder / WEIGHTS_FILE, stored, torch.float32, tensors, progress)
 
 
@@ -152,16 +150,13 @@ class AdapterFolder:
         """The ranks that occur, ascending."""
         return sorted({len(a) for a, _ in self._factors.values()})
 
-    def over(self, base: ParameterSource, shapes: Mapping[str, torch.Size]) -> Merged:
-        """Return the base with this adapter added, fp32.
-
-        Args:
-            base: gives the base's parameters in fp32.
-            shapes: the base's names and shapes.
+    def over(self, base: WeightSource) -> WeightSource:
+        """Return a base's weights with this adapter added, fp32.
 
         Raises:
             ConfigError: the adapter is one of another model.
         """
+        shapes = {name: base.shape(name) for name in base.names()}
         for module, (a, b) in self._factors.items():
             shape = shapes.get(f"{module}.weight")
             found = f"{b.shape[0]} x {a.shape[1]}"
@@ -179,7 +174,14 @@ class AdapterFolder:
             f"{module}.weight": self._low_rank(module, len(a))
             for module, (a, _) in self._factors.items()
         }
-        return Merged(_Over(base, self._factors, self._whole), adapted)
+        # By the names of an injected model, whose bases may have plain ones.
+        adapters = {
+            f"{module}.lora_{half}.default.weight": factor
+            for module, factors in self._factors.items()
+            for half, factor in zip("AB", factors, strict=True)
+        }
+        beside = LayeredWeights(base, HeldWeights(self._whole), HeldWeights(adapters))
+        return Merged(beside, adapted)
 
     def _foreign(self, rule: str) -> ConfigError:
         remedy = f"Give the base that it was trained on ({self.base or 'it does not say which'})"
@@ -226,7 +228,7 @@ class AdapterFolder:
         for path in (self.folder / WEIGHTS_FILE, self.folder / PICKLE_FILE):
             if path.is_file():
                 file = open_weights(path)
-                return {name: file.tensor(name) for name in file.shapes}
+                return {name: file.stored(name) for name in file.names()}
         rule = f"has neither {WEIGHTS_FILE} nor {PICKLE_FILE}"
         raise ConfigError(self._field, str(self.folder), rule, "Give a whole adapter")
 
@@ -263,22 +265,3 @@ class AdapterFolder:
         if not factors:
             raise DataError(f"{self.folder}: it holds no lora_A and lora_B")
         return factors, whole
-
-
-class _Over:
-    """A base and an adapter as one source, by the names of an injected model."""
-
-    def __init__(
-        self,
-        base: ParameterSource,
-        factors: Mapping[str, tuple[Tensor, Tensor]],
-        whole: Mapping[str, Tensor],
-    ) -> None:
-        self._base, self._factors, self._whole = base, factors, whole
-
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        if is_adapter(name):
-            module, _, rest = name.partition(".lora_")
-            return self._factors[module][0 if rest.startswith("A") else 1]
-        plain = base_name(name)
-        return self._whole[plain] if plain in self._whole else self._base.parameter(plain, shape)

@@ -25,7 +25,6 @@ from mobilellama.pretrain.hf.export_folder import (
     new_folder,
     print_files,
     require_free,
-    verify,
     write_model,
 )
 from mobilellama.pretrain.hf.hub import push
@@ -60,7 +59,7 @@ def main(config: Config) -> int:
     base = config.base or finetuned.base
     if finetuned.lora.rank is not None:
         require_base(config, base)
-    verify(finetuned.checkpoint)
+    finetuned.trained.verify()
     started_s = time.monotonic()
     checks = config.checks(count_parameters(finetuned.model)[0])
     with new_folder(output) as folder:
@@ -72,7 +71,7 @@ def main(config: Config) -> int:
             _write_adapter(folder, finetuned, str(base), checks=checks)
         if not checks:
             log.info("not compared with transformers; --check true does")
-    finetuned.checkpoint.close()
+    finetuned.trained.close()
     print_files(output, started_s)
     if finetuned.lora.rank is None:
         print(f"Talk to it with\n  mobilellama sft chat {output}")
@@ -129,11 +128,11 @@ def write_chat_model(
         finetuned.template,
         max_length_tokens=finetuned.model.max_seq_len,
     )
-    write_model(config, folder, finetuned.source, finetuned.model, finetuned.tokenizer)
+    write_model(config, folder, finetuned.weights, finetuned.model, finetuned.tokenizer)
     if checks:
         check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
         difference = check_logits(
-            folder, finetuned.source, finetuned.model, dtype=config.weights_dtype
+            folder, finetuned.weights, finetuned.model, dtype=config.weights_dtype
         )
         log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
 
@@ -145,7 +144,7 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
         finetuned.template,
         max_length_tokens=finetuned.model.max_seq_len,
     )
-    write_adapter(folder, finetuned.checkpoint, finetuned.shapes, finetuned.lora, base=base)
+    write_adapter(folder, finetuned.trained, finetuned.lora, base=base)
     if not checks:
         return
     check_chat_ids(folder, finetuned.tokenizer, finetuned.template)

@@ -35,19 +35,17 @@ from mobilellama.pretrain.hf.export_check import (
 from mobilellama.pretrain.hf.export_folder import (
     OutputConfig,
     new_folder,
-    parameter_shapes,
     print_files,
     require_free,
-    verify,
 )
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.hf.weights import (
     DTYPES,
-    ParameterSource,
     narrowest_dtype,
     write_weights,
 )
 from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.sft.chat.folder import check_chat_ids
 from mobilellama.sft.export import export
 from mobilellama.sft.export.adapter_folder import AdapterFolder, peft_logits
@@ -112,7 +110,7 @@ def _merge_run(config: Config, output: Path, path: str) -> None:
     if finetuned.lora.rank is None:
         rule = "is of a run that trained all weights: there is no adapter to merge"
         raise ConfigError("checkpoint", path, rule, "Write it with 'mobilellama sft export'")
-    verify(finetuned.checkpoint)
+    finetuned.trained.verify()
     title = config.name or output.resolve().name
     with new_folder(output) as folder:
         base = config.base or finetuned.base
@@ -121,17 +119,17 @@ def _merge_run(config: Config, output: Path, path: str) -> None:
         if config.check:
             check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
             unmerged = finetuned.unmerged_logits
-            check_merge(config, folder, finetuned.source, finetuned.model, unmerged)
-    finetuned.checkpoint.close()
+            check_merge(config, folder, finetuned.weights, finetuned.model, unmerged)
+    finetuned.trained.close()
 
 
 def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> None:
     """Merge a folder's adapter into another folder's model."""
     read_base, read_adapter = HfFolder(base, field="base"), AdapterFolder(adapter)
     if config.dtype is None:
-        dtypes = (read_base.stored(name).dtype for name in read_base.names())
+        dtypes = map(read_base.dtype, read_base.names())
         config = replace(config, dtype=narrowest_dtype(dtypes))
-    merged = read_adapter.over(read_base, parameter_shapes(read_base.config))
+    merged = read_adapter.over(read_base)
     ranks = ", ".join(map(str, read_adapter.ranks))
     if read_adapter.base and Path(read_adapter.base).name != base.resolve().name:
         log.warning("the adapter says that its base is %s, not %s", read_adapter.base, base)
@@ -141,7 +139,6 @@ def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> N
         _write_config(config, folder, base)
         write_weights(
             merged,
-            parameter_shapes(read_base.config),
             folder,
             dtype=DTYPES[config.weights_dtype],
             max_shard_bytes=round(config.max_shard_size_gb * 1e9),
@@ -160,7 +157,7 @@ def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> N
 def check_merge(
     config: Config,
     folder: Path,
-    merged: ParameterSource,
+    merged: WeightSource,
     model: ModelConfig,
     unmerged: Callable[[], Tensor],
 ) -> None:
@@ -169,7 +166,7 @@ def check_merge(
     Args:
         config: the dtype that was written.
         folder: the merged model.
-        merged: gives its parameters in fp32.
+        merged: its weights, read in fp32.
         model: the architecture.
         unmerged: computes the logits of base plus adapter side by side, (1, T, V) fp32.
 

@@ -6,10 +6,11 @@ import math
 import peft
 import pytest
 import torch
-from torch import Tensor
+from torch import nn
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.sft.lora import (
     LINEARS,
     LoraConfig,
@@ -51,15 +52,8 @@ def injected_model(lora: LoraConfig = LORA, *, zero_b: bool = True) -> LanguageM
     return model
 
 
-class Weights:
-    """A model's parameters, by name."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._parameters = {name: value.detach() for name, value in model.named_parameters()}
-
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        assert self._parameters[name].shape == shape
-        return self._parameters[name]
+def weights_of(model: nn.Module) -> HeldWeights:
+    return HeldWeights({name: value.detach() for name, value in model.named_parameters()})
 
 
 def test_a_fresh_adapter_leaves_the_base_as_it_is_bit_by_bit() -> None:
@@ -155,11 +149,9 @@ def test_merged_weights_are_pefts_and_give_the_logits_of_base_plus_adapter(alpha
     lora = LoraConfig(rank=4, alpha=alpha, dropout=0.0)
     injected = injected_model(lora, zero_b=False)
     adapted = adapted_weights([name for name, _ in injected.named_parameters()], lora)
-    merged = Merged(Weights(injected), adapted)
+    merged = Merged(weights_of(injected), adapted)
     model = build_on(torch.device("cpu"), MODEL)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(merged.parameter(name, parameter.shape))
+    fill(model, merged)
     expected, found = injected.logits(IDS), model.logits(IDS)
     assert (base_model().logits(IDS) - expected).abs().max() > 0.1
     # fp32 in another order of summation: some units in the last place.

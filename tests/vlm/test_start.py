@@ -28,11 +28,11 @@ from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, Projecto
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.orientation import Orientation
 from mobilellama.vlm.formats.key_maps import PROJECTOR_KEYS, published_name
-from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
+from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, VisionLanguageModel, parameter_shapes
 from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.projectors import build_projector
 from mobilellama.vlm.start import Start, open_start
-from mobilellama.vlm.tuning import first_values
+from mobilellama.vlm.tuning import first_weights
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.tiny import train_tiny
 from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
@@ -90,12 +90,15 @@ def start_from(
 
 def values_of(start: Start, prefix: str) -> dict[str, torch.Tensor]:
     """Return the weights of a part by their names after the prefix, fp32."""
+    weights, shapes = start.require_weights(), parameter_shapes(start.architecture)
     found = {}
-    for name, shape in parameter_shapes(start.architecture).items():
-        part = start.part_of(name)
-        if name.startswith(prefix) and part is not None:
-            found[name.removeprefix(prefix)] = part.parameter(name, shape)
-            assert torch.equal(part.stored(name, shape).float(), found[name.removeprefix(prefix)])
+    for name in weights.names():
+        value = weights.parameter(name)
+        assert weights.shape(name) == value.shape == shapes[name], name
+        assert weights.stored(name).dtype == weights.dtype(name)
+        assert torch.equal(weights.stored(name).float(), value), name
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = value
     return found
 
 
@@ -185,9 +188,10 @@ def test_new_projectors_are_functions_of_the_seed(language_model: Path, tower: P
         run=RunConfig(folder="x"),
         data=ImageTextData(path="none.json", images="none"),
     )
-    shape = torch.Size([32, 32])
+    with torch.device("meta"):
+        model = VisionLanguageModel(start.architecture)
     draws = [
-        first_values(start, config)["initial"]("projector.mlp.0.weight", shape) for _ in range(2)
+        first_weights(start, config, model).parameter("projector.mlp.0.weight") for _ in range(2)
     ]
     assert torch.equal(*draws) and draws[0].abs().max() <= 32**-0.5
 
@@ -503,11 +507,11 @@ def test_runs_of_the_former_stages_are_language_models_to_start_from(
         fields = {"train.max_steps": 2, "validation.every_steps": 100} | lora
         run_ranks(finetune_tiny, 1, language_model, dataset, run, fields)
     start = start_from(run, tower)
-    plain = open_language_model(str(run))
+    plain = open_language_model(str(run)).require_weights()
     found = values_of(start, LANGUAGE)
     assert "lm_head.weight" in found
     for name, value in found.items():
-        assert torch.equal(value, plain.parameter(name, value.shape)), name
+        assert torch.equal(value, plain.parameter(name)), name
     if stage == "sft_lora":  # the adapter has been added
         base = stored(language_model)
         adapted = [name for name, value in found.items() if not torch.equal(value, base[name])]

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.state.manifest import read_manifest
+from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import (
     LINEARS,
@@ -49,15 +50,8 @@ TARGETS = {
 }
 
 
-class Weights:
-    """A model's parameters, by name."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._parameters = {name: value.detach() for name, value in model.named_parameters()}
-
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        assert self._parameters[name].shape == shape
-        return self._parameters[name]
+def weights_of(model: nn.Module) -> HeldWeights:
+    return HeldWeights({name: value.detach() for name, value in model.named_parameters()})
 
 
 def adapted(kind: str, lora: LoraConfig = LORA) -> VisionLanguageModel:
@@ -91,11 +85,9 @@ def test_base_and_adapter_merge_to_the_same_losses_whatever_leaves_the_layers_ha
     shapes = parameter_shapes(architecture(kind))
     names = [name for name, _ in model.named_parameters()]
     assert {base_name(name) for name in names if not is_adapter(name)} == shapes.keys()
-    merged = Merged(Weights(model), adapted_weights(names, LORA))
+    merged = Merged(weights_of(model), adapted_weights(names, LORA))
     plain = VisionLanguageModel(architecture(kind)).train()
-    with torch.no_grad():
-        for name, parameter in plain.named_parameters():
-            parameter.copy_(merged.parameter(name, parameter.shape))
+    fill(plain, merged)
     found, expected = plain(**batch()), model(**batch())
     torch.testing.assert_close(
         found.sample_loss_sums, expected.sample_loss_sums, rtol=1e-4, atol=1e-4
@@ -214,9 +206,9 @@ def test_a_run_with_adapters_trains_goes_on_and_is_exported(
     assert main(["export", *arguments, "--check", "true"]) == 0
     opened, before = open_folder(output), load_file(init / "model.safetensors")
     moved = 0
-    for name, shape in trained.shapes.items():
-        value = trained.source.parameter(name, shape)
-        assert torch.equal(opened.weights.parameter(name, shape), value), name
+    for name in trained.shapes:
+        value = trained.weights.parameter(name)
+        assert torch.equal(opened.weights.parameter(name), value), name
         first = before.get(name.removeprefix(LANGUAGE))  # None: an expert's, joined from several
         moved += first is not None and not torch.equal(value, first)
     assert moved == len(adapted_weights(trained.checkpoint.names(), trained.lora))  # pyright: ignore[reportOptionalMemberAccess]

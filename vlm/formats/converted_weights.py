@@ -15,12 +15,13 @@ from torch import Tensor
 
 from mobilellama.config import DataError, one_line
 from mobilellama.pretrain.hf.weight_files import StoredWeights
+from mobilellama.pretrain.weight_source import WeightSource
 
 Parts = list[tuple[str, str]]
 """(stored name, the converter's pattern that it matched), in the order in which they are joined."""
 
 
-class ConvertedWeights:
+class ConvertedWeights(WeightSource):
     """What ``StoredWeights`` gives, under the names of a model's parameters.
 
     Args:
@@ -111,14 +112,19 @@ class ConvertedWeights:
             first = torch.promote_types(first, kind)
         return first
 
-    def tensor(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         """Return a weight; one that is not converted may be a view of the file."""
         if name in self._plain:
-            return self._stored.tensor(self._plain[name])
+            return self._stored.stored(self._plain[name])
         dtype = self.dtype(name)
         return self._convert(
-            self._joined[name], lambda stored: self._stored.tensor(stored).to(dtype)
+            self._joined[name], lambda stored: self._stored.stored(stored).to(dtype)
         )[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """The folder's."""
+        return self._stored.fingerprint
 
     def close(self) -> None:
         """Let go of the files."""

@@ -39,7 +39,6 @@ from mobilellama.pretrain.hf.export_folder import (
     print_files,
     require_free,
     require_outside,
-    verify,
 )
 from mobilellama.pretrain.hf.hub import push, require_repo_id
 from mobilellama.pretrain.hf.weights import DTYPES, write_weights
@@ -120,8 +119,7 @@ def main(config: Config) -> int:
                 "trained with the template %s; the original code asks with %s",
                 trained.template.name, ORIGINALS_TEMPLATE,
             )  # fmt: skip
-    if trained.checkpoint is not None:
-        verify(trained.checkpoint)
+    trained.weights.verify()
     if config.dtype is None:
         config = replace(config, dtype=trained.default_dtype(_written(config, trained)))
     started_s = time.monotonic()
@@ -129,11 +127,11 @@ def main(config: Config) -> int:
         if config.format == "projector":
             path = folder / PROJECTOR_FILE
             dtype = DTYPES[config.weights_dtype]
-            write_projector(trained.source, trained.architecture, path, dtype=dtype)
+            write_projector(trained.weights, trained.architecture, path, dtype=dtype)
         else:
             _write_folder(config, folder, trained, tower_name)
             _check(config, folder, trained)
-    trained.close()
+    trained.weights.close()
     print_files(output, started_s)
     print(_NEXT[config.format].format(output=output) + _also(config, trained))
     if config.push:
@@ -180,8 +178,7 @@ def _write_folder(config: Config, folder: Path, trained: Trained, tower_name: st
     if config.format == "hf":
         write_our_small_files(folder, trained, dtype=config.weights_dtype)
         write_weights(
-            trained.source,
-            trained.shapes,
+            trained.weights,
             folder,
             dtype=DTYPES[config.weights_dtype],
             max_shard_bytes=max_shard_bytes,
@@ -191,7 +188,7 @@ def _write_folder(config: Config, folder: Path, trained: Trained, tower_name: st
         folder, trained, vision_tower=tower_name, dtype=config.weights_dtype, title=config.title
     )
     write_published(
-        trained.source,
+        trained.weights,
         trained.architecture,
         folder,
         dtype=DTYPES[config.weights_dtype],

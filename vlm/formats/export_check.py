@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from mobilellama.pretrain.hf.export_check import require_same_logits
-from mobilellama.pretrain.hf.weights import DTYPES, ParameterSource, cast
+from mobilellama.pretrain.hf.weights import DTYPES, cast
+from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
+from mobilellama.pretrain.weight_source import WeightSource, fill, shapes_of
 from mobilellama.sft.lora import inject
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.labels import IMAGE
@@ -43,9 +45,9 @@ def check_weights(folder: Path, trained: Trained, *, dtype: str) -> None:
     if differing := [name for name in expected if found[name] != expected[name]]:
         names = ", ".join(differing)
         raise RuntimeError(f"{folder}: is read with another {names}; the export was not kept")
-    for name, shape in trained.shapes.items():
-        wanted = cast(name, trained.source.parameter(name, shape), DTYPES[dtype])
-        if not torch.equal(opened.weights.stored(name, shape), wanted):
+    for name in trained.shapes:
+        wanted = cast(name, trained.weights.parameter(name), DTYPES[dtype])
+        if not torch.equal(opened.weights.stored(name), wanted):
             raise RuntimeError(f"{folder}: '{name}' is not as it was; the export was not kept")
     opened.weights.close()
 
@@ -76,17 +78,16 @@ def check_merged(trained: Trained) -> float:
     adapt = partial(inject, config=trained.lora, prefix=LANGUAGE)
     cpu = torch.device("cpu")
     unmerged = build_on(cpu, trained.architecture, adapt=adapt)
-    expected = _logits(unmerged, trained.checkpoint)
+    expected = _logits(unmerged, CheckpointWeights(trained.checkpoint, shapes_of(unmerged)))
     del unmerged
-    found = _logits(build_on(cpu, trained.architecture), trained.source)
+    found = _logits(build_on(cpu, trained.architecture), trained.weights)
     return require_same_logits(found, expected, what="base plus adapter: merged logits")
 
 
 @torch.no_grad()
-def _logits(model: VisionLanguageModel, source: ParameterSource) -> Tensor:
+def _logits(model: VisionLanguageModel, source: WeightSource) -> Tensor:
     """Return logits on a drawn image and text, (1, T, V) fp32, without dropout."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(source.parameter(name, parameter.shape))
+    fill(model, source)
     config, generator = model.config, torch.Generator().manual_seed(0)
     texts = torch.randint(config.language["vocab_size"], (1, _TOKENS), generator=generator)
     places = torch.full((1, config.image_tokens), IMAGE)

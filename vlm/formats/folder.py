@@ -148,15 +148,14 @@ def open_folder(
     named = NamedWeights(
         folder,
         weights,
-        {name: its for name, its in shapes.items() if not (tower and name.startswith(TOWER))},
+        shapes,
         stored_name=lambda name: (
             name if kind == OURS else published_name(name, architecture.projector)
         ),
         ignored=is_ignored,
         tied=tied_weights(architecture.language),
+        others={TOWER: tower[1]} if tower else None,
     )
-    if tower is not None:
-        named.add(TOWER, tower[1])
     form: Literal["ours", "published"] = "ours" if kind == OURS else "published"
     return VlmFolder(
         folder=folder,

@@ -114,13 +114,12 @@ def main(config: Config) -> int:
         card.write(folder / "README.md")
         write_weights(
             opened.weights,
-            trained.shapes,
             folder,
             dtype=DTYPES[dtype],
             max_shard_bytes=round(config.max_shard_size_gb * 1e9),
         )
         check_weights(folder, trained, dtype=dtype)
-    trained.close()
+    trained.weights.close()
     print_files(output, started_s)
     print(f"Ask it about images with\n  mobilellama vlm chat {output} --image FILE")
     return 0
@@ -132,11 +131,9 @@ def _trained(config: Config, opened: VlmFolder) -> Trained:
         architecture=opened.architecture,
         tokenizer=open_tokenizer(config.model, field="model", as_is=config.tokenizer_as_is),
         template=read_template(config.template, field="template"),
-        source=opened.weights,
-        close=opened.weights.close,
+        weights=opened.weights,
         lora=LoraConfig(),
         published=opened.config,
-        stored_dtype=opened.weights.dtype,
     )
 
 

@@ -5,14 +5,14 @@ projector, head. Its readers need that: llama.cpp's llava_surgery.py looks for t
 in the last shard alone.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mobilellama.files.atomic import whole_file, write_json
-from mobilellama.pretrain.hf.weights import ParameterSource, cast, plan_shards, write_weights
+from mobilellama.pretrain.hf.weights import cast, plan_shards, write_weights
+from mobilellama.pretrain.weight_source import RenamedWeights, WeightSource
 from mobilellama.progress import Progress
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.formats.folder import tied_weights
@@ -36,18 +36,8 @@ def published_names(architecture: Architecture) -> dict[str, str]:
     return names | {published_name(_HEAD, architecture.projector): tied.get(_HEAD, _HEAD)}
 
 
-class _Renamed:
-    """A source by other names."""
-
-    def __init__(self, source: ParameterSource, names: Mapping[str, str]) -> None:
-        self._source, self._names = source, names
-
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        return self._source.parameter(self._names[name], shape)
-
-
 def write_published(
-    source: ParameterSource,
+    source: WeightSource,
     architecture: Architecture,
     folder: Path,
     *,
@@ -58,44 +48,37 @@ def write_published(
     """Write all weights under their published names.
 
     Args:
-        source: gives each parameter in fp32 by our names.
+        source: gives the weights by our names.
         architecture: of the model.
         folder: where to; it exists.
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
         safetensors: instead of .bin.
     """
-    names = published_names(architecture)
-    ours = parameter_shapes(architecture)
-    shapes = {theirs: ours[name] for theirs, name in names.items()}
     write = write_weights if safetensors else write_bins
-    write(_Renamed(source, names), shapes, folder, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    renamed = RenamedWeights(source, published_names(architecture))
+    write(renamed, folder, dtype=dtype, max_shard_bytes=max_shard_bytes)
 
 
 def write_bins(
-    source: ParameterSource,
-    shapes: Mapping[str, torch.Size],
-    folder: Path,
-    *,
-    dtype: torch.dtype,
-    max_shard_bytes: int,
+    source: WeightSource, folder: Path, *, dtype: torch.dtype, max_shard_bytes: int
 ) -> None:
     """Write pytorch_model.bin, or shards and their index; memory holds one file's tensors.
 
     Args:
-        source: gives each parameter in fp32.
-        shapes: every parameter's name and shape.
+        source: is read in fp32, and written in its order.
         folder: where to; it exists.
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
     """
+    shapes = {name: source.shape(name) for name in source.names()}
     plan = plan_shards(shapes, dtype, max_shard_bytes, "pytorch_model{suffix}.bin")
     total_bytes = plan.metadata["total_size"]
     with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
         for file, names in plan.filename_to_tensors.items():
             content: dict[str, Tensor] = {}
             for name in names:
-                content[name] = cast(name, source.parameter(name, shapes[name]), dtype)
+                content[name] = cast(name, source.parameter(name), dtype)
                 progress.advance(content[name].nbytes / 1e6)
             _save(content, folder / file)
     if plan.is_sharded:
@@ -107,22 +90,19 @@ def write_bins(
 
 
 def write_projector(
-    source: ParameterSource, architecture: Architecture, path: Path, *, dtype: torch.dtype
+    source: WeightSource, architecture: Architecture, path: Path, *, dtype: torch.dtype
 ) -> None:
     """Write the projector alone as the original's first stage does: mm_projector.bin.
 
     Args:
-        source: gives each parameter in fp32 by our names.
+        source: gives the weights by our names.
         architecture: of the model.
         path: the file.
         dtype: what the parameters are cast to.
     """
-    shapes = parameter_shapes(architecture)
     content = {
-        published_name(name, architecture.projector): cast(
-            name, source.parameter(name, shape), dtype
-        )
-        for name, shape in shapes.items()
+        published_name(name, architecture.projector): cast(name, source.parameter(name), dtype)
+        for name in source.names()
         if name.startswith(PROJECTOR)
     }
     _save(content, path)

@@ -5,9 +5,7 @@ dtype that is asked for, so that there is never a second copy of the model in me
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -17,11 +15,10 @@ from torch import nn
 
 from mobilellama.config import ConfigError, one_line
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.pretrain.assemble import Initial
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype
-from mobilellama.pretrain.hf.export_folder import verify
 from mobilellama.pretrain.hf.fingerprint import identify
-from mobilellama.pretrain.state.checkpoint import MANIFEST
+from mobilellama.pretrain.state.manifest import MANIFEST
+from mobilellama.pretrain.weight_source import WeightSource, shapes_of
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -30,7 +27,7 @@ from mobilellama.vlm.data.prompts import ImageTextTokenizer
 from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
 from mobilellama.vlm.formats.published_config import ORIGINALS_TEMPLATE
 from mobilellama.vlm.formats.trained import open_trained
-from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel, parameter_shapes
+from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel
 from mobilellama.vlm.quantization import Quantization, put_quantized, quantize
 
 log = logging.getLogger(__name__)
@@ -45,16 +42,16 @@ class StoredModel:
     architecture: Architecture
     tokenizer: TextTokenizer
     template: Template
-    weight: Initial
-    """A weight by our name; it may be a view of the file."""
-    dtype: torch.dtype
-    """In which the language model is stored."""
+    weights: WeightSource
+    """All of them by our names."""
     sha256: str
     """Tells this model from any other, wherever it lies."""
-    close: Callable[[], None]
-    """Let go of the files."""
-    verify: Callable[[], None] = lambda: None
-    """Check the bytes of the files, where they have hashes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the language model is stored."""
+        names = self.weights.names()
+        return self.weights.dtype(next(name for name in names if name.startswith(LANGUAGE)))
 
     @property
     def prompts(self) -> ImageTextTokenizer:
@@ -115,7 +112,6 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         raise ConfigError("model", path, rule, remedy) from None
     if found.tower_source:
         log.info("what the tower's weights do not show: %s", found.tower_source)
-    first = next(name for name in parameter_shapes(found.architecture) if name.startswith(LANGUAGE))
     own = found.folder / TEMPLATE_FILE
     default = str(own) if own.is_file() else None
     if default is None and found.form == "published":
@@ -128,26 +124,20 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         architecture=found.architecture,
         tokenizer=open_tokenizer(path, field="model", as_is=tokenizer_as_is),
         template=read_template(template or default or ""),
-        weight=found.weights.stored,
-        dtype=found.weights.dtype(first),
+        weights=found.weights,
         sha256=identify(path),
-        close=found.weights.close,
     )
 
 
 def _of_run(path: str, template: str | None) -> StoredModel:
     found = open_trained(path, template=template)
-    assert found.checkpoint is not None
     return StoredModel(
         name=str(found.path),
         architecture=found.architecture,
         tokenizer=found.tokenizer,
         template=found.template,
-        weight=found.source.parameter,
-        dtype=torch.float32,
+        weights=found.weights,
         sha256=sha256_of_file(found.path / MANIFEST),
-        close=found.close,
-        verify=partial(verify, found.checkpoint),
     )
 
 
@@ -178,11 +168,11 @@ def load_model(
     model.language_model.tie_weights()  # a head that is the embedding has no weight of its own
     quantized = quantize(model, quantization, dtype)
     try:
-        stored.verify()
-        for name, empty in [*model.named_parameters()]:
+        stored.weights.verify()
+        for name in [*shapes_of(model)]:
             owner, _, leaf = name.rpartition(".")
             module = model.get_submodule(owner)
-            weight = stored.weight(name, empty.shape)
+            weight = stored.weights.stored(name)
             if name in quantized:
                 put_quantized(module, weight.to(dtype, copy=True), device)
             else:  # a copy, which does not go when the file is let go of
@@ -197,7 +187,7 @@ def load_model(
         remedy = "Use another device or dtype, or --quantization 4bit"
         raise ConfigError("model", stored.name, rule, remedy) from None
     finally:
-        stored.close()
+        stored.weights.close()
     kind = str(dtype).removeprefix("torch.")
     how = (
         kind if quantization == "none" else f"{kind}, its language model's layers in {quantization}"

@@ -1,6 +1,6 @@
 """A vision-language model to write out: a run's checkpoint, or a folder in our form."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,17 +9,14 @@ from typing import Any
 import torch
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.hf.export_folder import (
-    find_checkpoint,
-    find_tokenizer,
-    require_same_names,
-    run_of,
-)
-from mobilellama.pretrain.hf.weights import ParameterSource, narrowest_dtype
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, find_tokenizer, run_of
+from mobilellama.pretrain.hf.weights import narrowest_dtype
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.template import Template, read_template
-from mobilellama.sft.lora import LoraConfig, Merged, adapted_weights, inject, stored_lora
+from mobilellama.sft.lora import LoraConfig, inject, merged, stored_lora
 from mobilellama.stages import require_stage
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -41,10 +38,8 @@ class Trained:
     architecture: Architecture
     tokenizer: TextTokenizer
     template: Template
-    source: ParameterSource
-    """All parameters by plain names, fp32, with the adapter added if there is one."""
-    close: Callable[[], None]
-    """Let go of the files."""
+    weights: WeightSource
+    """All weights by plain names; of a run in fp32, with the adapter added if there is one."""
     checkpoint: Checkpoint | None = None
     """None for a folder."""
     run: RunFolder | None = None
@@ -52,15 +47,12 @@ class Trained:
     lora: LoraConfig
     published: Mapping[str, Any]
     """The published config.json that a folder was imported from; else empty."""
-    stored_dtype: Callable[[str], torch.dtype] | None = None
-    """Of a folder: the dtype that a weight is stored in, by our name. None of a run, whose masters
-    are fp32 and which computed in another."""
 
     def default_dtype(self, names: Iterable[str]) -> str:
         """Return the dtype to write some weights in: of a folder their own, of a run bf16."""
-        if self.stored_dtype is None:
+        if self.checkpoint is not None:  # its masters are fp32, and it computed in another
             return "bf16"
-        return narrowest_dtype(map(self.stored_dtype, names))
+        return narrowest_dtype(map(self.weights.dtype, names))
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:
@@ -102,15 +94,12 @@ def open_trained(
     own = run.template if run and run.template.is_file() else None
     architecture = Architecture.from_dict(config["model"])
     lora = stored_lora(config)
-    adapt = partial(inject, config=lora, prefix=LANGUAGE)
-    require_same_names(checkpoint, parameter_shapes(architecture, adapt))
     return Trained(
         path=checkpoint.folder,
         architecture=architecture,
         tokenizer=find_tokenizer(tokenizer, checkpoint, run),
         template=_template(template, own, f"{checkpoint.folder} lies in no run that has one"),
-        source=merged(checkpoint),
-        close=checkpoint.close,
+        weights=trained_weights(checkpoint),
         checkpoint=checkpoint,
         run=run,
         lora=lora,
@@ -118,10 +107,17 @@ def open_trained(
     )
 
 
-def merged(checkpoint: Checkpoint) -> Merged:
-    """Return a checkpoint's parameters by their plain names, an adapter added if there is one."""
-    lora = stored_lora(checkpoint.manifest.config)
-    return Merged(checkpoint, adapted_weights(checkpoint.names(), lora))
+def trained_weights(checkpoint: Checkpoint) -> WeightSource:
+    """Return a checkpoint's weights by their plain names, an adapter added if there is one.
+
+    Raises:
+        DataError: its parameters are not those of its config's model.
+    """
+    config = checkpoint.manifest.config
+    lora = stored_lora(config)
+    adapt = partial(inject, config=lora, prefix=LANGUAGE)
+    shapes = parameter_shapes(Architecture.from_dict(config["model"]), adapt)
+    return merged(CheckpointWeights(checkpoint, shapes), lora)
 
 
 def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Trained:
@@ -135,11 +131,9 @@ def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Traine
         architecture=opened.architecture,
         tokenizer=open_tokenizer(tokenizer or path),
         template=_template(template, own if own.is_file() else None, f"{path} has none"),
-        source=opened.weights,
-        close=opened.weights.close,
+        weights=opened.weights,
         lora=LoraConfig(),
         published=opened.config.get("published") or {},
-        stored_dtype=opened.weights.dtype,
     )
 
 

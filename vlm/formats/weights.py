@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import DataError
+from mobilellama.files.safetensors_file import FLOATS
 from mobilellama.pretrain.hf.fingerprint import sampled_sha256
-from mobilellama.pretrain.hf.folder import dims
-from mobilellama.pretrain.hf.weight_files import FLOATS, StoredWeights, some
+from mobilellama.pretrain.hf.weight_files import StoredWeights, some
+from mobilellama.pretrain.weight_source import WeightSource, dims
 from mobilellama.vlm.formats.converted_weights import ConvertedWeights
 
 
@@ -33,7 +34,7 @@ class WrongWeightsError(DataError):
         return f"{self.folder}: {misfits[0]}{more}"
 
 
-class NamedWeights:
+class NamedWeights(WeightSource):
     """A folder's weights under our names.
 
     Args:
@@ -43,6 +44,7 @@ class NamedWeights:
         stored_name: our name -> the one in the files.
         ignored: stored names that may be there besides.
         tied: our name -> our other name, whose weight it shares where it is not stored itself.
+        others: prefix of our names -> other files that hold the weights of these names.
 
     Raises:
         WrongWeightsError: a weight is missing, unexpected, or of another shape or dtype.
@@ -57,10 +59,12 @@ class NamedWeights:
         stored_name: Callable[[str], str],
         ignored: Callable[[str], bool] = lambda name: False,
         tied: Mapping[str, str] | None = None,
+        others: "Mapping[str, NamedWeights] | None" = None,
     ) -> None:
-        self.folder, self._weights = folder, weights
-        self._others: dict[str, NamedWeights] = {}
+        self.folder, self._weights, self._shapes = folder, weights, dict(shapes)
+        self._others = dict(others or {})
         held = set(weights.names())
+        shapes = {name: shape for name, shape in shapes.items() if self._of(name) is self}
         self._names = {name: stored_name(name) for name in shapes}
         for name, other in (tied or {}).items():
             if name in shapes and self._names[name] not in held:
@@ -87,31 +91,32 @@ class NamedWeights:
             if (dtype := self._weights.dtype(stored)) not in FLOATS.values():
                 yield f"'{stored}' is stored as {dtype}; fp32, bf16 and fp16 can be read"
 
-    def add(self, prefix: str, other: "NamedWeights") -> None:
-        """Take the weights whose names begin with `prefix` from other files from now on."""
-        self._others[prefix] = other
-
     def _of(self, name: str) -> "NamedWeights":
         return next((its for prefix, its in self._others.items() if name.startswith(prefix)), self)
+
+    def names(self) -> list[str]:
+        """Return our names, in the order of the shapes."""
+        return list(self._shapes)
+
+    def shape(self, name: str) -> torch.Size:
+        """Return a weight's shape."""
+        return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the dtype that a weight comes in."""
         its = self._of(name)
         return its._weights.dtype(its._names[name])
 
-    def stored(self, name: str, shape: torch.Size) -> Tensor:
+    def stored(self, name: str) -> Tensor:
         """Return a weight in the dtype it comes in; it may be a view of the file."""
         its = self._of(name)
-        return its._weights.tensor(its._names[name]).view(shape)
+        return its._weights.stored(its._names[name])
 
-    def parameter(self, name: str, shape: torch.Size) -> Tensor:
-        """Return a weight in fp32, a copy of its own."""
-        return self.stored(name, shape).to(torch.float32, copy=True)
-
-    def fingerprint(self, whole: Iterable[Path]) -> str:
-        """Return what tells these weights from others: see ``sampled_sha256``."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of config.json and of samples of the files; see ``sampled_sha256``."""
         paths = [path for its in (self, *self._others.values()) for path in its._weights.paths]
-        return sampled_sha256(whole, paths)
+        return sampled_sha256([self.folder / "config.json"], paths)
 
     def close(self) -> None:
         """Let go of the files."""

@@ -50,7 +50,7 @@ def test_tensors_alone_run_nothing(tmp_path: Path) -> None:
         content = {"a": torch.zeros(3), "b": torch.nn.Parameter(torch.ones(2).bfloat16())}
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         assert code_in(path) is None
-        assert open_weights(path).tensor("a").tolist() == [0, 0, 0]
+        assert open_weights(path).stored("a").tolist() == [0, 0, 0]
 
 
 def test_other_bytes_are_no_code(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def ours(base: Path) -> LanguageModel:
     model = build_on(torch.device("cpu"), source.config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(source.parameter(name, parameter.shape))
+            parameter.copy_(source.parameter(name))
     return model
 
 

@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.model import LanguageModel, build_on
+from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.sft.export.adapter_folder import AdapterFolder, write_adapter
 from mobilellama.sft.lora import LINEARS, LoraConfig, init_lora_parameter, inject, is_adapter
 
@@ -73,11 +74,8 @@ def peft_logits(base: Path, adapter: Path) -> torch.Tensor:
 def merged_logits(base: Path, adapter: Path) -> torch.Tensor:
     folder = HfFolder(base)
     model = build_on(torch.device("cpu"), folder.config)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    merged = AdapterFolder(adapter).over(folder, shapes)
+    fill(model, AdapterFolder(adapter).over(folder))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(merged.parameter(name, parameter.shape))
         return model.logits(IDS)
 
 
@@ -141,7 +139,7 @@ def injected(base: Path, lora: LoraConfig) -> LanguageModel:
     model = build_on(torch.device("cpu"), folder.config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(folder.parameter(name, parameter.shape))
+            parameter.copy_(folder.parameter(name))
         inject(model, lora)
         for name, parameter in model.named_parameters():
             if is_adapter(name):
@@ -150,23 +148,14 @@ def injected(base: Path, lora: LoraConfig) -> LanguageModel:
     return model.eval()
 
 
-class Weights:
-    def __init__(self, model: LanguageModel) -> None:
-        self._values = dict(model.named_parameters())
-
-    def parameter(self, name: str, shape: torch.Size) -> torch.Tensor:
-        assert self._values[name].shape == shape
-        return self._values[name].detach()
-
-
 @pytest.mark.parametrize("targets", [list(LINEARS), ["down_proj", "k_proj"]])
 def test_peft_loads_what_we_write_and_computes_our_logits(
     targets: list[str], base: Path, tmp_path: Path
 ) -> None:
     lora = LoraConfig(rank=4, alpha=6, dropout=0.05, targets=targets)
     model = injected(base, lora)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    write_adapter(tmp_path, Weights(model), shapes, lora, base=str(base))
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    write_adapter(tmp_path, HeldWeights(weights), lora, base=str(base))
     expected = model.logits(IDS)
     assert peft.PeftConfig.from_pretrained(str(tmp_path)).base_model_name_or_path == str(base)
     with warnings.catch_warnings():  # peft only warns of missing keys

@@ -16,6 +16,7 @@ from mobilellama.config import ConfigError
 from mobilellama.files.json_lines import UTF8_MARK
 from mobilellama.pretrain.hf.export_check import probe_ids
 from mobilellama.pretrain.hf.folder import HfFolder
+from mobilellama.pretrain.weight_source import HeldWeights, LayeredWeights
 from mobilellama.sft.export.adapter_folder import peft_logits
 from mobilellama.sft.export.merge import Config, check_merge
 from mobilellama.sft.main import main
@@ -168,19 +169,15 @@ def test_a_merge_that_moves_the_logits_is_refused(
     folder = HfFolder(merged)
     config = Config(output="o", adapter="a", base="b", dtype="fp32")
 
-    class Scaled:
-        """The merged weights with one layer's update off by a hundredth."""
-
-        def parameter(self, name: str, shape: torch.Size) -> torch.Tensor:
-            scale = 1.01 if name == "model.layers.1.mlp.down_proj.weight" else 1
-            return folder.parameter(name, shape) * scale
+    name = "model.layers.1.mlp.down_proj.weight"  # its update is off by a hundredth
+    scaled = LayeredWeights(folder, HeldWeights({name: folder.parameter(name) * 1.01}))
 
     def unmerged() -> torch.Tensor:
         return peft_logits(tiny_chat_model, adapter, probe_ids(folder.config))
 
     check_merge(config, merged, folder, folder.config, unmerged)
     with pytest.raises(RuntimeError, match="base plus adapter: merged logits differ from ours by"):
-        check_merge(config, merged, Scaled(), folder.config, unmerged)
+        check_merge(config, merged, scaled, folder.config, unmerged)
 
 
 def test_a_base_with_a_tied_head_is_written_untied(

@@ -71,7 +71,7 @@ def test_every_parameter_is_transformers_own_bit_for_bit(kind: str, tmp_path: Pa
     assert {*weights.names()} == parameters.keys()
     for name, value in parameters.items():
         assert weights.shape(name) == value.shape and weights.dtype(name) == torch.float32
-        assert torch.equal(weights.tensor(name), value), name
+        assert torch.equal(weights.stored(name), value), name
     weights.close()
 
 
@@ -83,7 +83,7 @@ def test_weights_of_two_dtypes_are_joined_in_the_wider(tmp_path: Path) -> None:
     save_file(narrow, path, metadata={"format": "pt"})
     weights = converted(tmp_path, "mixtral")
     name = "model.layers.0.mlp.experts.gate_up_proj"
-    assert weights.dtype(name) == weights.tensor(name).dtype == torch.float32
+    assert weights.dtype(name) == weights.stored(name).dtype == torch.float32
 
 
 def test_an_expert_that_is_missing_or_of_another_shape_is_named(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_transformers_passes_over_is_passed_over_and_told(
     start = open_start(config, RunFolder(config.run.folder))
     assert "not read, as by transformers: 1 (mtp.fc.weight)" in caplog.text
     for name, value in model.named_parameters():
-        assert torch.equal(start.parts[LANGUAGE].stored(LANGUAGE + name, value.shape), value), name
+        assert torch.equal(start.require_weights().stored(LANGUAGE + name), value), name
     start.close()
     save_file(files | {"other.weight": torch.zeros(2)}, path, metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"0 missing, 1 \(other\.weight\) unexpected"):
@@ -160,11 +160,11 @@ def test_a_model_with_experts_is_started_from_trained_and_exported_with_transfor
         torch.testing.assert_close(ours.language_model(input_ids=ids).logits, expected)
     trained, exported = open_trained(str(tmp_path / "after_run")), open_folder(tmp_path / "after")
     moved = set()
-    for name, shape in trained.shapes.items():
-        value = trained.source.parameter(name, shape)
-        assert torch.equal(exported.weights.parameter(name, shape), value), name
+    for name in trained.shapes:
+        value = trained.weights.parameter(name)
+        assert torch.equal(exported.weights.parameter(name), value), name
         if name.startswith(LANGUAGE):
             before = theirs.get_parameter(name.removeprefix(LANGUAGE))
             moved |= {name} if not torch.equal(value, before) else set()
     assert any("experts.gate_up_proj" in name for name in moved)
-    trained.close()
+    trained.weights.close()

@@ -376,8 +376,7 @@ def runs(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 
 def weights_of(trained: Trained) -> dict[str, torch.Tensor]:
-    source = trained.source
-    return {name: source.parameter(name, shape) for name, shape in trained.shapes.items()}
+    return {name: trained.weights.parameter(name) for name in trained.shapes}
 
 
 def assert_equal(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
@@ -448,7 +447,7 @@ def test_the_merged_models_losses_are_those_of_base_plus_adapter(runs: Runs) -> 
         for name, value in side_by_side.named_parameters():
             value.copy_(trained.checkpoint.parameter(name, value.shape))
         for name, value in merged.named_parameters():
-            value.copy_(trained.source.parameter(name, value.shape))
+            value.copy_(trained.weights.parameter(name))
             base.get_parameter(name).copy_(value)
         for name, value in stored(runs.llm).items():
             base.language_model.get_parameter(name).copy_(value)

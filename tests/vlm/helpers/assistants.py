@@ -53,8 +53,7 @@ def make_assistant(
     )
     architecture = published.architecture
     weights = {
-        name: published.weights.stored(name, shape).clone()
-        for name, shape in parameter_shapes(architecture).items()
+        name: published.weights.stored(name).clone() for name in parameter_shapes(architecture)
     }
     whole = folder / "ours"
     whole.mkdir()

@@ -94,7 +94,7 @@ def make_job(
     identity = identity_of(config, config.model, data, precision)
     attempt = begin(world, run, identity, asdict(config), partial(save_dataset_texts, data.dataset))
     stage = pretraining(config, data, world)
-    return assemble(config, stage, world, run, attempt, precision, identity, None)
+    return assemble(config, stage, world, attempt, identity, None)
 
 
 def main() -> None:

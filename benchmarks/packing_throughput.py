@@ -39,11 +39,13 @@ from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import DistributedConfig, World, close
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.pretrain.assemble import FirstState, build_engine, new_weights, open_data
+from mobilellama.pretrain.assemble import new_weights, open_data
+from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import ModelConfig, build_on
 from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.state.loading import begin
 from mobilellama.sft.config import Config
 from mobilellama.sft.data.packing import pack
 from mobilellama.sft.row_inputs import RowInputs
@@ -154,7 +156,7 @@ class Epoch:
         self, engine: Engine, config: Config, inputs: RowInputs | LongestInputs, model: ModelConfig
     ) -> None:
         data = open_data(
-            config, TokenDataset(config.data.path), seq_len=model.max_seq_len,
+            config, TokenDataset(config.data.path), inputs, seq_len=model.max_seq_len,
             vocab_size=model.vocab_size,
         )  # fmt: skip
         view = data.views["conversations"]
@@ -234,7 +236,7 @@ def main() -> None:
         )  # fmt: skip
         groups = parameter_groups(model.named_parameters(), config.optimizer)
         engine = build_engine(model, groups, config, world, "fp32")
-        engine.load(FirstState(new_weights(model, seed=0)))
+        begin(model, engine, new_weights(model, seed=0))
         whole = RowInputs(seq_len=options.seq_len, pad_id=0)
         epochs = {
             "packed": Epoch(engine, config, whole, model_config),

@@ -43,11 +43,12 @@ from torch import Tensor, nn
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import DistributedConfig, World, close
-from mobilellama.pretrain.assemble import FirstState, build_engine
+from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import named_generator
 from mobilellama.pretrain.prefetch import Prefetcher
+from mobilellama.pretrain.state.loading import begin
 from mobilellama.pretrain.weight_source import DrawnWeights, shapes_of
 from mobilellama.sft.data.packing import pack
 from mobilellama.shards.order import DEFAULT_SEED
@@ -230,7 +231,7 @@ def build(architecture: Architecture, config: Config, world: World) -> Engine:
     engine = build_engine(
         cast(nn.Module, model), groups_of(trained, config), config, world, config.engine.precision
     )
-    engine.load(FirstState(weights))
+    begin(cast(nn.Module, model), engine, weights)
     engine.train(True)
     return engine
 

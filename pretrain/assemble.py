@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World
+from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.config import Config, StageConfig
 from mobilellama.pretrain.data import Batches, Inputs, MixedBatches, WindowInputs
-from mobilellama.pretrain.engines.ddp import DDPEngine
-from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
-from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
@@ -25,14 +23,9 @@ from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.pretrain.schedule import change_text, stored_schedule
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
-from mobilellama.pretrain.state.frozen import write_frozen
+from mobilellama.pretrain.state.loading import begin, freeze, report_changes, restore
 from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
-from mobilellama.pretrain.weight_source import (
-    DrawnWeights,
-    WeightSource,
-    require_shapes,
-    shapes_of,
-)
+from mobilellama.pretrain.weight_source import DrawnWeights, WeightSource, shapes_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
@@ -44,11 +37,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """The opened dataset and its order."""
+    """The opened dataset, its order, and what becomes of its samples."""
 
     dataset: TokenDataset
     mixture: Mixture
     views: Mapping[str, View]
+    inputs: Inputs
+    """Makes the model's arguments of samples."""
+    end: int | None = None
+    """Samples of the run, whose last step may be short; None where it ends after whole steps."""
 
     @property
     def seq_len(self) -> int:
@@ -91,14 +88,10 @@ def language_stage(
     config: StageConfig,
     model: ModelConfig,
     data: TrainingData,
-    inputs: Inputs,
     world: World,
     *,
     weights: Callable[[nn.Module], WeightSource],
-    max_steps: int | None = None,
-    samples: int | None = None,
     adapt: Callable[[LanguageModel], object] | None = None,
-    flops_per_token: float | None = None,
 ) -> Stage:
     """Return the stage that trains a language model on a dataset's samples.
 
@@ -106,13 +99,9 @@ def language_stage(
         config: the sections that all stages have.
         model: the architecture.
         data: the dataset and its order.
-        inputs: makes the model's arguments of samples.
         world: the processes.
         weights: (the built model) -> the first values of its parameters.
-        max_steps: optimizer steps of the run; None where `samples` says how far it goes.
-        samples: of the run, whose last step may be short.
         adapt: adds adapters to the model, or freezes parameters of it.
-        flops_per_token: for MFU.
     """
     build = partial(
         build_on,
@@ -124,12 +113,12 @@ def language_stage(
     batches = MixedBatches(
         data.mixture,
         data.views,
-        inputs,
+        data.inputs,
         global_batch_size=config.train.global_batch_size,
         micro_batch_size=config.train.micro_batch_size,
         rank=world.rank,
         world_size=world.size,
-        end=samples,
+        end=data.end,
     )
     subsets = data.mixture.subsets
     return Stage(
@@ -139,18 +128,19 @@ def language_stage(
         weights=weights,
         batches=batches,
         order=f"mixture {shares_text(data.mixture)}",
-        heldout=HeldOutViews(data.dataset, subsets, data.seq_len, inputs, speaks=world.is_main),
+        heldout=HeldOutViews(
+            data.dataset, subsets, data.seq_len, data.inputs, speaks=world.is_main
+        ),
         groups=partial(parameter_groups, config=config.optimizer),
         learning_rates={"learning_rate": config.optimizer.learning_rate},
         seq_len=data.seq_len,
-        max_steps=max_steps,
-        flops_per_token=flops_per_token,
     )
 
 
 def open_data(
     config: StageConfig,
     dataset: TokenDataset,
+    inputs: Inputs,
     *,
     seq_len: int,
     vocab_size: int,
@@ -171,7 +161,7 @@ def open_data(
         )
     mixed, views = open_order(dataset, seq_len=seq_len, mixture=mixture, seed=config.data.seed)
     config.train.grad_accum_steps(config.distributed.world_size)
-    return TrainingData(dataset=dataset, mixture=mixed, views=views)
+    return TrainingData(dataset=dataset, mixture=mixed, views=views, inputs=inputs)
 
 
 def open_windows(config: Config) -> TrainingData:
@@ -187,6 +177,7 @@ def open_windows(config: Config) -> TrainingData:
     data = open_data(
         config,
         dataset,
+        WindowInputs(per_document=config.model.attention == "per_document"),
         seq_len=config.train.seq_len,
         vocab_size=config.model.vocab_size,
         mixture=config.data.mixture,
@@ -204,13 +195,15 @@ def open_windows(config: Config) -> TrainingData:
 
 def pretraining(config: Config, data: TrainingData, world: World) -> Stage:
     """Return what pretraining trains: every weight of a new model, on windows of text."""
-    return language_stage(
+    stage = language_stage(
         config,
         config.model,
         data,
-        WindowInputs(per_document=config.model.attention == "per_document"),
         world,
         weights=lambda model: new_weights(cast(LanguageModel, model), seed=config.train.seed),
+    )
+    return replace(
+        stage,
         max_steps=config.train.max_steps,
         flops_per_token=flops_per_token(config.model, config.train.seq_len),
     )
@@ -229,13 +222,21 @@ def assemble(
     config: StageConfig,
     stage: Stage,
     world: World,
-    run: RunFolder,
     attempt: int,
-    precision: str,
     identity: dict[str, Any],
     checkpoint: Checkpoint | None,
 ) -> Training:
-    """Build model, engine and metrics, with the state of the checkpoint or a fresh one."""
+    """Build model, engine and metrics, with the state of a checkpoint or first values.
+
+    Args:
+        config: the sections that all stages have.
+        stage: what trains, on what.
+        world: the processes.
+        attempt: its number.
+        identity: what a resume must not change.
+        checkpoint: the newest one; None where the run begins.
+    """
+    run, precision = RunFolder(config.run.folder), identity["engine.precision"]
     model = stage.build(world.device)
     if config.engine.compile and world.device.type == "cuda":
         for layer in stage.layers(model):
@@ -272,8 +273,7 @@ def assemble(
         restore(model, engine, checkpoint, world.rank)
     else:
         weights = stage.weights(model)
-        require_shapes(weights, shapes_of(model))
-        engine.load(FirstState(weights))
+        begin(model, engine, weights)
         frozen_sha256 = freeze(model, weights, world, run, attempt)
         log.info("starting from step 0")
     validation = Validation(
@@ -323,99 +323,3 @@ def count_text(model: nn.Module) -> str:
     if train == total:
         return f"{total:,} parameters"
     return f"{total:,} parameters, of which {train:,} ({100 * train / total:.2f} %) train"
-
-
-@torch.no_grad()
-def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
-    """Give model, engine and random generators the state of a checkpoint, and close it."""
-    engine.load(checkpoint)
-    for name, parameter in frozen_parameters(model).items():
-        parameter.copy_(checkpoint.parameter(name, parameter.shape))
-    if states := checkpoint.rng(rank):  # a rank that the checkpoint did not have is seeded
-        rng.restore(states)
-    checkpoint.close()
-    consumed = checkpoint.manifest.consumed
-    log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
-
-
-def frozen_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that do not train, by name."""
-    return {name: value for name, value in model.named_parameters() if not value.requires_grad}
-
-
-@torch.no_grad()
-def freeze(
-    model: nn.Module, weights: WeightSource, world: World, run: RunFolder, attempt: int
-) -> str | None:
-    """Set the parameters that do not train, write them into the run, return the file's sha256."""
-    frozen = frozen_parameters(model)
-    if not frozen:
-        return None
-    for name, parameter in frozen.items():
-        parameter.copy_(weights.stored(name))
-    sha256: str | None = None
-
-    def write() -> None:
-        nonlocal sha256
-        sha256 = write_frozen(run, weights, [*frozen], attempt=attempt)
-
-    world.run_on_main(write)
-    return sha256  # rank 0 alone writes manifests
-
-
-def build_engine(
-    model: nn.Module,
-    groups: list[ParameterGroup],
-    config: StageConfig,
-    world: World,
-    precision: str,
-) -> Engine:
-    """Wrap the model, of which the groups' parameters train, in an engine."""
-    if config.engine.kind == "ddp":
-        return DDPEngine(
-            model,
-            groups,
-            precision=precision,
-            optimizer=config.optimizer,
-            rank=world.rank,
-            world_size=world.size,
-        )
-    return DeepSpeedEngine(
-        model,
-        groups,
-        config=config.engine,
-        precision=precision,
-        optimizer=config.optimizer,
-        micro_batch_size=config.train.micro_batch_size,
-        world_size=world.size,
-    )
-
-
-class FirstState:
-    """The state before the first step: initial weights, moments of zero."""
-
-    optimizer_step = 0
-
-    def __init__(self, weights: WeightSource) -> None:
-        self._weights = weights
-
-    def read(self, fragment: Fragment) -> None:
-        """Fill a fragment's weight; its moments are zeros already."""
-        whole = self._weights.parameter(fragment.name)
-        piece = slice(fragment.start, fragment.start + fragment.weight.numel())
-        fragment.weight.copy_(whole.reshape(-1)[piece])
-
-
-def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Log the fields that this attempt changes; those of the identity were checked before.
-
-    A field that the checkpoint's version did not have yet has not changed.
-    """
-    for section in (name for name in now if name in before):
-        fields, old = now[section], before[section]
-        if not isinstance(fields, dict) or not isinstance(old, dict):
-            fields, old = {"": fields}, {"": old}
-        for name, value in fields.items():
-            if name in old and old[name] != value:
-                field = f"{section}.{name}".rstrip(".")
-                log.info("changed since the checkpoint: %s = %s, was %s", field, value, old[name])

@@ -47,7 +47,7 @@ def main(config: Config) -> int:
         watchdog=config.watchdog,
         verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
         assemble=lambda attempt, checkpoint: assemble(
-            config, stage, world, run, attempt, precision, identity, checkpoint
+            config, stage, world, attempt, identity, checkpoint
         ),
     )
     close()  # not after an error: leaving the group would wait for ranks that wait for us

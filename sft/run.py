@@ -61,7 +61,9 @@ def main(config: Config) -> int:
     config = replace(config, init=start.origin, lora=lora)
     require_fit(start, seq_len)
     require_same_tokenizer(config, start, dataset)
-    data = open_data(config, dataset, seq_len=seq_len, vocab_size=start.model.vocab_size)
+    pad_id = dataset.tokenizer.pad_id
+    inputs = RowInputs(seq_len=seq_len, pad_id=0 if pad_id is None else pad_id)
+    data = open_data(config, dataset, inputs, seq_len=seq_len, vocab_size=start.model.vocab_size)
     world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = resolve_precision(config.engine.precision, world.device)
@@ -74,7 +76,7 @@ def main(config: Config) -> int:
                 lambda: start.require_weights().verify(share=world.rank, shares=world.size),
                 otherwise=f"{config.init}: another rank found it damaged",
             )
-        job = assemble(config, stage, world, run, attempt, precision, identity, checkpoint)
+        job = assemble(config, stage, world, attempt, identity, checkpoint)
         start.close()  # an older .bin file would lie in every rank's memory all along
         return job
 
@@ -142,20 +144,17 @@ def finetuning(config: Config, start: Start, data: TrainingData, world: World) -
     if by_epochs and not samples:
         rule = f"comes to none of the {rows:,} rows of {config.data.path}"
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
-    pad_id = data.dataset.tokenizer.pad_id
-    return language_stage(
+    stage = language_stage(
         config,
         start.model,
-        data,
-        RowInputs(seq_len=data.seq_len, pad_id=0 if pad_id is None else pad_id),
+        replace(data, end=samples if by_epochs else None),
         world,
-        max_steps=config.train.max_steps,
-        samples=samples if by_epochs else None,
         weights=lambda model: with_new_adapters(
             start.require_weights(), shapes_of(model), config.train.seed
         ),
         adapt=partial(inject, config=config.lora),
     )
+    return replace(stage, max_steps=config.train.max_steps)
 
 
 def identity_of_run(

@@ -108,8 +108,7 @@ def main(config: Config) -> int:
         began = checkpoint.manifest.identity if checkpoint else None
         prepare_samples(config, recipe, fingerprint, run, world, began)
         stage = image_text_stage(config, start, run, world, precision)
-        known = identity | missing_identity(run)
-        job = assemble(config, stage, world, run, attempt, precision, known, checkpoint)
+        job = assemble(config, stage, world, attempt, identity | missing_identity(run), checkpoint)
         start.close()
         job.config["origin"] = start.origin
         return job

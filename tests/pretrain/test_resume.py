@@ -131,7 +131,7 @@ def resave(dataset: Path, run: Path) -> int:
     precision = newest.manifest.identity["engine.precision"]
     identity = identity_of(config, config.model, data, precision)
     stage = pretraining(config, data, world)
-    job = assemble(config, stage, world, folder, 1, precision, identity, newest)
+    job = assemble(config, stage, world, 1, identity, newest)
     step, consumed = newest.manifest.step, newest.manifest.consumed
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(step)))
     facts = {

@@ -132,7 +132,7 @@ def attempt_on_ranks(
             done.append("assemble")
             hook.get("assemble", lambda: None)()
             stage = pretraining(config, data, world)
-            job = assemble(config, stage, world, run, attempt, "fp32", identity, checkpoint)
+            job = assemble(config, stage, world, attempt, identity, checkpoint)
             return replace(job, validate=hook["validate"]) if "validate" in hook else job
 
         run_attempt(

@@ -184,7 +184,7 @@ def resave(argv: list[str]) -> int:
     identity, precision = manifest.identity, manifest.identity["engine.precision"]
     prepare_samples(config, recipe, fingerprint, folder, world, identity)
     stage = image_text_stage(config, start, folder, world, precision)
-    job = assemble(config, stage, world, folder, 1, precision, identity, newest)
+    job = assemble(config, stage, world, 1, identity, newest)
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(manifest.step)))
     facts = {
         "step": manifest.step, "consumed": manifest.consumed, "identity": identity,

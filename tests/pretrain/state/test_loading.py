@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from mobilellama.pretrain.assemble import report_changes
+from mobilellama.pretrain.state.loading import report_changes
 
 
 def test_fields_that_changed_are_told_and_those_of_a_newer_version_are_not(

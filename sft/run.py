@@ -72,10 +72,7 @@ def main(config: Config) -> int:
 
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
-            world.run_on_all(
-                lambda: start.require_weights().verify(share=world.rank, shares=world.size),
-                otherwise=f"{config.init}: another rank found it damaged",
-            )
+            start.verify(world, config.init)
         job = assemble(config, stage, world, attempt, identity, checkpoint)
         start.close()  # an older .bin file would lie in every rank's memory all along
         return job

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.distributed import World
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.model import ModelConfig
@@ -23,18 +24,17 @@ _REMEDY = "Give a language model: a Hugging Face folder, or a run's folder or ch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """The architecture, a name for the weights, and the weights while they are at hand."""
+class StartingPoint:
+    """What a run of a later stage starts from: the weights while they are at hand, and their name.
 
-    model: ModelConfig
-    origin: str
-    """Where it was found when the run began."""
+    Each stage adds its architecture and where all of it was found.
+    """
+
     fingerprint: str
     """Names the weights; part of the run's identity."""
     weights: WeightSource | None
-    """By plain names; None where the run goes on from a checkpoint of its own."""
-    tokenizer: TextTokenizer | None
-    """What the model was trained with, where it is at hand."""
+    """By the plain names of the stage's model. What begins anew, such as a projector or an adapter,
+    is not among them. None where the run goes on from a checkpoint of its own."""
     lora: LoraConfig | None = None
     """What a run that is resumed adapts."""
 
@@ -48,10 +48,36 @@ class Start:
             raise DataError("no checkpoint of the run is left, so its weights are unknown")
         return self.weights
 
+    def verify(self, world: World, init: str) -> None:
+        """Check the bytes of the files, where they have hashes; the ranks share them out.
+
+        Args:
+            world: all ranks call this together.
+            init: the field of that name, for messages.
+
+        Raises:
+            DataError: a file is damaged, on its rank; OtherRankError on the others.
+        """
+        world.run_on_all(
+            lambda: self.require_weights().verify(share=world.rank, shares=world.size),
+            otherwise=f"{init}: another rank found it damaged",
+        )
+
     def close(self) -> None:
         """Let go of the files."""
         if self.weights is not None:
             self.weights.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(StartingPoint):
+    """What finetuning starts from."""
+
+    model: ModelConfig
+    origin: str
+    """Where it was found when the run began."""
+    tokenizer: TextTokenizer | None
+    """What the model was trained with, where it is at hand."""
 
 
 def open_start(init: str, run: RunFolder) -> Start:

@@ -101,10 +101,7 @@ def main(config: Config) -> int:
 
     def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
-            world.run_on_all(
-                lambda: start.require_weights().verify(share=world.rank, shares=world.size),
-                otherwise=f"{config.init}: another rank found it damaged",
-            )
+            start.verify(world, config.init)
         began = checkpoint.manifest.identity if checkpoint else None
         prepare_samples(config, recipe, fingerprint, run, world, began)
         stage = image_text_stage(config, start, run, world, precision)

@@ -38,8 +38,8 @@ from mobilellama.pretrain.weight_source import (
     shapes_of,
 )
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import LoraConfig, stored_lora
-from mobilellama.sft.start import open_language_model
+from mobilellama.sft.lora import stored_lora
+from mobilellama.sft.start import StartingPoint, open_language_model
 from mobilellama.stages import require_stage, stage_of
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -67,35 +67,13 @@ _SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embedd
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """The architecture, a name for the weights, and the weights while they are at hand."""
+class Start(StartingPoint):
+    """What a stage of a vision-language model starts from."""
 
     architecture: Architecture
     origin: dict[str, str]
     """What each part came from when the run began."""
-    fingerprint: str
-    """Names the weights; part of the run's identity."""
-    weights: WeightSource | None
-    """By our names; a projector that begins anew is not among them. None where the run goes on from
-    a checkpoint of its own."""
     tokenizer: TextTokenizer
-    lora: LoraConfig | None = None
-    """What a run that is resumed adapts."""
-
-    def require_weights(self) -> WeightSource:
-        """Return the weights, of a run that begins.
-
-        Raises:
-            DataError: it began before, and its checkpoints are gone since it was opened.
-        """
-        if self.weights is None:
-            raise DataError("no checkpoint of the run is left, so its weights are unknown")
-        return self.weights
-
-    def close(self) -> None:
-        """Let go of the files."""
-        if self.weights is not None:
-            self.weights.close()
 
 
 def open_start(config: Config, run: RunFolder) -> Start:

@@ -150,7 +150,7 @@ def _draw_lengths(figure: Any, summary: Summary, lengths: dict[str, Lengths]) ->
         axis.tick_params(axis="x", which="both", length=0 if i < len(axes) - 1 else 2.5)
         strip(axis)
     if seen.size:
-        least, most = _EDGES[seen[0]], _EDGES[seen[-1] + 1]
+        least, most = float(_EDGES[seen[0]]), float(_EDGES[seen[-1] + 1])
         least, most = min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len)
         axes[0].set_xlim(least, most)
         axes[-1].set_xticks(ticks := length_ticks(least, most), map(short_tick, ticks))

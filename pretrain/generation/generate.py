@@ -173,10 +173,10 @@ def _open_run(config: Config) -> Opened:
         find_checkpoint,
         find_tokenizer,
         parameter_shapes,
-        require_same_names,
         run_of,
     )
     from mobilellama.pretrain.model import ModelConfig
+    from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 
     checkpoint = find_checkpoint(
         config.model,
@@ -188,9 +188,9 @@ def _open_run(config: Config) -> Opened:
     require_stage(stored, "pretrain", field="model", value=config.model, remedy=remedy)
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run_of(checkpoint))
     model = ModelConfig(**stored["model"])
-    require_same_names(checkpoint, parameter_shapes(model))
-    built = build_model(config, checkpoint, model, tokenizer)
-    checkpoint.close()
+    weights = CheckpointWeights(checkpoint, parameter_shapes(model))
+    built = build_model(config, weights, model, tokenizer)
+    weights.close()
     eos = tokenizer.eos_id  # in pretraining it stands between documents, and <s> never occurs
     return Opened(
         model=built,

@@ -10,8 +10,8 @@ from mobilellama.files.pretrained import build_causal_model, load_causal_model, 
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, Placement, choose_dtype, find_device
 
 if TYPE_CHECKING:  # they import torch, which --help does without
-    from mobilellama.pretrain.hf.weights import ParameterSource
     from mobilellama.pretrain.model import ModelConfig
+    from mobilellama.pretrain.weight_source import WeightSource
     from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -66,13 +66,13 @@ def load_model(choice: HfChoice) -> Any:
 
 
 def build_model(
-    choice: HfChoice, source: "ParameterSource", model: "ModelConfig", tokenizer: "TextTokenizer"
+    choice: HfChoice, source: "WeightSource", model: "ModelConfig", tokenizer: "TextTokenizer"
 ) -> Any:
     """Return a run's model as transformers' LLaMA, on its device, in evaluation mode.
 
     Args:
         choice: dtype "auto" is bf16 (or fp16) on GPUs, and the masters' fp32 on CPUs.
-        source: gives each parameter in fp32.
+        source: is read in fp32.
         model: the architecture.
         tokenizer: whose special ids the config states.
 
@@ -98,7 +98,7 @@ def build_model(
         raise ConfigError("model", choice.model, rule, "Use another device or dtype") from None
     with torch.no_grad():
         for name, parameter in built.named_parameters():
-            parameter.copy_(cast(name, source.parameter(name, parameter.shape), DTYPES[short]))
+            parameter.copy_(cast(name, source.parameter(name), DTYPES[short]))
     return _ready(built, choice)
 
 

@@ -39,5 +39,5 @@ def opened(choice: ModelChoice) -> Iterator[tuple[ChatTokenizer, Callable[[], An
         tokens = run.model.max_seq_len
         write_chat_files(folder, run.tokenizer, run.template, max_length_tokens=tokens)
         tokenizer = ChatTokenizer(replace(choice, model=name, template=None))
-        yield tokenizer, partial(build_model, choice, run.source, run.model, run.tokenizer)
-    run.checkpoint.close()
+        yield tokenizer, partial(build_model, choice, run.weights, run.model, run.tokenizer)
+    run.trained.close()

@@ -63,10 +63,10 @@ def test_a_mistake_fails_one_job_without_a_requeue_and_status_says_it(
 
 
 def test_the_check_refuses_a_mistake_before_anything_is_submitted(
-    slurm: Cluster, tmp_path: Path
+    slurm: Cluster, small_dataset: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    fields = ON_TWO_NODES | {"config": "demo", "run.folder": run, "data.path": "x"}
+    fields = ON_TWO_NODES | {"config": "demo", "run.folder": run, "data.path": small_dataset}
     with pytest.raises(UserError, match=r"train\.max_stps.*did you mean '--train\.max_steps'"):
         main(["pretrain", *as_words(fields), "--train.max_stps", "3"])
     del fields["data.path"]

@@ -172,7 +172,7 @@ def rows(root: Path) -> dict[str, str]:
 
 def main() -> None:
     """Print the table, as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="other checkouts to count")
     roots = [ROOT, *parser.parse_args().folders]
     columns = {"ours" if root == ROOT else root.name: rows(root) for root in roots}

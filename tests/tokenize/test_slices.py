@@ -172,7 +172,8 @@ def test_few_records_without_a_text_are_bad_records_and_nothing_more(tmp_path: P
 
 
 def test_one_record_that_has_it_is_enough(tmp_path: Path) -> None:
-    records = [{"n": 1}] * MANY + [{"text": "x"}]
+    records: list[object] = [{"n": 1}] * MANY
+    records.append({"text": "x"})
     assert refused(write(tmp_path / "book" / "a.jsonl", records)) is None
 
 

@@ -16,8 +16,8 @@ def export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mobilellama.pretrain.hf.export import Config, main
 
     output = tmp_path_factory.mktemp("export") / "model"
-    fields = {"checkpoint": str(tiny_run), "output": str(output), "dtype": "fp32"}
-    assert main(Config(**fields, check=False)) == 0
+    config = Config(checkpoint=str(tiny_run), output=str(output), dtype="fp32", check=False)
+    assert main(config) == 0
     return output
 
 
@@ -30,7 +30,9 @@ def test_a_run_and_its_export_continue_a_prompt_as_transformers_does(
     model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
     inputs = tokenizer(PROMPT, return_tensors="pt")
     length = inputs["input_ids"].shape[1]
-    ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
+    ids = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+        **inputs, max_new_tokens=8, do_sample=False
+    )[0]
     assert len(ids) > length
     expected = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     for path in (tiny_run, RunFolder(tiny_run).checkpoint(4), export):

@@ -18,11 +18,12 @@ from safetensors import safe_open
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf.export import Config
 from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
-from mobilellama.pretrain.hf.export_folder import find_checkpoint
+from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes
 from mobilellama.pretrain.hf.weights import cast
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hostile_texts import hostile_texts
@@ -107,7 +108,8 @@ def test_the_check_finds_other_weights_and_another_tokenizer(
 
     def difference(step: int) -> float:
         checkpoint = Checkpoint(RunFolder(tiny_run).checkpoint(step))
-        return check_logits(exports["sharded"], checkpoint, model.config, dtype="fp32")
+        weights = CheckpointWeights(checkpoint, parameter_shapes(model.config))
+        return check_logits(exports["sharded"], weights, model.config, dtype="fp32")
 
     assert difference(4) <= 1e-5
     with pytest.raises(RuntimeError, match="logits differ from ours by"):

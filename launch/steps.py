@@ -8,6 +8,7 @@ A step is a command of a stage and the way in which it is run:
 """
 
 import hashlib
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mobilellama
+from mobilellama.commandline.old_names import as_current, current_name
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.files.presets import read_layers
 
@@ -103,31 +105,42 @@ def find_step(name: str, *, field: str) -> Step:
     return STEPS[name]
 
 
-def given(arguments: Sequence[str], field: str, presets: Path | None = None) -> Any:
+def given(step: Step, arguments: Sequence[str], field: str) -> Any:
     """Return the value that a stage's arguments give to a field; None if they do not.
 
     As on the stage's command line, the last counts: an option, or a --config file that has it.
+    A run or a model without a flag is found where it comes before all flags: only the stage knows
+    which flag takes the word that follows it.
 
     Args:
+        step: whose command it is.
         arguments: the stage's.
         field: its dotted name.
-        presets: the folder of the presets that a file may build on.
     """
+    stage, verb = step.command
     value = None
+    if arguments and not arguments[0].startswith("-") and _thing(stage, verb) == field:
+        value = arguments[0]
     for i, word in enumerate(arguments):
         flag, inline, rest = word.partition("=")
-        if flag.startswith("--"):
-            flag = f"--{flag[2:].replace('-', '_')}"
+        if not flag.startswith("--"):
+            continue
+        name = current_name(flag[2:].replace("-", "_"), f"{stage} {verb}")
         said = rest if inline else next(iter(arguments[i + 1 : i + 2]), None)
-        if flag == f"--{field}":
+        if name == field:
             value = said
-        elif flag == "--config":
-            in_file = _in_file(said or "", field, presets)
+        elif name == "config":
+            in_file = _in_file(said or "", field, step.presets)
             value = value if in_file is None else in_file
     return value
 
 
-def _in_file(name: str, field: str, presets: Path | None) -> Any:
+def _thing(stage: str, verb: str) -> str | None:
+    """Return the field that a word without a flag gives; None where no word does."""
+    return importlib.import_module(f"mobilellama.{stage}.main").VERBS[verb].thing
+
+
+def _in_file(name: str, field: str, presets: Path) -> Any:
     """Return a field of a YAML file; None where it has none, or `name` is a preset's."""
     if not Path(name).is_file():
         return None
@@ -137,7 +150,7 @@ def _in_file(name: str, field: str, presets: Path | None) -> Any:
         return None  # the stage says what is wrong with it
     found = None
     for layer in layers:
-        value: Any = layer.values
+        value: Any = as_current(layer.values)
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         found = found if value is None else value
@@ -150,7 +163,7 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
     Raises:
         ConfigError: the arguments do not name it.
     """
-    value = given(arguments, step.folder, step.presets)
+    value = given(step, arguments, step.folder)
     if not isinstance(value, str) or not value:
         rule, remedy = "is required", f"Give --{step.folder} FOLDER"
         raise ConfigError(f"--{step.folder}", "(not given)", rule, remedy)

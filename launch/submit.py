@@ -125,7 +125,7 @@ def check_inputs(order: Order, made: Iterable[Path] = ()) -> None:
     run = order.folder.run
     require_inputs(
         input_paths(*order.step.command),
-        partial(given, order.arguments),
+        partial(given, order.step, order.arguments),
         resumes=bool(run and run.checkpoint_steps()),
         made=made,
     )

@@ -143,9 +143,9 @@ def test_a_step_without_a_folder_is_refused(
 def test_values_of_a_file_keep_their_types(tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
     file.write_text("workers: 3\n")
-    assert given(["--config", str(file)], "workers") == 3
-    assert given(["--config", str(file), "--workers", "4"], "workers") == "4"
-    assert given(["--config", str(file)], "other") is None
+    assert given(STEPS["tokenize"], ["--config", str(file)], "workers") == 3
+    assert given(STEPS["tokenize"], ["--config", str(file), "--workers", "4"], "workers") == "4"
+    assert given(STEPS["tokenize"], ["--config", str(file)], "other") is None
 
 
 def test_a_step_that_does_not_exist_is_met_with_the_nearest() -> None:
@@ -178,7 +178,7 @@ def test_the_last_that_names_a_field_counts_as_on_the_stages_command_line(
     places = {name: str(tmp_path / name) for name in ("ONE", "TWO", "OTHER")}
     for name, place in places.items():
         words = [word.replace(name, place) for word in words]
-    assert given(words, "run.folder") == value
+    assert given(STEPS["pretrain"], words, "run.folder") == value
 
 
 @pytest.mark.parametrize("name", ["a\nb", 'a"b', "a\x07", "50%x"])
@@ -216,3 +216,27 @@ def test_a_copy_of_a_file_that_builds_on_what_is_not_there_is_refused(tmp_path: 
     words = ["--config", str(tmp_path / "mine.yaml")]
     with pytest.raises(ConfigError, match="base = demmo: is not a preset"):
         with_frozen_configs(words, tmp_path, STEPS["pretrain"].presets)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "field", "value"),
+    [
+        ("export", ["runs/a", "--output", "b"], "checkpoint", "runs/a"),
+        ("sft-merge", ["runs/a"], "checkpoint", "runs/a"),
+        ("evaluate", ["model", "--tasks", "piqa"], "model", "model"),
+        ("prepare", ["word"], "output", None),  # it takes no word
+        ("vlm-evaluate", ["--benchmark", "gqa"], "tasks", "gqa"),
+        ("pretrain", ["--launch.devices", "4"], "distributed.devices", "4"),
+        ("pretrain", ["--schedule.warmup-share=0.1"], "schedule.warmup_ratio", "0.1"),
+    ],
+)
+def test_words_without_a_flag_and_old_names_are_understood_as_the_stage_does(
+    name: str, words: list[str], field: str, value: str | None
+) -> None:
+    assert given(STEPS[name], words, field) == value
+
+
+def test_old_names_in_a_file_are_understood(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("launch: {devices: 4}")
+    assert given(STEPS["pretrain"], ["--config", str(file)], "distributed.devices") == 4

@@ -221,7 +221,7 @@ LAYERS: dict[str, list[str]] = {
     "sft": ["data", "lora", "finetuned", "chat", "export", REST],
     "vlm": [
         "data",
-        "architecture model packed_attention projector_rules projectors quantization towers",
+        "architecture model packed_attention projectors quantization towers",
         "formats",
         "chat",
         "benchmarks",

@@ -10,13 +10,9 @@ from typing import Any, get_args
 
 from mobilellama.config import ConfigError
 from mobilellama.vlm.data.images import ImageProcessor
-from mobilellama.vlm.projector_rules import (
-    Pooling,
-    ProjectorRules,
-    Squeeze,
-    differs_from_original,
-)
-from mobilellama.vlm.projectors import grid_side, image_tokens
+from mobilellama.vlm.projectors.projector import Projector, grid_side
+from mobilellama.vlm.projectors.rules import Pooling, ProjectorRules, Rule, Squeeze
+from mobilellama.vlm.projectors.table import find_projector, image_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +24,7 @@ class Architecture:
     vision: dict[str, Any]
     """config.json of the vision tower: CLIPVisionModel or SiglipVisionModel."""
     projector: str
-    """ldpnet, ldpnetv2 or mlp2x_gelu: see projectors.py."""
+    """Its name in the table of projectors."""
     squeeze: Squeeze = "quarter"
     """Of ldpnet: how its squeeze is rounded. Models from before this field have quarter."""
     pooling: Pooling = "2x2"
@@ -62,10 +58,16 @@ class Architecture:
         image_tokens(self.projector, self.patches, self.rules)  # refuses what it cannot take
 
     @property
-    def differs_from_original(self) -> str | None:
+    def projector_class(self) -> type[Projector]:
+        """The class of its projector."""
+        return find_projector(self.projector)
+
+    @property
+    def differs_from_original(self) -> Rule | None:
         """The rule by which its projector computes something else than MobileVLM's, if one does."""
-        side = grid_side(self.patches)
-        return differs_from_original(self.projector, self.rules, side=side, width=self.width)
+        its, side = self.projector_class, grid_side(self.patches)
+        differs = its.differs_from_original(self.rules, side=side, width=self.width)
+        return its.rule if differs else None
 
     @property
     def patches(self) -> int:

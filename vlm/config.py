@@ -1,7 +1,7 @@
 """The whole config of vision-language training: pretraining's sections, with this stage's own."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
@@ -15,9 +15,16 @@ from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.missing import Missing
 from mobilellama.vlm.data.order import Grouping
 from mobilellama.vlm.data.orientation import Orientation
-from mobilellama.vlm.projector_rules import Pooling, Squeeze
+from mobilellama.vlm.projectors.rules import Pooling, Squeeze
+from mobilellama.vlm.projectors.table import PROJECTORS
 
 _MOST_EPOCHS = 10_000
+
+# A type checker takes no Literal of values that are computed; the command line's parser does.
+if TYPE_CHECKING:
+    ProjectorKind = str
+else:
+    ProjectorKind = Literal[tuple(PROJECTORS)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +116,9 @@ class ImagesConfig:
 class ProjectorConfig:
     """The part between tower and language model."""
 
-    kind: Literal["ldpnet", "ldpnetv2", "mlp2x_gelu"] | None = None
-    """ldpnet: MobileVLM's; ldpnetv2: its second version's; mlp2x_gelu: LLaVA-1.5's. None: that of
-    --init or --projector.weights."""
+    kind: ProjectorKind | None = None
+    """Which projector: ldpnet is MobileVLM's, ldpnetv2 its second version's, mlp2x_gelu
+    LLaVA-1.5's. None: that of --init or --projector.weights."""
     pooling: Pooling | None = None
     """Of ldpnetv2. 12x12: to 12 x 12 tokens whatever the grid of patches, as the original; 2x2: the
     mean of each 2 x 2 patches. Both are the same for 24 x 24 patches. null: that of --init, and

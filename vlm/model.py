@@ -20,7 +20,7 @@ from mobilellama.pretrain.model import LossSums
 from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.labels import IMAGE
-from mobilellama.vlm.projectors import build_projector
+from mobilellama.vlm.projectors.table import build_projector
 from mobilellama.vlm.towers import build_tower, patch_features
 
 TOWER, PROJECTOR, LANGUAGE = "vision_tower.", "projector.", "language_model."

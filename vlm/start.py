@@ -48,18 +48,19 @@ from mobilellama.vlm.config import Config
 from mobilellama.vlm.formats.converted_weights import ConvertedWeights
 from mobilellama.vlm.formats.folder import is_vlm_folder, open_folder, tied_weights, with_images
 from mobilellama.vlm.formats.key_maps import (
-    PROJECTOR_KEYS,
     after_prefix,
     is_ignored,
     projector_kind,
+    published_projectors,
 )
 from mobilellama.vlm.formats.preprocessor_config import from_folder
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.formats.trained import trained_weights
 from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, build_language_model
-from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
-from mobilellama.vlm.projectors import build_projector
+from mobilellama.vlm.projectors.ldp import LDP
+from mobilellama.vlm.projectors.rules import ORIGINAL, Squeeze, squeeze_of
+from mobilellama.vlm.projectors.table import PROJECTORS, build_projector
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +107,11 @@ def _require_projector(config: Config, start: Start) -> None:
     if wanted is not None and wanted != found:
         rule = f"but what the run starts from has a projector of kind {found}"
         raise ConfigError("projector.kind", wanted, rule, remedy)
-    for name, kind in (("squeeze", "ldpnet"), ("pooling", "ldpnetv2")):
+    for name in ("squeeze", "pooling"):
         wanted = getattr(config.projector, name)
         if wanted is None:
             continue
-        if architecture.projector != kind:
+        if architecture.projector_class.rule != name:
             log.warning(
                 "projector.%s has no effect on a projector of kind %s", name, architecture.projector
             )
@@ -184,7 +185,7 @@ def _of_parts(config: Config) -> Start:
     kind = config.projector.kind
     if kind is None and config.projector.weights is None:
         rule = "is not given, and neither --init nor --projector.weights has a projector"
-        remedy = "Give ldpnet, ldpnetv2 or mlp2x_gelu, or a preset's --config"
+        remedy = f"Give one of {', '.join(PROJECTORS)}, or a preset's --config"
         raise ConfigError("projector.kind", "null", rule, remedy)
     if kind is None:
         file = Path(str(config.projector.weights))
@@ -212,7 +213,7 @@ def _squeeze(weights: str | None) -> Squeeze:
     """Return the form of LDP's squeeze in a first stage's file; without one the original's."""
     if weights is None:
         return ORIGINAL.squeeze
-    wanted = PROJECTOR_KEYS["ldpnet"]["blocks.0.squeeze.reduce.weight"]
+    wanted = LDP.published_keys["blocks.0.squeeze.reduce.weight"]
     file = _open_projector(Path(weights))
     for name in file.names():
         if after_prefix(name) == wanted:
@@ -295,7 +296,7 @@ def _with_projector(start: Start, file: str) -> Start:
     theirs = {after_prefix(name): name for name in opened.names()}
     names: dict[str, str] = {}
     for name, shape in shapes_of(projector).items():
-        names[PROJECTOR + name] = stored = theirs[PROJECTOR_KEYS[kind][name]]
+        names[PROJECTOR + name] = stored = theirs[published_projectors()[kind][name]]
         if (found := opened.shape(stored)) != shape:  # refused before any process is started
             wanted = f"'{stored}' is {dims(found)}, but the run's model wants {dims(shape)}"
             raise DataError(f"{path}: {wanted}")

@@ -13,7 +13,8 @@ from mobilellama.sft.lora import LoraConfig, inject, with_new_adapters, with_tar
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel
-from mobilellama.vlm.projectors import build_projector, init_projector_parameter
+from mobilellama.vlm.projectors.projector import init_projector_parameter
+from mobilellama.vlm.projectors.table import build_projector
 from mobilellama.vlm.start import Start
 
 

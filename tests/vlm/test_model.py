@@ -30,7 +30,7 @@ from mobilellama.vlm.model import (
     build_on,
     parameter_shapes,
 )
-from mobilellama.vlm.projectors import PROJECTORS
+from mobilellama.vlm.projectors.table import PROJECTORS
 from mobilellama.vlm.towers import patch_features
 from tests.vlm.helpers.tiny_vlm import LANGUAGE as LLAMA
 from tests.vlm.helpers.tiny_vlm import VISION

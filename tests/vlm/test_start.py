@@ -27,10 +27,10 @@ from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, ProjectorConfig
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.orientation import Orientation
-from mobilellama.vlm.formats.key_maps import PROJECTOR_KEYS, published_name
+from mobilellama.vlm.formats.key_maps import published_name, published_projectors
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, VisionLanguageModel, parameter_shapes
-from mobilellama.vlm.projector_rules import Pooling, ProjectorRules, Squeeze
-from mobilellama.vlm.projectors import build_projector
+from mobilellama.vlm.projectors.rules import Pooling, ProjectorRules, Squeeze
+from mobilellama.vlm.projectors.table import build_projector
 from mobilellama.vlm.start import Start, open_start
 from mobilellama.vlm.tuning import first_weights
 from tests.helpers.ranks import run_ranks
@@ -140,7 +140,7 @@ def test_a_first_stages_file_shows_the_form_of_its_squeeze(
     llm = make_language_model(
         tmp_path / "llm", small_tokenizer, hidden_size=48, num_attention_heads=4
     )
-    keys = PROJECTOR_KEYS["ldpnet"]
+    keys = published_projectors()["ldpnet"]
     forms: dict[Squeeze, int] = {"quarter": 12, "rounded": 16}
     for form, narrow in forms.items():
         rules = ProjectorRules(squeeze=form)

@@ -25,17 +25,18 @@ from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.orientation import Orientation
 from mobilellama.vlm.formats.key_maps import (
-    PROJECTOR_KEYS,
     is_ignored,
     projector_kind,
     published_name,
+    published_projectors,
 )
 from mobilellama.vlm.formats.preprocessor_config import from_folder
 from mobilellama.vlm.formats.published_tower import PublishedTower, read_tower, tower_names
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
-from mobilellama.vlm.projector_rules import ORIGINAL, Squeeze, squeeze_of
+from mobilellama.vlm.projectors.rules import ORIGINAL, Squeeze, squeeze_of
+from mobilellama.vlm.projectors.table import find_projector
 
 OURS, PUBLISHED = VLM_TYPES
 TEMPLATE_FILE = "template.yaml"
@@ -301,7 +302,7 @@ def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
     try:
         kind = projector_kind(weights.names(), str(path.parent))
     except DataError:
-        if stated in PROJECTOR_KEYS:
+        if stated in published_projectors():
             return stated  # so that what is missing or unexpected gets listed
         raise
     if stated not in (None, kind):
@@ -312,7 +313,7 @@ def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
 
 def _squeeze(values: Mapping[str, Any], weights: StoredWeights, projector: str) -> Squeeze:
     """Return the form of LDP's squeeze, which its weights show."""
-    if projector != "ldpnet":
+    if find_projector(projector).rule != "squeeze":
         return ORIGINAL.squeeze
     name = published_name(f"{PROJECTOR}blocks.0.squeeze.reduce.bias", projector)
     if name not in weights.names():

@@ -8,10 +8,11 @@
 Source: the state dicts of MobileVLM (Meituan-AutoML/MobileVLM at 688fdec) and of LLaVA.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mobilellama.config import DataError
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
+from mobilellama.vlm.projectors.table import PROJECTORS
 
 PUBLISHED_TOWER = "model.vision_tower.vision_tower.vision_model."
 PUBLISHED_PROJECTOR = "model.mm_projector."
@@ -19,42 +20,15 @@ PUBLISHED_PROJECTOR = "model.mm_projector."
 # Buffers that older versions of transformers stored; ours are made from the config.
 _IGNORED = (".rotary_emb.inv_freq", "embeddings.position_ids")
 
-_LDP_BLOCK = {
-    "depthwise.weight": "0.0.weight",
-    "norm1.weight": "0.1.weight",
-    "norm1.bias": "0.1.bias",
-    "squeeze.reduce.weight": "1.fc1.weight",
-    "squeeze.reduce.bias": "1.fc1.bias",
-    "squeeze.expand.weight": "1.fc2.weight",
-    "squeeze.expand.bias": "1.fc2.bias",
-    "pointwise.weight": "2.0.weight",
-    "norm2.weight": "2.1.weight",
-    "norm2.bias": "2.1.bias",
-}
 
+def published_projectors() -> dict[str, Mapping[str, str]]:
+    """Return the published name of each weight by ours, by the projector's kind.
 
-def _linears(prefixes: dict[str, str]) -> dict[str, str]:
-    return {
-        f"{ours}.{leaf}": f"{theirs}.{leaf}"
-        for ours, theirs in prefixes.items()
-        for leaf in ("weight", "bias")
-    }
-
-
-PROJECTOR_KEYS: dict[str, dict[str, str]] = {
-    # mlp.0 and mb_block.0 are identities there, which have no weights.
-    "ldpnet": {
-        **_linears({"mlp.0": "model.mlp.1", "mlp.2": "model.mlp.3"}),
-        **{
-            f"blocks.{block}.{ours}": f"model.mb_block.{block + 1}.block.{theirs}"
-            for block in (0, 1)
-            for ours, theirs in _LDP_BLOCK.items()
-        },
-    },
-    "ldpnetv2": _linears({"mlp.0": "mlp.mlp.0", "mlp.2": "mlp.mlp.2", "position": "peg.peg.0"}),
-    "mlp2x_gelu": _linears({"mlp.0": "0", "mlp.2": "2"}),
-}
-"""Names after ``projector.`` and after ``model.mm_projector.``, by the projector's kind."""
+    Names are those after ``model.mm_projector.`` and after ``projector.``. Kinds that no other
+    project has are left out.
+    """
+    known = {kind: its.published_keys for kind, its in PROJECTORS.items()}
+    return {kind: keys for kind, keys in known.items() if keys is not None}
 
 
 def published_name(name: str, projector: str) -> str:
@@ -69,7 +43,7 @@ def published_name(name: str, projector: str) -> str:
     if name.startswith(TOWER):
         return PUBLISHED_TOWER + name.removeprefix(TOWER)
     assert name.startswith(PROJECTOR), name
-    return PUBLISHED_PROJECTOR + PROJECTOR_KEYS[projector][name.removeprefix(PROJECTOR)]
+    return PUBLISHED_PROJECTOR + published_projectors()[projector][name.removeprefix(PROJECTOR)]
 
 
 def is_ignored(name: str) -> bool:
@@ -88,13 +62,13 @@ def projector_kind(names: Iterable[str], where: str) -> str:
         DataError: they are no known projector's.
     """
     found = {after_prefix(name) for name in names if "mm_projector." in name}
-    for kind, keys in PROJECTOR_KEYS.items():
+    for kind, keys in published_projectors().items():
         if found == {*keys.values()}:
             return kind
     shown = ", ".join(sorted(found)[:3]) or "none"
     raise DataError(
         f"{where}: its {len(found)} weights of a projector ({shown}, ...) are those of none of "
-        f"{', '.join(PROJECTOR_KEYS)}"
+        f"{', '.join(published_projectors())}"
     )
 
 

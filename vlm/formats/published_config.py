@@ -64,6 +64,8 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
     tower = architecture.vision["model_type"]
     if tower != "clip_vision_model":
         raise _refusal("vision tower", tower, "must be clip_vision_model, the original's")
+    if architecture.projector_class.published_keys is None:
+        raise _refusal("projector", architecture.projector, "is none that the original has")
     if (rule := architecture.differs_from_original) is not None:
         is_pooling, now = rule == "pooling", getattr(architecture, rule)
         theirs = "12 x 12 tokens" if is_pooling else "a squeeze that is rounded"
@@ -153,7 +155,7 @@ def published_config(
     own = {"_name_or_path": title, "tune_mm_mlp_adapter": trained.is_aligned_only}
     if "max_sequence_length" in given:  # MobileLLaMA-1.4B's
         own["max_sequence_length"] = given["max_sequence_length"]
-    if architecture.projector != "ldpnet":  # the first version's code has no rate of its own
+    if architecture.projector_class.has_published_rate:
         optimizer = trained.config.get("optimizer", {})
         own["mm_projector_lr"] = optimizer.get("projector_learning_rate")
     kept.pop("vision_config", None)

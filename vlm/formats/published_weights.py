@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mobilellama.config import ConfigError
 from mobilellama.files.atomic import whole_file, write_json
 from mobilellama.pretrain.hf.weights import cast, plan_shards, write_weights
 from mobilellama.pretrain.weight_source import RenamedWeights, WeightSource
@@ -99,7 +100,13 @@ def write_projector(
         architecture: of the model.
         path: the file.
         dtype: what the parameters are cast to.
+
+    Raises:
+        ConfigError: the projector has no published form.
     """
+    if architecture.projector_class.published_keys is None:
+        rule = f"but the projector is {architecture.projector}, which has no published form"
+        raise ConfigError("format", "projector", rule, "Export the model with --format hf")
     content = {
         published_name(name, architecture.projector): cast(name, source.parameter(name), dtype)
         for name in source.names()

@@ -42,7 +42,7 @@ class VlmCard:
         sections = {"How to use": self._usage(), "Format": self._format()}
         if self.trained.checkpoint is not None:
             sections |= {"Training": self._training(), "Data": self._data()}
-        of_mobilevlm = self.trained.architecture.projector in ("ldpnet", "ldpnetv2")
+        of_mobilevlm = self.trained.architecture.projector_class.is_mobilevlms
         write_card(
             path,
             title=self.title,
@@ -199,9 +199,8 @@ MobileVLM's code."""
 
 def _rule(architecture: Architecture) -> str:
     """Return the form of what the projector's kind leaves open."""
-    rules = {"ldpnet": f", squeeze {architecture.squeeze}"}
-    rules["ldpnetv2"] = f", pooling {architecture.pooling}"
-    return rules.get(architecture.projector, "")
+    rule = architecture.projector_class.rule
+    return "" if rule is None else f", {rule} {getattr(architecture, rule)}"
 
 
 def _shown(origin: str) -> str:

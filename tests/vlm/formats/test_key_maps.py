@@ -6,10 +6,10 @@ from mobilellama.config import DataError
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.formats.key_maps import (
-    PROJECTOR_KEYS,
     after_prefix,
     is_ignored,
     projector_kind,
+    published_projectors,
 )
 from mobilellama.vlm.formats.published_weights import published_names
 from mobilellama.vlm.model import PROJECTOR, parameter_shapes
@@ -91,8 +91,8 @@ def test_a_projector_is_known_by_its_names_whatever_stands_before_them(kind: str
     assert projector_kind([f"base_model.model.{name}" for name in names], "a file") == kind
     shapes = parameter_shapes(architecture(kind, TINY))
     ours = {name for name in shapes if name.startswith(PROJECTOR)}
-    assert {PROJECTOR + name for name in PROJECTOR_KEYS[kind]} == ours
-    assert {after_prefix(name) for name in names} == {*PROJECTOR_KEYS[kind].values()}
+    assert {PROJECTOR + name for name in published_projectors()[kind]} == ours
+    assert {after_prefix(name) for name in names} == {*published_projectors()[kind].values()}
 
 
 @pytest.mark.parametrize("lost", [0, 5])

@@ -1,6 +1,6 @@
 """The three projectors written a second time, from the formulas, on one image in float64.
 
-numpy alone, pixel by pixel; weights come by name. Nothing here is shared with vlm/projectors.py.
+numpy alone, pixel by pixel; weights come by name. Nothing here is shared with vlm/projectors/.
 """
 
 import math

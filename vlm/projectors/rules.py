@@ -15,6 +15,7 @@ from typing import Literal
 
 Squeeze = Literal["rounded", "quarter"]
 Pooling = Literal["12x12", "2x2"]
+Rule = Literal["squeeze", "pooling"]
 
 LEAST_WIDTH = 4  # a quarter of less would be no channel
 TOKEN_SIDE = 12
@@ -59,23 +60,3 @@ def squeeze_of(width: int, narrow: int) -> Squeeze:
     """
     is_quarter = narrow == squeeze_width(width, "quarter")
     return "quarter" if is_quarter and narrow != squeeze_width(width, "rounded") else "rounded"
-
-
-def differs_from_original(
-    kind: str, rules: ProjectorRules, *, side: int, width: int
-) -> Literal["squeeze", "pooling"] | None:
-    """Return the rule under which a projector computes something else than the original's.
-
-    Args:
-        kind: of the projector.
-        rules: its own.
-        side: of the grid of patches.
-        width: of the projector.
-    """
-    if kind == "ldpnet":
-        widths = {squeeze_width(width, its.squeeze) for its in (rules, ORIGINAL)}
-        return "squeeze" if len(widths) > 1 else None
-    # 24 x 24 patches become 12 x 12 tokens by the mean of each 2 x 2.
-    if kind == "ldpnetv2" and rules.pooling == "2x2" and side != 2 * TOKEN_SIDE:
-        return "pooling"
-    return None

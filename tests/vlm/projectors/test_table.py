@@ -8,27 +8,27 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError
-from mobilellama.vlm.projector_rules import (
+from mobilellama.vlm.projectors.projector import Projector, init_projector_parameter
+from mobilellama.vlm.projectors.rules import (
     ORIGINAL,
     Pooling,
     ProjectorRules,
-    differs_from_original,
     squeeze_of,
     squeeze_width,
 )
-from mobilellama.vlm.projectors import (
-    PROJECTORS,
-    Projector,
-    build_projector,
-    image_tokens,
-    init_projector_parameter,
-)
+from mobilellama.vlm.projectors.table import PROJECTORS, build_projector, image_tokens
 from tests.vlm.helpers.plain_projectors import original_squeeze, plain
 
 VISION_WIDTH, WIDTH = 12, 16
 KINDS = sorted(PROJECTORS)
 FORMER = ProjectorRules()
 """Of models that do not say."""
+
+
+def differing_rule(kind: str, rules: ProjectorRules, *, side: int, width: int) -> str | None:
+    """The rule by which a projector computes something else than the original's, if one does."""
+    its = PROJECTORS[kind]
+    return its.rule if its.differs_from_original(rules, side=side, width=width) else None
 
 
 def initialised(
@@ -74,7 +74,7 @@ def test_parameter_counts_are_those_published(
     with torch.device("meta"):
         projector = build_projector(kind, vision_width=1024, width=width, rules=rules)
     assert sum(parameter.numel() for parameter in projector.parameters()) == parameters
-    assert differs_from_original(kind, rules, side=24, width=width) is None
+    assert differing_rule(kind, rules, side=24, width=width) is None
 
 
 def test_names_and_shapes_are_the_published_ones_renamed() -> None:
@@ -227,7 +227,7 @@ def test_a_squeezes_width_shows_its_form() -> None:
         forms = {squeeze_width(width, form): form for form in ("rounded", "quarter")}
         for narrow in forms:
             assert squeeze_width(width, squeeze_of(width, narrow)) == narrow
-        differs = {differs_from_original("ldpnet", its, side=6, width=width)
+        differs = {differing_rule("ldpnet", its, side=6, width=width)
                    for its in (FORMER, ORIGINAL)}  # fmt: skip
         assert differs == ({None} if len(forms) == 1 else {None, "squeeze"})
     assert squeeze_of(48, 7) == "rounded", "of neither form"
@@ -247,8 +247,8 @@ def test_a_rounded_squeeze_has_its_channels() -> None:
 def test_another_grid_than_the_published_tells_the_poolings_apart(
     kind: str, rule: str | None
 ) -> None:
-    assert differs_from_original(kind, FORMER, side=16, width=64) == rule
-    assert differs_from_original(kind, ORIGINAL, side=16, width=64) is None
+    assert differing_rule(kind, FORMER, side=16, width=64) == rule
+    assert differing_rule(kind, ORIGINAL, side=16, width=64) is None
 
 
 @pytest.mark.parametrize(

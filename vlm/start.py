@@ -58,7 +58,6 @@ from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.formats.trained import trained_weights
 from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, build_language_model
-from mobilellama.vlm.projectors.ldp import LDP
 from mobilellama.vlm.projectors.rules import ORIGINAL, Squeeze, squeeze_of
 from mobilellama.vlm.projectors.table import PROJECTORS, build_projector
 
@@ -213,7 +212,7 @@ def _squeeze(weights: str | None) -> Squeeze:
     """Return the form of LDP's squeeze in a first stage's file; without one the original's."""
     if weights is None:
         return ORIGINAL.squeeze
-    wanted = LDP.published_keys["blocks.0.squeeze.reduce.weight"]
+    wanted = published_projectors()["ldpnet"]["blocks.0.squeeze.reduce.weight"]
     file = _open_projector(Path(weights))
     for name in file.names():
         if after_prefix(name) == wanted:

@@ -93,7 +93,7 @@ class LDP(Projector):
     """The lightweight downsample projector (arXiv 2312.16886, section 3.4): two blocks."""
 
     # mlp.0 and mb_block.0 are identities in the original, which have no weights.
-    published_keys: ClassVar[Mapping[str, str]] = {
+    published_keys: ClassVar[Mapping[str, str] | None] = {
         **linear_keys({"mlp.0": "model.mlp.1", "mlp.2": "model.mlp.3"}),
         **{
             f"blocks.{block}.{ours}": f"model.mb_block.{block + 1}.block.{theirs}"

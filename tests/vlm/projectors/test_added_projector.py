@@ -65,5 +65,5 @@ def test_it_trains_is_exported_in_our_form_and_is_a_start(
     with safe_open(folder / "model.safetensors", "pt") as file:
         names = {name for name in file.keys() if name.startswith("projector.")}
     assert names == {f"projector.mlp.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")}
-    identity = json.loads((tmp_path / "second/verdict.json").read_text())
-    assert identity["verdict"] == "finished"
+    verdict = json.loads((tmp_path / "second/verdict.json").read_text())
+    assert (verdict["kind"], verdict["step"]) == ("finished", 1)

@@ -221,7 +221,8 @@ LAYERS: dict[str, list[str]] = {
     "sft": ["data", "lora", "finetuned", "chat", "export", REST],
     "vlm": [
         "data",
-        "architecture model packed_attention projectors quantization towers",
+        "projectors",
+        "architecture model packed_attention quantization towers",
         "formats",
         "chat",
         "benchmarks",

@@ -171,7 +171,7 @@ def test_help_tells_every_field_of_the_stage(capsys: pytest.CaptureFixture[str])
                   "--train.language_model", "--lora.rank", "--run.folder",
                   "--optimizer.projector_learning_rate"):  # fmt: skip
         assert field in out, field
-    assert "ldpnetv2: its second version's" in text
+    assert "ldpnetv2 its second version's" in text
     assert "mobilevlm_v2_1_7b_pretrain" in text  # the presets
     assert "vlm check-data" in text
 

@@ -32,6 +32,16 @@ def test_it_is_short() -> None:
     assert len(README.splitlines()) <= 200
 
 
+FOLDERS = "mobilellama|tokenize|shards|pretrain|sft|vlm|launch|tests|demo"
+NAMED = re.compile(rf"`((?:{FOLDERS})/[\w./]+)`")
+
+
+def test_every_file_and_folder_that_a_page_names_is_there() -> None:
+    named = {name for page in PAGES for name in NAMED.findall(page)}
+    assert {"pretrain/loop.py", "vlm/projectors/table.py", "sft/data/templates/"} <= named
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
 WITH_FIELDS = [line for line in commands("mobilellama") if "--help" not in line]
 
 
@@ -62,7 +72,7 @@ def require_understood(
             got = printed
             for name in flag.removeprefix("--").split("."):
                 got = got[name]
-            wanted = [value] if isinstance(got, list) else type(got)(value)
+            wanted = value.split(",") if isinstance(got, list) else type(got)(value)
             assert str(got) == str(wanted), flag  # "1.3e12" is the number 1.3e12
 
 

@@ -3,9 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from mobilellama.config import ConfigError, as_given
 from mobilellama.pretrain.assemble import TrainingData
 from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.engines.engine import EngineConfig, resolve_precision
 from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.run_folder import RunFolder
@@ -41,6 +44,13 @@ def identity_of(
         # Last: it follows from other fields where no mixture is given.
         "data.mixture": data.mixture.identity(),
     }
+
+
+def precision_of(engine: EngineConfig, run: RunFolder, device: torch.device) -> str:
+    """Return the run's precision: ``auto`` is what it began with, whatever machine goes on."""
+    found = newest_readable(run) if engine.precision == "auto" else None
+    before = found[1].identity.get("engine.precision") if found else None
+    return before or resolve_precision(engine.precision, device)
 
 
 def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:

@@ -20,8 +20,7 @@ from mobilellama.distributed import World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.config import Config
-from mobilellama.pretrain.engines.engine import resolve_precision
-from mobilellama.pretrain.identity import identity_of
+from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.run_folder import RunFolder
 
 
@@ -34,7 +33,7 @@ def main(config: Config) -> int:
     data = open_windows(config)
     world = World(config.distributed)
     logs.configure(rank=world.rank)
-    precision = resolve_precision(config.engine.precision, world.device)
+    precision = precision_of(config.engine, run, world.device)
     identity = identity_of(config, config.model, data, precision)
     stage = pretraining(config, data, world)
     run_attempt(

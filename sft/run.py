@@ -32,8 +32,7 @@ from mobilellama.pretrain.assemble import (
     open_data,
 )
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
-from mobilellama.pretrain.engines.engine import resolve_precision
-from mobilellama.pretrain.identity import identity_of
+from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.state.checkpoint import Checkpoint
@@ -66,7 +65,7 @@ def main(config: Config) -> int:
     data = open_data(config, dataset, inputs, seq_len=seq_len, vocab_size=start.model.vocab_size)
     world = World(config.distributed)
     logs.configure(rank=world.rank)
-    precision = resolve_precision(config.engine.precision, world.device)
+    precision = precision_of(config.engine, run, world.device)
     identity = identity_of_run(config, start, data, precision)
     stage = finetuning(config, start, data, world)
 

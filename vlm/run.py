@@ -33,7 +33,7 @@ from mobilellama.distributed import World, close
 from mobilellama.files.atomic import sha256_of_json, whole_file
 from mobilellama.pretrain.assemble import Stage, assemble
 from mobilellama.pretrain.attempt import run_attempt
-from mobilellama.pretrain.engines.engine import resolve_precision
+from mobilellama.pretrain.identity import precision_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
@@ -94,7 +94,7 @@ def main(config: Config) -> int:
     fingerprint = recipe.fingerprint() if logs.rank_from_environment() == 0 else ""
     world = World(config.distributed)
     logs.configure(rank=world.rank)
-    precision = resolve_precision(config.engine.precision, world.device)
+    precision = precision_of(config.engine, run, world.device)
     identity = identity_of(config, start, recipe, fingerprint, precision)
     if logs.rank_from_environment() == 0:
         identity |= reading_identity(run, fingerprint)

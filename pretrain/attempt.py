@@ -68,6 +68,7 @@ def run_attempt(
         if world.any(stop.requested()):
             raise StoppedError
 
+    job: Training | None = None
     try:
         with (
             stop.handling_signals(BEFORE_STEPS, speaks=world.is_main),
@@ -88,7 +89,6 @@ def run_attempt(
             require_no_stop()
             stop.limit(max_hours)
             reason = train(job, position, stop, watch)
-            job.metrics.close()
     except StoppedError:
         reason = f"{stop.reason or 'another rank was asked to stop'}, before its first step"
     except (OtherRankError, FencedError):
@@ -112,6 +112,8 @@ def run_attempt(
         log.info("%s; run folder %s", message, run.path)
         if reason:
             log.info("the same command goes on from here")
+    if job:  # last: a sink may wait for a network that is gone
+        job.metrics.close()
 
 
 def save_dataset_texts(dataset: TokenDataset, run: RunFolder) -> None:

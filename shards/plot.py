@@ -180,7 +180,8 @@ def length_ticks(least: float, most: float) -> list[float]:
         return [float(tick) for tick in even if least <= tick <= most]
     if len(inside) > _MOST_TICKS:
         inside = [10.0**power for power in decades if least <= 10.0**power <= most]
-    return inside
+    every = math.ceil(len(inside) / _MOST_TICKS)
+    return inside[::every]
 
 
 def short_tick(tokens: float) -> str:

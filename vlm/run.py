@@ -200,8 +200,13 @@ def prepare_samples(
             if config.data.verify:
                 verify_samples(path)
             if checked:
-                known = began if name == "train" else None
-                check_images(path, config.data.images, policy=config.data.missing, began=known)
+                check_images(
+                    path,
+                    config.data.images,
+                    policy=config.data.missing,
+                    began=began,
+                    are_held_out=name == "validation",
+                )
 
     world.run_on_main(prepare, takes_long=True)
     _require_agreement([read_image_check(samples_path(run, name)) for name in sets], run, world)

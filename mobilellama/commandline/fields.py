@@ -21,7 +21,7 @@ class Field:
     is_required: bool
     """Whether it has no default."""
     commas: bool
-    """Whether commas part the elements of a list; not in lines of a shell."""
+    """Whether commas part the elements of a list; not in lines of a shell, nor in paths."""
 
     @property
     def is_flag(self) -> bool:

@@ -78,5 +78,6 @@ def _renamed(
         name = f"{above}{key}"
         if isinstance(value, Mapping):
             value = _renamed(value, names, f"{name}.")
-        made[names.get(name, name).rpartition(".")[2]] = value
+        # A key that is not renamed may hold dots: configs of other projects are stored, too.
+        made[names[name].rpartition(".")[2] if name in names else key] = value
     return made

@@ -101,7 +101,10 @@ def thing_text(field_: str) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    return word.startswith("-") and word != "-" and not _NUMBER.fullmatch(word)
+    """Return whether a word is a flag: a text that begins with a dash has a blank in it."""
+    name = word.partition("=")[0]
+    is_text = any(map(str.isspace, name))
+    return word.startswith("-") and word != "-" and not _NUMBER.fullmatch(word) and not is_text
 
 
 def _require_given(value: str, field_: str) -> None:

@@ -3,12 +3,12 @@
 A preset is a YAML file of a folder that a command names. Its sub-folder ``bases`` has the parts
 that several presets share: they are no whole recipes, and lists of presets leave them out.
 
-    base: mobilevlm_v2_3b_instruct      # a preset of the same verb, or a file: base: mine.yaml
+    builds_on: mobilevlm_v2_3b_instruct   # a preset of the same verb, or a file: mine.yaml
     train:
       micro_batch_size: 8
 
 A file and all that it builds on are a list of layers, the lowest first. A later layer overrules
-an earlier one field by field, as a later ``--config`` does. ``base`` may also be a list.
+an earlier one field by field, as a later ``--config`` does. ``builds_on`` may also be a list.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from typing import Any
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files.yaml_file import read_yaml
 
-BASE = "base"
+BASE = "builds_on"
 """The key; no verb has a field of that name."""
 
 _FILE_ENDINGS = (".yaml", ".yml")
@@ -32,9 +32,9 @@ class Layer:
     path: Path
     """The file."""
     values: Mapping[Any, Any]
-    """What it holds, without ``base``."""
+    """What it holds, without ``builds_on``."""
     text: str | None
-    """It as YAML without ``base``; None where the file has none, and can be read as it is."""
+    """It as YAML without ``builds_on``; None where the file has none, and can be read as it is."""
 
 
 def preset_names(presets: Path | None) -> list[str]:
@@ -72,7 +72,7 @@ def read_layers(path: Path, presets: Path | None) -> list[Layer]:
 
     Args:
         path: the file.
-        presets: the folder of the presets that ``base`` may name; None where there are none.
+        presets: the folder of the presets that ``builds_on`` may name; None where there are none.
 
     Raises:
         ConfigError: a file is no YAML mapping, a base is unknown, or a file builds on itself.

@@ -10,6 +10,7 @@ its continuation. Without a prompt the model begins a document.
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Config(HfChoice, Sampling):
     """A Hugging Face folder, such as 'pretrain export' writes, or a run's folder, whose newest
     checkpoint is taken, or a checkpoint's own."""
     prompt: str = ""
-    """The text to continue; empty begins a document."""
+    """The text to continue; left out, a document begins."""
     max_new_tokens: int = 128
     """Most tokens of the continuation."""
     seed: int = 0
@@ -67,8 +68,8 @@ class Opened:
     """What generation without a prompt starts from."""
     end_ids: frozenset[int]
     """Tokens that end a document."""
-    context_tokens: int
-    """The most tokens that prompt and continuation may have together."""
+    context_tokens: int | None
+    """The most tokens that prompt and continuation may have together; None: no limit is known."""
 
 
 def main(config: Config) -> int:
@@ -108,7 +109,9 @@ def continue_text(opened: Opened, config: Config, *, write: Callable[[str], obje
             rule = "is empty, and the tokenizer has no token that begins a document"
             raise ConfigError("prompt", "(empty)", rule, "Give a text to continue")
         prompt = [opened.start_id]
-    room = opened.context_tokens - len(prompt)
+    room = config.max_new_tokens
+    if opened.context_tokens is not None:
+        room = min(room, opened.context_tokens - len(prompt))
     if room < 1:
         rule = f"has {len(prompt):,} tokens, and the context holds {opened.context_tokens:,}"
         raise ConfigError("prompt", config.prompt[:20] + "...", rule, "Give a shorter text")
@@ -125,7 +128,7 @@ def continue_text(opened: Opened, config: Config, *, write: Callable[[str], obje
             [prompt],
             sampling=config,
             generators=[np.random.default_rng(config.seed)],
-            limits=[min(config.max_new_tokens, room)],
+            limits=[room],
             ended=lambda ids: ids[-1] in opened.end_ids,
             on_token=on_token,
         )
@@ -164,7 +167,7 @@ def _open_folder(config: Config) -> Opened:
         ),
         start_id=tokenizer.eos_token_id if start is None else start,
         end_ids=frozenset(ends),
-        context_tokens=text_config.max_position_embeddings,
+        context_tokens=getattr(text_config, "max_position_embeddings", None),
     )
 
 
@@ -189,8 +192,8 @@ def _open_run(config: Config) -> Opened:
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run_of(checkpoint))
     model = ModelConfig(**stored["model"])
     weights = CheckpointWeights(checkpoint, parameter_shapes(model))
-    built = build_model(config, weights, model, tokenizer)
-    weights.close()
+    with closing(weights):
+        built = build_model(config, weights, model, tokenizer)
     eos = tokenizer.eos_id  # in pretraining it stands between documents, and <s> never occurs
     return Opened(
         model=built,

@@ -108,7 +108,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
             reason += f" ({one_line(error.__cause__).rstrip('.')})"
     raise UserError(
         f"push to {_endpoint()}/{repo}: {reason}. The local folder {folder} is whole; push it "
-        f"with\n  mobilellama pretrain push --folder {folder} --repo {repo}"
+        f"with\n  mobilellama pretrain push {folder} --repo {repo}"
         + (" --private" if private else "")
     )
 

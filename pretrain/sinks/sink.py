@@ -73,8 +73,12 @@ class Sink(Protocol):
 
 
 def require_names(names: Iterable[str]) -> None:
-    """Raise ConfigError for a name that is neither one of ours nor a module's in a package."""
+    """Raise ConfigError for a name that is no sink's, or that is there twice."""
+    seen: set[str] = set()
     for name in names:
+        if name in seen:
+            raise ConfigError(FIELD, name, "is there twice", "Name each sink once")
+        seen.add(name)
         if name not in SINKS and "." not in name:
             remedy = f"Or give a module of yours, such as package.module{did_you_mean(name, SINKS)}"
             raise ConfigError(FIELD, name, f"must be of {', '.join(SINKS)}", remedy)

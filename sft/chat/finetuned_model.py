@@ -1,7 +1,7 @@
 """The model and tokenizer of a chat: of a Hugging Face folder, or of an 'sft run' as it is."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,11 +33,10 @@ def opened(choice: ModelChoice) -> Iterator[tuple[ChatTokenizer, Callable[[], An
     from mobilellama.sft.finetuned import open_finetuned
 
     run = open_finetuned(choice.model, template=choice.template, field="model")
-    with TemporaryDirectory(prefix="mobilellama-chat-") as name:
+    with closing(run.trained), TemporaryDirectory(prefix="mobilellama-chat-") as name:
         folder = Path(name)
         write_json(folder / "config.json", llama_config(run.model, run.tokenizer, "fp32"))
         tokens = run.model.max_seq_len
         write_chat_files(folder, run.tokenizer, run.template, max_length_tokens=tokens)
         tokenizer = ChatTokenizer(replace(choice, model=name, template=None))
         yield tokenizer, partial(build_model, choice, run.weights, run.model, run.tokenizer)
-    run.trained.close()

@@ -78,7 +78,7 @@ def main(config: Config) -> int:
     else:
         print(
             "This is the adapter. A whole model, for all that loads no adapters, is written by\n"
-            f"  mobilellama sft merge --checkpoint {config.checkpoint} --output FOLDER"
+            f"  mobilellama sft merge {config.checkpoint} --output FOLDER"
         )
     if config.push:
         push(output, config.push, private=config.private)

@@ -191,14 +191,14 @@ def test_a_file_that_builds_on_others_names_the_folder_of_the_run_as_on_the_comm
     tmp_path: Path,
 ) -> None:
     (tmp_path / "site.yaml").write_text(f"run: {{folder: {tmp_path}/site}}\n")
-    (tmp_path / "mine.yaml").write_text("base: [demo, site.yaml]\ntrain: {max_steps: 3}\n")
+    (tmp_path / "mine.yaml").write_text("builds_on: [demo, site.yaml]\ntrain: {max_steps: 3}\n")
     words = ["--config", str(tmp_path / "mine.yaml")]
     assert folder_of(STEPS["pretrain"], words) == tmp_path / "site"
 
 
 def test_the_copies_of_a_file_that_builds_on_others_hold_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text("# ours\nrun: {folder: site}\n")
-    (tmp_path / "mine.yaml").write_text("base: [demo, site.yaml]\ntrain: {max_steps: 3}\n")
+    (tmp_path / "mine.yaml").write_text("builds_on: [demo, site.yaml]\ntrain: {max_steps: 3}\n")
     words = ["--config", "demo", f"--config={tmp_path}/mine.yaml", "--run.folder", "x"]
     presets = STEPS["pretrain"].presets
     frozen, copies = with_frozen_configs(words, tmp_path / "launch", presets)
@@ -212,9 +212,9 @@ def test_the_copies_of_a_file_that_builds_on_others_hold_all_of_them(tmp_path: P
 
 
 def test_a_copy_of_a_file_that_builds_on_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("base: demmo\n")
+    (tmp_path / "mine.yaml").write_text("builds_on: demmo\n")
     words = ["--config", str(tmp_path / "mine.yaml")]
-    with pytest.raises(ConfigError, match="base = demmo: is not a preset"):
+    with pytest.raises(ConfigError, match="builds_on = demmo: is not a preset"):
         with_frozen_configs(words, tmp_path, STEPS["pretrain"].presets)
 
 

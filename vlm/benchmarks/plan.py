@@ -51,7 +51,7 @@ class Config(AssistantChoice):
     """Show a score although over 10 % of its answers are empty, cut off or missing."""
     answers: str | None = None
     """Answers that are scored instead of asking: a .jsonl file, or a folder of BENCHMARK.jsonl;
-    --model is only their name then. None asks the model."""
+    MODEL is only their name then. None asks the model."""
 
     def __post_init__(self) -> None:
         if self.answers is None:

@@ -37,7 +37,7 @@ class Config(AssistantChoice, ChatOptions):
     """0 takes the likeliest token; 1 draws from the model's own distribution."""
     top_p: float = 1.0
     """Draw among the likeliest tokens that together reach this probability."""
-    image: list[str] = field(default_factory=list)
+    image: list[str] = field(default_factory=list, metadata={"commas": False})
     """Files or http(s) addresses of the first question's images, in order."""
 
     def __post_init__(self) -> None:

@@ -82,7 +82,12 @@ class ImageCheck:
 
 
 def check_images(
-    samples: Path, folder: str, *, policy: Missing, began: Mapping[str, Any] | None
+    samples: Path,
+    folder: str,
+    *,
+    policy: Missing,
+    began: Mapping[str, Any] | None,
+    are_held_out: bool = False,
 ) -> ImageCheck:
     """Look for every image of a file of samples where that is not known, and write down the result.
 
@@ -90,8 +95,9 @@ def check_images(
         samples: the .arrow file.
         folder: of the images.
         policy: what to do where images are missing: refuse, or skip their samples.
-        began: identity of the run's newest checkpoint, by which the samples must stay those they
-            are; None: there is none, or it says nothing of these samples.
+        began: identity of the run's newest checkpoint, from which on the samples must stay those
+            they are; None: there is none.
+        are_held_out: whether they are data.validation's, of which the identity says nothing.
 
     Raises:
         ConfigError: images are missing, and `policy` or `began` do not allow it.
@@ -104,28 +110,30 @@ def check_images(
     if began is not None and known is not None:
         found = _as_it_began(known, found, policy)
     elif found.missing:
-        _require_allowed(found, policy)
-    if began is not None and found.digest() != began[IDENTITY]:
+        _require_allowed(found, policy, are_held_out=are_held_out)
+    if began is not None and not are_held_out and found.digest() != began[IDENTITY]:
         rule = f"{found.told() or 'no image is missing'}, but the run began with other samples"
         remedy = f"Restore {_path_of(samples)} or these images, or use another run.folder"
         raise ConfigError("data.images", folder, rule, remedy)
     if found.missing:
-        log.warning("left out by data.missing = skip: %s", found.told())
+        whose = "of data.validation " if are_held_out else ""
+        log.warning("%sleft out by data.missing = skip: %s", whose, found.told())
     if found != known:
         write_sealed_json(_path_of(samples), {"format": 1, **vars(found)})
     return found
 
 
-def _require_allowed(found: ImageCheck, policy: Missing) -> None:
+def _require_allowed(found: ImageCheck, policy: Missing, *, are_held_out: bool) -> None:
+    told = f"for data.validation, {found.told()}" if are_held_out else found.told()
     if found.missing == found.images or len(found.left_out) == found.samples:
+        left = "no image is left" if found.missing == found.images else "no sample is left"
         remedy = "Give the folder to which these paths are relative"
-        raise ConfigError("data.images", found.folder, f"{found.told()}: none is left", remedy)
+        raise ConfigError("data.images", found.folder, f"{told}: {left}", remedy)
     if policy == "refuse":
-        remedy = (
-            "Put them there; or set data.missing to skip, which trains without these samples; or "
-            "give data.leave_out what 'mobilellama vlm check-data' wrote"
-        )
-        raise ConfigError("data.images", found.folder, found.told(), remedy)
+        remedy = "Put them there; or set data.missing to skip, which goes on without these samples"
+        if not are_held_out:  # data.leave_out lists records of data.path
+            remedy += "; or give data.leave_out what 'mobilellama vlm check-data' wrote"
+        raise ConfigError("data.images", found.folder, told, remedy)
 
 
 def _as_it_began(known: ImageCheck, found: ImageCheck, policy: Missing) -> ImageCheck:

@@ -95,7 +95,7 @@ print(model.answer("photo.jpg", "What is in the picture?"))
 ```
 
 `mobilellama vlm run --init {folder}` trains it further, and
-`mobilellama vlm export --checkpoint {folder} --format mobilevlm` writes it for the original
+`mobilellama vlm export {folder} --format mobilevlm` writes it for the original
 MobileVLM's code."""
 
     def _format(self) -> str:
@@ -157,7 +157,7 @@ MobileVLM's code."""
         )
 
     def _limits(self) -> str:
-        text = _LIMITS
+        text = f"{_LIMITS} It was not trained to refuse."
         if self.trained.checkpoint is not None:
             text += " " + learnt_from("samples", [self._records])
         return text

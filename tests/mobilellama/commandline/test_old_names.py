@@ -113,3 +113,8 @@ def test_a_run_that_is_copied_from_an_old_config_has_no_old_names(tmp_path: Path
     assert "launch" in yaml.safe_load(made.read_text())
     config = parse_config(Config, ["--config", str(made)], prog="mobilellama sft run", about="")
     assert config.schedule.warmup_ratio == 0.04
+
+
+def test_keys_of_other_projects_configs_keep_their_dots() -> None:
+    config = {"model": {"language": {"a.b": 1, "c.b": {"d.e": 2}}}}
+    assert as_current(config) == config == as_stored(config)

@@ -110,3 +110,8 @@ def test_what_is_none_of_these_is_refused(argv: list[str], message: str) -> None
 
 def test_a_value_that_is_left_out_is_the_parsers_to_refuse() -> None:
     assert words("--budget", "--json") == ["--budget", "--json=true"]
+
+
+@pytest.mark.parametrize("text", ["- one item", "--loud is a flag = yes", "-\tx"])
+def test_a_text_that_begins_with_a_dash_is_a_value(text: str) -> None:
+    assert words("--dataset", text) == [f"--dataset={text}"]

@@ -40,8 +40,8 @@ def presets(tmp_path: Path) -> Path:
     folder = tmp_path / "presets"
     (folder / "bases").mkdir(parents=True)
     (folder / "bases/common.yaml").write_text("inner: {size: 2, rate: 2e-3, name: common}\n")
-    (folder / "small.yaml").write_text("base: bases/common\ninner:\n  name: small\n")
-    (folder / "large.yaml").write_text("base: small\ninner:\n  size: 9\n")
+    (folder / "small.yaml").write_text("builds_on: bases/common\ninner:\n  name: small\n")
+    (folder / "large.yaml").write_text("builds_on: small\ninner:\n  size: 9\n")
     return folder
 
 
@@ -73,7 +73,7 @@ def refused(parse: Callable[..., Outer], tmp_path: Path) -> Callable[..., str]:
 def test_a_file_overrules_its_bases_field_by_field(parse: Callable[..., Outer]) -> None:
     assert parse("--config", "small").inner == Inner(size=2, rate=2e-3, name="small")
     assert parse("--config=large").inner == Inner(size=9, rate=2e-3, name="small")
-    mine = "base: large\ninner:\n  rate: 1e-4\n"
+    mine = "builds_on: large\ninner:\n  rate: 1e-4\n"
     assert parse("--config", "HERE/mine.yaml", mine=mine).inner == Inner(
         size=9, rate=1e-4, name="small"
     )
@@ -96,9 +96,9 @@ def test_of_several_bases_the_last_wins_and_one_that_they_share_lies_below_both(
     parse: Callable[..., Outer],
 ) -> None:
     files = {
-        "one": "base: small\ninner: {name: one, size: 3}\n",
-        "two": "base: small\ninner: {size: 4}\n",
-        "mine": "base: [one.yaml, two.yaml]\n",
+        "one": "builds_on: small\ninner: {name: one, size: 3}\n",
+        "two": "builds_on: small\ninner: {size: 4}\n",
+        "mine": "builds_on: [one.yaml, two.yaml]\n",
     }
     assert parse("--config", "HERE/mine.yaml", **files).inner == Inner(
         size=4, rate=2e-3, name="one"
@@ -106,7 +106,7 @@ def test_of_several_bases_the_last_wins_and_one_that_they_share_lies_below_both(
 
 
 def test_a_list_is_overruled_as_a_whole(parse: Callable[..., Outer]) -> None:
-    files = {"one": "words: [a, b]\n", "mine": "base: one.yaml\nwords: [c]\n"}
+    files = {"one": "words: [a, b]\n", "mine": "builds_on: one.yaml\nwords: [c]\n"}
     assert parse("--config", "HERE/mine.yaml", **files).words == ["c"]
 
 
@@ -115,16 +115,16 @@ def test_a_base_is_found_beside_the_file_that_names_it(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    files = {"one": "inner: {size: 5}\n", "mine": "base: ./one.yaml\n"}
+    files = {"one": "inner: {size: 5}\n", "mine": "builds_on: ./one.yaml\n"}
     assert parse("--config", "../mine.yaml", **files).inner.size == 5
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "base: small\ninner:\n  name: '1e-3'\n  rate: 1e-3\n",
-        "{base: small, inner: {name: '1e-3', rate: 1e-3}}\n",
-        "inner: &a\n  name: '1e-3'\n  rate: 1e-3\nbase: small  # a comment\n",
+        "builds_on: small\ninner:\n  name: '1e-3'\n  rate: 1e-3\n",
+        "{builds_on: small, inner: {name: '1e-3', rate: 1e-3}}\n",
+        "inner: &a\n  name: '1e-3'\n  rate: 1e-3\nbuilds_on: small  # a comment\n",
     ],
 )
 def test_values_are_read_as_in_a_file_without_a_base(
@@ -138,30 +138,30 @@ def test_values_are_read_as_in_a_file_without_a_base(
     ("text", "message"),
     [
         (
-            "base: smal\n",
-            "base = smal: is not a preset (large, small) (in HERE/mine.yaml). Give the name of a "
-            "preset, or of a file that ends in .yaml; did you mean 'small'?",
+            "builds_on: smal\n",
+            "builds_on = smal: is not a preset (large, small) (in HERE/mine.yaml). Give the name "
+            "of a preset, or of a file that ends in .yaml; did you mean 'small'?",
         ),
         (
-            "base: other.yaml\n",
-            "base = other.yaml: is not a file (in HERE/mine.yaml). "
+            "builds_on: other.yaml\n",
+            "builds_on = other.yaml: is not a file (in HERE/mine.yaml). "
             "Give a path relative to HERE, or the name of a preset.",
         ),
         (
-            "base: mine.yaml\n",
-            "base = mine.yaml: builds on itself: mine.yaml -> mine.yaml (in HERE/mine.yaml). "
+            "builds_on: mine.yaml\n",
+            "builds_on = mine.yaml: builds on itself: mine.yaml -> mine.yaml (in HERE/mine.yaml). "
             "Take one of these bases away.",
         ),
         (
-            "base: two.yaml\n",
-            "base = mine.yaml: builds on itself: mine.yaml -> two.yaml -> mine.yaml "
+            "builds_on: two.yaml\n",
+            "builds_on = mine.yaml: builds on itself: mine.yaml -> two.yaml -> mine.yaml "
             "(in HERE/two.yaml). Take one of these bases away.",
         ),
         *(
             (
-                f"base: {value}\n",
-                f"base = {shown}: must be the name of a preset or of a file, or a list of such "
-                "names (in HERE/mine.yaml). Write e.g. 'base: mine.yaml'.",
+                f"builds_on: {value}\n",
+                f"builds_on = {shown}: must be the name of a preset or of a file, or a list of "
+                "such names (in HERE/mine.yaml). Write e.g. 'builds_on: mine.yaml'.",
             )
             for value, shown in (
                 ("3", "3"), ("", "null"), ("''", ""), ("{a: b}", "{'a': 'b'}"),
@@ -174,25 +174,25 @@ def test_values_are_read_as_in_a_file_without_a_base(
             "See 'test --help'; did you mean 'inner.size'?",
         ),
         (
-            "base: broken.yaml\n",
+            "builds_on: broken.yaml\n",
             "inner.sise = 3: is not a field (in HERE/broken.yaml). "
             "See 'test --help'; did you mean 'inner.size'?",
         ),
-        ("base: list.yaml\n", "--config = HERE/list.yaml: must hold 'field: value' lines. "
+        ("builds_on: list.yaml\n", "--config = HERE/list.yaml: must hold 'field: value' lines. "
             "Mend the file."),
-        ("base: small\ninner: {size: abc}\n", "inner.size = abc: expected an int. "
+        ("builds_on: small\ninner: {size: abc}\n", "inner.size = abc: expected an int. "
             "See 'test --help'."),
     ],
 )  # fmt: skip
 def test_a_base_with_a_mistake_is_named_with_its_file(
     refused: Callable[..., str], text: str, message: str
 ) -> None:
-    others = {"two": "base: mine.yaml\n", "broken": "inner: {sise: 3}\n", "list": "- 1\n"}
+    others = {"two": "builds_on: mine.yaml\n", "broken": "inner: {sise: 3}\n", "list": "- 1\n"}
     assert refused(text, **others) == message
 
 
 def test_without_presets_a_base_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("base: small\n")
+    (tmp_path / "mine.yaml").write_text("builds_on: small\n")
     with pytest.raises(ConfigError, match="is not a file, and this command has no presets"):
         read_layers(tmp_path / "mine.yaml", None)
 
@@ -208,8 +208,9 @@ def test_what_is_printed_is_the_merged_whole(
     }
 
 
-def test_no_verb_that_loads_quickly_has_a_field_of_that_name() -> None:
-    for stage in ("tokenize", "shards", "launch"):
+def test_no_verb_has_a_field_of_that_name() -> None:
+    """A file that sets such a field would be taken for one that builds on another."""
+    for stage in ("tokenize", "shards", "pretrain", "sft", "vlm", "launch"):
         for verb in importlib.import_module(f"mobilellama.{stage}.main").VERBS.values():
             config = importlib.import_module(verb.module).Config
             assert BASE not in config.__dataclass_fields__, verb.module

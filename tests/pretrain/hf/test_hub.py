@@ -114,7 +114,7 @@ def problem(done: subprocess.CompletedProcess[str], folder: Path, repo: str) -> 
     assert "Traceback" not in done.stderr
     (message,) = done.stderr.split("mobilellama: error: ")[1:]
     assert f"The local folder {folder} is whole; push it with" in message
-    assert f"mobilellama pretrain push --folder {folder} --repo {repo}" in message
+    assert f"mobilellama pretrain push {folder} --repo {repo}" in message
     return message
 
 

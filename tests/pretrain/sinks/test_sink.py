@@ -15,7 +15,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.monitoring.metrics import MetricsConfig
-from mobilellama.pretrain.sinks.sink import Record, SinkContext, open_sinks
+from mobilellama.pretrain.sinks.sink import Record, SinkContext, open_sinks, require_names
 from mobilellama.run_folder import RunFolder
 
 
@@ -169,3 +169,9 @@ def test_a_module_that_is_no_sink_is_refused_when_it_is_opened(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_sinks([name], context(tmp_path))
+
+
+def test_a_sink_that_is_named_twice_is_refused() -> None:
+    """It would be opened twice, and closed once."""
+    with pytest.raises(ConfigError, match=r"metrics.sinks = wandb: is there twice. Name each sink"):
+        require_names(["console", "wandb", "wandb"])

@@ -206,7 +206,7 @@ def test_a_damaged_list_is_not_believed(
 @pytest.mark.parametrize("policy", ["refuse", "skip"])
 def test_a_folder_of_other_images_is_refused_whatever_is_asked(samples: Path, policy: Any) -> None:
     (samples.parent / "none").mkdir()
-    with pytest.raises(ConfigError, match=r"6 cannot be used .*none is left\. Give the folder to"):
+    with pytest.raises(ConfigError, match=r"6 cannot be used .*no image is left\. Give "):
         check_images(samples, str(samples.parent / "none"), policy=policy, began=None)
 
 
@@ -218,3 +218,20 @@ def test_names_beyond_one_round_of_tasks_are_all_looked_for(
     images[5].unlink()
     found = check(samples, "skip")
     assert (found.images, found.left_out) == (IMAGES, [7])
+
+
+def test_the_held_out_samples_stay_those_they_are_once_the_run_has_a_checkpoint(
+    samples: Path, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = str(samples.parent / "images")
+    content = images[0].read_bytes()
+    images[0].unlink()
+    with pytest.raises(ConfigError, match=r": for data\.validation, of its 6 images 1 ") as caught:
+        check_images(samples, folder, policy="refuse", began=None, are_held_out=True)
+    assert "data.leave_out" not in str(caught.value)  # it lists records of data.path
+    check_images(samples, folder, policy="skip", began=None, are_held_out=True)
+    assert "of data.validation left out" in caplog.text
+    images[0].write_bytes(content)
+    others = {IDENTITY: "the digest of the training samples that are left out"}
+    found = check_images(samples, folder, policy="skip", began=others, are_held_out=True)
+    assert found.left_out == [0, 3]

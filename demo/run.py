@@ -73,8 +73,8 @@ def pretrain(out: Path, steps: int) -> None:
     )  # fmt: skip
 
     say("4  a look at the shards")
-    order = {"path": dataset, "seq_len": SEQ_LEN, "mixture": MIXTURE}
-    mobilellama("shards verify", path=dataset)
+    order = {"dataset": dataset, "seq_len": SEQ_LEN, "mixture": MIXTURE}
+    mobilellama("shards verify", dataset=dataset)
     mobilellama("shards info", **order)
     mobilellama("shards show", **order, position=0)
     mobilellama("shards plot", **order, output=out / "dataset.png")

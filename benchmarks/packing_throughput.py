@@ -149,7 +149,7 @@ def write_rows(
     return folder
 
 
-class Epoch:
+class PackedEpoch:
     """Trains on every row of a dataset once, when called."""
 
     def __init__(
@@ -239,15 +239,17 @@ def main() -> None:
         begin(model, engine, new_weights(model, seed=0))
         whole = RowInputs(seq_len=options.seq_len, pad_id=0)
         epochs = {
-            "packed": Epoch(engine, config, whole, model_config),
-            "padded to seq_len": Epoch(engine, make_config(padded, options), whole, model_config),
-            "padded to seq_len, in full": Epoch(
+            "packed": PackedEpoch(engine, config, whole, model_config),
+            "padded to seq_len": PackedEpoch(
+                engine, make_config(padded, options), whole, model_config
+            ),
+            "padded to seq_len, in full": PackedEpoch(
                 engine,
                 make_config(padded, options),
                 FullInputs(seq_len=options.seq_len, pad_id=0),
                 model_config,
             ),
-            "padded to longest": Epoch(
+            "padded to longest": PackedEpoch(
                 engine, make_config(padded, options), LongestInputs(), model_config
             ),
         }

@@ -249,7 +249,7 @@ def make_config(options: Namespace, **fields: Any) -> Config:
 # --- an epoch
 
 
-class Epoch:
+class ImageTextEpoch:
     """Trains on every sample once, when called."""
 
     def __init__(self, engine: Engine, batches: ImageTextBatches, count: int, world: World) -> None:
@@ -292,7 +292,7 @@ def make_epoch(
     config: Config,
     files: tuple[Path, Path],
     world: World,
-) -> Epoch:
+) -> ImageTextEpoch:
     """Return an epoch over the samples of a file, whose images are in a folder."""
     samples = Samples(files[0], image_tokens=architecture.image_tokens)
     inputs = ImageTextInputs(
@@ -306,7 +306,7 @@ def make_epoch(
         inputs, order, micro_batch_size=config.train.micro_batch_size, rank=0, world_size=1,
         row_tokens=config.train.seq_len if config.data.pack else None,
     )  # fmt: skip
-    return Epoch(engine, batches, len(samples), world)
+    return ImageTextEpoch(engine, batches, len(samples), world)
 
 
 def positions_of(
@@ -361,7 +361,7 @@ def compare_ways(options: Namespace, world: World, scratch: Path) -> dict[str, A
         write_samples(scratch / "samples.arrow", made, architecture.language["vocab_size"]),
         write_images(scratch / "images", options.images_pixels),
     )
-    epochs: dict[str, Epoch] = {}
+    epochs: dict[str, ImageTextEpoch] = {}
     for way, (grouping, packed) in WAYS.items():
         config = make_config(
             options,

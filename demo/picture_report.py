@@ -24,7 +24,7 @@ _COLUMNS = 4
 
 
 @dataclass(frozen=True)
-class Score:
+class KindScore:
     """The answers to one kind of question about held-out pictures."""
 
     kind: str
@@ -44,7 +44,7 @@ class Score:
         return self.constant / self.questions
 
 
-def score_answers(rows: Sequence[Row]) -> list[Score]:
+def score_answers(rows: Sequence[Row]) -> list[KindScore]:
     """Return a score for each kind that is asked, in the order of QUESTIONS."""
     scores = []
     for kind in QUESTIONS:
@@ -52,11 +52,11 @@ def score_answers(rows: Sequence[Row]) -> list[Score]:
         if asked:
             right = sum(map(is_right, asked))
             ((_, constant),) = Counter(row["expected"] for row in asked).most_common(1)
-            scores.append(Score(kind, len(asked), right, constant))
+            scores.append(KindScore(kind, len(asked), right, constant))
     return scores
 
 
-def table(scores: Sequence[Score], *, probe: float) -> str:
+def table(scores: Sequence[KindScore], *, probe: float) -> str:
     """Return the scores as lines.
 
     Args:
@@ -71,7 +71,7 @@ def table(scores: Sequence[Score], *, probe: float) -> str:
     return "\n".join(lines)
 
 
-def shortfalls(scores: Sequence[Score]) -> list[str]:
+def shortfalls(scores: Sequence[KindScore]) -> list[str]:
     """Return what should have been learnt about pictures and was not."""
     found = []
     for score in scores:

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout_s", type=int, required=True)
     options = parser.parse_args(argv)
     place = Place.of_slurm()
-    report = Report(options.output, place)
+    report = NodeReport(options.output, place)
     deadline_s = time.monotonic() + options.timeout_s
 
     def time_is_up() -> None:
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class Report:
+class NodeReport:
     """What the first process of a node writes about it."""
 
     def __init__(self, folder: Path, place: Place) -> None:
@@ -137,7 +137,7 @@ class Report:
             print(f"{self._place.node} rank {self._place.rank}: {text}", flush=True)
 
 
-def check_node(options: argparse.Namespace, report: Report) -> list[str]:
+def check_node(options: argparse.Namespace, report: NodeReport) -> list[str]:
     """Clean up after former starts and look at scratch and GPUs.
 
     Raises:
@@ -249,7 +249,9 @@ def remove_scratch(mine: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def check_collectives(place: Place, report: Report, *, gpus: bool, deadline_s: float) -> list[str]:
+def check_collectives(
+    place: Place, report: NodeReport, *, gpus: bool, deadline_s: float
+) -> list[str]:
     """Time an all-reduce within the node, then over all nodes.
 
     Raises:

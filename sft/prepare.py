@@ -35,8 +35,8 @@ from mobilellama.files.atomic import whole_file, write_json
 from mobilellama.progress import Progress
 from mobilellama.sft.data.bucket import (
     Encode,
+    PackingWork,
     Spooled,
-    Work,
     lay_out,
     make_receipt,
     spool,
@@ -49,10 +49,15 @@ from mobilellama.sft.data.plan import is_alone, join_plan, require_same_reading,
 from mobilellama.sft.data.reasons import Drop, describe_example
 from mobilellama.sft.data.records import READING_VERSION
 from mobilellama.sft.data.report import describe, make_report
-from mobilellama.sft.data.sources import DataConfig, find_slices, read_records, source_sha256
+from mobilellama.sft.data.sources import (
+    ConversationsConfig,
+    find_slices,
+    read_records,
+    source_sha256,
+)
 from mobilellama.sft.data.split import ENCODING_VERSION
 from mobilellama.sft.data.template import Template, read_template
-from mobilellama.sft.data.workers import Job, encoding
+from mobilellama.sft.data.workers import EncodeSettings, encoding
 from mobilellama.shards.dataset import (
     DATASET,
     REPORT,
@@ -84,7 +89,7 @@ _TEMPORARY = re.compile(r".+\.tmp\.(?P<host>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}")
 class Config:
     """Fields of 'sft prepare'."""
 
-    data: DataConfig
+    data: ConversationsConfig
     """The conversations."""
     tokenizer: str
     """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
@@ -127,7 +132,7 @@ def main(config: Config) -> int:
     tokenizer = open_tokenizer(config.tokenizer, as_is=config.tokenizer_as_is)
     special_tokens(template, tokenizer)  # refuses a template that the tokenizer cannot write
     plan = make_plan(config, template, tokenizer)
-    work = Work(
+    work = PackingWork(
         folder=Path(config.output),
         identity=plan.identity,
         data=config.data,
@@ -181,7 +186,7 @@ def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> P
     return Plan(identity=identity, slices=slices)
 
 
-def _hash_sources(slices: Sequence[Slice], data: DataConfig) -> dict[str, str]:
+def _hash_sources(slices: Sequence[Slice], data: ConversationsConfig) -> dict[str, str]:
     """Return each source's sha256, by its name."""
     hashes = {}
     name, unit = _unit(slices)
@@ -199,7 +204,7 @@ def _unit(slices: Sequence[Slice]) -> tuple[str, float]:
 
 
 def _write_missing(
-    config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer
+    config: Config, work: PackingWork, plan: Plan, tokenizer: TextTokenizer
 ) -> list[Receipt]:
     """Write the buckets that are missing, in their order; return all receipts."""
     folder, identity = work.folder, plan.identity
@@ -227,8 +232,8 @@ def _write_missing(
     return receipts
 
 
-def _job(config: Config, work: Work) -> Job:
-    return Job(
+def _job(config: Config, work: PackingWork) -> EncodeSettings:
+    return EncodeSettings(
         tokenizer=config.tokenizer,
         tokenizer_sha256=work.identity.tokenizer_sha256,
         template=work.template,
@@ -236,7 +241,9 @@ def _job(config: Config, work: Work) -> Job:
     )
 
 
-def _finish(work: Work, tokenizer: TextTokenizer, receipts: Sequence[Receipt], lock: int) -> str:
+def _finish(
+    work: PackingWork, tokenizer: TextTokenizer, receipts: Sequence[Receipt], lock: int
+) -> str:
     """Sweep, write what describes the dataset, dataset.json last; return what to print.
 
     `lock` is what ``sharing`` gave.
@@ -272,7 +279,7 @@ def _nothing_left(receipts: Sequence[Receipt]) -> str:
     )
 
 
-def _is_described(work: Work) -> bool:
+def _is_described(work: PackingWork) -> bool:
     """Return whether the folder is a finished dataset with all that belongs to it."""
     names = (DATASET, TEMPLATE, REPORT)
     if not all((work.folder / name).is_file() for name in names):
@@ -295,7 +302,7 @@ def _sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _dry_run(config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer) -> int:
+def _dry_run(config: Config, work: PackingWork, plan: Plan, tokenizer: TextTokenizer) -> int:
     """Report on the first thousand records."""
     receipts: list[Receipt] = []
     left = _DRY_RECORDS
@@ -311,7 +318,7 @@ def _dry_run(config: Config, work: Work, plan: Plan, tokenizer: TextTokenizer) -
 
 
 def _try(
-    work: Work, piece: Slice, encode: Encode, limit: int, receipts: Sequence[Receipt]
+    work: PackingWork, piece: Slice, encode: Encode, limit: int, receipts: Sequence[Receipt]
 ) -> Receipt:
     """Make a slice's bucket of so many records in memory; return its receipt."""
     spooled = Spooled(ids=BytesIO(), mask=BytesIO())

@@ -41,7 +41,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.sft.config import Config
 from mobilellama.sft.lora import inject, with_new_adapters, with_targets
 from mobilellama.sft.row_inputs import RowInputs
-from mobilellama.sft.start import Start, open_start
+from mobilellama.sft.start import LanguageModelStart, open_start
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.same_ids import same_ids
 
@@ -104,7 +104,7 @@ def open_rows(path: str) -> TokenDataset:
     return dataset
 
 
-def require_fit(start: Start, seq_len: int) -> None:
+def require_fit(start: LanguageModelStart, seq_len: int) -> None:
     """Raise ConfigError unless the model takes rows of this length."""
     if seq_len > start.model.max_seq_len:
         raise ConfigError(
@@ -115,7 +115,9 @@ def require_fit(start: Start, seq_len: int) -> None:
         )
 
 
-def require_same_tokenizer(config: Config, start: Start, dataset: TokenDataset) -> None:
+def require_same_tokenizer(
+    config: Config, start: LanguageModelStart, dataset: TokenDataset
+) -> None:
     """Raise ConfigError if the model was trained with another tokenizer than the dataset's."""
     theirs, ours = start.tokenizer, dataset.tokenizer
     if theirs is None or theirs.sha256 == ours.sha256:
@@ -132,7 +134,9 @@ def require_same_tokenizer(config: Config, start: Start, dataset: TokenDataset) 
     )
 
 
-def finetuning(config: Config, start: Start, data: TrainingData, world: World) -> Stage:
+def finetuning(
+    config: Config, start: LanguageModelStart, data: TrainingData, world: World
+) -> Stage:
     """Return what finetuning trains, on packed rows, for so many epochs."""
     rows = sum(data.mixture.samples)
     by_epochs = config.train.max_steps is None
@@ -154,7 +158,7 @@ def finetuning(config: Config, start: Start, data: TrainingData, world: World) -
 
 
 def identity_of_run(
-    config: Config, start: Start, data: TrainingData, precision: str
+    config: Config, start: LanguageModelStart, data: TrainingData, precision: str
 ) -> dict[str, Any]:
     """Return the fields that a resume must not change."""
     adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}

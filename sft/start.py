@@ -70,7 +70,7 @@ class StartingPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start(StartingPoint):
+class LanguageModelStart(StartingPoint):
     """What finetuning starts from."""
 
     model: ModelConfig
@@ -80,7 +80,7 @@ class Start(StartingPoint):
     """What the model was trained with, where it is at hand."""
 
 
-def open_start(init: str, run: RunFolder) -> Start:
+def open_start(init: str, run: RunFolder) -> LanguageModelStart:
     """Open what a run starts from; where it has a checkpoint already, what that says of it.
 
     Raises:
@@ -96,7 +96,7 @@ def open_start(init: str, run: RunFolder) -> Start:
     return replace(start, model=replace(start.model, attention="per_document"))
 
 
-def open_language_model(init: str) -> Start:
+def open_language_model(init: str) -> LanguageModelStart:
     """Open a Hugging Face folder of Llama's shape, or a run's folder or checkpoint.
 
     Raises:
@@ -107,7 +107,7 @@ def open_language_model(init: str) -> Start:
     return _of_folder(init) if (Path(init) / "config.json").is_file() else _of_checkpoint(init)
 
 
-def _require_same_start(init: str, resumed: Start) -> None:
+def _require_same_start(init: str, resumed: LanguageModelStart) -> None:
     """Raise ConfigError if `init` is there, and is not what the run began with."""
     try:
         given = open_language_model(init)
@@ -120,9 +120,9 @@ def _require_same_start(init: str, resumed: Start) -> None:
         raise ConfigError("init", init, rule, "Give that, or another run.folder")
 
 
-def _of_folder(init: str) -> Start:
+def _of_folder(init: str) -> LanguageModelStart:
     folder = HfFolder(init, field="init")
-    return Start(
+    return LanguageModelStart(
         model=folder.config,
         origin=init,
         fingerprint=folder.fingerprint,
@@ -143,7 +143,7 @@ def _tokenizer_of(folder: Path) -> TextTokenizer | None:
         return None
 
 
-def _of_checkpoint(init: str) -> Start:
+def _of_checkpoint(init: str) -> LanguageModelStart:
     if not Path(init).is_dir():
         raise ConfigError("init", init, "is not a folder", _REMEDY)
     if (Path(init) / "adapter_config.json").is_file():
@@ -161,7 +161,7 @@ def _of_checkpoint(init: str) -> Start:
     model = ModelConfig(**config["model"])
     lora = stored_lora(config)
     trained = CheckpointWeights(checkpoint, injected_shapes(model, lora))
-    return Start(
+    return LanguageModelStart(
         model=model,
         origin=init,
         fingerprint=trained.fingerprint,
@@ -170,7 +170,7 @@ def _of_checkpoint(init: str) -> Start:
     )
 
 
-def _of_the_run_itself(run: RunFolder) -> Start | None:
+def _of_the_run_itself(run: RunFolder) -> LanguageModelStart | None:
     """Return what the run's newest readable checkpoint says; its weights come from there."""
     found = newest_readable(run)
     if found is None:
@@ -178,7 +178,7 @@ def _of_the_run_itself(run: RunFolder) -> Start | None:
     manifest = found[1]
     remedy = "Give another folder; what a run starts from is --init"
     require_stage(manifest.config, "sft", field="run.folder", value=str(run.path), remedy=remedy)
-    return Start(
+    return LanguageModelStart(
         model=ModelConfig(**manifest.config["model"]),
         origin=manifest.config["init"],
         fingerprint=manifest.identity["init.fingerprint"],

@@ -73,6 +73,22 @@ def test_a_test_lies_where_its_module_does() -> None:
         assert not places or folder in places, f"{path}: its module lies in {places}"
 
 
+# Every verb reads a Config, and every benchmark scores by a Key of its own.
+MANY_SHARE = {"Config", "Key"}
+
+
+def test_no_two_classes_of_the_code_share_a_name() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in module_paths().items():
+        if not module.startswith("tests."):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef) and node.name not in MANY_SHARE:
+                    places.setdefault(node.name, []).append(module)
+    assert len(places) > 300
+    shared = {name: modules for name, modules in places.items() if len(modules) > 1}
+    assert not shared, f"rename by what each class is: {shared}"
+
+
 def test_every_room_is_installed() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")

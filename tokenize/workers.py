@@ -53,7 +53,7 @@ class _Ended:
 
 
 @dataclass(kw_only=True)
-class _Worker:
+class _BucketWorker:
     process: BaseProcess
     piece: Slice
 
@@ -75,7 +75,7 @@ def write_buckets(
     """
     # The largest first: none is left to run alone at the end.
     waiting = deque(sorted(pieces, key=lambda piece: piece.start - piece.end))
-    busy: dict[_Pipe, _Worker] = {}
+    busy: dict[_Pipe, _BucketWorker] = {}
     failures: list[str] = []
     try:
         while waiting or busy:
@@ -108,18 +108,18 @@ def write_buckets(
     return failures
 
 
-def _start(work: Work, piece: Slice, busy: dict[_Pipe, _Worker]) -> None:
+def _start(work: Work, piece: Slice, busy: dict[_Pipe, _BucketWorker]) -> None:
     context = multiprocessing.get_context("spawn")
     pipe, its_end = context.Pipe()
     process = context.Process(target=_serve, args=(its_end, work), daemon=True)
     with ctrl_c_held_back():
         process.start()
-        busy[pipe] = _Worker(process=process, piece=piece)
+        busy[pipe] = _BucketWorker(process=process, piece=piece)
     its_end.close()
     _send(pipe, piece)
 
 
-def _receive(pipe: _Pipe, worker: _Worker, work: Work) -> _Advanced | _Ended:
+def _receive(pipe: _Pipe, worker: _BucketWorker, work: Work) -> _Advanced | _Ended:
     try:
         return pipe.recv()
     except (EOFError, OSError):
@@ -135,7 +135,7 @@ def _receive(pipe: _Pipe, worker: _Worker, work: Work) -> _Advanced | _Ended:
     return _Ended(failure=f"{worker.piece.name}: its worker was killed by {name}{hint}")
 
 
-def _dismiss(pipe: _Pipe, worker: _Worker) -> None:
+def _dismiss(pipe: _Pipe, worker: _BucketWorker) -> None:
     _send(pipe, None)
     worker.process.join()
     pipe.close()

@@ -61,7 +61,7 @@ from mobilellama.vlm.data.tokenise import (
     report_refusals,
 )
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
-from mobilellama.vlm.start import Start, open_start
+from mobilellama.vlm.start import VisionLanguageStart, open_start
 from mobilellama.vlm.tuning import chosen_lora, first_weights, tune
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def main(config: Config) -> int:
     return 0
 
 
-def recipe_of(config: Config, start: Start, template: Template) -> Recipe:
+def recipe_of(config: Config, start: VisionLanguageStart, template: Template) -> Recipe:
     """Return what decides the samples.
 
     Raises:
@@ -154,7 +154,7 @@ def recipe_of(config: Config, start: Start, template: Template) -> Recipe:
     )
 
 
-def require_fit(config: Config, start: Start) -> None:
+def require_fit(config: Config, start: VisionLanguageStart) -> None:
     """Raise ConfigError unless the language model takes samples of this length."""
     most = start.architecture.max_positions
     if config.train.seq_len > most:
@@ -224,7 +224,7 @@ def _require_agreement(found: Sequence[ImageCheck | None], run: RunFolder, world
 
 
 def image_text_stage(
-    config: Config, start: Start, run: RunFolder, world: World, precision: str
+    config: Config, start: VisionLanguageStart, run: RunFolder, world: World, precision: str
 ) -> Stage:
     """Return what this stage trains, on the samples that ``prepare_samples`` made."""
     architecture = start.architecture
@@ -316,7 +316,7 @@ def groups_of(
 
 
 def identity_of(
-    config: Config, start: Start, recipe: Recipe, fingerprint: str, precision: str
+    config: Config, start: VisionLanguageStart, recipe: Recipe, fingerprint: str, precision: str
 ) -> dict[str, Any]:
     """Return the fields that a resume must not change."""
     adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}

@@ -67,7 +67,7 @@ _SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embedd
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start(StartingPoint):
+class VisionLanguageStart(StartingPoint):
     """What a stage of a vision-language model starts from."""
 
     architecture: Architecture
@@ -76,7 +76,7 @@ class Start(StartingPoint):
     tokenizer: TextTokenizer
 
 
-def open_start(config: Config, run: RunFolder) -> Start:
+def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
     """Open what a run starts from; where it has a checkpoint already, what that says of it.
 
     Raises:
@@ -98,7 +98,7 @@ def open_start(config: Config, run: RunFolder) -> Start:
     return start
 
 
-def _require_projector(config: Config, start: Start) -> None:
+def _require_projector(config: Config, start: VisionLanguageStart) -> None:
     """Raise ConfigError if the config asks for a projector that the run does not start from."""
     architecture = start.architecture
     remedy = "Leave it out, or start from a language model and a tower"
@@ -139,12 +139,12 @@ def is_vlm_checkpoint(path: str) -> bool:
         return stage_of(read_manifest(folder).config) == "vlm"
 
 
-def _of_vlm_folder(config: Config) -> Start:
+def _of_vlm_folder(config: Config) -> VisionLanguageStart:
     """Open a folder; `vision` is the tower of a published one that has none inside."""
     found = open_folder(config.init, field="init", vision=config.vision)
     if found.tower_source:
         log.info("what the tower's weights do not show: %s", found.tower_source)
-    return Start(
+    return VisionLanguageStart(
         architecture=_with_images(config, found.architecture),
         origin={"init": config.init} | ({"vision": config.vision} if config.vision else {}),
         fingerprint=found.weights.fingerprint,
@@ -153,7 +153,7 @@ def _of_vlm_folder(config: Config) -> Start:
     )
 
 
-def _of_vlm_checkpoint(config: Config) -> Start:
+def _of_vlm_checkpoint(config: Config) -> VisionLanguageStart:
     if config.vision is not None:
         rule = f"is given, but {config.init} has a tower of its own"
         raise ConfigError("vision", config.vision, rule, "Leave it out")
@@ -161,7 +161,7 @@ def _of_vlm_checkpoint(config: Config) -> Start:
     run = run_of(checkpoint)
     architecture = Architecture.from_dict(checkpoint.manifest.config["model"])
     weights = trained_weights(checkpoint)
-    return Start(
+    return VisionLanguageStart(
         architecture=_with_images(config, architecture),
         origin={"init": config.init},
         fingerprint=weights.fingerprint,
@@ -172,7 +172,7 @@ def _of_vlm_checkpoint(config: Config) -> Start:
     )
 
 
-def _of_parts(config: Config) -> Start:
+def _of_parts(config: Config) -> VisionLanguageStart:
     """Open a language model and a tower; the projector begins anew."""
     language, language_weights, tokenizer = _language_model(config.init, config.tokenizer_as_is)
     if config.vision is None:
@@ -189,7 +189,7 @@ def _of_parts(config: Config) -> Start:
     if kind is None:
         file = Path(str(config.projector.weights))
         kind = projector_kind(_open_projector(file).names(), str(file))
-    return Start(
+    return VisionLanguageStart(
         architecture=Architecture(
             language=language,
             vision=tower,
@@ -277,7 +277,7 @@ def _open_projector(path: Path) -> WeightFile:
     return open_weights(path)
 
 
-def _with_projector(start: Start, file: str) -> Start:
+def _with_projector(start: VisionLanguageStart, file: str) -> VisionLanguageStart:
     """Return the start with the projector of a first stage's file."""
     path, architecture = Path(file), start.architecture
     opened = _open_projector(path)
@@ -308,7 +308,7 @@ def _with_projector(start: Start, file: str) -> Start:
     )
 
 
-def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
+def _of_the_run_itself(config: Config, run: RunFolder) -> VisionLanguageStart | None:
     """Return what the run's newest readable checkpoint says; its weights come from there."""
     found = newest_readable(run)
     if found is None:
@@ -317,7 +317,7 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> Start | None:
     remedy = "Give another folder, and that one as --init"
     require_stage(manifest.config, "vlm", field="run.folder", value=str(run.path), remedy=remedy)
     architecture = Architecture.from_dict(manifest.config["model"])
-    return Start(
+    return VisionLanguageStart(
         # The config's aspect: the identity tells where it is another.
         architecture=_with_images(config, architecture),
         origin=manifest.config["origin"],

@@ -15,10 +15,10 @@ from mobilellama.vlm.config import Config
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel
 from mobilellama.vlm.projectors.projector import init_projector_parameter
 from mobilellama.vlm.projectors.table import build_projector
-from mobilellama.vlm.start import Start
+from mobilellama.vlm.start import VisionLanguageStart
 
 
-def chosen_lora(config: Config, start: Start) -> LoraConfig:
+def chosen_lora(config: Config, start: VisionLanguageStart) -> LoraConfig:
     """Return which layers get adapters, by name.
 
     Raises:
@@ -44,7 +44,7 @@ def tune(model: nn.Module, config: Config) -> None:
                 parameter.requires_grad_(True)
 
 
-def first_weights(start: Start, config: Config, model: nn.Module) -> WeightSource:
+def first_weights(start: VisionLanguageStart, config: Config, model: nn.Module) -> WeightSource:
     """Return the first values of a model's parameters, projector and adapters included.
 
     Args:

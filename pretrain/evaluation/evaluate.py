@@ -51,7 +51,7 @@ from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.evaluation.data import LocalData
 from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
-from mobilellama.pretrain.evaluation.results import TOKENIZER_FILES, Plan, Results
+from mobilellama.pretrain.evaluation.results import TOKENIZER_FILES, Results, TaskPlan
 from mobilellama.pretrain.evaluation.score_table import score_table
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype, find_device
 from mobilellama.stages import require_language_model
@@ -193,7 +193,7 @@ def environment(*, offline: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> Plan:
+def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> TaskPlan:
     """Decide a task's shots and read its local data, before any model is loaded.
 
     Raises:
@@ -206,11 +206,11 @@ def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> 
     shots = tasks.shots(name, wanted)
     settings: dict[str, Any] = {"lm_eval": version, "shots": shots, "limit": config.limit}
     if config.data is None:
-        return Plan(name=name, shots=shots, specs=None, settings=settings | {"data": "hub"})
+        return TaskPlan(name=name, shots=shots, specs=None, settings=settings | {"data": "hub"})
     leaves = tasks.leaves(name)
     own = next(iter(leaves.values())).get("num_fewshot") or 0
     data = LocalData(Path(config.data), name, leaves, own if shots is None else shots)
     if len(data.specs) < len(leaves):
         log.warning("%s: the data has %d of %d subjects", name, len(data.specs), len(leaves))
     settings |= {"data": data.sha256}
-    return Plan(name=name, shots=shots, specs=data.specs, settings=settings)
+    return TaskPlan(name=name, shots=shots, specs=data.specs, settings=settings)

@@ -33,7 +33,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TaskPlan:
     """One task, with everything that decides its score beside the model."""
 
     name: str
@@ -107,7 +107,7 @@ class Results:
                 raise ConfigError("output", str(path), rule, remedy)
         return cls(path, content | {"tasks": finished}, show_withheld=show_withheld)
 
-    def has(self, plan: Plan) -> bool:
+    def has(self, plan: TaskPlan) -> bool:
         """Whether the task is finished, with the same settings."""
         stored = self._content["tasks"].get(plan.name)
         if stored is None:
@@ -119,7 +119,7 @@ class Results:
         log.info("%s: done already (%s)", plan.name, stored["date"])
         return True
 
-    def add(self, plan: Plan, score: Score, duration_s: float, *, device: str) -> None:
+    def add(self, plan: TaskPlan, score: Score, duration_s: float, *, device: str) -> None:
         """Keep a task's result, and write the file."""
         counts = AnswerCounts.of_json(score.answers)
         if counts and counts.total:

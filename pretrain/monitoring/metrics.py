@@ -16,7 +16,7 @@ from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, mfu
 from mobilellama.pretrain.sinks.json_lines import JsonLines
 from mobilellama.pretrain.sinks.sink import (
-    Record,
+    MetricsRecord,
     Secondary,
     SinkContext,
     open_sinks,
@@ -159,7 +159,7 @@ class Metrics:
                 record[f"loss/{name}"] = loss_sum / count
         self._reset()
         if self._world.is_main:
-            self._write(Record(kind="interval", step=step, values=record))
+            self._write(MetricsRecord(kind="interval", step=step, values=record))
 
     def _mfu(self, tokens_per_s_per_gpu: float) -> float | None:
         if self._flops is None or self._peak_tflops is None:
@@ -169,9 +169,9 @@ class Metrics:
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Write validation losses, where there are any."""
         if losses and self._world.is_main:
-            self._write(Record(kind="validation", step=step, values=losses))
+            self._write(MetricsRecord(kind="validation", step=step, values=losses))
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: MetricsRecord) -> None:
         # Ranks of an attempt that lost its node's daemon live on beside the rerun.
         self._run.require_newest(self._attempt)
         assert self._lines is not None  # of rank 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mobilellama.log import message_width
-from mobilellama.pretrain.sinks.sink import Record, SinkContext
+from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext
 from mobilellama.progress import format_duration
 from mobilellama.terminal import fitted
 
@@ -23,7 +23,7 @@ class Console:
     def __init__(self, context: SinkContext) -> None:
         self._max_steps, self._per = context.max_steps, context.per
 
-    def write(self, record: Record) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Log the record."""
         width = message_width()
         if record.kind == "validation":

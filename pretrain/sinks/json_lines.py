@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from mobilellama.config import one_line
 from mobilellama.files.atomic import whole_file
-from mobilellama.pretrain.sinks.sink import Record
+from mobilellama.pretrain.sinks.sink import MetricsRecord
 from mobilellama.run_folder import RunFolder
 
 
@@ -26,7 +26,7 @@ class JsonLines:
         except OSError as error:
             self._fail(error)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Append a record.
 
         Raises:

@@ -27,7 +27,7 @@ FIELD = "metrics.sinks"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class MetricsRecord:
     """What is known after a step."""
 
     kind: Literal["interval", "validation"]
@@ -63,7 +63,7 @@ class Sink(Protocol):
     It may raise any exception; after one, nothing but ``close`` is called.
     """
 
-    def write(self, record: Record) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Take a record."""
         ...
 
@@ -120,7 +120,7 @@ class Secondary:
         except Exception as error:
             self._warn(name, error)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Give every sink a record."""
         for name, sink in [*self._sinks.items()]:
             try:

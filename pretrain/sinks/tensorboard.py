@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Any, BinaryIO
 
-from mobilellama.pretrain.sinks.sink import Record, SinkContext
+from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext
 
 
 def open_sink(context: SinkContext) -> "TensorBoard":
@@ -24,7 +24,7 @@ class TensorBoard:
         self._folder, self._purge_step = context.run.tensorboard, context.resumed_step + 1
         self._file: BinaryIO | None = None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Add what is finite; TensorBoard draws nothing else.
 
         Raises:

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.sinks.sink import FIELD, Record, SinkContext
+from mobilellama.pretrain.sinks.sink import FIELD, MetricsRecord, SinkContext
 from mobilellama.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class WeightsAndBiases:
     def __init__(self, run: "Run") -> None:
         self._run = run
 
-    def write(self, record: Record) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Log a record, by the run's step."""
         self._run.log({"step": record.step, **record.finite()})
 

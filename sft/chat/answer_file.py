@@ -20,7 +20,7 @@ from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.chat.answers import Answers
-from mobilellama.sft.chat.prompts import Row
+from mobilellama.sft.chat.prompts import PromptRow
 from mobilellama.sft.chat.tokenizer import DialogueTokenizer
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class FileOptions(Sampling):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedPrompt:
     """A row and what the model is given."""
 
     number: int
     """Of the row in the input, from 0."""
-    row: Row
+    row: PromptRow
     prompt: list[int]
     """As the tokenizer gave it."""
     tokens: int
@@ -76,16 +76,16 @@ class Asked:
 
 Answered = dict[int, dict[str, Any]]
 """Output rows by number; those that a stop has cut are not among them."""
-AnswerBatch = Callable[[Sequence[Asked], StopRequest], Answered]
+AnswerBatch = Callable[[Sequence[EncodedPrompt], StopRequest], Answered]
 """Answers some prompts together, all of which leave room for an answer."""
 
 
 def answer_file(
     config: FileOptions,
-    rows: Sequence[Row],
+    rows: Sequence[PromptRow],
     settings: Mapping[str, Any],
     *,
-    prompt: Callable[[Row], tuple[list[int], int]],
+    prompt: Callable[[PromptRow], tuple[list[int], int]],
     load: Callable[[], AnswerBatch],
     tokenizer: DialogueTokenizer,
 ) -> list[dict[str, Any]]:
@@ -153,8 +153,8 @@ def describe_options(config: FileOptions) -> dict[str, Any]:
 
 
 def ask(
-    rows: Sequence[Row], prompt: Callable[[Row], tuple[list[int], int]], *, start: int
-) -> list[Asked]:
+    rows: Sequence[PromptRow], prompt: Callable[[PromptRow], tuple[list[int], int]], *, start: int
+) -> list[EncodedPrompt]:
     """Return the prompts of the rows from number `start` on.
 
     Raises:
@@ -163,14 +163,14 @@ def ask(
     asked = []
     for number in range(start, len(rows)):
         try:
-            asked.append(Asked(number, rows[number], *prompt(rows[number])))
+            asked.append(EncodedPrompt(number, rows[number], *prompt(rows[number])))
         except UserError as error:
             raise UserError(f"{rows[number].place}: {error}; mend or remove the line") from None
     return asked
 
 
 def answer_all(
-    asked: Sequence[Asked],
+    asked: Sequence[EncodedPrompt],
     answer: AnswerBatch,
     tokenizer: DialogueTokenizer,
     batch_size: int,
@@ -204,8 +204,8 @@ def answer_all(
 
 
 def _batches(
-    asked: Sequence[Asked], tokenizer: DialogueTokenizer, batch_size: int
-) -> Iterator[list[Asked]]:
+    asked: Sequence[EncodedPrompt], tokenizer: DialogueTokenizer, batch_size: int
+) -> Iterator[list[EncodedPrompt]]:
     """Yield the prompts that are too long, then the others, longest first."""
     too_long = [one for one in asked if tokenizer.room(one.tokens) < 1]
     if too_long:
@@ -216,13 +216,13 @@ def _batches(
         yield fitting[i : i + batch_size]
 
 
-def _refuse(too_long: Sequence[Asked]) -> Answered:
+def _refuse(too_long: Sequence[EncodedPrompt]) -> Answered:
     added = {"answer": "", "finish": "too_long", "tokens": 0}
     return {one.number: one.row.fields | added for one in too_long}
 
 
 def answer_batch(
-    batch: Sequence[Asked],
+    batch: Sequence[EncodedPrompt],
     prompts: Sequence[list[int]],
     model: Any,
     tokenizer: DialogueTokenizer,

@@ -31,7 +31,7 @@ from mobilellama.sft.chat.answer_file import (
     describe_options,
 )
 from mobilellama.sft.chat.model_choice import ModelChoice
-from mobilellama.sft.chat.prompts import Row, read_prompts
+from mobilellama.sft.chat.prompts import PromptRow, read_prompts
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 
 
@@ -51,7 +51,7 @@ def main(config: Config) -> int:
     tokenizer = ChatTokenizer(config)  # first: a template that is broken is no row's fault
     rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
 
-    def prompt(row: Row) -> tuple[list[int], int]:
+    def prompt(row: PromptRow) -> tuple[list[int], int]:
         ids = tokenizer.prompt(row.turns)
         return ids, len(ids)
 

@@ -33,7 +33,7 @@ _CONVERSATIONS = ("messages", "conversations")
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One line of the input."""
 
     place: str
@@ -51,7 +51,7 @@ def read_prompts(
     reserved: Sequence[str],
     question: str = "prompt",
     media: Collection[str] = (),
-) -> list[Row]:
+) -> list[PromptRow]:
     """Return the rows of a file; empty lines are no rows.
 
     Args:
@@ -67,7 +67,7 @@ def read_prompts(
     """
     if not path.is_file():
         raise ConfigError("input", str(path), "is not a file", "Give a JSON-lines file of prompts")
-    rows: list[Row] = []
+    rows: list[PromptRow] = []
     unread: Counter[str] = Counter()
     for place, fields in read_json_lines(path):
         if name := medium_of(fields, read=media):
@@ -89,7 +89,7 @@ def read_prompts(
 
 def _row(
     fields: dict[str, Any], place: str, system: str | None, reserved: Sequence[str], question: str
-) -> Row:
+) -> PromptRow:
     known = (question, *_CONVERSATIONS)
     asking = [name for name in known if fields.get(name) is not None]
     if len(asking) != 1:
@@ -105,7 +105,7 @@ def _row(
         turns = _turns({asking[0]: fields[asking[0]]}, place)
     if system is not None and turns[0].role != "system":
         turns = [Turn("system", system), *turns]
-    return Row(place, fields, tuple(turns))
+    return PromptRow(place, fields, tuple(turns))
 
 
 def _without_answer(record: dict[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,14 @@ from mobilellama.config import DataError
 from mobilellama.files.atomic import sha256_of_file, whole_file
 from mobilellama.sft.data.clean import clean
 from mobilellama.sft.data.packing import pack
-from mobilellama.sft.data.reasons import Drop, DropError, Mend, Tally, excerpt, most_first
+from mobilellama.sft.data.reasons import Drop, DropError, Mend, ReasonTally, excerpt, most_first
 from mobilellama.sft.data.records import READING_VERSION, parse_line, read_record
-from mobilellama.sft.data.sources import DataConfig, Record, read_records, source_sha256
+from mobilellama.sft.data.sources import (
+    ConversationsConfig,
+    SourceRecord,
+    read_records,
+    source_sha256,
+)
 from mobilellama.sft.data.template import Template
 from mobilellama.sft.data.workers import Batch, Cleaned, EncodedBatch
 from mobilellama.shards.dataset import Identity, Receipt, Slice
@@ -50,13 +55,13 @@ _BATCH_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class PackingWork:
     """What is the same for every bucket of a run."""
 
     folder: Path
     """The dataset folder."""
     identity: Identity
-    data: DataConfig
+    data: ConversationsConfig
     template: Template
     max_bad_share: float
 
@@ -67,7 +72,7 @@ class Spooled:
 
     ids: BinaryIO
     mask: BinaryIO
-    tally: Tally = field(default_factory=Tally)
+    tally: ReasonTally = field(default_factory=ReasonTally)
     lengths: list[NDArray[np.int64]] = field(default_factory=list)
     """Tokens of each part."""
     part_counts: list[NDArray[np.int64]] = field(default_factory=list)
@@ -95,7 +100,7 @@ class Layout:
 
 
 def write_bucket(
-    work: Work,
+    work: PackingWork,
     piece: Slice,
     encode: Encode,
     advance: Callable[[int, int, int], None],
@@ -132,7 +137,7 @@ def write_bucket(
     return receipt
 
 
-def _require_unchanged(work: Work, piece: Slice) -> None:
+def _require_unchanged(work: PackingWork, piece: Slice) -> None:
     """Raise DataError if the source is no longer what the identity says: it was hashed earlier."""
     if source_sha256(piece, work.data) != work.identity.packing[SOURCES][piece.source]:
         raise DataError(
@@ -143,8 +148,8 @@ def _require_unchanged(work: Work, piece: Slice) -> None:
 
 def spool(
     spooled: Spooled,
-    records: Iterator[Record],
-    work: Work,
+    records: Iterator[SourceRecord],
+    work: PackingWork,
     encode: Encode,
     advance: Callable[[int, int, int], None],
 ) -> None:
@@ -180,7 +185,9 @@ def spool(
     spooled.mask.flush()
 
 
-def _batches(records: Iterator[Record], work: Work, spooled: Spooled) -> Iterator[Batch]:
+def _batches(
+    records: Iterator[SourceRecord], work: PackingWork, spooled: Spooled
+) -> Iterator[Batch]:
     """Yield cleaned conversations in batches of about 256,000 characters."""
     batch: list[Cleaned] = []
     characters = before = source_read = 0
@@ -200,7 +207,7 @@ def _batches(records: Iterator[Record], work: Work, spooled: Spooled) -> Iterato
     yield Batch(conversations=batch, source_read=source_read - before)
 
 
-def _clean(record: Record, work: Work) -> Cleaned:
+def _clean(record: SourceRecord, work: PackingWork) -> Cleaned:
     value = parse_line(record.value) if isinstance(record.value, bytes) else record.value
     reading = read_record(value, work.data.format)
     turns, mended = clean(reading.turns)

@@ -107,7 +107,7 @@ class DropError(Exception):
 
 
 @dataclass
-class Tally:
+class ReasonTally:
     """What was dropped and mended so far, with the first places of each reason."""
 
     records: int = 0

@@ -45,7 +45,7 @@ _ROWS_OF_BYTES_AT_ONCE = 16  # a picture may be of megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class ConversationsConfig:
     """The conversations."""
 
     path: str
@@ -73,7 +73,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class Record:
+class SourceRecord:
     """One record of a source, not judged yet."""
 
     place: str
@@ -83,7 +83,7 @@ class Record:
     """Bytes (or rows) of the source that are read with this record."""
 
 
-def find_slices(data: DataConfig) -> tuple[Slice, ...]:
+def find_slices(data: ConversationsConfig) -> tuple[Slice, ...]:
     """Return one slice for each source file, or one for a table.
 
     Raises:
@@ -136,7 +136,7 @@ def _walk(folder: Path) -> Iterator[str]:
         raise ConfigError("data.path", value, rule, remedy) from None
 
 
-def source_sha256(piece: Slice, data: DataConfig) -> str:
+def source_sha256(piece: Slice, data: ConversationsConfig) -> str:
     """Return a sha256 that changes with a source's bytes, also where its size stays.
 
     Of a file its own, of a table that of its Arrow files; datasets' fingerprint, which hangs on
@@ -149,12 +149,12 @@ def source_sha256(piece: Slice, data: DataConfig) -> str:
     return sha256_of_json(files or table._fingerprint)
 
 
-def _path_of(piece: Slice, data: DataConfig) -> Path:
+def _path_of(piece: Slice, data: ConversationsConfig) -> Path:
     given = Path(data.path)
     return given if given.is_file() else given / piece.source
 
 
-def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
+def read_records(piece: Slice, data: ConversationsConfig) -> Iterator[SourceRecord]:
     """Yield the records of a slice, of ``find_slices(data)``, in their order.
 
     A table's row has all its columns: what is not read is judged by its name (fields.py). Of a
@@ -178,15 +178,15 @@ def read_records(piece: Slice, data: DataConfig) -> Iterator[Record]:
             yield from _lines(file, path, piece)
 
 
-def _lines(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+def _lines(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRecord]:
     """Yield the lines of a .jsonl file, unparsed; blank ones are no records."""
     blocks = in_utf8(read_blocks(file, path), path)
     for number, (_, line) in enumerate(split_lines(blocks, 0), 1):
         if line and not line.isspace():
-            yield Record(f"{piece.source}:{number}", line, file.tell())
+            yield SourceRecord(f"{piece.source}:{number}", line, file.tell())
 
 
-def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRecord]:
     """Yield the records of a .json file; one that is no plain list is held in memory."""
     yielded, held = 0, None
     if file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip().startswith(b"["):
@@ -195,7 +195,7 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
             for i, (value, source_read) in enumerate(read_elements(file)):
                 if held:
                     yield held
-                held, yielded = Record(f"{piece.source}[{i}]", value, source_read), i
+                held, yielded = SourceRecord(f"{piece.source}[{i}]", value, source_read), i
             if held:
                 yield replace(held, source_read=piece.size)
             return
@@ -211,7 +211,7 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
     records = _records_of(parse_document(data, path), path)
     del data
     for i, value in enumerate(records[yielded:], yielded):
-        yield Record(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
+        yield SourceRecord(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
 
 
 def _records_of(value: Any, path: Path) -> list[Any]:
@@ -252,7 +252,7 @@ def _require_no_meaning(beside: dict[str, Any], path: Path) -> None:
         log.info("%s: beside its list of records not read: %s", path, ", ".join(unknown))
 
 
-def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
+def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -263,7 +263,7 @@ def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[Record]:
         for batch in table.iter_batches(_rows_at_once(table.schema_arrow)):
             for value in _rows(batch, str(path)):
                 row += 1
-                yield Record(f"{piece.source}[{row - 1}]", value, piece.size * row // total)
+                yield SourceRecord(f"{piece.source}[{row - 1}]", value, piece.size * row // total)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: cannot be read as parquet, after row {row:,} ({one_line(error)}). "
@@ -328,7 +328,7 @@ def _as_text(value: Any) -> Any:
     return value
 
 
-def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
+def _table_rows(piece: Slice, data: ConversationsConfig) -> Iterator[SourceRecord]:
     table = _open_table(data)
     if len(table) != piece.size:
         raise DataError(
@@ -339,10 +339,10 @@ def _table_rows(piece: Slice, data: DataConfig) -> Iterator[Record]:
     for batch in table.with_format("arrow").iter(at_once):  # decodes no picture or sound
         for value in _rows(batch, piece.source):
             row += 1
-            yield Record(f"{piece.source}[{row - 1}]", value, row)
+            yield SourceRecord(f"{piece.source}[{row - 1}]", value, row)
 
 
-def _open_table(data: DataConfig) -> Any:
+def _open_table(data: ConversationsConfig) -> Any:
     """Return the split as ``datasets`` opens it: rows by number.
 
     Raises:
@@ -370,7 +370,7 @@ def _open_table(data: DataConfig) -> Any:
     return table
 
 
-def _refuse_table(data: DataConfig, error: Exception) -> NoReturn:
+def _refuse_table(data: ConversationsConfig, error: Exception) -> NoReturn:
     rule = f"is no file or folder, and datasets cannot open it ({one_line(error)})"
     if Path(data.path).exists():
         rule = f"cannot be opened by datasets ({one_line(error)})"

@@ -20,7 +20,7 @@ from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class EncodeSettings:
     """What is the same for every conversation; small, and sent with each batch."""
 
     tokenizer: str
@@ -68,7 +68,7 @@ class EncodedBatch:
 
 @contextlib.contextmanager
 def encoding(
-    job: Job, tokenizer: TextTokenizer, workers: int
+    job: EncodeSettings, tokenizer: TextTokenizer, workers: int
 ) -> Iterator[Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]]:
     """Give a function that encodes batches in their order.
 
@@ -94,17 +94,17 @@ def _turns_of(batch: Batch) -> list[tuple[Turn, ...]]:
     return [conversation.turns for conversation in batch.conversations]
 
 
-def _encode_there(job: Job, batch: Batch) -> EncodedBatch:
+def _encode_there(job: EncodeSettings, batch: Batch) -> EncodedBatch:
     return encode_batch(job, _open_once(job), _turns_of(batch))
 
 
 @lru_cache(maxsize=1)
-def _open_once(job: Job) -> TextTokenizer:
+def _open_once(job: EncodeSettings) -> TextTokenizer:
     return open_known_tokenizer(job.tokenizer, job.tokenizer_sha256, owner="the plan")
 
 
 def encode_batch(
-    job: Job, tokenizer: TextTokenizer, conversations: Sequence[tuple[Turn, ...]]
+    job: EncodeSettings, tokenizer: TextTokenizer, conversations: Sequence[tuple[Turn, ...]]
 ) -> EncodedBatch:
     """Encode cleaned conversations.
 

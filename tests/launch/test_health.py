@@ -15,8 +15,8 @@ from mobilellama.launch import health
 from mobilellama.launch.health import (
     LOCAL,
     BadNodeError,
+    NodeReport,
     Place,
-    Report,
     check_gpus,
     end_leftovers,
     gpu_memory_used,
@@ -236,7 +236,7 @@ def test_a_report_is_whole_and_written_by_the_first_process_of_a_node(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = Place(node="n1", rank=8, world_size=16, local_rank=0, local_size=8, nodes=2)
-    report = Report(tmp_path, place)
+    report = NodeReport(tmp_path, place)
     (tmp_path / LOCAL).mkdir()
     report.write("0.25", below=LOCAL)
     report.write("BAD first")
@@ -246,7 +246,7 @@ def test_a_report_is_whole_and_written_by_the_first_process_of_a_node(
     assert written == {"n1": "OK second\n", "local/n1": "0.25\n"}
     assert capsys.readouterr().out == ""
     other = Place(node="n1", rank=9, world_size=16, local_rank=1, local_size=8, nodes=2)
-    Report(tmp_path, other).write("BAD third")
+    NodeReport(tmp_path, other).write("BAD third")
     assert (tmp_path / "n1").read_text() == "OK second\n"
     assert capsys.readouterr().out == "n1 rank 9: BAD third\n"
 

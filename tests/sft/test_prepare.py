@@ -23,14 +23,14 @@ import pytest
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import read_json
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
-from mobilellama.sft.data.bucket import Work, heldout_of, write_bucket
+from mobilellama.sft.data.bucket import PackingWork, heldout_of, write_bucket
 from mobilellama.sft.data.labels import encode
 from mobilellama.sft.data.plan import sharing
 from mobilellama.sft.data.records import read_turns
-from mobilellama.sft.data.sources import DataConfig
+from mobilellama.sft.data.sources import ConversationsConfig
 from mobilellama.sft.data.split import split_conversation
 from mobilellama.sft.data.template import read_template
-from mobilellama.sft.data.workers import Job, encoding
+from mobilellama.sft.data.workers import EncodeSettings, encoding
 from mobilellama.sft.main import main
 from mobilellama.sft.prepare import Config, make_plan
 from mobilellama.shards.main import main as shards_main
@@ -867,11 +867,13 @@ def test_data_that_changed_after_it_was_hashed_make_no_bucket(
 ) -> None:
     path = write_lines(tmp_path / "a.jsonl", make_conversations(5, scale=0.02))
     config = Config(
-        data=DataConfig(path=str(path)), tokenizer=str(small_tokenizer), output=str(tmp_path / "o")
+        data=ConversationsConfig(path=str(path)),
+        tokenizer=str(small_tokenizer),
+        output=str(tmp_path / "o"),
     )
     template, tokenizer = read_template("vicuna_v1"), open_tokenizer(str(small_tokenizer))
     plan = make_plan(config, template, tokenizer)
-    work = Work(
+    work = PackingWork(
         folder=tmp_path / "o",
         identity=plan.identity,
         data=config.data,
@@ -879,7 +881,7 @@ def test_data_that_changed_after_it_was_hashed_make_no_bucket(
         max_bad_share=0.1,
     )
     work.folder.mkdir()
-    job = Job(
+    job = EncodeSettings(
         tokenizer=config.tokenizer,
         tokenizer_sha256=tokenizer.sha256,
         template=template,

@@ -247,8 +247,8 @@ def test_the_scores_are_those_counted_by_hand(demo: Any) -> None:
 
 def test_the_demo_fails_where_pictures_are_not_understood(demo: Any) -> None:
     report = demo("picture_report")
-    digit = report.Score("digit", questions=100, right=56, constant=12)
-    parity = report.Score("parity", questions=100, right=75, constant=50)
+    digit = report.KindScore("digit", questions=100, right=56, constant=12)
+    parity = report.KindScore("parity", questions=100, right=75, constant=50)
     assert report.shortfalls([digit, parity]) == []
     assert report.shortfalls([replace(digit, right=55), parity]) == [
         "'Which digit is in the picture?' should be answered rightly 56% of the time or more, "
@@ -256,7 +256,7 @@ def test_the_demo_fails_where_pictures_are_not_understood(demo: Any) -> None:
     ]
     (shortfall,) = report.shortfalls([digit, replace(parity, right=74)])
     assert "even or odd" in shortfall
-    both = report.Score("both", questions=100, right=14, constant=4)
+    both = report.KindScore("both", questions=100, right=14, constant=4)
     assert report.shortfalls([both]) == []
     (shortfall,) = report.shortfalls([replace(both, right=13)])
     assert "the two pictures" in shortfall

@@ -31,7 +31,7 @@ from mobilellama.vlm.formats.key_maps import published_name, published_projector
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, VisionLanguageModel, parameter_shapes
 from mobilellama.vlm.projectors.rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.projectors.table import build_projector
-from mobilellama.vlm.start import Start, open_start
+from mobilellama.vlm.start import VisionLanguageStart, open_start
 from mobilellama.vlm.tuning import first_weights
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.tiny import train_tiny
@@ -71,7 +71,7 @@ def start_from(
     pooling: Pooling | None = None,
     squeeze: Squeeze | None = None,
     run: str = "nowhere/run",
-) -> Start:
+) -> VisionLanguageStart:
     config = Config(
         init=str(init),
         vision=None if vision is None else str(vision),
@@ -88,7 +88,7 @@ def start_from(
     return open_start(config, RunFolder(run))
 
 
-def values_of(start: Start, prefix: str) -> dict[str, torch.Tensor]:
+def values_of(start: VisionLanguageStart, prefix: str) -> dict[str, torch.Tensor]:
     """Return the weights of a part by their names after the prefix, fp32."""
     weights, shapes = start.require_weights(), parameter_shapes(start.architecture)
     found = {}

@@ -68,16 +68,16 @@ from mobilellama.vlm.benchmarks.benchmark import Asked
 from mobilellama.vlm.benchmarks.judge import count_replies, judge
 from mobilellama.vlm.benchmarks.plan import (
     IMAGES,
+    BenchmarkPlan,
     Config,
     Dtype,
-    Plan,
     describe,
     make_plans,
     odd_number,
 )
 from mobilellama.vlm.benchmarks.score_table import published_table, score_tables
 from mobilellama.vlm.benchmarks.scores_file import ScoresFile
-from mobilellama.vlm.chat.question import Assistant, Question, Reply
+from mobilellama.vlm.chat.question import Question, QuestionAnswerer, Reply
 from mobilellama.vlm.data.images import read_image
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def dtype_as_published(dtype: Dtype, device: str) -> Dtype:
     return "fp16" if dtype == "auto" and device == "cuda" else dtype
 
 
-def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Assistant]) -> int:
+def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], QuestionAnswerer]) -> int:
     """Score a model on each benchmark.
 
     Args:
@@ -166,7 +166,7 @@ def score_answers(config: Config, given: str) -> int:
 
 
 def score(
-    plan: Plan,
+    plan: BenchmarkPlan,
     config: Config,
     replies: Sequence[Reply | None],
     settings: Mapping[str, Any],
@@ -191,7 +191,7 @@ def score(
     print(score_tables(plan.name, scores), end="\n\n\n")
 
 
-def print_all(config: Config, scores_file: ScoresFile, plans: Sequence[Plan]) -> None:
+def print_all(config: Config, scores_file: ScoresFile, plans: Sequence[BenchmarkPlan]) -> None:
     """Print the model's scores above the published ones."""
     for plan in plans:
         if odd := odd_number(plan, config):
@@ -208,20 +208,20 @@ def print_all(config: Config, scores_file: ScoresFile, plans: Sequence[Plan]) ->
 class _Once:
     """Loads the assistant when it is first asked for."""
 
-    def __init__(self, load: Callable[[], Assistant]) -> None:
+    def __init__(self, load: Callable[[], QuestionAnswerer]) -> None:
         self._load, self._loaded = load, None
 
-    def __call__(self) -> Assistant:
+    def __call__(self) -> QuestionAnswerer:
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
 
 
 def answer(
-    plan: Plan,
+    plan: BenchmarkPlan,
     config: Config,
     settings: Mapping[str, Any],
-    assistant: Callable[[], Assistant],
+    assistant: Callable[[], QuestionAnswerer],
     stop: StopRequest,
 ) -> list[Reply]:
     """Ask what has no answer yet, up to the limit; return the answers, fewer if stopped."""
@@ -242,7 +242,11 @@ def answer(
 
 
 def answer_rows(
-    left: Sequence[Asked[Any]], plan: Plan, config: Config, model: Assistant, stop: StopRequest
+    left: Sequence[Asked[Any]],
+    plan: BenchmarkPlan,
+    config: Config,
+    model: QuestionAnswerer,
+    stop: StopRequest,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the output rows of each batch; end early if asked to."""
     for start in range(0, len(left), config.batch_size):

@@ -80,7 +80,7 @@ class Config(AssistantChoice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchmarkPlan:
     """One benchmark's questions, and how they are asked."""
 
     name: str
@@ -91,7 +91,7 @@ class Plan:
     aspect_ratio: Literal["square", "pad"] | None
 
 
-def make_plans(config: Config) -> list[Plan]:
+def make_plans(config: Config) -> list[BenchmarkPlan]:
     """Read the questions of every benchmark, before any model is loaded.
 
     Raises:
@@ -107,7 +107,7 @@ def make_plans(config: Config) -> list[Plan]:
         if config.answers is None:
             require_images(data, asked[: config.limit])
         plans.append(
-            Plan(
+            BenchmarkPlan(
                 name=name,
                 benchmark=benchmark,
                 asked=asked,
@@ -135,7 +135,7 @@ def require_images(data: Path, asked: Sequence[Asked[Any]]) -> None:
         raise ConfigError("data", str(data), rule, "Unpack the images there")
 
 
-def odd_number(plan: Plan, config: Config) -> str | None:
+def odd_number(plan: BenchmarkPlan, config: Config) -> str | None:
     """Return how many questions there are, where the published benchmark has more or fewer."""
     published = PUBLISHED_QUESTIONS.get(plan.name, len(plan.asked))
     if config.limit is not None or len(plan.asked) == published:
@@ -143,7 +143,7 @@ def odd_number(plan: Plan, config: Config) -> str | None:
     return f"{len(plan.asked):,} questions, where the published have {published:,}"
 
 
-def describe(plan: Plan, model: Mapping[str, Any]) -> dict[str, Any]:
+def describe(plan: BenchmarkPlan, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the answers depend on beside the questions, as it is kept beside them."""
     return {
         "benchmark": plan.name,

@@ -40,13 +40,13 @@ from mobilellama.sft.chat.answer_file import (
     ADDED,
     AnswerBatch,
     Answered,
-    Asked,
+    EncodedPrompt,
     FileOptions,
     answer_batch,
     answer_file,
     describe_options,
 )
-from mobilellama.sft.chat.prompts import Row, read_prompts
+from mobilellama.sft.chat.prompts import PromptRow, read_prompts
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
 from mobilellama.vlm.data.images import ImageError
@@ -121,7 +121,7 @@ def main(config: Config) -> int:
         rule, remedy = "is not given", "Give the folder of the images"
         raise ConfigError("images", "null", f"{rule}, but {named[0].place} has an image", remedy)
 
-    def prompt(row: Row) -> tuple[list[int], int]:
+    def prompt(row: PromptRow) -> tuple[list[int], int]:
         ids = tokenizer.ids(row.turns)
         return ids, tokenizer.tokens(ids)
 
@@ -189,7 +189,7 @@ def require_same_model(config: Config, sha256: str) -> None:
         raise ConfigError("output", config.output, f"{rule} model", remedy)
 
 
-def place_images(row: Row, folder: Path | None = None) -> Row:
+def place_images(row: PromptRow, folder: Path | None = None) -> PromptRow:
     """Return a row with ``<image>`` in its questions for each of its images, in `folder`.
 
     Raises:
@@ -218,11 +218,11 @@ class _Answerer:
     def __init__(self, assistant: "Assistant", config: Config) -> None:
         self._assistant, self._config = assistant, config
 
-    def answer(self, batch: Sequence[Asked], stop: StopRequest) -> Answered:
+    def answer(self, batch: Sequence[EncodedPrompt], stop: StopRequest) -> Answered:
         """Answer rows together; those with an image that cannot be read are answered so."""
         assistant, tokenizer = self._assistant, self._assistant.tokenizer
         answered: Answered = {}
-        fine: list[Asked] = []
+        fine: list[EncodedPrompt] = []
         pixels: list[NDArray[np.uint8]] = []
         for one, made in zip(batch, assistant.try_all([*map(self._paths, batch)]), strict=True):
             if isinstance(made, ImageError):
@@ -243,7 +243,7 @@ class _Answerer:
             embed=assistant.embedding((lambda: assistant.features(pixels)) if pixels else None),
         )
 
-    def _paths(self, one: Asked) -> list[Path]:
+    def _paths(self, one: EncodedPrompt) -> list[Path]:
         folder = Path(self._config.images or ".")
         return [image_path(folder, name) for name in images_of(one.row.fields, folder)]
 

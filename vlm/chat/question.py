@@ -37,7 +37,7 @@ class Reply:
     the prompt left no room in the context, and the text is empty. None: nothing tells."""
 
 
-class Assistant(Protocol):
+class QuestionAnswerer(Protocol):
     """A vision-language model that answers questions, each on its own."""
 
     def answer_batch(

@@ -49,7 +49,7 @@ IMAGE_FIELDS = frozenset((_IMAGE_FIELD, _UNREAD_FIELD))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTextConfig(sources.DataConfig):
+class ImageTextConfig(sources.ConversationsConfig):
     """The records and their images."""
 
     path: str
@@ -151,7 +151,7 @@ class Refused:
 
 
 def read_vlm_records(
-    data: sources.DataConfig,
+    data: sources.ConversationsConfig,
     *,
     plain: bool = False,
     slices: Sequence[Slice] | None = None,

@@ -15,7 +15,7 @@ from mobilellama.files.atomic import read_json
 from mobilellama.sft.data import reasons
 from mobilellama.sft.data.reasons import Mend
 from mobilellama.sft.data.report import lines_of_unread
-from mobilellama.sft.data.sources import DataConfig, find_slices
+from mobilellama.sft.data.sources import ConversationsConfig, find_slices
 from mobilellama.shards.dataset import Slice
 from mobilellama.table import below_remarks, counted
 from mobilellama.vlm.data.orientation import MEANING as MEANING_OF_MARK
@@ -184,7 +184,7 @@ def sources_of(slices: Sequence[Slice]) -> list[dict[str, Any]]:
     return [{"source": piece.source, "size": piece.size, "unit": piece.unit} for piece in slices]
 
 
-def read_leave_out(path: str | Path, data: DataConfig | None = None) -> frozenset[str]:
+def read_leave_out(path: str | Path, data: ConversationsConfig | None = None) -> frozenset[str]:
     """Return the places of the records that a report says to leave out.
 
     Args:

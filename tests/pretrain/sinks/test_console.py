@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mobilellama.pretrain.sinks.console import console_line, open_sink
-from mobilellama.pretrain.sinks.sink import Record, SinkContext
+from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext
 from mobilellama.run_folder import RunFolder
 
 RECORD: dict[str, Any] = {
@@ -69,8 +69,8 @@ def test_the_sink_logs_intervals_and_validations(
         )
     )
     values = {name: value for name, value in RECORD.items() if name != "step"}
-    sink.write(Record(kind="interval", step=20, values=values))
-    sink.write(Record(kind="validation", step=20, values={"validation_loss": 2.5}))
+    sink.write(MetricsRecord(kind="interval", step=20, values=values))
+    sink.write(MetricsRecord(kind="validation", step=20, values={"validation_loss": 2.5}))
     sink.close()
     assert caplog.messages[0] == console_line(RECORD, 247_955)
     assert caplog.messages[1] == "step 20  validation_loss 2.5000"

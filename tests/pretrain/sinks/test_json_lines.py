@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mobilellama.pretrain.sinks.json_lines import JsonLines, cut_back
-from mobilellama.pretrain.sinks.sink import Record
+from mobilellama.pretrain.sinks.sink import MetricsRecord
 from mobilellama.run_folder import RunFolder
 
 
@@ -52,8 +52,8 @@ def test_cutting_back_a_run_without_metrics_makes_no_file(run: RunFolder) -> Non
     assert not run.metrics.exists()
 
 
-def interval(step: int, **values: float | None) -> Record:
-    return Record(kind="interval", step=step, values=values)
+def interval(step: int, **values: float | None) -> MetricsRecord:
+    return MetricsRecord(kind="interval", step=step, values=values)
 
 
 def test_records_follow_those_up_to_the_step_resumed_from(run: RunFolder) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.monitoring.metrics import MetricsConfig
-from mobilellama.pretrain.sinks.sink import Record, SinkContext, open_sinks, require_names
+from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext, open_sinks, require_names
 from mobilellama.run_folder import RunFolder
 
 
@@ -24,8 +24,8 @@ def context(folder: Path) -> SinkContext:
     return SinkContext(run=run, resumed_step=3, max_steps=10, per="", config={"a": 1})
 
 
-def interval(step: int, **values: float | None) -> Record:
-    return Record(kind="interval", step=step, values=values or {"loss": 1.0})
+def interval(step: int, **values: float | None) -> MetricsRecord:
+    return MetricsRecord(kind="interval", step=step, values=values or {"loss": 1.0})
 
 
 USERS_SINK = """
@@ -66,7 +66,7 @@ def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 def test_a_users_module_is_a_sink_by_its_name(tmp_path: Path, users_module: str) -> None:
     sinks = open_sinks([users_module], context(tmp_path))
     sinks.write(interval(4, loss=2.0))
-    sinks.write(Record(kind="validation", step=4, values={"validation_loss": 3.0}))
+    sinks.write(MetricsRecord(kind="validation", step=4, values={"validation_loss": 3.0}))
     sinks.close()
     assert (tmp_path / "kept.txt").read_text().splitlines() == [
         "interval 4 {'loss': 2.0}",

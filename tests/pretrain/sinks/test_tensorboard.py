@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mobilellama.pretrain.sinks.sink import Record, SinkContext
+from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext
 from mobilellama.pretrain.sinks.tensorboard import open_sink
 from mobilellama.run_folder import RunFolder
 
@@ -16,8 +16,8 @@ def context(run: RunFolder, *, resumed: int = 0) -> SinkContext:
     return SinkContext(run=run, resumed_step=resumed, max_steps=10, per="", config={})
 
 
-def interval(step: int, **values: float | None) -> Record:
-    return Record(kind="interval", step=step, values=values)
+def interval(step: int, **values: float | None) -> MetricsRecord:
+    return MetricsRecord(kind="interval", step=step, values=values)
 
 
 def scalars(run: RunFolder, tag: str) -> dict[int, float]:

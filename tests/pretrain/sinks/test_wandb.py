@@ -15,7 +15,7 @@ from mobilellama.run_folder import RunFolder
 WRITE = """
 import logging, math, sys
 from pathlib import Path
-from mobilellama.pretrain.sinks.sink import Record, SinkContext, open_sinks
+from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext, open_sinks
 from mobilellama.run_folder import RunFolder
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -23,7 +23,7 @@ run = RunFolder(sys.argv[1])
 context = SinkContext(run=run, resumed_step=0, max_steps=4, per="", config={"train": {"seed": 7}})
 sinks = open_sinks(["wandb"], context)
 values = {"loss": 1.25, "grad_norm": math.inf, "mfu": None}
-sinks.write(Record(kind="interval", step=3, values=values))
+sinks.write(MetricsRecord(kind="interval", step=3, values=values))
 sinks.close()
 """
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from mobilellama.config import DataError
-from mobilellama.sft.chat.prompts import Row, read_prompts
+from mobilellama.sft.chat.prompts import PromptRow, read_prompts
 from mobilellama.sft.data.conversation import Turn
 
 
-def read(tmp_path: Path, row: dict[str, Any], **options: Any) -> Row:
+def read(tmp_path: Path, row: dict[str, Any], **options: Any) -> PromptRow:
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps(row) + "\n")
     (made,) = read_prompts(path, system=None, reserved=(), **options)

@@ -2,7 +2,7 @@ import pytest
 
 from mobilellama.sft.data.clean import clean
 from mobilellama.sft.data.conversation import Role, Turn
-from mobilellama.sft.data.reasons import MEANING, Drop, DropError, Mend, Tally
+from mobilellama.sft.data.reasons import MEANING, Drop, DropError, Mend, ReasonTally
 
 ROLES: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
 
@@ -85,11 +85,11 @@ def test_half_a_surrogate_pair_is_replaced_and_a_whole_character_is_not() -> Non
 
 def test_every_reason_has_a_meaning_and_a_column() -> None:
     assert {*MEANING} == {*Drop, *Mend}
-    assert Tally().columns() == {reason.value: 0 for reason in (*Drop, *Mend)}
+    assert ReasonTally().columns() == {reason.value: 0 for reason in (*Drop, *Mend)}
 
 
 def test_a_tally_keeps_the_first_five_places_of_each_reason() -> None:
-    tally = Tally(records=8)
+    tally = ReasonTally(records=8)
     for i in range(7):
         tally.add(Drop.EMPTY_ANSWER, f"f:{i}", "turn 1 of 2")
     tally.add(Mend.SPLIT, "f:9")
@@ -107,7 +107,7 @@ def test_a_tally_keeps_the_first_five_places_of_each_reason() -> None:
 def test_too_many_is_more_than_the_share_and_more_than_ten(
     dropped: int, records: int, share: float, too_many: bool
 ) -> None:
-    tally = Tally(records=records)
+    tally = ReasonTally(records=records)
     for i in range(dropped):
         tally.add(Drop.NOT_JSON, f"f:{i}")
     assert tally.too_many(share) == too_many
@@ -125,7 +125,7 @@ def test_an_answer_that_is_not_to_be_learnt_stays_and_one_at_least_is_to_be() ->
 
 
 def test_names_of_unread_fields_are_counted_up_to_a_limit() -> None:
-    tally = Tally()
+    tally = ReasonTally()
     for i in range(300):
         tally.add_unread([f"n{i}", "mood"])
     assert len(tally.unread) == 201

@@ -16,7 +16,12 @@ from mobilellama.files.json_lines import parse_document
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.reasons import Drop, DropError
 from mobilellama.sft.data.records import parse_line, read_turns
-from mobilellama.sft.data.sources import DataConfig, find_slices, read_records, source_sha256
+from mobilellama.sft.data.sources import (
+    ConversationsConfig,
+    find_slices,
+    read_records,
+    source_sha256,
+)
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize import json_list
 from tests.sft.helpers.conversations import make_conversations, write_lines, write_sharegpt
@@ -25,18 +30,18 @@ RECORDS = make_conversations(7, scale=0.02)
 TURNS = [read_turns(record) for record in RECORDS]
 
 
-def values(data: DataConfig) -> list[Any]:
+def values(data: ConversationsConfig) -> list[Any]:
     """Return the parsed records of all slices."""
     found = [record.value for piece in find_slices(data) for record in read_records(piece, data)]
     return [parse_line(value) if isinstance(value, bytes) else value for value in found]
 
 
 def turns_of(path: Path) -> list[list[Turn]]:
-    return [read_turns(value) for value in values(DataConfig(path=str(path)))]
+    return [read_turns(value) for value in values(ConversationsConfig(path=str(path)))]
 
 
 def places(path: Path) -> list[str]:
-    data = DataConfig(path=str(path))
+    data = ConversationsConfig(path=str(path))
     return [record.place for piece in find_slices(data) for record in read_records(piece, data)]
 
 
@@ -74,7 +79,7 @@ def test_a_folder_gives_a_slice_for_each_file_in_order_of_path(tmp_path: Path) -
     (tmp_path / "README.md").write_text("about")
     (tmp_path / "dataset_infos.json").write_text("{}")
     (tmp_path / ".hidden.json").write_text("{")
-    slices = find_slices(DataConfig(path=str(tmp_path)))
+    slices = find_slices(ConversationsConfig(path=str(tmp_path)))
     assert [piece.source for piece in slices] == ["B.json", "a/b/c.jsonl", "a/z.json", "b.jsonl"]
     assert [piece.name for piece in slices] == [f"conversations/0000{i}" for i in range(4)]
     assert turns_of(tmp_path) == TURNS[:2] * 4
@@ -96,7 +101,7 @@ def test_reading_ends_with_the_whole_source_read(tmp_path: Path) -> None:
     write_lines(tmp_path / "lines.jsonl", RECORDS)
     packed(tmp_path / "lines.jsonl.gz", RECORDS)
     pq.write_table(pa.Table.from_pylist(RECORDS), tmp_path / "rows.parquet")
-    data = DataConfig(path=str(tmp_path))
+    data = ConversationsConfig(path=str(tmp_path))
     for piece in find_slices(data):
         read = [record.source_read for record in read_records(piece, data)]
         assert read == sorted(read)
@@ -130,10 +135,10 @@ def test_a_table_keeps_the_columns_by_which_its_records_are_judged(tmp_path: Pat
         {"image": None, "mood": None, "answer": "Hi!"},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    assert values(DataConfig(path=str(tmp_path / "rows.parquet"))) == expected
+    assert values(ConversationsConfig(path=str(tmp_path / "rows.parquet"))) == expected
     table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     table.save_to_disk(str(tmp_path / "saved"))  # no such picture can be decoded
-    assert values(DataConfig(path=str(tmp_path / "saved"))) == expected
+    assert values(ConversationsConfig(path=str(tmp_path / "saved"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ def test_a_field_beside_a_list_of_records_that_matters_is_refused(
     path = tmp_path / "wrapped.json"
     path.write_text(json.dumps({"version": 1, **beside, "data": RECORDS}))
     with pytest.raises(DataError, match="Put it into each of them") as error:
-        values(DataConfig(path=str(path)))
+        values(ConversationsConfig(path=str(path)))
     assert message in str(error.value)
 
 
@@ -162,13 +167,13 @@ def test_folders_of_save_to_disk_are_read_by_split(tmp_path: Path) -> None:
         str(tmp_path / "splits")
     )
     assert turns_of(tmp_path / "one") == TURNS
-    (piece,) = find_slices(DataConfig(path=str(tmp_path / "splits"), split="test"))
+    (piece,) = find_slices(ConversationsConfig(path=str(tmp_path / "splits"), split="test"))
     assert (piece.source, piece.unit, piece.size) == ("splits:test", "rows", 1)
-    assert values(DataConfig(path=str(tmp_path / "splits"), split="train_sft")) == [
+    assert values(ConversationsConfig(path=str(tmp_path / "splits"), split="train_sft")) == [
         {"id": record["id"], "conversations": record["conversations"]} for record in RECORDS
     ]
     with pytest.raises(ConfigError) as error:
-        find_slices(DataConfig(path=str(tmp_path / "splits"), split="trian"))
+        find_slices(ConversationsConfig(path=str(tmp_path / "splits"), split="trian"))
     assert str(error.value) == (
         f"data.split = trian: {tmp_path / 'splits'} has no such split (it has train_sft, test). "
         "Name one of them."
@@ -202,7 +207,7 @@ def test_text_of_a_table_may_be_of_bytes_and_what_is_not_utf8_drops_its_record_a
     hello = [Turn("user", "Hi"), Turn("assistant", "Hello!")]
     for name in ("bytes", "turns", "beside"):
         assert all(turns == hello for turns in turns_of(tmp_path / f"{name}.parquet"))
-    broken, good = values(DataConfig(path=str(tmp_path / "unchecked.parquet")))
+    broken, good = values(ConversationsConfig(path=str(tmp_path / "unchecked.parquet")))
     assert read_turns(good) == hello
     with pytest.raises(DropError, match="dropped_not_text"):
         read_turns(broken)
@@ -212,7 +217,7 @@ def test_an_empty_list_of_pictures_in_a_table_is_none(tmp_path: Path) -> None:
     pictures = pa.array([[{"bytes": b"x", "path": None}], [], None])
     table = pa.table({"prompt": ["Hi"] * 3, "answer": ["Hello!"] * 3, "images": pictures})
     pq.write_table(table, tmp_path / "a.parquet")
-    found = values(DataConfig(path=str(tmp_path / "a.parquet")))
+    found = values(ConversationsConfig(path=str(tmp_path / "a.parquet")))
     assert [row["images"] for row in found] == [True, None, None]
 
 
@@ -257,7 +262,7 @@ def test_a_list_is_read_a_block_at_a_time_as_it_would_be_whole(
     path = tmp_path / "a.json"
     text = json.dumps(LIST, indent=indent, ensure_ascii=indent is None)
     path.write_text(f" \n{text}\r\n ", encoding=encoding)
-    data = DataConfig(path=str(path))
+    data = ConversationsConfig(path=str(path))
     [piece] = find_slices(data)
     found = list(read_records(piece, data))
     assert [record.value for record in found] == LIST
@@ -275,7 +280,7 @@ def test_a_fault_in_a_list_is_told_as_of_the_whole_file_after_what_was_good(
     monkeypatch.setattr(json_list, "_BLOCK_BYTES", 5)
     path = tmp_path / "a.json"
     path.write_bytes(b'[{"a": 1},\n[2], {"b": 3}' + fault)
-    data = DataConfig(path=str(path))
+    data = ConversationsConfig(path=str(path))
     [piece] = find_slices(data)
     with pytest.raises(DataError) as whole:
         parse_document(path.read_bytes(), path)
@@ -290,7 +295,7 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     record = {"id": "x", "conversations": [{"from": "human", "value": "a" * 1_000}] * 4}
     path.write_text(json.dumps([record] * 10_000))
-    data = DataConfig(path=str(path))
+    data = ConversationsConfig(path=str(path))
     [piece] = find_slices(data)
     tracemalloc.start()
     try:
@@ -327,7 +332,7 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    data = DataConfig(path=str(tmp_path / name))
+    data = ConversationsConfig(path=str(tmp_path / name))
     (piece,) = find_slices(data)
     with pytest.raises(DataError) as error:
         list(read_records(piece, data))
@@ -337,7 +342,7 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, messa
 
 def test_a_file_that_changed_since_it_was_planned_is_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", RECORDS)
-    data = DataConfig(path=str(tmp_path))
+    data = ConversationsConfig(path=str(tmp_path))
     (piece,) = find_slices(data)
     write_lines(tmp_path / "a.jsonl", RECORDS[:2])
     with pytest.raises(DataError, match="bytes before reading, but it had"):
@@ -348,7 +353,7 @@ def test_a_sources_hash_tells_one_letter_and_not_who_wrote_it_or_when(tmp_path: 
     import datasets
 
     def hashed(path: Path) -> str:
-        data = DataConfig(path=str(path))
+        data = ConversationsConfig(path=str(path))
         (piece,) = find_slices(data)
         return source_sha256(piece, data)
 
@@ -388,15 +393,15 @@ def test_data_that_cannot_be_read_is_refused_before_anything_is_done(tmp_path: P
         Path("some/where/else"): "is neither a file nor a folder",
     }.items():
         with pytest.raises(ConfigError) as error:
-            find_slices(DataConfig(path=str(path)))
+            find_slices(ConversationsConfig(path=str(path)))
         assert str(error.value).startswith(f"data.path = {path}: {rule}. ")
 
 
 @pytest.mark.slow
 def test_a_name_that_is_not_on_the_hub_is_refused_in_one_message(tmp_path: Path) -> None:
     code = (
-        "from mobilellama.sft.data.sources import DataConfig, find_slices\n"
-        "find_slices(DataConfig(path='someone/nothing'))"
+        "from mobilellama.sft.data.sources import ConversationsConfig, find_slices\n"
+        "find_slices(ConversationsConfig(path='someone/nothing'))"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
@@ -409,7 +414,7 @@ def test_a_name_that_is_not_on_the_hub_is_refused_in_one_message(tmp_path: Path)
 def test_a_slice_of_a_single_file_knows_no_folder(tmp_path: Path) -> None:
     """So that the same file elsewhere gives the same plan."""
     path = write_lines(tmp_path / "deep/a.jsonl", RECORDS)
-    (piece,) = find_slices(DataConfig(path=str(path)))
+    (piece,) = find_slices(ConversationsConfig(path=str(path)))
     size = path.stat().st_size
     assert piece == Slice(
         subset="conversations", bucket=0, source="a.jsonl", size=size, start=0, end=size
@@ -417,7 +422,7 @@ def test_a_slice_of_a_single_file_knows_no_folder(tmp_path: Path) -> None:
 
 
 def test_output_within_the_data_is_refused(tmp_path: Path) -> None:
-    data = DataConfig(path=str(tmp_path))
+    data = ConversationsConfig(path=str(tmp_path))
     data.require_outside(str(tmp_path.parent / "out"))
     with pytest.raises(ConfigError, match="lies within"):
         data.require_outside(str(tmp_path / "out"))
@@ -428,7 +433,7 @@ def test_a_link_that_loops_is_named_under_our_own_field(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"^data\.path = .*: holds the link a\.jsonl, which leads"
     ):
-        find_slices(DataConfig(path=str(tmp_path)))
+        find_slices(ConversationsConfig(path=str(tmp_path)))
 
 
 def test_conversations_in_a_folder_with_two_names_are_read_under_both(
@@ -437,6 +442,6 @@ def test_conversations_in_a_folder_with_two_names_are_read_under_both(
     write_lines(tmp_path / "data/one/a.jsonl", RECORDS)
     (tmp_path / "data/two").symlink_to("one")
     (tmp_path / "data/one/up").symlink_to("..")
-    data = DataConfig(path=str(tmp_path / "data"))
+    data = ConversationsConfig(path=str(tmp_path / "data"))
     assert [piece.source for piece in find_slices(data)] == ["one/a.jsonl", "two/a.jsonl"]
     assert "left out: the link one/up in" in caplog.text

@@ -28,7 +28,7 @@ from mobilellama.vlm.benchmarks.evaluate import (
 from mobilellama.vlm.benchmarks.plan import PUBLISHED_QUESTIONS, Config
 from mobilellama.vlm.benchmarks.scores_file import ScoresFile
 from mobilellama.vlm.chat.assistant import load
-from mobilellama.vlm.chat.question import Assistant, Question, Reply
+from mobilellama.vlm.chat.question import Question, QuestionAnswerer, Reply
 from mobilellama.vlm.data.images import ImageError, read_image
 from mobilellama.vlm.main import main
 from tests.pretrain.conftest import Command, Outcome
@@ -129,8 +129,8 @@ class Evaluate:
         }  # fmt: skip
         self.output = output
 
-    def __call__(self, assistant: Assistant | None = None, **fields: Any) -> int:
-        def load() -> Assistant:
+    def __call__(self, assistant: QuestionAnswerer | None = None, **fields: Any) -> int:
+        def load() -> QuestionAnswerer:
             assert assistant is not None, "the model must not be loaded"
             return assistant
 

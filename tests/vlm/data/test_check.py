@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.sft.data.sources import DataConfig, find_slices
+from mobilellama.sft.data.sources import ConversationsConfig, find_slices
 from mobilellama.vlm.data.records import Record, image_path, read_vlm_records
 from mobilellama.vlm.data.report import read_leave_out, spread
 from mobilellama.vlm.main import main
@@ -186,8 +186,8 @@ def test_what_is_not_left_out_can_be_read_whole(tmp_path: Path) -> None:
     assert report["refused"]["refused_outside"]["examples"] == [
         {"place": "records.json[8]", "id": "made_8", "detail": "/etc/passwd"}
     ]
-    left_out = read_leave_out(tmp_path / "report.json", DataConfig(path=str(data)))
-    found = list(read_vlm_records(DataConfig(path=str(data))))
+    left_out = read_leave_out(tmp_path / "report.json", ConversationsConfig(path=str(data)))
+    found = list(read_vlm_records(ConversationsConfig(path=str(data))))
     assert report["leave_out"] == [item.place for item in found if item.place in left_out]
     kept = [item for item in found if item.place not in left_out]
     assert {"records.json[3]", "records.json[8]"} < left_out
@@ -252,7 +252,7 @@ def test_a_name_that_no_file_can_have_is_an_image_that_cannot_be_read(tmp_path: 
 
 def test_data_that_changes_between_the_readings_is_refused(tmp_path: Path) -> None:
     data, _ = write_llava(tmp_path, records=5, images=2)
-    config = DataConfig(path=str(data))
+    config = ConversationsConfig(path=str(data))
     slices = find_slices(config)
     assert len(list(read_vlm_records(config, slices=slices))) == 5
     data.write_text(data.read_text() + "\n")
@@ -373,10 +373,10 @@ def test_a_report_belongs_to_the_data_it_was_made_of(tmp_path: Path) -> None:
     data, images = write_llava(tmp_path, records=5, images=2)
     output = tmp_path / "report.json"
     checked(data, images, output, "--workers", "1")
-    assert read_leave_out(output, DataConfig(path=str(data))) == frozenset()
+    assert read_leave_out(output, ConversationsConfig(path=str(data))) == frozenset()
     data.write_text(data.read_text() + "\n")
     with pytest.raises(ConfigError) as error:
-        read_leave_out(output, DataConfig(path=str(data)))
+        read_leave_out(output, ConversationsConfig(path=str(data)))
     assert str(error.value) == (
         f"data.leave_out = {output}: was made of other files than {data} holds now, or of other "
         f"sizes of them. {RUN_AGAIN}."

@@ -111,7 +111,7 @@ class SlurmConfig:
         for name, value in self.env.items():
             if not _VARIABLE.fullmatch(str(name)):
                 rule = "is no name of an environment variable"
-                raise ConfigError("slurm.env", f"{name}: {value}", rule, "Mend the name")
+                raise ConfigError("slurm.env", f"{name}: {value}", rule, "Fix the name")
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 rule = "must be a text or a number"
                 raise ConfigError(f"slurm.env.{name}", value, rule, "Put it in quotes")

@@ -190,9 +190,7 @@ def outcome_row(outcome: Outcome, processes: int, wait_minutes: float) -> Row:
         return Row("ok", "job", found)
     found += f"; {last.state}, exit code {last.exit_code}" if last else ""
     found += f"; its log ends with: {outcome.log_tail or '(nothing)'}"
-    remedy = (
-        "Mend slurm.setup or slurm.python; all nodes must mount that, --folder and this package"
-    )
+    remedy = "Fix slurm.setup or slurm.python; all nodes must mount that, --folder and this package"
     return Row("bad", "job", found, remedy)
 
 

@@ -136,7 +136,7 @@ def read_file(path: str) -> dict[str, Any]:
         raise ConfigError("--config", path, rule, remedy) from None
     except ValueError as error:
         rule = f"is not YAML ({one_line(error)})"
-        raise ConfigError("--config", path, rule, "Mend the file") from None
+        raise ConfigError("--config", path, rule, "Fix the file") from None
     values = _checked(values, path, ("steps", "slurm"))
     steps = values.get("steps") or []
     names = [field.name for field in fields(StepConfig)]

@@ -99,7 +99,7 @@ def submit(script: str, *options: str) -> str:
     done = call("sbatch", "--parsable", *options, script, check=False)
     if done.returncode:
         raise UserError(
-            f"sbatch refuses {script}: {_said(done)}. Mend the options of --slurm or the site's "
+            f"sbatch refuses {script}: {_said(done)}. Fix the options of --slurm or the site's "
             "file ('mobilellama launch doctor' shows partitions and GPUs)"
         )
     # A site's own sbatch may print lines of its own before JOB or JOB;CLUSTER.
@@ -123,7 +123,7 @@ def test_submit(script: str, *options: str) -> None:
     done = call("sbatch", "--test-only", *options, script, check=False)
     if done.returncode:
         raise UserError(
-            f"sbatch --test-only refuses {script}: {_said(done)}. Mend the options of --slurm or "
+            f"sbatch --test-only refuses {script}: {_said(done)}. Fix the options of --slurm or "
             "the site's file ('mobilellama launch doctor' shows partitions and GPUs)"
         )
 

@@ -199,7 +199,7 @@ def require_syntax(script: Path) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
     if done.returncode:
         said = " ".join(done.stderr.split())
-        raise UserError(f"{said}. Mend slurm.setup, slurm.extra or slurm.srun_extra")
+        raise UserError(f"{said}. Fix slurm.setup, slurm.extra or slurm.srun_extra")
 
 
 def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:

@@ -75,7 +75,7 @@ def _run(argv: list[str], answer: signals.Answer) -> int:
             raise KeyboardInterrupt from None  # a library made another error of it
     except UserError as error:
         return report(error, alone=argv[0] == "launch")
-    except OSError as error:  # disks, permissions, paths: the user's to mend
+    except OSError as error:  # disks, permissions, paths: the user's to fix
         if isinstance(error, BrokenPipeError) or error.filename == streams.STDOUT:
             raise
         return _report_os_error(error)

@@ -63,8 +63,8 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
         )
     verb = verbs[argv[0]]
     line = signals.BEFORE_STEPS if verb.is_run else verb.interrupted
-    speaks = not verb.is_run or rank_from_environment() == 0
-    with signals.answering(line, noting=verb.is_run, speaks=speaks) as answer:
+    is_main = not verb.is_run or rank_from_environment() == 0
+    with signals.answering(line, noting=verb.is_run, is_main=is_main) as answer:
         if has_launcher():
             answer.launcher = os.getppid()
         with contextlib.nullcontext() if verb.is_run else signals.leaving_at_once():

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and the checks that config dataclasses share.
+"""Errors that a user can fix, and the checks that config dataclasses share.
 
 A ``UserError`` is printed as one message without a traceback, and the command exits with
 code 2. Anything else that escapes is a defect of ours and keeps its traceback.
@@ -12,7 +12,7 @@ _MOST_OF_A_RULE = 4_000  # one may list all files that are missing
 
 
 class UserError(Exception):
-    """What the user can mend: the message says what, and how."""
+    """What the user can fix: the message says what, and how."""
 
     final = True
     """Whether the same command would meet it again, so that a launcher need not try."""
@@ -50,7 +50,7 @@ def _shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
 
 
 class MachineError(UserError):
-    """What a disk, a path or a permission refused: it may be mended before the next start."""
+    """What a disk, a path or a permission refused: it may be fixed before the next start."""
 
     final = False
 

@@ -86,7 +86,7 @@ class DistributedConfig:
 
 
 class OtherRankError(UserError):
-    """Another rank met what the user can mend, and tells it."""
+    """Another rank met what the user can fix, and tells it."""
 
     final = False
 
@@ -183,7 +183,7 @@ class World:
         Raises:
             StoppedError: it was broken off; on every rank.
             whatever `work` raised, on rank 0; on the others OtherRankError if that is the
-            user's to mend, else RuntimeError.
+            user's to fix, else RuntimeError.
         """
         error: Exception | StoppedError | None = None
         if takes_long:

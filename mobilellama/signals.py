@@ -51,12 +51,12 @@ class StoppedError(BaseException):
 class Answer:
     """How the signals are answered that come during some work."""
 
-    def __init__(self, line: str | None, *, notes: bool, speaks: bool) -> None:
+    def __init__(self, line: str | None, *, notes: bool, is_main: bool) -> None:
         self.line = line
         """What the console is told; None, with `notes` false, leaves Ctrl-C to others."""
         self.reason: str | None = None
         """Who asked for the end: the name of the first signal; None while nobody has."""
-        self.notes, self._speaks = notes, speaks
+        self.notes, self._is_main = notes, is_main
         self.launcher: int | None = None
         """The process that started this rank; None where its end is no reason to stop."""
         self.look: Callable[[], str | None] | None = None
@@ -73,7 +73,7 @@ class Answer:
             if self.reason is not None or self.line is None:
                 return
             self.reason = reason
-            if self._speaks:  # within the lock: who finds the reason set may leave
+            if self._is_main:  # within the lock: who finds the reason set may leave
                 again = "; once more to leave now" if reason == "SIGINT" and self.notes else ""
                 said = f"asked to stop by {reason}" if self.notes else "interrupted"
                 tell(f"mobilellama: {said}: {self.line}{again}")
@@ -87,7 +87,7 @@ class Answer:
         """Look, in the thread, for a request that no signal brings; called every second."""
         orphaned = self.launcher is not None and os.getppid() != self.launcher
         if orphaned and self.look is None:
-            if self._speaks:
+            if self._is_main:
                 tell("mobilellama: its launcher has ended: leaving; nothing was begun")
             os._exit(1)
         if self.reason is None:
@@ -102,7 +102,7 @@ class Answer:
             if self._first_ctrl_c_s is None:
                 self._first_ctrl_c_s = now_s
             elif now_s - self._first_ctrl_c_s > _SECOND_CTRL_C_AFTER_S:
-                if self._speaks:
+                if self._is_main:
                     saved = ", without a checkpoint" if self.notes else ""
                     tell(f"mobilellama: second Ctrl-C: leaving at once{saved}")
                 os._exit(INTERRUPTED)
@@ -177,16 +177,16 @@ _answers: list[Answer] = []
 
 
 @contextmanager
-def answering(line: str | None, *, noting: bool = False, speaks: bool = True) -> Iterator[Answer]:
+def answering(line: str | None, *, noting: bool = False, is_main: bool = True) -> Iterator[Answer]:
     """Answer the signals that come meanwhile; put the former handlers back at the end.
 
     Args:
         line: what is kept and how to go on, or what happens now. None leaves Ctrl-C to the work
             inside, or to Python's KeyboardInterrupt.
         noting: take note of STOPS; else SIGINT and SIGTERM raise KeyboardInterrupt.
-        speaks: whether this process tells; of a run's ranks one does.
+        is_main: whether this process tells; of a run's ranks one does.
     """
-    answer = Answer(line, notes=noting, speaks=speaks)
+    answer = Answer(line, notes=noting, is_main=is_main)
     if threading.current_thread() is not threading.main_thread():
         yield answer  # signals are the main thread's
         return

@@ -129,7 +129,7 @@ def language_stage(
         batches=batches,
         order=f"mixture {shares_text(data.mixture)}",
         heldout=HeldOutViews(
-            data.dataset, subsets, data.seq_len, data.inputs, speaks=world.is_main
+            data.dataset, subsets, data.seq_len, data.inputs, is_main=world.is_main
         ),
         groups=partial(parameter_groups, config=config.optimizer),
         learning_rates={"learning_rate": config.optimizer.learning_rate},
@@ -307,7 +307,7 @@ def assemble(
         max_steps=max_steps,
         schedule=config.schedule,
         checkpoint=config.checkpoint,
-        watch=LossWatch(config.loss_watch, watch_state, speaks=world.is_main),
+        watch=LossWatch(config.loss_watch, watch_state, is_main=world.is_main),
         metrics=metrics,
         validate=validation,
         identity=identity,

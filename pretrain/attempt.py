@@ -71,7 +71,7 @@ def run_attempt(
     job: Training | None = None
     try:
         with (
-            stop.handling_signals(BEFORE_STEPS, speaks=world.is_main),
+            stop.handling_signals(BEFORE_STEPS, is_main=world.is_main),
             Watchdog(watchdog, run=run, world=world, attempt=attempt, step=position.step) as watch,
         ):
             require_no_stop()

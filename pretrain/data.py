@@ -191,7 +191,7 @@ class WindowInputs:
         places = [sample for sample in samples if sample is not None]
         assert len(places) == len(samples)  # pretraining ends with a whole step
         for view, i in places:
-            view.will_need(i)
+            view.read_ahead(i)
         ids = torch.from_numpy(np.stack([view.tokens(i) for view, i in places]).astype(np.int64))
         inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
         if self._per_document:

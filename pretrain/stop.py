@@ -33,14 +33,14 @@ class StopRequest:
         self._deadline_s = None if max_hours is None else time.monotonic() + 3600 * max_hours
 
     @contextmanager
-    def handling_signals(self, line: str = SAVING, *, speaks: bool = True) -> Iterator[None]:
+    def handling_signals(self, line: str = SAVING, *, is_main: bool = True) -> Iterator[None]:
         """Take note of the signals, and put the former handlers back at the end.
 
         Args:
             line: what the console is told at once when the first one comes.
-            speaks: whether this process tells.
+            is_main: whether this process tells.
         """
-        with signals.answering(line, noting=True, speaks=speaks) as self._answer:
+        with signals.answering(line, noting=True, is_main=is_main) as self._answer:
             self._answer.look = self.look
             yield
 

@@ -55,14 +55,14 @@ class HeldOutViews:
         seq_len: int,
         inputs: Inputs,
         *,
-        speaks: bool,
+        is_main: bool,
     ) -> None:
         views = {subset: dataset.view(subset, seq_len, "heldout") for subset in subsets}
         self._views = {subset: view for subset, view in views.items() if len(view)}
         self._inputs = inputs
         self.counts: Mapping[str, int] = {subset: len(view) for subset, view in self._views.items()}
         missing = sorted(set(subsets) - set(self._views))
-        if missing and speaks:
+        if missing and is_main:
             log.warning(
                 "no validation on %s: what is held out has no sample of %d tokens",
                 ", ".join(missing), seq_len,

@@ -79,7 +79,7 @@ class Rows:
         _, index, sequences = self._place(sample)
         return np.cumsum(index.lengths[sequences], dtype=np.int64)[:-1]
 
-    def will_need(self, sample: int) -> None:
+    def read_ahead(self, sample: int) -> None:
         """Ask the kernel to read the row's pages ahead."""
         span = self.span(sample)
         self._dataset.advise(span.bucket, span.bucket_tokens, span.start, span.length)

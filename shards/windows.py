@@ -56,7 +56,7 @@ class View(Protocol):
         """Return the offsets at which a new document starts inside the sample."""
         ...
 
-    def will_need(self, sample: int) -> None:
+    def read_ahead(self, sample: int) -> None:
         """Ask the kernel to read the sample's pages ahead."""
         ...
 
@@ -115,7 +115,7 @@ class Windows:
         ids = self.tokens(sample)
         return np.flatnonzero(ids[:-1] == self._dataset.identity.eos_id) + 1
 
-    def will_need(self, sample: int) -> None:
+    def read_ahead(self, sample: int) -> None:
         """Ask the kernel to read the sample's pages ahead."""
         i, start = self._place(sample)
         self._dataset.advise(self._names[i], self._tokens[i], start, self.seq_len + 1)

@@ -46,5 +46,5 @@ class Counts:
         raise DataError(
             f"{source}: {self.bad_records:,} of {self.records:,} records are bad, more than the "
             f"{allowed:,} that max_bad_share = {max_bad_share} allows ({first}). "
-            "Mend the file, or raise --max_bad_share"
+            "Fix the file, or raise --max_bad_share"
         )

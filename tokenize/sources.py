@@ -154,7 +154,7 @@ def _require_file(file: str, path: str, root: Path) -> None:
         raise ConfigError("sources", str(root), rule, "Rename the file") from None
     if not os.path.exists(file):
         rule = f"holds the link {path}, which leads nowhere"
-        raise ConfigError("sources", str(root), rule, "Mend the link, or remove it")
+        raise ConfigError("sources", str(root), rule, "Fix the link, or remove it")
     mode = os.stat(file).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):  # who opens one may wait for ever
         rule = f"holds {path}, which is a pipe or a socket"

@@ -53,13 +53,13 @@ from mobilellama.vlm.data.missing import (
 from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.records import ImageTextConfig
 from mobilellama.vlm.data.report import read_leave_out
-from mobilellama.vlm.data.samples import verify_samples
-from mobilellama.vlm.data.tokenise import (
+from mobilellama.vlm.data.sample_file import (
     Recipe,
     build_samples,
     reading_of,
     report_refusals,
 )
+from mobilellama.vlm.data.samples import verify_samples
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
 from mobilellama.vlm.start import VisionLanguageStart, open_start
 from mobilellama.vlm.tuning import chosen_lora, first_weights, tune

@@ -112,9 +112,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 value = parse_exactly(line, odd)
             except NotJsonError as error:
-                raise DataError(f"{place}: is {error}. Mend the line") from None
+                raise DataError(f"{place}: is {error}. Fix the line") from None
             if not isinstance(value, dict):
-                raise DataError(f"{place}: must be a JSON object. Mend the line")
+                raise DataError(f"{place}: must be a JSON object. Fix the line")
             yield place, value
     for what, count in odd.items():
         log.warning("%s: %d of its lines have %s", path, count, what)
@@ -200,13 +200,13 @@ def parse_document(data: bytes, path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         cut = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip())
-        fault, remedy = (": truncated", "Fetch it again") if cut else ("", "Mend it")
+        fault, remedy = (": truncated", "Fetch it again") if cut else ("", "Fix it")
         at = f"{error.msg} at line {error.lineno:,}, column {error.colno:,}"
         raise DataError(f"{path}: is not JSON{fault} ({at}). {remedy}") from None
     except RecursionError:
-        raise DataError(f"{path}: is not JSON (nested too deeply). Mend it") from None
+        raise DataError(f"{path}: is not JSON (nested too deeply). Fix it") from None
     except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({one_line(error)}). Mend it") from None
+        raise DataError(f"{path}: is not JSON ({one_line(error)}). Fix it") from None
 
 
 def read_document(path: Path) -> Any:
@@ -219,7 +219,7 @@ def read_document(path: Path) -> Any:
     try:
         value = _written(parse_document(path.read_bytes(), path), odd)
     except NotJsonError as error:
-        raise DataError(f"{path}: is {error}. Mend it") from None
+        raise DataError(f"{path}: is {error}. Fix it") from None
     for what in odd:
         log.warning("%s: has %s", path, what)
     return value

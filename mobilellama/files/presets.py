@@ -107,9 +107,9 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
         value: Any = read_yaml(path)
     except ValueError as error:
         rule = f"is not YAML ({one_line(error)})"
-        raise ConfigError("--config", str(path), rule, "Mend the file") from None
+        raise ConfigError("--config", str(path), rule, "Fix the file") from None
     if not isinstance(value, dict):
-        raise ConfigError("--config", str(path), "must hold 'field: value' lines", "Mend the file")
+        raise ConfigError("--config", str(path), "must hold 'field: value' lines", "Fix the file")
     return value
 
 

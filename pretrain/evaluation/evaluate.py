@@ -99,7 +99,7 @@ class Config:
         names = self.task_names
         if not all(names) or len(set(names)) < len(names):
             rule = "must name each task once, with commas between"
-            raise ConfigError("tasks", self.tasks, rule, "Mend the list")
+            raise ConfigError("tasks", self.tasks, rule, "Fix the list")
         if self.fewshot is not None:
             require_at_least("fewshot", self.fewshot, 0)
         if self.limit is not None:

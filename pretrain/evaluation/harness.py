@@ -302,7 +302,7 @@ def evaluate(
 
 
 def _run(run: Any, name: str, **options: Any) -> dict[str, Any]:
-    """Call the harness; what it asserts of a request is told as the user's to mend."""
+    """Call the harness; what it asserts of a request is told as the user's to fix."""
     try:
         return run(**options)
     except AssertionError as error:
@@ -325,7 +325,7 @@ def _require_questions(leaf: str, task: Any) -> None:
             row = repr({key: document[key] for key in list(document)[:6]})[:300]
             raise DataError(
                 f"task '{leaf}': it can make no question of row {number} of its test data "
-                f"({type(error).__name__}: {one_line(error)}): {row}. Mend the row"
+                f"({type(error).__name__}: {one_line(error)}): {row}. Fix the row"
             ) from None
 
 

@@ -38,10 +38,10 @@ class LossWatch:
     """The history that spikes are seen against; part of every checkpoint."""
 
     def __init__(
-        self, config: LossWatchConfig, state: dict[str, Any] | None = None, *, speaks: bool = True
+        self, config: LossWatchConfig, state: dict[str, Any] | None = None, *, is_main: bool = True
     ) -> None:
-        """Start, or go on from a checkpoint's `state`; of many ranks only one `speaks`."""
-        self._config, self._level = config, logging.WARNING if speaks else logging.DEBUG
+        """Start, or go on from a checkpoint's `state`; of many ranks only one `is_main`."""
+        self._config, self._level = config, logging.WARNING if is_main else logging.DEBUG
         state = state or {"skipped_steps": 0, "skipped_in_a_row": 0, "spikes": 0, "losses": []}
         self.skipped_steps: int = state["skipped_steps"]
         self.spikes: int = state["spikes"]

@@ -103,8 +103,8 @@ class Metrics:
 
     def _reset(self) -> None:
         groups = len(self._group_names)
-        self._steps = self._positions = self._samples = 0
-        self._loss_sums, self._tokens = [0.0] * groups, [0.0] * groups
+        self._num_steps = self._num_tokens = self._num_samples = 0
+        self._loss_sums, self._supervised_tokens = [0.0] * groups, [0.0] * groups
         self._step_s = self._data_wait_s = 0.0
 
     def record(
@@ -123,37 +123,37 @@ class Metrics:
         final: bool,
     ) -> None:
         """Take note of a step; at the interval's end, or a final step, write."""
-        self._steps += 1
-        self._samples += samples
-        self._positions += tokens
+        self._num_steps += 1
+        self._num_samples += samples
+        self._num_tokens += tokens
         for i in range(len(self._group_names)):
             self._loss_sums[i] += losses.loss_sums[i]
-            self._tokens[i] += losses.tokens[i]
+            self._supervised_tokens[i] += losses.tokens[i]
         self._step_s += step_s
         self._data_wait_s += data_wait_s
         if step % self._config.every_steps and not final:
             return
-        supervised = sum(self._tokens)
-        per_gpu = self._positions / self._step_s / self._world.size
+        supervised = sum(self._supervised_tokens)
+        per_gpu = self._num_tokens / self._step_s / self._world.size
         record: dict[str, float | None] = {
             "consumed": consumed,
             **({"tokens": consumed * self._seq_len} if self._seq_len else {}),
             "loss": sum(self._loss_sums) / max(supervised, 1.0),
             "grad_norm": report.grad_norm,
             **{name: peak * lr_factor for name, peak in self._peak_lrs.items()},
-            "samples_per_s": self._samples / self._step_s,
+            "samples_per_s": self._num_samples / self._step_s,
             "tokens_per_s_per_gpu": per_gpu,
-            "supervised_share": supervised / max(self._positions, 1),
+            "supervised_share": supervised / max(self._num_tokens, 1),
             "mfu": self._mfu(per_gpu),
-            "step_s": self._step_s / self._steps,
-            "data_wait_s": self._data_wait_s / self._steps,
+            "step_s": self._step_s / self._num_steps,
+            "data_wait_s": self._data_wait_s / self._num_steps,
             "memory_gib": _memory_gib(self._world.device),
             "skipped_steps": watch.skipped_steps,
             "spikes": watch.spikes,
-            "left_s": (self._max_steps - step) * self._step_s / self._steps,
+            "left_s": (self._max_steps - step) * self._step_s / self._num_steps,
         }
         for name, loss_sum, count in zip(
-            self._group_names, self._loss_sums, self._tokens, strict=True
+            self._group_names, self._loss_sums, self._supervised_tokens, strict=True
         ):
             if count:
                 record[f"loss/{name}"] = loss_sum / count

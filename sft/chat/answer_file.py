@@ -165,7 +165,7 @@ def ask(
         try:
             asked.append(EncodedPrompt(number, rows[number], *prompt(rows[number])))
         except UserError as error:
-            raise UserError(f"{rows[number].place}: {error}; mend or remove the line") from None
+            raise UserError(f"{rows[number].place}: {error}; fix or remove the line") from None
     return asked
 
 

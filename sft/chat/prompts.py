@@ -71,7 +71,7 @@ def read_prompts(
     unread: Counter[str] = Counter()
     for place, fields in read_json_lines(path):
         if name := medium_of(fields, read=media):
-            raise DataError(f"{place} has {name}, which is not read here; mend the line")
+            raise DataError(f"{place} has {name}, which is not read here; fix the line")
         rows.append(_row(fields, place, system, reserved, question))
         unread.update(
             name
@@ -99,7 +99,7 @@ def _row(
         raise DataError(f"{place} has the field {taken[0]}, which the output adds; rename it")
     if asking[0] == question:
         if not isinstance(fields[question], str):
-            raise DataError(f"{place}: {question} must be a string; mend the line")
+            raise DataError(f"{place}: {question} must be a string; fix the line")
         turns = [Turn("user", fields[question])]
     else:
         turns = _turns({asking[0]: fields[asking[0]]}, place)
@@ -124,13 +124,13 @@ def _turns(record: dict[str, Any], place: str) -> list[Turn]:
         turns = read_turns(_without_answer(record))
     except DropError as error:
         detail = f" ({error.detail})" if error.detail else ""
-        raise DataError(f"{place} {MEANING[error.reason]}{detail}; mend the line") from None
+        raise DataError(f"{place} {MEANING[error.reason]}{detail}; fix the line") from None
     roles = [turn.role for turn in turns]
     said = roles[1:] if roles[:1] == ["system"] else roles
     if not said or said != ["user", "assistant"] * (len(said) // 2) + ["user"]:
         raise DataError(
             f"{place}: the turns must be the user's and the assistant's in turn, after at most one "
             f"of the system, and begin and end with the user's; they are "
-            f"{', '.join(roles) or 'none'}; mend the line"
+            f"{', '.join(roles) or 'none'}; fix the line"
         )
     return turns

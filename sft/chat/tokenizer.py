@@ -175,7 +175,7 @@ class ChatTokenizer(DialogueTokenizer):
             return self._renderer.call(messages, options)
         except TemplateBrokenError as error:  # whatever is said: no message is to blame
             rule = f"the chat template in {self._template_file} is not Jinja ({error})"
-            remedy = "Mend that file, or give --template"
+            remedy = "Fix that file, or give --template"
             raise ConfigError("model", self.model, rule, remedy) from None
         except RenderLimitError as error:
             rule = f"the chat template in {self._template_file} {error} for one conversation"

@@ -26,7 +26,7 @@ from mobilellama.config import DataError
 from mobilellama.files.atomic import sha256_of_file, whole_file
 from mobilellama.sft.data.clean import clean
 from mobilellama.sft.data.packing import pack
-from mobilellama.sft.data.reasons import Drop, DropError, Mend, ReasonTally, excerpt, most_first
+from mobilellama.sft.data.reasons import Drop, DropError, Fix, ReasonTally, excerpt, most_first
 from mobilellama.sft.data.records import READING_VERSION, parse_line, read_record
 from mobilellama.sft.data.sources import (
     ConversationsConfig,
@@ -170,15 +170,15 @@ def spool(
                 continue
             spooled.bytes_in += sum(len(turn.content.encode()) for turn in cleaned.turns)
             done = {
-                Mend.SPLIT: outcome.split,
-                Mend.TRUNCATED: outcome.truncated,
-                Mend.CUT_AWAY: outcome.cut_away,
-                Mend.CONTEXT_ALONE: outcome.context_alone,
+                Fix.SPLIT: outcome.split,
+                Fix.TRUNCATED: outcome.truncated,
+                Fix.CUT_AWAY: outcome.cut_away,
+                Fix.CONTEXT_ALONE: outcome.context_alone,
             }
             tally.add_unread(cleaned.unread)
-            for mend in (*cleaned.mended, *(mend for mend, times in done.items() if times)):
-                detail = shown if mend in done else excerpt(cleaned.turns[0].content)
-                tally.add(mend, cleaned.place, detail)
+            for fix in (*cleaned.fixes, *(fix for fix, times in done.items() if times)):
+                detail = shown if fix in done else excerpt(cleaned.turns[0].content)
+                tally.add(fix, cleaned.place, detail)
         kept = int(np.count_nonzero(encoded.part_counts))
         advance(batch.source_read, len(encoded.ids), kept)
     spooled.ids.flush()
@@ -210,13 +210,13 @@ def _batches(
 def _clean(record: SourceRecord, work: PackingWork) -> Cleaned:
     value = parse_line(record.value) if isinstance(record.value, bytes) else record.value
     reading = read_record(value, work.data.format)
-    turns, mended = clean(reading.turns)
+    turns, fixes = clean(reading.turns)
     if shown := next((turn for turn in turns if _MEDIUM.search(turn.content)), None):
         raise DropError(Drop.MEDIA, f"a turn shows one: {excerpt(shown.content)}")
     template = work.template
     if turns[0].role == "system" and template.system is None and template.folded_system is None:
         raise DropError(Drop.UNPLACED_SYSTEM, excerpt(turns[0].content))
-    return Cleaned(turns=turns, place=record.place, mended=tuple(mended), unread=reading.unread)
+    return Cleaned(turns=turns, place=record.place, fixes=tuple(fixes), unread=reading.unread)
 
 
 def lay_out(
@@ -286,7 +286,7 @@ def _write_files(stem: Path, spooled: Spooled, layout: Layout, dtype: str) -> di
 def make_receipt(
     spooled: Spooled, layout: Layout, piece: Slice, identity: Identity, hashes: dict[str, str]
 ) -> Receipt:
-    """Return what a bucket holds, and what was dropped and mended on the way."""
+    """Return what a bucket holds, and what was dropped and fixed on the way."""
     tally = spooled.tally
     return Receipt(
         subset=piece.subset,
@@ -302,7 +302,7 @@ def make_receipt(
         records=tally.records,
         bad_records=tally.dropped,
         empty_texts=0,
-        replaced_surrogates=tally.counts[Mend.SURROGATES.value],
+        replaced_surrogates=tally.counts[Fix.SURROGATES.value],
         sha256=hashes,
         identity_sha256=identity.sha256,
         counts={

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.reasons import Drop, DropError, Mend, excerpt
+from mobilellama.sft.data.reasons import Drop, DropError, Fix, excerpt
 
 CLEANING_VERSION = 2
 """Rises when other conversations come of the same turns."""
@@ -29,22 +29,22 @@ CLEANING_VERSION = 2
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Mend]]:
-    """Return the turns to train on, and what had to be mended.
+def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Fix]]:
+    """Return the turns to train on, and what had to be fixed.
 
     Raises:
         DropError: no conversation can be made of them.
     """
-    mended: list[Mend] = []
-    system, rest = _take_system(turns, mended)
-    rest = _from_first_question(rest, mended)
+    fixes: list[Fix] = []
+    system, rest = _take_system(turns, fixes)
+    rest = _from_first_question(rest, fixes)
     for number, (before, turn) in enumerate(itertools.pairwise(rest)):
         if before.role == turn.role:
             detail = f"{turn.role}: {excerpt(before.content)} | {excerpt(turn.content)}"
             raise DropError(Drop.NOT_ALTERNATING, f"turns {number} and {number + 1}, {detail}")
-    rest = _before_unfinished(rest, mended)
+    rest = _before_unfinished(rest, fixes)
     if rest[-1].role == "user":
-        mended.append(Mend.TRAILING_TURN)
+        fixes.append(Fix.TRAILING_TURN)
         rest = rest[:-1]
     if not rest:
         raise DropError(Drop.NO_EXCHANGE, excerpt(turns[-1].content))
@@ -56,18 +56,18 @@ def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Mend]]:
     answers = [turn for turn in rest if turn.role == "assistant"]
     if not any(turn.learnt for turn in answers):
         raise DropError(Drop.NOT_LEARNT, excerpt(answers[-1].content))
-    return _without_surrogates((*system, *rest), mended), mended
+    return _without_surrogates((*system, *rest), fixes), fixes
 
 
 def _take_system(
-    turns: Sequence[Turn], mended: list[Mend]
+    turns: Sequence[Turn], fixes: list[Fix]
 ) -> tuple[tuple[Turn, ...], Sequence[Turn]]:
     """Return a system turn that stands first, and the other turns."""
     system, rest = (), turns
     if turns and turns[0].role == "system":
         system, rest = (turns[0],), turns[1:]
         if not turns[0].content.strip():
-            mended.append(Mend.EMPTY_SYSTEM)
+            fixes.append(Fix.EMPTY_SYSTEM)
             system = ()
     for turn in rest:
         if turn.role == "system":
@@ -75,28 +75,28 @@ def _take_system(
     return system, rest
 
 
-def _from_first_question(turns: Sequence[Turn], mended: list[Mend]) -> Sequence[Turn]:
+def _from_first_question(turns: Sequence[Turn], fixes: list[Fix]) -> Sequence[Turn]:
     first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
     if first is None:
         raise DropError(Drop.NO_EXCHANGE, excerpt(turns[0].content) if turns else "no turns")
     if first:
-        mended.append(Mend.LEADING_TURNS)
+        fixes.append(Fix.LEADING_TURNS)
     return turns[first:]
 
 
-def _before_unfinished(turns: Sequence[Turn], mended: list[Mend]) -> Sequence[Turn]:
+def _before_unfinished(turns: Sequence[Turn], fixes: list[Fix]) -> Sequence[Turn]:
     """Return the exchanges before the first whose answer is cut short; questions come first."""
     cut = next((i for i, turn in enumerate(turns) if turn.cut), None)
     if cut is None:
         return turns
     if cut == 1:
         raise DropError(Drop.UNFINISHED, excerpt(turns[1].content))
-    mended.append(Mend.UNFINISHED)
+    fixes.append(Fix.UNFINISHED)
     return turns[: cut - 1]
 
 
-def _without_surrogates(turns: tuple[Turn, ...], mended: list[Mend]) -> tuple[Turn, ...]:
+def _without_surrogates(turns: tuple[Turn, ...], fixes: list[Fix]) -> tuple[Turn, ...]:
     if not any(_SURROGATE.search(turn.content) for turn in turns):
         return turns
-    mended.append(Mend.SURROGATES)
+    fixes.append(Fix.SURROGATES)
     return tuple(replace(turn, content=_SURROGATE.sub("\ufffd", turn.content)) for turn in turns)

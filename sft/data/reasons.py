@@ -1,7 +1,7 @@
-"""Why a record is dropped, what is mended in one that is kept, and the tally of both.
+"""Why a record is dropped, what is fixed in one that is kept, and the tally of both.
 
 Every record that is read is either kept or dropped for one ``Drop``; a kept one may have been
-mended in several ways. Nothing is dropped or mended without being counted here.
+fixed in several ways. Nothing is dropped or fixed without being counted here.
 """
 
 import json
@@ -50,7 +50,7 @@ class Drop(StrEnum):
     NOTHING_SUPERVISED = "dropped_nothing_supervised"
 
 
-class Mend(StrEnum):
+class Fix(StrEnum):
     """What is changed in a conversation that is kept; the value is a column of the manifest."""
 
     LEADING_TURNS = "mended_leading_turns"
@@ -85,15 +85,15 @@ MEANING: dict[str, str] = {
     Drop.UNFINISHED: "begins with an answer that is marked as cut short",
     Drop.NO_EXCHANGE: "has no question that is followed by an answer",
     Drop.NOTHING_SUPERVISED: "has no answer that begins within seq_len",
-    Mend.LEADING_TURNS: "answers before the first question left out",
-    Mend.TRAILING_TURN: "last question without an answer left out",
-    Mend.UNFINISHED: "an answer that is marked as cut short left out, with all after it",
-    Mend.EMPTY_SYSTEM: "empty system turn left out",
-    Mend.SURROGATES: "half surrogate pairs replaced by U+FFFD",
-    Mend.SPLIT: "longer than seq_len, split between exchanges",
-    Mend.TRUNCATED: "one exchange longer than seq_len, its tail cut off",
-    Mend.CUT_AWAY: "an exchange left out: its answer begins after seq_len",
-    Mend.CONTEXT_ALONE: "a part left out: it has no answer that is to be learnt",
+    Fix.LEADING_TURNS: "answers before the first question left out",
+    Fix.TRAILING_TURN: "last question without an answer left out",
+    Fix.UNFINISHED: "an answer that is marked as cut short left out, with all after it",
+    Fix.EMPTY_SYSTEM: "empty system turn left out",
+    Fix.SURROGATES: "half surrogate pairs replaced by U+FFFD",
+    Fix.SPLIT: "longer than seq_len, split between exchanges",
+    Fix.TRUNCATED: "one exchange longer than seq_len, its tail cut off",
+    Fix.CUT_AWAY: "an exchange left out: its answer begins after seq_len",
+    Fix.CONTEXT_ALONE: "a part left out: it has no answer that is to be learnt",
 }
 """What each reason means, for the report: a record that ..., or what was done to it."""
 
@@ -108,11 +108,11 @@ class DropError(Exception):
 
 @dataclass
 class ReasonTally:
-    """What was dropped and mended so far, with the first places of each reason."""
+    """What was dropped and fixed so far, with the first places of each reason."""
 
     records: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    """By the value of ``Drop`` or ``Mend``: records dropped, conversations mended."""
+    """By the value of ``Drop`` or ``Fix``: records dropped, conversations fixed."""
     examples: list[list[str]] = field(default_factory=list)
     """[place, reason, detail] of the first five of each reason, in order of appearance."""
     unread: Counter[str] = field(default_factory=Counter)
@@ -124,8 +124,8 @@ class ReasonTally:
         """Records that gave no conversation."""
         return sum(self.counts[reason] for reason in Drop)
 
-    def add(self, reason: Drop | Mend, place: str, detail: str = "") -> None:
-        """Count a record that was dropped or mended."""
+    def add(self, reason: Drop | Fix, place: str, detail: str = "") -> None:
+        """Count a record that was dropped or fixed."""
         self.counts[reason.value] += 1
         if self._shown[reason.value] < _EXAMPLES:
             self._shown[reason.value] += 1
@@ -140,12 +140,12 @@ class ReasonTally:
 
         So they do not depend on how far reading was ahead of encoding.
         """
-        order = {reason.value: i for i, reason in enumerate((*Drop, *Mend))}
+        order = {reason.value: i for i, reason in enumerate((*Drop, *Fix))}
         return sorted(self.examples, key=lambda example: order[example[1]])
 
     def columns(self) -> dict[str, int]:
         """Return the count of every reason there is, 0 included."""
-        return {reason.value: self.counts[reason.value] for reason in (*Drop, *Mend)}
+        return {reason.value: self.counts[reason.value] for reason in (*Drop, *Fix)}
 
     def too_many(self, max_bad_share: float) -> bool:
         """Return whether more records were dropped than `max_bad_share` of them, and than 10."""
@@ -158,7 +158,7 @@ class ReasonTally:
         raise DataError(
             f"{source}: {self.dropped:,} of {self.records:,} records give no conversation, more "
             f"than max_bad_share = {max_bad_share} allows ({self.first_places()}). "
-            "Mend the file, see --data.format, or raise --max_bad_share"
+            "Fix the file, see --data.format, or raise --max_bad_share"
         )
 
     def first_places(self) -> str:

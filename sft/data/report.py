@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mobilellama.sft.data.packing import waste
-from mobilellama.sft.data.reasons import MEANING, Drop, Mend, excerpt, most_first
+from mobilellama.sft.data.reasons import MEANING, Drop, Fix, excerpt, most_first
 from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.table import below_remarks, counted
 
@@ -49,13 +49,13 @@ def make_report(identity: Identity, receipts: Sequence[Receipt]) -> dict[str, An
             receipt.counts["longest_tokens"] for receipt in receipts
         ),
         "dropped": _reasons(Drop, receipts),
-        "mended": _reasons(Mend, receipts),
+        "mended": _reasons(Fix, receipts),
         "unread_fields": _unread(receipts),
         "sources": [_source(receipt) for receipt in receipts],
     }
 
 
-def _reasons(kinds: type[Drop] | type[Mend], receipts: Sequence[Receipt]) -> dict[str, Any]:
+def _reasons(kinds: type[Drop] | type[Fix], receipts: Sequence[Receipt]) -> dict[str, Any]:
     """Return the count, meaning and examples of each reason that occurred."""
     found: dict[str, Any] = {}
     for kind in kinds:

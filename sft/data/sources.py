@@ -284,7 +284,7 @@ def _rows(batch: Any, source: str) -> list[dict[str, Any]]:
             columns[name] = _values(name, column)
         except (ValueError, OverflowError) as error:  # a date that Python has not
             raise DataError(
-                f"{source}: the column {name} cannot be read ({one_line(error)}). Mend it"
+                f"{source}: the column {name} cannot be read ({one_line(error)}). Fix it"
             ) from None
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -104,12 +104,12 @@ class Template:
         for name in ("specials", "stop"):
             tokens = getattr(self, name)
             if "" in tokens or len(set(tokens)) < len(tokens):
-                self._refuse(name, "must name different tokens, none empty", "Mend the list")
+                self._refuse(name, "must name different tokens, none empty", "Fix the list")
         written = "\0".join(form for form in self._forms if form)
         for token in self.specials:
             if token not in written:
                 rule = f"names {token!r}, which no form contains"
-                self._refuse("specials", rule, "Leave it out, or mend the form")
+                self._refuse("specials", rule, "Leave it out, or fix the form")
 
     def _refuse(self, field: str, rule: str, remedy: str) -> None:
         raise ConfigError(f"template {self.name}: {field}", getattr(self, field), rule, remedy)
@@ -231,7 +231,7 @@ class Template:
             if not generate or roles[-1] == "user":
                 return
             rule = "must end with the user's, for an answer to follow"
-        raise ConfigError("roles", ", ".join(roles) or "(none)", rule, "Mend the conversation")
+        raise ConfigError("roles", ", ".join(roles) or "(none)", rule, "Fix the conversation")
 
     def text(self, turns: Sequence[Turn], *, generate: bool = False, bos: str = "") -> str:
         """Return a conversation as one string; `bos` is how the tokenizer spells its begin."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mobilellama.config import DataError
 from mobilellama.pool import Workers
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.reasons import Mend
+from mobilellama.sft.data.reasons import Fix
 from mobilellama.sft.data.split import Parts, split_conversation
 from mobilellama.sft.data.template import Template
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
@@ -36,7 +36,7 @@ class Cleaned:
 
     turns: tuple[Turn, ...]
     place: str
-    mended: tuple[Mend, ...] = ()
+    fixes: tuple[Fix, ...] = ()
     unread: tuple[str, ...] = ()
     """Names of the record's fields that were not read."""
 

@@ -222,7 +222,7 @@ def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
         ),
         (
             "--slurm.env.2A b",
-            "slurm.env = 2A: b: is no name of an environment variable. Mend the name.",
+            "slurm.env = 2A: b: is no name of an environment variable. Fix the name.",
         ),
         (
             "--slurm.health ful",
@@ -376,7 +376,7 @@ def test_an_option_without_its_value_does_not_take_the_next_option_for_it(swallo
     ("env", "message"),
     [
         ("{A: true}", "slurm.env.A = true: must be a text or a number. Put it in quotes."),
-        ("{1: x}", "slurm.env = 1: x: is no name of an environment variable. Mend the name."),
+        ("{1: x}", "slurm.env = 1: x: is no name of an environment variable. Fix the name."),
     ],
 )
 def test_values_of_variables_are_texts_or_numbers(site: Path, env: str, message: str) -> None:

@@ -103,8 +103,8 @@ def test_the_chain_makes_the_bytes_and_weights_of_one_machine(
     assert len(records) == 4
     assert len({record.partition(" NodeList=")[2].split()[0] for record in records}) == 2
 
-    mended = write_chain(tmp_path / "2.yaml", chain(small_corpus, small_tokenizer, out))
-    assert main(["pipeline", "--config", str(mended)]) == 0
+    fixed = write_chain(tmp_path / "2.yaml", chain(small_corpus, small_tokenizer, out))
+    assert main(["pipeline", "--config", str(fixed)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["tokenize", "done"] in rows
     wait_for(
@@ -122,6 +122,6 @@ def test_the_chain_makes_the_bytes_and_weights_of_one_machine(
     assert_same_weights(out / "run", tmp_path / "local", STEPS)
 
     capsys.readouterr()
-    assert main(["pipeline", "--config", str(mended)]) == 0
+    assert main(["pipeline", "--config", str(fixed)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert rows == [["tokenize", "done"], ["pretrain", "done"], ["export", "done"]]

@@ -216,7 +216,7 @@ def test_a_job_that_is_submitted_has_a_number(
 def test_a_refusal_is_told_in_slurms_words(programs: Programs, printed: str, said: str) -> None:
     programs(sbatch=f"(\n{shows(printed)}\n) >&2; exit 255")
     remedy = (
-        "Mend the options of --slurm or the site's file "
+        "Fix the options of --slurm or the site's file "
         "('mobilellama launch doctor' shows partitions and GPUs)"
     )
     assert refused(lambda: slurm.submit("job.sbatch")) == (

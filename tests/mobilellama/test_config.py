@@ -1,4 +1,4 @@
-"""The messages of errors that a user can mend."""
+"""The messages of errors that a user can fix."""
 
 import math
 import pickle

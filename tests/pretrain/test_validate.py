@@ -38,7 +38,7 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
     inputs = WindowInputs(per_document=False)
     validation = Validation(
         ValidationConfig(every_steps=5, samples_per_subset=samples),
-        HeldOutViews(dataset, dataset.subsets, 32, inputs, speaks=True),
+        HeldOutViews(dataset, dataset.subsets, 32, inputs, is_main=True),
         micro_batch_size=4, max_steps=12, engine=engine, world=world,
     )  # fmt: skip
     due = [step for step in range(1, 13) if validation(step)]

@@ -570,7 +570,7 @@ def test_too_many_bad_records_fail_the_file_with_the_first_places(
         "(a.jsonl:41 has an empty answer: turn 1 of 2, beside: Hi; "
         "a.jsonl:42 has an empty answer: turn 1 of 2, beside: Hi; "
         "a.jsonl:43 has an empty answer: turn 1 of 2, beside: Hi). "
-        "Mend the file, see --data.format, or raise --max_bad_share"
+        "Fix the file, see --data.format, or raise --max_bad_share"
     )
     assert not list((tmp_path / "out").rglob("*.json*tmp*"))
     assert not list((tmp_path / "out/conversations").iterdir())

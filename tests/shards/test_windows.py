@@ -101,8 +101,8 @@ def test_buckets_too_short_for_a_sample_are_passed_over(make_dataset: MakeDatase
     windows = dataset.windows("a", 5)
     assert [windows.span(i).bucket for i in range(len(windows))] == ["a/00001", "a/00004"]
     assert windows.tail_tokens == 0 + 3 + 3 + 0 + 0
-    windows.will_need(0)
-    windows.will_need(1)
+    windows.read_ahead(0)
+    windows.read_ahead(1)
 
 
 def test_samples_outside_the_range_are_a_defect(make_dataset: MakeDataset) -> None:

@@ -130,7 +130,7 @@ def test_vlm_run_takes_every_record(made: tuple[Path, Any]) -> None:
         data = ImageTextConfig(path=str(folder / f"{name}.json"), images=str(folder / "images"))
         read = list(read_vlm_records(data, plain=name == "captions"))
         taken = [one for one in read if isinstance(one, Record)]
-        assert len(taken) == len(read) and not any(one.mended for one in taken)
+        assert len(taken) == len(read) and not any(one.fixes for one in taken)
         counts[name] = Counter(len(one.images) for one in taken)
     assert counts == {"captions": {1: 750}, "conversations": {0: 125, 1: 750, 2: 375}}
 

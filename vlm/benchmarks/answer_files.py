@@ -53,7 +53,7 @@ def find_answers(given: str, names: Sequence[str]) -> dict[str, Path]:
             raise ConfigError("answers", given, rule, remedy)
         return {names[0]: path}
     if not path.is_dir():
-        raise ConfigError("answers", given, "is neither a file nor a folder", "Mend the path")
+        raise ConfigError("answers", given, "is neither a file nor a folder", "Fix the path")
     files = {name: path / f"{name}{_ENDING}" for name in names}
     if missing := [file.name for file in files.values() if not file.is_file()]:
         remedy = "Put the answers there under these names, or name fewer in --tasks"

@@ -60,10 +60,10 @@ class Config(AssistantChoice):
         for name in names:
             if name not in BENCHMARKS:
                 rule = f"'{name}' must be one of {', '.join(BENCHMARKS)}, or all"
-                remedy = f"Mend the name{did_you_mean(name, [*BENCHMARKS, ALL])}"
+                remedy = f"Fix the name{did_you_mean(name, [*BENCHMARKS, ALL])}"
                 raise ConfigError("tasks", self.tasks, rule, remedy)
         if len(set(names)) < len(names):
-            raise ConfigError("tasks", self.tasks, "names one twice", "Mend the list")
+            raise ConfigError("tasks", self.tasks, "names one twice", "Fix the list")
         require_at_least("batch_size", self.batch_size, 1)
         for field in ("max_new_tokens", "limit"):
             if (value := getattr(self, field)) is not None:

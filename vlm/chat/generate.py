@@ -200,7 +200,7 @@ def place_images(row: PromptRow, folder: Path | None = None) -> PromptRow:
         turns = row.turns
         if row.fields.get("images") and not images and IMAGE_TEXT not in str(turns):
             hint = "'images' is not read, 'image' may be a list"
-            raise DataError(f"{row.place} has images, but no image: {hint}; mend the line")
+            raise DataError(f"{row.place} has images, but no image: {hint}; fix the line")
         asked = [turn for turn in turns if turn.role == "user"]
         if not any(IMAGE_TEXT in turn.content for turn in asked):
             first = Turn("user", f"{IMAGE_TEXT}\n" * len(images) + asked[0].content)
@@ -208,7 +208,7 @@ def place_images(row: PromptRow, folder: Path | None = None) -> PromptRow:
         require_places(turns, images, row.fields)
     except RefusedError as error:
         detail = f" ({error.detail})" if error.detail else ""
-        raise DataError(f"{row.place} {MEANING[error.reason]}{detail}; mend the line") from None
+        raise DataError(f"{row.place} {MEANING[error.reason]}{detail}; fix the line") from None
     return replace(row, turns=in_front(turns, images))
 
 
@@ -254,7 +254,7 @@ def report_image_errors(answers: Sequence[dict[str, Any]]) -> int:
     if errors:
         more = ", ..." if len(errors) > _SHOWN else ""
         log.error(
-            "%d rows have an image that cannot be read: %s%s. Mend the images and answer those "
+            "%d rows have an image that cannot be read: %s%s. Fix the images and answer those "
             "rows in another --output, or all with --overwrite",
             len(errors), "; ".join(errors[:_SHOWN]), more,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Read every record, and every image as training will; list what cannot be trained on.
 
 Prints counts of the records and images, of what is refused or broken and why, with the first
-places. Nothing is mended, replaced or moved. With --output the whole list goes to a file, and
+places. Nothing is fixed, replaced or moved. With --output the whole list goes to a file, and
 'vlm run --data.leave_out FILE' trains on the rest.
 
 Exit code 0 if every record can be trained on, 1 if some cannot or there is none, 2 if the data

@@ -35,7 +35,7 @@ from mobilellama.sft.data import reasons, sources
 from mobilellama.sft.data.clean import clean
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.fields import canonical, same, says_nothing
-from mobilellama.sft.data.reasons import Drop, DropError, Mend, excerpt
+from mobilellama.sft.data.reasons import Drop, DropError, Fix, excerpt
 from mobilellama.sft.data.records import Format, parse_line, read_record
 from mobilellama.shards.dataset import Slice
 
@@ -127,7 +127,7 @@ class Record:
     turns: tuple[Turn, ...]
     """Perhaps a system turn, then user and assistant in turn; the users' hold as many
     ``IMAGE_TEXT`` as there are images."""
-    mended: tuple[Mend, ...] = ()
+    fixes: tuple[Fix, ...] = ()
     """What was changed in the turns beside the places of images."""
     unread: tuple[str, ...] = ()
     """Names of the fields that were not read; see sft/data/fields.py."""
@@ -217,7 +217,7 @@ def parse_record(
     """
     try:
         reading = read_record(value, kind, more_read=IMAGE_FIELDS)
-        turns, mended = clean(reading.turns)
+        turns, fixes = clean(reading.turns)
     except DropError as drop:
         raise RefusedError(drop.reason, drop.detail) from None
     images = images_of(value, folder)
@@ -228,7 +228,7 @@ def parse_record(
         id=_id_of(value, place),
         images=images,
         turns=place_all(turns, images),
-        mended=tuple(mended),
+        fixes=tuple(fixes),
         unread=reading.unread,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import read_json
 from mobilellama.sft.data import reasons
-from mobilellama.sft.data.reasons import Mend
+from mobilellama.sft.data.reasons import Fix
 from mobilellama.sft.data.report import lines_of_unread
 from mobilellama.sft.data.sources import ConversationsConfig, find_slices
 from mobilellama.shards.dataset import Slice
@@ -36,7 +36,7 @@ class RecordTally:
     by_images: Counter[int] = field(default_factory=Counter)
     """Good records by their number of images; 0 are text only."""
     refused: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
+    fixes: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     """Good records by the name of a field that was not read."""
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class RecordTally:
         """Count a record."""
         if isinstance(found, Record):
             self.by_images[len(found.images)] += 1
-            self.mended.update(mend.value for mend in found.mended)
+            self.fixes.update(fix.value for fix in found.fixes)
             reasons.count_names(self.unread, found.unread)
             return
         self.refused[found.reason.value] += 1
@@ -74,9 +74,9 @@ class RecordTally:
                 for reason, count in sorted(self.refused.items())
             },
             "mended": {
-                mend.value: {"count": self.mended[mend], "meaning": reasons.MEANING[mend]}
-                for mend in Mend
-                if self.mended[mend]
+                fix.value: {"count": self.fixes[fix], "meaning": reasons.MEANING[fix]}
+                for fix in Fix
+                if self.fixes[fix]
             },
             "unread_fields": reasons.most_first(self.unread),
         }

@@ -1,7 +1,7 @@
 """Tokenised records, mapped into memory and read by number.
 
     RUN/samples/train.arrow    a row a sample: id, place, images, input_ids, supervised
-    RUN/samples/train.json     written last: see tokenise.py, which writes both
+    RUN/samples/train.json     written last: see sample_file.py, which writes both
 
 Memory does not grow with the records: Arrow's file is mapped, and of each sample only its lengths
 are held.

@@ -43,7 +43,7 @@ TEMPLATE_FILE = "template.yaml"
 _FIELDS = ("language", "vision", "projector", "images", "feature_layer", "feature_scale")
 _LATER_FIELDS = ("squeeze", "pooling")  # folders from before them are as the defaults
 _REMEDY = "Give a folder of 'mobilellama vlm export', or a published MobileVLM folder"
-_MEND = "Mend the file, or fetch it again"
+_FIX = "Fix the file, or fetch it again"
 # Of the published config.json: what is no fact of the language model.
 _LLAVA_KEYS = (
     "mm_",
@@ -187,16 +187,16 @@ def _require_sizes(path: Path, values: Mapping[str, Any]) -> None:
             _require_number(f"{path}: {prefix}{name}", value, whole=name in _SIZES)
     layer = values.get(_LAYER, -2)
     if type(layer) is not int:
-        raise ConfigError(f"{path}: {_LAYER}", repr(layer), "must be a whole number", _MEND)
+        raise ConfigError(f"{path}: {_LAYER}", repr(layer), "must be a whole number", _FIX)
 
 
 def _require_number(field: str, value: object, *, whole: bool) -> None:
     rule = "must be a whole number" if whole else "must be a number"
     # No instance check: true is an int too.
     if type(value) not in ((int,) if whole else (int, float)):
-        raise ConfigError(field, repr(value), rule, _MEND)
+        raise ConfigError(field, repr(value), rule, _FIX)
     if whole and isinstance(value, int) and value < 1:
-        raise ConfigError(field, value, f"{rule}, 1 or more", _MEND)
+        raise ConfigError(field, value, f"{rule}, 1 or more", _FIX)
 
 
 def with_images(

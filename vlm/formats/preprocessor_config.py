@@ -122,7 +122,7 @@ class _Preprocessor:
                 return "as_stored"
             case "as_shown":
                 return "as_shown"
-        raise self._refusal("orientation", "must be as_stored or as_shown", "Mend the file")
+        raise self._refusal("orientation", "must be as_stored or as_shown", "Fix the file")
 
     def _require_known_steps(self) -> None:
         wanted = {

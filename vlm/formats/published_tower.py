@@ -93,7 +93,7 @@ def read_tower(
     for name in _UNSHOWN:
         if configs[given][name] != configs[0][name]:
             rule = f"says {name} {configs[given][name]}, but {sources[0].name} says"
-            remedy = "Leave it out, or mend the one that is wrong"
+            remedy = "Leave it out, or fix the one that is wrong"
             raise ConfigError("vision", str(vision), f"{rule} {configs[0][name]}", remedy)
     images, said = _images(folder, sources, configs[0], aspect_ratio)
     return PublishedTower(config=configs[0], images=images, source=f"{sources[0].name}{said}")

@@ -88,16 +88,16 @@ DEEP = b'{"a": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}"
     ("line", "message"),
     [
         (b"{", "is not JSON (Expecting property name"),
-        (b'{"a": "\xff"}', "is invalid UTF-8 (invalid start byte at byte 7 of it). Mend the line"),
+        (b'{"a": "\xff"}', "is invalid UTF-8 (invalid start byte at byte 7 of it). Fix the line"),
         (b'{"a": "\xed\xa0\x80"}', "is invalid UTF-8 ("),
         (b'{"a": "\0"}', "is not JSON (Invalid control character"),
         (b"\0\0\0", "is not JSON ("),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON (Exceeds the limit"),
         (b'{"a": ' + b"[" * 100_000, "is not JSON ("),
-        (b"[" * 100_000 + b"]" * 100_000, "is not JSON (nested too deeply). Mend the line"),
-        (DEEP, "is not JSON (nested more than 200 deep). Mend the line"),
-        ('["ä"]'.encode(), "must be a JSON object. Mend the line"),
-        (b"null", "must be a JSON object. Mend the line"),
+        (b"[" * 100_000 + b"]" * 100_000, "is not JSON (nested too deeply). Fix the line"),
+        (DEEP, "is not JSON (nested more than 200 deep). Fix the line"),
+        ('["ä"]'.encode(), "must be a JSON object. Fix the line"),
+        (b"null", "must be a JSON object. Fix the line"),
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: bytes, message: str) -> None:
@@ -157,7 +157,7 @@ def test_a_document_is_read_with_a_mark_and_without_what_utf_8_has_not(
         (b"[1, 2", "is not JSON: truncated ("),
         (b"[1 2]", "is not JSON ("),
         (b'["\xe4"]', "not UTF-8 ("),
-        (b"[" * 100_000 + b"]" * 100_000, "is not JSON (nested too deeply). Mend it"),
+        (b"[" * 100_000 + b"]" * 100_000, "is not JSON (nested too deeply). Fix it"),
         (b"[" + b"9" * 5000 + b"]", "is not JSON (Exceeds the limit"),
     ],
 )

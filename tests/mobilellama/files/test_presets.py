@@ -179,7 +179,7 @@ def test_values_are_read_as_in_a_file_without_a_base(
             "See 'test --help'; did you mean 'inner.size'?",
         ),
         ("builds_on: list.yaml\n", "--config = HERE/list.yaml: must hold 'field: value' lines. "
-            "Mend the file."),
+            "Fix the file."),
         ("builds_on: small\ninner: {size: abc}\n", "inner.size = abc: expected an int. "
             "See 'test --help'."),
     ],

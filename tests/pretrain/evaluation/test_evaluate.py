@@ -751,4 +751,4 @@ def test_a_row_of_which_the_task_makes_no_question_is_named_before_the_model_ans
     done = command("pretrain", "evaluate", *fields)
     assert done.code == 2
     assert "task 'arc_easy': it can make no question of row 3 of its test data" in done.err
-    assert done.err.rstrip().endswith("'answerKey': 'Z'}. Mend the row")
+    assert done.err.rstrip().endswith("'answerKey': 'Z'}. Fix the row")

@@ -169,7 +169,7 @@ def test_a_template_that_is_no_jinja_is_named_by_its_file(
     assert str(error.value).startswith(
         f"model = {folder}: the chat template in {folder / name} is not Jinja (line 1: "
     )
-    assert str(error.value).endswith("). Mend that file, or give --template.")
+    assert str(error.value).endswith("). Fix that file, or give --template.")
     named = ModelChoice(model=str(folder), template="vicuna_v1")
     assert ChatTokenizer(named).prompt(QUESTION)
 

@@ -2,7 +2,7 @@ import pytest
 
 from mobilellama.sft.data.clean import clean
 from mobilellama.sft.data.conversation import Role, Turn
-from mobilellama.sft.data.reasons import MEANING, Drop, DropError, Mend, ReasonTally
+from mobilellama.sft.data.reasons import MEANING, Drop, DropError, Fix, ReasonTally
 
 ROLES: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
 
@@ -14,31 +14,31 @@ def turns(spelt: str) -> list[Turn]:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept", "mended"),
+    ("given", "kept", "fixes"),
     [
         ("u:1 a:2", "u:1 a:2", []),
         ("s:0 u:1 a:2 u:3 a:4", "s:0 u:1 a:2 u:3 a:4", []),
-        ("a:0 u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
-        ("a:0 a:0 u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
-        ("s:0 a:0 u:1 a:2", "s:0 u:1 a:2", [Mend.LEADING_TURNS]),
-        ("u:1 a:2 u:3", "u:1 a:2", [Mend.TRAILING_TURN]),
-        ("u:1 a:2 u:-", "u:1 a:2", [Mend.TRAILING_TURN]),
-        ("a:0 u:1 a:2 u:3", "u:1 a:2", [Mend.LEADING_TURNS, Mend.TRAILING_TURN]),
-        ("s:- u:1 a:2", "u:1 a:2", [Mend.EMPTY_SYSTEM]),
-        ("a:- u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
-        ("a:0! u:1 a:2", "u:1 a:2", [Mend.LEADING_TURNS]),
-        ("u:1 a:2 u:3 a:4!", "u:1 a:2", [Mend.UNFINISHED]),
-        ("u:1 a:2 u:3 a:-!", "u:1 a:2", [Mend.UNFINISHED]),
-        ("u:1 a:2 u:3 a:4! u:5 a:6 u:7", "u:1 a:2", [Mend.UNFINISHED]),
-        ("u:1 a:2 u:3 a:4! u:5 a:6!", "u:1 a:2", [Mend.UNFINISHED]),
-        ("s:0 u:1 a:2 u:3 a:4 u:5 a:6!", "s:0 u:1 a:2 u:3 a:4", [Mend.UNFINISHED]),
-        ("a:0 u:1 a:2 u:3 a:4!", "u:1 a:2", [Mend.LEADING_TURNS, Mend.UNFINISHED]),
+        ("a:0 u:1 a:2", "u:1 a:2", [Fix.LEADING_TURNS]),
+        ("a:0 a:0 u:1 a:2", "u:1 a:2", [Fix.LEADING_TURNS]),
+        ("s:0 a:0 u:1 a:2", "s:0 u:1 a:2", [Fix.LEADING_TURNS]),
+        ("u:1 a:2 u:3", "u:1 a:2", [Fix.TRAILING_TURN]),
+        ("u:1 a:2 u:-", "u:1 a:2", [Fix.TRAILING_TURN]),
+        ("a:0 u:1 a:2 u:3", "u:1 a:2", [Fix.LEADING_TURNS, Fix.TRAILING_TURN]),
+        ("s:- u:1 a:2", "u:1 a:2", [Fix.EMPTY_SYSTEM]),
+        ("a:- u:1 a:2", "u:1 a:2", [Fix.LEADING_TURNS]),
+        ("a:0! u:1 a:2", "u:1 a:2", [Fix.LEADING_TURNS]),
+        ("u:1 a:2 u:3 a:4!", "u:1 a:2", [Fix.UNFINISHED]),
+        ("u:1 a:2 u:3 a:-!", "u:1 a:2", [Fix.UNFINISHED]),
+        ("u:1 a:2 u:3 a:4! u:5 a:6 u:7", "u:1 a:2", [Fix.UNFINISHED]),
+        ("u:1 a:2 u:3 a:4! u:5 a:6!", "u:1 a:2", [Fix.UNFINISHED]),
+        ("s:0 u:1 a:2 u:3 a:4 u:5 a:6!", "s:0 u:1 a:2 u:3 a:4", [Fix.UNFINISHED]),
+        ("a:0 u:1 a:2 u:3 a:4!", "u:1 a:2", [Fix.LEADING_TURNS, Fix.UNFINISHED]),
     ],
 )
-def test_a_conversation_is_mended_where_its_end_is_missing(
-    given: str, kept: str, mended: list[Mend]
+def test_a_conversation_is_fixed_where_its_end_is_missing(
+    given: str, kept: str, fixes: list[Fix]
 ) -> None:
-    assert clean(turns(given)) == (tuple(turns(kept)), mended)
+    assert clean(turns(given)) == (tuple(turns(kept)), fixes)
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,21 @@ def test_spaces_alone_are_empty_but_spaces_around_a_text_are_kept() -> None:
 
 
 def test_half_a_surrogate_pair_is_replaced_and_a_whole_character_is_not() -> None:
-    kept, mended = clean([Turn("user", "a\ud83db"), Turn("assistant", "\U0001f600")])
+    kept, fixes = clean([Turn("user", "a\ud83db"), Turn("assistant", "\U0001f600")])
     assert kept == (Turn("user", "a\ufffdb"), Turn("assistant", "\U0001f600"))
-    assert mended == [Mend.SURROGATES]
+    assert fixes == [Fix.SURROGATES]
 
 
 def test_every_reason_has_a_meaning_and_a_column() -> None:
-    assert {*MEANING} == {*Drop, *Mend}
-    assert ReasonTally().columns() == {reason.value: 0 for reason in (*Drop, *Mend)}
+    assert {*MEANING} == {*Drop, *Fix}
+    assert ReasonTally().columns() == {reason.value: 0 for reason in (*Drop, *Fix)}
 
 
 def test_a_tally_keeps_the_first_five_places_of_each_reason() -> None:
     tally = ReasonTally(records=8)
     for i in range(7):
         tally.add(Drop.EMPTY_ANSWER, f"f:{i}", "turn 1 of 2")
-    tally.add(Mend.SPLIT, "f:9")
+    tally.add(Fix.SPLIT, "f:9")
     assert tally.dropped == 7
     assert tally.columns()["dropped_empty_answer"] == 7
     assert [place for place, _, _ in tally.examples] == ["f:0", "f:1", "f:2", "f:3", "f:4", "f:9"]

@@ -313,7 +313,7 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
         ("a.json", WHOLE[: len(WHOLE) // 2], "truncated ("),
         ("a.json", b"", "is empty. Fetch it again, or move it away"),
         ("a.json", b"\xef\xbb\xbf \n", "is empty. Fetch it again, or move it away"),
-        ("a.json", b"[1,\n2,, 3]", "not JSON (Expecting value at line 2, column 3). Mend it"),
+        ("a.json", b"[1,\n2,, 3]", "not JSON (Expecting value at line 2, column 3). Fix it"),
         ("a.json", WHOLE.decode().encode("utf-16"), "not UTF-8 text (it begins with b'\\xff"),
         ("a.json", '[{"q": "ä"}]'.encode("latin-1"), "not UTF-8 (invalid continuation byte at by"),
         ("a.json", b'"text"', "must hold a list of records, or one object with one list of th"),

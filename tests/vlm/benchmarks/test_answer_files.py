@@ -181,7 +181,7 @@ def test_a_file_is_one_benchmarks_and_a_folder_has_one_for_each(tmp_path: Path) 
     for given, names, message in (
         (file, ["gqa", "pope"], "is one file, for 2 benchmarks. Name one --tasks, or give a"),
         (tmp_path, ["gqa", "mme", "textvqa"], "has no mme.jsonl, no textvqa.jsonl. Put the answer"),
-        (tmp_path / "absent", ["gqa"], "is neither a file nor a folder. Mend the path"),
+        (tmp_path / "absent", ["gqa"], "is neither a file nor a folder. Fix the path"),
     ):
         with pytest.raises(ConfigError) as caught:
             find_answers(str(given), names)

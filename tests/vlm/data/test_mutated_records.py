@@ -4,7 +4,7 @@ from pathlib import Path
 from mobilellama.sft.data.template import read_template
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.data.records import ImageTextConfig, Refused, read_vlm_records
-from mobilellama.vlm.data.tokenise import Recipe, build_samples
+from mobilellama.vlm.data.sample_file import Recipe, build_samples
 from tests.sft.helpers.mutations import write_mutated
 
 

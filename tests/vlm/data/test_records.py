@@ -8,7 +8,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.reasons import Drop, Mend, excerpt
+from mobilellama.sft.data.reasons import Drop, Fix, excerpt
 from mobilellama.sft.data.sources import ConversationsConfig
 from mobilellama.vlm.data.records import (
     MEANING,
@@ -128,7 +128,7 @@ def test_a_first_turn_that_is_no_question_is_left_out() -> None:
     value = llava("Hello!", "<image>\nq", "a", image="a.jpg", first="gpt")
     record = parse_record("f[0]", value)
     assert [turn.content for turn in record.turns] == ["<image>\nq", "a"]
-    assert record.mended == (Mend.LEADING_TURNS,)
+    assert record.fixes == (Fix.LEADING_TURNS,)
 
 
 def test_an_image_of_a_turn_that_is_left_out_is_missed() -> None:

@@ -25,14 +25,14 @@ from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.data.labels import IMAGE, encode
 from mobilellama.vlm.data.records import ImageTextConfig, Record, read_vlm_records
 from mobilellama.vlm.data.report import read_leave_out
-from mobilellama.vlm.data.samples import Samples
-from mobilellama.vlm.data.tokenise import (
+from mobilellama.vlm.data.sample_file import (
     Recipe,
     SampleReport,
     build_samples,
     reading_of,
     report_refusals,
 )
+from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import main
 from tests.pretrain.state.test_checkpoint import wait_for
 from tests.vlm.helpers.llava_data import make_records, write_llava
@@ -377,7 +377,7 @@ def test_the_samples_do_not_depend_on_the_number_of_processes(
 KILLED = """
 import sys
 from pathlib import Path
-from mobilellama.vlm.data.tokenise import build_samples
+from mobilellama.vlm.data.sample_file import build_samples
 from tests.vlm.data.test_samples import recipe_of
 recipe = recipe_of(*(Path(arg) for arg in sys.argv[2:5]))
 build_samples(Path(sys.argv[1]), recipe, fingerprint=recipe.fingerprint(), workers=1)

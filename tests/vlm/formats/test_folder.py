@@ -142,7 +142,7 @@ def test_a_size_of_another_type_is_named_with_its_file(
     folder = make(**{name: value})
     with pytest.raises(ConfigError) as error:
         open_folder(folder)
-    expected = f"{folder}/config.json: {name} = {rule}. Mend the file, or fetch it again."
+    expected = f"{folder}/config.json: {name} = {rule}. Fix the file, or fetch it again."
     assert str(error.value) == expected
 
 

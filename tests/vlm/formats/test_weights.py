@@ -21,7 +21,7 @@ def named(
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text("{}")
     save_file(tensors, folder / "model.safetensors")
-    stored = StoredWeights(folder, "model", "Mend it")
+    stored = StoredWeights(folder, "model", "Fix it")
     return NamedWeights(
         folder,
         stored,

@@ -8,8 +8,8 @@ from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.vlm.data.batches import ImageTextInputs
 from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.data.records import ImageTextConfig
+from mobilellama.vlm.data.sample_file import Recipe, build_samples
 from mobilellama.vlm.data.samples import Samples
-from mobilellama.vlm.data.tokenise import Recipe, build_samples
 
 TOKENS, PAD, ROW = 4, 0, 512
 PROCESSOR = ImageProcessor(size_pixels=16)

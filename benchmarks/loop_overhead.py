@@ -26,14 +26,16 @@ import paired
 
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
-from mobilellama.distributed import DistributedConfig, World, close
+from mobilellama.distributed import World, close
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import begin, save_dataset_texts
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.identity import identity_of
 from mobilellama.pretrain.loop import Position, Training, train
 from mobilellama.pretrain.main import PRESETS
-from mobilellama.pretrain.monitoring.watchdog import Watchdog, WatchdogConfig
+from mobilellama.pretrain.monitoring.config import WatchdogConfig
+from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import RunFolder
 

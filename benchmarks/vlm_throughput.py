@@ -42,7 +42,8 @@ from torch import Tensor, nn
 
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
-from mobilellama.distributed import DistributedConfig, World, close
+from mobilellama.distributed import World, close
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine

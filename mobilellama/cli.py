@@ -2,12 +2,15 @@
 
     mobilellama STAGE VERB [--config FILE_OR_PRESET] [--section.field VALUE ...]
 
-A verb is a module with a frozen dataclass ``Config`` and ``main(config) -> int``. Only the
-module of the verb at hand is imported, so that ``--help`` answers at once.
+A verb is a module with ``main(config) -> int`` and a frozen dataclass ``Config``, which lies in a
+module of its own where the verb's imports torch. The command line is read before the verb is
+imported, so that ``--help`` and errors come at once.
 """
 
+import ast
 import contextlib
 import importlib
+import importlib.util
 import os
 import socket
 import sys
@@ -32,7 +35,9 @@ class Verb:
     """One verb of a stage."""
 
     module: str
-    """Module with ``Config`` and ``main(config) -> int``."""
+    """Module with ``main(config) -> int``, and ``Config`` unless `config` names another."""
+    config: str | None = None
+    """Module with ``Config`` that imports no torch, of a verb whose own module does."""
     help: str
     """One line for the stage's ``--help``."""
     thing: str | None = None
@@ -67,17 +72,28 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
     with signals.answering(line, noting=verb.is_run, is_main=is_main) as answer:
         if has_launcher():
             answer.launcher = os.getppid()
-        with contextlib.nullcontext() if verb.is_run else signals.leaving_at_once():
-            module = importlib.import_module(verb.module)  # may take many seconds
+        leaving = contextlib.nullcontext if verb.is_run else signals.leaving_at_once
+        with leaving():
+            config_class = importlib.import_module(verb.config or verb.module).Config
         config = parse_config(
-            module.Config,
+            config_class,
             argv[1:],
             prog=f"mobilellama {stage} {argv[0]}",
-            about=module.__doc__ or verb.help,
+            about=_docstring_of(verb.module) or verb.help,
             presets=verb.presets,
             thing=verb.thing,
         )
+        with leaving():
+            module = importlib.import_module(verb.module)  # may take many seconds
         return int(module.main(config))
+
+
+def _docstring_of(module: str) -> str | None:
+    """Return a module's docstring without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")), clean=False)
 
 
 def _stage_help(stage: str, about: str, verbs: Mapping[str, Verb]) -> str:

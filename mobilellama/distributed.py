@@ -9,80 +9,37 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.config import ConfigError, UserError
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.log import number_from_environment
 from mobilellama.signals import StoppedError, breaking_off
 
 
-@dataclass(frozen=True, kw_only=True)
-class DistributedConfig:
-    """Where a run's processes are."""
+def uses_cuda(config: DistributedConfig) -> bool:
+    """Return whether the processes run on GPUs, one each.
 
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto is cuda where a GPU is seen, else cpu."""
-    devices: int = 1
-    """Processes per node, one a GPU; torchrun and SLURM overrule it."""
-    nodes: int = 1
-    """Nodes; torchrun and SLURM overrule it."""
-    threads: int | None = None
-    """CPU threads a process; None shares the cores out among the node's processes."""
-    deterministic: bool = False
-    """On GPUs: only kernels that give the same bits every time; slower. CPUs always do."""
-
-    def __post_init__(self) -> None:
-        require_at_least("distributed.devices", self.devices, 1)
-        require_at_least("distributed.nodes", self.nodes, 1)
-        if self.accelerator == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                "distributed.accelerator", "cuda", "no CUDA GPU is seen here", "Use cpu or auto"
-            )
-        cores = os.cpu_count() or 1
-        if self.threads is not None:
-            require_at_least("distributed.threads", self.threads, 1)
-            if self.threads > cores:
-                rule = f"exceeds the {cores} cores of this machine"
-                raise ConfigError("distributed.threads", self.threads, rule, "Lower it")
-        if self.devices > max(64, cores):
-            rule = "is more processes than any node runs"
-            raise ConfigError("distributed.devices", self.devices, rule, "Count them per node")
-        if self.nodes > 1 and not {"WORLD_SIZE", "NODE_RANK", "SLURM_PROCID"} & set(os.environ):
-            remedy = "Start with torchrun or srun on every node"
-            rule = "needs a launcher that starts the other nodes' processes"
-            raise ConfigError("distributed.nodes", self.nodes, rule, remedy)
-        if self.uses_cuda and self.processes_per_node > torch.cuda.device_count():
-            raise ConfigError(
-                "distributed.devices",
-                self.processes_per_node,
-                f"exceeds the {torch.cuda.device_count()} GPUs of this node",
-                "Lower it, or set distributed.accelerator to cpu",
-            )
-
-    @property
-    def uses_cuda(self) -> bool:
-        """Whether the processes run on GPUs, one each."""
-        wanted = self.accelerator != "cpu"
-        return wanted and torch.cuda.is_available()
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes: what torchrun or SLURM says, else devices * nodes."""
-        slurm = ["SLURM_NTASKS"] if "SLURM_PROCID" in os.environ else []
-        return number_from_environment("WORLD_SIZE", *slurm) or self.devices * self.nodes
-
-    @property
-    def processes_per_node(self) -> int:
-        """What torchrun or SLURM says, else ``devices``."""
-        slurm = ["SLURM_NTASKS_PER_NODE"] if "SLURM_PROCID" in os.environ else []
-        return number_from_environment("LOCAL_WORLD_SIZE", *slurm) or self.devices
+    Raises:
+        ConfigError: this machine has not the GPUs that the config asks for.
+    """
+    if config.accelerator == "cpu":
+        return False
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.accelerator == "cuda" and not gpus:
+        rule, remedy = "no CUDA GPU is seen here", "Use cpu or auto"
+        raise ConfigError("distributed.accelerator", "cuda", rule, remedy)
+    if gpus and config.processes_per_node > gpus:
+        rule = f"exceeds the {gpus} GPUs of this node"
+        remedy = "Lower it, or set distributed.accelerator to cpu"
+        raise ConfigError("distributed.devices", config.processes_per_node, rule, remedy)
+    return gpus > 0
 
 
 class OtherRankError(UserError):
@@ -99,7 +56,7 @@ class World:
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
 
-        cuda = config.uses_cuda
+        cuda = uses_cuda(config)
         if not cuda:
             # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.
             os.environ["DS_ACCELERATOR"] = "cpu"

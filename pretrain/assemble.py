@@ -15,12 +15,13 @@ from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.config import Config, StageConfig
 from mobilellama.pretrain.data import Batches, Inputs, MixedBatches, WindowInputs
 from mobilellama.pretrain.loop import Training
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.throughput import flops_per_token
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.pretrain.schedule import change_text, stored_schedule
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.loading import begin, freeze, report_changes, restore

@@ -16,7 +16,8 @@ from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.identity import require_same_identity
 from mobilellama.pretrain.loop import Position, Training, train
-from mobilellama.pretrain.monitoring.watchdog import Watchdog, WatchdogConfig
+from mobilellama.pretrain.monitoring.config import WatchdogConfig
+from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind

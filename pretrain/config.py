@@ -1,23 +1,27 @@
 """The sections that every stage's run has, and the whole config of pretraining.
 
-Each section lies beside the code that reads it and is composed here.
+No section imports torch, so that a command line is read without it. A section lies beside the
+code that reads it; where that imports torch, in sections.py or in its room's config.py.
 """
 
 from dataclasses import dataclass, field
 
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.distributed import DistributedConfig
-from mobilellama.pretrain.data import DataConfig, MixtureConfig
-from mobilellama.pretrain.engines.engine import EngineConfig
-from mobilellama.pretrain.loop import BatchConfig, TrainConfig
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.distributed_config import DistributedConfig
+from mobilellama.pretrain.engines.config import EngineConfig
+from mobilellama.pretrain.monitoring.config import MetricsConfig, WatchdogConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatchConfig
-from mobilellama.pretrain.monitoring.metrics import MetricsConfig
-from mobilellama.pretrain.monitoring.watchdog import WatchdogConfig
-from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
-from mobilellama.pretrain.state.checkpoint import CheckpointConfig
-from mobilellama.pretrain.validate import ValidationConfig
+from mobilellama.pretrain.sections import (
+    BatchConfig,
+    DataConfig,
+    MixtureConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from mobilellama.pretrain.state.config import CheckpointConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,39 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobilellama.config import require_at_least
 from mobilellama.shards.mixture import Mixture
-from mobilellama.shards.order import DEFAULT_SEED
 from mobilellama.shards.windows import View
 
 Sample = tuple[View, int] | None
 """A view and a number in it; None is a place after the run's end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which samples, in which order."""
-
-    path: str
-    """Dataset folder: the --output of 'tokenize run', or for finetuning of 'sft prepare'."""
-    seed: int = DEFAULT_SEED
-    """Order of the samples; not the dataset's own seed."""
-    verify: bool = False
-    """Check every bucket's sha256 before training."""
-    workers: int = 1
-    """Threads that read batches ahead; 0 reads each when it is needed. Changes no sample."""
-
-    def __post_init__(self) -> None:
-        require_at_least("data.workers", self.workers, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixtureConfig(DataConfig):
-    """Which samples, in which order, of several subsets."""
-
-    mixture: str | None = None
-    """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
-    'subset: epochs' lines below it; None is the corpus as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ import torch
 from mobilellama.config import ConfigError, as_given
 from mobilellama.pretrain.assemble import TrainingData
 from mobilellama.pretrain.config import StageConfig
-from mobilellama.pretrain.engines.engine import EngineConfig, resolve_precision
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.engines.config import EngineConfig
+from mobilellama.pretrain.engines.engine import resolve_precision
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.run_folder import RunFolder
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import World
 from mobilellama.pretrain.data import Batches
 from mobilellama.pretrain.engines.engine import Engine
@@ -26,74 +25,6 @@ from mobilellama.pretrain.stop import SAVING, StopRequest
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """The batch, and what memory it may take; each stage adds how far it goes."""
-
-    global_batch_size: int = 2560
-    """Samples per optimizer step over all ranks."""
-    micro_batch_size: int = 4
-    """Samples per rank per forward."""
-    seed: int = 1337
-    """Of the weights that are initialised."""
-    loss_chunk_tokens: int = 1024
-    """Tokens whose logits are held at a time in the loss."""
-    gradient_checkpointing: bool = False
-    """Keep each layer's input alone and compute the layer again in the backward pass: less memory,
-    about a third more time. Changes no number."""
-
-    def __post_init__(self) -> None:
-        for name in ("global_batch_size", "micro_batch_size", "loss_chunk_tokens"):
-            require_at_least(f"train.{name}", getattr(self, name), 1)
-
-    def grad_accum_steps(self, world_size: int) -> int:
-        """Return the micro-batches of each rank in a step.
-
-        Raises:
-            ConfigError: the global batch is not a whole number of them.
-        """
-        per_step = self.micro_batch_size * world_size
-        if self.global_batch_size % per_step:
-            rule = (
-                f"must be a multiple of train.micro_batch_size * processes = "
-                f"{self.micro_batch_size} * {world_size} = {per_step}"
-            )
-            sizes = [n for n in range(1, self.global_batch_size + 1)
-                     if self.global_batch_size % (n * self.micro_batch_size) == 0]  # fmt: skip
-            remedy = (
-                f"With this micro-batch it divides over {_some(sizes)} processes"
-                if sizes
-                else "Lower train.micro_batch_size"
-            )
-            raise ConfigError("train.global_batch_size", self.global_batch_size, rule, remedy)
-        return self.global_batch_size // per_step
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(BatchConfig):
-    """Batch, length and how far."""
-
-    seq_len: int = 2048
-    """Tokens that a sample predicts."""
-    max_steps: int = 247_955
-    """Optimizer steps of the whole run."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("seq_len", "max_steps"):
-            require_at_least(f"train.{name}", getattr(self, name), 1)
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens predicted by one optimizer step."""
-        return self.global_batch_size * self.seq_len
-
-
-def _some(numbers: list[int]) -> str:
-    shown = [str(number) for number in numbers[:8]]
-    return ", ".join(shown) + (", ..." if len(numbers) > 8 else "")
 
 
 @dataclass

@@ -10,6 +10,7 @@ PRESETS = Path(__file__).parent / "presets"
 VERBS = {
     "run": Verb(
         module="mobilellama.pretrain.run",
+        config="mobilellama.pretrain.config",
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
         is_run=True,

@@ -9,68 +9,18 @@ Shape suffixes: B batch, T time, D d_model, F d_ff, N heads, K key-value heads, 
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
+from mobilellama.pretrain.sections import ModelConfig
 
 INIT_STD = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The architecture. Every field is part of a run's identity."""
-
-    vocab_size: int = 32_000
-    """Rows of the embedding and the head; at least the tokenizer's vocabulary."""
-    d_model: int = 2048
-    """Width of the residual stream."""
-    n_layers: int = 24
-    """Decoder layers."""
-    n_heads: int = 16
-    """Query heads; head_dim is d_model / n_heads."""
-    n_kv_heads: int | None = None
-    """Key and value heads; None means n_heads (no grouping), as in the paper."""
-    d_ff: int = 5632
-    """Width of the SwiGLU's hidden layer."""
-    max_seq_len: int = 2048
-    """Longest sequence that is trained and exported, in tokens."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary frequencies."""
-    norm_eps: float = 1e-6
-    """Added to the mean square in RMSNorm."""
-    attention: Literal["causal", "per_document"] = "causal"
-    """causal: over the whole sample, as in the paper; per_document: never across an EOS."""
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_seq_len"):
-            require_at_least(f"model.{name}", getattr(self, name), 1)
-        require_at_least("model.n_kv_heads", self.kv_heads, 1)
-        require_at_least("model.rope_theta", self.rope_theta, 1)
-        require_at_least("model.norm_eps", self.norm_eps, 0)
-        if self.d_model % self.n_heads or self.head_dim % 2:
-            rule = f"must split model.d_model = {self.d_model} into heads of even width"
-            raise ConfigError("model.n_heads", self.n_heads, rule, "Choose an even divisor")
-        if self.n_heads % self.kv_heads:
-            rule = f"must divide model.n_heads = {self.n_heads}"
-            raise ConfigError("model.n_kv_heads", self.n_kv_heads, rule, "Choose a divisor")
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one head."""
-        return self.d_model // self.n_heads
-
-    @property
-    def kv_heads(self) -> int:
-        """Key and value heads, with the default resolved."""
-        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
 
 class LossSums(NamedTuple):

@@ -2,36 +2,18 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mobilellama.config import require_at_least
 from mobilellama.distributed import World
 from mobilellama.pretrain.data import Inputs
 from mobilellama.pretrain.engines.engine import Engine
+from mobilellama.pretrain.sections import ValidationConfig
 from mobilellama.shards.reader import TokenDataset
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """When, and on how much."""
-
-    every_steps: int | None = 1000
-    """Steps from one validation to the next; None never validates. The last step always does."""
-    at_start: bool = False
-    """Validate before the first step too."""
-    samples_per_subset: int = 64
-    """So many held-out samples of each subset, evenly spread; fewer where there are fewer."""
-
-    def __post_init__(self) -> None:
-        if self.every_steps is not None:
-            require_at_least("validation.every_steps", self.every_steps, 1)
-        require_at_least("validation.samples_per_subset", self.samples_per_subset, 1)
 
 
 class HeldOut(Protocol):

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
-from mobilellama.pretrain.loop import BatchConfig
-from mobilellama.pretrain.optimizer import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.pretrain.sections import BatchConfig, OptimizerConfig
 from mobilellama.sft.lora import LoraConfig
 
 _MOST_EPOCHS = 10_000

@@ -8,7 +8,8 @@ import torch
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf.export_check import model_logits
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, find_tokenizer, run_of
-from mobilellama.pretrain.model import ModelConfig, build_on
+from mobilellama.pretrain.model import build_on
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource, fill

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError, as_given, did_you_mean, require_at_least, require_share
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, named_generator
+from mobilellama.pretrain.model import LanguageModel, named_generator
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import (
     DrawnWeights,
     LayeredWeights,

@@ -8,7 +8,7 @@ from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.distributed import World
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
 from mobilellama.pretrain.hf.folder import HfFolder
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource

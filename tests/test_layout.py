@@ -227,7 +227,7 @@ LAYERS: dict[str, list[str]] = {
         REST,
     ],
     "pretrain": [
-        "attention linear_cross_entropy model optimizer schedule weight_source",
+        "attention linear_cross_entropy model optimizer schedule sections weight_source",
         "engines sinks",
         "monitoring state",
         "hf",

@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING, Literal
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
-from mobilellama.pretrain.data import DataConfig
-from mobilellama.pretrain.engines.engine import EngineConfig
-from mobilellama.pretrain.loop import BatchConfig
-from mobilellama.pretrain.optimizer import OptimizerConfig
+from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
+from mobilellama.pretrain.sections import BatchConfig, DataConfig, OptimizerConfig
 from mobilellama.sft.lora import LoraConfig
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.missing import Missing

@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
 from mobilellama.pretrain.model import LossSums
-from mobilellama.pretrain.optimizer import OptimizerConfig, ParameterGroup, build_adamw
+from mobilellama.pretrain.optimizer import ParameterGroup, build_adamw
+from mobilellama.pretrain.sections import OptimizerConfig
 
 
 class DDPEngine:

@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilellama.pretrain.engines.engine import EngineConfig, Fragment, StateSource, StepReport
+from mobilellama.pretrain.engines.config import EngineConfig
+from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
 from mobilellama.pretrain.engines.gradient_order import GradientOrder
 from mobilellama.pretrain.model import LossSums
-from mobilellama.pretrain.optimizer import OptimizerConfig, ParameterGroup, build_adamw
+from mobilellama.pretrain.optimizer import ParameterGroup, build_adamw
+from mobilellama.pretrain.sections import OptimizerConfig
 
 
 class DeepSpeedEngine:

@@ -178,7 +178,7 @@ def _open_run(config: Config) -> Opened:
         parameter_shapes,
         run_of,
     )
-    from mobilellama.pretrain.model import ModelConfig
+    from mobilellama.pretrain.sections import ModelConfig
     from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 
     checkpoint = find_checkpoint(

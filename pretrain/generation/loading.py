@@ -10,7 +10,7 @@ from mobilellama.files.pretrained import build_causal_model, load_causal_model, 
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, Placement, choose_dtype, find_device
 
 if TYPE_CHECKING:  # they import torch, which --help does without
-    from mobilellama.pretrain.model import ModelConfig
+    from mobilellama.pretrain.sections import ModelConfig
     from mobilellama.pretrain.weight_source import WeightSource
     from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama import __version__
-from mobilellama.pretrain.model import ModelConfig
 from mobilellama.pretrain.schedule import schedule_text
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer

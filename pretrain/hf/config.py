@@ -7,7 +7,8 @@ Version 5 reads ``dtype`` and ``rope_parameters``, version 4 ``torch_dtype`` and
 from typing import Any
 
 from mobilellama.pretrain.hf.device import DTYPE_NAMES
-from mobilellama.pretrain.model import INIT_STD, ModelConfig
+from mobilellama.pretrain.model import INIT_STD
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _NEW_TOKENS = 256  # transformers' own default, 20, cuts answers off

@@ -31,7 +31,8 @@ from mobilellama.pretrain.hf.export_folder import (
 )
 from mobilellama.pretrain.hf.hub import push
 from mobilellama.pretrain.hf.model_card import Card
-from mobilellama.pretrain.model import ModelConfig, count_parameters
+from mobilellama.pretrain.model import count_parameters
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.run_folder import RunFolder

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mobilellama.files.pretrained import load_causal_model, load_tokenizer
 from mobilellama.pretrain.hf.weights import DTYPES, cast
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.pretrain.model import LanguageModel, build_on
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 

@@ -17,7 +17,8 @@ from mobilellama.files.atomic import fsync_path, temporary_path, write_json
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.hub import missing_files, require_repo_id
 from mobilellama.pretrain.hf.weights import DTYPES, write_weights
-from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.pretrain.model import LanguageModel
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
 from mobilellama.pretrain.state.manifest import MANIFEST

@@ -24,7 +24,8 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.files.safetensors_file import FLOATS
 from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object, some
-from mobilellama.pretrain.model import LanguageModel, ModelConfig
+from mobilellama.pretrain.model import LanguageModel
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import WeightSource, dims, shapes_of
 
 log = logging.getLogger(__name__)

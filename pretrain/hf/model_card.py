@@ -15,7 +15,8 @@ from mobilellama.pretrain.hf.card_parts import (
     table,
     write_card,
 )
-from mobilellama.pretrain.model import ModelConfig, count_parameters
+from mobilellama.pretrain.model import count_parameters
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer

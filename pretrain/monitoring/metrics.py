@@ -3,14 +3,13 @@
 import logging
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from mobilellama.config import ConfigError, require_at_least
 from mobilellama.distributed import World
 from mobilellama.pretrain.engines.engine import StepReport
+from mobilellama.pretrain.monitoring.config import MetricsConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, mfu
@@ -20,31 +19,10 @@ from mobilellama.pretrain.sinks.sink import (
     Secondary,
     SinkContext,
     open_sinks,
-    require_names,
 )
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricsConfig:
-    """How often, and against what."""
-
-    every_steps: int = 10
-    """Steps of one interval: one line on the console and one in metrics.jsonl."""
-    peak_tflops: float | None = None
-    """Dense bf16 peak of one GPU for MFU; None looks it up by the GPU's name."""
-    sinks: list[str] = field(default_factory=lambda: ["console", "tensorboard"])
-    """Where records go beside metrics.jsonl: console, tensorboard, wandb, or a module of yours such
-    as package.module with a function open_sink; one that fails is switched off with a warning."""
-
-    def __post_init__(self) -> None:
-        require_at_least("metrics.every_steps", self.every_steps, 1)
-        if self.peak_tflops is not None and not self.peak_tflops > 0:
-            remedy = "Give the GPU's dense bf16 peak, or null"
-            raise ConfigError("metrics.peak_tflops", self.peak_tflops, "must be above 0", remedy)
-        require_names(self.sinks)
 
 
 class Metrics:

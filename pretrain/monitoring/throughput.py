@@ -3,7 +3,8 @@
 Peers have published figures against sparse or mistaken peaks; this table is tested.
 """
 
-from mobilellama.pretrain.model import ModelConfig, count_parameters
+from mobilellama.pretrain.model import count_parameters
+from mobilellama.pretrain.sections import ModelConfig
 
 # Dense bf16 TFLOP/s by the vendor's datasheets; the first pattern found in the device's name wins.
 DENSE_BF16_TFLOPS = (

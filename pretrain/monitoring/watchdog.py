@@ -27,8 +27,8 @@ from pathlib import Path
 from types import TracebackType
 
 from mobilellama import signals
-from mobilellama.config import ConfigError
 from mobilellama.distributed import World
+from mobilellama.pretrain.monitoring.config import WatchdogConfig
 from mobilellama.pretrain.monitoring.sign_of_life import SignOfLife
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
@@ -38,28 +38,6 @@ HUNG = 75
 _LOOK_EVERY_S = 1.0
 _WAIT_FOR_OTHERS_S = 30.0  # network file systems show a new file late
 _MOST_WAITS = 4  # for the others' files, for the word of one of them, and for writing these
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchdogConfig:
-    """How long nothing may happen before the ranks are taken to hang."""
-
-    step_minutes: float | None = 10.0
-    """Minutes without new data, a micro-batch or a step, after which all ranks leave with exit code
-    75; None waits for ever."""
-    start_minutes: float | None = 60.0
-    """The same in the start, which ends with the first step: minutes without progress."""
-    validation_minutes: float | None = 30.0
-    """The same in a validation: minutes without a micro-batch."""
-    save_minutes: float | None = 30.0
-    """The same while a checkpoint is saved."""
-
-    def __post_init__(self) -> None:
-        for phase in ("step", "start", "validation", "save"):
-            value = getattr(self, f"{phase}_minutes")
-            if value is not None and not value > 0:
-                field, rule = f"watchdog.{phase}_minutes", "must be above 0"
-                raise ConfigError(field, value, rule, "Give minutes, or null to wait for ever")
 
 
 @dataclass(frozen=True, kw_only=True)

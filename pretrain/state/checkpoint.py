@@ -21,7 +21,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mobilellama.commandline.old_names import as_stored
-from mobilellama.config import DataError, one_line, require_at_least
+from mobilellama.config import DataError, one_line
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import fsync_path, library_file, read_json, sha256_of_file, write_json
 from mobilellama.files.sealed import write_sealed_json
 from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.state import rng
+from mobilellama.pretrain.state.config import CheckpointConfig
 from mobilellama.pretrain.state.frozen import FrozenError, FrozenFile
 from mobilellama.pretrain.state.manifest import MANIFEST, Manifest, damaged, read_manifest
 from mobilellama.run_folder import RunFolder
@@ -45,24 +46,6 @@ from mobilellama.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """When to save, and what to keep."""
-
-    every_steps: int = 500
-    """Steps from one checkpoint to the next; the last step and a stop always save."""
-    keep_last: int = 3
-    """Newest checkpoints that are kept."""
-    keep_every_steps: int | None = 10_000
-    """Checkpoints at multiples of this are kept for good; None keeps none."""
-
-    def __post_init__(self) -> None:
-        require_at_least("checkpoint.every_steps", self.every_steps, 1)
-        require_at_least("checkpoint.keep_last", self.keep_last, 1)
-        if self.keep_every_steps is not None:
-            require_at_least("checkpoint.keep_every_steps", self.keep_every_steps, 1)
 
 
 def save(

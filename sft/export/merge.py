@@ -44,7 +44,7 @@ from mobilellama.pretrain.hf.weights import (
     narrowest_dtype,
     write_weights,
 )
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.sft.chat.folder import check_chat_ids
 from mobilellama.sft.export import export

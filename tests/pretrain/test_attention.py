@@ -6,7 +6,8 @@ import torch
 
 from mobilellama.pretrain.attention import Documents, attend
 from mobilellama.pretrain.data import positions_in_documents
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
+from mobilellama.pretrain.sections import ModelConfig
 
 CONFIG = ModelConfig(
     vocab_size=50, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=48, max_seq_len=32

@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 import torch
 
-from mobilellama.pretrain.engines.engine import EngineConfig, resolve_precision
+from mobilellama.pretrain.engines.config import EngineConfig
+from mobilellama.pretrain.engines.engine import resolve_precision
 from mobilellama.pretrain.identity import precision_of
 from mobilellama.run_folder import RunFolder
 from tests.pretrain.helpers.tiny import train_tiny

@@ -9,13 +9,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.model import (
-    LanguageModel,
-    ModelConfig,
-    build_on,
-    count_parameters,
-    init_parameter,
-)
+from mobilellama.pretrain.model import LanguageModel, build_on, count_parameters, init_parameter
+from mobilellama.pretrain.sections import ModelConfig
 
 SHAPES = {
     "heads of 128": ModelConfig(

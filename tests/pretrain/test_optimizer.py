@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.model import LanguageModel, ModelConfig
-from mobilellama.pretrain.optimizer import OptimizerConfig, build_adamw, parameter_groups
+from mobilellama.pretrain.model import LanguageModel
+from mobilellama.pretrain.optimizer import build_adamw, parameter_groups
+from mobilellama.pretrain.sections import ModelConfig, OptimizerConfig
 
 TINY = ModelConfig(vocab_size=40, d_model=16, n_layers=2, n_heads=2, d_ff=24, max_seq_len=32)
 

@@ -117,7 +117,7 @@ def attempt_on_ranks(
     from mobilellama.pretrain.attempt import run_attempt
     from mobilellama.pretrain.config import Config
     from mobilellama.pretrain.identity import identity_of
-    from mobilellama.pretrain.monitoring.watchdog import WatchdogConfig
+    from mobilellama.pretrain.monitoring.config import WatchdogConfig
 
     config = parse_config(Config, tiny_argv(dataset, folder, fields)[1:], prog="test", about="")
     done: list[str] = []

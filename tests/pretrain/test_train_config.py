@@ -7,13 +7,10 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.config import Config, RunConfig
-from mobilellama.pretrain.data import MixtureConfig
-from mobilellama.pretrain.loop import TrainConfig
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.monitoring.config import MetricsConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatchConfig
-from mobilellama.pretrain.monitoring.metrics import MetricsConfig
-from mobilellama.pretrain.state.checkpoint import CheckpointConfig
-from mobilellama.pretrain.validate import ValidationConfig
+from mobilellama.pretrain.sections import MixtureConfig, ModelConfig, TrainConfig, ValidationConfig
+from mobilellama.pretrain.state.config import CheckpointConfig
 
 
 @pytest.mark.parametrize(("world_size", "steps"), [(1, 12), (2, 6), (3, 4), (12, 1)])

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mobilellama.distributed import DistributedConfig, World
+from mobilellama.distributed import World
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.data import WindowInputs
 from mobilellama.pretrain.engines.ddp import DDPEngine
-from mobilellama.pretrain.model import ModelConfig, build_on, init_parameter
-from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
-from mobilellama.pretrain.validate import HeldOutViews, Validation, ValidationConfig
+from mobilellama.pretrain.model import build_on, init_parameter
+from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.sections import ModelConfig, OptimizerConfig, ValidationConfig
+from mobilellama.pretrain.validate import HeldOutViews, Validation
 from mobilellama.shards.reader import TokenDataset
 from tests.helpers.ranks import run_ranks
 

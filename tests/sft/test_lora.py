@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.sft.lora import (
     LINEARS,

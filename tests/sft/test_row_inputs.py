@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
+from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index

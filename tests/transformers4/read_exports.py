@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from mobilellama.pretrain.main import main
-from mobilellama.pretrain.model import ModelConfig, build_on
+from mobilellama.pretrain.model import build_on
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.conversation import Turn

@@ -14,13 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mobilellama.distributed import DistributedConfig, World
+from mobilellama.distributed import World
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain import model as language
 from mobilellama.pretrain.config import RunConfig
+from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
-from mobilellama.pretrain.engines.engine import Engine, EngineConfig, Fragment
-from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
+from mobilellama.pretrain.engines.engine import Engine, Fragment
+from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.sections import OptimizerConfig
 from mobilellama.sft.lora import LoraConfig, inject
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.vlm.architecture import Architecture

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilellama.distributed import DistributedConfig, World
+from mobilellama.distributed import World
+from mobilellama.distributed_config import DistributedConfig
+from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
-from mobilellama.pretrain.engines.engine import Engine, EngineConfig, Fragment, StepReport
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on, init_parameter
-from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
+from mobilellama.pretrain.engines.engine import Engine, Fragment, StepReport
+from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
+from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.sections import ModelConfig, OptimizerConfig
 from tests.helpers.ranks import run_ranks
 
 MODEL = ModelConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2, d_ff=48, max_seq_len=16)

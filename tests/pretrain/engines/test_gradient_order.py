@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilellama.distributed import DistributedConfig, World
+from mobilellama.distributed import World
+from mobilellama.distributed_config import DistributedConfig
+from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
-from mobilellama.pretrain.engines.engine import EngineConfig, Fragment
+from mobilellama.pretrain.engines.engine import Fragment
 from mobilellama.pretrain.engines.gradient_order import GradientOrderError
 from mobilellama.pretrain.model import LossSums
-from mobilellama.pretrain.optimizer import OptimizerConfig, parameter_groups
+from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.sections import OptimizerConfig
 from tests.helpers.ranks import run_ranks
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2)

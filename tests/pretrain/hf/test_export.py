@@ -21,7 +21,8 @@ from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes
 from mobilellama.pretrain.hf.weights import cast
 from mobilellama.pretrain.main import main
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.pretrain.model import LanguageModel, build_on
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.run_folder import RunFolder

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf.folder import HfFolder, model_config
-from mobilellama.pretrain.model import LanguageModel, ModelConfig, build_on
+from mobilellama.pretrain.model import LanguageModel, build_on
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import fill
 
 SIZES: dict[str, Any] = {

@@ -11,10 +11,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mobilellama.distributed import DistributedConfig, World, close
+from mobilellama.distributed import World, close
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.engines.engine import StepReport
+from mobilellama.pretrain.monitoring.config import MetricsConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
-from mobilellama.pretrain.monitoring.metrics import Metrics, MetricsConfig
+from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.tally import Losses, Tally
 from mobilellama.run_folder import RunFolder
 

@@ -14,14 +14,10 @@ import pytest
 
 from mobilellama import signals
 from mobilellama.config import ConfigError
-from mobilellama.distributed import DistributedConfig, World
-from mobilellama.pretrain.monitoring.watchdog import (
-    HUNG,
-    RankState,
-    Watchdog,
-    WatchdogConfig,
-    describe,
-)
+from mobilellama.distributed import World
+from mobilellama.distributed_config import DistributedConfig
+from mobilellama.pretrain.monitoring.config import WatchdogConfig
+from mobilellama.pretrain.monitoring.watchdog import HUNG, RankState, Watchdog, describe
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import Ranks, run_ranks

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from mobilellama.config import ConfigError
-from mobilellama.pretrain.monitoring.metrics import MetricsConfig
+from mobilellama.pretrain.monitoring.config import MetricsConfig
 from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext, open_sinks, require_names
 from mobilellama.run_folder import RunFolder
 

@@ -19,7 +19,8 @@ from mobilellama import launcher
 from mobilellama.config import DataError
 from mobilellama.files.atomic import read_json
 from mobilellama.pretrain.engines.engine import Fragment
-from mobilellama.pretrain.state.checkpoint import Checkpoint, CheckpointConfig, prune
+from mobilellama.pretrain.state.checkpoint import Checkpoint, prune
+from mobilellama.pretrain.state.config import CheckpointConfig
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.helpers.sealed import edit_sealed

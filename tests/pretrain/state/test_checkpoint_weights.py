@@ -8,7 +8,7 @@ import torch
 from mobilellama.config import DataError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.hf.export_folder import parameter_shapes
-from mobilellama.pretrain.model import ModelConfig
+from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.state.manifest import MANIFEST

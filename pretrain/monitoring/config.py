@@ -1,0 +1,48 @@
+"""The sections ``metrics`` and ``watchdog`` of a run's config; they are read without torch."""
+
+from dataclasses import dataclass, field
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.sinks.sink import require_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """How often, and against what."""
+
+    every_steps: int = 10
+    """Steps of one interval: one line on the console and one in metrics.jsonl."""
+    peak_tflops: float | None = None
+    """Dense bf16 peak of one GPU for MFU; None looks it up by the GPU's name."""
+    sinks: list[str] = field(default_factory=lambda: ["console", "tensorboard"])
+    """Where records go beside metrics.jsonl: console, tensorboard, wandb, or a module of yours such
+    as package.module with a function open_sink; one that fails is switched off with a warning."""
+
+    def __post_init__(self) -> None:
+        require_at_least("metrics.every_steps", self.every_steps, 1)
+        if self.peak_tflops is not None and not self.peak_tflops > 0:
+            remedy = "Give the GPU's dense bf16 peak, or null"
+            raise ConfigError("metrics.peak_tflops", self.peak_tflops, "must be above 0", remedy)
+        require_names(self.sinks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchdogConfig:
+    """How long nothing may happen before the ranks are taken to hang."""
+
+    step_minutes: float | None = 10.0
+    """Minutes without new data, a micro-batch or a step, after which all ranks leave with exit code
+    75; None waits for ever."""
+    start_minutes: float | None = 60.0
+    """The same in the start, which ends with the first step: minutes without progress."""
+    validation_minutes: float | None = 30.0
+    """The same in a validation: minutes without a micro-batch."""
+    save_minutes: float | None = 30.0
+    """The same while a checkpoint is saved."""
+
+    def __post_init__(self) -> None:
+        for phase in ("step", "start", "validation", "save"):
+            value = getattr(self, f"{phase}_minutes")
+            if value is not None and not value > 0:
+                field, rule = f"watchdog.{phase}_minutes", "must be above 0"
+                raise ConfigError(field, value, rule, "Give minutes, or null to wait for ever")

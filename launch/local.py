@@ -22,10 +22,12 @@ from mobilellama import launcher, signals
 from mobilellama.config import UserError
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder
-from mobilellama.launch.logs import Follower, first_error
-from mobilellama.launch.progress_made import progress_made
-from mobilellama.launch.snapshot import take_snapshot
-from mobilellama.launch.submit import Order, check_order, require_not_active
+from mobilellama.launch.launched.logs import Follower, first_error
+from mobilellama.launch.launched.progress_made import progress_made
+from mobilellama.launch.submission.check import check_order
+from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.snapshot import take_snapshot
+from mobilellama.launch.submission.submit import require_not_active
 
 log = logging.getLogger(__name__)
 

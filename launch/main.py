@@ -25,20 +25,20 @@ VERBS = {
         help="a chain of steps; run again, it goes on where it stopped",
     ),
     "status": Verb(
-        module="mobilellama.launch.status",
+        module="mobilellama.launch.launched.status",
         help="jobs and steps: state, nodes, restarts, last step, tokens/s, time left",
     ),
     "logs": Verb(
-        module="mobilellama.launch.logs",
+        module="mobilellama.launch.launched.logs",
         help="what a process of a run prints, as it prints it with --follow",
         interrupted="the job goes on",
     ),
     "cancel": Verb(
-        module="mobilellama.launch.cancel",
+        module="mobilellama.launch.launched.cancel",
         help="end a run's jobs for good; with --save, at the end of the step",
     ),
     "doctor": Verb(
-        module="mobilellama.launch.doctor",
+        module="mobilellama.launch.doctor.doctor",
         help="what a new user of a cluster needs to know, with a verdict each",
     ),
 }
@@ -96,7 +96,9 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     options = read_options(mine, prog=f"mobilellama launch {name}", about=about(name, step))
 
     # After --help has been answered; local.py alone needs what SLURM does not.
-    from mobilellama.launch.submit import Order, check_inputs, check_order, dry_run, submit
+    from mobilellama.launch.submission.check import check_inputs, check_order
+    from mobilellama.launch.submission.order import Order
+    from mobilellama.launch.submission.submit import dry_run, submit
 
     order = Order(step_name=name, arguments=list(theirs), slurm=options.slurm, cwd=str(Path.cwd()))
     order.folder  # noqa: B018  the arguments must name it
@@ -123,7 +125,7 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
 
 def launch_pipeline(argv: Sequence[str]) -> int:
     """Launch a chain of steps."""
-    from mobilellama.launch import pipeline
+    from mobilellama.launch import pipeline, pipeline_file
 
     mine, rest = split_options(argv)
     overrides = [word for word in mine if word.startswith("--slurm")]
@@ -139,7 +141,7 @@ def launch_pipeline(argv: Sequence[str]) -> int:
     if file is None:
         rule, remedy = "is required", "See 'mobilellama launch pipeline --help'"
         raise ConfigError("--config", "(not given)", rule, remedy)
-    config = pipeline.Config(**vars(how), **pipeline.read_file(file))
+    config = pipeline_file.Config(**vars(how), **pipeline_file.read_file(file))
     return pipeline.main(config, overrides)
 
 

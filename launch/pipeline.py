@@ -20,67 +20,23 @@ are left, those in the queue stay there.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
-from mobilellama.files.yaml_file import read_yaml
+from mobilellama.config import ConfigError, UserError
 from mobilellama.launch import slurm
-from mobilellama.launch.config import HowConfig, SlurmConfig, as_arguments, read_options
-from mobilellama.launch.folder import LaunchFolder, current_jobs, parts_of
+from mobilellama.launch.folder import LaunchFolder, current_jobs
 from mobilellama.launch.local import run_locally
-from mobilellama.launch.steps import find_step
-from mobilellama.launch.submit import Order, check_inputs, check_order, dry_run, submit
+from mobilellama.launch.pipeline_file import Config, Link, read_links
+from mobilellama.launch.submission.check import check_inputs, check_order
+from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.submit import dry_run, submit
 from mobilellama.table import aligned
 
 log = logging.getLogger(__name__)
-
 _CHECKS_AT_ONCE = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepConfig:
-    """One step of the chain."""
-
-    step: str
-    """What, as in 'launch STEP'."""
-    name: str | None = None
-    """What other steps call it; None is the step's own name."""
-    args: dict[str, Any] | None = None
-    """The fields of the stage's command."""
-    slurm: dict[str, Any] | None = None
-    """Where and how it runs, over what holds for all."""
-    after: list[str] | None = None
-    """Names of the steps that must have succeeded; None is the one above, [] is none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(HowConfig):
-    """Fields of 'launch pipeline'."""
-
-    steps: list[StepConfig]
-    """The steps, in order."""
-    slurm: dict[str, Any] | None = None
-    """Where and how all steps run, over the site's file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """A step of the chain, ready to be launched."""
-
-    name: str
-    order: Order
-    after: list[str]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether this very step was finished."""
-        folder, launch = self.order.folder, self.order.launch()
-        return folder.made.exists() and folder.is_finished(parts_of(launch)[-1], launch.signature)
 
 
 def main(config: Config, overrides: Sequence[str] = ()) -> int:
@@ -109,136 +65,6 @@ def main(config: Config, overrides: Sequence[str] = ()) -> int:
     rows = [("step", "job", "what", "after"), *launch_all(links, todo)]
     print(aligned(rows, left=(0, 1, 2, 3)))
     return 0
-
-
-_KINDS: dict[str, tuple[type, str]] = {
-    "step": (str, "a name, as pretrain"),
-    "name": (str, "a name in quotes"),
-    "args": (dict, "'field: value' lines"),
-    "slurm": (dict, "'field: value' lines"),
-    "after": (list, "a list, as [export]"),
-    "steps": (list, "a list of steps"),
-}
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """Return the steps and SLURM's fields of a pipeline's file, as they are written there.
-
-    The command line's parser would make numbers of quoted texts, and a minute's limit of "90".
-
-    Raises:
-        ConfigError: it is no file, no YAML, or not of this shape; the message names the place.
-    """
-    try:
-        values: Any = read_yaml(Path(path))
-    except OSError as error:
-        rule, remedy = f"cannot be read ({error.strerror})", "Give a YAML file of steps"
-        raise ConfigError("--config", path, rule, remedy) from None
-    except ValueError as error:
-        rule = f"is not YAML ({one_line(error)})"
-        raise ConfigError("--config", path, rule, "Fix the file") from None
-    values = _checked(values, path, ("steps", "slurm"))
-    steps = values.get("steps") or []
-    names = [field.name for field in fields(StepConfig)]
-    made = [_checked(step, f"steps[{i}]", names) for i, step in enumerate(steps)]
-    for i, step in enumerate(made):
-        if not step.get("step"):
-            rule, remedy = "is required", "See 'mobilellama launch --help' for the steps"
-            raise ConfigError(f"steps[{i}].step", "(not given)", rule, remedy)
-        if not all(isinstance(name, str) for name in step.get("after") or []):
-            rule = "must be names of steps"
-            raise ConfigError(f"steps[{i}].after", step["after"], rule, "Put them in quotes")
-    return {"steps": [StepConfig(**step) for step in made], "slurm": values.get("slurm")}
-
-
-def _checked(values: Any, place: str, names: Sequence[str]) -> dict[str, Any]:
-    """Return a mapping whose fields are known and of the right kind.
-
-    Raises:
-        ConfigError: it is not so.
-    """
-    remedy = "See 'mobilellama launch pipeline --help'"
-    if not isinstance(values, dict):
-        raise ConfigError(place, values, "must hold 'field: value' lines", remedy)
-    for name, value in values.items():
-        if name not in names:
-            near = did_you_mean(str(name), names)
-            raise ConfigError(f"{place}.{name}", value, "is not a field", remedy + near)
-        kind, words = _KINDS[name]
-        if value is not None and not isinstance(value, kind):
-            raise ConfigError(f"{place}.{name}", value, f"must be {words}", remedy)
-    return values
-
-
-def read_links(config: Config, overrides: Sequence[str]) -> list[Link]:
-    """Return the chain's links.
-
-    Raises:
-        ConfigError: a step, a name or a field of it is wrong; the message names the step.
-    """
-    if not config.steps:
-        rule, remedy = "holds no step", "See 'mobilellama launch pipeline --help'"
-        raise ConfigError("steps", "[]", rule, remedy)
-    links: list[Link] = []
-    for i, step in enumerate(config.steps):
-        known = [link.name for link in links]
-        place = f"steps[{i}]"
-        find_step(step.step, field=f"{place}.step")
-        name = step.name or step.step
-        if name in known:
-            rule = "is the name of two steps"
-            raise ConfigError(f"{place}.name", name, rule, "Give one of them another 'name'")
-        after = known[-1:] if step.after is None else step.after
-        for other in after:
-            if other not in known:
-                rule = "is no step above this one"
-                remedy = f"Above are {', '.join(known) or 'none'}{did_you_mean(other, known)}"
-                raise ConfigError(f"{place}.after", other, rule, remedy)
-        try:
-            order = read_order(config, step, overrides)
-        except ConfigError as error:
-            raise UserError(f"{place} ({name}): {error}") from None
-        links.append(Link(name=name, order=order, after=after))
-    require_apart(links)
-    return links
-
-
-def require_apart(links: Sequence[Link]) -> None:
-    """Raise ConfigError if two steps make the same folder, or their jobs have one name."""
-    for i, link in enumerate(links):
-        for other in links[:i]:
-            mine, theirs = link.order.folder, other.order.folder
-            if {mine.made, mine.root} & {theirs.made, theirs.root}:
-                rule = f"is what step {other.name} makes too"
-                remedy = "Give each step a folder of its own"
-                raise ConfigError(f"step {link.name}", str(mine.made), rule, remedy)
-            names = {script.name for script in link.order.scripts(mine.code)}
-            if taken := names & {script.name for script in other.order.scripts(theirs.code)}:
-                rule = f"would be the name of a job of step {other.name} too"
-                remedy = "Give one of them another slurm.job_name, or folders of other names"
-                raise ConfigError(f"step {link.name}", taken.pop(), rule, remedy)
-
-
-def read_order(config: Config, step: StepConfig, overrides: Sequence[str]) -> Order:
-    """Return a step as it is to be launched."""
-    words = [*_slurm_words(config.slurm or {}), *_slurm_words(step.slurm or {}), *overrides]
-    options = read_options(words, prog="mobilellama launch pipeline", about="")
-    order = Order(
-        step_name=step.step,
-        arguments=as_arguments(step.args or {}),
-        slurm=options.slurm,
-        cwd=str(Path.cwd()),
-    )
-    order.folder  # noqa: B018  the arguments must name it
-    return order
-
-
-def _slurm_words(values: Mapping[str, Any]) -> list[str]:
-    if isinstance(values.get("time"), int):
-        SlurmConfig(time=values["time"])  # refuses it; as text, 86400 would pass for minutes
-    if isinstance(env := values.get("env"), Mapping):
-        SlurmConfig(env=dict(env))
-    return as_arguments({"slurm": values}, whole=("slurm.env",))
 
 
 def remaining(links: Sequence[Link]) -> list[Link]:

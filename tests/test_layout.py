@@ -244,6 +244,12 @@ LAYERS: dict[str, list[str]] = {
         "benchmarks",
         REST,
     ],
+    "launch": [
+        "config folder health slurm steps time_limit",
+        "doctor launched",
+        "submission",
+        REST,
+    ],
 }
 
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from mobilellama.launch.config import read_options, split_options
-from mobilellama.launch.pipeline import Config as PipelineConfig
-from mobilellama.launch.pipeline import StepConfig, read_links
+from mobilellama.launch.pipeline_file import Config as PipelineConfig
+from mobilellama.launch.pipeline_file import StepConfig, read_links
 from mobilellama.launch.steps import STEPS
 
 ROOT = Path(__file__).parents[1]

@@ -21,8 +21,8 @@ import pytest
 from mobilellama.files.atomic import write_json
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import LaunchFolder
-from mobilellama.launch.render import Script
 from mobilellama.launch.steps import STEPS
+from mobilellama.launch.submission.render import Script
 from mobilellama.run_folder import Verdict, VerdictKind
 
 SIGNATURE = "0123456789abcdef"

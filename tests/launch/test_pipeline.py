@@ -8,7 +8,8 @@ import yaml
 
 from mobilellama.config import UserError
 from mobilellama.launch.main import main
-from mobilellama.launch.pipeline import Config, StepConfig, read_links, remaining
+from mobilellama.launch.pipeline import remaining
+from mobilellama.launch.pipeline_file import Config, StepConfig, read_links
 
 TOKENIZE: dict[str, Any] = {
     "step": "tokenize",

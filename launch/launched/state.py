@@ -1,18 +1,8 @@
-"""Show launched steps: their jobs, and how far they are.
+"""The state of a launch: what SLURM says of its jobs, the marks of its script, its run's folder."""
 
-    mobilellama launch status               all that you launched lately
-    mobilellama launch status RUN           one: its jobs, starts, and why it ended
-    mobilellama launch status RUN --json    the same for programs
-
-What SLURM says comes from its controller (and accounting, where the site has it); how far a run
-is, from its folder. RUN is a run's folder, or the output of another step.
-"""
-
-import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from mobilellama.config import UserError
@@ -21,32 +11,12 @@ from mobilellama.launch.folder import (
     Launch,
     LaunchFolder,
     current_jobs,
-    find,
     parts_of,
-    require,
     task_number,
 )
-from mobilellama.launch.known import known
-from mobilellama.launch.progress_made import NOTHING, progress_made
+from mobilellama.launch.launched.progress_made import progress_made
 from mobilellama.launch.steps import STEPS
-from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
-from mobilellama.table import aligned
-
-log = logging.getLogger(__name__)
-
-_SHOWN = 20
-_STARTS_SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Fields of 'launch status'."""
-
-    run: str | None = None
-    """A run's folder or the output of another launched step; None lists the newest launches."""
-    json: bool = False
-    """Print JSON instead of tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,39 +50,6 @@ class Status:
     """Of a run: step, max_steps, loss, tokens_per_s, left_s, attempts, repeated_steps."""
     message: str = ""
     """Why it failed or was stopped."""
-
-
-def main(config: Config) -> int:
-    """Print the status of one launch or of the newest."""
-    if config.run is not None:
-        folder, launch = require(config.run)
-        status = status_of(folder, launch)
-        print(json.dumps(asdict(status), indent=2) if config.json else describe(status, folder))
-        return 0
-    found = list_known()
-    if config.json:
-        print(json.dumps([asdict(status) for status in found], indent=2))
-    elif not found:
-        print("nothing was launched yet; see 'mobilellama launch --help'")
-    else:
-        print(table(found))
-    return 0
-
-
-def list_known() -> list[Status]:
-    """Return the newest launches that are still on the disk, the newest last."""
-    found: list[Status] = []
-    silence: list[str] = []  # a controller that does not answer is asked once
-    for made in known()[-_SHOWN:]:
-        folder = find(made)
-        if folder is None:
-            continue  # deleted since
-        try:
-            if launch := folder.read():
-                found.append(status_of(folder, launch, silence))
-        except UserError as error:
-            log.warning("%s", error)  # one that is damaged does not hide the others
-    return found
 
 
 def status_of(folder: LaunchFolder, launch: Launch, silence: list[str] | None = None) -> Status:
@@ -235,98 +172,25 @@ def progress_of(run: RunFolder) -> dict[str, Any]:
     attempts = [run.read_attempt(number) for number in run.attempt_numbers()]
     progress: dict[str, Any] = {
         "attempts": len(attempts),
-        "repeated_steps": round(sum(_number(facts, "repeated_steps") for facts in attempts)),
+        "repeated_steps": round(sum(number_of(facts, "repeated_steps") for facts in attempts)),
     }
     records = [record for record in run.read_metrics() if "loss" in record]
     if records:
         last = records[-1]
-        left_s, step_s = _number(last, "left_s"), _number(last, "step_s")
-        size = _number(attempts[-1], "world_size") if attempts else 1
+        left_s, step_s = number_of(last, "left_s"), number_of(last, "step_s")
+        size = number_of(attempts[-1], "world_size") if attempts else 1
         progress |= {
             "step": last["step"],
             "loss": last["loss"],
             "left_s": left_s,
-            "tokens_per_s": _number(last, "tokens_per_s_per_gpu") * size,
+            "tokens_per_s": number_of(last, "tokens_per_s_per_gpu") * size,
             "max_steps": last["step"] + (round(left_s / step_s) if step_s else 0),
         }
     return progress
 
 
-def _number(facts: Mapping[str, Any], name: str) -> float:
+def number_of(facts: Mapping[str, Any], name: str) -> float:
+    """Return a number of a record; 0 where it is none."""
+    """Return a number of a record; 0 where it is none."""
     value = facts.get(name)
     return value if isinstance(value, int | float) and math.isfinite(value) else 0
-
-
-def table(found: Sequence[Status]) -> str:
-    """Return launches as a table, a line each, and below it why any of them failed."""
-    rows = [("run", "step", "job", "state", "nodes", "restarts", "progress", "tokens/s", "left")]
-    notes = []
-    for status in found:
-        part = next((part for part in status.parts if part.state == status.state), status.parts[-1])
-        rows.append(
-            (
-                status.name, status.step, part.job, status.state, part.nodes,
-                str(sum(part.restarts for part in status.parts)), *_progress_cells(status),
-            )
-        )  # fmt: skip
-        if status.message and status.state not in ("finished", "running"):
-            notes.append(f"{status.name}: {status.message}")
-        elif part.reason and status.state in ("pending", "held", "waiting"):
-            notes.append(f"{status.name}: {part.reason}")
-    shown = aligned(rows, left=(0, 1, 3, 4))
-    return "\n\n".join([shown, *(["\n".join(notes)] if notes else [])])
-
-
-def _progress_cells(status: Status) -> tuple[str, str, str]:
-    progress = status.progress
-    if "step" not in progress:
-        return ("" if status.saved == NOTHING else status.saved), "", ""
-    left = format_duration(progress["left_s"]) if status.state == "running" else ""
-    rate = f"{progress['tokens_per_s']:,.0f}" if status.state == "running" else ""
-    return f"step {progress['step']:,}/{progress['max_steps']:,}", rate, left
-
-
-def describe(status: Status, folder: LaunchFolder) -> str:
-    """Return all that is known of one launch."""
-    lines = [f"{status.name}: {status.step}, {status.state}", ""]
-    facts = {"folder": status.folder, "launched": status.submitted, "saved": status.saved}
-    progress = status.progress
-    if "step" in progress:
-        loss = _number(progress, "loss")  # 0 where it was no number
-        facts["step"] = f"{progress['step']:,} of {progress['max_steps']:,}, loss {loss:.4f}"
-        facts["speed"] = (
-            f"{progress['tokens_per_s']:,.0f} tokens/s, {format_duration(progress['left_s'])} left"
-        )
-    if progress:
-        facts["starts"] = f"{progress['attempts']}, {progress['repeated_steps']} steps done again"
-    facts["logs"] = str(folder.logs)
-    lines += [f"{name:<9} {value}" for name, value in facts.items()]
-    rows = [("part", "job", "state", "nodes", "restarts", "reason")]
-    rows += [
-        (part.part, part.job, part.state, part.nodes, str(part.restarts), part.reason)
-        for part in status.parts
-    ]
-    lines += ["", aligned(rows, left=(0, 2, 3, 5))]
-    if folder.run and (begun := start_rows(folder.run)):
-        lines += ["", aligned(begun, left=(0, 1, 2))]
-    if status.message:
-        lines += ["", status.message]
-    return "\n".join(lines)
-
-
-def start_rows(run: RunFolder) -> list[tuple[str, ...]]:
-    """Return a table of a run's newest attempts."""
-    rows: list[tuple[str, ...]] = [("start", "job", "host", "processes", "from step", "done again")]
-    for number in run.attempt_numbers()[-_STARTS_SHOWN:]:
-        facts = run.read_attempt(number)
-        rows.append(
-            (
-                str(facts.get("started", "?")),
-                str(facts.get("job") or ""),
-                str(facts.get("host", "?")),
-                str(facts.get("world_size", "?")),
-                str(facts.get("saved_step", "?")),
-                str(facts.get("repeated_steps", "?")),
-            )
-        )
-    return rows if len(rows) > 1 else []

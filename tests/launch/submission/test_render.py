@@ -15,9 +15,10 @@ import pytest
 import mobilellama
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import LaunchFolder
-from mobilellama.launch.render import Script, array_of
 from mobilellama.launch.steps import STEPS
-from mobilellama.launch.submit import Order, dry_run
+from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.render import Script, array_of
+from mobilellama.launch.submission.submit import dry_run
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "MOBILELLAMA_UPDATE_GOLDEN"
@@ -72,7 +73,7 @@ ORDERS = {
 def test_the_dry_run_prints_the_scripts_that_are_kept_as_examples(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobilellama.launch.submit.snapshot_name", lambda: "3f2a91c04b7d")
+    monkeypatch.setattr("mobilellama.launch.submission.order.snapshot_name", lambda: "3f2a91c04b7d")
     monkeypatch.setattr(mobilellama, "__version__", "0.0.0")
     text, path = dry_run(ORDERS[name]), GOLDEN / f"{name}.sbatch"
     if os.environ.get(UPDATE):

@@ -1,29 +1,16 @@
 """The state of a launch, from SLURM's word, the marks of the job script and the run's folder."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mobilellama.launch import status as command
-from mobilellama.launch.folder import Job, Launch, LaunchFolder, task_name
-from mobilellama.launch.known import known_file, remember
+from mobilellama.launch.folder import LaunchFolder, task_name
+from mobilellama.launch.launched.state import Part, part_of, status_of, summed_up
+from mobilellama.launch.launched.table import describe
 from mobilellama.launch.slurm import JobState
-from mobilellama.launch.status import (
-    Config,
-    Part,
-    Status,
-    describe,
-    list_known,
-    part_of,
-    status_of,
-    summed_up,
-    table,
-)
-from mobilellama.launch.steps import STEPS
+from tests.launch.helpers.launches import LOCAL, RUN, TASKS, launched, mark, trained
 
 
 def state(text: str) -> JobState:
@@ -55,67 +42,6 @@ def state(text: str) -> JobState:
 )
 def test_what_still_has_to_come_counts_most(states: str, summed: tuple[str, str]) -> None:
     assert summed_up([state(text) for text in states.split()]) == summed
-
-
-RUN = Launch(
-    step="pretrain",
-    name="1_4b",
-    arguments=["--run.folder", "1_4b"],
-    folder="1_4b",
-    cwd="/home/u",
-    submitted="2026-01-01T00:00:00+00:00",
-    tasks=0,
-    jobs=[Job(part="run", id="7", script="job.sbatch")],
-)
-LOCAL = replace(RUN, jobs=[])
-TASKS = replace(
-    RUN,
-    step="tokenize",
-    name="red",
-    tasks=4,
-    jobs=[
-        Job(part="tasks", id="8", script="job.sbatch"),
-        Job(part="finish", id="9", script="finish.sbatch"),
-    ],
-)
-
-
-@pytest.fixture
-def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let a program in scontrol's place say this of jobs, by number; it knows no others."""
-    folder, records = tmp_path / "bin", tmp_path / "records"
-    folder.mkdir()
-    records.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    (folder / "scontrol").write_text(
-        f'#!/bin/sh\ncat "{records}/$4" 2>/dev/null ||\n'
-        '{ echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }\n'
-    )
-    (folder / "scontrol").chmod(0o755)
-    (folder / "sacct").write_text("#!/bin/sh\nexit 1\n")
-    (folder / "sacct").chmod(0o755)
-
-    def say(**jobs: str) -> None:
-        for number, text in jobs.items():
-            number = number.removeprefix("job")
-            lines = [f"JobId={number} {line}\n" for line in text.split(";")]
-            (records / number).write_text("".join(lines))
-
-    return say
-
-
-def launched(root: Path, launch: Launch) -> LaunchFolder:
-    folder = LaunchFolder.of(STEPS[launch.step], root / launch.name)
-    folder.create()
-    folder.write(launch)
-    return folder
-
-
-def mark(folder: LaunchFolder, **marks: str) -> None:
-    """Write marks; ``run_failed`` is ``run.failed``."""
-    for name, text in marks.items():
-        part, _, kind = name.rpartition("_")
-        folder.mark(part, kind).write_text(f"{text}\n")
 
 
 @pytest.mark.parametrize(
@@ -287,35 +213,6 @@ def test_an_array_whose_tasks_are_done_waits_for_its_last_job(
     assert status_of(folder, TASKS).state == "finished"
 
 
-def test_buckets_that_are_whole_are_counted(tmp_path: Path, says: Callable[..., None]) -> None:
-    folder = launched(tmp_path, TASKS)
-    for name in ("code/0.json", "code/12.json", "code/12.bin", "web/3.json", "dataset.json"):
-        (folder.made / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder.made / name).touch()
-    (folder.made / "code/facts.json").touch()
-    assert status_of(folder, TASKS).saved == "3 buckets"
-
-
-def trained(folder: LaunchFolder) -> None:
-    """What a run of 16 processes leaves behind that was started twice."""
-    run = folder.run
-    assert run
-    run.attempts.mkdir()
-    facts: dict[str, Any] = {"host": "n1", "world_size": 16, "job": "7.0", "started": "10:00:00"}
-    (run.attempts / "0001.json").write_text(json.dumps(facts | {"saved_step": 0}))
-    facts |= {"job": "7.1", "started": "11:00:00", "repeated_steps": 7, "saved_step": 90}
-    (run.attempts / "0002.json").write_text(json.dumps(facts))
-    (run.checkpoints / "step-90").mkdir(parents=True)
-    (run.checkpoints / "step-100").mkdir()
-    (run.checkpoints / "step-110.tmp-2").mkdir()
-    records = [
-        {"step": 90, "loss": 3.5, "left_s": 1820.0, "step_s": 2.0, "tokens_per_s_per_gpu": 1.0},
-        {"step": 100, "loss": 2.25, "left_s": 1800.0, "step_s": 2.0, "tokens_per_s_per_gpu": 500.0},
-        {"step": 100, "val_loss": 2.5},
-    ]
-    run.metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records) + '{"step":')
-
-
 def test_the_progress_of_a_run_is_that_of_its_newest_metrics(
     tmp_path: Path, says: Callable[..., None]
 ) -> None:
@@ -377,159 +274,6 @@ def test_why_a_run_ended_is_told_by_its_mark_or_else_by_its_verdict(
     assert status_of(folder, RUN).message == marks.get("run_failed", "")
 
 
-def made(
-    state: str,
-    *,
-    name: str = "1_4b",
-    step: str = "pretrain",
-    parts: Sequence[Part] = (),
-    saved: str = "step 100",
-    **fields: Any,
-) -> Status:
-    part = Part(part="run", job="7", state=state, reason="", nodes="n1", restarts=1)
-    return Status(
-        folder=f"/runs/{name}",
-        step=step,
-        name=name,
-        submitted="2026-01-01T00:00:00+00:00",
-        state=state,
-        parts=list(parts) or [part],
-        saved=saved,
-        **fields,
-    )
-
-
-PROGRESS = {
-    "step": 1234,
-    "max_steps": 20000,
-    "loss": 2.25,
-    "left_s": 90061.0,
-    "tokens_per_s": 98765.4,
-    "attempts": 2,
-    "repeated_steps": 7,
-}
-TASK_PARTS = [
-    Part(part="tasks", job="8", state="failed", reason="3 done", nodes="", restarts=2),
-    Part(part="finish", job="9", state="held", reason="x", nodes="", restarts=1),
-]
-
-
-def test_launches_are_listed_a_line_each_with_reasons_below() -> None:
-    waiting = Part(part="run", job="12", state="pending", reason="Priority", nodes="", restarts=0)
-    failed = "task 3: the disk is full"
-    found = [
-        made("running", progress=PROGRESS, message="of a former start"),
-        made("pending", name="b", parts=[waiting], saved="step 0"),
-        made("failed", name="red", step="tokenize", parts=TASK_PARTS, saved="3", message=failed),
-        made("finished", name="hf", step="export", saved="nothing"),
-        made("finished", name="done", progress=PROGRESS | {"step": 20000}),
-    ]
-    assert table(found).splitlines() == [
-        "run   step      job  state     nodes  restarts            progress  tokens/s         left",
-        "1_4b  pretrain    7  running   n1            1   step 1,234/20,000    98,765  1d 01:01:01",
-        "b     pretrain   12  pending                 0              step 0",
-        "red   tokenize    8  failed                  3                   3",
-        "hf    export      7  finished  n1            1",
-        "done  pretrain    7  finished  n1            1  step 20,000/20,000",
-        "",
-        "b: Priority",
-        "red: task 3: the disk is full",
-    ]
-
-
-def test_one_launch_is_described_with_its_parts_starts_and_why_it_ended(
-    tmp_path: Path, says: Callable[..., None]
-) -> None:
-    folder = launched(tmp_path, RUN)
-    trained(folder)
-    status = made("failed", progress=PROGRESS, message="loss = nan")
-    assert describe(status, folder) == (
-        "1_4b: pretrain, failed\n"
-        "\n"
-        "folder    /runs/1_4b\n"
-        "launched  2026-01-01T00:00:00+00:00\n"
-        "saved     step 100\n"
-        "step      1,234 of 20,000, loss 2.2500\n"
-        "speed     98,765 tokens/s, 1d 01:01:01 left\n"
-        "starts    2, 7 steps done again\n"
-        f"logs      {folder.logs}\n"
-        "\n"
-        "part  job  state   nodes  restarts  reason\n"
-        "run     7  failed  n1            1\n"
-        "\n"
-        "start     job  host  processes  from step  done again\n"
-        "10:00:00  7.0  n1           16          0           ?\n"
-        "11:00:00  7.1  n1           16         90           7\n"
-        "\n"
-        "loss = nan"
-    )
-
-
-def test_a_launch_that_is_no_run_is_described_without_steps(
-    tmp_path: Path, says: Callable[..., None]
-) -> None:
-    folder = launched(tmp_path, TASKS)
-    status = made("failed", step="tokenize", name="red", parts=TASK_PARTS, saved="3 buckets")
-    assert describe(status, folder) == (
-        "red: tokenize, failed\n"
-        "\n"
-        "folder    /runs/red\n"
-        "launched  2026-01-01T00:00:00+00:00\n"
-        "saved     3 buckets\n"
-        f"logs      {folder.logs}\n"
-        "\n"
-        "part    job  state   nodes  restarts  reason\n"
-        "tasks     8  failed                2  3 done\n"
-        "finish    9  held                  1  x"
-    )
-
-
-def test_the_status_is_printed_as_text_and_as_json(
-    tmp_path: Path, says: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = launched(tmp_path, RUN)
-    trained(folder)
-    says(job7="JobState=RUNNING NodeList=n1 Restarts=1")
-    assert command.main(Config(run=str(folder.made))) == 0
-    assert capsys.readouterr().out == f"{describe(status_of(folder, RUN), folder)}\n"
-    assert command.main(Config(run=str(folder.made), json=True)) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["state"], shown["name"], shown["folder"]) == ("running", "1_4b", str(folder.made))
-    assert shown["parts"] == [
-        {
-            "part": "run",
-            "job": "7",
-            "state": "running",
-            "reason": "",
-            "nodes": "n1",
-            "restarts": 1,
-        }
-    ]
-    assert shown["progress"]["step"] == 100
-
-
-def test_without_a_run_the_newest_launches_that_are_still_there_are_listed(
-    tmp_path: Path,
-    says: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert command.main(Config()) == 0
-    assert capsys.readouterr().out == (
-        "nothing was launched yet; see 'mobilellama launch --help'\n"
-    )
-    for launch in (RUN, TASKS):
-        remember(launched(tmp_path, launch).made)
-    remember(tmp_path / "removed since")
-    remember(tmp_path / RUN.name)  # launched again
-    assert command.main(Config(json=True)) == 0
-    assert [shown["name"] for shown in json.loads(capsys.readouterr().out)] == ["red", "1_4b"]
-    assert command.main(Config()) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["run", "red", "1_4b"]
-
-
 def test_an_array_that_slurm_has_forgotten_is_finished_only_if_its_tasks_are(
     tmp_path: Path, says: Callable[..., None]
 ) -> None:
@@ -559,19 +303,6 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_concluded(
     assert "Unable to contact slurm controller. Is the controller up?" in part.reason
 
 
-def test_one_damaged_launch_does_not_hide_the_others(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in ("bad", "good"):
-        folder = LaunchFolder(tmp_path / name, train=True)
-        folder.create()
-        folder.write(replace(LOCAL, folder=str(tmp_path / name), name=name))
-        remember(tmp_path / name)
-    (tmp_path / "bad" / "launch" / "launch.json").write_text("{")
-    assert [status.name for status in list_known()] == ["good"]
-    assert f"{tmp_path}/bad/launch/launch.json: is damaged" in caplog.text
-
-
 @pytest.mark.parametrize("value", ["null", '"x"', "NaN", "[]", "1e999"])
 def test_numbers_of_a_run_that_are_none_are_left_out(tmp_path: Path, value: str) -> None:
     folder = LaunchFolder(tmp_path / "1_4b", train=True)
@@ -585,11 +316,3 @@ def test_numbers_of_a_run_that_are_none_are_left_out(tmp_path: Path, value: str)
     status = status_of(folder, LOCAL)
     assert (status.progress["step"], status.progress["repeated_steps"]) == (3, 0)
     assert "3 of 3, loss 2.5000" in describe(status, folder)
-
-
-def test_a_path_of_the_list_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
-    known_file().parent.mkdir(parents=True)
-    known_file().write_bytes(b"/caf\xe9\n")
-    remember(tmp_path)
-    assert known_file().read_bytes() == b"/caf\xe9\n" + f"{tmp_path}\n".encode()
-    assert list_known() == []

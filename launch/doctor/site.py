@@ -4,35 +4,17 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from mobilellama.config import UserError, did_you_mean
 from mobilellama.launch import slurm
 from mobilellama.launch.config import SlurmConfig
+from mobilellama.launch.doctor.row import Row
 from mobilellama.launch.time_limit import limit_seconds
 
 _COMMANDS = ("sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
 _SINFO = "%P|%a|%l|%F|%G"
 """Name, state, limit, nodes as allocated/idle/other/all, generic resources."""
 _CRED_EXPIRE_S = 120  # SLURM's default
-
-Verdict = Literal["ok", "skipped", "warning", "bad"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One thing that was looked at."""
-
-    verdict: Verdict
-    name: str
-    found: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        line = f"{self.verdict:<8} {self.name:<18} {self.found}"
-        if not self.remedy:
-            return line
-        return f"{line}\n{'':<27} {self.remedy}" + ("" if self.remedy[-1] in ".?" else ".")
 
 
 def commands_row() -> Row:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mobilellama
-from mobilellama.launch.snapshot import PACKAGE, snapshot_name, take_snapshot
+from mobilellama.launch.submission.snapshot import PACKAGE, snapshot_name, take_snapshot
 
 HASH = "[0-9a-f]{8}"
 

@@ -11,7 +11,7 @@ from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.steps import Step
 
-TEMPLATE = Path(__file__).parent / "job.sbatch"
+TEMPLATE = Path(__file__).parents[1] / "job.sbatch"
 _TASK_CPUS = 4
 
 

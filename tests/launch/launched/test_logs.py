@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.launch import logs as command
 from mobilellama.launch.folder import Job, Launch, LaunchFolder
-from mobilellama.launch.logs import Config, Follower, first_error, is_over, log_file, starts
+from mobilellama.launch.launched import logs as command
+from mobilellama.launch.launched.logs import (
+    Config,
+    Follower,
+    first_error,
+    is_over,
+    log_file,
+    starts,
+)
 
 LAUNCH = Launch(
     step="pretrain",

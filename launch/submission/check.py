@@ -1,0 +1,81 @@
+"""What is looked at before a step waits in a queue: its paths, its config, its script."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.inputs import input_paths, require_inputs
+from mobilellama.launch.steps import given
+from mobilellama.launch.submission.order import Order
+
+
+def check_inputs(order: Order, made: Iterable[Path] = ()) -> None:
+    """Look at what the step reads, before it waits in a queue.
+
+    Args:
+        order: what to launch.
+        made: what other steps will have made by then.
+
+    Raises:
+        ConfigError: something is not there.
+    """
+    run = order.folder.run
+    require_inputs(
+        input_paths(*order.step.command),
+        partial(given, order.step, order.arguments),
+        resumes=bool(run and run.checkpoint_steps()),
+        made=made,
+    )
+
+
+def check_order(order: Order) -> None:
+    """Read the stage's config as the job will, and say what is wrong with it.
+
+    Raises:
+        ConfigError: a field is unknown, missing or of the wrong type.
+        UserError: the stage's command cannot be run.
+    """
+    command = [*order.step.command, *order.arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilellama", *command, "--print_config"],
+        cwd=order.cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        env=os.environ | {"DS_ACCELERATOR": "cpu"},
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if line.startswith("mobilellama: ")]
+    for line in [line for line in said if line.startswith("mobilellama: warning: ")]:
+        print(line, file=sys.stderr)
+        said.remove(line)
+    text = " ".join(line.removeprefix("mobilellama: error: ") for line in said)
+    missing = next((line for line in said if line.startswith("mobilellama: missing: ")), None)
+    if missing:
+        names = missing.removeprefix("mobilellama: missing: ")
+        rule = "is required" if "," not in names else "are required"
+        remedy = f"See 'mobilellama {' '.join(order.step.command)} --help'"
+        raise ConfigError(names, "(not given)", rule, remedy)
+    if done.returncode == 2 and text:
+        raise UserError(text)
+    if done.returncode:
+        tail = "\n".join(done.stderr.splitlines()[-5:])
+        raise UserError(
+            f"mobilellama {' '.join(order.step.command)} cannot be run here:\n{tail}\n"
+            "If it can only be run on the nodes, give --no-check"
+        )
+
+
+def require_cwd(order: Order) -> None:
+    """Raise ConfigError if a job script cannot name the folder that it starts in."""
+    if not order.cwd.isprintable() or set('"%') & set(order.cwd):
+        rule = "has a character that no job script can hold"
+        raise ConfigError("the current folder", repr(order.cwd), rule, "Launch from another one")
+
+
+def require_syntax(script: Path) -> None:
+    """Raise UserError if bash cannot read a script: what the user gave may have broken it."""
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        raise UserError(f"{said}. Fix slurm.setup, slurm.extra or slurm.srun_extra")

@@ -1,0 +1,116 @@
+"""What people read of launches."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mobilellama.launch.launched.state import Part, Status
+from mobilellama.launch.launched.table import describe, table
+from tests.launch.helpers.launches import RUN, TASKS, launched, trained
+
+
+def made(
+    state: str,
+    *,
+    name: str = "1_4b",
+    step: str = "pretrain",
+    parts: Sequence[Part] = (),
+    saved: str = "step 100",
+    **fields: Any,
+) -> Status:
+    part = Part(part="run", job="7", state=state, reason="", nodes="n1", restarts=1)
+    return Status(
+        folder=f"/runs/{name}",
+        step=step,
+        name=name,
+        submitted="2026-01-01T00:00:00+00:00",
+        state=state,
+        parts=list(parts) or [part],
+        saved=saved,
+        **fields,
+    )
+
+
+PROGRESS = {
+    "step": 1234,
+    "max_steps": 20000,
+    "loss": 2.25,
+    "left_s": 90061.0,
+    "tokens_per_s": 98765.4,
+    "attempts": 2,
+    "repeated_steps": 7,
+}
+TASK_PARTS = [
+    Part(part="tasks", job="8", state="failed", reason="3 done", nodes="", restarts=2),
+    Part(part="finish", job="9", state="held", reason="x", nodes="", restarts=1),
+]
+
+
+def test_launches_are_listed_a_line_each_with_reasons_below() -> None:
+    waiting = Part(part="run", job="12", state="pending", reason="Priority", nodes="", restarts=0)
+    failed = "task 3: the disk is full"
+    found = [
+        made("running", progress=PROGRESS, message="of a former start"),
+        made("pending", name="b", parts=[waiting], saved="step 0"),
+        made("failed", name="red", step="tokenize", parts=TASK_PARTS, saved="3", message=failed),
+        made("finished", name="hf", step="export", saved="nothing"),
+        made("finished", name="done", progress=PROGRESS | {"step": 20000}),
+    ]
+    assert table(found).splitlines() == [
+        "run   step      job  state     nodes  restarts            progress  tokens/s         left",
+        "1_4b  pretrain    7  running   n1            1   step 1,234/20,000    98,765  1d 01:01:01",
+        "b     pretrain   12  pending                 0              step 0",
+        "red   tokenize    8  failed                  3                   3",
+        "hf    export      7  finished  n1            1",
+        "done  pretrain    7  finished  n1            1  step 20,000/20,000",
+        "",
+        "b: Priority",
+        "red: task 3: the disk is full",
+    ]
+
+
+def test_one_launch_is_described_with_its_parts_starts_and_why_it_ended(
+    tmp_path: Path, says: Callable[..., None]
+) -> None:
+    folder = launched(tmp_path, RUN)
+    trained(folder)
+    status = made("failed", progress=PROGRESS, message="loss = nan")
+    assert describe(status, folder) == (
+        "1_4b: pretrain, failed\n"
+        "\n"
+        "folder    /runs/1_4b\n"
+        "launched  2026-01-01T00:00:00+00:00\n"
+        "saved     step 100\n"
+        "step      1,234 of 20,000, loss 2.2500\n"
+        "speed     98,765 tokens/s, 1d 01:01:01 left\n"
+        "starts    2, 7 steps done again\n"
+        f"logs      {folder.logs}\n"
+        "\n"
+        "part  job  state   nodes  restarts  reason\n"
+        "run     7  failed  n1            1\n"
+        "\n"
+        "start     job  host  processes  from step  done again\n"
+        "10:00:00  7.0  n1           16          0           ?\n"
+        "11:00:00  7.1  n1           16         90           7\n"
+        "\n"
+        "loss = nan"
+    )
+
+
+def test_a_launch_that_is_no_run_is_described_without_steps(
+    tmp_path: Path, says: Callable[..., None]
+) -> None:
+    folder = launched(tmp_path, TASKS)
+    status = made("failed", step="tokenize", name="red", parts=TASK_PARTS, saved="3 buckets")
+    assert describe(status, folder) == (
+        "red: tokenize, failed\n"
+        "\n"
+        "folder    /runs/red\n"
+        "launched  2026-01-01T00:00:00+00:00\n"
+        "saved     3 buckets\n"
+        f"logs      {folder.logs}\n"
+        "\n"
+        "part    job  state   nodes  restarts  reason\n"
+        "tasks     8  failed                2  3 done\n"
+        "finish    9  held                  1  x"
+    )

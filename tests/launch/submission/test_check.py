@@ -1,0 +1,37 @@
+"""What is looked at before a step waits in a queue."""
+
+from pathlib import Path
+
+import pytest
+
+from mobilellama.config import ConfigError, UserError
+from mobilellama.launch.config import SlurmConfig
+from mobilellama.launch.submission.check import check_inputs, require_cwd, require_syntax
+from mobilellama.launch.submission.order import Order
+
+
+def order_of(*arguments: str, cwd: str = "/home/u") -> Order:
+    return Order(step_name="pretrain", arguments=[*arguments], slurm=SlurmConfig(), cwd=cwd)
+
+
+def test_what_an_earlier_step_makes_need_not_be_there_yet(tmp_path: Path) -> None:
+    order = order_of(f"--run.folder={tmp_path}/run", f"--data.path={tmp_path}/data")
+    with pytest.raises(ConfigError, match="does not exist"):
+        check_inputs(order)
+    check_inputs(order, made=[tmp_path / "data"])
+
+
+@pytest.mark.parametrize("name", ['/a"b', "/a%j", "/a\nb"])
+def test_a_folder_that_no_job_script_can_name_is_refused(name: str) -> None:
+    require_cwd(order_of(cwd="/home/é u"))
+    with pytest.raises(ConfigError, match=r"the current folder = .*Launch from another one"):
+        require_cwd(order_of(cwd=name))
+
+
+def test_a_script_that_bash_cannot_read_is_refused_with_what_bash_says(tmp_path: Path) -> None:
+    script = tmp_path / "job.sbatch"
+    script.write_text("if true; then\n")
+    with pytest.raises(UserError, match=r"job.sbatch: line \d+: syntax error.*Fix slurm.setup"):
+        require_syntax(script)
+    script.write_text("true\n")
+    require_syntax(script)

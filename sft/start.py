@@ -25,38 +25,44 @@ _REMEDY = "Give a language model: a Hugging Face folder, or a run's folder or ch
 
 @dataclass(frozen=True, kw_only=True)
 class StartingPoint:
-    """What a run of a later stage starts from: the weights while they are at hand, and their name.
+    """What a run of a later stage starts from: the weights and their fingerprint.
 
-    Each stage adds its architecture and where all of it was found.
+    Each stage adds its architecture, and where the parts were found.
     """
 
     fingerprint: str
-    """Names the weights; part of the run's identity."""
+    """Identifies the weights; part of the run's identity."""
     weights: WeightSource | None
-    """By the plain names of the stage's model. What begins anew, such as a projector or an adapter,
-    is not among them. None where the run goes on from a checkpoint of its own."""
+    """By the plain names of the stage's model, without new parts such as a projector or an adapter.
+    None if the run resumes from its own checkpoint."""
+    resumed: Path | None = None
+    """The run's folder, if the run resumes from its own checkpoint."""
     lora: LoraConfig | None = None
-    """What a run that is resumed adapts."""
+    """The adapter of a run that resumes."""
 
     def require_weights(self) -> WeightSource:
-        """Return the weights, of a run that begins.
+        """Return the weights that a new run begins with.
 
         Raises:
-            DataError: it began before, and its checkpoints are gone since it was opened.
+            DataError: the run is not new, and its checkpoints were lost after it was opened.
         """
         if self.weights is None:
-            raise DataError("no checkpoint of the run is left, so its weights are unknown")
+            raise DataError(
+                f"{self.resumed}: no checkpoint of the run is left, so its weights are unknown. "
+                "Restore a checkpoint from a copy, or start over in another run.folder"
+            )
         return self.weights
 
     def verify(self, world: World, init: str) -> None:
-        """Check the bytes of the files, where they have hashes; the ranks share them out.
+        """Check the bytes of all files that have hashes. Each rank checks a share.
 
         Args:
             world: all ranks call this together.
-            init: the field of that name, for messages.
+            init: the value of the field init, for messages.
 
         Raises:
-            DataError: a file is damaged, on its rank; OtherRankError on the others.
+            DataError: a file is damaged. Raised on the rank that found it; OtherRankError on the
+                others.
         """
         world.run_on_all(
             lambda: self.require_weights().verify(share=world.rank, shares=world.size),
@@ -64,7 +70,7 @@ class StartingPoint:
         )
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         if self.weights is not None:
             self.weights.close()
 
@@ -75,24 +81,24 @@ class LanguageModelStart(StartingPoint):
 
     model: ModelConfig
     origin: str
-    """Where it was found when the run began."""
+    """Where the model was found when the run began."""
     tokenizer: TextTokenizer | None
-    """What the model was trained with, where it is at hand."""
+    """The model's tokenizer. None if the folder has none."""
 
 
 def open_start(init: str, run: RunFolder) -> LanguageModelStart:
-    """Open what a run starts from; where it has a checkpoint already, what that says of it.
+    """Open what a run starts from. If the run has a checkpoint, take the facts from there.
 
     Raises:
-        ConfigError: `init` is neither a Hugging Face folder nor a checkpoint, or its model computes
-            what ours does not.
+        ConfigError: `init` is neither a Hugging Face folder nor a checkpoint, or its model has
+            parts that our model cannot compute.
         DataError: its files are damaged.
     """
     if resumed := _of_the_run_itself(run):
         _require_same_start(init, resumed)
         return resumed
     start = open_language_model(init)
-    # Conversations are packed, and must not see one another.
+    # Conversations are packed into rows: tokens must not attend to other conversations.
     return replace(start, model=replace(start.model, attention="per_document"))
 
 
@@ -100,7 +106,7 @@ def open_language_model(init: str) -> LanguageModelStart:
     """Open a Hugging Face folder of Llama's shape, or a run's folder or checkpoint.
 
     Raises:
-        ConfigError: `init` is neither, or its model computes what ours does not.
+        ConfigError: `init` is neither, or its model has parts that our model cannot compute.
         DataError: its files are damaged.
     """
     require_language_model(init, field="init", remedy=_REMEDY)
@@ -108,7 +114,7 @@ def open_language_model(init: str) -> LanguageModelStart:
 
 
 def _require_same_start(init: str, resumed: LanguageModelStart) -> None:
-    """Raise ConfigError if `init` is there, and is not what the run began with."""
+    """Raise ConfigError if `init` exists and differs from what the run began with."""
     try:
         given = open_language_model(init)
     except UserError as error:
@@ -117,7 +123,7 @@ def _require_same_start(init: str, resumed: LanguageModelStart) -> None:
     given.close()
     if given.fingerprint != resumed.fingerprint:
         rule = f"is not what the run began with, {resumed.origin}"
-        raise ConfigError("init", init, rule, "Give that, or another run.folder")
+        raise ConfigError("init", init, rule, "Give that one, or another run.folder")
 
 
 def _of_folder(init: str) -> LanguageModelStart:
@@ -134,12 +140,12 @@ def _of_folder(init: str) -> LanguageModelStart:
 def _tokenizer_of(folder: Path) -> TextTokenizer | None:
     try:
         return open_tokenizer(folder, field="init")
-    except WrongIdsError as error:  # the dataset's ids count: they are compared with these
+    except WrongIdsError as error:  # a warning is enough: the dataset's ids are compared with these
         rule = error.args[2]
         log.warning("%s: %s. The dataset must have the ids of tokenizer.json", folder, rule)
         return open_tokenizer(folder, field="init", as_is=True)
     except ConfigError:
-        log.warning("%s has no tokenizer that could be compared with the dataset's", folder)
+        log.warning("%s has no tokenizer, so the dataset's tokenizer is not checked", folder)
         return None
 
 
@@ -171,18 +177,19 @@ def _of_checkpoint(init: str) -> LanguageModelStart:
 
 
 def _of_the_run_itself(run: RunFolder) -> LanguageModelStart | None:
-    """Return what the run's newest readable checkpoint says; its weights come from there."""
+    """Return the facts in the run's newest readable checkpoint. None if it has no checkpoint."""
     found = newest_readable(run)
     if found is None:
         return None
     manifest = found[1]
-    remedy = "Give another folder; what a run starts from is --init"
+    remedy = "Give another folder. The model to start from belongs into --init"
     require_stage(manifest.config, "sft", field="run.folder", value=str(run.path), remedy=remedy)
     return LanguageModelStart(
         model=ModelConfig(**manifest.config["model"]),
         origin=manifest.config["init"],
         fingerprint=manifest.identity["init.fingerprint"],
         weights=None,
+        resumed=run.path,
         tokenizer=None,
         lora=stored_lora(manifest.config),
     )

@@ -323,6 +323,7 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> VisionLanguageStart | 
         origin=manifest.config["origin"],
         fingerprint=manifest.identity["init.fingerprint"],
         weights=None,
+        resumed=run.path,
         tokenizer=open_tokenizer(run.path, field="run.folder"),
         lora=stored_lora(manifest.config),
     )

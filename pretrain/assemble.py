@@ -50,7 +50,7 @@ class TrainingData:
 
     @property
     def seq_len(self) -> int:
-        """Tokens that a sample predicts."""
+        """Tokens per sample that the model predicts."""
         return self.views[self.mixture.subsets[0]].seq_len
 
 

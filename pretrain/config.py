@@ -53,9 +53,9 @@ class StageConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The learning rate over the steps."""
     engine: EngineConfig = field(default_factory=EngineConfig)
-    """What optimises, and in which precision."""
+    """The engine and its precision."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """When to save, and what to keep."""
+    """When to save, and which checkpoints to keep."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Loss on what is held out."""
     loss_watch: LossWatchConfig = field(default_factory=LossWatchConfig)
@@ -77,7 +77,7 @@ class Config(StageConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     """The architecture."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """Batch, length and how far."""
+    """Batch, sequence length and number of steps."""
 
     def __post_init__(self) -> None:
         if self.train.seq_len > self.model.max_seq_len:

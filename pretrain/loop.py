@@ -1,7 +1,7 @@
-"""The training loop. It knows no stage: data, model and groups come from outside.
+"""The training loop. It knows no stage: data, model and parameter groups come from outside.
 
-One step: fetch, forward and backward for each micro-batch, step the optimizer, add up losses
-and stop flags over all ranks in one reduction, log, validate, checkpoint.
+One step: fetch the data, run forward and backward for each micro-batch, step the optimizer, add
+up losses and stop flags over all ranks in one reduction, log, validate, save a checkpoint.
 """
 
 import logging
@@ -32,7 +32,7 @@ class Position:
     """How far a run is."""
 
     step: int = 0
-    """Optimizer steps taken, skipped ones included."""
+    """Optimizer steps so far, skipped ones included."""
     consumed: int = 0
     """Samples consumed: the data position."""
 
@@ -55,14 +55,14 @@ class Training:
     watch: LossWatch
     metrics: Metrics
     validate: Callable[[int, Callable[[], bool]], Mapping[str, float]]
-    """(step, whether to go on) -> named losses, empty where none is due or it was left out; all
-    ranks call it, and it asks whether to go on, together."""
+    """(step, go_on) -> losses by name. Empty where no validation is due or a stop was asked for.
+    All ranks call it together, and all ranks call go_on together: go_on is a collective."""
     identity: dict[str, Any]
-    """What a resume must not change."""
+    """The fields that a resume must not change."""
     config: dict[str, Any]
-    """The resolved config, for the checkpoints."""
+    """The resolved config. Checkpoints store it."""
     frozen_sha256: str | None = None
-    """Names the file of the parameters that do not train, if there are any."""
+    """Name of the file with the parameters that do not train. None where all parameters train."""
 
 
 def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchdog) -> str | None:
@@ -71,12 +71,13 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
     Args:
         job: what to train, on what, and how.
         position: updated step by step.
-        stop: asked once a step, before a validation and in it, and after a checkpoint; a request
-            on any rank stops all at the same step.
-        watchdog: is told of everything that is done.
+        stop: the loop asks it once a step, before and during a validation, and after a
+            checkpoint. A request on one rank stops all ranks at the same step.
+        watchdog: the loop tells it the start of each part of a step.
 
     Returns:
-        None when finished, else the reason of the stop. The last step is saved either way.
+        None when the run is finished, else the reason of the stop. The last step is saved in both
+        cases.
     """
     engine, world, max_steps = job.engine, job.world, job.max_steps
     data = Prefetcher(
@@ -91,37 +92,51 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
     def go_on() -> bool:
         nonlocal stop_now
         watchdog.mark("agreeing on whether to go on")
+        # Collective: a rank that stopped alone would leave the others waiting in the next one.
+        # stop_now is the same on all ranks, so all ranks skip the call together.
         stop_now = stop_now or world.any(stop.requested())
         return not stop_now
 
     engine.train(True)
     try:
         if position.step == 0:
+            # A resumed run has this loss in its metrics already.
             validate(job, 0, go_on, stop, watchdog)
         stop.now(SAVING)
         while position.step < max_steps and not stop_now:
             started_s, waited_s = time.perf_counter(), data.wait_s
             watchdog.mark("waiting for data", step=position.step)
+            # The CPU waits here only if the threads of the prefetcher are slower than the step.
             batch = data.next()
             tally = Tally(len(job.batches.group_names), world.device)
             for i, micro in enumerate(batch.micro_batches):
                 watchdog.mark("forward and backward")
                 last = i + 1 == len(batch.micro_batches)
+                # DDP decides in forward whether this backward reduces, so it needs `last` here.
                 sums = engine.forward(micro.inputs, last=last)
+                # Divide by the supervised tokens of the whole step, on all ranks. A mean for each
+                # micro-batch would give tokens of short micro-batches more weight.
                 engine.backward(sums.loss_sum / batch.supervised_tokens)
+                # The sums stay on the device: .item() here would wait for the GPU every time.
                 tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
             watchdog.mark("optimizer step")
+            # A pure function of the step: a resume has no scheduler state to restore.
             factor = job.schedule.factor(position.step, max_steps)
+            # Collective and host-device sync: gradients are summed over ranks, and the CPU reads
+            # their norm to know whether the step was applied.
             report = engine.step(factor)
             watchdog.mark("adding up the losses")
-            # The step's one reduction: losses and the wish to stop. Host-device sync.
+            # The loop's own collective, one a step, and a host-device sync. The request to stop
+            # travels with the losses, so all ranks learn of it at the same step.
             totals = world.sum(tally.with_flag(stop.requested()))
             losses, stop_now = tally.losses(totals), totals[-1] > 0
 
             positions = range(batch.first_position, batch.first_position + batch.samples)
+            # All ranks see the same losses here. If the watch ends the run, it ends on all ranks.
             job.watch.record(
                 losses.mean, applied=report.applied, step=position.step + 1, positions=positions
             )
+            # A skipped step counts too: step, position and schedule never drift apart.
             position.step += 1
             position.consumed += batch.samples
             watchdog.mark("writing metrics", step=position.step)
@@ -138,14 +153,18 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
                 watch=job.watch,
                 final=stop_now or position.step == max_steps,
             )
-            watchdog.begin_steps()  # the first one may compile
+            # After the first step: it may compile kernels, so it has the longer limit of the start.
+            watchdog.begin_steps()
             validate(job, position.step, go_on, stop, watchdog)
             if position.step % job.checkpoint.every_steps == 0:
                 save(job, position, stop, watchdog)
                 saved_step = position.step
+                # A save can take minutes. A stop that came meanwhile must not cost one more step.
                 go_on()
     finally:
+        # Also on an error: the threads that read ahead would keep the process alive.
         data.close()
+    # Reached only without an error. After one, the ranks may differ, and a save is a collective.
     if saved_step != position.step:
         save(job, position, stop, watchdog)
     if position.step >= max_steps:
@@ -156,7 +175,10 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
 def validate(
     job: Training, step: int, go_on: Callable[[], bool], stop: StopRequest, watchdog: Watchdog
 ) -> None:
-    """Validate if it is due and no stop is asked for: a grace time is for saving."""
+    """Validate if it is due and no stop was asked for.
+
+    After a request to stop, the time that is left belongs to the checkpoint.
+    """
     stop.now("leaving the validation and saving")
     with watchdog.phase("validation"):
         job.metrics.validation(step, job.validate(step, go_on))
@@ -164,7 +186,7 @@ def validate(
 
 
 def save(job: Training, position: Position, stop: StopRequest, watchdog: Watchdog) -> None:
-    """Write a checkpoint and delete those that retention no longer keeps."""
+    """Write a checkpoint and delete old ones."""
     stop.now("stopping when the checkpoint is whole, which is being written")
     with watchdog.phase("save"):
         _save(job, position)
@@ -185,6 +207,7 @@ def _save(job: Training, position: Position) -> None:
     log.info(
         "saved %s in %.1f s", job.run.checkpoint(position.step), time.perf_counter() - started_s
     )
+    # After the commit: a save that fails must not have deleted the checkpoints before it.
     prune = partial(
         checkpoint.prune, job.run, job.checkpoint, attempt=job.attempt, written=position.step
     )

@@ -87,29 +87,29 @@ class MixtureConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """The batch, and what memory it may take; each stage adds how far it goes."""
+    """The batch and its memory. Each stage adds the length of its run."""
 
     global_batch_size: int = 2560
     """Samples per optimizer step over all ranks."""
     micro_batch_size: int = 4
     """Samples per rank per forward."""
     seed: int = 1337
-    """Of the weights that are initialised."""
+    """Seed of the weights that are initialised."""
     loss_chunk_tokens: int = 1024
-    """Tokens whose logits are held at a time in the loss."""
+    """Tokens per chunk of the loss. Logits of only one chunk are in memory at a time."""
     gradient_checkpointing: bool = False
-    """Keep each layer's input alone and compute the layer again in the backward pass: less memory,
-    about a third more time. Changes no number."""
+    """Keep only the input of each layer, and compute the layer again in the backward pass. This
+    needs less memory and about a third more time. It changes no number."""
 
     def __post_init__(self) -> None:
         for name in ("global_batch_size", "micro_batch_size", "loss_chunk_tokens"):
             require_at_least(f"train.{name}", getattr(self, name), 1)
 
     def grad_accum_steps(self, world_size: int) -> int:
-        """Return the micro-batches of each rank in a step.
+        """Return the number of micro-batches that each rank computes in a step.
 
         Raises:
-            ConfigError: the global batch is not a whole number of them.
+            ConfigError: the global batch is not a whole number of micro-batches on all ranks.
         """
         per_step = self.micro_batch_size * world_size
         if self.global_batch_size % per_step:
@@ -130,10 +130,10 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(BatchConfig):
-    """Batch, length and how far."""
+    """Batch, sequence length and number of steps."""
 
     seq_len: int = 2048
-    """Tokens that a sample predicts."""
+    """Tokens per sample that the model predicts."""
     max_steps: int = 247_955
     """Optimizer steps of the whole run."""
 

@@ -1,4 +1,4 @@
-"""Plain data parallelism: the whole fp32 state on every rank, autocast for bf16."""
+"""Plain data parallelism: every rank holds the whole fp32 state; bf16 by autocast."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -34,16 +34,20 @@ class DDPEngine:
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._device_type = self._parameters[0][1].device.type
         self._bf16 = precision == "bf16"
-        with warnings.catch_warnings():  # torch 2.13 renames broadcast_buffers; 2.11 does not know
+        # torch 2.13 warns that broadcast_buffers has a new name, which torch 2.11 does not have.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            # The model's buffers are constants such as rotary tables, so no rank has to broadcast
+            # them. Gradients as views of the buckets save a second copy: 4 bytes a parameter.
             self._module = DistributedDataParallel(
                 model, broadcast_buffers=False, gradient_as_bucket_view=True
             )
         self.optimizer_step = 0
 
     def forward(self, inputs: Mapping[str, Tensor], *, last: bool) -> LossSums:
-        """Run the model on one micro-batch; the backward of the `last` one reduces."""
-        # DDP decides in forward whether the coming backward reduces.
+        """Run the model on one micro-batch. The backward of the `last` one reduces."""
+        # DDP decides in forward whether the next backward reduces. One all-reduce a step is
+        # enough: the gradients of earlier micro-batches wait, added up, in the buckets.
         with (
             nullcontext() if last else self._module.no_sync(),
             torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16),
@@ -51,15 +55,17 @@ class DDPEngine:
             return self._module(**inputs)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to the step's."""
-        (loss * self._world_size).backward()  # DDP averages over ranks
+        """Add the gradients of a loss to those of the step."""
+        (loss * self._world_size).backward()  # DDP averages over ranks; the contract is the sum
 
     def step(self, lr_factor: float) -> StepReport:
-        """Clip and apply, unless the gradient is not finite."""
+        """Clip and apply the gradients; skip the step if they are not finite."""
         for group, ours in zip(self._adamw.param_groups, self._groups, strict=True):
             group["lr"] = ours.learning_rate * lr_factor
         parameters = [parameter for _, parameter in self._parameters]
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))  # sync
+        # Host-device sync: float() waits for the GPU. The step must know now whether to apply.
+        # No collective: gradients are equal on all ranks, so all ranks decide the same.
+        grad_norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))
         applied = grad_norm < float("inf")  # False for NaN too
         if applied:
             self._adamw.step()
@@ -68,7 +74,7 @@ class DDPEngine:
         return StepReport(grad_norm if applied else float("inf"), applied)
 
     def fragments(self) -> Iterator[Fragment]:
-        """Yield every world_size-th parameter: all ranks hold all, each writes its share."""
+        """Yield every world_size-th parameter. All ranks hold all state; each writes a share."""
         for name, parameter in self._parameters[self._rank :: self._world_size]:
             yield self._fragment(name, parameter)
 
@@ -84,8 +90,9 @@ class DDPEngine:
 
     @torch.no_grad()
     def load(self, source: StateSource) -> None:
-        """Set weights and moments; every rank reads all of them."""
+        """Load weights and moments. Every rank reads all of them."""
         for name, parameter in self._parameters:
+            # AdamW makes its state in its first step only, so an empty one is made here.
             self._adamw.state[parameter] = {
                 "step": torch.tensor(float(source.optimizer_step), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),

@@ -1,9 +1,10 @@
-"""The contract between the loop and what optimises: DeepSpeed ZeRO, or plain DDP.
+"""The contract between the training loop and an engine: DeepSpeed ZeRO, or plain DDP.
 
-A step is: ``forward`` and ``backward`` for each micro-batch, then ``step``. The gradients that
-a step applies are the *sum* over micro-batches and ranks of what ``backward`` was given; each
-engine undoes its own averaging. The state is fp32 master weights and both moments, by
-parameter name; each rank owns fragments of it.
+1. The loop calls ``forward`` and ``backward`` for each micro-batch, then ``step`` once.
+2. ``step`` applies the *sum* of the gradients over micro-batches and ranks. An engine whose
+   library averages undoes the average.
+3. The state is fp32 master weights and two moments, by parameter name. Each rank owns fragments
+   of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,17 +19,17 @@ from mobilellama.pretrain.model import LossSums
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did."""
+    """The result of a step."""
 
     grad_norm: float
-    """Global norm before clipping; inf where it was not finite."""
+    """Global norm before clipping; inf if it was not finite."""
     applied: bool
-    """Whether the weights changed; a step with a gradient that is not finite is skipped."""
+    """Whether the weights changed. A step whose gradient is not finite is skipped."""
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """A contiguous piece of one parameter's state, flat, in fp32; views, not copies."""
+    """A contiguous piece of one parameter's state, flat, in fp32. The tensors are views."""
 
     name: str
     start: int
@@ -39,10 +40,10 @@ class Fragment:
 
 
 class StateSource(Protocol):
-    """Where an engine's state comes from: a first initialisation or a checkpoint."""
+    """The source of an engine's state: initial weights or a checkpoint."""
 
     optimizer_step: int
-    """Steps that AdamW has applied."""
+    """Steps that AdamW has applied. Its bias correction depends on them."""
 
     def read(self, fragment: Fragment) -> None:
         """Fill the fragment's three tensors in place."""
@@ -53,18 +54,27 @@ class Engine(Protocol):
     """See the module's docstring."""
 
     optimizer_step: int
-    """Steps that AdamW has applied."""
+    """Steps that AdamW has applied. Its bias correction depends on them."""
 
     def forward(self, inputs: Mapping[str, Tensor], *, last: bool) -> LossSums:
-        """Run the model on one micro-batch; after the step's `last` one gradients are reduced."""
+        """Run the model on one micro-batch.
+
+        Args:
+            inputs: arguments of the model's forward, by name.
+            last: whether this is the step's last micro-batch, after which gradients are reduced.
+        """
         ...
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to the step's."""
+        """Add the gradients of a loss to those of the step."""
         ...
 
     def step(self, lr_factor: float) -> StepReport:
-        """Reduce, clip and apply at `lr_factor` times each group's peak rate."""
+        """Reduce, clip and apply the gradients. All ranks call it together.
+
+        Args:
+            lr_factor: the learning rate of each group is this times the group's peak.
+        """
         ...
 
     def fragments(self) -> Iterator[Fragment]:
@@ -72,7 +82,7 @@ class Engine(Protocol):
         ...
 
     def load(self, source: StateSource) -> None:
-        """Set masters and moments from a source, and the working weights from the masters."""
+        """Load masters and moments, then set the working weights from the masters."""
         ...
 
     def train(self, mode: bool) -> None:
@@ -81,7 +91,7 @@ class Engine(Protocol):
 
 
 def resolve_precision(precision: str, device: torch.device) -> Literal["bf16", "fp32"]:
-    """Return what ``auto`` means on this device."""
+    """Return the precision that ``auto`` means on this device."""
     if precision == "bf16" or precision == "fp32":
         return precision
     if device.type == "cuda":
@@ -90,11 +100,12 @@ def resolve_precision(precision: str, device: torch.device) -> Literal["bf16", "
 
 
 def computes_bf16(cpu: Mapping[str, Any]) -> bool:
-    """Return whether a CPU multiplies bf16 numbers itself.
+    """Return whether a CPU has instructions that multiply bf16 numbers.
 
-    oneDNN calls bf16 supported where AVX-512 alone imitates it, at a quarter of the speed of fp32.
+    oneDNN reports support for bf16 on CPUs that only have AVX-512. These emulate bf16, at a
+    quarter of the speed of fp32.
 
     Args:
-        cpu: what ``torch.cpu.get_capabilities`` says of it.
+        cpu: the result of ``torch.cpu.get_capabilities``.
     """
     return any(cpu.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))

@@ -1,9 +1,11 @@
-"""A check that all ranks make the gradients of the same parameters, in the same order.
+"""Check that all ranks make the gradients of the same parameters, in the same order.
 
-ZeRO-2 puts gradients into a bucket in the order in which a backward pass makes them, and sums the
-buckets over ranks. Where one rank makes them in another order, or leaves one out, gradients of
-different parameters are summed, and nothing but the moments shows it. ZeRO-1 takes them in the
-order of the parameters after the last backward pass, so that only those count that are missing.
+ZeRO-2 puts gradients into a bucket in the order in which the backward pass makes them, and sums
+the buckets over ranks. If one rank makes them in another order, or leaves one out, ZeRO-2 adds
+gradients of different parameters. No error shows this.
+
+ZeRO-1 takes the gradients after the last backward pass, in the order of the parameters. There the
+order does not matter, but a missing gradient does.
 """
 
 import hashlib
@@ -20,20 +22,20 @@ from mobilellama.config import UserError
 
 
 class GradientOrderError(UserError):
-    """Ranks made different gradients, or in another order. The weights were not changed yet."""
+    """Ranks made different gradients, or made them in another order. The weights are unchanged."""
 
 
 class GradientOrder:
-    """Notes every gradient of a step by a hook; ``require_same`` compares the ranks' notes."""
+    """Note every gradient of a step in a hook, and compare the notes of the ranks."""
 
     def __init__(
         self, named_parameters: Sequence[tuple[str, nn.Parameter]], *, ordered: bool
     ) -> None:
-        """Begin to note.
+        """Add the hooks.
 
         Args:
-            named_parameters: those that train, the same on all ranks.
-            ordered: whether their order counts, or only which there are.
+            named_parameters: the parameters that train, the same on all ranks.
+            ordered: whether the order of the gradients must be the same, too.
         """
         self._names = [name for name, _ in named_parameters]
         self._ordered = ordered
@@ -46,15 +48,19 @@ class GradientOrder:
         self._noted.append(number)
 
     def require_same(self, device: torch.device) -> None:
-        """Compare the notes of all ranks and begin anew: 16 bytes in one collective, one sync.
+        """Compare the notes of all ranks, and clear them.
+
+        It costs one collective of 16 bytes and one host-device sync.
 
         Raises:
-            GradientOrderError: two ranks differ; it is raised on all.
+            GradientOrderError: two ranks differ. It is raised on all ranks.
         """
         noted = self._noted if self._ordered else sorted(set(self._noted))
         self._noted = []
+        # 7 bytes: the number and its negative must both fit into int64.
         digest = hashlib.blake2b(np.array(noted, dtype="<i4").tobytes(), digest_size=7).digest()
         number = int.from_bytes(digest, "little")
+        # The largest number and, negated, the smallest: one collective tells whether all agree.
         extremes = torch.tensor([number, -number], dtype=torch.int64, device=device)
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
         largest, smallest = extremes.tolist()  # host-device sync
@@ -64,7 +70,7 @@ class GradientOrder:
             raise GradientOrderError(self._difference(ranks))
 
     def _difference(self, ranks: list[list[int]]) -> str:
-        """Say where the first rank that differs from rank 0 does so."""
+        """Describe the first difference between rank 0 and a rank that differs from it."""
         other = next(rank for rank, noted in enumerate(ranks) if noted != ranks[0])
         pairs = zip_longest(ranks[0], ranks[other])
         found = next(both for both in pairs if both[0] != both[1])
@@ -73,8 +79,8 @@ class GradientOrder:
         remedy = "with --engine.kind ddp" if same else "on one process"
         return (
             f"rank 0 and rank {other} did not make the same gradients"
-            f"{' in the same order' if self._ordered else ''}: the first that differs is {first} "
+            f"{' in the same order' if self._ordered else ''}: the first difference is {first} "
             f"on rank 0 and {second} on rank {other}. ZeRO would add gradients of different "
-            "parameters, so the step was not taken. This model's backward pass depends on its "
-            f"input: train it {remedy}"
+            "parameters, so the step was not applied. The backward pass of this model depends on "
+            f"its input: train it {remedy}"
         )

@@ -1,15 +1,19 @@
-"""Checkpoints: atomic, hashed, by parameter name, loadable at any world size.
+"""Checkpoints: written atomically, hashed, stored by parameter name, loadable at any world size.
 
     checkpoints/step-N/
-      rank-R.safetensors   what rank R owns: NAME:weight, NAME:exp_avg, NAME:exp_avg_sq (flat
-                           fp32 fragments) and rng:* (the rank's random generators)
-      rank-R.json          receipt: the file's size and sha256, and where each fragment starts
+      rank-R.safetensors   the state that rank R owns: NAME:weight, NAME:exp_avg, NAME:exp_avg_sq
+                           (flat fp32 fragments) and rng:* (the rank's random generators)
+      rank-R.json          receipt: the file's size and sha256, and the start of each fragment
       manifest.json        written last: step, samples consumed, identity, config, counters,
-                           the sha256 of every receipt and of the frozen parameters, and its own
-    frozen/SHA.safetensors the parameters that do not train, where there are any (frozen.py)
+                           the sha256 of every receipt, of the frozen parameters and of itself
+    frozen/SHA.safetensors the parameters that do not train, if there are any (frozen.py)
 
-It is written into ``step-N.tmp-ATTEMPT/``; once every rank has fsynced its files, rank 0
-writes the manifest and renames the folder. Nothing is ever unpickled.
+How a checkpoint is written:
+1. Every rank writes its files into ``step-N.tmp-ATTEMPT/`` and fsyncs them.
+2. When all ranks are done, rank 0 writes the manifest and fsyncs it.
+3. Rank 0 renames the folder to ``step-N/`` and fsyncs its parent.
+A kill before the rename leaves a folder that no reader takes for a checkpoint. No file is ever
+unpickled.
 """
 
 import bisect
@@ -56,18 +60,18 @@ def save(
     attempt: int,
     facts: dict[str, Any],
 ) -> None:
-    """Write the checkpoint after ``facts["step"]`` steps, on all ranks; returns when it is whole.
+    """Write the checkpoint of step ``facts["step"]``, and return when it is complete.
 
     Args:
         run: the run's folder.
         world: all ranks call this together.
-        engine: whose fragments are written.
-        attempt: this attempt; a newer one in the folder makes the write fail.
+        engine: gives the fragments of the state.
+        attempt: this attempt. The write fails if the folder has a newer one.
         facts: step, consumed, identity, config, counters and frozen_sha256, as in ``Manifest``.
 
     Raises:
         FencedError: a newer attempt owns the run.
-        OSError: on the rank whose disk failed; RuntimeError on the others.
+        OSError: on the rank whose disk failed; OtherRankError on the others.
     """
     final = run.checkpoint(facts["step"])
     folder = final.with_name(f"{final.name}.tmp-{attempt}")
@@ -78,7 +82,7 @@ def save(
         folder.mkdir()
 
     def commit() -> None:
-        run.require_newest(attempt)  # a newer attempt has removed what was half written
+        run.require_newest(attempt)  # a newer attempt has removed this half-written folder
         receipts = {path.name: sha256_of_file(path) for path in sorted(folder.glob("rank-*.json"))}
         assert len(receipts) == world.size
         manifest = Manifest(
@@ -90,35 +94,42 @@ def save(
         )
         stored = asdict(manifest) | {"config": as_stored(manifest.config)}
         write_sealed_json(folder / MANIFEST, stored)
+        # Again, as late as possible: a newer attempt may have started since the check above, and
+        # the rename is what makes this checkpoint count.
         run.require_newest(attempt)
-        if final.exists():  # since this attempt began: it is not this attempt's to delete
+        if final.exists():  # another start wrote it: keep it under another name, delete nothing
             _set_aside(final, attempt)
         folder.rename(final)
+        # Without it a power cut can undo the rename although save has returned.
         fsync_path(run.checkpoints)
 
+    # Collective: no rank writes before rank 0 has made the folder.
     world.run_on_main(prepare)
     error: Exception | None = None
     try:
         _write_rank(folder, world.rank, engine)
     except Exception as raised:
+        # Raised later: this rank must reach the collective below, or the others wait there.
         error = raised
+    # Collective, and the barrier before the commit: when it returns, every rank has fsynced.
     if world.any(error is not None):
         if world.is_main:
             run.require_newest(attempt)
-            # What was written takes room that the next try may need.
+            # The half-written files take space that the next try may need.
             shutil.rmtree(folder, ignore_errors=True)
         raise error or OtherRankError(f"{folder}: another rank could not write its part")
     world.run_on_main(commit)
 
 
 def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
-    """Write this rank's tensors, then their receipt."""
+    """Write this rank's tensors, then the receipt: a receipt means that the tensors are whole."""
     tensors = {f"rng:{name}": state for name, state in rng.capture().items()}
     starts: dict[str, list[int]] = {}
     for fragment in engine.fragments():
         starts[fragment.name] = [fragment.start, fragment.weight.numel()]
         for kind in KINDS:
-            # A fragment is a view into one flat buffer; the file wants tensors of their own.
+            # A fragment is a view into one flat buffer, and safetensors refuses tensors that
+            # share memory. The copy to the CPU is also a host-device sync.
             tensors[f"{fragment.name}:{kind}"] = (
                 getattr(fragment, kind).detach().to("cpu", copy=True)
             )
@@ -126,7 +137,7 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
     try:
         with library_file(path) as temporary:
             save_file(tensors, temporary)
-    except SafetensorError as error:  # what the disk said, in the library's own words
+    except SafetensorError as error:  # the library gives a disk error only as text
         number = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(number, one_line(error), str(path)) from None
     receipt = {
@@ -138,10 +149,10 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
 
 
 class Checkpoint:
-    """A whole checkpoint, opened for reading; a ``StateSource`` for an engine's ``load``.
+    """A complete checkpoint, open for reading. It is a ``StateSource`` for an engine's ``load``.
 
     Raises:
-        DataError: its manifest or a receipt is missing, broken or of another format.
+        DataError: the manifest or a receipt is missing, damaged or of another format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -149,7 +160,8 @@ class Checkpoint:
         self.manifest = read_manifest(folder)
         self.optimizer_step = self.manifest.optimizer_step
         self.receipts = [self._receipt(name) for name in sorted(self.manifest.receipts)]
-        # name -> fragments (start, count, file), ascending by start
+        # name -> fragments (start, count, file), sorted by start. This map is why a checkpoint
+        # loads at any world size: a reader asks for elements, not for ranks.
         self._places: dict[str, list[tuple[int, int, str]]] = {}
         for receipt in self.receipts:
             for name, (start, count) in receipt["fragments"].items():
@@ -173,10 +185,10 @@ class Checkpoint:
         return receipt
 
     def verify(self, *, share: int = 0, shares: int = 1) -> None:
-        """Check the sha256 of every `shares`-th file, from the `share`-th.
+        """Check the sha256 of every `shares`-th file, starting with file number `share`.
 
         Raises:
-            DataError: a file's bytes are not those that were written.
+            DataError: the bytes of a file have changed since it was written.
         """
         for receipt in self.receipts[share::shares]:
             file = self.folder / receipt["file"]["name"]
@@ -196,14 +208,14 @@ class Checkpoint:
         return sum(count for _, count, _ in self._places[name])
 
     def read(self, fragment: Fragment) -> None:
-        """Fill a fragment's tensors from whatever fragments were saved."""
+        """Fill a fragment's tensors from the saved fragments that overlap it."""
         for kind in KINDS:
             target: Tensor = getattr(fragment, kind)
             for offset, piece in self._pieces(kind, fragment.name, fragment.start, len(target)):
                 target[offset : offset + len(piece)].copy_(piece)
 
     def parameter(self, name: str, shape: torch.Size, kind: str = "weight") -> Tensor:
-        """Return a whole parameter (or, of one that trains, a moment), fp32."""
+        """Return a whole parameter in fp32, or one of its moments if it trains."""
         if self._frozen and kind == "weight" and name in self._frozen.names():
             return self._frozen.parameter(name).view(shape)
         flat = torch.empty(shape.numel(), dtype=torch.float32)
@@ -212,7 +224,7 @@ class Checkpoint:
         return flat.view(shape)
 
     def rng(self, rank: int) -> dict[str, Tensor] | None:
-        """Return a rank's generator states, None where the checkpoint had fewer ranks."""
+        """Return a rank's generator states, or None if the checkpoint had fewer ranks."""
         if rank >= self.manifest.world_size:
             return None
         file = self._file(f"rank-{rank}.safetensors")
@@ -220,7 +232,7 @@ class Checkpoint:
         return {key.removeprefix("rng:"): file.get_tensor(key) for key in keys}
 
     def _pieces(self, kind: str, name: str, start: int, count: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield (offset from `start`, elements) that together cover the range."""
+        """Yield pairs (offset from `start`, elements) that cover the whole range."""
         if name not in self._places:
             raise damaged(self.folder, f"it has no parameter '{name}'")
         end = start + count
@@ -254,9 +266,9 @@ class Checkpoint:
 
 
 def newest_readable(run: RunFolder) -> tuple[Path, Manifest] | None:
-    """Return the newest checkpoint whose manifest is good, and that; None where there is none.
+    """Return the newest checkpoint whose manifest is good, and the manifest; None if none is good.
 
-    Nothing is said of others: opening them will.
+    It logs nothing about damaged ones: ``open_newest`` does.
 
     Raises:
         UserError: another version wrote it.
@@ -268,17 +280,19 @@ def newest_readable(run: RunFolder) -> tuple[Path, Manifest] | None:
 
 
 def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | None:
-    """Open the newest checkpoint whose every byte is right, on all ranks; None where none is.
+    """Open the newest checkpoint that is whole, on all ranks; None if the run has none.
 
-    Rank 0 chooses, every rank verifies a share. One that fails is named in a warning and set
-    aside as ``step-N.bad-ATTEMPT``.
+    Rank 0 chooses, and every rank verifies a share of the files. A damaged checkpoint is named in
+    a warning and renamed to ``step-N.bad-ATTEMPT``; then the next older one is tried.
 
     Raises:
-        DataError: there were checkpoints, and none is left: starting over must be asked for.
+        DataError: the run had checkpoints, and all are damaged. The user must ask to start over.
         OSError: on the rank that could not read; OtherRankError on the others.
         FrozenError: the file of the parameters that do not train is missing or damaged.
     """
     while True:
+        # Rank 0 alone lists the folder: on a network disk ranks may see different listings, and
+        # would then resume from different checkpoints.
         steps = run.checkpoint_steps() if world.is_main else []
         step = world.broadcast(steps[-1] if steps else -1)
         if step < 0:
@@ -292,49 +306,50 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
         except (DataError, FrozenError, OSError) as error:
             problem = error
         bad = isinstance(problem, DataError)
+        # Collective: all ranks must take the same checkpoint, so one rank's finding is all ranks'.
         is_bad, unreadable = world.sum([float(bad), float(problem is not None and not bad)])
-        if problem and not bad:  # the disk's trouble, or the frozen file's, is not the checkpoint's
+        if problem and not bad:  # the disk or the frozen file failed: the checkpoint may be good
             raise problem
         if unreadable:
             raise OtherRankError(f"{folder}: another rank could not read it")
         if not is_bad:
             return checkpoint
         if problem:
-            log.warning("checkpoint passed over: %s", problem)
+            log.warning("damaged checkpoint: %s", problem)
         world.run_on_main(partial(_set_aside, folder, attempt))
 
 
 def _set_aside(folder: Path, attempt: int) -> None:
-    """Give a checkpoint that cannot be used a name that no checkpoint has."""
+    """Rename a checkpoint that cannot be used, so that no reader takes it for one."""
     names = (f"{folder.name}.bad-{attempt}{'+' * again}" for again in itertools.count())
     aside = next(path for path in map(folder.with_name, names) if not os.path.lexists(path))
     folder.rename(aside)
-    log.warning("%s is set aside as %s", folder, aside.name)
+    log.warning("%s is renamed to %s", folder, aside.name)
 
 
 def _require_none_set_aside(run: RunFolder) -> None:
     bad = sorted(path.name for path in run.checkpoints.glob("step-*.bad-*"))
     if bad:
         raise DataError(
-            f"{run.checkpoints}: no whole checkpoint is left, but {', '.join(bad)}. To start "
-            "over, use another run.folder or remove these; to try one again, rename it to step-N"
+            f"{run.checkpoints}: all checkpoints are damaged: {', '.join(bad)}. To start over, "
+            "use another run.folder or remove these. To try one again, rename it to step-N"
         )
 
 
 def prune(run: RunFolder, config: CheckpointConfig, *, attempt: int, written: int) -> None:
-    """Delete old checkpoints: all but the last few and every n-th (rank 0 only).
+    """Delete all checkpoints but the newest and every n-th (rank 0 only).
 
     Args:
         run: the run's folder.
-        config: what to keep.
+        config: which to keep.
         attempt: this attempt.
-        written: the step that was just written. It is kept, and so is every later one: none of
-            them is this attempt's.
+        written: the step that was just written. It is kept. Later ones are kept too, because
+            another start of the run wrote them.
     """
     steps = run.checkpoint_steps()
     if later := [step for step in steps if step > written]:
         names = ", ".join(f"step-{step}" for step in later)
-        log.warning("%s: %s is not of this start; it is kept", run.checkpoints, names)
+        log.warning("%s: another start of the run wrote %s; kept", run.checkpoints, names)
     for step in [step for step in steps if step <= written][: -config.keep_last]:
         if not config.keep_every_steps or step % config.keep_every_steps:
             run.remove_checkpoint(step, attempt)

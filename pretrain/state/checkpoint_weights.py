@@ -1,4 +1,4 @@
-"""A checkpoint as a source of weights, without its moments."""
+"""A checkpoint as a source of weights. Its moments are not read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,16 +17,16 @@ from mobilellama.run_folder import RunFolder
 
 
 class CheckpointWeights(WeightSource):
-    """The parameters of a checkpoint under the names of the model that trained, all in fp32.
+    """The parameters of a checkpoint, under the names of the trained model, all in fp32.
 
-    A checkpoint holds flat fragments and does not know their shapes: they come from its model.
+    A checkpoint holds flat fragments without shapes: the shapes come from the model.
 
     Args:
-        checkpoint: opened; ``close`` closes it.
-        shapes: name and shape of every parameter of the model that trained, adapters included.
+        checkpoint: is open; ``close`` closes it.
+        shapes: name and shape of every parameter of the trained model, adapters included.
 
     Raises:
-        DataError: the checkpoint's parameters are not those of the model.
+        DataError: the parameters of the checkpoint and the model differ.
     """
 
     def __init__(self, checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
@@ -42,7 +42,7 @@ class CheckpointWeights(WeightSource):
         return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
-        """Return fp32: the masters' dtype, which parameters that do not train are given in too."""
+        """Return fp32. Masters are fp32; parameters that do not train are converted to it."""
         del name
         return torch.float32
 
@@ -52,15 +52,15 @@ class CheckpointWeights(WeightSource):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the manifest, which names the hashes of all files."""
+        """sha256 of the manifest, which holds the hashes of all files."""
         return sha256_of_file(self.checkpoint.folder / MANIFEST)
 
     def verify(self, *, share: int = 0, shares: int = 1) -> None:
-        """Check the sha256 of every `shares`-th file; with a bar where one process checks all.
+        """Check the sha256 of every `shares`-th file. If one process checks all, show a bar.
 
         Raises:
-            DataError: a file's bytes are not those that were written; the run's other steps are
-                named.
+            DataError: the bytes of a file have changed since it was written. The error names the
+                run's other checkpoints.
         """
         checkpoint = self.checkpoint
         with naming_other_steps(checkpoint.folder):
@@ -80,7 +80,7 @@ class CheckpointWeights(WeightSource):
 
 
 def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
-    """Raise DataError unless the checkpoint has exactly these parameters, in these sizes."""
+    """Raise DataError unless the checkpoint has exactly these parameters, with these sizes."""
     stored = set(checkpoint.names())
     missing, unexpected = sorted(set(shapes) - stored), sorted(stored - set(shapes))
     wrong = [
@@ -91,12 +91,18 @@ def require_same_names(checkpoint: Checkpoint, shapes: Mapping[str, torch.Size])
     for problem, names in (("lacks", missing), ("also has", unexpected), ("has sizes of", wrong)):
         if names:
             some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-            raise DataError(f"{checkpoint.folder}: it {problem} {some}, unlike its config's model")
+            raise DataError(
+                f"{checkpoint.folder}: it {problem} {some}, unlike the model of its config"
+            )
 
 
 @contextmanager
 def naming_other_steps(folder: Path) -> Iterator[None]:
-    """Add to the DataError of a damaged checkpoint, in `folder`, which others the run has."""
+    """Add the run's other checkpoints to the DataError of a damaged one.
+
+    Args:
+        folder: of the checkpoint that is read.
+    """
     try:
         yield
     except DataError as error:
@@ -105,7 +111,9 @@ def naming_other_steps(folder: Path) -> Iterator[None]:
             raise
         found = [run.checkpoint(step) for step in run.checkpoint_steps()]
         others = [path.name for path in found if path != folder and _opens(path)]
-        raise DataError(f"{error}: the run has {', '.join(others) or 'no other'}") from None
+        raise DataError(
+            f"{error}. Other checkpoints of the run: {', '.join(others) or 'none'}"
+        ) from None
 
 
 def _opens(folder: Path) -> bool:

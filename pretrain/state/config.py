@@ -7,14 +7,14 @@ from mobilellama.config import require_at_least
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When to save, and what to keep."""
+    """When to save, and which checkpoints to keep."""
 
     every_steps: int = 500
-    """Steps from one checkpoint to the next; the last step and a stop always save."""
+    """Steps between two checkpoints. The last step and a stop always save."""
     keep_last: int = 3
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_every_steps: int | None = 10_000
-    """Checkpoints at multiples of this are kept for good; None keeps none."""
+    """Keep every checkpoint whose step is a multiple of this. null: delete all but the newest."""
 
     def __post_init__(self) -> None:
         require_at_least("checkpoint.every_steps", self.every_steps, 1)

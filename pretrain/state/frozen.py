@@ -1,10 +1,9 @@
-"""Parameters that do not train: written once a run, into a file that its own sha256 names.
+"""Parameters that do not train. They are written once a run; the file's name is its sha256.
 
     frozen/SHA.safetensors
 
-Every checkpoint's manifest names the file. What was trained and what was not thus stay one
-whole, without writing the larger part again and again; the folder that the run started from
-may be gone.
+Every checkpoint's manifest names the file. So a run holds its whole model, without writing the
+larger part with every checkpoint. The folder that the run began from may be deleted.
 """
 
 import os
@@ -28,13 +27,14 @@ from mobilellama.run_folder import RunFolder
 def write_frozen(
     run: RunFolder, source: WeightSource, names: Sequence[str], *, attempt: int
 ) -> str:
-    """Write the parameters that do not train (rank 0 only) and return the file's sha256.
+    """Write the parameters that do not train (rank 0 only), and return the file's sha256.
 
     Args:
         run: its folder exists.
-        source: gives them. The widest of their dtypes is written, so that nothing is rounded.
-        names: of those that do not train.
-        attempt: this attempt; a newer one in the folder makes the write fail.
+        source: holds the parameters. The file has the widest of their dtypes, so no value is
+            rounded.
+        names: of the parameters that do not train.
+        attempt: this attempt. The write fails if the folder has a newer one.
 
     Raises:
         FencedError: a newer attempt owns the run.
@@ -44,7 +44,7 @@ def write_frozen(
     shapes = {name: source.shape(name) for name in names}
     total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
     run.frozen.mkdir(exist_ok=True)
-    for leftover in run.frozen.glob("new-*"):  # of a start that was killed
+    for leftover in run.frozen.glob("new-*"):  # an earlier start was killed while it wrote
         leftover.unlink(missing_ok=True)
     path = run.frozen / f"new-{attempt}.safetensors"
     with Progress("frozen parameters", total=total / 1e6, unit="MB") as progress:
@@ -58,14 +58,14 @@ def write_frozen(
 
 
 class FrozenError(UserError):
-    """The file is not as it was written; no checkpoint of the run is to blame, or of use."""
+    """The file is missing or damaged. No checkpoint of the run can be used without it."""
 
 
 class FrozenFile(WeightSource):
     """The parameters of a run that do not train, opened for reading.
 
     Raises:
-        FrozenError: the file is missing or no safetensors file.
+        FrozenError: the file is missing, or is no safetensors file.
     """
 
     def __init__(self, run: RunFolder, sha256: str) -> None:
@@ -85,11 +85,11 @@ class FrozenFile(WeightSource):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the file, which is its name."""
+        """sha256 of the file, taken from its name."""
         return self._sha256
 
     def verify(self, *, share: int = 0, shares: int = 1) -> None:
-        """Raise FrozenError unless the file's bytes are those that were written."""
+        """Raise FrozenError if the file's bytes have changed since it was written."""
         del shares
         if share == 0 and sha256_of_file(self.path) != self.fingerprint:
             raise self._damaged("its sha256 is not its name. Restore it from a copy")

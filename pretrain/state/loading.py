@@ -1,7 +1,7 @@
-"""The state that a run's attempt begins with: a checkpoint's, or first values.
+"""Load the state that an attempt begins with: from a checkpoint, or from initial weights.
 
-Parameters that train go through the engine, which holds their fp32 masters. Those that do not are
-set in the model itself; at a run's first attempt they are written once, and named by their hash.
+Parameters that train are loaded through the engine, which holds their fp32 masters. Parameters
+that do not train are set in the model itself. The first attempt of a run writes these to a file.
 """
 
 import logging
@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int) -> None:
-    """Give model, engine and random generators the state of a checkpoint, and close it."""
+    """Load a checkpoint into model, engine and random generators, and close it."""
     engine.load(checkpoint)
     for name, parameter in frozen_parameters(model).items():
         parameter.copy_(checkpoint.parameter(name, parameter.shape))
-    if states := checkpoint.rng(rank):  # a rank that the checkpoint did not have is seeded
+    # A larger world has ranks that the checkpoint did not have. They keep their seeded state.
+    if states := checkpoint.rng(rank):
         rng.restore(states)
     checkpoint.close()
     consumed = checkpoint.manifest.consumed
@@ -35,10 +36,10 @@ def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int)
 
 
 def begin(model: nn.Module, engine: Engine, weights: WeightSource) -> None:
-    """Give the engine the first values of what trains, with moments of zero.
+    """Load initial weights into the engine. All moments are zero.
 
     Raises:
-        DataError: the weights are not those of the model.
+        DataError: names or shapes of the weights and the model differ.
     """
     require_shapes(weights, shapes_of(model))
     engine.load(FirstState(weights))
@@ -53,7 +54,11 @@ def frozen_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def freeze(
     model: nn.Module, weights: WeightSource, world: World, run: RunFolder, attempt: int
 ) -> str | None:
-    """Set the parameters that do not train, write them into the run, return the file's sha256."""
+    """Set the parameters that do not train, and write them into the run.
+
+    Returns:
+        The file's sha256 on rank 0; None on other ranks, and if all parameters train.
+    """
     frozen = frozen_parameters(model)
     if not frozen:
         return None
@@ -66,7 +71,7 @@ def freeze(
         sha256 = write_frozen(run, weights, [*frozen], attempt=attempt)
 
     world.run_on_main(write)
-    return sha256  # rank 0 alone writes manifests
+    return sha256  # only rank 0 writes manifests, so only rank 0 needs it
 
 
 class FirstState:
@@ -78,16 +83,17 @@ class FirstState:
         self._weights = weights
 
     def read(self, fragment: Fragment) -> None:
-        """Fill a fragment's weight; its moments are zeros already."""
+        """Fill a fragment's weight. Its moments are zero already."""
         whole = self._weights.parameter(fragment.name)
         piece = slice(fragment.start, fragment.start + fragment.weight.numel())
         fragment.weight.copy_(whole.reshape(-1)[piece])
 
 
 def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Log the fields that this attempt changes; those of the identity were checked before.
+    """Log the config fields that differ from the checkpoint's.
 
-    A field that the checkpoint's version did not have yet has not changed.
+    The identity was checked before. A field that an older version did not store counts as
+    unchanged.
     """
     for section in (name for name in now if name in before):
         fields, old = now[section], before[section]

@@ -1,6 +1,6 @@
-"""The manifest of a checkpoint: what it says of itself, sealed with a digest of its own.
+"""The manifest of a checkpoint: its description, with a digest of the manifest itself.
 
-A folder without one is no whole checkpoint (``checkpoint.py``).
+A folder without a manifest is not a complete checkpoint (``checkpoint.py``).
 """
 
 from dataclasses import dataclass, replace
@@ -18,27 +18,27 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint."""
 
     format_version: int = FORMAT_VERSION
     step: int
-    """Optimizer steps taken, skipped ones included."""
+    """Optimizer steps so far, skipped ones included."""
     consumed: int
     """Samples consumed: the data position."""
     optimizer_step: int
-    """Steps that AdamW applied."""
+    """Optimizer steps that changed the weights: skipped ones do not count."""
     world_size: int
     attempt: int
     identity: dict[str, Any]
-    """What must not change over a run."""
+    """The fields that must not change during a run."""
     config: dict[str, Any]
-    """The resolved config, under the names of today; the file has those of old_names.py."""
+    """The resolved config, under today's field names. The file has the names of old_names.py."""
     counters: dict[str, Any]
-    """Skipped steps and the history of the loss watch."""
+    """Number of skipped steps, and the history of the loss watch."""
     receipts: dict[str, str]
     """sha256 of each rank's receipt, by file name."""
     frozen_sha256: str | None = None
-    """Of the file of the parameters that do not train; None where all do."""
+    """Of the file with the parameters that do not train. None if all parameters train."""
 
     def __post_init__(self) -> None:
         for name in ("step", "consumed", "optimizer_step", "world_size", "attempt"):
@@ -53,15 +53,15 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a checkpoint's manifest, and check that it is as it was written and where it belongs.
+    """Read a checkpoint's manifest, and check its digest and the folder's name.
 
     Raises:
-        DataError: it is missing or damaged, or the folder has the name of another step.
+        DataError: it is missing or damaged, or the folder's name is of another step.
         UserError: another version wrote it.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise damaged(path, "missing, so this is no whole checkpoint")
+        raise damaged(path, "missing, so this checkpoint is not complete")
     named = step_of(folder.name)
     try:
         owner = folder if named is None else folder.parent
@@ -69,15 +69,15 @@ def read_manifest(folder: Path) -> Manifest:
         version = value["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{path}: format {version}, but this version reads {FORMAT_VERSION}. "
+                f"{path}: has format {version}, but this version reads format {FORMAT_VERSION}. "
                 "Use the version that wrote it, or another run.folder"
             )
         manifest = Manifest(**value)
         missing = {"data.tokenizer_sha256", "data.fingerprint"} - manifest.identity.keys()
         if missing or "model" not in manifest.config:
             raise UserError(
-                f"{path}: another version wrote it, without {', '.join(sorted(missing)) or 'model'}"
-                ". Use that version, or another run.folder"
+                f"{path}: another version wrote it: {', '.join(sorted(missing)) or 'model'} is "
+                "missing. Use that version, or another run.folder"
             )
         manifest = replace(manifest, config=as_current(manifest.config))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -91,5 +91,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def damaged(path: Path, what: str) -> DataError:
-    """Return the error for a file of a checkpoint that is not as it was written."""
+    """Return the error for a damaged file of a checkpoint."""
     return DataError(f"{path}: {what}. Take an earlier checkpoint")

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def seed(number: int, *, rank: int, step: int) -> None:
-    """Set every generator to a state that no other rank, seed or step begins with."""
+    """Seed every generator from the seed, the rank and the step."""
     digest = hashlib.blake2b(f"{number}/{rank}/{step}".encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little") >> 1
     random.seed(value)
     np.random.seed(value % 2**32)
-    torch.manual_seed(value)  # CUDA's too
+    torch.manual_seed(value)  # seeds CUDA's generators too
 
 
 def capture() -> dict[str, Tensor]:

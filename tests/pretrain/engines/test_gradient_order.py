@@ -76,9 +76,9 @@ def test_another_order_is_an_error_under_zero_2_that_names_both_parameters() -> 
         assert said[:2] == ["", ""]
         assert said[2] == (
             "rank 0 and rank 1 did not make the same gradients in the same order: the first "
-            "that differs is 'second.weight' on rank 0 and 'first.weight' on rank 1. ZeRO would "
-            "add gradients of different parameters, so the step was not taken. This model's "
-            "backward pass depends on its input: train it with --engine.kind ddp"
+            "difference is 'second.weight' on rank 0 and 'first.weight' on rank 1. ZeRO would "
+            "add gradients of different parameters, so the step was not applied. The backward "
+            "pass of this model depends on its input: train it with --engine.kind ddp"
         )
 
 
@@ -94,4 +94,4 @@ def test_under_zero_1_the_order_is_all_one_but_a_missing_gradient_is_an_error() 
     """It takes the gradients in the order of the parameters, those that are there."""
     for said in run_ranks(take_steps, 2, 1, [SAME, SWAPPED, SHORT]):
         assert said[:2] == ["", ""]
-        assert "the first that differs is 'second.weight' on rank 0 and none on rank 1" in said[2]
+        assert "the first difference is 'second.weight' on rank 0 and none on rank 1" in said[2]

@@ -276,11 +276,11 @@ def test_a_flipped_byte_in_the_checkpoint_is_found(
     arguments = ("--checkpoint", run, "--output", tmp_path / "out")
     message = refused(command, tmp_path, *arguments)
     assert f"{path}: its sha256 is not the one in its receipt" in message
-    assert message.endswith("Take an earlier checkpoint: the run has step-2")
+    assert message.endswith("Take an earlier checkpoint. Other checkpoints of the run: step-2")
     path.unlink()  # told at once, before anything is read
-    assert refused(command, tmp_path, *arguments).endswith(": the run has step-2")
+    assert refused(command, tmp_path, *arguments).endswith("Other checkpoints of the run: step-2")
     (run / "checkpoints/step-2/rank-0.json").write_text("{}")
-    assert refused(command, tmp_path, *arguments).endswith(": the run has no other")
+    assert refused(command, tmp_path, *arguments).endswith("Other checkpoints of the run: none")
 
 
 def test_a_damaged_checkpoint_outside_of_a_run_has_no_others(

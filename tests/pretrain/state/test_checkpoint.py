@@ -180,7 +180,7 @@ def test_when_every_checkpoint_is_damaged_the_run_does_not_silently_start_over(
         (run.checkpoint(step) / "manifest.json").write_text("{}")
     metrics = run.metrics.read_bytes()
     for _ in range(2):  # nor at a second try
-        with pytest.raises(AssertionError, match=r"no whole checkpoint is left, but step-2\.bad-2"):
+        with pytest.raises(AssertionError, match=r"all checkpoints are damaged: step-2\.bad-2"):
             run_ranks(train_tiny, 2, small_dataset, run.path, {"train.max_steps": 6})
         assert run.metrics.read_bytes() == metrics
         verdict = run.read_verdict()
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_format_is_refused_not_set_aside(
     run: RunFolder, small_dataset: Path
 ) -> None:
     edit_sealed(run.checkpoint(6) / "manifest.json", format_version=2)
-    with pytest.raises(AssertionError, match="format 2, but this version reads 1"):
+    with pytest.raises(AssertionError, match="format 2, but this version reads format 1"):
         run_ranks(train_tiny, 1, small_dataset, run.path, {"train.max_steps": 6})
     assert run.checkpoint_steps() == [2, 4, 6]
 
@@ -267,7 +267,7 @@ def test_retention_keeps_what_was_just_written_and_later_ones_of_others(
     config = CheckpointConfig(keep_last=1, keep_every_steps=None)
     prune(run, config, attempt=attempt, written=6)
     assert run.checkpoint_steps() == [6, 1000, 2000]
-    assert "step-1000, step-2000 is not of this start; it is kept" in caplog.text
+    assert "another start of the run wrote step-1000, step-2000; kept" in caplog.text
 
 
 def test_a_folder_that_appeared_under_the_name_of_a_checkpoint_is_set_aside_not_overwritten(

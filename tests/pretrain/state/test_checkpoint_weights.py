@@ -51,7 +51,10 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_names_and_sizes(run: Ru
     checkpoint = Checkpoint(run.checkpoint(2))
     shapes = shapes_in(checkpoint)
     refusals = {
-        "it lacks more.weight, unlike its config": {**shapes, "more.weight": torch.Size([1])},
+        "it lacks more.weight, unlike the model of its config": {
+            **shapes,
+            "more.weight": torch.Size([1]),
+        },
         "it also has model.norm.weight, unlike": {
             name: shape for name, shape in shapes.items() if name != "model.norm.weight"
         },
@@ -71,5 +74,7 @@ def test_a_flipped_bit_is_found_and_the_runs_other_steps_are_named(run: RunFolde
     data[len(data) // 2] ^= 1
     file.write_bytes(bytes(data))
     for shares in (1, 2):
-        with pytest.raises(DataError, match=r"its sha256 is not .* the run has step-1$"):
+        with pytest.raises(
+            DataError, match=r"its sha256 is not .* Other checkpoints of the run: step-1$"
+        ):
             weights.verify(share=0, shares=shares)

@@ -457,7 +457,9 @@ def test_an_older_versions_run_is_refused_and_left_as_it_is(
     }  # fmt: skip
     (folder.checkpoint(3) / "manifest.json").write_text(json.dumps(manifest))
     before = sorted(str(path) for path in folder.path.rglob("*"))
-    with pytest.raises(UserError, match=r"another version wrote it: data.*tokenizer_sha256 is missing"):
+    with pytest.raises(
+        UserError, match=r"another version wrote it: data.*tokenizer_sha256 is missing"
+    ):
         finetune_tiny(base, chats, folder.path)
     assert sorted(str(path) for path in folder.path.rglob("*")) == before
 

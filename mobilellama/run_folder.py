@@ -28,8 +28,9 @@ from typing import Any, Literal
 
 from mobilellama.commandline.old_names import as_current
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files.atomic import fsync_path, sha256_of_file, temporary_path
+from mobilellama.files.atomic import fsync_path, sha256_of_file
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
+from mobilellama.files.temporary import temporary_path
 
 log = logging.getLogger(__name__)
 

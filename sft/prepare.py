@@ -15,8 +15,6 @@ other settings or other data; one with finished buckets is refused to them.
 import itertools
 import logging
 import os
-import re
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from mobilellama.config import (
     require_share,
 )
 from mobilellama.files.atomic import whole_file, write_json
+from mobilellama.files.temporary import remove_abandoned, temporaries
 from mobilellama.progress import Progress
 from mobilellama.sft.data.bucket import (
     Encode,
@@ -81,8 +80,6 @@ log = logging.getLogger(__name__)
 _LARGEST_SEQ_LEN = 1 << 20  # a row is held in memory, and no model reads so many
 _DRY_RECORDS = 1_000
 _FIRST_PLACES = 3
-# What mobilellama.files.atomic.temporary_path makes of a file's name: NAME.tmp.HOST.PID.RANDOM.
-_TEMPORARY = re.compile(r".+\.tmp\.(?P<host>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,11 +292,7 @@ def _sweep(folder: Path) -> None:
 
     Where the file system has no locks, a process of this machine may still write one.
     """
-    for path in list(folder.rglob("*")):
-        if (found := _TEMPORARY.fullmatch(path.name)) and path.is_file():
-            is_ours = found["host"] == socket.gethostname()
-            if not (is_ours and Path(f"/proc/{found['pid']}").exists()):
-                path.unlink(missing_ok=True)
+    remove_abandoned(temporaries(folder.rglob("*")), others_after_s=0)
 
 
 def _dry_run(config: Config, work: PackingWork, plan: Plan, tokenizer: TextTokenizer) -> int:

@@ -22,7 +22,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.files.atomic import fsync_path, temporary_path
+from mobilellama.files.atomic import fsync_path
+from mobilellama.files.temporary import temporary_path
 from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation

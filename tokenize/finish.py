@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files.temporary import remove_abandoned, temporaries
 from mobilellama.shards.dataset import (
     DATASET,
     MANIFEST,
@@ -34,11 +35,8 @@ log = logging.getLogger(__name__)
 _MISSING_SHOWN = 5
 _FINISHERS = 16  # so many may finish a folder at the same instant
 
-# What mobilellama.files.atomic.temporary_path makes of our files' names: NAME.tmp.HOST.PID.RANDOM.
-_TEMPORARY = r"\.tmp\..+\.[0-9]+\.[0-9a-f]{8}"
-_OURS = "|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET)))
-_LEFT_IN_FOLDER = re.compile(rf"({_OURS}){_TEMPORARY}")
-_LEFT_IN_SUBSET = re.compile(rf"[0-9]{{5,}}\.(bin|idx|json){_TEMPORARY}")
+_IN_FOLDER = re.compile("|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET))))
+_IN_SUBSET = re.compile(r"[0-9]{5,}\.(bin|idx|json)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +149,12 @@ def _least_share(folder: Path, receipt: Receipt) -> float | None:
 def _sweep(folder: Path, plan: Plan) -> None:
     """Remove what killed writers left: every bucket counts, so no temporary is needed.
 
-    Only files that we name so: a subset may be called ``a.tmp.b``.
+    Only of our files: a user may keep others here.
     """
-    places = {folder: _LEFT_IN_FOLDER}
-    places |= {folder / piece.subset: _LEFT_IN_SUBSET for piece in plan.slices}
-    for place, pattern in places.items():
-        for path in list(place.iterdir()):
-            if pattern.fullmatch(path.name) and not path.is_dir():
-                path.unlink(missing_ok=True)
+    places = {folder: _IN_FOLDER} | {folder / piece.subset: _IN_SUBSET for piece in plan.slices}
+    for place, ours in places.items():
+        left = (one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final))
+        remove_abandoned(left, others_after_s=0)
 
 
 def _table(receipts: Sequence[Receipt]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mobilellama.config import ConfigError
-from mobilellama.files.atomic import temporary_path, whole_file
+from mobilellama.files.atomic import whole_file
+from mobilellama.files.temporary import temporary_path
 from mobilellama.shards.dataset import PLAN, TOKENIZER, Plan, Slice
 from mobilellama.tokenizers.tokenizer import Tokenizer
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mobilellama
-from mobilellama.files.atomic import temporary_path
+from mobilellama.files.temporary import temporary_path
 
 PACKAGE = Path(mobilellama.__file__).absolute().parent
 _LEFT_OUT = {"__pycache__"}

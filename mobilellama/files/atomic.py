@@ -9,13 +9,13 @@ import hashlib
 import json
 import logging
 import os
-import secrets
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from mobilellama.files.temporary import temporary_path
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +23,6 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a write says that found no room: on the disk, in a quota, under a limit."""
 
 _CHUNK_BYTES = 1 << 22
-
-
-def temporary_path(path: Path) -> Path:
-    """Return ``PATH.tmp.HOST.PID.RANDOM``, which no other writer uses."""
-    return path.with_name(
-        f"{path.name}.tmp.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
-    )
 
 
 def fsync_path(path: Path) -> None:

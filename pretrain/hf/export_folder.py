@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.files.atomic import fsync_path, temporary_path, write_json
+from mobilellama.files.atomic import fsync_path, write_json
+from mobilellama.files.temporary import temporaries, temporary_path
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.hub import missing_files, require_repo_id
 from mobilellama.pretrain.hf.weights import DTYPES, write_weights
@@ -107,8 +108,10 @@ def require_free(output: Path) -> None:
         if not missing_files(output):
             remedy += "; 'mobilellama pretrain push' pushes it as it is"
         raise ConfigError("output", str(output), "exists and is not empty", remedy)
-    for path in output.parent.glob(f"{output.name}.tmp.*"):
-        log.warning("%s is half an export, by a process that died or still runs", path)
+    for half in temporaries(output.parent.glob("*")):
+        if half.final == output.name:
+            text = "%s is half an export, by a process that died or still runs"
+            log.warning(text, half.path)
 
 
 def require_outside(output: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError, UserError
-from mobilellama.pool import Workers
+from mobilellama.pool import Lost, Tell, Workers
 
 # Works for ever with two processes, whose numbers it prints; Ctrl-C ends it with code 130.
 ENDLESS = """
@@ -132,17 +132,18 @@ def test_a_killed_process_ends_the_work_and_names_the_item() -> None:
     )
 
 
-def die_while_sending(number: int) -> bytes:
+def die_while_sending(delay_s: float) -> bytes:
     """Return what takes longer to send than its process lives."""
-    del number
-    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
     return bytes(128 << 20)
 
 
-def test_a_process_killed_in_the_middle_of_its_result_is_noticed_too() -> None:
+@pytest.mark.parametrize("delay_s", [0.01, 0.06, 0.12])
+def test_a_process_killed_in_the_middle_of_its_result_is_noticed_too(delay_s: float) -> None:
+    """The delays meet the copying of the result, and its way through the pipe."""
     with pytest.raises(UserError, match="was killed while sending"):
         with Workers(2, doing="sending") as workers:
-            list(workers.map(die_while_sending, range(2)))
+            list(workers.map(die_while_sending, [delay_s] * 8))
 
 
 def give_a_lambda(number: int) -> object:
@@ -154,6 +155,60 @@ def test_what_cannot_be_sent_is_an_error_and_no_hang() -> None:
         with pytest.raises(TypeError, match=r"give_a_lambda.* gave what cannot be sent back"):
             list(workers.map(give_a_lambda, range(3)))
         assert list(workers.map(late_if_early, [3])) == [(3, 9)]  # it goes on with other work
+
+
+def say_and_square(number: int, tell: Tell) -> int:
+    tell(("half", number))
+    time.sleep(0.3 if number == 0 else 0.0)
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    if number == 5:
+        os._exit(4)
+    tell(("all", number))
+    return number * number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_killed_process_costs_each_one_item_and_tells_its_number_and_signal(count: int) -> None:
+    news: list[tuple[str, int]] = []
+    with Workers(count, doing="squaring") as workers:
+        made = dict(workers.each(say_and_square, range(8), on_news=news.append))
+        pids = workers.pids
+    squares = {number: end for number, end in made.items() if not isinstance(end, Lost)}
+    assert squares == {number: number * number for number in (0, 1, 2, 4, 6, 7)}
+    killed, left = made[3], made[5]
+    assert isinstance(killed, Lost) and (killed.signal_name, killed.exit_code) == ("SIGTERM", -15)
+    assert isinstance(left, Lost) and (left.signal_name, left.exit_code) == (None, 4)
+    assert {killed.pid, left.pid} <= pids and os.getpid() not in pids
+    assert len(pids) == count + 2  # two took the places of those that are gone
+    halves = {number for kind, number in news if kind == "half"}
+    assert halves == set(range(8))  # news of lost items came through before their end
+    assert {number for kind, number in news if kind == "all"} == set(squares)
+
+
+def test_each_gives_what_ends_first_and_takes_the_next_item_when_a_process_is_free() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in (0, 1, 2, 4):
+            taken.append(number)
+            yield number
+
+    with Workers(2, doing="squaring") as workers:
+        ends = workers.each(say_and_square, items(), on_news=lambda news: None)
+        first = next(ends)
+        assert (first, taken) == ((1, 1), [0, 1])  # 0 sleeps
+        assert sorted([first, *ends]) == [(0, 0), (1, 1), (2, 4), (4, 16)]
+
+
+def refuse_with_news(number: int, tell: Tell) -> int:
+    del tell
+    return refuse_seven(number)
+
+
+def test_an_error_of_the_work_comes_through_each_too() -> None:
+    with pytest.raises(ConfigError, match="is seven"), Workers(2, doing="reading") as workers:
+        list(workers.each(refuse_with_news, range(100), on_news=lambda news: None))
 
 
 def begin_endless(folder: Path) -> tuple[subprocess.Popen[str], set[int]]:

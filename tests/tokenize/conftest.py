@@ -1,6 +1,7 @@
 """What the tests of this stage share: small corpora, the real command, digests of folders."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mobilellama.tokenize.sources import SourcesConfig
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
 
+_MANY_SLICES = ("--slice_bytes", "60000", "--heldout_share", "0.02")
 GOOD = b'{"text": "good"}\n'
 
 
@@ -84,3 +86,25 @@ def llama_dataset(
     done = tokenize_command("run", *arguments, "--output", folder, "--workers", "2")
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def many_slices(
+    small_corpus: Path,
+    small_tokenizer: Path,
+    tokenize_command: Command,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[list[str | Path], Path]:
+    """The arguments of a run over some 90 slices, and its dataset, made by one worker.
+
+    It lasts a few seconds, so that there is an instant in its middle to kill it.
+    """
+    folder = tmp_path_factory.mktemp("many_slices") / "dataset"
+    root = folder.with_name("corpus")
+    shutil.copytree(small_corpus, root)
+    for i in range(3):
+        shutil.copytree(small_corpus / "github", root / f"github/copy_{i}")
+    arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, *_MANY_SLICES]
+    done = tokenize_command("run", *arguments, "--output", folder, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    return arguments, folder

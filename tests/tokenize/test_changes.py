@@ -12,10 +12,10 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import read_json
+from mobilellama.pool import Workers
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
-from mobilellama.tokenize import workers
 from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
@@ -143,16 +143,16 @@ def test_a_source_that_changes_after_it_was_read_stops_the_run_at_its_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The change comes between one bucket and the next, in the middle of one run."""
-    receive, ended = workers._receive, []
+    each, ended = Workers.each, []
 
-    def and_change(*arguments):  # pyright: ignore[reportMissingParameterType]
-        news = receive(*arguments)
-        if isinstance(news, workers._Ended) and not ended:
-            ended.append(arguments[1].piece.source)
-            change(root / ended[0], 3)
-        return news
+    def and_change(*arguments, **named):  # pyright: ignore[reportMissingParameterType]
+        for piece, end in each(*arguments, **named):
+            if not ended:
+                ended.append(piece.source)
+                change(root / ended[0], 3)
+            yield piece, end
 
-    monkeypatch.setattr(workers, "_receive", and_change)
+    monkeypatch.setattr(Workers, "each", and_change)
     assert run(root, small_tokenizer, tmp_path / "out") == 2
     assert f"{root / ended[0]}: is not what {tmp_path / 'out'}" in capsys.readouterr().err
     assert not (tmp_path / "out/dataset.json").exists()

@@ -19,7 +19,8 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, one_line, require_at_least
-from mobilellama.files.atomic import temporary_path, write_json
+from mobilellama.files.atomic import write_json
+from mobilellama.files.temporary import temporary_path
 from mobilellama.pool import Workers
 from mobilellama.progress import Progress
 from mobilellama.sft.data.sources import find_slices

@@ -6,8 +6,6 @@ written last, so that no half file counts.
 
 import logging
 import os
-import socket
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,9 +20,9 @@ from mobilellama.files.atomic import (
     fsync_path,
     sha256_of_file,
     sha256_of_json,
-    temporary_path,
 )
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
+from mobilellama.files.temporary import remove_abandoned, temporaries, temporary_path
 from mobilellama.pool import Workers
 from mobilellama.progress import Progress
 from mobilellama.sft.data.clean import CLEANING_VERSION
@@ -153,7 +151,8 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
         return held[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     receipt.unlink(missing_ok=True)
-    _remove_leftovers(path)
+    left = (one for one in temporaries(path.parent.iterdir()) if one.final == path.name)
+    remove_abandoned(left, others_after_s=_ABANDONED_S)
     report = SampleReport()
     temporary = temporary_path(path)
     try:
@@ -195,18 +194,6 @@ def reading_of(path: Path, fingerprint: str) -> int:
     """Return by which rules the records of a file were read, or will be where it must be made."""
     held = _read_receipt(path.with_suffix(".json"), fingerprint) if path.is_file() else None
     return READING_VERSION if held is None else held[1]
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left half written, and nothing that one is writing."""
-    for left in path.parent.glob(f"{path.name}.tmp.*"):
-        host, pid = left.name.removeprefix(f"{path.name}.tmp.").rsplit(".", 2)[:2]
-        if host == socket.gethostname():
-            abandoned = not Path(f"/proc/{pid}").exists()
-        else:
-            abandoned = time.time() - left.stat().st_mtime > _ABANDONED_S
-        if abandoned:
-            left.unlink(missing_ok=True)
 
 
 def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> None:

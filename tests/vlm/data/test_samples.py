@@ -336,7 +336,7 @@ def test_a_damaged_receipt_counts_for_nothing(recipe: Recipe, tmp_path: Path) ->
 def test_what_another_process_is_writing_is_left_alone(recipe: Recipe, tmp_path: Path) -> None:
     host = socket.gethostname()
     alive, dead, other, old = (
-        tmp_path / f"train.arrow.tmp.{place}.ab"
+        tmp_path / f"train.arrow.tmp.{place}.0123abcd"
         for place in (f"{host}.{os.getpid()}", f"{host}.999999999", "node7.12", "node8.12")
     )
     for path in (alive, dead, other, old):

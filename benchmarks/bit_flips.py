@@ -53,7 +53,7 @@ def load_dataset(folder: Path) -> str:
     dataset = TokenDataset(folder)
     verify_dataset(dataset, workers=1)
     plan = Plan.read(folder)
-    receipts = [read_receipt(folder, piece, plan.identity) for piece in plan.slices]
+    receipts = [read_receipt(folder, slice_, plan.identity) for slice_ in plan.slices]
     described = [dataset.fingerprint, dataset.identity, dataset.described_totals]
     return repr([*described, dataset.described_files, dataset.manifest, plan, receipts])
 

@@ -59,8 +59,8 @@ def main() -> None:
         counts = Counts()
         texts = [
             text
-            for piece in find_slices(sources, config.slice_bytes)
-            for batch in read_documents(piece, sources, counts)
+            for slice_ in find_slices(sources, config.slice_bytes)
+            for batch in read_documents(slice_, sources, counts)
             for text in batch
         ]
         processor = Tokenizer(model).processor

@@ -144,7 +144,7 @@ def main(config: Config) -> int:
         try:
             receipts = _write_missing(config, work, plan, tokenizer)
         except KeyboardInterrupt:
-            there = sum(is_finished(work.folder, piece, plan.identity) for piece in plan.slices)
+            there = sum(is_finished(work.folder, slice_, plan.identity) for slice_ in plan.slices)
             print(
                 f"mobilellama: interrupted with {there:,} of {len(plan.slices):,} buckets "
                 "finished; run the same command again to continue",
@@ -187,11 +187,11 @@ def _hash_sources(slices: Sequence[Slice], data: ConversationsConfig) -> dict[st
     """Return each source's sha256, by its name."""
     hashes = {}
     name, unit = _unit(slices)
-    total = sum(piece.size for piece in slices) / unit
+    total = sum(slice_.size for slice_ in slices) / unit
     with Progress("sha256 of the data", total=total, unit=name) as progress:
-        for piece in slices:
-            hashes[piece.source] = source_sha256(piece, data)
-            progress.advance(piece.size / unit)
+        for slice_ in slices:
+            hashes[slice_.source] = source_sha256(slice_, data)
+            progress.advance(slice_.size / unit)
     return hashes
 
 
@@ -205,12 +205,12 @@ def _write_missing(
 ) -> list[Receipt]:
     """Write the buckets that are missing, in their order; return all receipts."""
     folder, identity = work.folder, plan.identity
-    missing = {piece.name for piece in plan.slices if not is_finished(folder, piece, identity)}
+    missing = {slice_.name for slice_ in plan.slices if not is_finished(folder, slice_, identity)}
     if missing and len(missing) < len(plan.slices):
         there = len(plan.slices) - len(missing)
         log.info("%d of %d buckets are there already", there, len(plan.slices))
     name, unit = _unit(plan.slices)
-    total = sum(piece.size for piece in plan.slices if piece.name in missing) / unit
+    total = sum(slice_.size for slice_ in plan.slices if slice_.name in missing) / unit
     workers = (config.workers or len(os.sched_getaffinity(0))) if missing else 1
     receipts: list[Receipt] = []
     with encoding(_job(config, work), tokenizer, workers) as encode:
@@ -219,12 +219,12 @@ def _write_missing(
             def advance(source_read: int, tokens: int, conversations: int) -> None:
                 progress.advance(source_read / unit, tokens=tokens, conversations=conversations)
 
-            for piece in plan.slices:
-                receipt = read_receipt(folder, piece, identity)
+            for slice_ in plan.slices:
+                receipt = read_receipt(folder, slice_, identity)
                 # Another process may have finished it by now.
-                if receipt is None or not is_finished(folder, piece, identity):
+                if receipt is None or not is_finished(folder, slice_, identity):
                     before = sum(receipt.counts["conversations"] for receipt in receipts)
-                    receipt = write_bucket(work, piece, encode, advance, before)
+                    receipt = write_bucket(work, slice_, encode, advance, before)
                 receipts.append(receipt)
     return receipts
 
@@ -300,9 +300,9 @@ def _dry_run(config: Config, work: PackingWork, plan: Plan, tokenizer: TextToken
     receipts: list[Receipt] = []
     left = _DRY_RECORDS
     with encoding(_job(config, work), tokenizer, 1) as encode:
-        for piece in plan.slices:
+        for slice_ in plan.slices:
             if left:
-                receipt = _try(work, piece, encode, left, receipts)
+                receipt = _try(work, slice_, encode, left, receipts)
                 left -= receipt.records
                 receipts.append(receipt)
     print(describe(make_report(plan.identity, receipts)))
@@ -311,14 +311,14 @@ def _dry_run(config: Config, work: PackingWork, plan: Plan, tokenizer: TextToken
 
 
 def _try(
-    work: PackingWork, piece: Slice, encode: Encode, limit: int, receipts: Sequence[Receipt]
+    work: PackingWork, slice_: Slice, encode: Encode, limit: int, receipts: Sequence[Receipt]
 ) -> Receipt:
     """Make a slice's bucket of so many records in memory; return its receipt."""
     spooled = Spooled(ids=BytesIO(), mask=BytesIO())
-    records = itertools.islice(read_records(piece, work.data), limit)
+    records = itertools.islice(read_records(slice_, work.data), limit)
     spool(spooled, records, work, encode, lambda *_: None)
     if spooled.tally.too_many(work.max_bad_share):
-        log.warning("%s: so many dropped records would fail the whole file", piece.source)
+        log.warning("%s: so many dropped records would fail the whole file", slice_.source)
     before = sum(receipt.counts["conversations"] for receipt in receipts)
-    layout = lay_out(spooled, piece, work.identity, before)
-    return make_receipt(spooled, layout, piece, work.identity, {})
+    layout = lay_out(spooled, slice_, work.identity, before)
+    return make_receipt(spooled, layout, slice_, work.identity, {})

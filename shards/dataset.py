@@ -150,7 +150,7 @@ class Plan:
             folder / name,
             {
                 "identity": self.identity.to_json(),
-                "slices": [asdict(piece) for piece in self.slices],
+                "slices": [asdict(slice_) for slice_ in self.slices],
             },
         )
 
@@ -165,7 +165,7 @@ class Plan:
             value = read_sealed_json(folder / PLAN, owner=folder)
             return Plan(
                 identity=_typed(Identity, value["identity"]),
-                slices=tuple(_typed(Slice, piece) for piece in value["slices"]),
+                slices=tuple(_typed(Slice, slice_) for slice_ in value["slices"]),
             )
         except _MALFORMED as error:
             raise DataError(
@@ -234,16 +234,16 @@ def _typed(kind: type[T], values: Any) -> T:
     return made
 
 
-def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | None:
+def read_receipt(folder: Path, slice_: Slice, identity: Identity) -> Receipt | None:
     """Return the slice's receipt, or None where there is none yet.
 
     Raises:
         DataError: it is not a receipt, or belongs to another plan.
     """
-    path = folder / f"{piece.name}.json"
+    path = folder / f"{slice_.name}.json"
     if not path.exists():
         return None
-    remedy = f"Remove {folder / piece.name}.* and run again"
+    remedy = f"Remove {folder / slice_.name}.* and run again"
     try:
         receipt = _typed(Receipt, read_sealed_json(path, owner=folder))
         if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * bool(identity.packing):
@@ -252,11 +252,11 @@ def read_receipt(folder: Path, piece: Slice, identity: Identity) -> Receipt | No
         raise DataError(f"{path}: not a receipt{_why(error)}. {remedy}") from None
     origin = (receipt.name, receipt.source, receipt.start, receipt.end, receipt.unit)
     if receipt.identity_sha256 != identity.sha256 or origin != (
-        piece.name,
-        piece.source,
-        piece.start,
-        piece.end,
-        piece.unit,
+        slice_.name,
+        slice_.source,
+        slice_.start,
+        slice_.end,
+        slice_.unit,
     ):
         raise DataError(
             f"{path}: the receipt of {receipt.source} [{receipt.start}, {receipt.end}) does not "

@@ -253,8 +253,8 @@ def _check_descriptions(dataset: TokenDataset) -> None:
             f"{plan}: its identity is not that of {DATASET}, which the fingerprint confirms. "
             "Restore it from a copy (only tokenising reads it)"
         )
-    for piece in planned.slices:
-        read_receipt(dataset.folder, piece, planned.identity)
+    for slice_ in planned.slices:
+        read_receipt(dataset.folder, slice_, planned.identity)
 
 
 def _check_described_files(dataset: TokenDataset) -> None:

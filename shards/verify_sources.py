@@ -26,7 +26,7 @@ class CheckedSources:
 class _Part:
     """A range of a file that a bucket was made of."""
 
-    piece: Slice
+    slice_: Slice
     path: Path
     start: int
     end: int
@@ -35,7 +35,7 @@ class _Part:
     def hashed(self) -> str | None:
         """Return the range's sha256 now; None where it cannot be read."""
         try:
-            if (self.start, self.end) == (0, self.piece.size):
+            if (self.start, self.end) == (0, self.slice_.size):
                 return sha256_of_file(self.path)
             return sha256_of_range(self.path, self.start, self.end)
         except OSError:
@@ -76,30 +76,31 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
         part, fault = bad[0]
         others = f" (and {len(bad) - 1:,} more bad)" if len(bad) > 1 else ""
         raise DataError(
-            f"{part.path}: bytes {part.start:,} to {part.end:,}, of which bucket {part.piece.name} "
-            f"was made: {fault}{others}. Restore it as it was, or make another dataset"
+            f"{part.path}: bytes {part.start:,} to {part.end:,}, of which bucket "
+            f"{part.slice_.name} was made: {fault}{others}. Restore it as it was, or make "
+            "another dataset"
         )
     return CheckedSources(buckets=len(parts), bytes=total, unknown=len(plan.slices) - len(parts))
 
 
 def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator[_Part]:
     hashes = identity.packing.get(SOURCES, {})
-    for piece in plan.slices:
-        if piece.unit != "bytes":
+    for slice_ in plan.slices:
+        if slice_.unit != "bytes":
             continue
-        path = _path_of(piece, root)
-        if sha256 := hashes.get(piece.source):
-            yield _Part(piece=piece, path=path, start=0, end=piece.size, sha256=sha256)
+        path = _path_of(slice_, root)
+        if sha256 := hashes.get(slice_.source):
+            yield _Part(slice_=slice_, path=path, start=0, end=slice_.size, sha256=sha256)
             continue
-        receipt = read_receipt(folder, piece, identity)
+        receipt = read_receipt(folder, slice_, identity)
         if receipt and (known := SourceRange.from_json(receipt.source_file)):
             start, end, sha256 = known.start, known.end, known.sha256
-            yield _Part(piece=piece, path=path, start=start, end=end, sha256=sha256)
+            yield _Part(slice_=slice_, path=path, start=start, end=end, sha256=sha256)
 
 
-def _path_of(piece: Slice, root: Path) -> Path:
+def _path_of(slice_: Slice, root: Path) -> Path:
     if root.is_file():
         return root
-    path = root / piece.source
+    path = root / slice_.source
     # A source of which another column than "text" was read is called FILE#COLUMN.
-    return path if path.exists() else root / piece.source.rpartition("#")[0]
+    return path if path.exists() else root / slice_.source.rpartition("#")[0]

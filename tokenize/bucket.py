@@ -46,13 +46,13 @@ class Work:
 
 
 def write_bucket(
-    work: Work, piece: Slice, encoder: Encoder, advance: Callable[[int, int, int], None]
+    work: Work, slice_: Slice, encoder: Encoder, advance: Callable[[int, int, int], None]
 ) -> None:
     """Make the slice's bucket, unless its receipt is there already.
 
     Args:
         work: the run.
-        piece: the slice.
+        slice_: the slice.
         encoder: of the identity's tokenizer.
         advance: told of each batch: (source bytes or rows read, tokens, documents).
 
@@ -60,22 +60,22 @@ def write_bucket(
         DataError: the source is corrupt, or has too many bad records.
         DiskFullError: nothing of this bucket counts.
     """
-    if is_finished(work.folder, piece, work.identity):
+    if is_finished(work.folder, slice_, work.identity):
         return
-    target = work.folder / f"{piece.name}.bin"
+    target = work.folder / f"{slice_.name}.bin"
     with naming_a_full_disk(target):
         target.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent, prefix=f"{target.name}.tmp.") as spool:
             counts = Counts()
-            lengths = _spool(spool, work, piece, encoder, counts, advance)
-            counts.require_few_bad(piece.source, work.max_bad_share)
-            _commit(spool, lengths, work, piece, counts)
+            lengths = _spool(spool, work, slice_, encoder, counts, advance)
+            counts.require_few_bad(slice_.source, work.max_bad_share)
+            _commit(spool, lengths, work, slice_, counts)
 
 
 def _spool(
     spool: BinaryIO,
     work: Work,
-    piece: Slice,
+    slice_: Slice,
     encoder: Encoder,
     counts: Counts,
     advance: Callable[[int, int, int], None],
@@ -83,7 +83,7 @@ def _spool(
     """Write all ids in source order; return the documents' lengths, EOS included."""
     lengths = [np.empty(0, np.int32)]
     source_read = 0
-    for texts in read_documents(piece, work.sources, counts):
+    for texts in read_documents(slice_, work.sources, counts):
         ids, batch_lengths = encoder.encode_batch(texts)
         spool.write(ids.data)
         lengths.append(batch_lengths)
@@ -95,12 +95,12 @@ def _spool(
 
 
 def _commit(
-    spool: BinaryIO, lengths: NDArray[np.int64], work: Work, piece: Slice, counts: Counts
+    spool: BinaryIO, lengths: NDArray[np.int64], work: Work, slice_: Slice, counts: Counts
 ) -> None:
-    identity, stem = work.identity, work.folder / piece.name
+    identity, stem = work.identity, work.folder / slice_.name
     order = np.arange(0)
     if len(lengths):
-        permutation = Permutation(len(lengths), identity.seed, piece.subset, piece.bucket)
+        permutation = Permutation(len(lengths), identity.seed, slice_.subset, slice_.bucket)
         order = permutation(np.arange(len(lengths)))
     binary, index = (stem.with_name(f"{stem.name}.{ending}") for ending in ("bin", "idx"))
     temporaries = {path: temporary_path(path) for path in (binary, index)}
@@ -113,12 +113,12 @@ def _commit(
             write_index(index_file, lengths[order], identity.dtype)
             index_file.sync()
         receipt = Receipt(
-            subset=piece.subset,
-            bucket=piece.bucket,
-            source=piece.source,
-            start=piece.start,
-            end=piece.end,
-            unit=piece.unit,
+            subset=slice_.subset,
+            bucket=slice_.bucket,
+            source=slice_.source,
+            start=slice_.start,
+            end=slice_.end,
+            unit=slice_.unit,
             documents=len(lengths),
             tokens=int(lengths.sum()),
             train_tokens=train_tokens(lengths[order], identity.heldout_share),
@@ -132,7 +132,7 @@ def _commit(
             bad_places=counts.bad_places,
             source_file=counts.source_file,
         )
-        if is_finished(work.folder, piece, identity):
+        if is_finished(work.folder, slice_, identity):
             return  # another worker was faster, with the same bytes
         for path, temporary in temporaries.items():
             os.replace(temporary, path)

@@ -34,13 +34,13 @@ def naming_a_full_disk(target: Path) -> Iterator[None]:
         ) from None
 
 
-def is_finished(folder: Path, piece: Slice, identity: Identity) -> bool:
+def is_finished(folder: Path, slice_: Slice, identity: Identity) -> bool:
     """Return whether the bucket has its receipt, and all its files in their full size.
 
     Raises:
         DataError: the receipt belongs to another plan.
     """
-    receipt = read_receipt(folder, piece, identity)
+    receipt = read_receipt(folder, slice_, identity)
     if receipt is None:
         return False
     sizes = {
@@ -48,7 +48,7 @@ def is_finished(folder: Path, piece: Slice, identity: Identity) -> bool:
         "mask": receipt.tokens,
         "idx": index_bytes(receipt.documents, receipt.counts.get("rows")),
     }
-    paths = {folder / f"{piece.name}.{ending}": sizes[ending] for ending in receipt.sha256}
+    paths = {folder / f"{slice_.name}.{ending}": sizes[ending] for ending in receipt.sha256}
     return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 

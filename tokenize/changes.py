@@ -31,7 +31,7 @@ _SHOWN = 3
 class _Suspect:
     """A slice whose source has another state than when its bucket was made."""
 
-    piece: Slice
+    slice_: Slice
     known: SourceRange
     state: FileState | None
 
@@ -49,21 +49,21 @@ class SourceChecks:
         self._folder, self._identity, self._sources = folder, identity, sources
         self._same: dict[str, FileState | None] = {}  # by bucket: the state of equal bytes
 
-    def require_unchanged(self, pieces: Sequence[Slice]) -> None:
+    def require_unchanged(self, slices: Sequence[Slice]) -> None:
         """Refuse slices whose source changed after their bucket was made.
 
         Args:
-            pieces: slices; those without a bucket are passed over.
+            slices: to look at; those without a bucket are passed over.
 
         Raises:
             ConfigError: the bytes of a source are not those that its bucket was made of.
             DataError: a source cannot be read.
         """
-        suspects = self._suspects(pieces)
+        suspects = self._suspects(slices)
         if not suspects:
             return
         total = sum(suspect.known.end - suspect.known.start for suspect in suspects)
-        in_rows = suspects[0].piece.unit == "rows"
+        in_rows = suspects[0].slice_.unit == "rows"
         name, unit = ("rows", 1.0) if in_rows else ("MB", 1e6)
         threads = 1 if in_rows else len(os.sched_getaffinity(0))  # a table is read by one
         with Progress("compare the sources", total=total / unit, unit=name) as progress:
@@ -72,60 +72,60 @@ class SourceChecks:
                 for suspect, sha256 in zip(suspects, pool.map(self._hash, suspects), strict=True):
                     progress.advance((suspect.known.end - suspect.known.start) / unit)
                     if sha256 == suspect.known.sha256:
-                        self._same[suspect.piece.name] = suspect.state
+                        self._same[suspect.slice_.name] = suspect.state
                     else:
-                        changed.append(suspect.piece)
+                        changed.append(suspect.slice_)
         if changed:
             self._refuse(changed)
-        names = _few([self._name(suspect.piece) for suspect in suspects])
+        names = _few([self._name(suspect.slice_) for suspect in suspects])
         log.info("%s: another time or inode than when it was tokenised, the same bytes", names)
 
-    def _suspects(self, pieces: Sequence[Slice]) -> list[_Suspect]:
+    def _suspects(self, slices: Sequence[Slice]) -> list[_Suspect]:
         states: dict[str, FileState | None] = {}
         suspects = []
-        for piece in pieces:
-            receipt = read_receipt(self._folder, piece, self._identity)
+        for slice_ in slices:
+            receipt = read_receipt(self._folder, slice_, self._identity)
             known = SourceRange.from_json(receipt.source_file) if receipt else None
             if known is None:
                 continue
-            if piece.source not in states:
-                states[piece.source] = self._state(piece)
-            state = states[piece.source]
-            if state != known.state and self._same.get(piece.name, known.state) != state:
-                suspects.append(_Suspect(piece=piece, known=known, state=state))
+            if slice_.source not in states:
+                states[slice_.source] = self._state(slice_)
+            state = states[slice_.source]
+            if state != known.state and self._same.get(slice_.name, known.state) != state:
+                suspects.append(_Suspect(slice_=slice_, known=known, state=state))
         return suspects
 
-    def _state(self, piece: Slice) -> FileState | None:
-        if piece.unit == "rows":
+    def _state(self, slice_: Slice) -> FileState | None:
+        if slice_.unit == "rows":
             return rows_state(self._sources)
-        path = self._sources.path_of(piece)
+        path = self._sources.path_of(slice_)
         try:
             return FileState.of([os.stat(path)])
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it") from None
 
     def _hash(self, suspect: _Suspect) -> str | None:
-        piece, known = suspect.piece, suspect.known
-        if piece.unit == "rows":
-            found = read_rows_again(piece, self._sources)
+        slice_, known = suspect.slice_, suspect.known
+        if slice_.unit == "rows":
+            found = read_rows_again(slice_, self._sources)
             return found.sha256 if found else None
-        path = self._sources.path_of(piece)
+        path = self._sources.path_of(slice_)
         try:
             return sha256_of_range(path, known.start, known.end)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it") from None
 
-    def _name(self, piece: Slice) -> str:
-        return piece.source if piece.unit == "rows" else str(self._sources.path_of(piece))
+    def _name(self, slice_: Slice) -> str:
+        return slice_.source if slice_.unit == "rows" else str(self._sources.path_of(slice_))
 
     def _refuse(self, changed: Sequence[Slice]) -> None:
-        for piece in changed:
-            where = f"{piece.unit} {piece.start:,} to {piece.end:,}"
-            log.warning("changed: %s, %s (bucket %s)", self._name(piece), where, piece.name)
-        files = _few([f"{self._folder / piece.name}.*" for piece in changed])
+        for slice_ in changed:
+            where = f"{slice_.unit} {slice_.start:,} to {slice_.end:,}"
+            log.warning("changed: %s, %s (bucket %s)", self._name(slice_), where, slice_.name)
+        files = _few([f"{self._folder / slice_.name}.*" for slice_ in changed])
         raise ConfigError(
             "sources",
-            _few([self._name(piece) for piece in changed]),
+            _few([self._name(slice_) for slice_ in changed]),
             f"is not what {self._folder} was made of: its bytes were changed since",
             f"Restore it as it was, or use another output folder, or remove {files} and run the "
             "same command again to make these buckets anew",

@@ -24,7 +24,7 @@ _BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enoug
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_documents(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[list[str]]:
+def read_documents(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[list[str]]:
     """Yield the slice's texts in their order, in batches of about 1 MiB.
 
     `counts` is current whenever a batch is yielded, and at the end says what was read.
@@ -33,17 +33,17 @@ def read_documents(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iter
         DataError: the source is missing, corrupt, truncated, or no longer what was planned.
     """
     column = sources.text_column
-    if piece.unit == "rows":
-        rows = read_rows(piece, sources, counts)
+    if slice_.unit == "rows":
+        rows = read_rows(slice_, sources, counts)
         yield from _batches(rows, partial(require_text, column=column), counts)
         return
-    path = sources.path_of(piece)
-    with open_planned(path, piece.size) as file:
+    path = sources.path_of(slice_)
+    with open_planned(path, slice_.size) as file:
         if sources.dataset is not None:
-            values = read_file(file, path, piece, column, counts)
+            values = read_file(file, path, slice_, column, counts)
             yield from _batches(values, partial(require_text, column=column), counts)
         else:
-            lines = file_lines(file, path, piece, counts)
+            lines = file_lines(file, path, slice_, counts)
             yield from _batches(lines, partial(parse_text, column=column), counts)
 
 

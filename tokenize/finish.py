@@ -69,14 +69,14 @@ def finish_dataset(folder: Path) -> str:
         DataError: no bucket holds a document.
     """
     plan = Plan.read(folder)
-    missing = [piece.name for piece in plan.slices if not is_finished(folder, piece, plan.identity)]
+    missing = [s.name for s in plan.slices if not is_finished(folder, s, plan.identity)]
     if missing:
         names = ", ".join(missing[:_MISSING_SHOWN]) + (", ..." * (len(missing) > _MISSING_SHOWN))
         raise UserError(
             f"{folder}: {len(missing):,} of {len(plan.slices):,} buckets are missing ({names}). "
             "Run 'mobilellama tokenize run' (every task of its array) again; it does only these"
         )
-    found = [read_receipt(folder, piece, plan.identity) for piece in plan.slices]
+    found = [read_receipt(folder, slice_, plan.identity) for slice_ in plan.slices]
     receipts = [receipt for receipt in found if receipt is not None]
     if not any(receipt.documents for receipt in receipts):
         raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
@@ -151,7 +151,7 @@ def _sweep(folder: Path, plan: Plan) -> None:
 
     Only of our files: a user may keep others here.
     """
-    places = {folder: _IN_FOLDER} | {folder / piece.subset: _IN_SUBSET for piece in plan.slices}
+    places = {folder: _IN_FOLDER} | {folder / slice_.subset: _IN_SUBSET for slice_ in plan.slices}
     for place, ours in places.items():
         left = (one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final))
         remove_abandoned(left, others_after_s=0)

@@ -67,26 +67,26 @@ def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: Tokenizer) 
     theirs.identity.require_same(mine.identity, owner=f"the plan in {folder}")
     if theirs.slices == mine.slices:
         return
-    by_place = {_place(piece): piece for piece in theirs.slices}
-    for piece in mine.slices:
-        planned = by_place.pop(_place(piece), None)
+    by_place = {_place(slice_): slice_ for slice_ in theirs.slices}
+    for slice_ in mine.slices:
+        planned = by_place.pop(_place(slice_), None)
         if planned is None:
-            _refuse(folder, piece, "is not in the plan")
-        if planned != piece:
-            size = f"{planned.size:,} {planned.unit} in the plan, {piece.size:,} now"
-            number = f"bucket {planned.bucket} in the plan, {piece.bucket} now"
-            _refuse(folder, piece, size if planned.size != piece.size else number)
+            _refuse(folder, slice_, "is not in the plan")
+        if planned != slice_:
+            size = f"{planned.size:,} {planned.unit} in the plan, {slice_.size:,} now"
+            number = f"bucket {planned.bucket} in the plan, {slice_.bucket} now"
+            _refuse(folder, slice_, size if planned.size != slice_.size else number)
     _refuse(folder, next(iter(by_place.values())), "is in the plan, but gone")
 
 
-def _place(piece: Slice) -> tuple[str, str, int]:
-    return piece.subset, piece.source, piece.start
+def _place(slice_: Slice) -> tuple[str, str, int]:
+    return slice_.subset, slice_.source, slice_.start
 
 
-def _refuse(folder: Path, piece: Slice, difference: str) -> NoReturn:
+def _refuse(folder: Path, slice_: Slice, difference: str) -> NoReturn:
     raise ConfigError(
         "sources",
-        f"{piece.source} from {piece.unit[:-1]} {piece.start:,}",
+        f"{slice_.source} from {slice_.unit[:-1]} {slice_.start:,}",
         f"{difference} ({folder / PLAN})",
         "Restore the corpus as it was, or use another output folder",
     )

@@ -97,11 +97,11 @@ def main(config: Config) -> int:
     folder = Path(config.output)
     join_plan(folder, plan, tokenizer)
     mine = plan.slices[config.task_index :: config.task_count]
-    missing = [piece for piece in mine if not is_finished(folder, piece, plan.identity)]
+    missing = [slice_ for slice_ in mine if not is_finished(folder, slice_, plan.identity)]
     launcher.tell_progress(len(mine) - len(missing))
     absent = set(missing)
     checks = SourceChecks(folder, plan.identity, config.sources)
-    checks.require_unchanged([piece for piece in mine if piece not in absent])
+    checks.require_unchanged([slice_ for slice_ in mine if slice_ not in absent])
     if not missing and (fingerprint := _finished_fingerprint(folder, plan)):
         print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
         return 0
@@ -111,7 +111,7 @@ def main(config: Config) -> int:
         _write(config, plan, missing)
         checks.require_unchanged(mine)  # against a change in the midst of the run
     except KeyboardInterrupt:
-        there = sum(is_finished(folder, piece, plan.identity) for piece in mine)
+        there = sum(is_finished(folder, slice_, plan.identity) for slice_ in mine)
         print(
             f"mobilellama: interrupted with {there:,} of {len(mine):,} buckets finished; "
             "run the same command again to continue",
@@ -166,9 +166,9 @@ def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:
         max_bad_share=config.max_bad_share,
     )
     workers = config.workers or len(os.sched_getaffinity(0))
-    rows = any(piece.unit == "rows" for piece in missing)
+    rows = any(slice_.unit == "rows" for slice_ in missing)
     name, unit = ("rows", 1.0) if rows else ("MB", 1e6)
-    total = sum(piece.end - piece.start for piece in missing) / unit
+    total = sum(slice_.end - slice_.start for slice_ in missing) / unit
     with Progress("tokenize", total=total, unit=name) as progress:
         failures = write_buckets(work, missing, workers, progress, unit=unit)
     if failures:
@@ -181,13 +181,11 @@ def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:
 
 def _describe(plan: Plan) -> str:
     lines = []
-    for subset in sorted({piece.subset for piece in plan.slices}):
-        mine = [piece for piece in plan.slices if piece.subset == subset]
-        size = sum(piece.end - piece.start for piece in mine)
+    for subset in sorted({slice_.subset for slice_ in plan.slices}):
+        mine = [slice_ for slice_ in plan.slices if slice_.subset == subset]
+        size = sum(slice_.end - slice_.start for slice_ in mine)
         shown = f"{size:,} rows" if mine[0].unit == "rows" else f"{size / 1e6:,.1f} MB"
-        files = len({piece.source for piece in mine})
+        files = len({slice_.source for slice_ in mine})
         lines.append(f"{subset}: {files:,} sources, {len(mine):,} slices, {shown}")
-        lines += [
-            f"  {piece.name}  {piece.source} [{piece.start:,}, {piece.end:,})" for piece in mine
-        ]
+        lines += [f"  {part.name}  {part.source} [{part.start:,}, {part.end:,})" for part in mine]
     return "\n".join(lines)

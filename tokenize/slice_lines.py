@@ -11,7 +11,7 @@ from mobilellama.tokenize.sources import ZSTD
 
 
 def file_lines(
-    file: BinaryIO, path: Path, piece: Slice, counts: Counts
+    file: BinaryIO, path: Path, slice_: Slice, counts: Counts
 ) -> Iterator[tuple[int, bytes]]:
     """Yield (byte offset, line) of the lines whose first byte lies in the slice's range.
 
@@ -21,22 +21,22 @@ def file_lines(
         DataError: the file is corrupt, truncated, or in another encoding.
     """
     # One byte early: if that is the end of a line, the line after it is the range's own.
-    start = max(piece.start - 1, 0)
+    start = max(slice_.start - 1, 0)
     file.seek(start)
-    source = HashedRange(file, piece.start, piece.end)
-    blocks = _counted_blocks(source, path, piece, counts)
+    source = HashedRange(file, slice_.start, slice_.end)
+    blocks = _counted_blocks(source, path, slice_, counts)
     lines = split_lines(in_utf8(blocks, path) if start == 0 else blocks, start)
-    if piece.start > 0:
+    if slice_.start > 0:
         next(lines, None)
-    has_lines, others_start = False, piece.size
+    has_lines, others_start = False, slice_.size
     for offset, line in lines:
-        if offset >= piece.end and not _is_packed(path):
+        if offset >= slice_.end and not _is_packed(path):
             others_start = offset
             break
         has_lines = True
         yield offset, line
     # The last line may end within the next slice's range.
-    counts.source_file = source.hashed(others_start if has_lines else piece.end).to_json()
+    counts.source_file = source.hashed(others_start if has_lines else slice_.end).to_json()
 
 
 def _is_packed(path: Path) -> bool:
@@ -45,10 +45,10 @@ def _is_packed(path: Path) -> bool:
 
 
 def _counted_blocks(
-    source: HashedRange, path: Path, piece: Slice, counts: Counts
+    source: HashedRange, path: Path, slice_: Slice, counts: Counts
 ) -> Iterator[bytes]:
     """Yield the file's blocks from where it stands, with `counts` current at each."""
     start = source.tell()
     for block in read_blocks(source, path):
-        counts.source_read = min(source.tell() - start, piece.end - piece.start)
+        counts.source_read = min(source.tell() - start, slice_.end - slice_.start)
         yield block

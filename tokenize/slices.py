@@ -57,12 +57,12 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
     if sources.dataset is not None:
         slices = find_table_slices(sources)
         require_text_column(sources, slices)
-        _require_free_names({piece.subset for piece in slices}, "sources.subset")
+        _require_free_names({slice_.subset for slice_ in slices}, "sources.subset")
         return slices
     assert sources.root is not None
     slices = _find_root_slices(sources, Path(sources.root), slice_bytes)
     require_text_column(sources, slices)
-    _require_free_names({piece.subset for piece in slices}, "sources.root")
+    _require_free_names({slice_.subset for slice_ in slices}, "sources.root")
     return slices
 
 
@@ -82,17 +82,17 @@ def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> t
     subsets: dict[str, list[Slice]] = {}
     for path in sorted(_data_files(root), key=os.fsencode):
         subset = path.split("/")[0]
-        pieces = subsets.setdefault(subset, [])
+        slices = subsets.setdefault(subset, [])
         size = (root / path).stat().st_size
         step = slice_bytes if path.endswith(JSONL) else max(size, 1)
         count += -(-max(size, 1) // step)
         require_few_slices(count, "slice_bytes", slice_bytes)
         # An empty file is a slice too: bucket numbers must not depend on content.
         for start in range(0, max(size, 1), step):
-            pieces.append(
+            slices.append(
                 Slice(
                     subset=subset,
-                    bucket=len(pieces),
+                    bucket=len(slices),
                     source=sources.labelled(path),
                     size=size,
                     start=start,
@@ -102,7 +102,7 @@ def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> t
     if not subsets:
         rule = f"holds no {JSONL} or {ZSTD} file in a subset folder"
         raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
-    return tuple(piece for subset in sorted(subsets) for piece in subsets[subset])
+    return tuple(slice_ for subset in sorted(subsets) for slice_ in subsets[subset])
 
 
 def _data_files(root: Path) -> Iterator[str]:
@@ -135,10 +135,10 @@ def require_text_column(sources: SourcesConfig, slices: Sequence[Slice]) -> None
     counted as bad, and a few may be: so few say nothing.
     """
     seen: set[tuple[str, str]] = set()
-    for piece in slices:
-        path = sources.path_of(piece)
-        kind = (piece.subset, path.suffix)
-        if piece.unit != "bytes" or not piece.size or kind in seen:
+    for slice_ in slices:
+        path = sources.path_of(slice_)
+        kind = (slice_.subset, path.suffix)
+        if slice_.unit != "bytes" or not slice_.size or kind in seen:
             continue
         seen.add(kind)
         least = 1 if sources.root is None else LEAST_BAD_RECORDS + 1

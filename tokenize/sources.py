@@ -72,9 +72,9 @@ class SourcesConfig:
         """Return a source's name in the plan, which tells another text column apart."""
         return source if self.text_column == "text" else f"{source}#{self.text_column}"
 
-    def path_of(self, piece: Slice) -> Path:
+    def path_of(self, slice_: Slice) -> Path:
         """Return the file that a slice of bytes is of."""
-        return Path(self.root or self.dataset or "") / self.unlabelled(piece.source)
+        return Path(self.root or self.dataset or "") / self.unlabelled(slice_.source)
 
     def unlabelled(self, source: str) -> str:
         """Return the source of which `labelled` made a slice's."""

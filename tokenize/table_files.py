@@ -28,7 +28,7 @@ Values = Iterator[tuple[int, Any]]
 """(place, value of the text column, or the BadRecordError that says why there is none)."""
 
 
-def read_file(file: BinaryIO, path: Path, piece: Slice, column: str, counts: Counts) -> Values:
+def read_file(file: BinaryIO, path: Path, slice_: Slice, column: str, counts: Counts) -> Values:
     """Yield the values of a file's text column, with byte offsets of lines, else row numbers.
 
     Raises:
@@ -37,13 +37,13 @@ def read_file(file: BinaryIO, path: Path, piece: Slice, column: str, counts: Cou
     if path.suffix == ".parquet":
         yield from _parquet_values(file, path, column)
     elif path.suffix == ".jsonl" or _is_lines(file):
-        lines = file_lines(file, path, piece, counts)
+        lines = file_lines(file, path, slice_, counts)
         yield from _of_objects(_parsed(lines), path, column)
         return
     else:
         yield from _of_objects(_json_values(file, path, column), path, column)
-    counts.source_file = hash_whole(file, piece.size).to_json()
-    counts.source_read = piece.size
+    counts.source_file = hash_whole(file, slice_.size).to_json()
+    counts.source_read = slice_.size
 
 
 def _parquet_values(file: BinaryIO, path: Path, column: str) -> Values:

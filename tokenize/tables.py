@@ -120,27 +120,27 @@ def _is_compressed(path: str) -> bool:
     return Path(path).suffix in (".gz", ".zst", ".bz2", ".xz", ".zip", ".arrow", ".csv")
 
 
-def read_rows(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[tuple[int, Any]]:
+def read_rows(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[tuple[int, Any]]:
     """Yield (row, value of the text column) of a slice of rows; `counts` says what was read.
 
     Raises:
         DataError: the table cannot be read, or has changed.
     """
     table = _open_rows(sources)
-    if len(table) != piece.size:
+    if len(table) != slice_.size:
         raise DataError(
-            f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan "
+            f"{slice_.source}: {len(table):,} rows, but it had {slice_.size:,} when the plan "
             "was made. Tokenise into another output folder"
         )
     state, digest = _state_of(table), hashlib.sha256()
-    for start in range(piece.start, piece.end, _ROWS_AT_ONCE):
-        end = min(start + _ROWS_AT_ONCE, piece.end)
-        counts.source_read = end - piece.start
+    for start in range(slice_.start, slice_.end, _ROWS_AT_ONCE):
+        end = min(start + _ROWS_AT_ONCE, slice_.end)
+        counts.source_read = end - slice_.start
         try:
             values = table[start:end][sources.text_column]
         except Exception as error:  # each format's library has errors of its own
             raise DataError(
-                f"{piece.source}: rows {start:,} to {end:,} cannot be read by datasets "
+                f"{slice_.source}: rows {start:,} to {end:,} cannot be read by datasets "
                 f"({one_line(error)})"
             ) from error
         for row, value in enumerate(values, start):
@@ -149,7 +149,7 @@ def read_rows(piece: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[
             yield row, value
     if state is not None:
         counts.source_file = SourceRange(
-            state=state, start=piece.start, end=piece.end, sha256=digest.hexdigest()
+            state=state, start=slice_.start, end=slice_.end, sha256=digest.hexdigest()
         ).to_json()
 
 
@@ -173,11 +173,11 @@ def rows_state(sources: SourcesConfig) -> FileState | None:
     return _state_of(_open_rows(sources))
 
 
-def read_rows_again(piece: Slice, sources: SourcesConfig) -> SourceRange | None:
+def read_rows_again(slice_: Slice, sources: SourcesConfig) -> SourceRange | None:
     """Return what a slice of rows holds now, read anew."""
     _open_rows.cache_clear()
     counts = Counts()
-    for _ in read_rows(piece, sources, counts):
+    for _ in read_rows(slice_, sources, counts):
         pass
     return SourceRange.from_json(counts.source_file)
 

@@ -117,8 +117,8 @@ def share_out(slices: Sequence[Slice], sample_bytes: int) -> list[int]:
     goes to the others.
     """
     sizes: dict[str, list[int]] = {}
-    for piece in slices:
-        sizes.setdefault(piece.subset, []).append(_capacity(piece, sample_bytes))
+    for slice_ in slices:
+        sizes.setdefault(slice_.subset, []).append(_capacity(slice_, sample_bytes))
     parts = _fill([sum(mine) for mine in sizes.values()], sample_bytes)
     return [
         quota
@@ -127,12 +127,12 @@ def share_out(slices: Sequence[Slice], sample_bytes: int) -> list[int]:
     ]
 
 
-def _capacity(piece: Slice, sample_bytes: int) -> int:
+def _capacity(slice_: Slice, sample_bytes: int) -> int:
     """Return about how many bytes of text a slice can give."""
-    if piece.unit == "rows":
+    if slice_.unit == "rows":
         return sample_bytes
-    size = piece.end - piece.start
-    return size if JSONL in piece.source and ZSTD not in piece.source else _UNPACKED * size
+    size = slice_.end - slice_.start
+    return size if JSONL in slice_.source and ZSTD not in slice_.source else _UNPACKED * size
 
 
 def _fill(capacities: Sequence[int], amount: int) -> list[int]:
@@ -153,14 +153,14 @@ class _Sample:
         self.used_bytes = 0
 
     def __iter__(self) -> Iterator[str]:
-        for piece, quota in zip(self._slices, self._quotas, strict=True):
+        for slice_, quota in zip(self._slices, self._quotas, strict=True):
             counts = Counts()
-            for text in self._documents(piece, quota, counts):
+            for text in self._documents(slice_, quota, counts):
                 yield from _lines(text)
-            counts.require_few_bad(piece.source, self._config.max_bad_share)
+            counts.require_few_bad(slice_.source, self._config.max_bad_share)
 
-    def _documents(self, piece: Slice, quota: int, counts: Counts) -> Iterator[str]:
-        for texts in read_documents(piece, self._config.sources, counts):
+    def _documents(self, slice_: Slice, quota: int, counts: Counts) -> Iterator[str]:
+        for texts in read_documents(slice_, self._config.sources, counts):
             for text in texts:
                 if quota <= 0:
                     return

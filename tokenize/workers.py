@@ -46,13 +46,13 @@ class _Failure:
 
 
 def write_buckets(
-    work: Work, pieces: Sequence[Slice], workers: int, progress: Progress, *, unit: float = 1.0
+    work: Work, slices: Sequence[Slice], workers: int, progress: Progress, *, unit: float = 1.0
 ) -> list[str]:
     """Write the slices' buckets with so many processes.
 
     Args:
         work: what the slices have in common.
-        pieces: slices without a bucket.
+        slices: those without a bucket.
         workers: processes.
         progress: shown to the user.
         unit: source bytes (or rows) in one unit of `progress`.
@@ -61,7 +61,7 @@ def write_buckets(
         One message a slice that failed.
     """
     # The largest first: none is left to run alone at the end.
-    waiting = deque(sorted(pieces, key=lambda piece: piece.start - piece.end))
+    waiting = deque(sorted(slices, key=lambda slice_: slice_.start - slice_.end))
     failures: list[str] = []
 
     def show(news: _Advanced) -> None:
@@ -70,8 +70,8 @@ def write_buckets(
     pool = Workers(workers, doing="tokenising")
     try:
         with pool:
-            for piece, end in pool.each(partial(_write, work), _taken(waiting), on_news=show):
-                failure = _of_lost(work, piece, end) if isinstance(end, Lost) else end
+            for slice_, end in pool.each(partial(_write, work), _taken(waiting), on_news=show):
+                failure = _of_lost(work, slice_, end) if isinstance(end, Lost) else end
                 if failure is None:
                     continue
                 failures.append(failure.message)
@@ -88,31 +88,31 @@ def _taken(waiting: deque[Slice]) -> Iterator[Slice]:
         yield waiting.popleft()
 
 
-def _of_lost(work: Work, piece: Slice, lost: Lost) -> _Failure | None:
+def _of_lost(work: Work, slice_: Slice, lost: Lost) -> _Failure | None:
     """Remove what a killed worker left; return why there is no bucket, or None if there is one."""
     remove_of_processes(work.folder.glob("*/*"), {lost.pid})
     if lost.signal_name is None:
         raise RuntimeError(
-            f"a worker left with exit code {lost.exit_code} while making {piece.name}"
+            f"a worker left with exit code {lost.exit_code} while making {slice_.name}"
         )
-    if is_finished(work.folder, piece, work.identity):
+    if is_finished(work.folder, slice_, work.identity):
         return None  # killed between the receipt and its news
     hint = "; was memory short?" if lost.signal_name == signal.SIGKILL.name else ""
-    return _Failure(message=f"{piece.name}: its worker was killed by {lost.signal_name}{hint}")
+    return _Failure(message=f"{slice_.name}: its worker was killed by {lost.signal_name}{hint}")
 
 
-def _write(work: Work, piece: Slice, tell: Tell) -> _Failure | None:
+def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
     """Write a slice's bucket, in a worker."""
     reporter = _Reporter(tell)
     try:
         encoder = _make_encoder(work.folder, work.identity.tokenizer_sha256)
-        write_bucket(work, piece, encoder, reporter.advance)
+        write_bucket(work, slice_, encoder, reporter.advance)
         reporter.send()
     except (UserError, OSError) as error:
         disk_full = isinstance(error, DiskFullError)
-        return _Failure(message=f"{piece.name}: {error}", disk_full=disk_full)
+        return _Failure(message=f"{slice_.name}: {error}", disk_full=disk_full)
     except Exception:
-        return _Failure(message=f"{piece.name}: {traceback.format_exc()}")
+        return _Failure(message=f"{slice_.name}: {traceback.format_exc()}")
 
 
 @lru_cache(maxsize=1)

@@ -200,7 +200,7 @@ def parts_of(text: str, its: Field) -> list[str]:
     """Return the elements of a list that is written ``a,b``."""
     if not its.commas:
         return [text]
-    return [part for piece in text.split(",") if (part := piece.strip())]
+    return [part for word in text.split(",") if (part := word.strip())]
 
 
 def missing_from(names: Set[str], fields: Fields) -> list[str]:

@@ -143,7 +143,7 @@ class DeepSpeedEngine:
         return StepReport(float(self._engine.get_global_grad_norm() or 0.0), applied)
 
     def fragments(self) -> Iterator[Fragment]:
-        """Yield the pieces of the state that this rank's partitions hold."""
+        """Yield the parts of the state that this rank's partitions hold."""
         # Not safe_get_full_optimizer_state: before the first step its fragments are not set.
         for parameter, flat, inside, place in self._addresses():
             state = self._zero.optimizer.state[flat]

@@ -29,7 +29,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Fragment:
-    """A contiguous piece of one parameter's state, flat, in fp32. The tensors are views."""
+    """A contiguous part of one parameter's state, flat, in fp32. The tensors are views."""
 
     name: str
     start: int
@@ -78,7 +78,7 @@ class Engine(Protocol):
         ...
 
     def fragments(self) -> Iterator[Fragment]:
-        """Yield the pieces of the state that this rank owns."""
+        """Yield the parts of the state that this rank owns."""
         ...
 
     def load(self, source: StateSource) -> None:

@@ -85,8 +85,8 @@ class FirstState:
     def read(self, fragment: Fragment) -> None:
         """Fill a fragment's weight. Its moments are zero already."""
         whole = self._weights.parameter(fragment.name)
-        piece = slice(fragment.start, fragment.start + fragment.weight.numel())
-        fragment.weight.copy_(whole.reshape(-1)[piece])
+        part = slice(fragment.start, fragment.start + fragment.weight.numel())
+        fragment.weight.copy_(whole.reshape(-1)[part])
 
 
 def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:

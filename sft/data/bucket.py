@@ -101,7 +101,7 @@ class Layout:
 
 def write_bucket(
     work: PackingWork,
-    piece: Slice,
+    slice_: Slice,
     encode: Encode,
     advance: Callable[[int, int, int], None],
     conversations_before: int,
@@ -110,7 +110,7 @@ def write_bucket(
 
     Args:
         work: the run.
-        piece: the slice.
+        slice_: the slice.
         encode: see ``Encode``.
         advance: told of each batch: (source bytes or rows read, tokens, conversations).
         conversations_before: conversations kept of the slices before this one.
@@ -119,7 +119,7 @@ def write_bucket(
         DataError: the source is corrupt, or too many of its records were dropped.
         DiskFullError: nothing of this bucket counts.
     """
-    stem = work.folder / piece.name
+    stem = work.folder / slice_.name
     with naming_a_full_disk(stem.with_name(f"{stem.name}.bin")):
         stem.parent.mkdir(exist_ok=True)
         with (
@@ -127,21 +127,21 @@ def write_bucket(
             tempfile.TemporaryFile(dir=stem.parent, prefix=f"{stem.name}.tmp.") as mask,
         ):
             spooled = Spooled(ids=ids, mask=mask)
-            spool(spooled, read_records(piece, work.data), work, encode, advance)
-            spooled.tally.require_few_dropped(piece.source, work.max_bad_share)
-            _require_unchanged(work, piece)
-            layout = lay_out(spooled, piece, work.identity, conversations_before)
+            spool(spooled, read_records(slice_, work.data), work, encode, advance)
+            spooled.tally.require_few_dropped(slice_.source, work.max_bad_share)
+            _require_unchanged(work, slice_)
+            layout = lay_out(spooled, slice_, work.identity, conversations_before)
             hashes = _write_files(stem, spooled, layout, work.identity.dtype)
-        receipt = make_receipt(spooled, layout, piece, work.identity, hashes)
+        receipt = make_receipt(spooled, layout, slice_, work.identity, hashes)
         receipt.write(work.folder)
     return receipt
 
 
-def _require_unchanged(work: PackingWork, piece: Slice) -> None:
+def _require_unchanged(work: PackingWork, slice_: Slice) -> None:
     """Raise DataError if the source is no longer what the identity says: it was hashed earlier."""
-    if source_sha256(piece, work.data) != work.identity.packing[SOURCES][piece.source]:
+    if source_sha256(slice_, work.data) != work.identity.packing[SOURCES][slice_.source]:
         raise DataError(
-            f"{piece.source}: something wrote to it since it was hashed, at the start. Run the "
+            f"{slice_.source}: something wrote to it since it was hashed, at the start. Run the "
             "same command again when nothing does"
         )
 
@@ -220,7 +220,7 @@ def _clean(record: SourceRecord, work: PackingWork) -> Cleaned:
 
 
 def lay_out(
-    spooled: Spooled, piece: Slice, identity: Identity, conversations_before: int
+    spooled: Spooled, slice_: Slice, identity: Identity, conversations_before: int
 ) -> Layout:
     """Choose the held-out conversations and pack each side's parts into rows."""
     lengths = np.concatenate([np.empty(0, np.int64), *spooled.lengths])
@@ -231,7 +231,7 @@ def lay_out(
     heldout = heldout_of(total, share) - heldout_of(conversations_before, share)
     is_heldout = np.zeros(len(counts), np.bool_)
     if heldout:
-        key = (identity.seed, "heldout", piece.subset, piece.bucket)
+        key = (identity.seed, "heldout", slice_.subset, slice_.bucket)
         is_heldout[Permutation(len(counts), *key)(np.arange(heldout))] = True
     side_of_part = np.repeat(is_heldout, counts)
     rows: list[list[int]] = []
@@ -241,7 +241,7 @@ def lay_out(
         packed = pack(lengths[parts], identity.packing["seq_len"])
         # Packing goes from the longest to the shortest, and whoever reads some rows of a side
         # is to see all kinds.
-        key = (identity.seed, "rows", piece.subset, piece.bucket, int(side))
+        key = (identity.seed, "rows", slice_.subset, slice_.bucket, int(side))
         order = Permutation(len(packed), *key)(np.arange(len(packed))) if packed else ()
         rows += [parts[packed[i]].tolist() for i in order]
         train_rows = train_rows if side else len(rows)
@@ -284,17 +284,17 @@ def _write_files(stem: Path, spooled: Spooled, layout: Layout, dtype: str) -> di
 
 
 def make_receipt(
-    spooled: Spooled, layout: Layout, piece: Slice, identity: Identity, hashes: dict[str, str]
+    spooled: Spooled, layout: Layout, slice_: Slice, identity: Identity, hashes: dict[str, str]
 ) -> Receipt:
     """Return what a bucket holds, and what was dropped and fixed on the way."""
     tally = spooled.tally
     return Receipt(
-        subset=piece.subset,
-        bucket=piece.bucket,
-        source=piece.source,
-        start=piece.start,
-        end=piece.end,
-        unit=piece.unit,
+        subset=slice_.subset,
+        bucket=slice_.bucket,
+        source=slice_.source,
+        start=slice_.start,
+        end=slice_.end,
+        unit=slice_.unit,
         documents=len(layout.order),
         tokens=sum(int(lengths.sum()) for lengths in spooled.lengths),
         train_tokens=layout.train_tokens,

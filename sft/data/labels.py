@@ -1,4 +1,4 @@
-"""Token ids and labels of a conversation, made together, piece by piece.
+"""Token ids and labels of a conversation, made together, segment by segment.
 
     vicuna_v1, LLaMA's tokenizer, "hi" answered by "yo there" (^: supervised)
 
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.template import BOS, Piece, Template
+from mobilellama.sft.data.template import BOS, Segment, Template
 from mobilellama.tokenizers.text_tokenizer import SpecialToken, TextTokenizer
 
 # Unicode's White_Space, which is what lstrip and rstrip of a special token swallow; Python's
@@ -60,7 +60,7 @@ def encode(template: Template, tokenizer: TextTokenizer, turns: Sequence[Turn]) 
     Raises:
         ConfigError: the template does not fit the tokenizer, or the turns not the template.
     """
-    return encode_pieces(template.pieces(turns), template, tokenizer)
+    return encode_segments(template.segments(turns), template, tokenizer)
 
 
 def encode_prompt(
@@ -73,7 +73,7 @@ def encode_prompt(
     Raises:
         ConfigError: as ``encode``, or the last turn is not the user's.
     """
-    return encode_pieces(template.pieces(turns, generate=True), template, tokenizer).ids
+    return encode_segments(template.segments(turns, generate=True), template, tokenizer).ids
 
 
 def stop_ids(template: Template, tokenizer: TextTokenizer) -> list[int]:
@@ -130,20 +130,20 @@ def special_tokens(template: Template, tokenizer: TextTokenizer) -> dict[str, Sp
     return found
 
 
-def encode_pieces(
-    pieces: Sequence[Piece],
+def encode_segments(
+    segments: Sequence[Segment],
     template: Template,
     tokenizer: TextTokenizer,
     *,
     places: Mapping[str, int] | None = None,
 ) -> Encoded:
-    """Return the ids of a template's pieces, and which of them are supervised.
+    """Return the ids of a template's segments, and which of them are supervised.
 
     Args:
-        pieces: special tokens and texts.
+        segments: special tokens and texts.
         template: whose they are.
         tokenizer: gives the ids.
-        places: special pieces that are no token, and the id that stands for each (an image's).
+        places: special segments that are no token, and the id that stands for each (an image's).
 
     Raises:
         ConfigError: the template does not fit the tokenizer.
@@ -154,40 +154,40 @@ def encode_pieces(
     ids: list[int] = []
     supervised: list[bool] = []
     begins = True
-    for piece in _swallow(_join(pieces), specials):
-        if piece.special:
-            new = [specials[piece.text].id]
+    for segment in _swallow(_join(segments), specials):
+        if segment.special:
+            new = [specials[segment.text].id]
             begins = tokenizer.begins_after_special
         else:
             new = []
-            for text in _break(piece.text, spelt):
+            for text in _break(segment.text, spelt):
                 new += tokenizer.encode(text, begins=begins)
                 begins = False
         ids += new
-        supervised += [piece.supervised] * len(new)
+        supervised += [segment.supervised] * len(new)
     supervised[:1] = [False] * len(ids[:1])  # nothing stands before it that could predict it
     return Encoded(ids=np.array(ids, np.int32), supervised=np.array(supervised, np.bool_))
 
 
-def _join(pieces: Sequence[Piece]) -> list[Piece]:
+def _join(segments: Sequence[Segment]) -> list[Segment]:
     """Join neighbouring texts with the same label; an answer that is context is no prompt's."""
-    joined: list[Piece] = []
-    for piece in pieces:
+    joined: list[Segment] = []
+    for segment in segments:
         last = joined[-1] if joined else None
-        if last and not (last.special or piece.special) and last[2:] == piece[2:]:
-            joined[-1] = last._replace(text=last.text + piece.text)
+        if last and not (last.special or segment.special) and last[2:] == segment[2:]:
+            joined[-1] = last._replace(text=last.text + segment.text)
         else:
-            joined.append(piece)
+            joined.append(segment)
     return joined
 
 
-def _swallow(pieces: Sequence[Piece], specials: dict[str, SpecialToken]) -> list[Piece]:
+def _swallow(segments: Sequence[Segment], specials: dict[str, SpecialToken]) -> list[Segment]:
     """Drop the white space that special tokens swallow, and the texts of nothing else."""
-    kept = list(pieces)
-    for i, piece in enumerate(pieces):
-        if not piece.special:
+    kept = list(segments)
+    for i, segment in enumerate(segments):
+        if not segment.special:
             continue
-        facts = specials[piece.text]
+        facts = specials[segment.text]
         before, after = range(i - 1, -1, -1), range(i + 1, len(kept))
         for swallows, places, side in (
             (facts.lstrip, before, str.rstrip),
@@ -199,7 +199,7 @@ def _swallow(pieces: Sequence[Piece], specials: dict[str, SpecialToken]) -> list
                 kept[j] = kept[j]._replace(text=side(kept[j].text, _WHITE_SPACE))
                 if kept[j].text:
                     break
-    return [piece for piece in kept if piece.text]
+    return [segment for segment in kept if segment.text]
 
 
 def _break(text: str, tokens: Sequence[str]) -> list[str]:

@@ -93,8 +93,8 @@ def require_same_reading(folder: Path, plan: Plan, version: int) -> None:
     Raises:
         ConfigError: some buckets are finished by other rules, and some are not.
     """
-    finished = [piece for piece in plan.slices if is_finished(folder, piece, plan.identity)]
-    receipts = [read_receipt(folder, piece, plan.identity) for piece in finished]
+    finished = [slice_ for slice_ in plan.slices if is_finished(folder, slice_, plan.identity)]
+    receipts = [read_receipt(folder, slice_, plan.identity) for slice_ in finished]
     versions = {receipt.counts.get(READING, 1) for receipt in receipts if receipt is not None}
     if not versions - {version}:
         return
@@ -141,7 +141,7 @@ def _finished(folder: Path, plan: Plan) -> int:
 
     Those of data that gave no conversation at all are not worth keeping.
     """
-    receipts = [read_receipt(folder, piece, plan.identity) for piece in plan.slices]
+    receipts = [read_receipt(folder, slice_, plan.identity) for slice_ in plan.slices]
     there = [receipt for receipt in receipts if receipt is not None]
     return len(there) if any(receipt.documents for receipt in there) else 0
 
@@ -149,11 +149,11 @@ def _finished(folder: Path, plan: Plan) -> int:
 def _replace(folder: Path, theirs: Plan, plan: Plan) -> None:
     """Take away what was made after a plan, then write the other."""
     (folder / DATASET).unlink(missing_ok=True)
-    for piece in theirs.slices:
+    for slice_ in theirs.slices:
         for ending in ("json", "bin", "mask", "idx"):  # the receipt first: it makes them count
-            (folder / f"{piece.name}.{ending}").unlink(missing_ok=True)
+            (folder / f"{slice_.name}.{ending}").unlink(missing_ok=True)
     plan.write(folder)
 
 
-def _shown(piece: Slice | None) -> str:
-    return f"{piece.source} of {piece.size:,} {piece.unit}" if piece else "nothing"
+def _shown(slice_: Slice | None) -> str:
+    return f"{slice_.source} of {slice_.size:,} {slice_.unit}" if slice_ else "nothing"

@@ -136,25 +136,25 @@ def _walk(folder: Path) -> Iterator[str]:
         raise ConfigError("data.path", value, rule, remedy) from None
 
 
-def source_sha256(piece: Slice, data: ConversationsConfig) -> str:
+def source_sha256(slice_: Slice, data: ConversationsConfig) -> str:
     """Return a sha256 that changes with a source's bytes, also where its size stays.
 
     Of a file its own, of a table that of its Arrow files; datasets' fingerprint, which hangs on
     when these were written, only stands for a table that is held in memory.
     """
-    if piece.unit == "bytes":
-        return sha256_of_file(_path_of(piece, data))
+    if slice_.unit == "bytes":
+        return sha256_of_file(_path_of(slice_, data))
     table = _open_table(data)
     files = [sha256_of_file(Path(file["filename"])) for file in table.cache_files]
     return sha256_of_json(files or table._fingerprint)
 
 
-def _path_of(piece: Slice, data: ConversationsConfig) -> Path:
+def _path_of(slice_: Slice, data: ConversationsConfig) -> Path:
     given = Path(data.path)
-    return given if given.is_file() else given / piece.source
+    return given if given.is_file() else given / slice_.source
 
 
-def read_records(piece: Slice, data: ConversationsConfig) -> Iterator[SourceRecord]:
+def read_records(slice_: Slice, data: ConversationsConfig) -> Iterator[SourceRecord]:
     """Yield the records of a slice, of ``find_slices(data)``, in their order.
 
     A table's row has all its columns: what is not read is judged by its name (fields.py). Of a
@@ -165,28 +165,28 @@ def read_records(piece: Slice, data: ConversationsConfig) -> Iterator[SourceReco
         DataError: the source is missing, corrupt, truncated, in another encoding, or no longer
             what was planned.
     """
-    if piece.unit == "rows":
-        yield from _table_rows(piece, data)
+    if slice_.unit == "rows":
+        yield from _table_rows(slice_, data)
         return
-    path = _path_of(piece, data)
-    with open_planned(path, piece.size) as file:
+    path = _path_of(slice_, data)
+    with open_planned(path, slice_.size) as file:
         if path.name.endswith(".parquet"):
-            yield from _parquet_rows(file, path, piece)
+            yield from _parquet_rows(file, path, slice_)
         elif path.name.endswith(".json"):
-            yield from _json_records(file, path, piece)
+            yield from _json_records(file, path, slice_)
         else:
-            yield from _lines(file, path, piece)
+            yield from _lines(file, path, slice_)
 
 
-def _lines(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRecord]:
+def _lines(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceRecord]:
     """Yield the lines of a .jsonl file, unparsed; blank ones are no records."""
     blocks = in_utf8(read_blocks(file, path), path)
     for number, (_, line) in enumerate(split_lines(blocks, 0), 1):
         if line and not line.isspace():
-            yield SourceRecord(f"{piece.source}:{number}", line, file.tell())
+            yield SourceRecord(f"{slice_.source}:{number}", line, file.tell())
 
 
-def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRecord]:
+def _json_records(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceRecord]:
     """Yield the records of a .json file; one that is no plain list is held in memory."""
     yielded, held = 0, None
     if file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip().startswith(b"["):
@@ -195,9 +195,9 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRe
             for i, (value, source_read) in enumerate(read_elements(file)):
                 if held:
                     yield held
-                held, yielded = SourceRecord(f"{piece.source}[{i}]", value, source_read), i
+                held, yielded = SourceRecord(f"{slice_.source}[{i}]", value, source_read), i
             if held:
-                yield replace(held, source_read=piece.size)
+                yield replace(held, source_read=slice_.size)
             return
         except (ValueError, RecursionError):
             pass  # a reading of the whole says what is wrong, and where
@@ -206,12 +206,12 @@ def _json_records(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRe
     if holds_lines(data):
         log.info("%s holds a record a line", path)
         file.seek(0)
-        yield from _lines(file, path, piece)
+        yield from _lines(file, path, slice_)
         return
     records = _records_of(parse_document(data, path), path)
     del data
     for i, value in enumerate(records[yielded:], yielded):
-        yield SourceRecord(f"{piece.source}[{i}]", value, piece.size * (i + 1) // len(records))
+        yield SourceRecord(f"{slice_.source}[{i}]", value, slice_.size * (i + 1) // len(records))
 
 
 def _records_of(value: Any, path: Path) -> list[Any]:
@@ -252,7 +252,7 @@ def _require_no_meaning(beside: dict[str, Any], path: Path) -> None:
         log.info("%s: beside its list of records not read: %s", path, ", ".join(unknown))
 
 
-def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRecord]:
+def _parquet_rows(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -263,7 +263,7 @@ def _parquet_rows(file: BinaryIO, path: Path, piece: Slice) -> Iterator[SourceRe
         for batch in table.iter_batches(_rows_at_once(table.schema_arrow)):
             for value in _rows(batch, str(path)):
                 row += 1
-                yield SourceRecord(f"{piece.source}[{row - 1}]", value, piece.size * row // total)
+                yield SourceRecord(f"{slice_.source}[{row - 1}]", value, slice_.size * row // total)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: cannot be read as parquet, after row {row:,} ({one_line(error)}). "
@@ -328,18 +328,18 @@ def _as_text(value: Any) -> Any:
     return value
 
 
-def _table_rows(piece: Slice, data: ConversationsConfig) -> Iterator[SourceRecord]:
+def _table_rows(slice_: Slice, data: ConversationsConfig) -> Iterator[SourceRecord]:
     table = _open_table(data)
-    if len(table) != piece.size:
+    if len(table) != slice_.size:
         raise DataError(
-            f"{piece.source}: {len(table):,} rows, but it had {piece.size:,} when the plan was "
+            f"{slice_.source}: {len(table):,} rows, but it had {slice_.size:,} when the plan was "
             "made. Prepare into another output folder"
         )
     row, at_once = 0, _rows_at_once(table.features.arrow_schema)
     for batch in table.with_format("arrow").iter(at_once):  # decodes no picture or sound
-        for value in _rows(batch, piece.source):
+        for value in _rows(batch, slice_.source):
             row += 1
-            yield SourceRecord(f"{piece.source}[{row - 1}]", value, row)
+            yield SourceRecord(f"{slice_.source}[{row - 1}]", value, row)
 
 
 def _open_table(data: ConversationsConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Chat templates as data: from turns to text, pieces with labels, and the Jinja that others read.
+"""Chat templates as data: from turns to text, segments with labels, and the Jinja that others read.
 
 A template is a YAML file (or one of templates/). Its forms follow one another so; the words
 marked ^ are supervised:
@@ -12,9 +12,9 @@ write for it. An answer that its author marked as not to be learnt is written al
 `between` stands before every later question only, so that a conversation ends
 with its last answer.
 
-1. ``pieces`` cuts the forms at the special tokens. A turn's content is one piece of text as it
+1. ``segments`` cuts the forms at the special tokens. A turn's content is one segment of text as it
    stands: a special token that a user spells out is text.
-2. ``text`` joins the pieces; ``sft/data/labels.py`` makes token ids and labels of them.
+2. ``text`` joins the segments; ``sft/data/labels.py`` makes token ids and labels of them.
 3. ``jinja`` writes the same as a Jinja ``chat_template`` for transformers and llama.cpp.
 """
 
@@ -34,10 +34,10 @@ from mobilellama.sft.data.conversation import Turn
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT = "{content}"
 BOS = "{bos}"
-"""The text of the piece that stands for the tokenizer's own begin token, however it is spelt."""
+"""The text of the segment that stands for the tokenizer's own begin token, however it is spelt."""
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """A stretch of a conversation that is one special token, or text."""
 
     text: str
@@ -135,7 +135,7 @@ class Template:
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of what decides the pieces: every field but the name and the remarks."""
+        """sha256 of what decides the segments: every field but the name and the remarks."""
         about = ("name", "about", "source")
         return sha256_of_json({f.name: getattr(self, f.name) for f in fields(self)
                                if f.name not in about})  # fmt: skip
@@ -154,7 +154,7 @@ class Template:
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
 
-    def pieces(self, turns: Sequence[Turn], *, generate: bool = False) -> list[Piece]:
+    def segments(self, turns: Sequence[Turn], *, generate: bool = False) -> list[Segment]:
         """Return a conversation as special tokens and text, each supervised or not.
 
         Args:
@@ -165,21 +165,21 @@ class Template:
             ConfigError: the roles are not in this order, or the format has no place for a
                 system text.
         """
-        pieces: list[Piece] = []
+        segments: list[Segment] = []
 
         def write(form: str, content: str = "", *, answer: Turn | None = None) -> None:
             supervised = answer is not None and answer.learnt
             labels = (supervised, answer is not None and not supervised)
             head, found, tail = form.partition(CONTENT)
-            pieces.extend(Piece(*part, *labels) for part in self._cut(head))
+            segments.extend(Segment(*part, *labels) for part in self._cut(head))
             if found:
-                pieces.append(Piece(content, False, *labels))
-            pieces.extend(Piece(*part, *labels) for part in self._cut(tail))
+                segments.append(Segment(content, False, *labels))
+            segments.extend(Segment(*part, *labels) for part in self._cut(tail))
 
         system, turns = self._split_system(turns)
         self._require_roles(turns, generate=generate)
         if self.bos:
-            pieces.append(Piece(BOS, True, False))
+            segments.append(Segment(BOS, True, False))
         if system is not None and self.system is not None:
             write(self.system, system)
         for i, turn in enumerate(turns):
@@ -196,7 +196,7 @@ class Template:
                 write(self.end, answer=turn)
         if generate:
             write(self.prompt)
-        return [piece for piece in pieces if piece.text]
+        return [segment for segment in segments if segment.text]
 
     def _cut(self, form: str) -> Iterator[tuple[str, bool]]:
         """Cut a form at its special tokens: each part, and whether it is one."""
@@ -235,9 +235,9 @@ class Template:
 
     def text(self, turns: Sequence[Turn], *, generate: bool = False, bos: str = "") -> str:
         """Return a conversation as one string; `bos` is how the tokenizer spells its begin."""
-        pieces = self.pieces(turns, generate=generate)
+        segments = self.segments(turns, generate=generate)
         return "".join(
-            bos if piece.text == BOS and piece.special else piece.text for piece in pieces
+            bos if segment.text == BOS and segment.special else segment.text for segment in segments
         )
 
     def prompt_text(self, turns: Sequence[Turn], *, bos: str = "") -> str:

@@ -148,7 +148,7 @@ def test_the_template_is_vicunas_with_another_system_text() -> None:
     vicuna = read_template("vicuna_v1")
     assert template.default_system == "A chat about Python."
     assert replace(template, default_system=vicuna.default_system).sha256 == vicuna.sha256
-    asking = "".join(piece.text for piece in template.pieces(turns, generate=True)[1:])
+    asking = "".join(segment.text for segment in template.segments(turns, generate=True)[1:])
     assert asking == "A chat about Python. USER: Who? ASSISTANT:"
 
 

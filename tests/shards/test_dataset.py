@@ -16,7 +16,7 @@ from mobilellama.shards.dataset import (
 from mobilellama.shards.reader import TokenDataset
 from tests.shards.conftest import IDENTITY, receipt
 
-PIECE = Slice(subset="c4", bucket=0, source="c4/0.jsonl", size=100, start=0, end=100)
+SLICE = Slice(subset="c4", bucket=0, source="c4/0.jsonl", size=100, start=0, end=100)
 
 
 def test_manifest_and_fingerprint_do_not_depend_on_the_order_of_the_receipts(
@@ -50,7 +50,7 @@ def test_totals_are_the_sums_of_the_receipts(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
-    plan = Plan(identity=IDENTITY, slices=(PIECE,))
+    plan = Plan(identity=IDENTITY, slices=(SLICE,))
     plan.write(tmp_path)
     assert Plan.read(tmp_path) == plan
 
@@ -66,17 +66,17 @@ def test_another_identity_is_refused_by_the_field_that_differs() -> None:
 
 def test_a_receipt_counts_only_for_its_own_plan_and_slice(tmp_path: Path) -> None:
     (tmp_path / "c4").mkdir()
-    assert read_receipt(tmp_path, PIECE, IDENTITY) is None
+    assert read_receipt(tmp_path, SLICE, IDENTITY) is None
     mine = replace(receipt("c4", 0, [3]), identity_sha256=IDENTITY.sha256)
     mine.write(tmp_path)
-    assert read_receipt(tmp_path, PIECE, IDENTITY) == mine
-    for piece, identity in (
-        (PIECE, replace(IDENTITY, seed=2)),
-        (replace(PIECE, end=99), IDENTITY),
-        (replace(PIECE, unit="rows"), IDENTITY),
+    assert read_receipt(tmp_path, SLICE, IDENTITY) == mine
+    for slice_, identity in (
+        (SLICE, replace(IDENTITY, seed=2)),
+        (replace(SLICE, end=99), IDENTITY),
+        (replace(SLICE, unit="rows"), IDENTITY),
     ):
         with pytest.raises(DataError, match=r"Remove .*c4/00000\.\* and run again"):
-            read_receipt(tmp_path, piece, identity)
+            read_receipt(tmp_path, slice_, identity)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])
@@ -84,4 +84,4 @@ def test_a_broken_receipt_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c4").mkdir()
     (tmp_path / "c4/00000.json").write_bytes(content)
     with pytest.raises(DataError, match=r"c4/00000\.json: not a receipt\. Remove"):
-        read_receipt(tmp_path, PIECE, IDENTITY)
+        read_receipt(tmp_path, SLICE, IDENTITY)

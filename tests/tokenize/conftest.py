@@ -34,9 +34,9 @@ def read(root: Path, *, slice_bytes: int = 1 << 30) -> tuple[list[str], list[Cou
     """Return the texts of every slice of a corpus, and each slice's counts."""
     sources = SourcesConfig(root=str(root))
     texts, counted = [], []
-    for piece in find_slices(sources, slice_bytes):
+    for slice_ in find_slices(sources, slice_bytes):
         counted.append(Counts())
-        for batch in read_documents(piece, sources, counted[-1]):
+        for batch in read_documents(slice_, sources, counted[-1]):
             texts += batch
     return texts, counted
 

@@ -43,8 +43,8 @@ def texts_by_slice(root: Path, plan: Plan) -> dict[str, list[str]]:
     """Return each bucket's kept texts in source order, read record by record with json."""
     sources = SourcesConfig(root=str(root))
     return {
-        piece.name: [text for batch in read_documents(piece, sources, Counts()) for text in batch]
-        for piece in plan.slices
+        slice_.name: [text for batch in read_documents(slice_, sources, Counts()) for text in batch]
+        for slice_ in plan.slices
     }
 
 
@@ -53,11 +53,11 @@ def assert_buckets_hold_sentencepieces_ids(root: Path, dataset: Path, model: Pat
     plan = Plan.read(dataset)
     processor = SentencePieceProcessor(model_file=str(model))
     compared = 0
-    for piece in plan.slices:
-        texts = texts_by_slice(root, Plan(identity=plan.identity, slices=(piece,)))[piece.name]
-        stored = read_megatron(dataset / piece.name)
+    for slice_ in plan.slices:
+        texts = texts_by_slice(root, Plan(identity=plan.identity, slices=(slice_,)))[slice_.name]
+        stored = read_megatron(dataset / slice_.name)
         assert len(stored) == len(texts)
-        key = (plan.identity.seed, piece.subset, piece.bucket)
+        key = (plan.identity.seed, slice_.subset, slice_.bucket)
         order = Permutation(len(texts), *key)(np.arange(len(texts)))
         for position, document in enumerate(order):
             assert stored[position] == [*processor.encode(texts[document]), 2]
@@ -94,12 +94,12 @@ def test_the_order_is_shuffled_and_differs_between_buckets(small_dataset: Path) 
 def test_the_receipt_counts_what_is_in_the_files(small_corpus: Path, small_dataset: Path) -> None:
     plan = Plan.read(small_dataset)
     texts = texts_by_slice(small_corpus, plan)
-    for piece in plan.slices:
-        stem = small_dataset / piece.name
+    for slice_ in plan.slices:
+        stem = small_dataset / slice_.name
         receipt, documents = read_json(stem.with_suffix(".json")), read_megatron(stem)
         assert receipt["documents"] == len(documents) == receipt["records"]
         assert receipt["tokens"] == sum(map(len, documents))
-        assert receipt["bytes_in"] == sum(len(text.encode()) for text in texts[piece.name])
+        assert receipt["bytes_in"] == sum(len(text.encode()) for text in texts[slice_.name])
         for ending in ("bin", "idx"):
             assert receipt["sha256"][ending] == sha256_of_file(stem.with_suffix(f".{ending}"))
 
@@ -160,8 +160,8 @@ def test_documents_larger_than_a_block_are_gathered_whole(
     place(tmp_path / "corpus", texts)
     (tmp_path / "out").mkdir()
     work, encoder = make_work(tmp_path / "out", tmp_path / "corpus", small_tokenizer)
-    (piece,) = find_slices(work.sources, 1 << 30)
-    write_bucket(work, piece, encoder, lambda *_: None)
+    (slice_,) = find_slices(work.sources, 1 << 30)
+    write_bucket(work, slice_, encoder, lambda *_: None)
     kept = [text for text in texts if text]
     order = Permutation(len(kept), 1, "c4", 0)(np.arange(len(kept)))
     processor = SentencePieceProcessor(model_file=str(small_tokenizer))
@@ -177,8 +177,8 @@ def test_a_source_without_text_makes_an_empty_bucket(tmp_path: Path, small_token
     place(tmp_path / "corpus", ["", ""])
     (tmp_path / "out").mkdir()
     work, encoder = make_work(tmp_path / "out", tmp_path / "corpus", small_tokenizer)
-    (piece,) = find_slices(work.sources, 1 << 30)
-    write_bucket(work, piece, encoder, lambda *_: None)
+    (slice_,) = find_slices(work.sources, 1 << 30)
+    write_bucket(work, slice_, encoder, lambda *_: None)
     assert read_megatron(tmp_path / "out/c4/00000") == []
     receipt = read_json(tmp_path / "out/c4/00000.json")
     assert (receipt["documents"], receipt["train_tokens"], receipt["empty_texts"]) == (0, 0, 2)
@@ -191,29 +191,29 @@ def test_a_bucket_with_a_receipt_is_left_alone_and_one_without_its_whole_files_i
     place(tmp_path / "corpus", ["one", "two", "three"])
     (tmp_path / "out").mkdir()
     work, encoder = make_work(tmp_path / "out", tmp_path / "corpus", small_tokenizer)
-    (piece,) = find_slices(work.sources, 1 << 30)
-    write_bucket(work, piece, encoder, lambda *_: None)
+    (slice_,) = find_slices(work.sources, 1 << 30)
+    write_bucket(work, slice_, encoder, lambda *_: None)
     path = tmp_path / f"out/c4/00000.{ending}"
     whole, written = path.read_bytes(), path.stat().st_mtime_ns
-    write_bucket(work, piece, encoder, lambda *_: None)
+    write_bucket(work, slice_, encoder, lambda *_: None)
     assert path.stat().st_mtime_ns == written
     path.write_bytes(whole[:-2])
-    assert not is_finished(work.folder, piece, work.identity)
-    write_bucket(work, piece, encoder, lambda *_: None)
+    assert not is_finished(work.folder, slice_, work.identity)
+    write_bucket(work, slice_, encoder, lambda *_: None)
     assert path.read_bytes() == whole
     path.unlink()
-    assert not is_finished(work.folder, piece, work.identity)
+    assert not is_finished(work.folder, slice_, work.identity)
 
 
 def test_a_failing_slice_leaves_no_file(tmp_path: Path, small_tokenizer: Path) -> None:
     place(tmp_path / "corpus", ["one"])
     (tmp_path / "out").mkdir()
     work, encoder = make_work(tmp_path / "out", tmp_path / "corpus", small_tokenizer)
-    (piece,) = find_slices(work.sources, 1 << 30)
+    (slice_,) = find_slices(work.sources, 1 << 30)
 
     def fail(*_: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        write_bucket(work, piece, encoder, fail)
+        write_bucket(work, slice_, encoder, fail)
     assert list((tmp_path / "out/c4").iterdir()) == []

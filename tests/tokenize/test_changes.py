@@ -125,8 +125,8 @@ def test_a_change_in_a_later_range_is_no_change_of_an_earlier_one(
     output, tasks = tmp_path / "out", ("--slice_bytes", "700", "--task_count", "2")
     assert run(root, small_tokenizer, output, *tasks, "--task_index", "0") == 0
     made = {path.stem for path in (output / "book").glob("*.json")}
-    pieces = [p for p in Plan.read(output).slices if p.subset == "book"]
-    later = next(p for p in pieces if p.name.split("/")[1] not in made)
+    slices = [p for p in Plan.read(output).slices if p.subset == "book"]
+    later = next(p for p in slices if p.name.split("/")[1] not in made)
     content = (root / "book/c.jsonl").read_bytes()
     change(root / "book/c.jsonl", content[: later.start].count(b"\n") + 2)
     assert run(root, small_tokenizer, output, "--slice_bytes", "700") == 0
@@ -146,11 +146,11 @@ def test_a_source_that_changes_after_it_was_read_stops_the_run_at_its_end(
     each, ended = Workers.each, []
 
     def and_change(*arguments, **named):  # pyright: ignore[reportMissingParameterType]
-        for piece, end in each(*arguments, **named):
+        for slice_, end in each(*arguments, **named):
             if not ended:
-                ended.append(piece.source)
+                ended.append(slice_.source)
                 change(root / ended[0], 3)
-            yield piece, end
+            yield slice_, end
 
     monkeypatch.setattr(Workers, "each", and_change)
     assert run(root, small_tokenizer, tmp_path / "out") == 2
@@ -163,8 +163,8 @@ def test_a_source_that_is_written_to_while_it_is_read_fails_its_slice(root: Path
     path = root / "c4/a.jsonl"
     path.write_text("".join(LINES) * 3_000)  # of several blocks
     sources = SourcesConfig(root=str(root))
-    piece = next(piece for piece in find_slices(sources, 1 << 30) if piece.source == "c4/a.jsonl")
-    texts = read_documents(piece, sources, Counts())
+    slice_ = next(s for s in find_slices(sources, 1 << 30) if s.source == "c4/a.jsonl")
+    texts = read_documents(slice_, sources, Counts())
     next(texts)
     change(path, 3) if how == "content" else path.touch()
     with pytest.raises(DataError, match=r"a\.jsonl: something wrote to it while it was read"):
@@ -177,13 +177,13 @@ def test_the_hash_of_a_range_goes_to_the_end_of_its_last_line(root: Path) -> Non
     sources = SourcesConfig(root=str(root))
     content = (root / "c4/a.jsonl").read_bytes()
     ends = [0]
-    for piece in find_slices(sources, 333):
-        if piece.source != "c4/a.jsonl":
+    for slice_ in find_slices(sources, 333):
+        if slice_.source != "c4/a.jsonl":
             continue
         counts = Counts()
-        assert list(read_documents(piece, sources, counts))
+        assert list(read_documents(slice_, sources, counts))
         start, end = counts.source_file["start"], counts.source_file["end"]
-        assert (start, content[end - 1 : end]) == (piece.start, b"\n")
+        assert (start, content[end - 1 : end]) == (slice_.start, b"\n")
         expected = hashlib.sha256(content[start:end]).hexdigest()
         assert counts.source_file["sha256"] == expected
         ends.append(end)
@@ -215,8 +215,8 @@ def test_receipts_of_older_versions_do_not_know_their_source_and_load(
     output = tmp_path / "out"
     assert run(root, small_tokenizer, output) == 0
     before = TokenDataset(output).fingerprint
-    for piece in Plan.read(output).slices:
-        edit_sealed(output / f"{piece.name}.json", lambda values: values.pop("source_file"))
+    for slice_ in Plan.read(output).slices:
+        edit_sealed(output / f"{slice_.name}.json", lambda values: values.pop("source_file"))
     finish_dataset(output)
     change(root / "c4/a.jsonl", 0)
     assert run(root, small_tokenizer, output) == 0

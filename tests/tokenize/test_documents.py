@@ -34,7 +34,7 @@ def test_batches_are_bounded_and_in_order(tmp_path: Path) -> None:
     values = [f"{i} " * 1000 for i in range(2000)]
     corpus(tmp_path, b"".join(json.dumps({"text": v}).encode() + b"\n" for v in values))
     sources = SourcesConfig(root=str(tmp_path))
-    (piece,) = find_slices(sources, 1 << 30)
-    batches = list(read_documents(piece, sources, Counts()))
+    (slice_,) = find_slices(sources, 1 << 30)
+    batches = list(read_documents(slice_, sources, Counts()))
     assert [text for batch in batches for text in batch] == values
     assert max(sum(map(len, batch)) for batch in batches) < (1 << 20) + 10_000

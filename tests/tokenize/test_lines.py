@@ -46,17 +46,17 @@ def test_a_corrupt_zst_fails_with_its_path(tmp_path: Path) -> None:
 def test_a_file_that_changed_since_the_plan_fails(tmp_path: Path) -> None:
     corpus(tmp_path, GOOD * 2)
     sources = SourcesConfig(root=str(tmp_path))
-    (piece,) = find_slices(sources, 1 << 30)
+    (slice_,) = find_slices(sources, 1 << 30)
     corpus(tmp_path, GOOD * 3)
     with pytest.raises(DataError, match=r"51 bytes before reading, but it had 34 when the plan"):
-        list(read_documents(piece, sources, Counts()))
+        list(read_documents(slice_, sources, Counts()))
 
 
 def test_a_file_that_grows_while_it_is_read_fails(tmp_path: Path) -> None:
     corpus(tmp_path, GOOD * 2)
     sources = SourcesConfig(root=str(tmp_path))
-    (piece,) = find_slices(sources, 1 << 30)
-    batches = read_documents(piece, sources, Counts())
+    (slice_,) = find_slices(sources, 1 << 30)
+    batches = read_documents(slice_, sources, Counts())
     next(batches)
     corpus(tmp_path, GOOD * 3)
     with pytest.raises(DataError, match="51 bytes after reading"):
@@ -65,6 +65,6 @@ def test_a_file_that_grows_while_it_is_read_fails(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_fails(tmp_path: Path) -> None:
     gone: dict[str, Any] = {"subset": "c4", "bucket": 0, "source": "c4/a.jsonl"}
-    piece = Slice(**gone, size=1, start=0, end=1)
+    slice_ = Slice(**gone, size=1, start=0, end=1)
     with pytest.raises(DataError, match=r"c4/a\.jsonl: cannot be opened \(No such file"):
-        list(read_documents(piece, SourcesConfig(root=str(tmp_path)), Counts()))
+        list(read_documents(slice_, SourcesConfig(root=str(tmp_path)), Counts()))

@@ -45,7 +45,7 @@ def test_the_subset_is_the_first_folder_and_slices_are_numbered_by_path(tmp_path
 
 def test_only_uncompressed_files_are_cut_into_ranges(tmp_path: Path) -> None:
     sources = place(tmp_path, book__a_DOT_jsonl=25, book__b_DOT_jsonl_DOT_zst=25)
-    ranges = [(piece.bucket, piece.start, piece.end) for piece in find_slices(sources, 10)]
+    ranges = [(slice_.bucket, slice_.start, slice_.end) for slice_ in find_slices(sources, 10)]
     assert ranges == [(0, 0, 10), (1, 10, 20), (2, 20, 25), (3, 0, 25)]
 
 
@@ -53,7 +53,7 @@ def test_paths_sort_by_bytes_not_by_letters_or_folders(tmp_path: Path) -> None:
     for name in ("é.jsonl", "z.jsonl", "a/x.jsonl", "a-b.jsonl", "B.jsonl"):
         (tmp_path / "c4" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "c4" / name).write_bytes(b"{}")
-    found = [piece.source for piece in find_slices(SourcesConfig(root=str(tmp_path)), 100)]
+    found = [slice_.source for slice_ in find_slices(SourcesConfig(root=str(tmp_path)), 100)]
     # "-" (0x2d) before "/" (0x2f), capitals before small letters, "é" (0xc3) last
     assert found == [f"c4/{name}.jsonl" for name in ("B", "a-b", "a/x", "z", "é")]
 
@@ -74,7 +74,7 @@ def test_hidden_files_and_notes_are_left_out(tmp_path: Path) -> None:
         _DOT_cache__x_DOT_jsonl=4,
         c4__a_DOT_jsonl=4,
     )
-    assert [piece.source for piece in find_slices(sources, 10)] == ["c4/a.jsonl"]
+    assert [slice_.source for slice_ in find_slices(sources, 10)] == ["c4/a.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_another_text_column_makes_another_source(tmp_path: Path) -> None:
     """The plan must tell a dataset of 'content' from one of 'text'."""
     place(tmp_path, c4__a_DOT_jsonl=4)
     sources = SourcesConfig(root=str(tmp_path), text_column="content")
-    (piece,) = find_slices(sources, 10)
-    assert piece.source == "c4/a.jsonl#content"
-    assert sources.unlabelled(piece.source) == "c4/a.jsonl"
+    (slice_,) = find_slices(sources, 10)
+    assert slice_.source == "c4/a.jsonl#content"
+    assert sources.unlabelled(slice_.source) == "c4/a.jsonl"
 
 
 # --- the text column, looked at in the beginnings of a few files

@@ -17,7 +17,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     os.symlink(tmp_path / "elsewhere", root / "c4")
     os.symlink(root, tmp_path / "elsewhere" / "back")
     found = find_slices(SourcesConfig(root=str(root)), 10)
-    assert [piece.source for piece in found] == ["c4/a.jsonl"]
+    assert [slice_.source for slice_ in found] == ["c4/a.jsonl"]
 
 
 def test_a_folder_that_several_links_lead_to_is_read_under_each_name(
@@ -31,14 +31,14 @@ def test_a_folder_that_several_links_lead_to_is_read_under_each_name(
     (root / "arxiv").mkdir()
     (root / "arxiv/part").symlink_to("../c4/2019")
     years = ["2019/a.jsonl", "2020/a.jsonl"]
-    found = [piece.source for piece in find_slices(sources, 10)]
+    found = [slice_.source for slice_ in find_slices(sources, 10)]
     assert found == [
         "arxiv/part/a.jsonl",
         *(f"{subset}/{path}" for subset in ("book", "c4", "github") for path in years),
     ]
     assert not caplog.records
     tables = SourcesConfig(dataset=str(root))
-    assert [piece.source for piece in find_slices(tables, 10)] == found
+    assert [slice_.source for slice_ in find_slices(tables, 10)] == found
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "root", "down", "/"])
@@ -56,7 +56,7 @@ def test_a_link_to_a_folder_above_it_is_left_out_and_told(
     else:
         (root / "c4/up").symlink_to(root if target == "root" else target)
         name, below = "c4/up", []
-    found = [piece.source for piece in find_slices(sources, 10)]
+    found = [slice_.source for slice_ in find_slices(sources, 10)]
     assert found == ["book/a.jsonl", "c4/a.jsonl", *below]
     (message,) = [record.getMessage() for record in caplog.records]
     real = os.path.realpath(root / name)
@@ -86,7 +86,7 @@ def test_of_many_loops_the_first_are_told_and_the_others_counted(
     sources = place(tmp_path, c4__a_DOT_jsonl=4)
     for number in range(25):
         (tmp_path / f"c4/up{number}").symlink_to(".")
-    assert [piece.source for piece in find_slices(sources, 10)] == ["c4/a.jsonl"]
+    assert [slice_.source for slice_ in find_slices(sources, 10)] == ["c4/a.jsonl"]
     assert len(caplog.records) == 21
     assert caplog.records[-1].getMessage().startswith("left out: 5 more links in ")
 

@@ -24,9 +24,9 @@ TEXTS = [f"row {i} é" for i in range(700)]
 def read(sources: SourcesConfig) -> tuple[list[list[str]], list[Counts]]:
     """Return the texts and the counts of each slice."""
     texts, counted = [], []
-    for piece in find_slices(sources, 1 << 30):
+    for slice_ in find_slices(sources, 1 << 30):
         counted.append(Counts())
-        batches = read_documents(piece, sources, counted[-1])
+        batches = read_documents(slice_, sources, counted[-1])
         texts.append([text for batch in batches for text in batch])
     return texts, counted
 
@@ -80,13 +80,13 @@ def test_a_saved_dataset_is_cut_into_row_ranges(tmp_path: Path) -> None:
     sources = SourcesConfig(
         dataset=str(tmp_path / "saved"), split="validation", subset="mine", rows_per_slice=300
     )
-    pieces = find_slices(sources, 10)
-    assert [(p.subset, p.bucket, p.start, p.end, p.size, p.unit) for p in pieces] == [
+    slices = find_slices(sources, 10)
+    assert [(p.subset, p.bucket, p.start, p.end, p.size, p.unit) for p in slices] == [
         ("mine", 0, 0, 300, 700, "rows"),
         ("mine", 1, 300, 600, 700, "rows"),
         ("mine", 2, 600, 700, 700, "rows"),
     ]
-    assert {piece.source for piece in pieces} == {"saved:validation"}
+    assert {slice_.source for slice_ in slices} == {"saved:validation"}
     texts, counts = read(sources)
     assert texts == [TEXTS[:300], TEXTS[300:600], TEXTS[600:]]
     assert [c.source_read for c in counts] == [300, 300, 100]

@@ -162,7 +162,7 @@ def _check_records(
 
 def _read(config: Config, slices: Sequence[Slice], title: str) -> Iterator[Record | Refused]:
     unit, amount = ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
-    total = sum(piece.size for piece in slices) / amount
+    total = sum(slice_.size for slice_ in slices) / amount
     with Progress(title, total=total, unit=unit) as progress:
         yield from read_vlm_records(
             config.data,

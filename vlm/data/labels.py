@@ -1,4 +1,4 @@
-"""Token ids and labels of a conversation about images, piece by piece as in sft/data/labels.py.
+"""Token ids and labels of a conversation about images, segment by segment as in sft/data/labels.py.
 
 An image's place, ``<image>`` in a question, is like a special token that is no token: the texts
 on both sides of it are encoded by themselves, the one after it as at a start where the tokenizer
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.labels import Encoded, encode_pieces
-from mobilellama.sft.data.template import Piece, Template
+from mobilellama.sft.data.labels import Encoded, encode_segments
+from mobilellama.sft.data.template import Segment, Template
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.data.records import IMAGE_TEXT
 
@@ -33,7 +33,7 @@ def encode(template: Template, tokenizer: TextTokenizer, turns: Sequence[Turn]) 
     Raises:
         ConfigError: the template does not fit the tokenizer, or the turns not the template.
     """
-    return _encode(template.pieces(turns), template, tokenizer)
+    return _encode(template.segments(turns), template, tokenizer)
 
 
 def encode_prompt(
@@ -44,22 +44,22 @@ def encode_prompt(
     Raises:
         ConfigError: as ``encode``, or the last turn is not the user's.
     """
-    return _encode(template.pieces(turns, generate=True), template, tokenizer).ids
+    return _encode(template.segments(turns, generate=True), template, tokenizer).ids
 
 
-def _encode(pieces: Sequence[Piece], template: Template, tokenizer: TextTokenizer) -> Encoded:
-    cut = [part for piece in pieces for part in _cut(piece)]
-    return encode_pieces(cut, template, tokenizer, places={IMAGE_TEXT: IMAGE})
+def _encode(segments: Sequence[Segment], template: Template, tokenizer: TextTokenizer) -> Encoded:
+    cut = [part for segment in segments for part in _cut(segment)]
+    return encode_segments(cut, template, tokenizer, places={IMAGE_TEXT: IMAGE})
 
 
-def _cut(piece: Piece) -> Iterator[Piece]:
+def _cut(segment: Segment) -> Iterator[Segment]:
     """Cut the text of what is no answer at the places of images."""
-    if piece.special or piece.supervised or piece.context:
-        yield piece
+    if segment.special or segment.supervised or segment.context:
+        yield segment
         return
-    for text in re.split(f"({IMAGE_TEXT})", piece.text):
+    for text in re.split(f"({IMAGE_TEXT})", segment.text):
         if text:
-            yield piece._replace(text=text, special=text == IMAGE_TEXT)
+            yield segment._replace(text=text, special=text == IMAGE_TEXT)
 
 
 def expand(ids: NDArray[np.int32], image_tokens: int) -> NDArray[np.int32]:

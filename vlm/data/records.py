@@ -172,9 +172,9 @@ def read_vlm_records(
         DataError: a file is corrupt or truncated, or has another size than in `slices`.
     """
     folder = Path(data.images) if isinstance(data, ImageTextConfig) else None
-    for piece in sources.find_slices(data) if slices is None else slices:
+    for slice_ in sources.find_slices(data) if slices is None else slices:
         before = 0
-        for source in sources.read_records(piece, data):
+        for source in sources.read_records(slice_, data):
             yield _judge(source.place, source.value, plain=plain, kind=data.format, folder=folder)
             if on_read:
                 on_read(source.source_read - before)

@@ -181,7 +181,7 @@ def spread(values: Counter[int]) -> dict[str, int] | None:
 
 def sources_of(slices: Sequence[Slice]) -> list[dict[str, Any]]:
     """Return the name and the size of each source, which a report belongs to."""
-    return [{"source": piece.source, "size": piece.size, "unit": piece.unit} for piece in slices]
+    return [{"source": one.source, "size": one.size, "unit": one.unit} for one in slices]
 
 
 def read_leave_out(path: str | Path, data: ConversationsConfig | None = None) -> frozenset[str]:

@@ -64,7 +64,7 @@ class Recipe:
 
     def fingerprint(self) -> str:
         """Return a sha256 of all that decides the samples; no paths."""
-        sources = [source_sha256(piece, self.data) for piece in find_slices(self.data)]
+        sources = [source_sha256(slice_, self.data) for slice_ in find_slices(self.data)]
         return sha256_of_json(
             {
                 "format": FORMAT,
@@ -202,7 +202,7 @@ def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> No
     schema = _schema()
     slices = find_slices(recipe.data)
     unit, amount = ("rows", 1.0) if slices[0].unit == "rows" else ("MB", 1e6)
-    total = sum(piece.size for piece in slices) / amount
+    total = sum(slice_.size for slice_ in slices) / amount
     remedy = "Run the same command again, with fewer --data.workers"
     with (
         Workers(workers, doing="tokenising", remedy=remedy) as pool,

@@ -32,7 +32,7 @@ TURNS = [read_turns(record) for record in RECORDS]
 
 def values(data: ConversationsConfig) -> list[Any]:
     """Return the parsed records of all slices."""
-    found = [record.value for piece in find_slices(data) for record in read_records(piece, data)]
+    found = [record.value for slice_ in find_slices(data) for record in read_records(slice_, data)]
     return [parse_line(value) if isinstance(value, bytes) else value for value in found]
 
 
@@ -42,7 +42,7 @@ def turns_of(path: Path) -> list[list[Turn]]:
 
 def places(path: Path) -> list[str]:
     data = ConversationsConfig(path=str(path))
-    return [record.place for piece in find_slices(data) for record in read_records(piece, data)]
+    return [record.place for slice_ in find_slices(data) for record in read_records(slice_, data)]
 
 
 def packed(path: Path, records: list[Any]) -> Path:
@@ -80,8 +80,8 @@ def test_a_folder_gives_a_slice_for_each_file_in_order_of_path(tmp_path: Path) -
     (tmp_path / "dataset_infos.json").write_text("{}")
     (tmp_path / ".hidden.json").write_text("{")
     slices = find_slices(ConversationsConfig(path=str(tmp_path)))
-    assert [piece.source for piece in slices] == ["B.json", "a/b/c.jsonl", "a/z.json", "b.jsonl"]
-    assert [piece.name for piece in slices] == [f"conversations/0000{i}" for i in range(4)]
+    assert [slice_.source for slice_ in slices] == ["B.json", "a/b/c.jsonl", "a/z.json", "b.jsonl"]
+    assert [slice_.name for slice_ in slices] == [f"conversations/0000{i}" for i in range(4)]
     assert turns_of(tmp_path) == TURNS[:2] * 4
 
 
@@ -102,10 +102,10 @@ def test_reading_ends_with_the_whole_source_read(tmp_path: Path) -> None:
     packed(tmp_path / "lines.jsonl.gz", RECORDS)
     pq.write_table(pa.Table.from_pylist(RECORDS), tmp_path / "rows.parquet")
     data = ConversationsConfig(path=str(tmp_path))
-    for piece in find_slices(data):
-        read = [record.source_read for record in read_records(piece, data)]
+    for slice_ in find_slices(data):
+        read = [record.source_read for record in read_records(slice_, data)]
         assert read == sorted(read)
-        assert read[-1] == piece.size
+        assert read[-1] == slice_.size
 
 
 def test_a_table_of_mixed_shapes_is_read_although_its_other_columns_are_null(
@@ -167,8 +167,8 @@ def test_folders_of_save_to_disk_are_read_by_split(tmp_path: Path) -> None:
         str(tmp_path / "splits")
     )
     assert turns_of(tmp_path / "one") == TURNS
-    (piece,) = find_slices(ConversationsConfig(path=str(tmp_path / "splits"), split="test"))
-    assert (piece.source, piece.unit, piece.size) == ("splits:test", "rows", 1)
+    (slice_,) = find_slices(ConversationsConfig(path=str(tmp_path / "splits"), split="test"))
+    assert (slice_.source, slice_.unit, slice_.size) == ("splits:test", "rows", 1)
     assert values(ConversationsConfig(path=str(tmp_path / "splits"), split="train_sft")) == [
         {"id": record["id"], "conversations": record["conversations"]} for record in RECORDS
     ]
@@ -263,8 +263,8 @@ def test_a_list_is_read_a_block_at_a_time_as_it_would_be_whole(
     text = json.dumps(LIST, indent=indent, ensure_ascii=indent is None)
     path.write_text(f" \n{text}\r\n ", encoding=encoding)
     data = ConversationsConfig(path=str(path))
-    [piece] = find_slices(data)
-    found = list(read_records(piece, data))
+    [slice_] = find_slices(data)
+    found = list(read_records(slice_, data))
     assert [record.value for record in found] == LIST
     assert [record.place for record in found] == [f"a.json[{i}]" for i in range(len(LIST))]
     read = [record.source_read for record in found]
@@ -281,12 +281,12 @@ def test_a_fault_in_a_list_is_told_as_of_the_whole_file_after_what_was_good(
     path = tmp_path / "a.json"
     path.write_bytes(b'[{"a": 1},\n[2], {"b": 3}' + fault)
     data = ConversationsConfig(path=str(path))
-    [piece] = find_slices(data)
+    [slice_] = find_slices(data)
     with pytest.raises(DataError) as whole:
         parse_document(path.read_bytes(), path)
     found = []
     with pytest.raises(DataError) as caught:
-        found.extend(record.value for record in read_records(piece, data))
+        found.extend(record.value for record in read_records(slice_, data))
     assert str(caught.value) == str(whole.value)
     assert found == [{"a": 1}, [2], {"b": 3}][: len(found)]
 
@@ -296,10 +296,10 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
     record = {"id": "x", "conversations": [{"from": "human", "value": "a" * 1_000}] * 4}
     path.write_text(json.dumps([record] * 10_000))
     data = ConversationsConfig(path=str(path))
-    [piece] = find_slices(data)
+    [slice_] = find_slices(data)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in read_records(piece, data)) == 10_000
+        assert sum(1 for _ in read_records(slice_, data)) == 10_000
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -333,9 +333,9 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     data = ConversationsConfig(path=str(tmp_path / name))
-    (piece,) = find_slices(data)
+    (slice_,) = find_slices(data)
     with pytest.raises(DataError) as error:
-        list(read_records(piece, data))
+        list(read_records(slice_, data))
     assert str(error.value).startswith(f"{tmp_path / name}: ")
     assert message in str(error.value)
 
@@ -343,10 +343,10 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, messa
 def test_a_file_that_changed_since_it_was_planned_is_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", RECORDS)
     data = ConversationsConfig(path=str(tmp_path))
-    (piece,) = find_slices(data)
+    (slice_,) = find_slices(data)
     write_lines(tmp_path / "a.jsonl", RECORDS[:2])
     with pytest.raises(DataError, match="bytes before reading, but it had"):
-        list(read_records(piece, data))
+        list(read_records(slice_, data))
 
 
 def test_a_sources_hash_tells_one_letter_and_not_who_wrote_it_or_when(tmp_path: Path) -> None:
@@ -354,8 +354,8 @@ def test_a_sources_hash_tells_one_letter_and_not_who_wrote_it_or_when(tmp_path: 
 
     def hashed(path: Path) -> str:
         data = ConversationsConfig(path=str(path))
-        (piece,) = find_slices(data)
-        return source_sha256(piece, data)
+        (slice_,) = find_slices(data)
+        return source_sha256(slice_, data)
 
     for records in (RECORDS, json.loads(json.dumps(RECORDS).replace("e", "E", 1))):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -414,9 +414,9 @@ def test_a_name_that_is_not_on_the_hub_is_refused_in_one_message(tmp_path: Path)
 def test_a_slice_of_a_single_file_knows_no_folder(tmp_path: Path) -> None:
     """So that the same file elsewhere gives the same plan."""
     path = write_lines(tmp_path / "deep/a.jsonl", RECORDS)
-    (piece,) = find_slices(ConversationsConfig(path=str(path)))
+    (slice_,) = find_slices(ConversationsConfig(path=str(path)))
     size = path.stat().st_size
-    assert piece == Slice(
+    assert slice_ == Slice(
         subset="conversations", bucket=0, source="a.jsonl", size=size, start=0, end=size
     )
 
@@ -443,5 +443,5 @@ def test_conversations_in_a_folder_with_two_names_are_read_under_both(
     (tmp_path / "data/two").symlink_to("one")
     (tmp_path / "data/one/up").symlink_to("..")
     data = ConversationsConfig(path=str(tmp_path / "data"))
-    assert [piece.source for piece in find_slices(data)] == ["one/a.jsonl", "two/a.jsonl"]
+    assert [slice_.source for slice_ in find_slices(data)] == ["one/a.jsonl", "two/a.jsonl"]
     assert "left out: the link one/up in" in caplog.text

@@ -13,7 +13,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from mobilellama.config import ConfigError
 from mobilellama.files.presets import preset_names
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.template import BOS, TEMPLATES, Piece, Template, read_template
+from mobilellama.sft.data.template import BOS, TEMPLATES, Segment, Template, read_template
 
 S = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -193,29 +193,29 @@ BAD_ROLES = {
 def test_roles_out_of_turn_are_refused_here_and_in_the_jinja(name: str, given: list[Turn]) -> None:
     template = read_template(name)
     with pytest.raises(ConfigError, match="must be user and assistant in turn, after at most one"):
-        template.pieces(given)
+        template.segments(given)
     with pytest.raises(jinja2.TemplateError):
         rendered(template, given)
 
 
 def test_generation_needs_a_question_at_the_end() -> None:
     with pytest.raises(ConfigError, match=r"roles = user, assistant: must end with the user's"):
-        read_template("vicuna_v1").pieces(turns("Q", "A"), generate=True)
+        read_template("vicuna_v1").segments(turns("Q", "A"), generate=True)
 
 
 def test_pieces_are_special_tokens_and_texts_with_their_labels() -> None:
     given = turns("Q</s>", "A", system="S")
-    assert read_template("vicuna_v1").pieces(given) == [
-        Piece(BOS, special=True, supervised=False),
-        Piece("S", special=False, supervised=False),
-        Piece(" ", special=False, supervised=False),
-        Piece("USER: ", special=False, supervised=False),
-        Piece("Q</s>", special=False, supervised=False),
-        Piece(" ", special=False, supervised=False),
-        Piece("ASSISTANT:", special=False, supervised=False),
-        Piece(" ", special=False, supervised=True),
-        Piece("A", special=False, supervised=True),
-        Piece("</s>", special=True, supervised=True),
+    assert read_template("vicuna_v1").segments(given) == [
+        Segment(BOS, special=True, supervised=False),
+        Segment("S", special=False, supervised=False),
+        Segment(" ", special=False, supervised=False),
+        Segment("USER: ", special=False, supervised=False),
+        Segment("Q</s>", special=False, supervised=False),
+        Segment(" ", special=False, supervised=False),
+        Segment("ASSISTANT:", special=False, supervised=False),
+        Segment(" ", special=False, supervised=True),
+        Segment("A", special=False, supervised=True),
+        Segment("</s>", special=True, supervised=True),
     ]
 
 

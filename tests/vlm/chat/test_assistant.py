@@ -83,13 +83,13 @@ class ByHand:
 
     @torch.no_grad()
     def answer(self, images: list[Image.Image], text: str, *, max_new_tokens: int) -> str:
-        """Greedily; the prompt is encoded piece by piece between its images."""
+        """Greedily; the prompt is encoded segment by segment between its images."""
         embed = self.language.get_input_embeddings()
         rows = [embed(torch.tensor([self.tokenizer.bos_id()]))]
-        for i, piece in enumerate(f"{ASK}{text} ASSISTANT:".split("<image>")):
+        for i, segment in enumerate(f"{ASK}{text} ASSISTANT:".split("<image>")):
             if i:
                 rows.append(self.features(images[i - 1]))
-            rows.append(embed(torch.tensor(self.tokenizer.encode(piece))))
+            rows.append(embed(torch.tensor(self.tokenizer.encode(segment))))
         embeddings = torch.cat(rows)[None]
         ids = self.language.generate(
             inputs_embeds=embeddings, attention_mask=torch.ones(embeddings.shape[:2]),

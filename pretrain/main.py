@@ -33,6 +33,7 @@ VERBS = {
     ),
     "export": Verb(
         module="mobilellama.pretrain.hf.export",
+        config="mobilellama.pretrain.hf.export_config",
         thing="checkpoint",
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",
         interrupted="nothing half-written counts; run the same command again",

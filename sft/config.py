@@ -6,7 +6,7 @@ from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.pretrain.sections import BatchConfig, OptimizerConfig
-from mobilellama.sft.lora import LoraConfig
+from mobilellama.sft.lora_config import LoraConfig
 
 _MOST_EPOCHS = 10_000
 

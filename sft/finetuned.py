@@ -15,7 +15,8 @@ from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource, fill
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.template import Template, read_template
-from mobilellama.sft.lora import LoraConfig, inject, injected_shapes, merged, stored_lora
+from mobilellama.sft.lora import inject, injected_shapes, merged
+from mobilellama.sft.lora_config import LoraConfig, stored_lora
 from mobilellama.stages import require_stage
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 

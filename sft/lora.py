@@ -11,13 +11,13 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mobilellama.config import ConfigError, as_given, did_you_mean, require_at_least, require_share
+from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.pretrain.model import LanguageModel, named_generator
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import (
@@ -27,75 +27,12 @@ from mobilellama.pretrain.weight_source import (
     WeightSource,
     shapes_of,
 )
+from mobilellama.sft.lora_config import LoraConfig, not_adaptable
 
 log = logging.getLogger(__name__)
 
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a decoder layer of Llama's shape."""
 
-_DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": None}
 _BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Which weights train. The defaults but the rank's are MobileVLM's (its scripts: rank 128)."""
-
-    rank: int | None = None
-    """Rank of the updates; None trains every weight of the model (full finetuning)."""
-    alpha: int = _DEFAULTS["alpha"]
-    """The updates are scaled by alpha / rank."""
-    dropout: float = _DEFAULTS["dropout"]
-    """Share of an update's inputs that are zeroed in training."""
-    targets: list[str] | None = None
-    """Linear layers that get an update, by the last part of their names. None: all linear layers of
-    the language model but its head."""
-
-    @property
-    def target_names(self) -> str:
-        """The targets, for a reader."""
-        return "all linear layers" if self.targets is None else ", ".join(self.targets)
-
-    def __post_init__(self) -> None:
-        if self.rank is not None:
-            require_at_least("lora.rank", self.rank, 1)
-        require_at_least("lora.alpha", self.alpha, 1)
-        require_share("lora.dropout", self.dropout)
-        targets = self.targets
-        if targets is not None and (not targets or len({*targets}) < len(targets)):
-            rule = "must name linear layers, each once"
-            raise ConfigError("lora.targets", targets, rule, "Name at least one, none twice")
-        for target in targets or []:
-            if target in ("lm_head", "embed_tokens"):
-                raise _not_adaptable(target)
-        if self.rank is None:
-            for name, value in _DEFAULTS.items():
-                given = getattr(self, name)
-                if given != value and not (name == "targets" and given == list(LINEARS)):
-                    rule = (
-                        f"has no effect while lora.rank is null (the default is {as_given(value)})"
-                    )
-                    remedy = "Give lora.rank too, or leave it out"
-                    raise ConfigError(f"lora.{name}", given, rule, remedy)
-
-
-def _not_adaptable(target: str) -> ConfigError:
-    return ConfigError(
-        "lora.targets",
-        target,
-        "cannot be adapted: the loss reads the head's weight and the embedding is a look-up, "
-        "neither a call of a linear layer",
-        "Leave it out, or finetune all weights with lora.rank null",
-    )
-
-
-def stored_lora(config: Mapping[str, Any]) -> LoraConfig:
-    """Return the section of a run's stored config.
-
-    Where it names no targets, the seven layers are meant that were the default of its time.
-    """
-    stored = config.get("lora") or {"rank": None}
-    return LoraConfig(**{"targets": list(LINEARS), **stored})
 
 
 def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -> list[str]:
@@ -122,7 +59,7 @@ def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -
     leaves = dict.fromkeys(name.rpartition(".")[2] for name, m in linears.items() if m is not head)
     for target in config.targets or []:
         if target in heads - {*leaves}:
-            raise _not_adaptable(target)
+            raise not_adaptable(target)
         if target not in leaves:
             rule = f"is no linear layer of the model, which has {', '.join(leaves)}"
             remedy = f"Name some of them{did_you_mean(target, leaves)}"

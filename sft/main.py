@@ -15,18 +15,21 @@ VERBS = {
     ),
     "run": Verb(
         module="mobilellama.sft.run",
+        config="mobilellama.sft.config",
         help="finetune, or resume a run from its newest checkpoint",
         presets=PRESETS,
         is_run=True,
     ),
     "export": Verb(
         module="mobilellama.sft.export.export",
+        config="mobilellama.sft.export.export_config",
         thing="checkpoint",
         help="write a checkpoint as a Hugging Face chat model, or its LoRA adapter",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "merge": Verb(
         module="mobilellama.sft.export.merge",
+        config="mobilellama.sft.export.merge_config",
         thing="checkpoint",
         help="add a LoRA adapter to its base in fp32 and write a Hugging Face folder",
         interrupted="nothing half-written counts; run the same command again",

@@ -13,7 +13,8 @@ from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import LoraConfig, injected_shapes, merged, stored_lora
+from mobilellama.sft.lora import injected_shapes, merged
+from mobilellama.sft.lora_config import LoraConfig, stored_lora
 from mobilellama.stages import require_language_model, require_stage, stage_of
 from mobilellama.tokenizers.opening import WrongIdsError, open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer

@@ -234,7 +234,7 @@ LAYERS: dict[str, list[str]] = {
         "generation evaluation",
         REST,
     ],
-    "sft": ["data", "lora", "finetuned", "chat", "export", REST],
+    "sft": ["data", "lora lora_config", "finetuned", "chat", "export", REST],
     "vlm": [
         "data",
         "projectors",

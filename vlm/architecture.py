@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from mobilellama.config import ConfigError
 from mobilellama.vlm.data.images import ImageProcessor
-from mobilellama.vlm.projectors.projector import Projector, grid_side
-from mobilellama.vlm.projectors.rules import Pooling, ProjectorRules, Rule, Squeeze
+from mobilellama.vlm.projectors.projector import Projector
+from mobilellama.vlm.projectors.rules import Pooling, ProjectorRules, Rule, Squeeze, grid_side
 from mobilellama.vlm.projectors.table import find_projector, image_tokens
 
 

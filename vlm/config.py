@@ -8,7 +8,7 @@ from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.pretrain.sections import BatchConfig, DataConfig, OptimizerConfig
-from mobilellama.sft.lora import LoraConfig
+from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.missing import Missing
 from mobilellama.vlm.data.order import Grouping

@@ -16,18 +16,21 @@ VERBS = {
     ),
     "run": Verb(
         module="mobilellama.vlm.run",
+        config="mobilellama.vlm.config",
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
         is_run=True,
     ),
     "export": Verb(
         module="mobilellama.vlm.formats.export",
+        config="mobilellama.vlm.formats.export_config",
         thing="checkpoint",
         help="write a checkpoint as a folder: our form, or that of the published MobileVLM",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "import": Verb(
         module="mobilellama.vlm.formats.import_published",
+        config="mobilellama.vlm.formats.import_config",
         thing="model",
         help="write a published MobileVLM folder in our form",
         interrupted="nothing half-written counts; run the same command again",

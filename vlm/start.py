@@ -38,7 +38,7 @@ from mobilellama.pretrain.weight_source import (
     shapes_of,
 )
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora import stored_lora
+from mobilellama.sft.lora_config import stored_lora
 from mobilellama.sft.start import StartingPoint, open_language_model
 from mobilellama.stages import require_stage, stage_of
 from mobilellama.tokenizers.opening import open_tokenizer

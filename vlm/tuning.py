@@ -9,7 +9,8 @@ from mobilellama.pretrain.weight_source import (
     WeightSource,
     shapes_of,
 )
-from mobilellama.sft.lora import LoraConfig, inject, with_new_adapters, with_targets
+from mobilellama.sft.lora import inject, with_new_adapters, with_targets
+from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, VisionLanguageModel

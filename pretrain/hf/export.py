@@ -10,7 +10,6 @@ model card. It is written beside FOLDER, checked, and renamed: there is a whole 
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
@@ -18,8 +17,8 @@ from mobilellama.files.atomic import write_json
 from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.config import generation_config
 from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
+from mobilellama.pretrain.hf.export_config import Config
 from mobilellama.pretrain.hf.export_folder import (
-    ExportConfig,
     find_checkpoint,
     find_tokenizer,
     new_folder,
@@ -40,14 +39,6 @@ from mobilellama.stages import require_stage
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(ExportConfig):
-    """Fields of 'pretrain export'."""
-
-    add_bos: bool = False
-    """Whether the exported tokenizer puts <s> first. A base model has never seen <s>."""
 
 
 def main(config: Config) -> int:

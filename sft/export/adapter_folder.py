@@ -25,7 +25,8 @@ from mobilellama.files.safetensors_file import write_safetensors
 from mobilellama.pretrain.hf.weight_files import open_weights, read_object
 from mobilellama.pretrain.weight_source import HeldWeights, LayeredWeights, WeightSource
 from mobilellama.progress import Progress
-from mobilellama.sft.lora import LoraConfig, LowRank, Merged, base_name, is_adapter
+from mobilellama.sft.lora import LowRank, Merged, base_name, is_adapter
+from mobilellama.sft.lora_config import LoraConfig
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = (
     "adapter_config.json",

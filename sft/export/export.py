@@ -12,40 +12,23 @@ renamed: there is a whole export or none.
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.export_check import check_logits, probe_ids, require_same_logits
-from mobilellama.pretrain.hf.export_folder import (
-    ExportConfig,
-    OutputConfig,
-    new_folder,
-    print_files,
-    require_free,
-    write_model,
-)
+from mobilellama.pretrain.hf.export_config import OutputConfig
+from mobilellama.pretrain.hf.export_folder import new_folder, print_files, require_free, write_model
 from mobilellama.pretrain.hf.hub import push
 from mobilellama.pretrain.model import count_parameters
 from mobilellama.sft.chat.folder import check_chat_ids, write_chat_files
 from mobilellama.sft.export.adapter_folder import peft_logits, write_adapter
 from mobilellama.sft.export.chat_card import ChatCard, Kind
+from mobilellama.sft.export.export_config import Config
 from mobilellama.sft.finetuned import Finetuned, open_finetuned
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(ExportConfig):
-    """Fields of 'sft export'; an adapter is written in fp32, as it was trained, whatever dtype."""
-
-    template: str | None = None
-    """The chat template's name or file; None takes the run's own copy."""
-    base: str | None = None
-    """Folder or Hub name of the base model, for an adapter's config and the card; None takes what
-    the run began from, where that is a Hugging Face folder."""
 
 
 def main(config: Config) -> int:

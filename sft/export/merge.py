@@ -14,7 +14,7 @@ a merge that moves the logits is not kept.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -32,12 +32,7 @@ from mobilellama.pretrain.hf.export_check import (
     require_same_logits,
     their_logits,
 )
-from mobilellama.pretrain.hf.export_folder import (
-    OutputConfig,
-    new_folder,
-    print_files,
-    require_free,
-)
+from mobilellama.pretrain.hf.export_folder import new_folder, print_files, require_free
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.hf.weights import (
     DTYPES,
@@ -49,6 +44,7 @@ from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.sft.chat.folder import check_chat_ids
 from mobilellama.sft.export import export
 from mobilellama.sft.export.adapter_folder import AdapterFolder, peft_logits
+from mobilellama.sft.export.merge_config import Config
 from mobilellama.sft.finetuned import open_finetuned
 
 log = logging.getLogger(__name__)
@@ -59,34 +55,6 @@ _TOKENIZER_FILES = (
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 _GENERATION = "generation_config.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(OutputConfig):
-    """Fields of 'sft merge': --checkpoint, or --adapter and --base."""
-
-    checkpoint: str | None = None
-    """A LoRA run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
-    adapter: str | None = None
-    """A folder with adapter_config.json, of 'sft export' or peft."""
-    base: str | None = None
-    """The Hugging Face folder that the adapter is added to; with --checkpoint its name is only
-    written on the card, for the run holds the base's weights itself."""
-    license: str | None = None
-    """The Hub's name of the weights' licence, for the model card: the base's, as a rule; null names
-    none."""
-    check: bool = True
-    """Compare with base plus adapter. It holds one fp32 copy of the model at a time."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.checkpoint is None) == (self.adapter is None):
-            rule = "must be given, or adapter and base, and not both"
-            remedy = "Give --checkpoint RUN, or --adapter FOLDER --base FOLDER"
-            raise ConfigError("checkpoint", self.checkpoint, rule, remedy)
-        if self.adapter is not None and self.base is None:
-            rule = f"must be given: {self.adapter} holds no weights of its base"
-            raise ConfigError("base", "null", rule, "Give the folder of the adapter's base model")
 
 
 def main(config: Config) -> int:

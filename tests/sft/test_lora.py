@@ -13,8 +13,6 @@ from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.sft.lora import (
-    LINEARS,
-    LoraConfig,
     Merged,
     adapted_weights,
     base_name,
@@ -22,6 +20,7 @@ from mobilellama.sft.lora import (
     inject,
     is_adapter,
 )
+from mobilellama.sft.lora_config import LINEARS, LoraConfig
 
 MODEL = ModelConfig(
     vocab_size=96, d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=48, max_seq_len=24

@@ -15,7 +15,8 @@ from transformers import AttentionInterface
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import LossSums
-from mobilellama.sft.lora import LoraConfig, inject, is_adapter
+from mobilellama.sft.lora import inject, is_adapter
+from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.images import ImageProcessor

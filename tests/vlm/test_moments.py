@@ -24,7 +24,8 @@ from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.sections import OptimizerConfig
-from mobilellama.sft.lora import LoraConfig, inject
+from mobilellama.sft.lora import inject
+from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config, ImageTextData, TuneConfig, TwoRates

@@ -15,17 +15,15 @@ from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import (
-    LINEARS,
-    LoraConfig,
     Merged,
     adapted_linears,
     adapted_weights,
     base_name,
     inject,
     is_adapter,
-    stored_lora,
     with_targets,
 )
+from mobilellama.sft.lora_config import LINEARS, LoraConfig, stored_lora
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.formats.export_check import check_merged
 from mobilellama.vlm.formats.folder import open_folder

@@ -25,33 +25,29 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mobilellama import log as logs
-from mobilellama.config import ConfigError
 from mobilellama.files.atomic import whole_file, write_json
 from mobilellama.pretrain.hf.device import DTYPE_NAMES
 from mobilellama.pretrain.hf.export_folder import (
-    ExportConfig,
     new_folder,
     print_files,
     require_free,
     require_outside,
 )
-from mobilellama.pretrain.hf.hub import push, require_repo_id
+from mobilellama.pretrain.hf.hub import push
 from mobilellama.pretrain.hf.weights import DTYPES, write_weights
 from mobilellama.sft.chat.folder import check_chat_ids, write_chat_files
 from mobilellama.sft.data.template import read_template
 from mobilellama.vlm.data.images import PREPROCESSOR_FILE
 from mobilellama.vlm.formats.export_check import check_merged, check_weights
+from mobilellama.vlm.formats.export_config import Config
 from mobilellama.vlm.formats.folder import OURS, TEMPLATE_FILE
-from mobilellama.vlm.formats.published_config import (
-    ORIGINALS_TEMPLATE,
-    require_publishable,
-    write_small_files,
-)
+from mobilellama.vlm.formats.import_config import ORIGINALS_TEMPLATE
+from mobilellama.vlm.formats.published_config import require_publishable, write_small_files
 from mobilellama.vlm.formats.published_weights import (
     PROJECTOR_FILE,
     write_projector,
@@ -62,46 +58,6 @@ from mobilellama.vlm.formats.vlm_card import VlmCard
 from mobilellama.vlm.model import PROJECTOR
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(ExportConfig):
-    """Fields of 'vlm export'."""
-
-    checkpoint: str
-    """A run's folder, whose newest checkpoint is taken, a checkpoint's own, or a folder that 'vlm
-    export' or 'vlm import' wrote in our form."""
-    format: Literal["hf", "mobilevlm", "projector"] = "hf"
-    """hf: ours, for all commands here; mobilevlm: the published one; projector: mm_projector.bin
-    alone."""
-    check: bool | None = None
-    """Read the folder again and compare every weight, and of a LoRA run the merged model with base
-    plus adapter; None does so below 1e9 parameters, since the latter holds an fp32 model."""
-    template: str | None = None
-    """The chat template's name or file; None takes the run's or folder's own."""
-    safetensors: bool = False
-    """With --format mobilevlm: write safetensors and no .bin, which is a pickle. The original code
-    reads both, converters of its time .bin alone."""
-    vision_tower: str | None = None
-    """With --format mobilevlm: the name by which the original code finds the tower's config and
-    image processor; None takes openai/clip-vit-large-patch14-336, where the tower has its sizes,
-    or what the folder was imported with."""
-    base: str | None = None
-    """The Hub's name of the language model, USER/NAME, for the card; None leaves it out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.base is not None:
-            require_repo_id("base", self.base)
-        if self.push is not None and self.format != "hf":
-            rule = f"takes our form, and --format is {self.format}"
-            remedy = "Leave it out, and push the folder with 'hf upload USER/NAME FOLDER'"
-            raise ConfigError("push", self.push, rule, remedy)
-        if self.format != "mobilevlm":
-            for name in ("safetensors", "vision_tower"):
-                if value := getattr(self, name):
-                    rule = f"has no effect with --format {self.format}"
-                    raise ConfigError(name, value, rule, "Leave it out, or give mobilevlm")
 
 
 def main(config: Config) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from mobilellama.config import DataError
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
-from mobilellama.vlm.projectors.table import PROJECTORS
+from mobilellama.vlm.projectors.table import PROJECTORS, find_projector
 
 PUBLISHED_TOWER = "model.vision_tower.vision_tower.vision_model."
 PUBLISHED_PROJECTOR = "model.mm_projector."
@@ -27,7 +27,7 @@ def published_projectors() -> dict[str, Mapping[str, str]]:
     Names are those after ``model.mm_projector.`` and after ``projector.``. Kinds that no other
     project has are left out.
     """
-    known = {kind: its.published_keys for kind, its in PROJECTORS.items()}
+    known = {kind: find_projector(kind).published_keys for kind in PROJECTORS}
     return {kind: keys for kind, keys in known.items() if keys is not None}
 
 

@@ -27,8 +27,6 @@ from mobilellama.vlm.formats.trained import Trained
 log = logging.getLogger(__name__)
 
 CLIP_NAME = "openai/clip-vit-large-patch14-336"
-ORIGINALS_TEMPLATE = "vicuna_v1"
-"""The chat template that the original code asks with (its "v1")."""
 _TRANSFORMERS = "4.33.1"  # the original's
 _CONSTANTS: dict[str, Any] = {
     "freeze_mm_mlp_adapter": False,

@@ -25,7 +25,7 @@ from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.prompts import ImageTextTokenizer
 from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
-from mobilellama.vlm.formats.published_config import ORIGINALS_TEMPLATE
+from mobilellama.vlm.formats.import_config import ORIGINALS_TEMPLATE
 from mobilellama.vlm.formats.trained import open_trained
 from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel
 from mobilellama.vlm.quantization import Quantization, put_quantized, quantize

@@ -10,9 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import named_generator
-from mobilellama.vlm.projectors.rules import ProjectorRules, Rule
+from mobilellama.vlm.projectors.rules import ProjectorRules, Rule, grid_side
 
 
 class Projector(nn.Module):
@@ -81,19 +80,6 @@ def linear_keys(prefixes: Mapping[str, str]) -> dict[str, str]:
         for ours, theirs in prefixes.items()
         for leaf in ("weight", "bias")
     }
-
-
-def grid_side(patches: int) -> int:
-    """Return the side of a square grid of so many patches.
-
-    Raises:
-        ConfigError: they make no square.
-    """
-    side = math.isqrt(max(patches, 0))
-    remedy = "Choose a vision tower and image size that give such a grid, as 336 pixels by 14 do"
-    if side < 1 or side * side != patches:
-        raise ConfigError("patches of an image", patches, "must be a square number", remedy)
-    return side
 
 
 def init_projector_parameter(projector: Projector, name: str, seed: int) -> Tensor:

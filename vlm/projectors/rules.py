@@ -10,8 +10,11 @@ that this project made before it knew the originals' forms do not say which they
 and 2x2.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from mobilellama.config import ConfigError
 
 Squeeze = Literal["rounded", "quarter"]
 Pooling = Literal["12x12", "2x2"]
@@ -60,3 +63,16 @@ def squeeze_of(width: int, narrow: int) -> Squeeze:
     """
     is_quarter = narrow == squeeze_width(width, "quarter")
     return "quarter" if is_quarter and narrow != squeeze_width(width, "rounded") else "rounded"
+
+
+def grid_side(patches: int) -> int:
+    """Return the side of a square grid of so many patches.
+
+    Raises:
+        ConfigError: they make no square.
+    """
+    side = math.isqrt(max(patches, 0))
+    remedy = "Choose a vision tower and image size that give such a grid, as 336 pixels by 14 do"
+    if side < 1 or side * side != patches:
+        raise ConfigError("patches of an image", patches, "must be a square number", remedy)
+    return side

@@ -3,22 +3,26 @@
 To add one, write its class in a file beside this one and add its line here.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from mobilellama.config import ConfigError, did_you_mean
-from mobilellama.vlm.projectors.ldp import LDP
-from mobilellama.vlm.projectors.ldpv2 import LDPv2
-from mobilellama.vlm.projectors.mlp import MLP
-from mobilellama.vlm.projectors.projector import Projector, grid_side
-from mobilellama.vlm.projectors.rules import ProjectorRules
+from mobilellama.vlm.projectors.rules import ProjectorRules, grid_side
 
-PROJECTORS: dict[str, type[Projector]] = {
-    "ldpnet": LDP,
-    "ldpnetv2": LDPv2,
-    "mlp2x_gelu": MLP,
+if TYPE_CHECKING:
+    from mobilellama.vlm.projectors.projector import Projector  # which imports torch
+
+PROJECTORS = {
+    "ldpnet": "mobilellama.vlm.projectors.ldp:LDP",
+    "ldpnetv2": "mobilellama.vlm.projectors.ldpv2:LDPv2",
+    "mlp2x_gelu": "mobilellama.vlm.projectors.mlp:MLP",
 }
-"""By the value of ``projector.kind``, which is the published ``mm_projector_type``."""
+"""The class, as MODULE:CLASS, by the value of ``projector.kind``, which is the published
+``mm_projector_type``. A module is imported when its kind is asked for: a command line is read
+without torch."""
 
 
-def find_projector(kind: str) -> type[Projector]:
+def find_projector(kind: str) -> "type[Projector]":
     """Return the class of a kind.
 
     Raises:
@@ -28,12 +32,13 @@ def find_projector(kind: str) -> type[Projector]:
         rule = f"must be one of {', '.join(PROJECTORS)}"
         remedy = f"Choose one of them{did_you_mean(kind, PROJECTORS)}"
         raise ConfigError("projector", kind, rule, remedy)
-    return PROJECTORS[kind]
+    module, _, name = PROJECTORS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def build_projector(
     kind: str, *, vision_width: int, width: int, rules: ProjectorRules
-) -> Projector:
+) -> "Projector":
     """Build a projector; its weights are not initialised (``init_projector_parameter``).
 
     Args:

@@ -13,7 +13,8 @@ PROMPT = "def add(a, b):"
 
 @pytest.fixture(scope="module")
 def export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mobilellama.pretrain.hf.export import Config, main
+    from mobilellama.pretrain.hf.export import main
+    from mobilellama.pretrain.hf.export_config import Config
 
     output = tmp_path_factory.mktemp("export") / "model"
     config = Config(checkpoint=str(tiny_run), output=str(output), dtype="fp32", check=False)

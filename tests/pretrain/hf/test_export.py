@@ -16,8 +16,8 @@ import torch
 from safetensors import safe_open
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.pretrain.hf.export import Config
 from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
+from mobilellama.pretrain.hf.export_config import Config
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes
 from mobilellama.pretrain.hf.weights import cast
 from mobilellama.pretrain.main import main

@@ -17,7 +17,8 @@ from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.sft.export.adapter_folder import AdapterFolder, write_adapter
-from mobilellama.sft.lora import LINEARS, LoraConfig, init_lora_parameter, inject, is_adapter
+from mobilellama.sft.lora import init_lora_parameter, inject, is_adapter
+from mobilellama.sft.lora_config import LINEARS, LoraConfig
 
 IDS = torch.arange(2, 26)[None]
 

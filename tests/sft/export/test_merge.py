@@ -18,7 +18,8 @@ from mobilellama.pretrain.hf.export_check import probe_ids
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.weight_source import HeldWeights, LayeredWeights
 from mobilellama.sft.export.adapter_folder import peft_logits
-from mobilellama.sft.export.merge import Config, check_merge
+from mobilellama.sft.export.merge import check_merge
+from mobilellama.sft.export.merge_config import Config
 from mobilellama.sft.main import main
 from tests.pretrain.conftest import Command
 

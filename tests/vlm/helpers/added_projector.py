@@ -28,7 +28,8 @@ class OneToken(Projector):
 
 
 if __name__ == "__main__":
-    PROJECTORS["one_token"] = OneToken  # before a config is imported, as a line of the table is
+    # Before a config is imported, as a line of the table is.
+    PROJECTORS["one_token"] = "tests.vlm.helpers.added_projector:OneToken"
 
     from mobilellama.__main__ import main
 

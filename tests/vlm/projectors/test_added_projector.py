@@ -19,7 +19,7 @@ from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, vlm_argv
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(PROJECTORS, "one_token", OneToken)
+    monkeypatch.setitem(PROJECTORS, "one_token", f"{OneToken.__module__}:OneToken")
     return "one_token"
 
 

@@ -16,7 +16,12 @@ from mobilellama.vlm.projectors.rules import (
     squeeze_of,
     squeeze_width,
 )
-from mobilellama.vlm.projectors.table import PROJECTORS, build_projector, image_tokens
+from mobilellama.vlm.projectors.table import (
+    PROJECTORS,
+    build_projector,
+    find_projector,
+    image_tokens,
+)
 from tests.vlm.helpers.plain_projectors import original_squeeze, plain
 
 VISION_WIDTH, WIDTH = 12, 16
@@ -27,7 +32,7 @@ FORMER = ProjectorRules()
 
 def differing_rule(kind: str, rules: ProjectorRules, *, side: int, width: int) -> str | None:
     """The rule by which a projector computes something else than the original's, if one does."""
-    its = PROJECTORS[kind]
+    its = find_projector(kind)
     return its.rule if its.differs_from_original(rules, side=side, width=width) else None
 
 

@@ -1,0 +1,79 @@
+"""What every export is told, and the fields of 'pretrain export'; they are read without torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mobilellama.config import ConfigError, require_at_least
+from mobilellama.pretrain.hf.hub import require_repo_id
+
+CHECKED_BELOW_PARAMETERS = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """The folder that is written, and how."""
+
+    output: str
+    """The folder to write; must not exist, or be empty."""
+    dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    """Of a model's weights. null: of a run bf16, which is what forward and backward computed with,
+    so that nothing is lost that training knew of; of a folder its own. fp32 holds every value of
+    any run or folder exactly; bf16 and fp16 round what is wider, and fp16 cannot hold fp32's
+    range."""
+    max_shard_size_gb: float = 5.0
+    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    name: str | None = None
+    """The model card's title; None takes the repository's or the folder's name."""
+    license: str | None = None
+    """The Hub's name of the weights' licence, for the model card; null names none."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+
+    @property
+    def weights_dtype(self) -> str:
+        """The dtype, with a run's default resolved."""
+        return self.dtype or "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(OutputConfig):
+    """The export of a run's checkpoint."""
+
+    checkpoint: str
+    """A run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
+    tokenizer: str | None = None
+    """The dataset's tokenizer: a sentencepiece model or a Hugging Face folder; None takes the
+    run's own copy."""
+    check: bool | None = None
+    """Load the folder with transformers and compare logits and ids with ours; None does so below
+    1e9 parameters, since it holds two fp32 copies of the model, one after the other."""
+    push: str | None = None
+    """USER/NAME on the Hugging Face Hub to push to; None does not push."""
+    private: bool = False
+    """Make that repository private."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push is not None:
+            require_repo_id("push", self.push)
+        elif self.private:
+            raise ConfigError("private", "true", "nothing is pushed", "Give --push USER/NAME too")
+
+    @property
+    def title(self) -> str:
+        """The model card's title, with the default resolved."""
+        return self.name or self.push or Path(self.output).resolve().name
+
+    def checks(self, parameters: int) -> bool:
+        """Whether a model of so many parameters is compared with transformers."""
+        return self.check or (self.check is None and parameters < CHECKED_BELOW_PARAMETERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExportConfig):
+    """Fields of 'pretrain export'."""
+
+    add_bos: bool = False
+    """Whether the exported tokenizer puts <s> first. A base model has never seen <s>."""

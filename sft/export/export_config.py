@@ -1,0 +1,16 @@
+"""The fields of 'sft export'; they are read without torch."""
+
+from dataclasses import dataclass
+
+from mobilellama.pretrain.hf.export_config import ExportConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExportConfig):
+    """Fields of 'sft export'; an adapter is written in fp32, as it was trained, whatever dtype."""
+
+    template: str | None = None
+    """The chat template's name or file; None takes the run's own copy."""
+    base: str | None = None
+    """Folder or Hub name of the base model, for an adapter's config and the card; None takes what
+    the run began from, where that is a Hugging Face folder."""

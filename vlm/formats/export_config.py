@@ -1,0 +1,48 @@
+"""The fields of 'vlm export'; they are read without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.hf.export_config import ExportConfig
+from mobilellama.pretrain.hf.hub import require_repo_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExportConfig):
+    """Fields of 'vlm export'."""
+
+    checkpoint: str
+    """A run's folder, whose newest checkpoint is taken, a checkpoint's own, or a folder that 'vlm
+    export' or 'vlm import' wrote in our form."""
+    format: Literal["hf", "mobilevlm", "projector"] = "hf"
+    """hf: ours, for all commands here; mobilevlm: the published one; projector: mm_projector.bin
+    alone."""
+    check: bool | None = None
+    """Read the folder again and compare every weight, and of a LoRA run the merged model with base
+    plus adapter; None does so below 1e9 parameters, since the latter holds an fp32 model."""
+    template: str | None = None
+    """The chat template's name or file; None takes the run's or folder's own."""
+    safetensors: bool = False
+    """With --format mobilevlm: write safetensors and no .bin, which is a pickle. The original code
+    reads both, converters of its time .bin alone."""
+    vision_tower: str | None = None
+    """With --format mobilevlm: the name by which the original code finds the tower's config and
+    image processor; None takes openai/clip-vit-large-patch14-336, where the tower has its sizes,
+    or what the folder was imported with."""
+    base: str | None = None
+    """The Hub's name of the language model, USER/NAME, for the card; None leaves it out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.base is not None:
+            require_repo_id("base", self.base)
+        if self.push is not None and self.format != "hf":
+            rule = f"takes our form, and --format is {self.format}"
+            remedy = "Leave it out, and push the folder with 'hf upload USER/NAME FOLDER'"
+            raise ConfigError("push", self.push, rule, remedy)
+        if self.format != "mobilevlm":
+            for name in ("safetensors", "vision_tower"):
+                if value := getattr(self, name):
+                    rule = f"has no effect with --format {self.format}"
+                    raise ConfigError(name, value, rule, "Leave it out, or give mobilevlm")

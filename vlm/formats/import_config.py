@@ -1,0 +1,42 @@
+"""The fields of 'vlm import'; they are read without torch."""
+
+from dataclasses import dataclass
+
+from mobilellama.config import ConfigError, require_at_least
+
+ORIGINALS_TEMPLATE = "vicuna_v1"
+"""The chat template that the original code asks with (its "v1")."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Fields of 'vlm import'."""
+
+    model: str
+    """The published folder: config.json, pytorch_model*.bin or safetensors, tokenizer.model."""
+    output: str | None = None
+    """The folder to write; must not exist, or be empty."""
+    dry_run: bool = False
+    """Print the report alone, and write nothing."""
+    vision: str | None = None
+    """Folder of the vision tower, for a published folder that holds none; of one that holds the
+    weights alone its config: heads, activation, epsilon, mean and deviation. null: they come from
+    the published folder, the folder that its mm_vision_tower names, or the towers known here."""
+    template: str = ORIGINALS_TEMPLATE
+    """Chat template's name or YAML file."""
+    tokenizer_as_is: bool = False
+    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
+    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    max_shard_size_gb: float = 5.0
+    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    name: str | None = None
+    """The model card's title; None takes the folder's name."""
+    license: str | None = None
+    """The Hub's name of the weights' licence, for the model card (of MobileVLM's it is apache-2.0);
+    null names none."""
+
+    def __post_init__(self) -> None:
+        require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
+        if self.output is None and not self.dry_run:
+            rule, remedy = "must be given", "Give --output FOLDER, or --dry_run true"
+            raise ConfigError("output", "null", rule, remedy)

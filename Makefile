@@ -1,20 +1,22 @@
 # Everything runs in .venv, which the first target makes.
 PYTHON ?= python3.11
 VENV := .venv
-# Test files run side by side: many wait more than they compute, those of SLURM above all.
+# Test files run in parallel: many wait more than they compute, above all those of SLURM.
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: help demo test lint unit slow test-transformers4 clean
 
 help:
-	@echo "make demo                the main job on real text, CPU, a few minutes"
+	@echo "make demo                the whole pipeline on real text, CPU: about ten minutes"
 	@echo "make test                ruff, pyright and all tests"
-	@echo "make unit                the fast tests alone"
+	@echo "make lint                ruff and pyright"
+	@echo "make unit                the fast tests: under five minutes"
+	@echo "make slow                the slow tests"
 	@echo "make test-transformers4  the export, loaded by transformers 4 in its own environment"
 	@echo "make clean               remove the environments and runs/demo"
 
-# Made again whenever what is installed changes; the stamp comes last.
+# Runs again when setup.cfg or constraints.txt change. The stamp comes last: a pip that fails leaves none.
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,wandb]'

@@ -1,9 +1,7 @@
-"""The main job on real text and images, from raw text to a model that sees: ``make demo``.
+"""The whole pipeline on real text and images, from raw text to a model that sees: ``make demo``.
 
-On two CPU cores, in about ten minutes.
-
-Every step is a command that is printed before it runs, and is the command that a cluster
-runs: only the presets are smaller.
+It takes about ten minutes on two CPU cores. Every step is a command, which is printed before it
+runs. It is the command that a cluster runs, with a smaller preset.
 """
 
 import argparse

@@ -13,10 +13,13 @@ from mobilellama.launch.config import read_options, split_options
 from mobilellama.launch.pipeline_file import Config as PipelineConfig
 from mobilellama.launch.pipeline_file import StepConfig, read_links
 from mobilellama.launch.steps import STEPS
+from mobilellama.pretrain.sections import TrainConfig
+from mobilellama.pretrain.state.config import CheckpointConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+PAGES = [README, CONTRIBUTING, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def commands(start: str) -> list[str]:
@@ -98,28 +101,75 @@ def test_the_site_file_of_the_docs_is_understood(tmp_path: Path) -> None:
     assert (slurm.extra, slurm.env["NCCL_DEBUG"]) == ("--qos=high", "WARN")
 
 
+def test_readme_make_help_and_the_demo_tell_the_same_minutes() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    demo = r"(about \w+) minutes"
+    texts = [README, makefile, CONTRIBUTING, (ROOT / "demo" / "run.py").read_text()]
+    told = [set(re.findall(demo, text)) for text in texts]
+    told.append(
+        set(re.findall(r"`make demo`.*\| (about \w+) \|$", CONTRIBUTING, flags=re.MULTILINE))
+    )
+    assert told == [{"about ten"}] * len(told)
+    unit = re.findall(r"the fast tests: (.*) minutes", makefile)
+    assert unit == re.findall(r"`make unit`.*\| (under \w+) \|$", CONTRIBUTING, flags=re.MULTILINE)
+    assert unit == ["under five"]
+
+
 def test_every_make_target_it_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"make ([a-z0-9-]+)", " ".join(re.findall(r"`[^`]*`", README))))
+    named |= set(re.findall(r"`make ([a-z0-9-]+)`", CONTRIBUTING))
     named |= {line.split()[1] for line in commands("make")}
     assert {"demo", "test"} <= named
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in named)
 
 
+@pytest.mark.parametrize(
+    ("size", "parameters", "tokens_per_s"),
+    [("1.4B", 1_364_297_728, 18_800), ("2.7B", 2_701_560_320, 8_500)],
+)
+def test_the_costs_of_pretraining_follow_from_the_preset(
+    size: str, parameters: int, tokens_per_s: int
+) -> None:
+    """Tokens per second of one A100: MobileVLM (arXiv 2312.16886), section 4.1."""
+    preset = yaml.safe_load((ROOT / "pretrain/presets/bases/mobilellama.yaml").read_text())
+    train, saving = TrainConfig(**preset["train"]), CheckpointConfig()
+    assert "checkpoint" not in preset and saving.keep_every_steps
+    hours = train.max_steps * train.tokens_per_step / tokens_per_s / 3600
+    kept = train.max_steps // saving.keep_every_steps + saving.keep_last
+    checkpoint_gb = 12 * parameters / 1e9
+    [row] = re.findall(rf"^\| pretrain {size} \|.*$", README, flags=re.MULTILINE)
+    for told in (
+        f"{round(hours, -2):,.0f} at {tokens_per_s:,} tokens/s",
+        f"{hours / 24 / 160:.1f} days on 160 GPUs; {hours / 24 / 8:.0f} on 8",
+        f"{(8 + 12 / 8) * parameters / 1e9:.0f} GB on 8 GPUs",
+        f"{kept} x {checkpoint_gb:.1f} = {kept * checkpoint_gb:.0f} GB",
+    ):
+        assert told in row
+
+
+def files_of_the_tree() -> list[str]:
+    """Return the folders of README's tree, and the files that stand below them."""
+    [block] = re.findall(r"```\n(shards/ .*?)```", README, flags=re.DOTALL)
+    found: list[str] = []
+    for line in block.splitlines():
+        name = line.split()[0].rstrip("/")
+        if line.startswith("  "):
+            name = f"{next(path for path in reversed(found) if '/' not in path)}/{name}"
+        found.append(name)
+    return found
+
+
 def test_every_file_and_folder_it_names_exists() -> None:
-    tree = re.findall(r"^(\w+)/ {2,}", README, flags=re.MULTILINE)
-    assert {"tokenize", "shards", "pretrain", "tests"} <= set(tree)
-    files = re.findall(
-        r"`((?:shards|pretrain|sft|tokenize|vlm|launch|mobilellama)/\w+\.py)`", README
-    )
-    assert files
+    tree = files_of_the_tree()
+    assert {"tokenize", "shards", "tests", "pretrain/loop.py"} <= set(tree)
     links = re.findall(r"\]\((docs/[^)#]+)", README)
-    between = {f"docs/{name}" for page in PAGES[1:] for name in re.findall(r"\]\((\w+\.md)", page)}
+    between = {f"docs/{name}" for page in PAGES[2:] for name in re.findall(r"\]\((\w+\.md)", page)}
     assert {*links, *between} == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     links += [
-        f"docs/{name}" for page in PAGES[1:] for name in re.findall(r"\]\((\w+\.svg)\)", page)
+        f"docs/{name}" for page in PAGES[2:] for name in re.findall(r"\]\((\w+\.svg)\)", page)
     ]
-    assert [path for path in [*tree, *files, *links] if not (ROOT / path).exists()] == []
+    assert [path for path in [*tree, *links] if not (ROOT / path).exists()] == []
 
 
 def test_every_preset_that_a_page_names_exists() -> None:

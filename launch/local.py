@@ -190,7 +190,8 @@ class Supervisor:
                 os.killpg(process.pid, signal.SIGKILL)
         elif self._folder.run:
             log.info("asking it to save and stop; again ends it at once")
-            (logs / "stop").touch()
+            cause = launcher.signal_cause(signal.Signals(self._signals[0]).name)
+            launcher.ask_to_stop(logs / "stop", cause)
         else:
             os.killpg(process.pid, signal.SIGINT)
 

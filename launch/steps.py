@@ -199,15 +199,22 @@ def with_frozen_configs(
     copies: dict[Path, bytes] = {}
     words = iter(arguments)
     for word in words:
-        name = word.removeprefix("--config=") if word.startswith("--config=") else None
-        if word == "--config":
-            name = next(words, None)
-        if name is None or not Path(name).is_file():
-            frozen += [word] if name is None or word != "--config" else [word, name]
+        flag, inline, name = word.partition("=")
+        if flag != "--config":
+            frozen.append(word)
             continue
-        for layer in read_layers(Path(name), presets):
-            content = layer.path.read_bytes() if layer.text is None else layer.text.encode()
-            copy = folder / f"config-{hashlib.sha256(content).hexdigest()[:12]}.yaml"
-            copies[copy] = content
-            frozen.append(f"--config={copy}")
+        if not inline and (name := next(words, "")) == "":
+            frozen.append(word)  # the stage says that it has no value
+            continue
+        found = [name]
+        if Path(name).is_file():
+            found = []
+            for layer in read_layers(Path(name), presets):
+                content = layer.path.read_bytes() if layer.text is None else layer.text.encode()
+                copy = folder / f"config-{hashlib.sha256(content).hexdigest()[:12]}.yaml"
+                copies[copy] = content
+                found.append(str(copy))
+        for one in found:
+            # As it was given: another spelling would be another launch's signature.
+            frozen += [f"--config={one}"] if inline else ["--config", one]
     return frozen, copies

@@ -75,7 +75,8 @@ class Answer:
             self.reason = reason
             if self._is_main:  # within the lock: who finds the reason set may leave
                 again = "; once more to leave now" if reason == "SIGINT" and self.notes else ""
-                said = f"asked to stop by {reason}" if self.notes else "interrupted"
+                by = "Ctrl-C" if reason == "SIGINT" else reason
+                said = f"asked to stop by {by}" if self.notes else "interrupted"
                 tell(f"mobilellama: {said}: {self.line}{again}")
 
     def ask_from_thread(self, reason: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mobilellama import signals
+from mobilellama import launcher, signals
 
 SIGNALS = signals.STOPS
 SAVING = "saving at the end of this step"
@@ -51,15 +51,19 @@ class StopRequest:
 
     @property
     def reason(self) -> str | None:
-        """Who asked first; None while nobody has."""
-        return (self._answer and self._answer.reason) or self._reason
+        """What asked first: a preemption, a Ctrl-C, ...; None while nothing has."""
+        asked = self._answer and self._answer.reason
+        if asked and self._reason is None:
+            self._reason = launcher.signal_cause(asked) if asked.startswith("SIG") else asked
+        return self._reason
 
     def look(self) -> str | None:
         """Return the request that a file or the clock makes, None where there is none."""
         if self._deadline_s and time.monotonic() > self._deadline_s:
-            return "the wall-clock limit run.max_hours"
+            return "the end of its time (run.max_hours)"
         with suppress(OSError):  # a file system that does not answer asks for nothing
-            return next((f"the file {path}" for path in self._stop_files if path.exists()), None)
+            made = next((path for path in self._stop_files if path.exists()), None)
+            return launcher.stop_file_cause(made) if made else None
         return None
 
     def requested(self) -> bool:

@@ -34,7 +34,10 @@ class Config:
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """Where and how runs are to be launched; --slurm.config FILE is a site's file of these."""
     folder: str = "."
-    """Shared folder in which runs will live; a temporary folder is made in it, and removed."""
+    """Shared folder in which runs will live; a temporary folder is made in it, and removed.
+
+    One that is not there yet is not made: the nearest folder above it is looked at.
+    """
     job: bool = True
     """Run the job on two nodes; false tells only what can be told without."""
     wait_minutes: float = 10
@@ -99,16 +102,22 @@ def examine(config: Config) -> Generator[Row, None, None]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: str) -> Iterator[tuple[Path | None, Row]]:
-    """Make a folder in the shared one, with the login node's file, and remove it at the end."""
-    folder, where = None, Path(parent).absolute()
+    """Make a folder in the shared one, with the login node's file, and remove it at the end.
+
+    Before a first run the shared folder is most often not there, and a launch makes it. Then the
+    nearest one above it is looked at, and nothing is left behind.
+    """
+    folder, asked = None, Path(parent).absolute()
+    where = next(path for path in (asked, *asked.parents) if path.exists())
+    absent = "" if where == asked else f"{asked} is not there yet, a launch makes it; "
     try:
         folder = Path(tempfile.mkdtemp(prefix=".mobilellama-doctor-", dir=where))
         (folder / LOGIN_FILE).write_text(platform.node(), encoding="utf-8")
         free_gib = shutil.disk_usage(folder).free / 2**30
-        row = Row("ok", "folder", f"{where} is writable, {free_gib:,.0f} GiB free")
+        row = Row("ok", "folder", f"{absent}{where} is writable, {free_gib:,.0f} GiB free")
     except OSError as error:
         remedy = "Give a folder in which you may write, as --folder"
-        row = Row("bad", "folder", f"{where}: {error.strerror}", remedy)
+        row = Row("bad", "folder", f"{absent}{where}: {error.strerror}", remedy)
     try:
         yield (folder if row.verdict == "ok" else None), row
     finally:

@@ -9,6 +9,7 @@ the newest checkpoint.
 
 from dataclasses import dataclass
 
+from mobilellama import launcher
 from mobilellama.config import ConfigError, UserError
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder, current_jobs, require
@@ -66,7 +67,7 @@ def cancel_local(folder: LaunchFolder) -> int:
         return 0
     if folder.run is None:
         raise UserError(f"{folder.made}: runs on a machine, by --local. Press Ctrl-C there")
-    folder.run.stop.touch()
+    launcher.ask_to_stop(folder.run.stop, launcher.CANCELLED)
     print(f"{folder.made}: saves at the end of its step, and ends")
     return 0
 

@@ -1,8 +1,10 @@
 """The state of a launch: what SLURM says of its jobs, the marks of its script, its run's folder."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from mobilellama.config import UserError
@@ -18,6 +20,17 @@ from mobilellama.launch.launched.progress_made import progress_made
 from mobilellama.launch.steps import STEPS
 from mobilellama.run_folder import RunFolder
 
+_WORDS = {
+    "timeout": "out of time",
+    "deadline": "out of time",
+    "node_fail": "a node failed",
+    "boot_fail": "a node failed",
+    "out_of_memory": "out of memory",
+    "requeue_hold": "held",
+}
+"""SLURM's states whose names are not plain."""
+_NOT_OVER = {*(state.lower() for state in slurm.ACTIVE), "held", "waiting", "running on a machine"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -27,10 +40,25 @@ class Part:
     job: str
     """SLURM's number of the newest job; empty where there is none."""
     state: str
-    """finished, failed, cancelled, held, or SLURM's own state in lower case."""
+    """finished, failed, cancelled, held, or SLURM's own state in lower case.
+
+    What people read is ``shown``; programs read this.
+    """
     reason: str
     nodes: str
     restarts: int
+
+    @property
+    def shown(self) -> str:
+        """What became of it, in words."""
+        if self.state == "pending" and self.restarts:
+            return "requeued"
+        return _WORDS.get(self.state, self.state)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it waits or runs."""
+        return self.state not in _NOT_OVER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +78,13 @@ class Status:
     """Of a run: step, max_steps, loss, tokens_per_s, left_s, attempts, repeated_steps."""
     message: str = ""
     """Why it failed or was stopped."""
+    changed: str = ""
+    """When anything of it was last written, in ISO format."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it waits or runs."""
+        return all(part.is_over for part in self.parts)
 
 
 def status_of(folder: LaunchFolder, launch: Launch, silence: list[str] | None = None) -> Status:
@@ -83,7 +118,18 @@ def status_of(folder: LaunchFolder, launch: Launch, silence: list[str] | None = 
         saved=progress_made(STEPS[launch.step], folder),
         progress=progress_of(folder.run) if folder.run else {},
         message=message,
+        changed=last_change(folder).isoformat(timespec="seconds"),
     )
+
+
+def last_change(folder: LaunchFolder) -> datetime:
+    """Return when anything of a launch was last written."""
+    run = [folder.run.verdict, folder.run.metrics] if folder.run else []
+    found = 0.0
+    for path in [folder.launch, *folder.root.glob("*.f*"), *folder.logs.glob("batch-*.log"), *run]:
+        with contextlib.suppress(OSError):  # gone meanwhile, or never made
+            found = max(found, path.stat().st_mtime)
+    return datetime.fromtimestamp(found).astimezone()
 
 
 def _shown_part(part: str) -> str:
@@ -116,7 +162,9 @@ def part_of(
     if is_done and not active:
         state, reason = "finished", ("" if part != "tasks" else reason)
     elif folder.cancelled.is_file() and state not in ("running", "completing"):
-        state, reason = "cancelled", ""
+        state, reason = "cancelled", "by 'launch cancel'"
+    elif state == "cancelled" and not reason:
+        reason = "by scancel or the cluster's staff"
     elif failed and not active:
         state = "failed"
     return Part(

@@ -1,6 +1,7 @@
 """Show launched steps: their jobs, and how far they are.
 
-    mobilellama launch status               all that you launched lately
+    mobilellama launch status               what you launched lately
+    mobilellama launch status --all         also what ended over a week ago
     mobilellama launch status RUN           one: its jobs, starts, and why it ended
     mobilellama launch status RUN --json    the same for programs
 
@@ -10,7 +11,9 @@ is, from its folder. RUN is a run's folder, or the output of another step.
 
 import json
 import logging
+import time
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from mobilellama.config import UserError
 from mobilellama.launch.folder import (
@@ -22,7 +25,9 @@ from mobilellama.launch.launched.state import Status, status_of
 from mobilellama.launch.launched.table import describe, table
 
 log = logging.getLogger(__name__)
+
 _SHOWN = 20
+_LONG_AGO_S = 7 * 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,9 @@ class Config:
     run: str | None = None
     """A run's folder or the output of another launched step; None lists the newest launches."""
     json: bool = False
-    """Print JSON instead of tables."""
+    """Print JSON instead of tables; without a run it holds all launches."""
+    all: bool = False
+    """Without a run: list also what ended over a week ago."""
 
 
 def main(config: Config) -> int:
@@ -48,8 +55,20 @@ def main(config: Config) -> int:
     elif not found:
         print("nothing was launched yet; see 'mobilellama launch --help'")
     else:
-        print(table(found))
+        now_s = time.time()
+        shown = found if config.all else [one for one in found if not ended_long_ago(one, now_s)]
+        if shown:
+            print(table(shown, now_s=now_s))
+        if hidden := len(found) - len(shown):
+            said = f"{hidden} that ended over a week ago: see 'mobilellama launch status --all'"
+            print(f"\n{said}" if shown else said)
     return 0
+
+
+def ended_long_ago(status: Status, now_s: float) -> bool:
+    """Return whether nothing of a launch waits or runs, and nothing of it was written lately."""
+    changed_s = datetime.fromisoformat(status.changed).timestamp()
+    return status.is_over and now_s - changed_s > _LONG_AGO_S
 
 
 def list_known() -> list[Status]:

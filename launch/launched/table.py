@@ -1,51 +1,88 @@
 """Launches as text: a table of many, or all that is known of one."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from mobilellama.launch.folder import (
     LaunchFolder,
 )
 from mobilellama.launch.launched.progress_made import NOTHING
-from mobilellama.launch.launched.state import Status, number_of
+from mobilellama.launch.launched.state import Part, Status, number_of
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
 from mobilellama.table import aligned
 
 _STARTS_SHOWN = 10
+_LEFT = (0, 2, 4, 5)
+"""Columns of the table that are set to the left."""
+_PROGRESS = ("progress", "tokens/s", "left")
 
 
-def table(found: Sequence[Status]) -> str:
-    """Return launches as a table, a line each, and below it why any of them failed."""
-    rows = [("run", "step", "job", "state", "nodes", "restarts", "progress", "tokens/s", "left")]
+def table(found: Sequence[Status], *, now_s: float) -> str:
+    """Return launches as a table, a line each, and below it why any of them failed.
+
+    Args:
+        found: the launches.
+        now_s: the time to which ages are told, since the epoch.
+    """
+    rows = [["run", "age", "step", "job", "state", "nodes", "restarts", *_PROGRESS]]
     notes = []
     for status in found:
-        part = next((part for part in status.parts if part.state == status.state), status.parts[-1])
-        rows.append(
-            (
-                status.name, status.step, part.job, status.state, part.nodes,
-                str(sum(part.restarts for part in status.parts)), *_progress_cells(status),
-            )
-        )  # fmt: skip
+        part = deciding_part(status)
+        names = [status.name, age(status.submitted, now_s), status.step, part.job, part.shown]
+        restarts = str(sum(part.restarts for part in status.parts))
+        rows.append([*names, part.nodes, restarts, *_progress_cells(status)])
         if status.message and status.state not in ("finished", "running"):
             notes.append(f"{status.name}: {status.message}")
         elif part.reason and status.state in ("pending", "held", "waiting"):
             notes.append(f"{status.name}: {part.reason}")
-    shown = aligned(rows, left=(0, 1, 3, 4))
+    # A terminal of 80 columns has no place for what none of them has.
+    some = [i for i, cells in enumerate(zip(*rows[1:], strict=True)) if any(cells)]
+    left = [i for i, column in enumerate(some) if column in _LEFT]
+    shown = aligned([[row[i] for i in some] for row in rows], left=left)
     return "\n\n".join([shown, *(["\n".join(notes)] if notes else [])])
+
+
+def deciding_part(status: Status) -> Part:
+    """Return the part whose state is the launch's."""
+    return next((part for part in status.parts if part.state == status.state), status.parts[-1])
+
+
+def age(since: str, now_s: float) -> str:
+    """Return how long ago a moment was, in its largest whole unit, as ``3 d`` or ``45 min``.
+
+    Args:
+        since: the moment, in ISO format.
+        now_s: the present, since the epoch.
+    """
+    try:
+        seconds = max(0.0, now_s - datetime.fromisoformat(since).timestamp())
+    except ValueError:
+        return "?"
+    return in_largest_unit(seconds)
+
+
+def in_largest_unit(seconds: float) -> str:
+    """Return a duration as whole days, hours, minutes or seconds."""
+    for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size_s:
+            return f"{int(seconds // size_s)} {unit}"
+    return f"{int(seconds)} s"
 
 
 def _progress_cells(status: Status) -> tuple[str, str, str]:
     progress = status.progress
     if "step" not in progress:
         return ("" if status.saved == NOTHING else status.saved), "", ""
-    left = format_duration(progress["left_s"]) if status.state == "running" else ""
+    left = in_largest_unit(progress["left_s"]) if status.state == "running" else ""
     rate = f"{progress['tokens_per_s']:,.0f}" if status.state == "running" else ""
-    return f"step {progress['step']:,}/{progress['max_steps']:,}", rate, left
+    return f"{progress['step']:,}/{progress['max_steps']:,}", rate, left
 
 
 def describe(status: Status, folder: LaunchFolder) -> str:
     """Return all that is known of one launch."""
-    lines = [f"{status.name}: {status.step}, {status.state}", ""]
+    part = deciding_part(status)
+    lines = [f"{status.name}: {status.step}, {part.shown}", ""]
     facts = {"folder": status.folder, "launched": status.submitted, "saved": status.saved}
     progress = status.progress
     if "step" in progress:
@@ -60,7 +97,7 @@ def describe(status: Status, folder: LaunchFolder) -> str:
     lines += [f"{name:<9} {value}" for name, value in facts.items()]
     rows = [("part", "job", "state", "nodes", "restarts", "reason")]
     rows += [
-        (part.part, part.job, part.state, part.nodes, str(part.restarts), part.reason)
+        (part.part, part.job, part.shown, part.nodes, str(part.restarts), part.reason)
         for part in status.parts
     ]
     lines += ["", aligned(rows, left=(0, 2, 3, 5))]

@@ -66,6 +66,7 @@ def test_a_killed_rank_and_a_ctrl_c_cost_nothing(small_dataset: Path, tmp_path: 
     os.kill(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0
+    assert ": Ctrl-C" in said
     assert "failure 1 of 3 with step" in said and "asking it to save and stop" in said
     verdict = RunFolder(run).read_verdict()
     assert verdict is not None and (verdict.kind, verdict.attempt) == ("stopped", 2)

@@ -1,6 +1,7 @@
 """What can be launched: every step is a command of a stage, and names the folder that it makes."""
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import typing
@@ -240,3 +241,25 @@ def test_old_names_in_a_file_are_understood(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("launch: {devices: 4}")
     assert given(STEPS["pretrain"], ["--config", str(file)], "distributed.devices") == 4
+
+
+@pytest.mark.parametrize("form", ["two words", "one word"])
+def test_a_config_file_is_named_in_the_form_in_which_it_was_given(
+    form: str, tmp_path: Path
+) -> None:
+    """The signature is of the words: another form would begin a launch that is half done anew."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("workers: 2\n")
+    copy = tmp_path / f"config-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.yaml"
+    words = ["--config", str(file)] if form == "two words" else [f"--config={file}"]
+    frozen, copies = with_frozen_configs(
+        [*words, "--output", "x"], tmp_path, STEPS["tokenize"].presets
+    )
+    given_so = ["--config", str(copy)] if form == "two words" else [f"--config={copy}"]
+    assert frozen == [*given_so, "--output", "x"]
+    assert copies == {copy: b"workers: 2\n"}
+
+
+def test_a_config_without_a_value_is_left_to_the_stage(tmp_path: Path) -> None:
+    words = ["--output", "x", "--config"]
+    assert with_frozen_configs(words, tmp_path, tmp_path) == (words, {})

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -145,3 +146,60 @@ def test_a_mistake_on_the_command_line_is_told(
     assert command.main() == 2
     said = capsys.readouterr().err.removeprefix("mobilellama: error: ")
     assert failed.read_text() == said and "did you mean 'info'?" in said
+
+
+RECORD = (
+    "JobId=7 JobState={} PreemptTime={} StartTime=2026-01-01T10:00:00 EndTime=2026-01-01T12:00:00 "
+    "NodeList=n1"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "preempted", "at", "cause"),
+    [
+        ("RUNNING", "None", "11:55:00", "the end of its job's time"),
+        ("RUNNING", "2026-01-01T11:55:00", "11:55:01", "a preemption of its job"),
+        ("COMPLETING", "2026-01-01T11:00:00", "11:00:01", "a preemption of its job"),
+        # Of a former start of the same job.
+        ("RUNNING", "2026-01-01T09:00:00", "11:55:00", "the end of its job's time"),
+        ("COMPLETING", "None", "11:00:00", "a requeue of its job"),
+        ("RUNNING", "None", "10:30:00", "a warning of SLURM's to its job"),
+    ],
+)
+def test_a_warning_of_slurms_is_told_by_its_cause(
+    state: str, preempted: str, at: str, cause: str
+) -> None:
+    now_s = datetime.fromisoformat(f"2026-01-01T{at}").timestamp()
+    assert launcher.cause_in_record(RECORD.format(state, preempted), now_s=now_s) == cause
+
+
+def test_a_record_that_tells_nothing_leaves_the_warning() -> None:
+    assert launcher.cause_in_record("", now_s=0) == "a warning of SLURM's to its job"
+
+
+def test_a_stop_file_tells_who_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "logs" / "stop"
+    mine.parent.mkdir()
+    monkeypatch.setenv(launcher.STOP_FILE, str(mine))
+    monkeypatch.setenv(launcher.LAUNCH, str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "stop").touch()
+    assert launcher.stop_file_cause(tmp_path / "stop") == f"the user, who made {tmp_path}/stop"
+    launcher.ask_to_stop(tmp_path / "stop", launcher.CANCELLED)
+    assert launcher.stop_file_cause(tmp_path / "stop") == "'mobilellama launch cancel'"
+    mine.touch()  # as a job's script does
+    assert launcher.stop_file_cause(mine) == "a warning of SLURM's to its job"
+    (tmp_path / "cancelled").touch()
+    assert launcher.stop_file_cause(mine) == "'mobilellama launch cancel' --save"
+
+
+def test_a_signal_is_told_by_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.delenv(launcher.LAUNCH, raising=False)
+    assert launcher.signal_cause("SIGINT") == "Ctrl-C"
+    assert launcher.signal_cause("SIGTERM") == "another process (SIGTERM)"
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert launcher.signal_cause("SIGTERM") == "SLURM, which ends or requeues its job (SIGTERM)"
+    monkeypatch.setenv(launcher.LAUNCH, str(tmp_path))
+    (tmp_path / "cancelled").touch()
+    assert launcher.signal_cause("SIGTERM") == "'mobilellama launch cancel'"

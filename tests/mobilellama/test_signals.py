@@ -39,7 +39,7 @@ def test_a_long_call_is_answered_in_its_midst_and_left_by_a_second_ctrl_c(noting
     assert process.stderr is not None
     time.sleep(0.5)  # it is in the call
     process.send_signal(signal.SIGINT)
-    again = "asked to stop by SIGINT: what is kept; once more to leave now"
+    again = "asked to stop by Ctrl-C: what is kept; once more to leave now"
     said = again if noting else "interrupted: what is kept"
     assert process.stderr.readline() == f"mobilellama: {said}\n"
     time.sleep(1.2)

@@ -68,7 +68,7 @@ def test_the_wall_clock_limit_saves_and_stops(small_dataset: Path, tmp_path: Pat
     verdict = RunFolder(tmp_path).read_verdict()
     assert verdict == Verdict(
         kind="stopped",
-        message="stopped at step 1: the wall-clock limit run.max_hours",
+        message="stopped at step 1: the end of its time (run.max_hours)",
         attempt=1,
         step=1,
     )

@@ -39,7 +39,8 @@ def test_a_signal_sets_the_flag_and_nothing_else(number: signal.Signals) -> None
         assert not stop.requested()
         os.kill(os.getpid(), number)
         assert stop.requested()
-    assert stop.reason == number.name
+    name = number.name
+    assert stop.reason == ("Ctrl-C" if name == "SIGINT" else f"another process ({name})")
 
 
 def test_the_first_reason_is_kept() -> None:
@@ -47,7 +48,7 @@ def test_the_first_reason_is_kept() -> None:
     with stop.handling_signals():
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.requested() and stop.reason == "SIGUSR1"
+    assert stop.requested() and stop.reason == "another process (SIGUSR1)"
 
 
 def test_the_former_handlers_come_back_even_after_an_error() -> None:
@@ -63,7 +64,7 @@ def test_the_stop_file_is_a_request(tmp_path: Path) -> None:
     assert not stop.requested()
     (tmp_path / "stop").touch()
     assert stop.requested()
-    assert stop.reason == f"the file {tmp_path / 'stop'}"
+    assert stop.reason == f"the user, who made {tmp_path / 'stop'}"
     (tmp_path / "stop").unlink()
     assert stop.requested()  # once asked for, it stays so
 
@@ -73,7 +74,7 @@ def test_the_wall_clock_limit_is_a_request() -> None:
     assert not stop.requested()
     time.sleep(0.25)
     assert stop.requested()
-    assert stop.reason == "the wall-clock limit run.max_hours"
+    assert stop.reason == "the end of its time (run.max_hours)"
     assert not StopRequest(max_hours=1).requested()
 
 
@@ -265,7 +266,8 @@ def test_the_command_answers_at_once_while_it_imports_and_stops_with_a_verdict(
     wait_for(lambda: "libtorch_cpu" in maps.read_text(), timeout_s=180)
     process.send_signal(number)
     said = process.stderr.readline()
-    assert said.startswith(f"mobilellama: asked to stop by {number.name}: stopping before the")
+    by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert said.startswith(f"mobilellama: asked to stop by {by}: stopping before the")
     assert not (tmp_path / "attempts").exists()  # at once
     _, err = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in err) == (0, False)

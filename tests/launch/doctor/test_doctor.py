@@ -11,6 +11,7 @@ import pytest
 
 from mobilellama.commandline.parser import parse_config
 from mobilellama.launch.doctor import doctor
+from mobilellama.launch.doctor.report import LOGIN_FILE
 from tests.launch.helpers.cluster import Cluster
 
 ROOT = Path(__file__).parents[3]
@@ -41,8 +42,27 @@ def test_without_slurm_the_rest_is_skipped(
     assert last == "1 skipped, 1 bad: commands"
 
 
+def test_a_folder_that_is_not_there_yet_is_looked_at_where_it_will_be(tmp_path: Path) -> None:
+    """'launch doctor --folder runs' is the first command of a new user, in a new folder."""
+    with doctor.temporary_folder(str(tmp_path / "runs" / "mine")) as (folder, row):
+        assert folder and folder.parent == tmp_path and (folder / LOGIN_FILE).is_file()
+    assert row.verdict == "ok"
+    assert row.found.startswith(
+        f"{tmp_path}/runs/mine is not there yet, a launch makes it; {tmp_path} is writable, "
+    )
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["a file", "a file/runs"])
+def test_a_file_where_the_folder_would_be_is_bad(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a file").touch()
+    with doctor.temporary_folder(str(tmp_path / name)) as (folder, row):
+        assert folder is None
+    assert row.verdict == "bad" and f"{tmp_path}/a file: Not a directory" in row.found
+
+
 def assert_all_well(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed = run_doctor(capsys, *CPUS, "--folder", str(folder))
+    code, printed = run_doctor(capsys, *CPUS, "--folder", str(folder / "runs"))
     assert code == 0, printed
     *rows, last = printed.splitlines()
     assert {row.split()[0] for row in rows} == {"ok"}, printed

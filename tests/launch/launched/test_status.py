@@ -1,19 +1,21 @@
 """``launch status``: one launch, or the newest."""
 
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mobilellama.launch.folder import LaunchFolder
+from mobilellama.launch.folder import Job, LaunchFolder
 from mobilellama.launch.launched import status as command
 from mobilellama.launch.launched.known import remember
 from mobilellama.launch.launched.state import status_of
 from mobilellama.launch.launched.status import Config, list_known
 from mobilellama.launch.launched.table import describe
-from tests.launch.helpers.launches import LOCAL, RUN, TASKS, launched, trained
+from tests.launch.helpers.launches import LOCAL, RUN, TASKS, launched, mark, trained
 
 
 def test_the_status_is_printed_as_text_and_as_json(
@@ -60,6 +62,33 @@ def test_without_a_run_the_newest_launches_that_are_still_there_are_listed(
     assert command.main(Config()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["run", "red", "1_4b"]
+
+
+def test_what_ended_over_a_week_ago_is_hidden_and_counted(
+    tmp_path: Path, says: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["long ago", "lately", "still runs"]
+    for name, job in zip(names, ("7", "8", "9"), strict=True):
+        launch = replace(RUN, name=name, jobs=[Job(part="run", id=job, script="job.sbatch")])
+        folder = launched(tmp_path, launch)
+        mark(folder, run_finished=launch.signature)
+        if name != "lately":
+            for path in folder.root.iterdir():
+                if path.is_file():
+                    os.utime(path, (0, time.time() - 8 * 86_400))
+        remember(folder.made)
+    says(job9="JobState=RUNNING NodeList=n1")
+    assert command.main(Config()) == 0
+    *shown, blank, last = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in shown] == ["run", "lately", "still runs"]
+    assert blank == "" and last == (
+        "1 that ended over a week ago: see 'mobilellama launch status --all'"
+    )
+    assert command.main(Config(all=True)) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in shown] == ["run", *names]
+    assert command.main(Config(json=True)) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
 
 
 def test_one_damaged_launch_does_not_hide_the_others(

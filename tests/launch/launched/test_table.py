@@ -1,11 +1,14 @@
 """What people read of launches."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mobilellama.launch.launched.state import Part, Status
-from mobilellama.launch.launched.table import describe, table
+from mobilellama.launch.launched.table import age, describe, table
 from tests.launch.helpers.launches import RUN, TASKS, launched, trained
 
 
@@ -31,6 +34,7 @@ def made(
     )
 
 
+NOW_S = datetime.fromisoformat("2026-01-03T12:00:00+00:00").timestamp()
 PROGRESS = {
     "step": 1234,
     "max_steps": 20000,
@@ -56,13 +60,13 @@ def test_launches_are_listed_a_line_each_with_reasons_below() -> None:
         made("finished", name="hf", step="export", saved="nothing"),
         made("finished", name="done", progress=PROGRESS | {"step": 20000}),
     ]
-    assert table(found).splitlines() == [
-        "run   step      job  state     nodes  restarts            progress  tokens/s         left",
-        "1_4b  pretrain    7  running   n1            1   step 1,234/20,000    98,765  1d 01:01:01",
-        "b     pretrain   12  pending                 0              step 0",
-        "red   tokenize    8  failed                  3                   3",
-        "hf    export      7  finished  n1            1",
-        "done  pretrain    7  finished  n1            1  step 20,000/20,000",
+    assert table(found, now_s=NOW_S).splitlines() == [
+        "run   age  step      job  state     nodes  restarts       progress  tokens/s  left",
+        "1_4b  2 d  pretrain    7  running   n1            1   1,234/20,000    98,765   1 d",
+        "b     2 d  pretrain   12  pending                 0         step 0",
+        "red   2 d  tokenize    8  failed                  3              3",
+        "hf    2 d  export      7  finished  n1            1",
+        "done  2 d  pretrain    7  finished  n1            1  20,000/20,000",
         "",
         "b: Priority",
         "red: task 3: the disk is full",
@@ -114,3 +118,57 @@ def test_a_launch_that_is_no_run_is_described_without_steps(
         "tasks     8  failed                2  3 done\n"
         "finish    9  held                  1  x"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),  # another node's clock
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (86_399, "23 h"),
+        (86_400, "1 d"),
+        (40 * 86_400, "40 d"),
+    ],
+)
+def test_an_age_is_told_in_its_largest_whole_unit(seconds: float, text: str) -> None:
+    assert age("2026-01-03T12:00:00+00:00", NOW_S + seconds) == text
+    assert age("2026-01-03T13:00:00+01:00", NOW_S + seconds) == text
+
+
+def test_an_age_that_nobody_knows_is_said_to_be_so() -> None:
+    assert age("yesterday", NOW_S) == "?"
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "shown"),
+    [
+        ("pending", 0, "pending"),
+        ("pending", 2, "requeued"),
+        ("timeout", 2, "out of time"),
+        ("node_fail", 0, "a node failed"),
+        ("out_of_memory", 0, "out of memory"),
+        ("preempted", 0, "preempted"),
+        ("finished", 3, "finished"),
+    ],
+)
+def test_people_read_what_became_of_a_job_and_programs_slurms_word(
+    state: str, restarts: int, shown: str, tmp_path: Path
+) -> None:
+    part = Part(part="run", job="7", state=state, reason="", nodes="", restarts=restarts)
+    status = made(state, parts=[part])
+    assert status.parts[0].state == state
+    lines = table([status], now_s=NOW_S).splitlines()
+    assert f" 7  {shown} " in f"{lines[1]} "
+    folder = launched(tmp_path, RUN)
+    assert describe(status, folder).startswith(f"1_4b: pretrain, {shown}\n")
+
+
+def test_columns_that_no_launch_fills_are_left_out() -> None:
+    part = Part(part="run", job="7", state="finished", reason="", nodes="", restarts=0)
+    assert table([made("finished", parts=[part], saved="nothing")], now_s=NOW_S).splitlines() == [
+        "run   age  step      job  state     restarts",
+        "1_4b  2 d  pretrain    7  finished         0",
+    ]

@@ -31,6 +31,11 @@ def undisturbed_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactor
     return undisturbed(small_dataset, run, {"train.max_steps": STEPS})
 
 
+def said_by_ranks(run: Path) -> str:
+    """Return what the first process of every start printed."""
+    return "".join(path.read_text() for path in sorted(run.glob("logs/*/rank-0.log")))
+
+
 def test_a_run_survives_two_time_limits_a_preemption_and_a_requeue_bit_for_bit(
     slurm: Cluster,
     small_dataset: Path,
@@ -44,6 +49,7 @@ def test_a_run_survives_two_time_limits_a_preemption_and_a_requeue_bit_for_bit(
     job = pretrain(small_dataset, run, fields)
     wait_for(lambda: int(slurm.job(job)["Restarts"]) >= 2, "two time limits", timeout_s=240)
     assert batch_log(run).count("got USR1: asking to save and stop") == 2
+    assert "the end of its job's time" in said_by_ranks(run)
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
 
     before = RunFolder(run).newest_attempt()
@@ -51,6 +57,7 @@ def test_a_run_survives_two_time_limits_a_preemption_and_a_requeue_bit_for_bit(
     slurm.sbatch("-p", "urgent", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
     wait_for_attempt(run, before + 2)
     assert "preempted with step" in batch_log(run)
+    assert "a preemption of its job" in said_by_ranks(run)
 
     slurm.run("scontrol", "requeue", job)
     record = wait_for_end(slurm, job)
@@ -111,6 +118,7 @@ def test_cancel_with_save_ends_with_a_checkpoint_and_a_launch_goes_on_from_it(
     assert (record["JobState"], record["Restarts"]) == ("FAILED", "0")
     verdict = RunFolder(run).read_verdict()
     assert verdict is not None and verdict.kind == "stopped"
+    assert verdict.message.endswith(": 'mobilellama launch cancel' --save")
     assert RunFolder(run).checkpoint_steps()[-1] == verdict.step
 
     again = pretrain(small_dataset, run, {"train.max_steps": verdict.step + 1})

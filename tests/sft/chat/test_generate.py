@@ -331,7 +331,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_answers(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
-    assert ("stopped by SIGINT; the same command goes on" in err) == (number == signal.SIGINT)
+    assert ("stopped by Ctrl-C; the same command goes on" in err) == (number == signal.SIGINT)
     there = generate.output.read_bytes().count(b"\n")
     assert 4 <= there < 200
     # The rest in this process, with other batches; then all of it afresh.

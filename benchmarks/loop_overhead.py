@@ -94,8 +94,9 @@ def make_job(
     )
     data, run = open_windows(config), RunFolder(folder)
     identity = identity_of(config, config.model, data, precision)
-    attempt = begin(world, run, identity, asdict(config), partial(save_dataset_texts, data.dataset))
     stage = pretraining(config, data, world)
+    save_texts = partial(save_dataset_texts, data.dataset)
+    attempt = begin(world, run, identity, stage.record, asdict(config), save_texts)
     return assemble(config, stage, world, attempt, identity, None)
 
 

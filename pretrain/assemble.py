@@ -28,6 +28,7 @@ from mobilellama.pretrain.state.loading import begin, freeze, report_changes, re
 from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
 from mobilellama.pretrain.weight_source import DrawnWeights, WeightSource, shapes_of
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RunRecord
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
 from mobilellama.shards.reader import TokenDataset
@@ -58,6 +59,8 @@ class TrainingData:
 class Stage:
     """What a stage trains, beside the sections that all stages have."""
 
+    record: RunRecord
+    """What the run is, for the checkpoints."""
     model: dict[str, Any]
     """The architecture, for the checkpoints."""
     build: Callable[[torch.device], nn.Module]
@@ -91,6 +94,7 @@ def language_stage(
     data: TrainingData,
     world: World,
     *,
+    record: RunRecord,
     weights: Callable[[nn.Module], WeightSource],
     adapt: Callable[[LanguageModel], object] | None = None,
 ) -> Stage:
@@ -101,6 +105,7 @@ def language_stage(
         model: the architecture.
         data: the dataset and its order.
         world: the processes.
+        record: what the run is.
         weights: (the built model) -> the first values of its parameters.
         adapt: adds adapters to the model, or freezes parameters of it.
     """
@@ -123,6 +128,7 @@ def language_stage(
     )
     subsets = data.mixture.subsets
     return Stage(
+        record=record,
         model=asdict(model),
         build=build,
         layers=lambda model: cast(LanguageModel, model).model.layers,
@@ -201,6 +207,7 @@ def pretraining(config: Config, data: TrainingData, world: World) -> Stage:
         config.model,
         data,
         world,
+        record=RunRecord(stage="pretrain"),
         weights=lambda model: new_weights(cast(LanguageModel, model), seed=config.train.seed),
     )
     return replace(
@@ -312,6 +319,7 @@ def assemble(
         metrics=metrics,
         validate=validation,
         identity=identity,
+        record=stage.record,
         config=resolved,
         frozen_sha256=frozen_sha256,
     )

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
+from mobilellama.run_record import RECORD, RunRecord
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 from mobilellama.signals import BEFORE_STEPS, StoppedError
@@ -33,6 +35,7 @@ def run_attempt(
     run: RunFolder,
     *,
     identity: dict[str, Any],
+    record: RunRecord,
     config: dict[str, Any],
     save_texts: Callable[[RunFolder], object],
     max_hours: float | None,
@@ -46,6 +49,7 @@ def run_attempt(
         world: the processes.
         run: the run's folder; made if it is not there.
         identity: the fields that a resume must not change (rank 0's counts).
+        record: what the run is.
         config: the resolved config.
         save_texts: puts tokenizer and template into the run (rank 0 only).
         max_hours: save and stop after so many hours of training; None is no limit.
@@ -57,7 +61,7 @@ def run_attempt(
         ConfigError: the folder holds another run, which is left as it is.
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
-    attempt = begin(world, run, identity, config, save_texts)
+    attempt = begin(world, run, identity, record, config, save_texts)
     newest = newest_readable(run)  # a folder's name alone may tell another step
     position = Position(step=newest[1].step if newest else 0)
     stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
@@ -149,6 +153,7 @@ def begin(
     world: World,
     run: RunFolder,
     identity: dict[str, Any],
+    record: RunRecord,
     config: dict[str, Any],
     save_texts: Callable[[RunFolder], object],
 ) -> int:
@@ -181,6 +186,7 @@ def begin(
                 "device": str(world.device),
                 "torch": torch.__version__,
                 "identity": identity,
+                RECORD: asdict(record),
                 "config": as_stored(config),
             }
         )

@@ -23,6 +23,7 @@ from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.pretrain.state import checkpoint
 from mobilellama.pretrain.stop import SAVING, StopRequest
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Training:
     validate: Callable[[int, Callable[[], bool]], Mapping[str, float]]
     """(step, go_on) -> losses by name. Empty where no validation is due or a stop was asked for.
     All ranks call it together, and all ranks call go_on together: go_on is a collective."""
+    record: RunRecord
     identity: dict[str, Any]
     """The fields that a resume must not change."""
     config: dict[str, Any]
@@ -199,6 +201,7 @@ def _save(job: Training, position: Position) -> None:
         "step": position.step,
         "consumed": position.consumed,
         "identity": job.identity,
+        "record": job.record,
         "config": job.config,
         "counters": {"watch": job.watch.state()},
         "frozen_sha256": job.frozen_sha256,

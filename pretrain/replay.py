@@ -12,10 +12,10 @@ from typing import Any
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RECORD, record_of
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.show import describe_sample, render
-from mobilellama.stages import stage_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def main(config: Config) -> int:
     logs.configure()
     run = RunFolder(config.run)
     facts = read_facts(run)
-    if stage_of(facts["config"]) == "vlm":
+    if record_of(facts.get(RECORD), facts["config"]).stage == "vlm":
         rule = "was written by 'mobilellama vlm run'; only runs on datasets of text are replayed"
         remedy = f"Its records lie tokenised in {run.path / 'samples' / 'train.arrow'}"
         raise ConfigError("run", config.run, rule, remedy)

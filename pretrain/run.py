@@ -40,6 +40,7 @@ def main(config: Config) -> int:
         world,
         run,
         identity=identity,
+        record=stage.record,
         config=asdict(config),
         save_texts=partial(save_dataset_texts, data.dataset),
         max_hours=config.run.max_hours,

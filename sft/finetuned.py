@@ -16,8 +16,7 @@ from mobilellama.pretrain.weight_source import WeightSource, fill
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.sft.lora import inject, injected_shapes, merged
-from mobilellama.sft.lora_config import LoraConfig, stored_lora
-from mobilellama.stages import require_stage
+from mobilellama.sft.lora_config import LoraConfig, lora_of
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 
@@ -47,8 +46,10 @@ class Finetuned:
     @property
     def base(self) -> str | None:
         """The Hugging Face folder that the run began from, where it was one and is still there."""
-        init = self.checkpoint.manifest.config["init"]
-        return init if (Path(init) / "config.json").is_file() else None
+        origin = self.checkpoint.manifest.record.origin
+        if origin is None or not (Path(origin.init) / "config.json").is_file():
+            return None
+        return origin.init
 
     @torch.no_grad()
     def unmerged_logits(self) -> torch.Tensor:
@@ -81,10 +82,10 @@ def open_finetuned(
             config's model.
     """
     checkpoint = find_checkpoint(path, field=field)
-    config = checkpoint.manifest.config
-    require_stage(config, "sft", field=field, value=path)
+    manifest = checkpoint.manifest
+    manifest.record.require("sft", field=field, value=path)
     run = run_of(checkpoint)
-    model, lora = ModelConfig(**config["model"]), stored_lora(config)
+    model, lora = ModelConfig(**manifest.config["model"]), lora_of(manifest.record)
     return Finetuned(
         tokenizer=find_tokenizer(tokenizer, checkpoint, run),
         template=_find_template(template, checkpoint, run),

@@ -1,14 +1,10 @@
 """The section ``lora`` of a run's config; it is read without torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mobilellama.config import ConfigError, as_given, require_at_least, require_share
-
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a decoder layer of Llama's shape."""
-
+from mobilellama.run_record import LLAMA_LINEARS, Adapters, RunRecord
 
 _DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": None}
 
@@ -32,6 +28,15 @@ class LoraConfig:
         """The targets, for a reader."""
         return "all linear layers" if self.targets is None else ", ".join(self.targets)
 
+    @property
+    def adapters(self) -> Adapters | None:
+        """What a run's record says of it."""
+        if self.rank is None:
+            return None
+        return Adapters(
+            rank=self.rank, alpha=self.alpha, dropout=self.dropout, targets=self.targets
+        )
+
     def __post_init__(self) -> None:
         if self.rank is not None:
             require_at_least("lora.rank", self.rank, 1)
@@ -47,7 +52,7 @@ class LoraConfig:
         if self.rank is None:
             for name, value in _DEFAULTS.items():
                 given = getattr(self, name)
-                if given != value and not (name == "targets" and given == list(LINEARS)):
+                if given != value and not (name == "targets" and given == list(LLAMA_LINEARS)):
                     rule = (
                         f"has no effect while lora.rank is null (the default is {as_given(value)})"
                     )
@@ -66,10 +71,6 @@ def not_adaptable(target: str) -> ConfigError:
     )
 
 
-def stored_lora(config: Mapping[str, Any]) -> LoraConfig:
-    """Return the section of a run's stored config.
-
-    Where it names no targets, the seven layers are meant that were the default of its time.
-    """
-    stored = config.get("lora") or {"rank": None}
-    return LoraConfig(**{"targets": list(LINEARS), **stored})
+def lora_of(record: RunRecord) -> LoraConfig:
+    """Return what a run adapts, as the section of a config."""
+    return LoraConfig(**vars(record.lora)) if record.lora else LoraConfig()

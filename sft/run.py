@@ -38,6 +38,7 @@ from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.weight_source import shapes_of
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RunRecord
 from mobilellama.sft.config import Config
 from mobilellama.sft.lora import inject, with_new_adapters, with_targets
 from mobilellama.sft.row_inputs import RowInputs
@@ -57,7 +58,7 @@ def main(config: Config) -> int:
     start = open_start(config.init, run)
     with torch.device("meta"):
         lora = with_targets(config.lora, LanguageModel(start.model), before=start.lora)
-    config = replace(config, init=start.origin, lora=lora)
+    config = replace(config, init=start.origin.init, lora=lora)
     require_fit(start, seq_len)
     require_same_tokenizer(config, start, dataset)
     pad_id = dataset.tokenizer.pad_id
@@ -80,6 +81,7 @@ def main(config: Config) -> int:
         world,
         run,
         identity=identity,
+        record=stage.record,
         config=asdict(config) | {"model": asdict(start.model)},
         save_texts=partial(save_dataset_texts, data.dataset),
         max_hours=config.run.max_hours,
@@ -149,6 +151,12 @@ def finetuning(
         start.model,
         replace(data, end=samples if by_epochs else None),
         world,
+        record=RunRecord(
+            stage="sft",
+            origin=start.origin,
+            template=data.dataset.identity.packing.get("template"),
+            lora=config.lora.adapters,
+        ),
         weights=lambda model: with_new_adapters(
             start.require_weights(), shapes_of(model), config.train.seed
         ),

@@ -13,9 +13,9 @@ from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import Origin, require_language_model
 from mobilellama.sft.lora import injected_shapes, merged
-from mobilellama.sft.lora_config import LoraConfig, stored_lora
-from mobilellama.stages import require_language_model, require_stage, stage_of
+from mobilellama.sft.lora_config import LoraConfig, lora_of
 from mobilellama.tokenizers.opening import WrongIdsError, open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
@@ -33,6 +33,8 @@ class StartingPoint:
 
     fingerprint: str
     """Identifies the weights; part of the run's identity."""
+    origin: Origin
+    """Where it was found when the run began."""
     weights: WeightSource | None
     """By the plain names of the stage's model, without new parts such as a projector or an adapter.
     None if the run resumes from its own checkpoint."""
@@ -81,8 +83,6 @@ class LanguageModelStart(StartingPoint):
     """What finetuning starts from."""
 
     model: ModelConfig
-    origin: str
-    """Where the model was found when the run began."""
     tokenizer: TextTokenizer | None
     """The model's tokenizer. None if the folder has none."""
 
@@ -123,7 +123,7 @@ def _require_same_start(init: str, resumed: LanguageModelStart) -> None:
         return
     given.close()
     if given.fingerprint != resumed.fingerprint:
-        rule = f"is not what the run began with, {resumed.origin}"
+        rule = f"is not what the run began with, {resumed.origin.init}"
         raise ConfigError("init", init, rule, "Give that one, or another run.folder")
 
 
@@ -131,7 +131,7 @@ def _of_folder(init: str) -> LanguageModelStart:
     folder = HfFolder(init, field="init")
     return LanguageModelStart(
         model=folder.config,
-        origin=init,
+        origin=Origin(init=init),
         fingerprint=folder.fingerprint,
         weights=folder,
         tokenizer=_tokenizer_of(Path(init)),
@@ -161,16 +161,16 @@ def _of_checkpoint(init: str) -> LanguageModelStart:
     except ConfigError as error:
         _, value, rule, _ = error.args
         raise ConfigError("init", value, rule, _REMEDY) from None
-    config = checkpoint.manifest.config
-    if stage_of(config) == "vlm":
+    manifest = checkpoint.manifest
+    if manifest.record.stage == "vlm":
         raise ConfigError("init", init, "was written by 'mobilellama vlm run'", _REMEDY)
     run = run_of(checkpoint)
-    model = ModelConfig(**config["model"])
-    lora = stored_lora(config)
+    model = ModelConfig(**manifest.config["model"])
+    lora = lora_of(manifest.record)
     trained = CheckpointWeights(checkpoint, injected_shapes(model, lora))
     return LanguageModelStart(
         model=model,
-        origin=init,
+        origin=Origin(init=init),
         fingerprint=trained.fingerprint,
         weights=merged(trained, lora),
         tokenizer=_tokenizer_of(run.path if run else checkpoint.folder.parent.parent),
@@ -184,13 +184,15 @@ def _of_the_run_itself(run: RunFolder) -> LanguageModelStart | None:
         return None
     manifest = found[1]
     remedy = "Give another folder. The model to start from belongs into --init"
-    require_stage(manifest.config, "sft", field="run.folder", value=str(run.path), remedy=remedy)
+    record = manifest.record
+    record.require("sft", field="run.folder", value=str(run.path), remedy=remedy)
+    assert record.origin is not None
     return LanguageModelStart(
         model=ModelConfig(**manifest.config["model"]),
-        origin=manifest.config["init"],
+        origin=record.origin,
         fingerprint=manifest.identity["init.fingerprint"],
         weights=None,
         resumed=run.path,
         tokenizer=None,
-        lora=stored_lora(manifest.config),
+        lora=lora_of(record),
     )

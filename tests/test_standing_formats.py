@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 import yaml
 
 from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
+from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RECORD, Origin, record_of
 from mobilellama.sft.main import main as sft_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import verify_dataset
@@ -77,6 +80,27 @@ def test_a_checkpoint_holds_its_masters_and_moments(name: str) -> None:
     checkpoint.close()
 
 
+ORIGINS = {
+    "run": None,
+    "chat_run": Origin(init="out/model"),
+    "see_run": Origin(init="out/chat_model", vision="out/tower"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("run", "pretrain"), ("chat_run", "sft"), ("see_run", "vlm")]
+)
+def test_a_run_without_a_record_is_what_it_was(name: str, stage: str) -> None:
+    run = RunFolder(MADE / name)
+    facts = run.read_attempt(1)
+    manifest = read_manifest(run.checkpoint(EXPECTED[name]["step"]))
+    assert RECORD not in facts
+    assert record_of(None, facts["config"]) == manifest.record
+    assert (manifest.record.stage, manifest.record.origin) == (stage, ORIGINS[name])
+    adapted = manifest.record.lora
+    assert (adapted and (adapted.rank, adapted.alpha)) == ((2, 4) if name == "chat_run" else None)
+
+
 def _state_sha256(checkpoint: Checkpoint) -> str:
     frozen = checkpoint._frozen.names() if checkpoint._frozen else []
     state = {
@@ -98,8 +122,13 @@ def test_a_run_goes_on_as_it_would_have_then(
     name: str, stage: str, world_size: int, made: Path
 ) -> None:
     """Two more steps have the losses that the earlier commit computed for them."""
-    run_ranks(_go_on, world_size, stage, made, name)
     run = RunFolder(made / name)
+    before = read_manifest(run.checkpoint(EXPECTED[name]["step"])).record
+    run_ranks(_go_on, world_size, stage, made, name)
+    newest = read_manifest(run.checkpoint(run.checkpoint_steps()[-1])).record
+    assert newest == record_of(run.read_attempt(2)[RECORD], {})
+    template = None if name == "run" else "vicuna_v1"  # of an older sft run it was not stored
+    assert newest == replace(before, template=template)
     verdict = run.read_verdict()
     assert verdict is not None
     assert verdict.kind == "finished"

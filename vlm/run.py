@@ -38,6 +38,7 @@ from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RunRecord
 from mobilellama.sft.data.labels import special_tokens
 from mobilellama.sft.data.sources import find_slices
 from mobilellama.sft.data.template import Template, read_template
@@ -81,9 +82,7 @@ def main(config: Config) -> int:
     run.require_usable()
     start = open_start(config, run)
     lora = chosen_lora(config, start)
-    config = replace(
-        config, init=start.origin["init"], vision=start.origin.get("vision"), lora=lora
-    )
+    config = replace(config, init=start.origin.init, vision=start.origin.vision, lora=lora)
     orientation = start.architecture.images.orientation
     log.info("images are taken %s (images.orientation)", _ORIENTATIONS[orientation])
     template = read_template(config.data.template, field="data.template")
@@ -107,7 +106,7 @@ def main(config: Config) -> int:
         stage = image_text_stage(config, start, run, world, precision)
         job = assemble(config, stage, world, attempt, identity | missing_identity(run), checkpoint)
         start.close()
-        job.config["origin"] = start.origin
+        job.config["origin"] = start.origin.given()
         return job
 
     def save_texts(run: RunFolder) -> None:
@@ -119,7 +118,9 @@ def main(config: Config) -> int:
         world,
         run,
         identity=identity,
-        config=asdict(config) | {"model": start.architecture.to_dict(), "origin": start.origin},
+        record=record_of_run(config, start),
+        config=asdict(config)
+        | {"model": start.architecture.to_dict(), "origin": start.origin.given()},
         save_texts=save_texts,
         max_hours=config.run.max_hours,
         watchdog=config.watchdog,
@@ -265,6 +266,7 @@ def image_text_stage(
     if (rate := config.optimizer.projector_learning_rate) is not None:
         rates["learning_rate/projector"] = rate
     return Stage(
+        record=record_of_run(config, start),
         model=architecture.to_dict(),
         build=partial(
             build_on,
@@ -285,6 +287,17 @@ def image_text_stage(
         seq_len=None,
         max_steps=config.train.max_steps,
         weights=partial(first_weights, start, config),
+    )
+
+
+def record_of_run(config: Config, start: VisionLanguageStart) -> RunRecord:
+    """Return what the run is."""
+    return RunRecord(
+        stage="vlm",
+        origin=start.origin,
+        template=config.data.template,
+        lora=config.lora.adapters,
+        trains_language_model=config.train.language_model,
     )
 
 

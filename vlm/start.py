@@ -38,9 +38,9 @@ from mobilellama.pretrain.weight_source import (
     shapes_of,
 )
 from mobilellama.run_folder import RunFolder
-from mobilellama.sft.lora_config import stored_lora
+from mobilellama.run_record import Origin
+from mobilellama.sft.lora_config import lora_of
 from mobilellama.sft.start import StartingPoint, open_language_model
-from mobilellama.stages import require_stage, stage_of
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
@@ -71,8 +71,6 @@ class VisionLanguageStart(StartingPoint):
     """What a stage of a vision-language model starts from."""
 
     architecture: Architecture
-    origin: dict[str, str]
-    """What each part came from when the run began."""
     tokenizer: TextTokenizer
 
 
@@ -136,7 +134,7 @@ def is_vlm_checkpoint(path: str) -> bool:
     if not (folder / MANIFEST).is_file():
         return False  # whoever opens it says why
     with naming_other_steps(folder):
-        return stage_of(read_manifest(folder).config) == "vlm"
+        return read_manifest(folder).record.stage == "vlm"
 
 
 def _of_vlm_folder(config: Config) -> VisionLanguageStart:
@@ -146,7 +144,7 @@ def _of_vlm_folder(config: Config) -> VisionLanguageStart:
         log.info("what the tower's weights do not show: %s", found.tower_source)
     return VisionLanguageStart(
         architecture=_with_images(config, found.architecture),
-        origin={"init": config.init} | ({"vision": config.vision} if config.vision else {}),
+        origin=Origin(init=config.init, vision=config.vision or None),
         fingerprint=found.weights.fingerprint,
         weights=found.weights,
         tokenizer=open_tokenizer(config.init, field="init", as_is=config.tokenizer_as_is),
@@ -163,7 +161,7 @@ def _of_vlm_checkpoint(config: Config) -> VisionLanguageStart:
     weights = trained_weights(checkpoint)
     return VisionLanguageStart(
         architecture=_with_images(config, architecture),
-        origin={"init": config.init},
+        origin=Origin(init=config.init),
         fingerprint=weights.fingerprint,
         weights=weights,
         tokenizer=open_tokenizer(
@@ -201,7 +199,7 @@ def _of_parts(config: Config) -> VisionLanguageStart:
                 orientation=config.images.orientation or "as_shown",
             ),
         ),
-        origin={"init": config.init, "vision": config.vision},
+        origin=Origin(init=config.init, vision=config.vision),
         fingerprint=weights.fingerprint,
         weights=weights,
         tokenizer=tokenizer,
@@ -302,7 +300,7 @@ def _with_projector(start: VisionLanguageStart, file: str) -> VisionLanguageStar
     weights = LayeredWeights(start.require_weights(), RenamedWeights(opened, names))
     return replace(
         start,
-        origin=start.origin | {"projector": file},
+        origin=replace(start.origin, projector=file),
         fingerprint=weights.fingerprint,
         weights=weights,
     )
@@ -315,15 +313,17 @@ def _of_the_run_itself(config: Config, run: RunFolder) -> VisionLanguageStart | 
         return None
     manifest = found[1]
     remedy = "Give another folder, and that one as --init"
-    require_stage(manifest.config, "vlm", field="run.folder", value=str(run.path), remedy=remedy)
+    record = manifest.record
+    record.require("vlm", field="run.folder", value=str(run.path), remedy=remedy)
+    assert record.origin is not None
     architecture = Architecture.from_dict(manifest.config["model"])
     return VisionLanguageStart(
         # The config's aspect: the identity tells where it is another.
         architecture=_with_images(config, architecture),
-        origin=manifest.config["origin"],
+        origin=record.origin,
         fingerprint=manifest.identity["init.fingerprint"],
         weights=None,
         resumed=run.path,
         tokenizer=open_tokenizer(run.path, field="run.folder"),
-        lora=stored_lora(manifest.config),
+        lora=lora_of(record),
     )

@@ -54,7 +54,7 @@ from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
 from mobilellama.pretrain.evaluation.results import TOKENIZER_FILES, Results, TaskPlan
 from mobilellama.pretrain.evaluation.score_table import score_table
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype, find_device
-from mobilellama.stages import require_language_model
+from mobilellama.run_record import require_language_model
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from mobilellama.pretrain.generation.loading import (
     unreadable,
 )
 from mobilellama.pretrain.generation.sampling import Sampling
-from mobilellama.stages import require_language_model, require_stage
+from mobilellama.run_record import require_language_model
 
 log = logging.getLogger(__name__)
 
@@ -186,11 +186,11 @@ def _open_run(config: Config) -> Opened:
         field="model",
         remedy="Give a Hugging Face folder, RUN or RUN/checkpoints/step-N",
     )
-    stored = checkpoint.manifest.config
+    manifest = checkpoint.manifest
     remedy = "Talk to it with 'mobilellama {stage} chat'"
-    require_stage(stored, "pretrain", field="model", value=config.model, remedy=remedy)
+    manifest.record.require("pretrain", field="model", value=config.model, remedy=remedy)
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run_of(checkpoint))
-    model = ModelConfig(**stored["model"])
+    model = ModelConfig(**manifest.config["model"])
     weights = CheckpointWeights(checkpoint, parameter_shapes(model))
     with closing(weights):
         built = build_model(config, weights, model, tokenizer)

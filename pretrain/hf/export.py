@@ -4,8 +4,9 @@
 
 --checkpoint takes a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
 holds config.json, generation_config.json, model.safetensors (shards and an index above
-max_shard_size_gb), tokenizer.json, tokenizer.model, tokenizer_config.json and README.md, the
-model card. It is written beside FOLDER, checked, and renamed: there is a whole export or none.
+max_shard_size_gb), tokenizer.json, tokenizer.model, tokenizer_config.json, run_record.json
+(what the run is) and README.md, the model card. It is written beside FOLDER, checked, and
+renamed: there is a whole export or none.
 """
 
 import logging
@@ -35,7 +36,6 @@ from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.run_folder import RunFolder
-from mobilellama.stages import require_stage
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def main(config: Config) -> int:
     require_free(output)
     checkpoint = find_checkpoint(config.checkpoint)
     given = config.checkpoint
-    require_stage(checkpoint.manifest.config, "pretrain", field="checkpoint", value=given)
+    checkpoint.manifest.record.require("pretrain", field="checkpoint", value=given)
     run = run_of(checkpoint)
     tokenizer = find_tokenizer(config.tokenizer, checkpoint, run)
     weights = CheckpointWeights(checkpoint, parameter_shapes(model_of(checkpoint)))
@@ -98,6 +98,7 @@ def write_export(
         losses=last_losses(run, manifest.step),
     )
     card.write(folder / "README.md")
+    manifest.record.write(folder)
     write_model(config, folder, weights, model, tokenizer)
     if config.checks(count_parameters(model)[0]):
         check_tokenizer(folder, tokenizer, add_bos=config.add_bos)

@@ -14,6 +14,7 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, one_line
+from mobilellama.run_record import RECORD_FILE
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ _STALE = [
     "config.json",
     "adapter_config.json",
     "adapter_model.safetensors",
+    RECORD_FILE,
 ]
 _WHOLE = ("config.json", "tokenizer.json", "README.md")
 _WHOLE_ADAPTER = ("adapter_config.json", "tokenizer.json", "README.md")

@@ -3,7 +3,7 @@
 A folder without a manifest is not a complete checkpoint (``checkpoint.py``).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mobilellama.commandline.old_names import as_current
 from mobilellama.config import DataError, UserError
 from mobilellama.files.sealed import read_sealed_json
 from mobilellama.run_folder import step_of
+from mobilellama.run_record import RECORD, RunRecord, record_of
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -31,6 +32,8 @@ class Manifest:
     attempt: int
     identity: dict[str, Any]
     """The fields that must not change during a run."""
+    record: RunRecord
+    """What the run is."""
     config: dict[str, Any]
     """The resolved config, under today's field names. The file has the names of old_names.py."""
     counters: dict[str, Any]
@@ -72,14 +75,15 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: has format {version}, but this version reads format {FORMAT_VERSION}. "
                 "Use the version that wrote it, or another run.folder"
             )
-        manifest = Manifest(**value)
+        config = as_current(value["config"])
+        record = record_of(value.get(RECORD), config)
+        manifest = Manifest(**value | {"config": config, RECORD: record})
         missing = {"data.tokenizer_sha256", "data.fingerprint"} - manifest.identity.keys()
         if missing or "model" not in manifest.config:
             raise UserError(
                 f"{path}: another version wrote it: {', '.join(sorted(missing)) or 'model'} is "
                 "missing. Use that version, or another run.folder"
             )
-        manifest = replace(manifest, config=as_current(manifest.config))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, f"not a checkpoint's manifest ({error})") from None
     if named not in (None, manifest.step):

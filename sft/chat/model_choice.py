@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.generation.loading import HfChoice
-from mobilellama.stages import require_language_model
+from mobilellama.run_record import require_language_model
 
 _REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
 

@@ -111,6 +111,7 @@ def write_chat_model(
         finetuned.template,
         max_length_tokens=finetuned.model.max_seq_len,
     )
+    finetuned.checkpoint.manifest.record.write(folder)
     write_model(config, folder, finetuned.weights, finetuned.model, finetuned.tokenizer)
     if checks:
         check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
@@ -127,6 +128,7 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
         finetuned.template,
         max_length_tokens=finetuned.model.max_seq_len,
     )
+    finetuned.checkpoint.manifest.record.write(folder)
     write_adapter(folder, finetuned.trained, finetuned.lora, base=base)
     if not checks:
         return

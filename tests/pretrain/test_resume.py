@@ -136,6 +136,7 @@ def resave(dataset: Path, run: Path) -> int:
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(step)))
     facts = {
         "step": step, "consumed": consumed, "identity": identity,
+        "record": job.record,
         "config": job.config, "counters": {"watch": job.watch.state()},
     }  # fmt: skip
     checkpoint.save(folder, world, job.engine, attempt=1, facts=facts)

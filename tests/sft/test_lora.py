@@ -12,6 +12,7 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.weight_source import HeldWeights, fill
+from mobilellama.run_record import LLAMA_LINEARS
 from mobilellama.sft.lora import (
     Merged,
     adapted_weights,
@@ -20,7 +21,7 @@ from mobilellama.sft.lora import (
     inject,
     is_adapter,
 )
-from mobilellama.sft.lora_config import LINEARS, LoraConfig
+from mobilellama.sft.lora_config import LoraConfig
 
 MODEL = ModelConfig(
     vocab_size=96, d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=48, max_seq_len=24
@@ -235,7 +236,7 @@ def test_fields_that_break_a_rule_are_refused(fields: dict[str, object], message
 def test_the_targets_are_all_linear_layers_of_a_decoder_layer() -> None:
     layer = base_model().model.layers[0]
     names = [n for n, module in layer.named_modules() if isinstance(module, torch.nn.Linear)]
-    assert sorted(name.rpartition(".")[2] for name in names) == sorted(LINEARS)
+    assert sorted(name.rpartition(".")[2] for name in names) == sorted(LLAMA_LINEARS)
 
 
 def test_a_target_or_rank_that_the_model_does_not_have_is_refused_by_name() -> None:

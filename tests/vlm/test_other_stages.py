@@ -112,7 +112,7 @@ def test_the_plot_has_both_kinds_of_samples_and_both_rates(run: Path, tmp_path: 
 
 
 def test_chat_finetuning_and_the_harness_refuse_an_exported_model(exported: Path) -> None:
-    told = f"= {exported}: is a vision-language model (model_type mobilellama_vlm). "
+    told = f"= {exported}: is a vision-language model. "
     with pytest.raises(ConfigError) as caught:
         ModelChoice(model=str(exported))
     assert str(caught.value) == (

@@ -188,6 +188,7 @@ def resave(argv: list[str]) -> int:
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(manifest.step)))
     facts = {
         "step": manifest.step, "consumed": manifest.consumed, "identity": identity,
+        "record": job.record,
         "config": manifest.config, "counters": {"watch": job.watch.state()},
         "frozen_sha256": manifest.frozen_sha256,
     }  # fmt: skip

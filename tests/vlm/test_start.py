@@ -22,6 +22,7 @@ from transformers import (
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.pretrain.config import RunConfig
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import Origin
 from mobilellama.sft.start import open_language_model
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, ProjectorConfig
@@ -115,7 +116,7 @@ def test_a_language_model_and_a_tower_give_their_weights_and_no_projector(
     assert_same(values_of(start, LANGUAGE), stored(language_model))
     assert_same(values_of(start, TOWER), stored(tower))
     assert not values_of(start, PROJECTOR)
-    assert start.origin == {"init": str(language_model), "vision": str(tower)}
+    assert start.origin == Origin(init=str(language_model), vision=str(tower))
     assert (start.architecture.image_tokens, start.architecture.width) == (144, 32)
 
 
@@ -286,7 +287,7 @@ def test_a_first_stages_projector_goes_before_that_of_the_model(
     start = start_from(folder, kind=None, weights=tmp_path / "mm_projector.bin")
     for name, value in values_of(start, PROJECTOR).items():
         assert torch.equal(value, theirs[published_name(PROJECTOR + name, "ldpnet")].float())
-    assert start.origin["projector"] == str(tmp_path / "mm_projector.bin")
+    assert start.origin.projector == str(tmp_path / "mm_projector.bin")
     assert start.fingerprint != start_from(folder, kind=None).fingerprint
 
 
@@ -483,7 +484,7 @@ def test_a_run_that_is_resumed_takes_all_from_its_own_checkpoint(
     run, _, _ = aligned
     start = start_from("gone", tmp_path / "gone too", run=str(run))
     assert start.architecture == start_from(run, kind=None).architecture
-    assert start.origin["vision"] == str(tower)
+    assert start.origin.vision == str(tower)
     with pytest.raises(UserError, match=rf"^{run}: no checkpoint of .* another run\.folder$"):
         values_of(start, PROJECTOR)
 

@@ -14,6 +14,7 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.pretrain.weight_source import HeldWeights, fill
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import LLAMA_LINEARS, Adapters, RunRecord
 from mobilellama.sft.lora import (
     Merged,
     adapted_linears,
@@ -23,7 +24,7 @@ from mobilellama.sft.lora import (
     is_adapter,
     with_targets,
 )
-from mobilellama.sft.lora_config import LINEARS, LoraConfig, stored_lora
+from mobilellama.sft.lora_config import LoraConfig, lora_of
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.formats.export_check import check_merged
 from mobilellama.vlm.formats.folder import open_folder
@@ -38,13 +39,13 @@ from tests.vlm.test_model import KINDS, architecture, batch, randomise
 
 LORA = LoraConfig(rank=3, alpha=6, dropout=0.0)
 TARGETS = {
-    "llama": [*LINEARS],
-    "qwen2": [*LINEARS],
+    "llama": [*LLAMA_LINEARS],
+    "qwen2": [*LLAMA_LINEARS],
     "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
     "phi3": ["o_proj", "qkv_proj", "gate_up_proj", "down_proj"],
-    "gemma": [*LINEARS],
+    "gemma": [*LLAMA_LINEARS],
     "mixtral": ["q_proj", "k_proj", "v_proj", "o_proj"],  # experts are no linear layers
-    "qwen2_moe": [*LINEARS],  # of the shared expert; not its gate, whose weight is a vector
+    "qwen2_moe": [*LLAMA_LINEARS],  # of the shared expert; not its gate, whose weight is a vector
 }
 
 
@@ -135,11 +136,12 @@ def test_a_router_made_of_a_linear_layer_is_no_target_and_another_linear_layer_i
         adapted_linears(layer, LoraConfig(rank=2, targets=["router"]))
 
 
-def test_a_stored_config_names_its_targets_or_means_the_seven_of_its_time() -> None:
-    assert stored_lora({"lora": {"rank": 4, "alpha": 8}}).targets == [*LINEARS]
-    assert stored_lora({"lora": {"rank": 4, "targets": ["dense"]}}).targets == ["dense"]
-    assert stored_lora({"lora": {"rank": None, "targets": [*LINEARS]}}).rank is None
-    assert stored_lora({}).rank is None
+def test_a_record_tells_the_section_that_it_was_made_of() -> None:
+    for section in (LoraConfig(), LoraConfig(rank=4, alpha=8), LoraConfig(rank=2, targets=["fc1"])):
+        assert lora_of(RunRecord(stage="vlm", lora=section.adapters)) == section
+    assert LoraConfig(rank=2, targets=["fc1"]).adapters == Adapters(
+        rank=2, alpha=256, dropout=0.05, targets=["fc1"]
+    )
 
 
 def test_a_run_that_is_resumed_keeps_its_targets() -> None:

@@ -11,7 +11,8 @@ own dtype: every weight then stays as it is, bit for bit. Where a folder has sev
 narrowest one is taken that holds all of them exactly.
 
     hf         ours: config.json, model*.safetensors, template.yaml, the tokenizer's files,
-               generation_config.json, preprocessor_config.json, README.md
+               generation_config.json, preprocessor_config.json, README.md, and of a run
+               run_record.json
     mobilevlm  the names and fields of the published folders, for the original code and for
                converters made for it: pytorch_model*.bin, as those have (--safetensors true for
                safetensors), with the tower inside, and LLaMA's slow tokenizer
@@ -133,6 +134,8 @@ def _write_folder(config: Config, folder: Path, trained: Trained, tower_name: st
     max_shard_bytes = round(config.max_shard_size_gb * 1e9)
     if config.format == "hf":
         write_our_small_files(folder, trained, dtype=config.weights_dtype)
+        if trained.record is not None:
+            trained.record.write(folder)
         write_weights(
             trained.weights,
             folder,

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object
-from mobilellama.stages import VLM_TYPES
+from mobilellama.run_record import VLM_TYPES
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.orientation import Orientation

@@ -15,10 +15,10 @@ from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RunRecord
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.sft.lora import inject, merged
-from mobilellama.sft.lora_config import LoraConfig, stored_lora
-from mobilellama.stages import require_stage
+from mobilellama.sft.lora_config import LoraConfig, lora_of
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
@@ -66,9 +66,14 @@ class Trained:
         return self.checkpoint.manifest.config if self.checkpoint else {}
 
     @property
+    def record(self) -> RunRecord | None:
+        """What the run is; None for a folder."""
+        return self.checkpoint.manifest.record if self.checkpoint else None
+
+    @property
     def is_aligned_only(self) -> bool:
         """Whether the projector alone was trained: a first stage of MobileVLM's first version."""
-        return bool(self.config) and not self.config["train"]["language_model"]
+        return self.record is not None and not self.record.trains_language_model
 
 
 def open_trained(
@@ -89,12 +94,11 @@ def open_trained(
     if is_vlm_folder(path):
         return _of_folder(path, tokenizer, template)
     checkpoint = find_checkpoint(path, remedy=_REMEDY)
-    config = checkpoint.manifest.config
-    require_stage(config, "vlm", field="checkpoint", value=path)
+    manifest = checkpoint.manifest
+    manifest.record.require("vlm", field="checkpoint", value=path)
     run = run_of(checkpoint)
     own = run.template if run and run.template.is_file() else None
-    architecture = Architecture.from_dict(config["model"])
-    lora = stored_lora(config)
+    architecture = Architecture.from_dict(manifest.config["model"])
     return Trained(
         path=checkpoint.folder,
         architecture=architecture,
@@ -103,7 +107,7 @@ def open_trained(
         weights=trained_weights(checkpoint),
         checkpoint=checkpoint,
         run=run,
-        lora=lora,
+        lora=lora_of(manifest.record),
         published={},
     )
 
@@ -114,10 +118,10 @@ def trained_weights(checkpoint: Checkpoint) -> WeightSource:
     Raises:
         DataError: its parameters are not those of its config's model.
     """
-    config = checkpoint.manifest.config
-    lora = stored_lora(config)
+    manifest = checkpoint.manifest
+    lora = lora_of(manifest.record)
     adapt = partial(inject, config=lora, prefix=LANGUAGE)
-    shapes = parameter_shapes(Architecture.from_dict(config["model"]), adapt)
+    shapes = parameter_shapes(Architecture.from_dict(manifest.config["model"]), adapt)
     return merged(CheckpointWeights(checkpoint, shapes), lora)
 
 

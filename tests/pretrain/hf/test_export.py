@@ -36,6 +36,7 @@ FILES = [
     "config.json",
     "generation_config.json",
     "model.safetensors",
+    "run_record.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

@@ -16,9 +16,10 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.weight_source import HeldWeights, fill
+from mobilellama.run_record import LLAMA_LINEARS
 from mobilellama.sft.export.adapter_folder import AdapterFolder, write_adapter
 from mobilellama.sft.lora import init_lora_parameter, inject, is_adapter
-from mobilellama.sft.lora_config import LINEARS, LoraConfig
+from mobilellama.sft.lora_config import LoraConfig
 
 IDS = torch.arange(2, 26)[None]
 
@@ -50,7 +51,7 @@ def make_adapter(base: Path, tmp_path: Path) -> MakeAdapter:
     """Makes adapters with peft itself, their B drawn so that they change the model."""
 
     def make(name: str = "adapter", **settings: Any) -> Path:
-        defaults: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": list(LINEARS)}
+        defaults: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": list(LLAMA_LINEARS)}
         model = peft.get_peft_model(
             LlamaForCausalLM.from_pretrained(base),
             peft.LoraConfig(task_type="CAUSAL_LM", **defaults | settings),
@@ -149,7 +150,7 @@ def injected(base: Path, lora: LoraConfig) -> LanguageModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("targets", [list(LINEARS), ["down_proj", "k_proj"]])
+@pytest.mark.parametrize("targets", [list(LLAMA_LINEARS), ["down_proj", "k_proj"]])
 def test_peft_loads_what_we_write_and_computes_our_logits(
     targets: list[str], base: Path, tmp_path: Path
 ) -> None:

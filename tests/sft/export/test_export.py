@@ -198,6 +198,7 @@ def test_a_lora_run_gives_an_adapter_that_peft_loads_on_the_base(
         "adapter_model.safetensors",
         "chat_template.jinja",
         "generation_config.json",
+        "run_record.json",
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",
@@ -290,7 +291,7 @@ def test_an_adapter_without_a_base_to_name_is_refused(lora_run: Path, tmp_path: 
     run = tmp_path / "run"
     shutil.copytree(lora_run, run)
     path = run / "checkpoints/step-4/manifest.json"
-    edit_sealed(path, config=json.loads(path.read_text())["config"] | {"init": "/gone/base"})
+    edit_sealed(path, lambda manifest: manifest["record"]["origin"].update(init="/gone/base"))
     arguments = ["export", "--checkpoint", run, "--output", tmp_path / "out"]
     assert "base = null: is not given, and the run did not begin from a Hugging Face" in refused(
         *arguments
@@ -322,9 +323,7 @@ def test_runs_of_another_kind_are_sent_to_their_verb(
     pretrained = tmp_path / "run"
     shutil.copytree(full_run, pretrained)
     path = pretrained / "checkpoints/step-4/manifest.json"
-    config = json.loads(path.read_text())["config"]
-    del config["lora"], config["init"]
-    edit_sealed(path, config=config)
+    edit_sealed(path, record={"stage": "pretrain"})
     for verb in ("export", "merge"):
         message = refused(verb, "--checkpoint", pretrained, *output)
         assert "Export it with 'mobilellama pretrain export'" in message

@@ -34,7 +34,7 @@ class StartingPoint:
     fingerprint: str
     """Identifies the weights; part of the run's identity."""
     origin: Origin
-    """Where it was found when the run began."""
+    """Where the parts were found when the run began."""
     weights: WeightSource | None
     """By the plain names of the stage's model, without new parts such as a projector or an adapter.
     None if the run resumes from its own checkpoint."""

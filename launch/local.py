@@ -20,6 +20,7 @@ from types import FrameType
 
 from mobilellama import launcher, signals
 from mobilellama.config import UserError
+from mobilellama.cpus import cpu_budget
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.launched.logs import Follower, first_error
@@ -68,7 +69,7 @@ def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bo
         code = take_snapshot(folder.code)
         folder.clear_marks()
         folder.write(order.launch())
-        return Supervisor(order, command, code, held.fileno()).run()
+        return Supervisor(order, command, code, held.fileno(), processes).run()
 
 
 def local_command(order: Order, processes: int) -> list[str]:
@@ -87,7 +88,9 @@ def local_command(order: Order, processes: int) -> list[str]:
 class Supervisor:
     """Starts a step again and again until it is done, has failed for good, or was stopped."""
 
-    def __init__(self, order: Order, command: list[str], code: Path, held: int) -> None:
+    def __init__(
+        self, order: Order, command: list[str], code: Path, held: int, processes: int
+    ) -> None:
         """Take note of what is run.
 
         Args:
@@ -95,9 +98,11 @@ class Supervisor:
             command: its command line.
             code: the snapshot.
             held: descriptor of the locked file, which the step inherits.
+            processes: of training.
         """
         self._order, self._command, self._code, self._held = order, command, code, held
         self._folder: LaunchFolder = order.folder
+        self._processes = processes
         self._signals: list[int] = []
         self._attempt_before = 0
 
@@ -147,8 +152,11 @@ class Supervisor:
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
+        if self._order.step.kind == "train" and self._processes > 1:
+            # Else torchrun would give each process one CPU.
+            threads = cpu_budget(processes=self._processes)
+            environment.setdefault("OMP_NUM_THREADS", str(threads.count))
         with self._signals_held(), open(logs / "torchrun.log", "wb") as torchrun:
             # A session of its own: the terminal's Ctrl-C comes to us alone, who ask for a stop.
             process = subprocess.Popen(

@@ -7,8 +7,8 @@ starts ``distributed.devices`` processes itself.
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 
 from mobilellama.config import ConfigError, UserError
+from mobilellama.cpus import CpuBudget, cpu_budget
 from mobilellama.distributed_config import DistributedConfig
-from mobilellama.log import number_from_environment
 from mobilellama.signals import StoppedError, breaking_off
 
 
@@ -71,7 +71,11 @@ class World:
             num_nodes=max(1, config.world_size // devices),
             strategy=DDPStrategy(process_group_backend="nccl" if cuda else "gloo"),
         )
-        self.fabric.launch()
+        # Before the launch: Lightning sets OMP_NUM_THREADS for the processes that it starts.
+        self.threads = cpu_budget(config.threads, field="distributed.threads", processes=devices)
+        """CPU threads of this process."""
+        with _told_to_children(self.threads):
+            self.fabric.launch()
         self.waits_for_main = False
         """Whether this rank waits while rank 0 does what takes long."""
         self.rank: int = self.fabric.global_rank
@@ -82,12 +86,7 @@ class World:
         os.environ.update(
             RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
         )
-        cores = len(os.sched_getaffinity(0))  # those this process may use
-        # Of srun's tasks each has its own share; elsewhere a node's processes share its cores.
-        by_srun = "SLURM_PROCID" in os.environ and "LOCAL_WORLD_SIZE" not in os.environ
-        own = number_from_environment("SLURM_CPUS_PER_TASK") if by_srun else 0
-        own = own or max(1, cores // devices)
-        torch.set_num_threads(config.threads or min(own, cores))
+        torch.set_num_threads(self.threads.count)
 
     @cached_property
     def is_main(self) -> bool:
@@ -191,6 +190,19 @@ class World:
             raise OtherRankError(otherwise)
         if stopped:
             raise StoppedError
+
+
+@contextmanager
+def _told_to_children(threads: CpuBudget) -> Iterator[None]:
+    """Set OMP_NUM_THREADS for processes that are started meanwhile; then put it back."""
+    former = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads.count)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if former is not None:
+            os.environ["OMP_NUM_THREADS"] = former
 
 
 def _is_same_command(process: int) -> bool:

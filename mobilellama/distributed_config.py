@@ -19,7 +19,8 @@ class DistributedConfig:
     nodes: int = 1
     """Nodes; torchrun and SLURM overrule it."""
     threads: int | None = None
-    """CPU threads a process; None shares the cores out among the node's processes."""
+    """CPU threads a process; None is OMP_NUM_THREADS (torchrun sets it to 1), else this process's
+    share of the least of what SLURM, a container's quota and the CPU affinity allow."""
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time; slower. CPUs always do."""
 

@@ -256,10 +256,11 @@ def assemble(
         step, consumed = checkpoint.manifest.step, checkpoint.manifest.consumed
     rng.seed(config.train.seed, rank=world.rank, step=step)
     log.info(
-        "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; %s",
+        "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; %s; %s",
         count_text(model), precision, config.engine.kind, world.size,
         world.device.type, config.train.grad_accum_steps(world.size),
         config.train.micro_batch_size, stage.order,
+        world.threads.describe("CPU thread"),
     )  # fmt: skip
     max_steps = stage.max_steps
     if max_steps is None:

@@ -14,7 +14,6 @@ other settings or other data; one with finished buckets is refused to them.
 
 import itertools
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from mobilellama.config import (
     require_at_least,
     require_share,
 )
+from mobilellama.cpus import cpu_budget
 from mobilellama.files.atomic import whole_file, write_json
 from mobilellama.files.temporary import remove_abandoned, temporaries
 from mobilellama.progress import Progress
@@ -104,7 +104,8 @@ class Config:
     seed: int = 1337
     """Chooses the conversations that are held out."""
     workers: int | None = None
-    """Processes that encode; None is one a CPU core that this process may use."""
+    """Processes that encode; None is one a CPU that this process may use: OMP_NUM_THREADS, else the
+    least of what SLURM, a container's quota and the CPU affinity allow."""
     max_bad_share: float = 0.1
     """Share of a file's records that may be dropped before it fails; 10 always may."""
     dry_run: bool = False
@@ -211,7 +212,11 @@ def _write_missing(
         log.info("%d of %d buckets are there already", there, len(plan.slices))
     name, unit = _unit(plan.slices)
     total = sum(slice_.size for slice_ in plan.slices if slice_.name in missing) / unit
-    workers = (config.workers or len(os.sched_getaffinity(0))) if missing else 1
+    workers = 1
+    if missing:
+        budget = cpu_budget(config.workers)
+        workers = budget.count
+        log.info("%s", budget.describe("worker process"))
     receipts: list[Receipt] = []
     with encoding(_job(config, work), tokenizer, workers) as encode:
         with Progress("prepare", total=total, unit=name) as progress:

@@ -14,7 +14,6 @@ compared by the same 'tokenize run' alone.
 Exit code 2 and the first bad file, in the manifest's order, if anything differs.
 """
 
-import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import DataError, require_at_least
+from mobilellama.cpus import cpu_budget
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import (
@@ -56,7 +56,7 @@ class Config:
     """Also compare the corpus with what was read of it: the folder (or of 'sft prepare' the file)
     that the dataset was made of."""
     workers: int | None = None
-    """Files read at the same time; None: as many as this process may use cores."""
+    """Files read at the same time; None: as many as this process may use CPUs."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:
@@ -79,7 +79,7 @@ def main(config: Config) -> int:
 
 
 def _verify_sources(dataset: TokenDataset, sources: str, workers: int | None) -> str:
-    cores = workers or len(os.sched_getaffinity(0))
+    cores = cpu_budget(workers).count
     checked = verify_sources(dataset.folder, dataset.identity, sources, workers=cores)
     unknown = f"; not known of {checked.unknown:,} others" * bool(checked.unknown)
     return (
@@ -128,7 +128,7 @@ def verify_dataset(
     # Sizes first: a truncated file need not wait for a terabyte of hashes.
     _refuse((file, fault) for file in files if (fault := _fault_of_size(file)))
     with Progress("verify", total=_megabytes(files), unit="MB") as progress:
-        hashes = _hash_all(files, workers or len(os.sched_getaffinity(0)), progress)
+        hashes = _hash_all(files, cpu_budget(workers).count, progress)
     _refuse(
         (file, fault)
         for file, found in zip(files, hashes, strict=True)

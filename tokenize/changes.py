@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError
+from mobilellama.cpus import cpu_budget
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, read_receipt
 from mobilellama.shards.source_file import FileState, SourceRange, sha256_of_range
@@ -65,7 +66,7 @@ class SourceChecks:
         total = sum(suspect.known.end - suspect.known.start for suspect in suspects)
         in_rows = suspects[0].slice_.unit == "rows"
         name, unit = ("rows", 1.0) if in_rows else ("MB", 1e6)
-        threads = 1 if in_rows else len(os.sched_getaffinity(0))  # a table is read by one
+        threads = 1 if in_rows else cpu_budget().count  # a table is read by one
         with Progress("compare the sources", total=total / unit, unit=name) as progress:
             with ThreadPoolExecutor(threads) as pool:
                 changed = []

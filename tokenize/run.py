@@ -17,7 +17,6 @@ As a job array, every task takes its share of the slices, and 'tokenize finish' 
 """
 
 import logging
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 from mobilellama import launcher
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
+from mobilellama.cpus import cpu_budget
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
@@ -57,7 +57,8 @@ class Config:
     output: str
     """Dataset folder; made if missing, joined if it has the same plan."""
     workers: int | None = None
-    """Processes; None is one a CPU core that this process may use."""
+    """Processes; None is one a CPU that this process may use: OMP_NUM_THREADS, else the least of
+    what SLURM, a container's quota and the CPU affinity allow."""
     seed: int = DEFAULT_DATASET_SEED
     """Shuffles the documents within each bucket."""
     slice_bytes: int = 1 << 30
@@ -165,12 +166,14 @@ def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:
         sources=config.sources,
         max_bad_share=config.max_bad_share,
     )
-    workers = config.workers or len(os.sched_getaffinity(0))
+    budget = cpu_budget(config.workers)
+    if missing:
+        log.info("%s", budget.describe("worker process"))
     rows = any(slice_.unit == "rows" for slice_ in missing)
     name, unit = ("rows", 1.0) if rows else ("MB", 1e6)
     total = sum(slice_.end - slice_.start for slice_ in missing) / unit
     with Progress("tokenize", total=total, unit=name) as progress:
-        failures = write_buckets(work, missing, workers, progress, unit=unit)
+        failures = write_buckets(work, missing, budget.count, progress, unit=unit)
     if failures:
         listed = "\n".join(f"  {failure}" for failure in failures)
         raise UserError(

@@ -48,6 +48,7 @@ from typing import Any, Literal
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
+from mobilellama.cpus import use_cpu_budget
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.evaluation.data import LocalData
 from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
@@ -127,6 +128,7 @@ def main(config: Config) -> int:
         tokenizer, add_bos = harness.load_tokenizer(
             config.model, config.add_bos, as_is=config.tokenizer_as_is
         )
+        use_cpu_budget()
         device = find_device(config.device)
         dtype = choose_dtype(
             config.dtype, device, lambda: harness.read_config(config.model), prefer="precision"

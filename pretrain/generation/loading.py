@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mobilellama.config import ConfigError, DataError, UserError, one_line
+from mobilellama.cpus import use_cpu_budget
 from mobilellama.files.pretrained import build_causal_model, load_causal_model, load_config
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, Placement, choose_dtype, find_device
 
@@ -103,6 +104,7 @@ def build_model(
 
 
 def _ready(model: Any, choice: HfChoice) -> Any:
+    use_cpu_budget()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = str(model.dtype).removeprefix("torch.")
     log.info("%s: %s parameters in %s on %s", choice.model, f"{parameters:,}", name, model.device)

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.cpus import cpu_budget, use_cpu_budget
 from mobilellama.pretrain.generation.decode import Decoded, decode, naming_memory
 from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.pretrain.hf.device import find_device
@@ -42,7 +43,7 @@ from mobilellama.vlm.model import VisionLanguageModel
 
 log = logging.getLogger(__name__)
 
-_DECODERS = 4  # threads; Pillow decodes and resizes without Python's lock
+_DECODERS = 4  # threads at most; Pillow decodes and resizes without Python's lock
 _IMAGES_AT_ONCE = 16  # through the tower
 
 
@@ -189,7 +190,7 @@ class Assistant:
             except ImageError as error:
                 return error
 
-        with ThreadPoolExecutor(_DECODERS) as pool:
+        with ThreadPoolExecutor(min(cpu_budget().count, _DECODERS)) as pool:
             return [*pool.map(read, images)]
 
     def features(self, pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -274,6 +275,7 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
 
 def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:
     """Load an open model."""
+    use_cpu_budget()
     device = find_device(choice.device)
     architecture = with_images(stored.architecture, orientation=choice.orientation)
     model = load_model(

@@ -19,6 +19,7 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, one_line, require_at_least
+from mobilellama.cpus import cpu_budget
 from mobilellama.files.atomic import write_json
 from mobilellama.files.temporary import temporary_path
 from mobilellama.pool import Workers
@@ -68,7 +69,7 @@ class Config:
     output: str | None = None
     """File for the report and the list of what to leave out, written anew; None writes none."""
     workers: int | None = None
-    """Processes that decode; None is one a CPU core that this process may use."""
+    """Processes that decode; None is one a CPU that this process may use."""
 
     def __post_init__(self) -> None:
         require_at_least("size_pixels", self.size_pixels, 1)
@@ -249,7 +250,9 @@ def _check_images(config: Config, folder: Path, names: Sequence[str]) -> ImageTa
     )
     look = _Look(folder, processor)
     tasks = [names[i : i + _IMAGES_A_TASK] for i in range(0, len(names), _IMAGES_A_TASK)]
-    count = min(config.workers or len(os.sched_getaffinity(0)), len(tasks))
+    budget = cpu_budget(config.workers)
+    log.info("%s", budget.describe("worker process"))
+    count = min(budget.count, len(tasks))
     remedy = "Run the same command again, with fewer --workers"
     with (
         Workers(count, doing="decoding", remedy=remedy) as workers,

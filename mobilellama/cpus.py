@@ -1,0 +1,147 @@
+"""How many CPUs this process may use, and who says so.
+
+Every default of threads and worker processes comes from here. The first that is known decides:
+
+1. the field that the user gave;
+2. OMP_NUM_THREADS, where the user or torchrun (which sets it to 1) says what one process may use;
+3. the least of SLURM's CPUs, the CPU quota of the control group (a container's), and the CPUs that
+   this process may run on. Processes that share them share them out equally.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuBudget:
+    """A number of CPUs and where it comes from."""
+
+    count: int
+    """At least 1."""
+    reason: str
+    """What decided, such as "OMP_NUM_THREADS"."""
+
+    def describe(self, what: str) -> str:
+        """Return what a start line says, such as "4 CPU threads (OMP_NUM_THREADS)".
+
+        Args:
+            what: is counted, in the singular.
+        """
+        ending = "" if self.count == 1 else "es" if what.endswith("s") else "s"
+        return f"{self.count:,} {what}{ending} ({self.reason})"
+
+
+def cpu_budget(
+    given: int | None = None, *, field: str = "workers", processes: int = 1
+) -> CpuBudget:
+    """Return how many threads or workers a process may have.
+
+    Args:
+        given: what the user gave; None asks for the default.
+        field: the name of what the user gave.
+        processes: that share this machine's CPUs and each ask so, this one among them.
+    """
+    if given is not None:
+        return CpuBudget(count=given, reason=field)
+    if omp := _omp_threads(os.environ):
+        return CpuBudget(count=omp, reason="OMP_NUM_THREADS")
+    cpus = float(len(os.sched_getaffinity(0)))
+    limits = [(cpus, "the CPUs that this process may use")]
+    if (quota := cgroup_quota()) is not None:
+        limits.insert(0, (quota, "the CPU quota of its control group"))
+    name, slurm = _slurm_cpus(os.environ)
+    if name == "SLURM_CPUS_PER_TASK":
+        # A task's own share already; it is not known whether the other limits are a task's too.
+        limits.insert(0, (slurm, name))
+        processes = 1
+    elif name:
+        limits.insert(0, (slurm, name))
+    count, reason = min(limits, key=lambda limit: limit[0])
+    if processes > 1:
+        reason += f", shared by {processes:,} processes"
+    return CpuBudget(count=max(1, int(count // processes)), reason=reason)
+
+
+def use_cpu_budget() -> None:
+    """Keep torch's own default of CPU threads within the budget; tell where that changes it.
+
+    torch sees OMP_NUM_THREADS and the CPUs that it may use, but neither SLURM's nor a quota.
+    """
+    import torch
+
+    budget = cpu_budget()
+    if budget.count < torch.get_num_threads():
+        torch.set_num_threads(budget.count)
+        log.info("%s", budget.describe("CPU thread"))
+
+
+def _omp_threads(environment: Mapping[str, str]) -> int | None:
+    """Return OMP_NUM_THREADS; None where it is not set, or is not what OpenMP takes."""
+    first = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list by level
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def _slurm_cpus(environment: Mapping[str, str]) -> tuple[str | None, float]:
+    """Return the variable in which SLURM says how many CPUs there are, and its value."""
+    # torchrun's processes share what the one task has that srun or the batch script is.
+    of_a_task = "SLURM_PROCID" in environment and "LOCAL_WORLD_SIZE" not in environment
+    for name in (*(["SLURM_CPUS_PER_TASK"] if of_a_task else []), "SLURM_CPUS_ON_NODE"):
+        value = environment.get(name, "")
+        if value.isdecimal() and int(value) > 0:
+            return name, float(value)
+    return None, math.inf
+
+
+def cgroup_quota(
+    mounts: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> float | None:
+    """Return how many CPUs' time the control group may take; None where nothing limits it.
+
+    Args:
+        mounts: where the control groups are mounted: version 2, or version 1 with a folder for
+            each controller.
+        membership: lines of ``ID:CONTROLLERS:PATH``, one without controllers for version 2.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    quotas: list[float] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        names = controllers.split(",")
+        if not controllers:
+            for folder in _up_to(mounts, path):
+                quotas += _quota(folder / "cpu.max")
+        elif "cpu" in names:
+            for mount in (mounts / controllers, mounts / "cpu"):
+                for folder in _up_to(mount, path):
+                    quotas += _quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+    return min(quotas, default=None)
+
+
+def _up_to(mount: Path, path: str) -> Iterator[Path]:
+    """Yield a group's folder and those above it, each of which may limit it.
+
+    In a container the path may be the host's, and only the mount itself be there.
+    """
+    folder = mount / path.strip("/")
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
+
+
+def _quota(*files: Path) -> list[float]:
+    """Return quota / period of a group; nothing where it has none ("max", -1) or is not there."""
+    try:
+        quota, period = " ".join(file.read_text() for file in files).split()
+        return [int(quota) / int(period)] if int(quota) > 0 else []
+    except (OSError, ValueError, ZeroDivisionError):
+        return []

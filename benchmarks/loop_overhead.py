@@ -32,7 +32,7 @@ from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import begin, save_dataset_texts
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.identity import identity_of
-from mobilellama.pretrain.loop import Position, Training, train
+from mobilellama.pretrain.loop import Training, TrainState, train
 from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.monitoring.config import WatchdogConfig
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
@@ -58,7 +58,7 @@ def ours(job: Training, steps: int) -> float:
     """Return this process's CPU seconds for so many steps of our loop."""
     clock = StepClock(steps)
     watchdog = Watchdog(WatchdogConfig(), run=job.run, world=job.world, attempt=job.attempt, step=0)
-    train(job, Position(), clock, watchdog)
+    train(job, TrainState(), clock, watchdog)
     # The stop saved a checkpoint, outside the time measured; make room for the next.
     job.world.run_on_main(lambda: shutil.rmtree(job.run.checkpoint(steps + 1)))
     return clock.cpu_s[steps] - clock.cpu_s[0]
@@ -66,7 +66,7 @@ def ours(job: Training, steps: int) -> float:
 
 def bare(job: Training, steps: int) -> float:
     """Return this process's CPU seconds for so many bare steps."""
-    batches = [job.batches.at(i * job.batches.samples(0)) for i in range(steps + 1)]
+    batches = [job.batches.at(i * job.batches.num_samples(0)) for i in range(steps + 1)]
     engine, started_s = job.engine, 0.0
     for i, batch in enumerate(batches):
         for k, micro in enumerate(batch.micro_batches):

@@ -169,21 +169,21 @@ class PackedEpoch:
             global_batch_size=config.train.global_batch_size,
             micro_batch_size=config.train.micro_batch_size,
         )  # fmt: skip
-        self.positions = self.supervised = self.steps = 0
+        self.num_tokens = self.supervised = self.steps = 0
 
     def __call__(self) -> None:
         """Train; count what went through the model."""
-        self.positions = self.supervised = self.steps = position = 0
+        self.num_tokens = self.supervised = self.steps = position = 0
         while position < self._rows:
             batch = self._batches.at(position)
             (micro,) = batch.micro_batches
             # The empty rows of the last step, of which a run has one in thousands, are left out.
-            inputs = {name: value[: batch.samples] for name, value in micro.inputs.items()}
+            inputs = {name: value[: batch.num_samples] for name, value in micro.inputs.items()}
             sums = self._engine.forward(inputs, last=True)
             self._engine.backward(sums.loss_sum / batch.supervised_tokens)
             self._engine.step(0.01)
-            self.positions += inputs["input_ids"].numel()
-            position += batch.samples
+            self.num_tokens += inputs["input_ids"].numel()
+            position += batch.num_samples
             self.supervised += batch.supervised_tokens
             self.steps += 1
 
@@ -263,8 +263,8 @@ def main() -> None:
         seconds = measured[name]["median_cpu_s"]
         measured[name] |= {
             "steps": epoch.steps,
-            "positions": epoch.positions,
-            "predicted_ratio": round(epoch.positions / epochs["packed"].positions, 4),
+            "positions": epoch.num_tokens,
+            "predicted_ratio": round(epoch.num_tokens / epochs["packed"].num_tokens, 4),
             "supervised_tokens_per_cpu_s": round(supervised / seconds, 1),
             "tokens_per_cpu_s": round(tokens / seconds, 1),
         }

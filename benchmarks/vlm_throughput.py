@@ -255,18 +255,18 @@ class ImageTextEpoch:
 
     def __init__(self, engine: Engine, batches: ImageTextBatches, count: int, world: World) -> None:
         self._engine, self._batches, self._count, self._world = engine, batches, count, world
-        self.steps = self.positions = self.supervised = self.images = 0
+        self.steps = self.num_tokens = self.supervised = self.images = 0
         self.data_wait_s = 0.0
 
     def __call__(self) -> None:
         """Train; count what went through the model."""
-        self.steps = self.positions = self.supervised = self.images = 0
+        self.steps = self.num_tokens = self.supervised = self.images = 0
         for batch in self._read():
             for i, micro in enumerate(batch.micro_batches):
                 last = i + 1 == len(batch.micro_batches)
                 sums = self._engine.forward(micro.inputs, last=last)
                 self._engine.backward(sums.loss_sum / batch.supervised_tokens)
-                self.positions += micro.inputs["input_ids"].numel()
+                self.num_tokens += micro.inputs["input_ids"].numel()
                 self.images += len(micro.inputs.get("pixel_values", ()))
             self._engine.step(0.001)
             self.supervised += batch.supervised_tokens
@@ -281,7 +281,7 @@ class ImageTextEpoch:
             while position < self._count:
                 batch = data.next()
                 yield batch
-                position += batch.samples
+                position += batch.num_samples
         finally:
             self.data_wait_s = data.wait_s
             data.close()
@@ -382,12 +382,12 @@ def compare_ways(options: Namespace, world: World, scratch: Path) -> dict[str, A
     for way, epoch in epochs.items():
         assert epoch.supervised == facts["supervised"], way  # the same work, or no ratio
         assert epoch.images == facts["samples"] - facts["text_only"], way
-        assert epoch.positions == positions_of(made, way, batch=options.batch, **sizes), way
+        assert epoch.num_tokens == positions_of(made, way, batch=options.batch, **sizes), way
         measured[way] |= {
             "steps": epoch.steps,
-            "positions": epoch.positions,
-            "fill": round(facts["tokens"] / epoch.positions, 4),
-            "predicted_ratio": round(epoch.positions / epochs["padded"].positions, 4),
+            "positions": epoch.num_tokens,
+            "fill": round(facts["tokens"] / epoch.num_tokens, 4),
+            "predicted_ratio": round(epoch.num_tokens / epochs["padded"].num_tokens, 4),
             "samples_per_cpu_s": round(facts["samples"] / measured[way]["median_cpu_s"], 2),
         }
     many = {way: positions_of(law, way, batch=128, **(sizes | {"micro": 16})) for way in WAYS}
@@ -441,7 +441,7 @@ def published_shape(options: Namespace, world: World, scratch: Path) -> dict[str
             "range_s": [round(min(seconds[1:]), 2), round(max(seconds[1:]), 2)],
             "data_wait_s": round(epoch.data_wait_s, 2),
             "memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
-            "fill": round(facts["tokens"] / epoch.positions, 4),
+            "fill": round(facts["tokens"] / epoch.num_tokens, 4),
             "samples": facts,
         }
         del engine, epoch

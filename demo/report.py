@@ -18,13 +18,13 @@ def unigram_entropy(folder: Path, *, mixture: Path, seq_len: int) -> float:
     dataset = TokenDataset(folder)
     order, _ = open_order(dataset, seq_len=seq_len, mixture=str(mixture), seed=0)
     shares = np.zeros(dataset.identity.vocab_size)
-    for subset, positions in order.identity().items():
+    for subset, share in order.identity().items():
         counts = np.zeros_like(shares)
         for row in dataset.manifest:
             if row["subset"] == subset:
                 ids = dataset.bucket_tokens(f"{subset}/{row['bucket']:05}", row["tokens"])
                 counts += np.bincount(ids, minlength=len(shares))
-        shares += positions / PERIOD * counts / counts.sum()
+        shares += share / PERIOD * counts / counts.sum()
     seen = shares[shares > 0]
     return float(-(seen * np.log(seen)).sum())
 

@@ -189,12 +189,12 @@ def open_windows(config: Config) -> TrainingData:
         vocab_size=config.model.vocab_size,
         mixture=config.data.mixture,
     )
-    samples = sum(data.mixture.samples)
-    if samples < config.train.global_batch_size:
+    num_samples = sum(data.mixture.num_samples)
+    if num_samples < config.train.global_batch_size:
         raise ConfigError(
             "train.global_batch_size",
             config.train.global_batch_size,
-            f"exceeds the {samples} samples of {data.seq_len} tokens in {config.data.path}",
+            f"exceeds the {num_samples} samples of {data.seq_len} tokens in {config.data.path}",
             "Lower it or train.seq_len, or tokenise more text",
         )
     return data

@@ -16,7 +16,7 @@ from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.identity import require_same_identity
-from mobilellama.pretrain.loop import Position, Training, train
+from mobilellama.pretrain.loop import Training, TrainState, train
 from mobilellama.pretrain.monitoring.config import WatchdogConfig
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
@@ -63,11 +63,11 @@ def run_attempt(
     """
     attempt = begin(world, run, identity, record, config, save_texts)
     newest = newest_readable(run)  # a folder's name alone may tell another step
-    position = Position(step=newest[1].step if newest else 0)
+    state = TrainState(step=newest[1].step if newest else 0)
     stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
 
     def conclude(kind: VerdictKind, message: str) -> None:
-        run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=position.step))
+        run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=state.step))
 
     def require_no_stop() -> None:
         if world.any(stop.requested()):
@@ -77,7 +77,7 @@ def run_attempt(
     try:
         with (
             stop.handling_signals(BEFORE_STEPS, is_main=world.is_main),
-            Watchdog(watchdog, run=run, world=world, attempt=attempt, step=position.step) as watch,
+            Watchdog(watchdog, run=run, world=world, attempt=attempt, step=state.step) as watch,
         ):
             require_no_stop()
             watch.mark("verifying the data")
@@ -90,10 +90,10 @@ def run_attempt(
             watch.mark("building and loading the model")
             job = assemble(attempt, checkpoint)
             found = checkpoint and checkpoint.manifest
-            position.step, position.consumed = (found.step, found.consumed) if found else (0, 0)
+            state.step, state.consumed = (found.step, found.consumed) if found else (0, 0)
             require_no_stop()
             stop.limit(max_hours)
-            reason = train(job, position, stop, watch)
+            reason = train(job, state, stop, watch)
     except StoppedError:
         reason = f"{stop.reason or 'another rank was asked to stop'}, before its first step"
     except (OtherRankError, FencedError):
@@ -112,7 +112,7 @@ def run_attempt(
         ) from None
     if world.is_main:
         kind = "stopped" if reason else "finished"
-        message = f"{kind} at step {position.step}" + (f": {reason}" if reason else "")
+        message = f"{kind} at step {state.step}" + (f": {reason}" if reason else "")
         conclude(kind, message)
         log.info("%s; run folder %s", message, run.path)
         if reason:

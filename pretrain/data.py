@@ -34,8 +34,8 @@ class StepBatch:
     supervised_tokens: int
     """Of the whole global batch, over all ranks."""
     first_position: int
-    """The step takes positions [first_position, first_position + samples)."""
-    samples: int
+    """The step takes positions [first_position, first_position + num_samples)."""
+    num_samples: int
     """Of the whole global batch."""
     tokens: int
     """That the whole global batch's forward passes go over, the samples' own padding included."""
@@ -51,7 +51,7 @@ class Batches(Protocol):
         """Return this rank's part of the step that begins at a position."""
         ...
 
-    def samples(self, position: int) -> int:
+    def num_samples(self, position: int) -> int:
         """Return how many samples the step that begins at a position takes."""
         ...
 
@@ -104,18 +104,18 @@ class MixedBatches:
         self.group_names = mixture.subsets
         self._mixture, self._views = mixture, [views[name] for name in mixture.subsets]
         self._inputs, self._end = inputs, end
-        self._samples, self._micro_batch_size = global_batch_size, micro_batch_size
+        self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._seq_len = self._views[0].seq_len
         share = global_batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
 
     def at(self, position: int) -> StepBatch:
         """Return this rank's part of the step that begins at a position."""
-        located = self._mixture.locate(position + np.arange(self._samples))
+        located = self._mixture.locate(position + np.arange(self._global_batch_size))
         order = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
         samples: list[Sample] = [(self._views[i], j) for i, j in order]
-        count = self.samples(position)
-        samples[count:] = [None] * (self._samples - count)
+        count = self.num_samples(position)
+        samples[count:] = [None] * (self._global_batch_size - count)
         inputs = self._inputs.stack(samples[self._mine])
         groups = torch.from_numpy(located.subset[self._mine])
         size = self._micro_batch_size
@@ -129,20 +129,20 @@ class MixedBatches:
             ],
             supervised_tokens=self._inputs.supervised_tokens(samples),
             first_position=position,
-            samples=count,
+            num_samples=count,
             tokens=count * self._seq_len,
         )
 
-    def samples(self, position: int) -> int:
+    def num_samples(self, position: int) -> int:
         """Return how many samples the step that begins at a position takes."""
         if self._end is None:
-            return self._samples
-        return min(max(self._end - position, 0), self._samples)
+            return self._global_batch_size
+        return min(max(self._end - position, 0), self._global_batch_size)
 
     def steps_left(self, position: int) -> int:
         """Return the steps from a position to the run's end, the last of which may be short."""
         assert self._end is not None, "this run's length is given in steps"
-        return math.ceil(max(self._end - position, 0) / self._samples)
+        return math.ceil(max(self._end - position, 0) / self._global_batch_size)
 
 
 class WindowInputs:
@@ -167,8 +167,8 @@ class WindowInputs:
         ids = torch.from_numpy(np.stack([view.tokens(i) for view, i in places]).astype(np.int64))
         inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
         if self._per_document:
-            positions = [positions_in_documents(v.seq_len, v.boundaries(i)) for v, i in places]
-            inputs["position_ids"] = torch.from_numpy(np.stack(positions))
+            position_ids = [positions_in_documents(v.seq_len, v.boundaries(i)) for v, i in places]
+            inputs["position_ids"] = torch.from_numpy(np.stack(position_ids))
         return inputs
 
     def supervised_tokens(self, samples: Sequence[Sample]) -> int:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Position:
+class TrainState:
     """How far a run is."""
 
     step: int = 0
@@ -67,12 +67,12 @@ class Training:
     """Name of the file with the parameters that do not train. None where all parameters train."""
 
 
-def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchdog) -> str | None:
-    """Train from a position to the job's last step.
+def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdog) -> str | None:
+    """Train from a state to the job's last step.
 
     Args:
         job: what to train, on what, and how.
-        position: updated step by step.
+        state: updated step by step.
         stop: the loop asks it once a step, before and during a validation, and after a
             checkpoint. A request on one rank stops all ranks at the same step.
         watchdog: the loop tells it the start of each part of a step.
@@ -84,11 +84,11 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
     engine, world, max_steps = job.engine, job.world, job.max_steps
     data = Prefetcher(
         job.batches,
-        position=position.consumed,
+        position=state.consumed,
         workers=job.workers,
         device=world.device,
     )
-    saved_step = position.step
+    saved_step = state.step
     stop_now = False
 
     def go_on() -> bool:
@@ -101,13 +101,13 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
 
     engine.train(True)
     try:
-        if position.step == 0:
+        if state.step == 0:
             # A resumed run has this loss in its metrics already.
             validate(job, 0, go_on, stop, watchdog)
         stop.now(SAVING)
-        while position.step < max_steps and not stop_now:
+        while state.step < max_steps and not stop_now:
             started_s, waited_s = time.perf_counter(), data.wait_s
-            watchdog.mark("waiting for data", step=position.step)
+            watchdog.mark("waiting for data", step=state.step)
             # The CPU waits here only if the threads of the prefetcher are slower than the step.
             batch = data.next()
             tally = Tally(len(job.batches.group_names), world.device)
@@ -123,7 +123,7 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
                 tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
             watchdog.mark("optimizer step")
             # A pure function of the step: a resume has no scheduler state to restore.
-            factor = job.schedule.factor(position.step, max_steps)
+            factor = job.schedule.factor(state.step, max_steps)
             # Collective and host-device sync: gradients are summed over ranks, and the CPU reads
             # their norm to know whether the step was applied.
             report = engine.step(factor)
@@ -133,19 +133,19 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
             totals = world.sum(tally.with_flag(stop.requested()))
             losses, stop_now = tally.losses(totals), totals[-1] > 0
 
-            positions = range(batch.first_position, batch.first_position + batch.samples)
+            positions = range(batch.first_position, batch.first_position + batch.num_samples)
             # All ranks see the same losses here. If the watch ends the run, it ends on all ranks.
             job.watch.record(
-                losses.mean, applied=report.applied, step=position.step + 1, positions=positions
+                losses.mean, applied=report.applied, step=state.step + 1, positions=positions
             )
             # A skipped step counts too: step, position and schedule never drift apart.
-            position.step += 1
-            position.consumed += batch.samples
-            watchdog.mark("writing metrics", step=position.step)
+            state.step += 1
+            state.consumed += batch.num_samples
+            watchdog.mark("writing metrics", step=state.step)
             job.metrics.record(
-                step=position.step,
-                consumed=position.consumed,
-                samples=batch.samples,
+                step=state.step,
+                consumed=state.consumed,
+                num_samples=batch.num_samples,
                 tokens=batch.tokens,
                 losses=losses,
                 report=report,
@@ -153,23 +153,23 @@ def train(job: Training, position: Position, stop: StopRequest, watchdog: Watchd
                 step_s=time.perf_counter() - started_s,
                 data_wait_s=data.wait_s - waited_s,
                 watch=job.watch,
-                final=stop_now or position.step == max_steps,
+                final=stop_now or state.step == max_steps,
             )
             # After the first step: it may compile kernels, so it has the longer limit of the start.
             watchdog.begin_steps()
-            validate(job, position.step, go_on, stop, watchdog)
-            if position.step % job.checkpoint.every_steps == 0:
-                save(job, position, stop, watchdog)
-                saved_step = position.step
+            validate(job, state.step, go_on, stop, watchdog)
+            if state.step % job.checkpoint.every_steps == 0:
+                save(job, state, stop, watchdog)
+                saved_step = state.step
                 # A save can take minutes. A stop that came meanwhile must not cost one more step.
                 go_on()
     finally:
         # Also on an error: the threads that read ahead would keep the process alive.
         data.close()
     # Reached only without an error. After one, the ranks may differ, and a save is a collective.
-    if saved_step != position.step:
-        save(job, position, stop, watchdog)
-    if position.step >= max_steps:
+    if saved_step != state.step:
+        save(job, state, stop, watchdog)
+    if state.step >= max_steps:
         return None
     return stop.reason or "another rank was asked to stop"
 
@@ -187,19 +187,19 @@ def validate(
     stop.now(SAVING)
 
 
-def save(job: Training, position: Position, stop: StopRequest, watchdog: Watchdog) -> None:
+def save(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdog) -> None:
     """Write a checkpoint and delete old ones."""
     stop.now("stopping when the checkpoint is whole, which is being written")
     with watchdog.phase("save"):
-        _save(job, position)
+        _save(job, state)
     stop.now(SAVING)
 
 
-def _save(job: Training, position: Position) -> None:
+def _save(job: Training, state: TrainState) -> None:
     started_s = time.perf_counter()
     facts = {
-        "step": position.step,
-        "consumed": position.consumed,
+        "step": state.step,
+        "consumed": state.consumed,
         "identity": job.identity,
         "record": job.record,
         "config": job.config,
@@ -207,11 +207,9 @@ def _save(job: Training, position: Position) -> None:
         "frozen_sha256": job.frozen_sha256,
     }
     checkpoint.save(job.run, job.world, job.engine, attempt=job.attempt, facts=facts)
-    log.info(
-        "saved %s in %.1f s", job.run.checkpoint(position.step), time.perf_counter() - started_s
-    )
+    log.info("saved %s in %.1f s", job.run.checkpoint(state.step), time.perf_counter() - started_s)
     # After the commit: a save that fails must not have deleted the checkpoints before it.
     prune = partial(
-        checkpoint.prune, job.run, job.checkpoint, attempt=job.attempt, written=position.step
+        checkpoint.prune, job.run, job.checkpoint, attempt=job.attempt, written=state.step
     )
     job.world.run_on_main(prune)

@@ -45,7 +45,7 @@ class Prefetcher:
     def _submit(self) -> None:
         assert self._pool is not None
         self._ahead.append(self._pool.submit(self._read, self._position))
-        self._position += self._batches.samples(self._position)
+        self._position += self._batches.num_samples(self._position)
 
     def _read(self, position: int) -> StepBatch:
         batch = self._batches.at(position)
@@ -68,7 +68,7 @@ class Prefetcher:
         started_s = time.perf_counter()
         if self._pool is None:
             batch = self._read(self._position)
-            self._position += batch.samples
+            self._position += batch.num_samples
         else:
             batch = self._ahead.popleft().result()
             self._submit()

@@ -63,7 +63,7 @@ def main(config: Config) -> int:
     mixture = Mixture(
         subsets=tuple(shares),
         shares=tuple(shares.values()),
-        samples=tuple(len(views[subset]) for subset in shares),
+        num_samples=tuple(len(views[subset]) for subset in shares),
         seed=identity["data.seed"],
     )
     for position in range(start + config.first, min(start + config.first + config.count, end)):

@@ -12,7 +12,7 @@ from mobilellama.shards.rows import Rows
 
 
 class RowInputs:
-    """Several conversations a row, each with positions of its own and its answers as labels."""
+    """Several conversations a row, each with position_ids of its own and its answers as labels."""
 
     def __init__(self, *, seq_len: int, pad_id: int) -> None:
         """Prepare.
@@ -43,7 +43,7 @@ class RowInputs:
         shape = (len(samples), self._seq_len)
         ids = np.full(shape, self._pad_id, dtype=np.int64)
         labels = np.full(shape, IGNORED, dtype=np.int64)
-        positions = np.tile(np.arange(self._seq_len), (len(samples), 1))
+        position_ids = np.tile(np.arange(self._seq_len), (len(samples), 1))
         for k, sample in enumerate(samples):
             if sample is None:
                 continue
@@ -53,8 +53,8 @@ class RowInputs:
             ids[k, :count] = tokens
             labels[k, : count - 1] = np.where(mask[1:], ids[k, 1:count], IGNORED)
             starts = np.append(rows.boundaries(i), count)
-            positions[k] = positions_in_documents(self._seq_len, starts)
-        stacked = {"input_ids": ids, "labels": labels, "position_ids": positions}
+            position_ids[k] = positions_in_documents(self._seq_len, starts)
+        stacked = {"input_ids": ids, "labels": labels, "position_ids": position_ids}
         return {name: torch.from_numpy(value) for name, value in stacked.items()}
 
     def supervised_tokens(self, samples: Sequence[Sample]) -> int:

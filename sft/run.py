@@ -140,16 +140,16 @@ def finetuning(
     config: Config, start: LanguageModelStart, data: TrainingData, world: World
 ) -> Stage:
     """Return what finetuning trains, on packed rows, for so many epochs."""
-    rows = sum(data.mixture.samples)
+    rows = sum(data.mixture.num_samples)
     by_epochs = config.train.max_steps is None
-    samples = round(config.train.epochs * rows)
-    if by_epochs and not samples:
+    num_samples = round(config.train.epochs * rows)
+    if by_epochs and not num_samples:
         rule = f"comes to none of the {rows:,} rows of {config.data.path}"
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
     stage = language_stage(
         config,
         start.model,
-        replace(data, end=samples if by_epochs else None),
+        replace(data, end=num_samples if by_epochs else None),
         world,
         record=RunRecord(
             stage="sft",

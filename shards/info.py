@@ -120,16 +120,18 @@ def summarise(
         ConfigError: the mixture does not fit the dataset.
     """
     windows = {subset: dataset.view(subset, seq_len) for subset in dataset.subsets}
-    samples = {subset: len(view) for subset, view in windows.items()}
+    num_samples = {subset: len(view) for subset, view in windows.items()}
     shares, remarks = {}, [f"no subset has a whole sample of seq_len {seq_len}"]
-    if mixture is not None or any(samples.values()):
+    if mixture is not None or any(num_samples.values()):
         # The seed changes the order alone, none of the counts.
-        mixed, remarks = mix_samples(samples, mixture=mixture, seed=DEFAULT_SEED, field="mixture")
+        mixed, remarks = mix_samples(
+            num_samples, mixture=mixture, seed=DEFAULT_SEED, field="mixture"
+        )
         shares = {name: n / PERIOD for name, n in mixed.identity().items()}
     if budget_tokens is None:
         epochs = None if mixture is None else read_epochs(mixture, field="mixture")
-        once = dict.fromkeys(samples, 1)
-        budget_tokens = samples_for_epochs(samples, epochs or once) * seq_len
+        once = dict.fromkeys(num_samples, 1)
+        budget_tokens = samples_for_epochs(num_samples, epochs or once) * seq_len
     counts = totals_of_rows(dataset.manifest)
     for name, view in windows.items():
         counts[name] |= {"samples": len(view), "tail_tokens": view.tail_tokens}

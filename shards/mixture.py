@@ -16,8 +16,9 @@ Subsets that it does not name are left out.
 2. Within period t, a permutation keyed by (seed, "mixture", t) deals the positions out to the
    subsets, n_i to subset i: every subset's share is exact at every period's end.
 3. The subset's positions are numbered in the order in which they come: position k of subset i
-   belongs to epoch k // samples_i, and is sample permute(k % samples_i; seed, subset, epoch).
-   A subset's epoch thus ends before its next begins, whatever the period.
+   belongs to epoch k // num_samples_i, and is sample
+   permute(k % num_samples_i; seed, subset, epoch). A subset's epoch thus ends before its next
+   begins, whatever the period.
 
 Memory and time do not depend on the corpus: one period's deal has 65,536 entries and is
 remade, in milliseconds, whenever it is needed.
@@ -64,13 +65,13 @@ class Mixture:
     """Names, sorted."""
     shares: tuple[int, ...]
     """Positions of each subset in a period; they sum to 65,536."""
-    samples: tuple[int, ...]
+    num_samples: tuple[int, ...]
     """Samples of each subset in one epoch."""
     seed: int
     """``data.seed``."""
 
     def __post_init__(self) -> None:
-        assert sum(self.shares) == PERIOD and min(self.samples) > 0
+        assert sum(self.shares) == PERIOD and min(self.num_samples) > 0
 
     def locate(self, positions: ArrayLike) -> Located:
         """Return the sample at each position (any shape, each at least 0)."""
@@ -114,7 +115,7 @@ def _block(mixture: Mixture, block: int) -> NDArray[np.int64]:
     dealt, ranks = _deal(mixture, period)
     subset = dealt[start : start + _BLOCK]
     k = period * np.array(mixture.shares)[subset] + ranks[start : start + _BLOCK]
-    epoch, within = np.divmod(k, np.array(mixture.samples)[subset])
+    epoch, within = np.divmod(k, np.array(mixture.num_samples)[subset])
     sample = np.empty(_BLOCK, np.int64)
     for i in np.unique(subset):
         (places,) = np.nonzero(subset == i)
@@ -122,13 +123,13 @@ def _block(mixture: Mixture, block: int) -> NDArray[np.int64]:
         (cuts,) = np.nonzero(np.diff(epoch[places]))
         for run in np.split(places, cuts + 1):
             e = int(epoch[run[0]])
-            permute = Permutation(mixture.samples[i], mixture.seed, mixture.subsets[i], e)
+            permute = Permutation(mixture.num_samples[i], mixture.seed, mixture.subsets[i], e)
             sample[run] = permute(within[run])
     return np.stack([subset, epoch, sample])
 
 
 def mix(
-    samples: Mapping[str, int],
+    num_samples: Mapping[str, int],
     *,
     seed: int,
     weights: Mapping[str, float] | None = None,
@@ -138,7 +139,7 @@ def mix(
     """Make the mixture of subsets.
 
     Args:
-        samples: samples of each subset in one epoch.
+        num_samples: samples of each subset in one epoch.
         seed: ``data.seed``.
         weights: relative share of each subset; need not sum to 1.
         epochs: instead, how often each subset is seen; neither given means once each.
@@ -152,16 +153,16 @@ def mix(
         field = _epochs_field(field)
     given = weights if weights is not None else epochs
     if given is None:
-        given = dict.fromkeys(samples, 1)
+        given = dict.fromkeys(num_samples, 1)
     if not given:
         raise ConfigError(field, "(empty)", "names no subset", "Name one or more")
     for name, value in given.items():
-        _check_weight(f"{field}.{name}", name, value, samples)
+        _check_weight(f"{field}.{name}", name, value, num_samples)
     names = tuple(sorted(given))
     # str() takes 67.7 for the 677/10 that was written, not for the binary fraction nearest to it.
     exact = [Fraction(str(given[name])) for name in names]
     if weights is None:  # epochs, as samples drawn
-        exact = [value * samples[name] for name, value in zip(names, exact, strict=True)]
+        exact = [value * num_samples[name] for name, value in zip(names, exact, strict=True)]
     shares = largest_remainder(exact, PERIOD)
     for name, value, share in zip(names, exact, shares, strict=True):
         if share == 0:
@@ -169,21 +170,24 @@ def mix(
             rule = f"is {portion:.2g} of the mixture, which is no position in {PERIOD:,}"
             raise ConfigError(f"{field}.{name}", given[name], rule, "Raise it or leave it out")
     return Mixture(
-        subsets=names, shares=tuple(shares), samples=tuple(samples[n] for n in names), seed=seed
+        subsets=names,
+        shares=tuple(shares),
+        num_samples=tuple(num_samples[n] for n in names),
+        seed=seed,
     )
 
 
-def _check_weight(field: str, name: str, value: float, samples: Mapping[str, int]) -> None:
+def _check_weight(field: str, name: str, value: float, num_samples: Mapping[str, int]) -> None:
     if not 0 < value < math.inf:  # also catches NaN
         raise ConfigError(field, value, "must be a number above 0", "Leave the subset out instead")
-    if name not in samples:
+    if name not in num_samples:
         raise ConfigError(
             field,
             value,
-            f"the dataset has no subset '{name}' (it has {', '.join(sorted(samples))})",
-            f"Name its subsets{did_you_mean(name, samples)}",
+            f"the dataset has no subset '{name}' (it has {', '.join(sorted(num_samples))})",
+            f"Name its subsets{did_you_mean(name, num_samples)}",
         )
-    if samples[name] == 0:
+    if num_samples[name] == 0:
         rule = f"subset '{name}' has no whole sample of this seq_len"
         raise ConfigError(field, value, rule, "Leave it out or lower seq_len")
 

@@ -84,17 +84,17 @@ def open_order(
     """
     require_seq_len(seq_len_field, seq_len)
     views = {subset: dataset.view(subset, seq_len) for subset in dataset.subsets}
-    samples = {subset: len(view) for subset, view in views.items()}
-    if not any(samples.values()):
+    num_samples = {subset: len(view) for subset, view in views.items()}
+    if not any(num_samples.values()):
         _refuse_too_small(dataset, seq_len, seq_len_field)
-    mixed, remarks = mix_samples(samples, mixture=mixture, seed=seed, field=mixture_field)
+    mixed, remarks = mix_samples(num_samples, mixture=mixture, seed=seed, field=mixture_field)
     for remark in remarks:
         log.log(logging.INFO if mixture else logging.WARNING, "%s: %s", dataset.folder, remark)
     return mixed, {subset: views[subset] for subset in mixed.subsets}
 
 
 def mix_samples(
-    samples: Mapping[str, int], *, mixture: str | None, seed: int, field: str
+    num_samples: Mapping[str, int], *, mixture: str | None, seed: int, field: str
 ) -> tuple[Mixture, list[str]]:
     """Mix subsets of so many samples as `open_order` does; return also what to tell the user.
 
@@ -102,24 +102,24 @@ def mix_samples(
         ConfigError: no such mixture, or it does not fit the subsets.
     """
     if mixture is None:
-        empty = sorted(name for name, count in samples.items() if not count)
+        empty = sorted(name for name, count in num_samples.items() if not count)
         remarks = [f"subset '{name}' is left out: it has no whole sample" for name in empty]
-        whole = {name: count for name, count in samples.items() if count}
+        whole = {name: count for name, count in num_samples.items() if count}
         return mix(whole, seed=seed, field=field), remarks
     epochs = read_epochs(mixture, field=field)
     if epochs is not None:
-        mixed = mix(samples, seed=seed, epochs=epochs, field=field)
-        total = round(samples_for_epochs(samples, epochs))
+        mixed = mix(num_samples, seed=seed, epochs=epochs, field=field)
+        total = round(samples_for_epochs(num_samples, epochs))
         return mixed, [f"mixture {mixture}: its epochs come to {total:,} samples"]
     weights = read_weights(mixture, field=field)
     remark = normalisation_remark(weights)
     remarks = [f"mixture {mixture}: {remark}"] if remark else []
-    return mix(samples, seed=seed, weights=weights, field=field), remarks
+    return mix(num_samples, seed=seed, weights=weights, field=field), remarks
 
 
-def samples_for_epochs(samples: Mapping[str, int], epochs: Mapping[str, float]) -> float:
+def samples_for_epochs(num_samples: Mapping[str, int], epochs: Mapping[str, float]) -> float:
     """Return how many samples a run has that sees each subset so often."""
-    return sum(samples[name] * often for name, often in epochs.items())
+    return sum(num_samples[name] * often for name, often in epochs.items())
 
 
 def shares_text(mixture: Mixture) -> str:

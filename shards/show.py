@@ -137,7 +137,7 @@ class SampleDescription:
 
     subset: str
     sample: int
-    samples: int
+    num_samples: int
     """Of the subset in an epoch."""
     span: Span
     source: str
@@ -191,7 +191,7 @@ def describe_sample(
     return SampleDescription(
         subset=view.subset,
         sample=sample,
-        samples=len(view),
+        num_samples=len(view),
         span=span,
         source=row["source"],
         source_range=(row["start"], row["end"]),
@@ -216,7 +216,8 @@ def render(description: SampleDescription) -> str:
     """Return the sample as text to print; each document begins under a ruled line."""
     span, (start, end) = description.span, description.source_range
     lines = [
-        f"subset   {description.subset}, sample {description.sample:,} of {description.samples:,}",
+        f"subset   {description.subset}, "
+        f"sample {description.sample:,} of {description.num_samples:,}",
         f"bucket   {span.bucket}, tokens {_range(span.start, span.start + span.length)} "
         f"of {span.bucket_tokens:,}",
         f"source   {description.source}, {description.unit} {_range(start, end)}",

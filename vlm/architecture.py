@@ -100,7 +100,7 @@ class Architecture:
         return self.language["hidden_size"]
 
     @property
-    def max_positions(self) -> int:
+    def max_seq_len(self) -> int:
         """Tokens that the language model was made for."""
         return self.language.get("max_position_embeddings") or 2048
 

@@ -157,7 +157,7 @@ def recipe_of(config: Config, start: VisionLanguageStart, template: Template) ->
 
 def require_fit(config: Config, start: VisionLanguageStart) -> None:
     """Raise ConfigError unless the language model takes samples of this length."""
-    most = start.architecture.max_positions
+    most = start.architecture.max_seq_len
     if config.train.seq_len > most:
         rule = f"exceeds the {most} positions of the language model"
         raise ConfigError("train.seq_len", config.train.seq_len, rule, f"Give {most} or less")

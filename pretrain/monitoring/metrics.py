@@ -90,7 +90,7 @@ class Metrics:
         *,
         step: int,
         consumed: int,
-        samples: int,
+        num_samples: int,
         tokens: int,
         losses: Losses,
         report: StepReport,
@@ -102,7 +102,7 @@ class Metrics:
     ) -> None:
         """Take note of a step; at the interval's end, or a final step, write."""
         self._num_steps += 1
-        self._num_samples += samples
+        self._num_samples += num_samples
         self._num_tokens += tokens
         for i in range(len(self._group_names)):
             self._loss_sums[i] += losses.loss_sums[i]

@@ -22,12 +22,12 @@ def capture() -> dict[str, Tensor]:
     """Return the states of Python's, numpy's, torch's and CUDA's generators."""
     version, words, gauss = random.getstate()
     assert version == 3
-    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    _, keys, next_word, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
         "python": torch.tensor(words, dtype=torch.int64),
         "python_gauss": torch.tensor([math.nan if gauss is None else gauss], dtype=torch.float64),
         "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+        "numpy_rest": torch.tensor([next_word, has_gauss, cached], dtype=torch.float64),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -40,9 +40,9 @@ def restore(state: dict[str, Tensor]) -> None:
     gauss = state["python_gauss"].item()
     words = tuple(state["python"].tolist())
     random.setstate((3, words, None if math.isnan(gauss) else gauss))
-    position, has_gauss, cached = state["numpy_rest"].tolist()
+    next_word, has_gauss, cached = state["numpy_rest"].tolist()
     keys = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
+    np.random.set_state(("MT19937", keys, int(next_word), int(has_gauss), cached))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -68,7 +68,7 @@ def test_a_batch_is_the_windows_at_its_positions(
     mixture, windows = order
     batch = batches(order).at(POSITION)
     got = joined([batch])
-    assert (batch.first_position, batch.samples) == (POSITION, BATCH)
+    assert (batch.first_position, batch.num_samples) == (POSITION, BATCH)
     assert batch.supervised_tokens == BATCH * SEQ_LEN == got["labels"].numel()
     assert got["input_ids"].dtype == got["labels"].dtype == got["groups"].dtype == torch.int64
     dataset = TokenDataset(small_dataset)
@@ -161,10 +161,14 @@ class Recorded:
             inputs={"input_ids": torch.tensor([[position]])}, groups=torch.zeros(1).long()
         )
         return StepBatch(
-            micro_batches=[micro], supervised_tokens=1, first_position=position, samples=2, tokens=2
+            micro_batches=[micro],
+            supervised_tokens=1,
+            first_position=position,
+            num_samples=2,
+            tokens=2,
         )
 
-    def samples(self, position: int) -> int:
+    def num_samples(self, position: int) -> int:
         return 2
 
     def steps_left(self, position: int) -> int:

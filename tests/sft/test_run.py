@@ -96,10 +96,10 @@ def test_every_row_is_seen_once_an_epoch_and_the_last_step_is_short(
     while position < epochs * rows:
         steps = [reader.at(position) for reader in readers]
         order += [sample for noted in ranks for sample in noted.seen[-4 // world_size :]]
-        assert len({(step.samples, step.supervised_tokens) for step in steps}) == 1
+        assert len({(step.num_samples, step.supervised_tokens) for step in steps}) == 1
         labels = [micro.inputs["labels"] for step in steps for micro in step.micro_batches]
         assert steps[0].supervised_tokens == sum(int((part != -100).sum()) for part in labels)
-        position += steps[0].samples
+        position += steps[0].num_samples
     assert position == epochs * rows
     missing = -epochs * rows % 4
     assert missing and order[len(order) - missing :] == [None] * missing
@@ -118,7 +118,7 @@ def test_a_step_after_the_end_is_empty(chats: Path) -> None:
         micro_batch_size=2, rank=0, world_size=1, end=6,
     )  # fmt: skip
     step = reader.at(6)
-    assert (step.samples, step.supervised_tokens) == (0, 0)
+    assert (step.num_samples, step.supervised_tokens) == (0, 0)
     expected = RowInputs(seq_len=128, pad_id=0).stack(samples)["labels"]
     assert torch.equal(step.micro_batches[0].inputs["labels"], expected)
 

@@ -70,7 +70,7 @@ def test_shares_are_exact_at_every_period_s_end(mixture: Mixture) -> None:
 def test_each_sample_comes_once_an_epoch_and_epochs_follow_one_another(mixture: Mixture) -> None:
     """The subset's own stream, cut into blocks of its samples, is permutations."""
     located = mixture.locate(np.arange(9 * PERIOD))
-    for i, samples in enumerate(mixture.samples):
+    for i, samples in enumerate(mixture.num_samples):
         stream = located.sample[located.subset == i]
         epochs = len(stream) // samples
         assert epochs >= 1, "the test must see whole epochs"

@@ -127,7 +127,7 @@ def test_a_printed_sample_marks_its_documents_and_cannot_drive_the_terminal(
         ),
     )
     shown = SampleDescription(
-        subset="github", sample=3, samples=40, span=span, source="github/x.jsonl",
+        subset="github", sample=3, num_samples=40, span=span, source="github/x.jsonl",
         source_range=(0, 1000), unit="bytes", parts=parts,
     )  # fmt: skip
     lines = render(shown).split("\n")

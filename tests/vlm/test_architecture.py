@@ -38,8 +38,8 @@ def test_an_image_of_576_patches_takes_as_many_tokens_as_published(
     made = architecture(projector=projector)
     assert (made.patches, made.image_tokens) == (576, tokens)
     assert (made.image_pixels, made.vision_width, made.width) == (336, 1024, 2048)
-    assert made.max_positions == 4096
-    assert architecture(language=LLAMA | {"max_position_embeddings": None}).max_positions == 2048
+    assert made.max_seq_len == 4096
+    assert architecture(language=LLAMA | {"max_position_embeddings": None}).max_seq_len == 2048
 
 
 def test_siglips_384_pixels_are_729_patches() -> None:

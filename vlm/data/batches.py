@@ -68,7 +68,7 @@ class ImageTextInputs:
         width = max([sum(map(len, parts)) for parts in ids] + [1])
         input_ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
         labels = np.full((len(rows), width), IGNORED, dtype=np.int64)
-        positions = np.tile(np.arange(width), (len(rows), 1))
+        position_ids = np.tile(np.arange(width), (len(rows), 1))
         pixels: list[NDArray[np.uint8]] = []
         for k, (row, parts) in enumerate(zip(held, ids, strict=True)):
             start, starts = 0, []
@@ -79,10 +79,10 @@ class ImageTextInputs:
                 pixels += self._pixels(sample)
                 start += len(part)
                 starts.append(start)
-            positions[k] = positions_in_documents(width, np.array(starts, dtype=np.int64))
+            position_ids[k] = positions_in_documents(width, np.array(starts, dtype=np.int64))
         stacked = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
         if any(len(row) > 1 for row in rows):
-            stacked["position_ids"] = torch.from_numpy(positions)
+            stacked["position_ids"] = torch.from_numpy(position_ids)
         if pixels:
             stacked["pixel_values"] = torch.from_numpy(np.stack(pixels))
         return stacked
@@ -159,13 +159,13 @@ class ImageTextBatches:
             ],
             supervised_tokens=int(samples.supervised[chosen].sum()),
             first_position=position,
-            samples=len(chosen),
+            num_samples=len(chosen),
             tokens=int(samples.lengths[chosen].sum()),
         )
 
-    def samples(self, position: int) -> int:
+    def num_samples(self, position: int) -> int:
         """Return how many samples the step that begins at a position takes."""
-        return self._order.samples(position)
+        return self._order.num_samples(position)
 
     def steps_left(self, position: int) -> int:
         """Return the steps from a position to the run's end."""

@@ -62,7 +62,7 @@ class SampleOrder:
         self._epochs: dict[int, NDArray[np.int64]] = {}
         self._lock = Lock()  # reader threads ask at once
 
-    def samples(self, position: int) -> int:
+    def num_samples(self, position: int) -> int:
         """Return how many samples the step that begins at a position takes."""
         within = position % len(self._lengths)
         count = min(self._batch, len(self._lengths) - within)
@@ -82,7 +82,7 @@ class SampleOrder:
     def step(self, position: int) -> NDArray[np.int64]:
         """Return the samples of the step that begins at a position."""
         epoch, within = divmod(position, len(self._lengths))
-        chosen = self.epoch(epoch)[within : within + self.samples(position)]
+        chosen = self.epoch(epoch)[within : within + self.num_samples(position)]
         if self._grouping == "none":
             return chosen
         return self._by_length(chosen)

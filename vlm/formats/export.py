@@ -179,7 +179,7 @@ def write_our_small_files(folder: Path, trained: Trained, *, dtype: str) -> None
         folder,
         trained.tokenizer,
         trained.template,
-        max_length_tokens=trained.architecture.max_positions,
+        max_length_tokens=trained.architecture.max_seq_len,
     )
 
 

@@ -188,7 +188,7 @@ def write_small_files(
         **pad,
         "clean_up_tokenization_spaces": False,
         "legacy": True,
-        "model_max_length": architecture.max_positions,
+        "model_max_length": architecture.max_seq_len,
         "padding_side": "right",
         "sp_model_kwargs": {},
         "tokenizer_class": "LlamaTokenizer",

@@ -106,7 +106,7 @@ def _shown_by(folder: Path, weights: StoredWeights) -> dict[str, Any]:
     try:
         patches = weights.shape(f"{PUBLISHED_TOWER}embeddings.patch_embedding.weight")
         width, channels, patch, _ = patches
-        positions, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.position_embedding.weight")
+        places, _ = weights.shape(f"{PUBLISHED_TOWER}embeddings.position_embedding.weight")
         hidden, _ = weights.shape(f"{PUBLISHED_TOWER}encoder.layers.0.mlp.fc1.weight")
     except (KeyError, ValueError):
         raise DataError(
@@ -114,7 +114,7 @@ def _shown_by(folder: Path, weights: StoredWeights) -> dict[str, Any]:
         ) from None
     inside = (name.removeprefix(PUBLISHED_TOWER).split(".") for name in names)
     layers = [int(parts[2]) for parts in inside if parts[:2] == ["encoder", "layers"]]
-    side = isqrt(positions - 1 if is_clip else positions)
+    side = isqrt(places - 1 if is_clip else places)
     return {
         "model_type": _CLIP if is_clip else _SIGLIP,
         "hidden_size": width,

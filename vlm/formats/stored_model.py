@@ -60,7 +60,7 @@ class StoredModel:
             self.tokenizer,
             self.template,
             image_tokens=self.architecture.image_tokens,
-            context_tokens=self.architecture.max_positions,
+            context_tokens=self.architecture.max_seq_len,
         )
 
     def choose_dtype(

@@ -191,7 +191,7 @@ MobileVLM's code."""
             ("language model", f"{language['model_type']}, {language['num_hidden_layers']} layers "
              f"of {its.width:,}"),
             ("vocabulary", f"{language['vocab_size']:,}"),
-            ("context", f"{its.max_positions:,} tokens, the images' included"),
+            ("context", f"{its.max_seq_len:,} tokens, the images' included"),
             ("weights", self.dtype),
         ]  # fmt: skip
         return table(("", ""), rows)

@@ -63,7 +63,7 @@ def see(to: Metrics, step: int, losses: Losses, **changed: Any) -> None:
         "final": False,
     }
     to.record(
-        step=step, consumed=4 * step, samples=4, tokens=400, losses=losses, **(facts | changed)
+        step=step, consumed=4 * step, num_samples=4, tokens=400, losses=losses, **(facts | changed)
     )
 
 

@@ -91,7 +91,7 @@ def test_a_steps_samples_come_whole_and_once_packed_or_not_on_any_number_of_rank
     for position in positions(data):
         steps = [rank.at(position) for rank in ranks]
         assert len({len(step.micro_batches) for step in steps}) == 1
-        (facts,) = {(s.samples, s.supervised_tokens, s.tokens, s.first_position) for s in steps}
+        (facts,) = {(s.num_samples, s.supervised_tokens, s.tokens, s.first_position) for s in steps}
         found = [document for step in steps for document in documents(step)]
         labels = [m.inputs["labels"] for step in steps for m in step.micro_batches]
         assert facts[1] == sum(int((part != -100).sum()) for part in labels)
@@ -109,7 +109,7 @@ def test_packing_takes_the_same_samples_in_each_step_in_fewer_rows(data: Data) -
     for position in positions(data):
         a, b = plain.at(position), packed.at(position)
         assert sorted(documents(a)) == sorted(documents(b))
-        assert (a.supervised_tokens, a.samples) == (b.supervised_tokens, b.samples)
+        assert (a.supervised_tokens, a.num_samples) == (b.supervised_tokens, b.num_samples)
         rows = [sum(len(m.groups) for m in step.micro_batches) for step in (a, b)]
         fewer += rows[1] < rows[0]
         for micro in b.micro_batches:
@@ -218,7 +218,7 @@ def test_a_short_steps_missing_places_are_empty_rows(data: Data) -> None:
     """Forty-one samples: the last step has one, which the last of four ranks gets."""
     steps = [batches_of(data, rank=rank, world_size=4).at(40) for rank in range(4)]
     assert [len(documents(step)) for step in steps] == [0, 0, 0, 1]
-    assert {step.samples for step in steps} == {1}
+    assert {step.num_samples for step in steps} == {1}
     assert [tuple(step.micro_batches[0].groups.shape) for step in steps] == [(1,)] * 4
 
 
@@ -231,8 +231,8 @@ def test_what_is_read_ahead_of_the_end_is_empty(data: Data) -> None:
         data.inputs, order, micro_batch_size=2, rank=0, world_size=1, row_tokens=ROW
     )
     step = batches.at(10)
-    assert (step.samples, step.supervised_tokens, step.tokens) == (0, 0, 0)
-    assert (batches.samples(8), batches.steps_left(0), batches.steps_left(8)) == (2, 2, 1)
+    assert (step.num_samples, step.supervised_tokens, step.tokens) == (0, 0, 0)
+    assert (batches.num_samples(8), batches.steps_left(0), batches.steps_left(8)) == (2, 2, 1)
 
 
 def test_a_row_belongs_to_the_group_of_its_modality(data: Data) -> None:

@@ -26,7 +26,7 @@ def steps(order: SampleOrder, epochs: int = 1, start: int = 0) -> list[NDArray[n
     position, made = start, []
     while position < epochs * len(LENGTHS):
         made.append(order.step(position))
-        assert len(made[-1]) == order.samples(position)
+        assert len(made[-1]) == order.num_samples(position)
         position += len(made[-1])
     assert position == epochs * len(LENGTHS)
     return made
@@ -72,7 +72,7 @@ def test_one_modality_alone_is_no_special_case(only: bool) -> None:
 def test_fewer_samples_than_a_batch_are_one_short_step() -> None:
     order = make_order(lengths=LENGTHS[:3], has_images=np.array([True, False, True]))
     assert sorted(order.step(0)) == [0, 1, 2] == sorted(order.step(3))
-    assert order.samples(0) == 3
+    assert order.num_samples(0) == 3
 
 
 def test_within_a_step_lengths_fall_and_ties_do_not_depend_on_the_sort() -> None:
@@ -121,11 +121,13 @@ def test_a_run_ends_after_its_samples_and_knows_how_many_steps_are_left(end: int
     order = make_order(end=end)
     position, left = 0, [order.steps_left(0)]
     while position < end:
-        position += order.samples(position)
+        position += order.num_samples(position)
         left.append(order.steps_left(position))
     assert position == end
     assert left == list(range(len(left) - 1, -1, -1))
-    assert len(order.step(end)) == order.samples(end) == 0  # what is read ahead of the last step
+    assert (
+        len(order.step(end)) == order.num_samples(end) == 0
+    )  # what is read ahead of the last step
 
 
 def test_a_million_samples_are_ordered_whole() -> None:

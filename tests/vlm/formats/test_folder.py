@@ -86,7 +86,7 @@ def test_the_towers_sizes_are_read_off_its_weights_and_the_rest_off_config_json(
         4,
         -2,
     )
-    assert (its.language["model_type"], its.width, its.max_positions) == ("llama", 64, 256)
+    assert (its.language["model_type"], its.width, its.max_seq_len) == ("llama", 64, 256)
     assert its.language["max_sequence_length"] == 256
     assert not [name for name in its.language if name.startswith(("mm_", "image_", "tune"))]
     assert (its.images.size_pixels, its.images.aspect_ratio) == (16, "pad")

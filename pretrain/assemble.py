@@ -25,6 +25,7 @@ from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.loading import begin, freeze, report_changes, restore
+from mobilellama.pretrain.state.start import StartingPoint
 from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
 from mobilellama.pretrain.weight_source import DrawnWeights, WeightSource, shapes_of
 from mobilellama.run_folder import RunFolder
@@ -200,15 +201,30 @@ def open_windows(config: Config) -> TrainingData:
     return data
 
 
-def pretraining(config: Config, data: TrainingData, world: World) -> Stage:
-    """Return what pretraining trains: every weight of a new model, on windows of text."""
+def pretraining(
+    config: Config, data: TrainingData, world: World, start: StartingPoint | None = None
+) -> Stage:
+    """Return what pretraining trains: every weight of a model, on windows of text.
+
+    Args:
+        config: of the run.
+        data: the windows.
+        world: the processes.
+        start: what the model starts from; None draws new weights.
+    """
+
+    def weights(model: nn.Module) -> WeightSource:
+        if start:
+            return start.require_weights()
+        return new_weights(cast(LanguageModel, model), seed=config.train.seed)
+
     stage = language_stage(
         config,
         config.model,
         data,
         world,
-        record=RunRecord(stage="pretrain"),
-        weights=lambda model: new_weights(cast(LanguageModel, model), seed=config.train.seed),
+        record=RunRecord(stage="pretrain", origin=start.origin if start else None),
+        weights=weights,
     )
     return replace(
         stage,

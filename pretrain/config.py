@@ -74,6 +74,10 @@ class Config(StageConfig):
 
     data: MixtureConfig
     """Which samples, in which order."""
+    init: str | None = None
+    """Weights to begin with: of a run's folder or checkpoint ('pretrain run', 'sft run'), an
+    export, or a Hugging Face folder of Llama's shape. Step, schedule and optimizer state begin
+    anew. A resume does not read it. None draws new weights."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The architecture."""
     train: TrainConfig = field(default_factory=TrainConfig)

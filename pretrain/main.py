@@ -55,6 +55,12 @@ VERBS = {
 INPUTS = {
     "run": (
         InputPath(
+            field="init",
+            kind="folder",
+            remedy="Give a Hugging Face folder, a run's folder, or one of its checkpoints",
+            only_at_first=True,
+        ),
+        InputPath(
             field="data.path",
             kind="folder",
             holds="dataset.json",

@@ -36,15 +36,15 @@ from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.state.start import require_same_tokenizer
 from mobilellama.pretrain.weight_source import shapes_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
 from mobilellama.sft.config import Config
 from mobilellama.sft.lora import inject, with_new_adapters, with_targets
 from mobilellama.sft.row_inputs import RowInputs
-from mobilellama.sft.start import LanguageModelStart, open_start
+from mobilellama.sft.start import FinetuningStart, open_start
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.tokenizers.same_ids import same_ids
 
 
 def main(config: Config) -> int:
@@ -60,7 +60,8 @@ def main(config: Config) -> int:
         lora = with_targets(config.lora, LanguageModel(start.model), before=start.lora)
     config = replace(config, init=start.origin.init, lora=lora)
     require_fit(start, seq_len)
-    require_same_tokenizer(config, start, dataset)
+    remedy = f"Prepare the data with --tokenizer {config.init}"
+    require_same_tokenizer(start, dataset, remedy)
     pad_id = dataset.tokenizer.pad_id
     inputs = RowInputs(seq_len=seq_len, pad_id=0 if pad_id is None else pad_id)
     data = open_data(config, dataset, inputs, seq_len=seq_len, vocab_size=start.model.vocab_size)
@@ -106,7 +107,7 @@ def open_rows(path: str) -> TokenDataset:
     return dataset
 
 
-def require_fit(start: LanguageModelStart, seq_len: int) -> None:
+def require_fit(start: FinetuningStart, seq_len: int) -> None:
     """Raise ConfigError unless the model takes rows of this length."""
     if seq_len > start.model.max_seq_len:
         raise ConfigError(
@@ -117,28 +118,7 @@ def require_fit(start: LanguageModelStart, seq_len: int) -> None:
         )
 
 
-def require_same_tokenizer(
-    config: Config, start: LanguageModelStart, dataset: TokenDataset
-) -> None:
-    """Raise ConfigError if the model was trained with another tokenizer than the dataset's."""
-    theirs, ours = start.tokenizer, dataset.tokenizer
-    if theirs is None or theirs.sha256 == ours.sha256:
-        return
-    # Of two kinds of file no hash can be equal; two sentencepiece models that differ are two.
-    both_models = theirs.path.suffix == ours.path.suffix == ".model"
-    if not both_models and same_ids(theirs, ours):
-        return
-    raise ConfigError(
-        "data.path",
-        config.data.path,
-        f"was prepared with another tokenizer than {theirs.path}: their ids differ",
-        f"Prepare the data with --tokenizer {config.init}",
-    )
-
-
-def finetuning(
-    config: Config, start: LanguageModelStart, data: TrainingData, world: World
-) -> Stage:
+def finetuning(config: Config, start: FinetuningStart, data: TrainingData, world: World) -> Stage:
     """Return what finetuning trains, on packed rows, for so many epochs."""
     rows = sum(data.mixture.num_samples)
     by_epochs = config.train.max_steps is None
@@ -166,7 +146,7 @@ def finetuning(
 
 
 def identity_of_run(
-    config: Config, start: LanguageModelStart, data: TrainingData, precision: str
+    config: Config, start: FinetuningStart, data: TrainingData, precision: str
 ) -> dict[str, Any]:
     """Return the fields that a resume must not change."""
     adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}

@@ -30,6 +30,7 @@ from mobilellama.pretrain.hf.weight_files import (
 from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
 from mobilellama.pretrain.state.manifest import MANIFEST, read_manifest
+from mobilellama.pretrain.state.start import StartingPoint
 from mobilellama.pretrain.weight_source import (
     LayeredWeights,
     RenamedWeights,
@@ -39,8 +40,8 @@ from mobilellama.pretrain.weight_source import (
 )
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin
-from mobilellama.sft.lora_config import lora_of
-from mobilellama.sft.start import StartingPoint, open_language_model
+from mobilellama.sft.lora_config import LoraConfig, lora_of
+from mobilellama.sft.start import open_language_model
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
@@ -72,6 +73,8 @@ class VisionLanguageStart(StartingPoint):
 
     architecture: Architecture
     tokenizer: TextTokenizer
+    lora: LoraConfig | None = None
+    """The adapter of a run that resumes."""
 
 
 def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:

@@ -63,11 +63,18 @@ class Card:
         step, steps = self.manifest.step, self.manifest.config["train"]["max_steps"]
         stage = "at the end of" if step >= steps else f"after {step:,} of the {steps:,} steps of"
         return (
-            f"A base language model of the LLaMA architecture, pretrained from scratch: "
+            f"A base language model of the LLaMA architecture, {self._start()}: "
             f"{parameters:,} parameters ({without_embedding:,} without the input embedding), "
             f"{stage} its training, {self._tokens:,} tokens seen. It continues text; it was "
             "never taught to follow instructions."
         )
+
+    def _start(self) -> str:
+        origin = self.manifest.record.origin
+        if origin is None:
+            return "pretrained from scratch"
+        # Paths of this machine say nothing to others.
+        return f"pretrained further from the weights of `{Path(origin.init).name}`"
 
     def _usage(self) -> str:
         bos, eos = self.tokenizer.bos_token, spelling(self.tokenizer, self.tokenizer.eos_id)

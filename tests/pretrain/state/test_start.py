@@ -134,11 +134,12 @@ def test_a_resume_refuses_other_weights_and_a_run_of_new_ones_any(
         ),
         (
             {"model.n_layers": 3},
-            r"it lacks 'model.layers.2.self_attn.q_proj.weight', which is 64 x 64 in the run's",
+            r"it lacks 'model.layers.2.input_layernorm.weight', which is 64 in the run's model\. "
+            r"Give --model.n_layers 2\.",
         ),
         (
             {"model.n_layers": 1},
-            r"it has 'model.layers.1.self_attn.q_proj.weight', 64 x 64, which the run's model",
+            r"it has 'model.layers.1.input_layernorm.weight', 64, which the run's model lacks",
         ),
         (
             {"model.n_heads": 4},

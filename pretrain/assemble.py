@@ -14,6 +14,7 @@ from mobilellama.distributed import World
 from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.config import Config, StageConfig
 from mobilellama.pretrain.data import Batches, Inputs, MixedBatches, WindowInputs
+from mobilellama.pretrain.hf.start import StartingPoint
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
@@ -25,7 +26,6 @@ from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.loading import begin, freeze, report_changes, restore
-from mobilellama.pretrain.state.start import StartingPoint
 from mobilellama.pretrain.validate import HeldOut, HeldOutViews, Validation
 from mobilellama.pretrain.weight_source import DrawnWeights, WeightSource, shapes_of
 from mobilellama.run_folder import RunFolder

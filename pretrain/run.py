@@ -24,10 +24,10 @@ from mobilellama.distributed import World, close
 from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.hf.start import open_start, require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.state.checkpoint import Checkpoint
-from mobilellama.pretrain.state.start import open_start, require_same_tokenizer
 from mobilellama.run_folder import RunFolder
 
 

@@ -32,11 +32,11 @@ from mobilellama.pretrain.assemble import (
     open_data,
 )
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
+from mobilellama.pretrain.hf.start import require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import Training
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.state.checkpoint import Checkpoint
-from mobilellama.pretrain.state.start import require_same_tokenizer
 from mobilellama.pretrain.weight_source import shapes_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord

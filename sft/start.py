@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from mobilellama.pretrain.hf import start as plain
+from mobilellama.pretrain.hf.start import LanguageModelStart, require_same_start
 from mobilellama.pretrain.sections import ModelConfig
-from mobilellama.pretrain.state import start as plain
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
-from mobilellama.pretrain.state.start import LanguageModelStart, require_same_start
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.lora import injected_shapes, merged

@@ -20,6 +20,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
+from mobilellama.pretrain.hf.start import StartingPoint
 from mobilellama.pretrain.hf.weight_files import (
     StoredWeights,
     WeightFile,
@@ -30,7 +31,6 @@ from mobilellama.pretrain.hf.weight_files import (
 from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
 from mobilellama.pretrain.state.manifest import MANIFEST, read_manifest
-from mobilellama.pretrain.state.start import StartingPoint
 from mobilellama.pretrain.weight_source import (
     LayeredWeights,
     RenamedWeights,

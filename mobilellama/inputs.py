@@ -61,6 +61,15 @@ class InputPath:
         raise ConfigError(self.field, value, rule, f"{self.remedy}. {_NODES_ONLY}")
 
 
+TEMPLATE = InputPath(
+    field="template",
+    kind="file",
+    remedy="Give a template's YAML file or the name of a preset",
+    name="preset",
+)
+"""A chat template, which several stages read."""
+
+
 def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:
     """Return whether a value may name what is not on this disk."""
     if value.endswith(_OF_FILES):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
-from mobilellama.inputs import InputPath
+from mobilellama.inputs import TEMPLATE, InputPath
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -57,12 +57,6 @@ _TOKENIZER = InputPath(
     kind="path",
     remedy="Give a sentencepiece .model file, a tokenizer.json, or a model's folder",
 )
-_TEMPLATE = InputPath(
-    field="template",
-    kind="file",
-    remedy="Give a template's YAML file or the name of a preset",
-    name="preset",
-)
 # What a job reads: 'mobilellama launch' looks at it before it submits.
 INPUTS = {
     "prepare": (
@@ -73,7 +67,7 @@ INPUTS = {
             name="hub",
         ),
         _TOKENIZER,
-        _TEMPLATE,
+        TEMPLATE,
     ),
     "run": (
         InputPath(
@@ -89,7 +83,7 @@ INPUTS = {
             remedy="Give a dataset folder: the --output of 'mobilellama sft prepare', finished",
         ),
     ),
-    "export": (_CHECKPOINT, _TOKENIZER, _TEMPLATE),
+    "export": (_CHECKPOINT, _TOKENIZER, TEMPLATE),
     "merge": (
         _CHECKPOINT,
         InputPath(

@@ -27,8 +27,8 @@ _MANY_EPOCHS = 100  # of one subset: published mixtures see none more than about
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Fields of 'shards info'."""
+class SummaryConfig:
+    """What a summary is of: fields of 'shards info' and 'shards plot'."""
 
     dataset: str
     """The dataset folder."""
@@ -38,24 +38,33 @@ class Config:
     """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
     budget_tokens: float | None = None
     """Tokens of a run, say 1.3e12; None: what the mixture's epochs, or all samples once, hold."""
-    json: bool = False
-    """Print JSON instead of tables."""
 
     def __post_init__(self) -> None:
         require_seq_len("seq_len", self.seq_len)
         require_budget("budget_tokens", self.budget_tokens)
 
+    def summarise(self, dataset: TokenDataset) -> "Summary":
+        """Return the summary of the dataset, which was opened before."""
+        return summarise(
+            dataset,
+            seq_len=resolve_seq_len(dataset, self.seq_len),
+            mixture=self.mixture,
+            budget_tokens=self.budget_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(SummaryConfig):
+    """Fields of 'shards info'."""
+
+    json: bool = False
+    """Print JSON instead of tables."""
+
 
 def main(config: Config) -> int:
     """Print the tables, or JSON."""
     logs.configure()
-    dataset = TokenDataset(config.dataset, field="dataset")
-    summary = summarise(
-        dataset,
-        seq_len=resolve_seq_len(dataset, config.seq_len),
-        mixture=config.mixture,
-        budget_tokens=config.budget_tokens,
-    )
+    summary = config.summarise(TokenDataset(config.dataset, field="dataset"))
     if config.json:
         print(json.dumps(asdict(summary), indent=2, ensure_ascii=False))
     else:

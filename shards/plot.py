@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from mobilellama import log as logs
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.shards.dataset import bucket_name
-from mobilellama.shards.info import SubsetSummary, Summary, summarise
-from mobilellama.shards.order import require_budget, require_seq_len, resolve_seq_len
+from mobilellama.shards.info import SubsetSummary, Summary, SummaryConfig
 from mobilellama.shards.reader import TokenDataset
 
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
@@ -35,23 +34,14 @@ _GREY, _NOTE = "#c4c8cc", "#777777"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(SummaryConfig):
     """Fields of 'shards plot'."""
 
-    dataset: str
-    """The dataset folder."""
     output: str
     """The .png file to write; replaced if it exists."""
-    seq_len: int | None = None
-    """Tokens that a sample predicts; None: what the dataset's rows were packed to, else 2048."""
-    mixture: str | None = None
-    """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
-    budget_tokens: float | None = None
-    """Tokens of a run, say 1.3e12; None: what the mixture's epochs, or all samples once, hold."""
 
     def __post_init__(self) -> None:
-        require_seq_len("seq_len", self.seq_len)
-        require_budget("budget_tokens", self.budget_tokens)
+        super().__post_init__()
         require_png("output", self.output)
 
 
@@ -59,12 +49,7 @@ def main(config: Config) -> int:
     """Write the picture."""
     logs.configure()
     dataset = TokenDataset(config.dataset, field="dataset")
-    summary = summarise(
-        dataset,
-        seq_len=resolve_seq_len(dataset, config.seq_len),
-        mixture=config.mixture,
-        budget_tokens=config.budget_tokens,
-    )
+    summary = config.summarise(dataset)
     for remark in summary.remarks:
         log.warning("%s", remark)
     write_png(draw(summary, count_lengths(dataset)), config.output)

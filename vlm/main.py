@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
-from mobilellama.inputs import InputPath
+from mobilellama.inputs import TEMPLATE, InputPath
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -54,11 +54,10 @@ VERBS = {
         interrupted="answers and scores that were written stay, and the same command goes on",
     ),
 }
-_TEMPLATE = InputPath(
-    field="template",
-    kind="file",
-    remedy="Give a template's YAML file or the name of a preset",
-    name="preset",
+_RECORDS = InputPath(
+    field="data.path",
+    kind="path",
+    remedy="Give a .json or .jsonl file, or a folder of them",
 )
 # What a job reads: 'mobilellama launch' looks at it before it submits.
 INPUTS = {
@@ -81,23 +80,15 @@ INPUTS = {
             remedy="Give an mm_projector.bin",
             only_at_first=True,
         ),
-        InputPath(
-            field="data.path",
-            kind="path",
-            remedy="Give a .json or .jsonl file, or a folder of them",
-        ),
+        _RECORDS,
         InputPath(field="data.images", kind="folder", remedy="Give the folder of the images"),
-        InputPath(
-            field="data.validation",
-            kind="path",
-            remedy="Give a .json or .jsonl file, or a folder of them",
-        ),
+        replace(_RECORDS, field="data.validation"),
         InputPath(
             field="data.leave_out",
             kind="file",
             remedy="Give the --output of 'mobilellama vlm check-data'",
         ),
-        replace(_TEMPLATE, field="data.template"),
+        replace(TEMPLATE, field="data.template"),
     ),
     "export": (
         InputPath(
@@ -110,7 +101,7 @@ INPUTS = {
             kind="path",
             remedy="Give a sentencepiece .model file or a Hugging Face folder",
         ),
-        _TEMPLATE,
+        TEMPLATE,
     ),
     "evaluate": (
         InputPath(
@@ -123,7 +114,7 @@ INPUTS = {
             field="data", kind="folder", remedy="Give the folder that holds the benchmarks' folders"
         ),
         InputPath(field="answers", kind="path", remedy="Give a .jsonl file, or a folder of them"),
-        _TEMPLATE,
+        TEMPLATE,
     ),
 }
 

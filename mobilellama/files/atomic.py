@@ -37,12 +37,18 @@ def fsync_path(path: Path) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary beside `path`; fsync and rename it to `path` at the end, or remove it."""
+    with _taking_the_place(path) as temporary, open(temporary, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _taking_the_place(path: Path) -> Iterator[Path]:
+    """Give a temporary beside `path`, and rename it to `path` at the end, or remove it."""
     temporary = temporary_path(path)
     try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
         fsync_path(path.parent)
     except BaseException as error:
@@ -69,19 +75,12 @@ def library_file(path: Path) -> Iterator[Path]:
     The file gets the mode that the umask (or the folder's default list) gives to new files: some
     libraries make files that only their owner can read.
     """
-    temporary = temporary_path(path)
-    try:
+    with _taking_the_place(path) as temporary:
         temporary.touch()
         mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
         temporary.chmod(mode)
         fsync_path(temporary)
-        os.replace(temporary, path)
-        fsync_path(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        _name(path, temporary, error)
-        raise
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:

@@ -150,18 +150,7 @@ class HfTokenizer:
         chat_template: str | None = None,
         eos_token: str | None = None,
     ) -> None:
-        """Write the files that transformers 4 and 5 load as this tokenizer.
-
-        Args:
-            folder: where to; it exists.
-            max_length_tokens: the model's longest sequence.
-            add_bos: whether encoding puts the begin token first.
-            chat_template: Jinja of a chat model; None for a base model.
-            eos_token: what ends a text or an answer; None for the tokenizer's own.
-
-        Raises:
-            ConfigError: `eos_token` is no special token, or there is no begin token to add.
-        """
+        """Write what the protocol says, with what the folder's own files say."""
         if eos_token is not None and eos_token not in self.specials:
             rule = f"is no special token of {self.path}"
             raise ConfigError("eos_token", eos_token, rule, "Take one of its special tokens")

@@ -118,6 +118,9 @@ class TextTokenizer(Protocol):
             add_bos: whether encoding puts the begin token first.
             chat_template: Jinja of a chat model; None for a base model.
             eos_token: what ends a text or an answer; None for the tokenizer's own.
+
+        Raises:
+            ConfigError: `eos_token` is no special token, or there is no begin token to add.
         """
         ...
 

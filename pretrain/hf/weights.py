@@ -69,15 +69,23 @@ def write_weights(
             mine = {name: shapes[name] for name in names}
             tensors = (cast(name, source.parameter(name), dtype) for name in mine)
             write_safetensors(folder / file, mine, dtype, tensors, progress)
+    parameters = sum(shape.numel() for shape in shapes.values())
+    index = folder / "model.safetensors.index.json"
+    write_shard_index(index, plan, total_parameters=parameters)
+
+
+def write_shard_index(path: Path, plan: "StateDictSplit", **facts: int) -> None:
+    """Write which shard holds each parameter; nothing where one file holds all.
+
+    Args:
+        path: of the index.
+        plan: from ``plan_shards``.
+        facts: of its header, before the bytes of all.
+    """
     if plan.is_sharded:
-        parameters = sum(shape.numel() for shape in shapes.values())
-        write_json(
-            folder / "model.safetensors.index.json",
-            {
-                "metadata": {"total_parameters": parameters, "total_size": total_bytes},
-                "weight_map": dict(sorted(plan.tensor_to_filename.items())),
-            },
-        )
+        header = facts | {"total_size": plan.metadata["total_size"]}
+        weight_map = dict(sorted(plan.tensor_to_filename.items()))
+        write_json(path, {"metadata": header, "weight_map": weight_map})
 
 
 def plan_shards(

@@ -105,13 +105,7 @@ def write_chat_model(
     config: OutputConfig, folder: Path, finetuned: Finetuned, *, checks: bool
 ) -> None:
     """Write a whole model, its adapter merged if it has one, and check it if asked to."""
-    write_chat_files(
-        folder,
-        finetuned.tokenizer,
-        finetuned.template,
-        max_length_tokens=finetuned.model.max_seq_len,
-    )
-    finetuned.checkpoint.manifest.record.write(folder)
+    _write_chat_files(folder, finetuned)
     write_model(config, folder, finetuned.weights, finetuned.model, finetuned.tokenizer)
     if checks:
         check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
@@ -121,7 +115,7 @@ def write_chat_model(
         log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
 
 
-def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: bool) -> None:
+def _write_chat_files(folder: Path, finetuned: Finetuned) -> None:
     write_chat_files(
         folder,
         finetuned.tokenizer,
@@ -129,6 +123,10 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
         max_length_tokens=finetuned.model.max_seq_len,
     )
     finetuned.checkpoint.manifest.record.write(folder)
+
+
+def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: bool) -> None:
+    _write_chat_files(folder, finetuned)
     write_adapter(folder, finetuned.trained, finetuned.lora, base=base)
     if not checks:
         return

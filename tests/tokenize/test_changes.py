@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
 import pytest
 
-from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.config import DataError
 from mobilellama.files.atomic import read_json
 from mobilellama.pool import Workers
 from mobilellama.shards.dataset import Identity, Plan
@@ -23,44 +21,13 @@ from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.main import main as tokenize_main
 from mobilellama.tokenize.slices import find_slices
 from mobilellama.tokenize.sources import SourcesConfig
+from tests.helpers.changed_sources import LINES, change, identity_of, make_corpus, run
 from tests.helpers.sealed import edit_sealed
-
-LINES = [f'{{"text": "line {i} of this file, which is red"}}\n' for i in range(40)]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in ("c4/a.jsonl", "c4/b.jsonl", "book/c.jsonl"):
-        path = tmp_path / "root" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(LINES))
-    return tmp_path / "root"
-
-
-def run(source: Path, tokenizer: Path, output: Path, *more: str, kind: str = "root") -> int:
-    arguments = [f"--sources.{kind}", str(source), "--tokenizer", str(tokenizer)]
-    arguments += ["--output", str(output), "--workers", "1", *more]
-    return told(tokenize_main, ["run", *arguments])
-
-
-def told(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """Run a stage's main as the program does."""
-    try:
-        return main(arguments)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-
-
-def change(path: Path, line: int, *, keep_time: bool = False) -> None:
-    """Change three letters of a line in place; size and inode stay."""
-    status = path.stat()
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[line] = lines[line].replace(b"red", b"sad")
-    with open(path, "r+b") as file:
-        file.write(b"".join(lines))
-    if keep_time:
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return make_corpus(tmp_path / "root")
 
 
 @pytest.mark.parametrize("keep_time", [False, True])
@@ -223,33 +190,6 @@ def test_receipts_of_older_versions_do_not_know_their_source_and_load(
     assert TokenDataset(output).fingerprint == before
     checked = verify_sources(output, identity_of(output), str(root), workers=1)
     assert (checked.buckets, checked.unknown) == (0, 3)
-
-
-def identity_of(folder: Path) -> Identity:
-    return Plan.read(folder).identity
-
-
-def test_verify_compares_the_sources_by_their_hashes(
-    root: Path, small_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from mobilellama.shards.main import main as shards_main
-
-    output = tmp_path / "out"
-    assert run(root, small_tokenizer, output, "--slice_bytes", "900") == 0
-    (root / "c4/a.jsonl").touch()
-    verify = ["verify", str(output), "--sources", str(root)]
-    capsys.readouterr()
-    assert told(shards_main, verify) == 0
-    assert f"{root}: what 9 buckets were made of" in capsys.readouterr().out
-    change(root / "c4/a.jsonl", 39, keep_time=True)
-    assert told(shards_main, verify) == 2
-    err = capsys.readouterr().err
-    assert f"{root}/c4/a.jsonl: bytes 1,800 to 1,870, of which bucket c4/00002 was made" in err
-    (root / "c4/a.jsonl").unlink()
-    assert told(shards_main, verify) == 2
-    assert "bucket c4/00000 was made: cannot be read (and 2 more bad)" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="is neither a folder nor a file"):
-        verify_sources(output, identity_of(output), str(tmp_path / "none"), workers=1)
 
 
 def test_finish_tells_of_a_source_with_several_times_of_change(

@@ -2,12 +2,7 @@
 
 from typing import Any
 
-from mobilellama.vlm.benchmarks import gqa as bench_gqa
-from mobilellama.vlm.benchmarks import mmbench as bench_mmbench
-from mobilellama.vlm.benchmarks import mme as bench_mme
-from mobilellama.vlm.benchmarks import pope as bench_pope
-from mobilellama.vlm.benchmarks import scienceqa as bench_scienceqa
-from mobilellama.vlm.benchmarks import textvqa as bench_textvqa
+from mobilellama.vlm.benchmarks import gqa, mmbench, mme, pope, scienceqa, textvqa
 from mobilellama.vlm.benchmarks.benchmark import Benchmark
 
 _SHORT, _LONG = 128, 1024  # tokens, in the original scripts
@@ -15,48 +10,48 @@ _SHORT, _LONG = 128, 1024  # tokens, in the original scripts
 BENCHMARKS: dict[str, Benchmark[Any]] = {
     "gqa": Benchmark(
         title="GQA",
-        files=bench_gqa.FILES,
-        questions=bench_gqa.questions,
-        score=bench_gqa.score,
-        submission=bench_gqa.submission,
+        files=gqa.FILES,
+        questions=gqa.questions,
+        score=gqa.score,
+        submission=gqa.submission,
         max_new_tokens=_SHORT,
     ),
     "scienceqa": Benchmark(
         title="SQA-I",
-        files=bench_scienceqa.FILES,
-        questions=bench_scienceqa.questions,
-        score=bench_scienceqa.score,
+        files=scienceqa.FILES,
+        questions=scienceqa.questions,
+        score=scienceqa.score,
         max_new_tokens=_LONG,
         aspect_ratio="square",  # MobileVLM's script passes the setting by; LLaVA's does not
     ),
     "textvqa": Benchmark(
         title="VQA-T",
-        files=bench_textvqa.FILES,
-        questions=bench_textvqa.questions,
-        score=bench_textvqa.score,
+        files=textvqa.FILES,
+        questions=textvqa.questions,
+        score=textvqa.score,
         max_new_tokens=_SHORT,
     ),
     "pope": Benchmark(
         title="POPE",
-        files=bench_pope.FILES,
-        questions=bench_pope.questions,
-        score=bench_pope.score,
+        files=pope.FILES,
+        questions=pope.questions,
+        score=pope.score,
         max_new_tokens=_SHORT,
     ),
     "mme": Benchmark(
         title="MME-P",
-        files=bench_mme.FILES,
-        questions=bench_mme.questions,
-        score=bench_mme.score,
-        submission=bench_mme.submission,
+        files=mme.FILES,
+        questions=mme.questions,
+        score=mme.score,
+        submission=mme.submission,
         max_new_tokens=_SHORT,
     ),
     "mmbench": Benchmark(
         title="MMB-dev",
-        files=bench_mmbench.FILES,
-        questions=bench_mmbench.questions,
-        score=bench_mmbench.score,
-        submission=bench_mmbench.submission,
+        files=mmbench.FILES,
+        questions=mmbench.questions,
+        score=mmbench.score,
+        submission=mmbench.submission,
         max_new_tokens=_LONG,
     ),
 }

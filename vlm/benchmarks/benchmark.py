@@ -196,6 +196,21 @@ class LlavaQuestion:
     """The question, without ``<image>``."""
     category: str | None
 
+    def with_key(self, images: Path, key: Key) -> Asked[Key]:
+        """Return the question about its one image, with what scores the answer.
+
+        Args:
+            images: the benchmark's image folder.
+            key: of the benchmark's own kind.
+        """
+        return Asked(
+            id=self.id,
+            images=(images / self.image,),
+            text=with_image(self.text),
+            prompt=self.text,
+            key=key,
+        )
+
 
 def read_llava_questions(path: Path) -> list[LlavaQuestion]:
     """Read one of LLaVA's question files: a JSON object a line.

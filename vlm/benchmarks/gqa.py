@@ -25,7 +25,6 @@ from mobilellama.vlm.benchmarks.benchmark import (
     percent,
     read_json_file,
     read_llava_questions,
-    with_image,
     without_instruction,
 )
 
@@ -77,15 +76,7 @@ def questions(data: Path) -> list[Asked[Key]]:
             structural=str(kinds.get("structural")),
             semantic=str(kinds.get("semantic")),
         )
-        asked.append(
-            Asked(
-                id=row.id,
-                images=(files["images"] / row.image,),
-                text=with_image(row.text),
-                prompt=row.text,
-                key=key,
-            )
-        )
+        asked.append(row.with_key(files["images"], key))
     return asked
 
 

@@ -22,7 +22,6 @@ from mobilellama.vlm.benchmarks.benchmark import (
     percent,
     read_llava_questions,
     require_own_image,
-    with_image,
 )
 
 PERCEPTION = (
@@ -77,15 +76,7 @@ def questions(data: Path) -> list[Asked[Key]]:
         if key.category not in (*PERCEPTION, *COGNITION):
             raise DataError(f"{row.place}: '{key.category}' is no category of MME")
         require_own_image(row.place, row.image, key.category, key.file.removesuffix(".txt"))
-        asked.append(
-            Asked(
-                id=row.id,
-                images=(files["benchmark"] / row.image,),
-                text=with_image(row.text),
-                prompt=row.text,
-                key=key,
-            )
-        )
+        asked.append(row.with_key(files["benchmark"], key))
     require_pairs(asked, files["questions"])
     return asked
 

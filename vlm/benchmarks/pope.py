@@ -27,7 +27,6 @@ from mobilellama.vlm.benchmarks.benchmark import (
     on_one_line,
     percent,
     read_llava_questions,
-    with_image,
     without_instruction,
 )
 
@@ -62,15 +61,8 @@ def questions(data: Path) -> list[Asked[Key]]:
         if row.category not in labels:
             rule = f"the category {row.category} is none of {', '.join(CATEGORIES)}"
             raise DataError(f"{row.place}: {rule}")
-        asked.append(
-            Asked(
-                id=row.id,
-                images=(files["images"] / row.image,),
-                text=with_image(row.text),
-                prompt=row.text,
-                key=Key(label=labels[row.category].take(row), category=row.category),
-            )
-        )
+        key = Key(label=labels[row.category].take(row), category=row.category)
+        asked.append(row.with_key(files["images"], key))
     for its in labels.values():
         its.require_all_taken(files["questions"])
     return asked

@@ -22,7 +22,6 @@ from mobilellama.vlm.benchmarks.benchmark import (
     read_json_file,
     read_llava_questions,
     require_own_image,
-    with_image,
 )
 from mobilellama.vlm.benchmarks.vqa_normaliser import normalise
 
@@ -65,15 +64,8 @@ def questions(data: Path) -> list[Asked[Key]]:
         if answers is None:
             what = f"image {row.id} has no question {question!r} in {files['annotations']}"
             raise DataError(f"{row.place}: {what}; take the files of one edition")
-        asked.append(
-            Asked(
-                id=row.id,
-                images=(files["images"] / row.image,),
-                text=with_image(row.text),
-                prompt=row.text,
-                key=Key(answers=answers, has_ocr=f"{_OCR} " in row.text),
-            )
-        )
+        key = Key(answers=answers, has_ocr=f"{_OCR} " in row.text)
+        asked.append(row.with_key(files["images"], key))
     return asked
 
 

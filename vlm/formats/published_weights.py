@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from mobilellama.config import ConfigError
-from mobilellama.files.atomic import whole_file, write_json
-from mobilellama.pretrain.hf.weights import cast, plan_shards, write_weights
+from mobilellama.files.atomic import whole_file
+from mobilellama.pretrain.hf.weights import (
+    cast,
+    plan_shards,
+    write_shard_index,
+    write_weights,
+)
 from mobilellama.pretrain.weight_source import RenamedWeights, WeightSource
 from mobilellama.progress import Progress
 from mobilellama.vlm.architecture import Architecture
@@ -82,12 +87,7 @@ def write_bins(
                 content[name] = cast(name, source.parameter(name), dtype)
                 progress.advance(content[name].nbytes / 1e6)
             _save(content, folder / file)
-    if plan.is_sharded:
-        index = {
-            "metadata": {"total_size": total_bytes},
-            "weight_map": dict(sorted(plan.tensor_to_filename.items())),
-        }
-        write_json(folder / "pytorch_model.bin.index.json", index)
+    write_shard_index(folder / "pytorch_model.bin.index.json", plan)
 
 
 def write_projector(

@@ -1,0 +1,81 @@
+"""Files of fields: a mistake is named with its file; later files and flags overrule former ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.command_line import GIVEN, HELP, RUN
+
+
+def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
+    refused: Callable[..., str],
+) -> None:
+    names = "demo, mobilellama_1_4b, mobilellama_2_7b"
+    for arguments in (("--config", "mobilelama_1_4b"), ("--config=mobilelama_1_4b",)):
+        assert refused(*RUN, *arguments, *GIVEN) == (
+            f"--config = mobilelama_1_4b: is neither a file nor a preset ({names}). "
+            "Give a YAML file or a preset's name; did you mean 'mobilellama_1_4b'?"
+        )
+    assert refused("shards", "info", "--config", "none.yaml", "x") == (
+        "--config = none.yaml: is not a file. Give the path of a YAML file."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "train:\n  seqlen: 3\n",
+            f"train.seqlen = 3: is not a field (in FILE). {HELP}; did you mean 'train.seq_len'?",
+        ),
+        (
+            "trian:\n  seq_len: 3\n",
+            f"trian = {{'seq_len': 3}}: is not a field (in FILE). {HELP}; did you mean 'train'?",
+        ),
+        (
+            "train: 3\n",
+            f"train = 3: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+        ),
+        (
+            "train:\n",
+            f"train = null: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+        ),
+        ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected an int. {HELP}."),
+        ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),
+        ("- 1\n", "--config = FILE: must hold 'field: value' lines. Fix the file."),
+        ("", "--config = FILE: must hold 'field: value' lines. Fix the file."),
+        ("train: [1\n", "--config = FILE: is not YAML (while parsing a flow sequence"),
+        ("a: \udcff\n", "--config = FILE: is not YAML ('utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_named_with_it(
+    refused: Callable[..., str], tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text, errors="surrogateescape")
+    assert refused(*RUN, "--config", file, *GIVEN).startswith(message.replace("FILE", str(file)))
+
+
+def test_the_command_line_overrules_files_and_later_files_overrule_former_ones(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("train:\n  seq_len: 64\n  max_steps: 11\noptimizer:\n  eps: 1e-6\n")
+    two.write_text("train:\n  max_steps: 22\n  micro_batch_size: 2\n")
+    files = ("--config", "demo", "--config", one, f"--config={two}")
+    config = yaml.safe_load(printed(*files, *GIVEN, "--train.micro_batch_size", "1"))
+    train = config["train"]
+    assert (train["micro_batch_size"], train["max_steps"], train["seq_len"]) == (1, 22, 64)
+    assert float(config["optimizer"]["eps"]) == 1e-6
+    assert config["model"]["d_model"] == 256  # of the preset
+
+
+def test_what_print_config_prints_is_a_config_file(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(printed("--config", "demo", *GIVEN, "--train.max_steps", "7"))
+    assert yaml.safe_load(saved.read_text())["train"]["max_steps"] == 7
+    assert printed("--config", saved) == saved.read_text()

@@ -1,0 +1,91 @@
+"""One process as a world of its own: its threads, its collectives, and how errors end its work."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mobilellama import signals
+from mobilellama.config import UserError
+from mobilellama.distributed import OtherRankError, World, close
+from mobilellama.distributed_config import DistributedConfig
+from mobilellama.signals import StoppedError
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back what a world sets: the place of its process, and torch's threads."""
+    threads = torch.get_num_threads()
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", "DS_ACCELERATOR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    yield
+    close()
+    torch.set_num_threads(threads)
+
+
+def world(threads: int | None = None) -> World:
+    return World(DistributedConfig(accelerator="cpu", threads=threads))
+
+
+def test_omp_num_threads_is_what_torch_uses_and_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    made = world()
+    assert torch.get_num_threads() == 1
+    assert made.threads.describe("CPU thread") == "1 CPU thread (OMP_NUM_THREADS)"
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_field_decides_before_omp_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert world(threads=1).threads.reason == "distributed.threads"
+    assert torch.get_num_threads() == 1
+    assert os.environ["OMP_NUM_THREADS"] == "7"  # put back after the launch
+
+
+def test_one_process_uses_all_its_cpus_and_leaves_no_variable_behind() -> None:
+    assert world().threads.count == torch.get_num_threads()
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_a_world_of_one_sums_and_broadcasts_what_it_has() -> None:
+    made = world()
+    assert (made.rank, made.size, made.is_main, made.device.type) == (0, 1, True, "cpu")
+    assert made.sum([1.5, 2**53 - 1.0]) == [1.5, 2**53 - 1.0]  # fp64: counts stay exact
+    assert (made.any(True), made.any(False), made.broadcast(7)) == (True, False, 7)
+
+
+@pytest.mark.parametrize("takes_long", [False, True])
+@pytest.mark.parametrize("error", [UserError("mend it"), RuntimeError("ours"), OSError("disk")])
+def test_an_error_of_the_main_process_is_raised_there_as_it_is(
+    error: Exception, takes_long: bool
+) -> None:
+    def work() -> None:
+        raise error
+
+    made = world()
+    with pytest.raises(type(error)) as caught:
+        made.run_on_main(work, takes_long=takes_long)
+    assert caught.value is error
+    with pytest.raises(type(error)):
+        made.run_on_all(work, otherwise="another rank failed")
+    assert not made.waits_for_main
+
+
+def test_a_stop_that_was_asked_for_breaks_long_work_off() -> None:
+    made, begun = world(), []
+    with signals.answering("saved", noting=True, is_main=False) as answer:
+        answer.ask("SIGTERM")
+        with pytest.raises(StoppedError):
+            made.run_on_main(lambda: begun.append(1), takes_long=True)
+        with pytest.raises(StoppedError):
+            made.run_on_all(lambda: begun.append(1), otherwise="another rank failed")
+        made.run_on_main(lambda: begun.append(2))  # short work is done
+    assert begun == [2]
+
+
+def test_what_another_rank_met_is_no_verdict() -> None:
+    assert OtherRankError.final is False and issubclass(OtherRankError, UserError)

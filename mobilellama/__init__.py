@@ -1,11 +1,11 @@
-"""MobileLLaMA: a pretraining pipeline, one folder per stage.
+"""MobileLLaMA: from raw text to language and vision-language models, one folder per stage.
 
-The stage folders (``tokenize/``, ``shards/``, ``pretrain/``, ``sft/``) sit at the repository
-root and are linked in here, so that ``tokenize/encoder.py`` is imported as
+The stage folders (``tokenize/``, ``shards/``, ``pretrain/``, ...) are at the repository root. This
+package has a link to each, so ``tokenize/encoder.py`` is imported as
 ``mobilellama.tokenize.encoder``.
 
-Stage folders hold no ``__init__.py``: a root-level ``tokenize/__init__.py`` would
-shadow the standard library's ``tokenize``, and with it ``inspect``, pytest and torch.
+Stage folders have no ``__init__.py``: a ``tokenize/__init__.py`` at the root would hide the
+standard library's ``tokenize``, which ``inspect``, pytest and torch need.
 """
 
 __version__ = "0.1.0"

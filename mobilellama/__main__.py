@@ -20,30 +20,30 @@ STAGES = {
     "launch": "any of these as SLURM jobs that survive preemption, or on this machine",
 }
 
-# Every file and folder of ours is written beside its place, or a line at a time.
-_MAKE_ROOM = "Nothing half-written counts. Make room and run the same command again"
+# True because every file is written under a temporary name, or line by line.
+_MAKE_ROOM = "No half-written file is used. Free some space and run the same command again"
 
 
 def _help() -> str:
     lines = ["usage: mobilellama STAGE VERB [--config FILE] [--section.field VALUE ...]", ""]
-    lines += ["From raw web text to a released small language model, and one that sees.", ""]
+    lines += ["Train small language models from raw web text, and vision-language models.", ""]
     lines += ["stages:"]
     lines += [f"  {stage:<9} {about}" for stage, about in STAGES.items()]
     return "\n".join([*lines, "", "'mobilellama STAGE --help' lists its verbs."])
 
 
 def main() -> int:
-    """Dispatch to ``mobilellama.STAGE.main:main``; only that stage is imported."""
+    """Call ``mobilellama.STAGE.main:main``. Only that stage is imported."""
     streams.settle()
     if not faulthandler.is_enabled():
-        # A file that is cut short while it is mapped ends the process: where is told.
+        # If a memory-mapped file is shortened, the process gets SIGBUS. This prints the stack.
         faulthandler.enable(sys.__stderr__ or sys.stderr)
     try:
         try:
             with signals.answering("nothing was begun") as answer:
                 code = _run(sys.argv[1:], answer)
-        finally:  # of a parser too, which exits when it has printed its help
-            streams.flush()  # here, where a full disk behind it can still be told
+        finally:  # also when the parser exits after it has printed the help
+            streams.flush()  # here a full disk can still be reported
     except OSError as error:
         streams.drop()
         return 141 if isinstance(error, BrokenPipeError) else _report_os_error(error)
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _run(argv: list[str], answer: signals.Answer) -> int:
-    """Run the command; its errors become messages, but for those of the standard output."""
+    """Run the command. Its errors become messages, except errors of the standard output."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_help())
         return 0 if argv else 2
@@ -72,7 +72,7 @@ def _run(argv: list[str], answer: signals.Answer) -> int:
         except Exception:
             if answer.reason is None:
                 raise
-            raise KeyboardInterrupt from None  # a library made another error of it
+            raise KeyboardInterrupt from None  # a library turned the interrupt into another error
     except UserError as error:
         return report(error, alone=argv[0] == "launch")
     except OSError as error:  # disks, permissions, paths: the user's to fix
@@ -80,13 +80,13 @@ def _run(argv: list[str], answer: signals.Answer) -> int:
             raise
         return _report_os_error(error)
     except RuntimeError as error:
-        # Of links in a circle, Path.resolve makes no OSError: "Symlink loop from 'PATH'".
+        # For a loop of links, Path.resolve raises RuntimeError: "Symlink loop from 'PATH'".
         text, _, path = str(error).partition(" from ")
         if text != "Symlink loop":
             raise
         return _report_os_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP), path.strip("'")))
     except KeyboardInterrupt:
-        if answer.reason is None:  # else it was told when it came
+        if answer.reason is None:  # otherwise the message was printed when the signal came
             print("mobilellama: interrupted", file=sys.stderr)
         return 143 if answer.reason == "SIGTERM" else signals.INTERRUPTED
 
@@ -98,7 +98,7 @@ def _report_os_error(error: OSError) -> int:
     place = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL:
         return report(MachineError(f"{place}the disk is full ({error.strerror}). {_MAKE_ROOM}"))
-    remedy = "Check the path, its permissions and the room on its disk, and run again"
+    remedy = "Check the path, its permissions and the free space on its disk, and run again"
     return report(MachineError(f"{place}{error.strerror or error}. {remedy}"))
 
 

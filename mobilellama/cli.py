@@ -2,9 +2,9 @@
 
     mobilellama STAGE VERB [--config FILE_OR_PRESET] [--section.field VALUE ...]
 
-A verb is a module with ``main(config) -> int`` and a frozen dataclass ``Config``, which lies in a
-module of its own where the verb's imports torch. The command line is read before the verb is
-imported, so that ``--help`` and errors come at once.
+A verb is a module with ``main(config) -> int`` and a frozen dataclass ``Config``. If the module
+imports torch, ``Config`` is in a separate module without torch. The command line is read before the
+verb is imported, so ``--help`` and errors come at once.
 """
 
 import ast
@@ -37,24 +37,24 @@ class Verb:
     module: str
     """Module with ``main(config) -> int``, and ``Config`` unless `config` names another."""
     config: str | None = None
-    """Module with ``Config`` that imports no torch, of a verb whose own module does."""
+    """Module with ``Config``, without torch. None: the verb's own module has it."""
     help: str
     """One line for the stage's ``--help``."""
     thing: str | None = None
-    """The field that a word without a flag gives: ``dataset``, ``run`` or ``model``."""
+    """The field that takes a word without a flag: ``dataset``, ``run`` or ``model``."""
     presets: Path | None = None
     """Folder of YAML files that ``--config NAME`` may name without path and ending."""
     interrupted: str | None = "nothing was changed"
-    """What Ctrl-C leaves, and how to go on: told at once. None: the verb answers it itself."""
+    """The message after Ctrl-C: what is kept, and how to continue. None: the verb handles it."""
     is_run: bool = False
-    """Whether it trains: signals ask it to save and stop, and it says itself how it goes on."""
+    """Whether the verb trains. Signals ask it to save and stop, and it prints its own message."""
 
 
 def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[str]) -> int:
-    """Run the verb that `argv` names, or explain the stage.
+    """Run the verb that `argv` names, or print the help of the stage.
 
     Raises:
-        ConfigError: unknown verb, or an argument that does not fit the verb's config.
+        ConfigError: the verb is unknown, or an argument does not fit the verb's config.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(_stage_help(stage, about, verbs))
@@ -105,18 +105,19 @@ def _stage_help(stage: str, about: str, verbs: Mapping[str, Verb]) -> str:
 
 
 def report(error: UserError, *, alone: bool = False) -> int:
-    """Print a user's error as one message and return the exit code 2.
+    """Print a user's error as one message, and return the exit code 2.
 
-    Every process of a run meets the same ConfigError, and the first of each node prints it
-    (one node alone may lack a folder); any other error may be this process's alone.
+    All processes of a run have the same ConfigError, so only the first process of each node prints
+    it. (One node may lack a folder that the others have.) Other errors are printed by every
+    process that has one.
 
     Args:
-        error: what to tell.
-        alone: whether no other process runs the same, whatever variables the shell has.
+        error: the error.
+        alone: whether this is the only process, even if the shell sets RANK or similar.
     """
     rank = local_rank = 0
     if not alone:
-        with contextlib.suppress(ConfigError):  # a rank that is no number is as good as none
+        with contextlib.suppress(ConfigError):  # a RANK that is not a number counts as 0
             rank, local_rank = rank_from_environment(), local_rank_from_environment()
     if local_rank == 0 or not isinstance(error, ConfigError):
         where = "" if rank == 0 else f" [rank {rank} on {socket.gethostname()}]"

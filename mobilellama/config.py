@@ -1,28 +1,28 @@
 """Errors that a user can fix, and the checks that config dataclasses share.
 
-A ``UserError`` is printed as one message without a traceback, and the command exits with
-code 2. Anything else that escapes is a defect of ours and keeps its traceback.
+A ``UserError`` is printed as one message without a traceback, and the command exits with code 2.
+Any other exception is a bug in this software, and is shown with its traceback.
 """
 
 import difflib
 from collections.abc import Iterable
 
 _MOST_CHARACTERS = 1_000
-_MOST_OF_A_RULE = 4_000  # one may list all files that are missing
+_MOST_OF_A_RULE = 4_000  # a rule can list many missing files
 
 
 class UserError(Exception):
-    """What the user can fix: the message says what, and how."""
+    """An error that the user can fix. The message says what is wrong and what to do."""
 
     final = True
-    """Whether the same command would meet it again, so that a launcher need not try."""
+    """Whether the same command would fail again, so that a launcher does not retry."""
 
 
 class ConfigError(UserError, ValueError):
-    """A field whose value breaks a rule; the message reads ``field = value: rule. remedy.``."""
+    """A field's value breaks a rule. The message is ``field = value: rule. remedy.``."""
 
     def __init__(self, field: str, value: object, rule: str, remedy: str) -> None:
-        """Name the dotted field, its value, the rule it breaks and what to do about it."""
+        """Take the dotted field, its value, the rule that it breaks and the remedy."""
         super().__init__(field, value, rule, remedy)  # all in args, so that it can be pickled
         self.field = field
 
@@ -34,7 +34,7 @@ class ConfigError(UserError, ValueError):
 
 
 def as_given(value: object) -> str:
-    """Return a value as the command line takes it, not longer than fits into a message."""
+    """Return a value as the command line takes it, shortened to fit into a message."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     try:
@@ -44,23 +44,23 @@ def as_given(value: object) -> str:
 
 
 def _shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """Return a text that fits into a message; what a user gives may be as long as a file."""
+    """Return a text short enough for a message. A user's value can be as long as a file."""
     more = len(text) - most
     return f"{text[:most]}... ({more:,} more characters)" if more > 0 else text
 
 
 class MachineError(UserError):
-    """What a disk, a path or a permission refused: it may be fixed before the next start."""
+    """A disk, path or permission error. It may be fixed before the next start, so retry."""
 
     final = False
 
 
 class DataError(UserError):
-    """A file whose content is not what it must be (corrupt, truncated, changed)."""
+    """A file's content is wrong: corrupt, truncated or changed."""
 
 
 def one_line(error: BaseException) -> str:
-    """Return another library's message for a place in ours: on one line, or else its type."""
+    """Return a library's error message on one line; the error's type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""The section ``distributed`` of a run's config; it is read without torch."""
+"""The section ``distributed`` of a run's config. It is read without torch."""
 
 import os
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ class DistributedConfig:
     """Where a run's processes are."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto is cuda where a GPU is seen, else cpu."""
+    """auto: cuda if the machine has a GPU that torch can use, else cpu."""
     devices: int = 1
-    """Processes per node, one a GPU; torchrun and SLURM overrule it."""
+    """Number of processes per node, one for each GPU. Ignored under torchrun and SLURM."""
     nodes: int = 1
-    """Nodes; torchrun and SLURM overrule it."""
+    """Number of nodes. Ignored under torchrun and SLURM."""
     threads: int | None = None
     """CPU threads a process; None is OMP_NUM_THREADS (torchrun sets it to 1), else this process's
     share of the least of what SLURM, a container's quota and the CPU affinity allow."""
     deterministic: bool = False
-    """On GPUs: only kernels that give the same bits every time; slower. CPUs always do."""
+    """On GPUs, use only kernels that give the same bits every time. Slower. CPUs always do this."""
 
     def __post_init__(self) -> None:
         require_at_least("distributed.devices", self.devices, 1)

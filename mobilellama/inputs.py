@@ -1,8 +1,8 @@
-"""The paths that a command reads: each stage names its own, and they are looked at without torch.
+"""Check that the paths exist that a command reads, without torch.
 
-A stage's ``main.py`` has a table ``INPUTS``: for each verb that can be launched, the fields that
-name what must be there before it starts. ``mobilellama launch`` looks at these before it submits a
-job, which may wait for days in a queue.
+A stage's ``main.py`` has a table ``INPUTS``. For each verb that can be launched, it lists the
+fields whose files must exist before the start. ``mobilellama launch`` checks them before it submits
+a job, because the job may wait in the queue for days.
 """
 
 import importlib
@@ -22,20 +22,20 @@ _NODES_ONLY = "If only the nodes see it, give --no-check"
 
 @dataclass(frozen=True, kw_only=True)
 class InputPath:
-    """A field of a command that names a file or a folder which the command reads."""
+    """A field that names a file or a folder which the command reads."""
 
     field: str
     """The dotted field."""
     kind: Literal["file", "folder", "path"]
-    """What must be there; path is either."""
+    """What must exist. path: a file or a folder."""
     remedy: str
-    """What to give."""
+    """What the user should give."""
     holds: str | None = None
-    """A file that the folder must hold."""
+    """A file that must be in the folder."""
     name: Literal["hub", "preset"] | None = None
     """What the field takes instead of a path: a name on the Hugging Face Hub, or a preset's."""
     unless: str | None = None
-    """Another field: where it is given, this one is not read."""
+    """Another field. If it is given, this one is not read."""
     only_at_first: bool = False
     """Whether a run that has a checkpoint does not read it any more."""
 
@@ -43,7 +43,7 @@ class InputPath:
         """Raise ConfigError unless what a value names is there.
 
         Args:
-            value: the field's; a relative path begins at the current folder.
+            value: of the field. A relative path begins at the current folder.
         """
         if self.name and _may_be_name(value, self.name):
             return
@@ -71,7 +71,7 @@ TEMPLATE = InputPath(
 
 
 def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:
-    """Return whether a value may name what is not on this disk."""
+    """Return whether a value may be a name instead of a path."""
     if value.endswith(_OF_FILES):
         return False
     if kind == "preset":
@@ -80,7 +80,7 @@ def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:
 
 
 def input_paths(stage: str, verb: str) -> Sequence[InputPath]:
-    """Return what a stage's verb reads, as the stage's ``main.py`` names it."""
+    """Return the input paths of a stage's verb, from the stage's ``main.py``."""
     return importlib.import_module(f"mobilellama.{stage}.main").INPUTS[verb]
 
 
@@ -91,19 +91,19 @@ def require_inputs(
     resumes: bool = False,
     made: Iterable[Path] = (),
 ) -> None:
-    """Raise ConfigError for the first input that is not there.
+    """Raise ConfigError for the first input that does not exist.
 
     Args:
-        inputs: what the command reads.
-        given: returns the value that a field is given, or None.
-        resumes: whether the run has a checkpoint that it goes on from.
-        made: absolute paths that other commands will have made; what lies there is not looked at.
+        inputs: the paths that the command reads.
+        given: returns the value of a field, or None if it is not given.
+        resumes: whether the run resumes from a checkpoint.
+        made: absolute paths that earlier commands will make. Inputs below them are not checked.
     """
     later = [Path(os.path.realpath(path)) for path in made]
     for one in inputs:
         value = given(one.field)
         if not isinstance(value, str) or value in ("", "null"):
-            continue  # a field that is required is told by the stage's own parser
+            continue  # the stage's own parser reports a required field that is missing
         if (one.only_at_first and resumes) or (one.unless and given(one.unless) is not None):
             continue
         if any(Path(os.path.realpath(value)).is_relative_to(path) for path in later):

@@ -1,10 +1,10 @@
-"""What a launcher tells a command through the environment, and what it is told in return.
+"""Messages between a launcher and a command, through environment variables and files.
 
-A job script cannot tell by exit codes alone whether to start a command again: srun returns the
-highest of its tasks', and a task that is killed returns what killed it.
+Exit codes are not enough for a job script to decide whether to start a command again. srun returns
+the highest code of its tasks, and a killed task returns the number of its signal.
 
-Why a run is to stop is told as what a person can act on: a preemption, the end of the job's time,
-a cancellation. A signal or a file alone does not say it.
+A run also says why it stops: a preemption, the end of the job's time, or a cancellation. A signal
+or a file alone does not tell the cause.
 """
 
 import contextlib
@@ -18,39 +18,39 @@ from pathlib import Path
 from mobilellama.files.atomic import whole_file
 
 STOP_FILE = "MOBILELLAMA_STOP_FILE"
-"""Variable: a file that asks this attempt, and no later one, to save and stop."""
+"""Variable: a file that asks this attempt to save and stop, but no later attempt."""
 FAILED_FILE = "MOBILELLAMA_FAILED_FILE"
-"""Variable: a file for the message of an error that another start would meet again."""
+"""Variable: a file for the message of an error that a retry cannot fix."""
 PROGRESS_FILE = "MOBILELLAMA_PROGRESS_FILE"
-"""Variable: a file for how much of its work a step finds done when it starts."""
+"""Variable: a file in which a step writes how much earlier starts have done."""
 LAUNCH = "MOBILELLAMA_LAUNCH"
-"""Variable: the launch's folder, by which processes of a former attempt are known."""
+"""Variable: the launch's folder. It identifies processes of earlier attempts."""
 CANCELLED = "'mobilellama launch cancel'"
-"""Why a run stops that 'launch cancel' has marked."""
+"""The cause of a stop that 'launch cancel' has marked."""
 
 _MARK_OF_CANCEL = "cancelled"  # in the launch's folder
 _SCONTROL_S = 3
 _WARNED_WITHIN_S = 1800
-"""A warning that comes so near to the end of a job's time is the one of that end."""
+"""A warning this close to the end of the job's time means that the time is over."""
 
 
 def stop_file() -> Path | None:
-    """Return the file by which the launcher asks for a stop; None without a launcher."""
+    """Return the file with which the launcher asks for a stop; None without a launcher."""
     name = os.environ.get(STOP_FILE)
     return Path(name) if name else None
 
 
 def ask_to_stop(path: Path, cause: str) -> None:
-    """Make a stop file that says why."""
+    """Make a stop file that holds the cause."""
     with whole_file(path) as file:
         file.write(f"{cause}\n".encode())
 
 
 def signal_cause(name: str) -> str:
-    """Return why this process got a signal, as far as can be known here.
+    """Return the cause of a signal, as far as this process can know it.
 
     Args:
-        name: the signal's, as SIGTERM.
+        name: of the signal, such as SIGTERM.
     """
     if name == "SIGINT":
         return "Ctrl-C"
@@ -62,7 +62,7 @@ def signal_cause(name: str) -> str:
 
 
 def stop_file_cause(path: Path) -> str:
-    """Return why a stop file was made: what it says, or else what the launcher knows."""
+    """Return the cause in a stop file; if it has none, the cause that the launcher knows."""
     with contextlib.suppress(OSError):
         if text := path.read_text(errors="replace").strip():
             return " ".join(text.split())[:200]
@@ -77,7 +77,7 @@ def _is_cancelled() -> bool:
 
 
 def _job_cause() -> str:
-    """Return why the job's script asks for a stop, by SLURM's record of the job."""
+    """Return why the job script asks for a stop, from SLURM's record of the job."""
     try:
         done = subprocess.run(
             ["scontrol", "show", "job", "-o", os.environ.get("SLURM_JOB_ID", "")],
@@ -92,11 +92,11 @@ def _job_cause() -> str:
 
 
 def cause_in_record(record: str, *, now_s: float) -> str:
-    """Return why a job was warned.
+    """Return why SLURM warned a job.
 
     Args:
-        record: what 'scontrol show job -o' says of it.
-        now_s: the time of the warning, since the epoch.
+        record: the output of 'scontrol show job -o'.
+        now_s: time of the warning, in seconds since the epoch.
     """
     found = dict(re.findall(r"\b(JobState|PreemptTime|StartTime|EndTime)=(\S+)", record))
     times = {name: _seconds(found.get(name)) for name in ("PreemptTime", "StartTime", "EndTime")}
@@ -118,26 +118,26 @@ def _seconds(text: str | None) -> float | None:
 
 
 def tell_failure(message: str) -> None:
-    """Tell the launcher, if there is one, that another start would end in the same way.
+    """Tell the launcher, if there is one, that a retry would fail in the same way.
 
-    The first message stays: of many processes, the others' are most often its consequence.
+    The first message is kept: errors of other processes are usually its consequence.
     """
     if name := os.environ.get(FAILED_FILE):
         try:
             with open(name, "x", encoding="utf-8") as file:
                 file.write(f"{message}\n")
         except OSError:
-            return  # told already, or the folder is gone; the message is on stderr too
+            return  # another process told it, or the folder is gone. stderr has the message too
 
 
 def tell_progress(count: int) -> None:
-    """Tell the launcher, if there is one, how much was done by former starts."""
+    """Tell the launcher, if there is one, how much earlier starts have done."""
     if name := os.environ.get(PROGRESS_FILE):
-        with contextlib.suppress(OSError):  # a start that tells none has made none
+        with contextlib.suppress(OSError):  # no file counts as no progress
             Path(name).write_text(f"{count}\n")
 
 
 def job_name() -> str | None:
-    """Return ``JOB.RESTARTS`` of the SLURM job that this process is in; None outside of one."""
+    """Return ``JOB.RESTARTS`` of this process's SLURM job; None if it is in no job."""
     job = os.environ.get("SLURM_JOB_ID")
     return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}" if job else None

@@ -1,6 +1,6 @@
-"""Logging, configured once by a command's ``main``; metrics and results do not pass through it.
+"""Logging. A command's ``main`` configures it once. Metrics and results do not use it.
 
-What libraries say passes through the same handler, so that one policy decides what is told.
+Records of libraries use the same handler, so one policy decides which are shown.
 """
 
 import logging
@@ -12,8 +12,8 @@ from mobilellama.config import ConfigError
 from mobilellama.terminal import clear_line, columns
 
 _OURS = ("mobilellama", "__main__", "demo", "benchmarks", "root")
-# Libraries that bring a handler of their own, and what their records must be worth to be told.
-# What transformers, datasets and DeepSpeed warn of is checked by ours, or is meant so.
+# Libraries that have their own handler, and the lowest level of theirs that is shown. Warnings of
+# transformers, datasets and DeepSpeed are about things that this project checks or intends.
 _LIBRARIES = {
     "DeepSpeed": logging.ERROR,
     "bitsandbytes": logging.ERROR,
@@ -29,12 +29,12 @@ _WARNING_OF_THE_FUTURE = r"(torch|deepspeed|lightning|transformers|huggingface_h
 
 
 def rank_from_environment() -> int:
-    """Return this process's rank as its launcher tells it, before it has joined the others."""
+    """Return this process's rank from the launcher's variables, before ``World`` exists."""
     return number_from_environment("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def local_rank_from_environment() -> int:
-    """Return this process's rank on its node as its launcher tells it."""
+    """Return this process's rank on its node from the launcher's variables."""
     return number_from_environment("LOCAL_RANK", "SLURM_LOCALID")
 
 
@@ -44,10 +44,10 @@ def has_launcher() -> bool:
 
 
 def number_from_environment(*names: str) -> int:
-    """Return the first of the variables that is set, as a number, or 0.
+    """Return the value of the first variable that is set, or 0.
 
     Raises:
-        ConfigError: it is no number.
+        ConfigError: the value is not a number.
     """
     for name in names:
         if value := os.environ.get(name):
@@ -59,7 +59,7 @@ def number_from_environment(*names: str) -> int:
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to stderr: our records, and of libraries what is worth a warning (_LIBRARIES)."""
+    """Write to stderr: our records, and those of libraries from their level in _LIBRARIES on."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         package = record.name.partition(".")[0]
@@ -68,15 +68,15 @@ class _Handler(logging.StreamHandler):
         return super().filter(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Let the message take the place of a progress bar, which is drawn again below."""
+        """Replace a progress bar by the message. The bar is drawn again below it."""
         return clear_line() + super().format(record)
 
 
 class _LibraryLogger(logging.Logger):
-    """A library's logger that keeps to our handler.
+    """A library's logger that uses only our handler.
 
-    Libraries add a handler when they are imported, some leave the root's on as well: their
-    records were told twice, or past our levels.
+    Libraries add a handler when they are imported, and some also use the root's. Then their
+    records would be shown twice, or below our levels.
     """
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802
@@ -93,7 +93,7 @@ class _LibraryLogger(logging.Logger):
 
 
 def message_width() -> int | None:
-    """Return how much of a message of rank 0 fits into a line; None where stderr is no terminal."""
+    """Return how many characters of a log message fit into a line; None without a terminal."""
     width = columns()
     return None if width is None else width - len("2026-01-31 12:00:00 I ")
 
@@ -108,11 +108,11 @@ def configure(*, rank: int = 0) -> None:
         handlers=[_Handler(sys.stderr)],
         force=True,
     )
-    for name in _LIBRARIES:  # whether imported by now or later
+    for name in _LIBRARIES:  # imported already or later
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.__class__ = _LibraryLogger
     logging.getLogger("torch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=_WARNING_OF_THE_FUTURE)
-    # On a login node, where a run without srun is meant so.
+    # Lightning warns on a login node, where a run without srun is intended.
     warnings.filterwarnings("ignore", message="The `srun` command is available")

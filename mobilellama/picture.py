@@ -1,7 +1,7 @@
-"""What pictures share: colours, a bare axis, a PNG that is whole or absent. No stage here.
+"""Shared parts of pictures: colours, a bare axis, and writing a PNG file atomically.
 
-matplotlib is imported where it is used, since it takes most of a second, and never through
-pyplot, which would choose a backend for the whole process.
+matplotlib is imported where it is used, because the import takes most of a second. pyplot is not
+used, because it chooses a backend for the whole process.
 """
 
 import io
@@ -41,7 +41,12 @@ def colour(i: int) -> str:
 
 
 def strip(axis: Any, *, ruled: bool = False) -> None:
-    """Leave of an axis's frame the line at its bottom; where `ruled`, rule and number heights."""
+    """Remove an axis's frame except its bottom line.
+
+    Args:
+        axis: of matplotlib.
+        ruled: whether to draw a grid line and a number for each height.
+    """
     for side, spine in axis.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color("#999999")
@@ -53,7 +58,7 @@ def strip(axis: Any, *, ruled: bool = False) -> None:
 
 
 def write_png(figure: "Figure", path: str) -> None:
-    """Write the figure, whole or not at all; a file that is there is replaced."""
+    """Write the figure atomically. An existing file is replaced."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)
     with whole_file(Path(path)) as file:

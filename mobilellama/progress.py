@@ -1,7 +1,7 @@
-"""Progress of long work: a bar on a terminal, one log line a minute elsewhere.
+"""Progress of long work: a bar on a terminal, else one log line a minute.
 
-The bar is one line that fits the terminal: the title, the share and the time left always stay;
-rates are left out where there is no room. It is removed where the work ends by an error or Ctrl-C.
+The bar is one line that fits the terminal. It always shows the title, the share and the time left;
+rates are left out if there is no room. It is removed if the work ends with an error or Ctrl-C.
 """
 
 import logging
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 60.0
 _REDRAWS_PER_S = 5.0
-_BAR_COLUMNS = (6, 12, 40)  # the bar's least, what rates leave to it, and its most
+_BAR_COLUMNS = (6, 12, 40)  # least width of the bar, width that rates leave to it, most width
 _BYTES = (("TB", 1e6), ("GB", 1e3), ("MB", 1.0), ("kB", 1e-3))
 
 
 class Progress:
-    """Counts work done against a total, and shows rate and time left.
+    """Count the work done of a total, and show the rate and the time left.
 
-    Use as a context manager. `unit` is what is counted ("MB", "files", "steps"); further
-    counts given to `advance` (say ``tokens=5``) are shown as rates of their own.
+    Use it as a context manager. `unit` is what is counted ("MB", "files", "steps"). Further counts
+    given to `advance` (such as ``tokens=5``) are shown as separate rates.
     """
 
     advances = 0
-    """Of all work of this process; where it rises, the process does not hang."""
+    """Calls of `advance` in this process. While it rises, the process does not hang."""
 
     def __init__(self, title: str, *, total: float, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
@@ -66,7 +66,7 @@ class Progress:
             log.info("%s", self.line())
 
     def advance(self, amount: float, **counts: float) -> None:
-        """Add to the work done and to the named counts."""
+        """Add to the work done, and to the named counts."""
         Progress.advances += 1
         self._done += amount
         for name, value in counts.items():
@@ -89,11 +89,11 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """How much is done, in percent."""
+        """Share of the work that is done, in percent."""
         return min(100 * self._done / self._total, 100.0) if self._total else 100.0
 
     def parts(self) -> list[tuple[int, str]]:
-        """Return what the bar's line says, as ``terminal.fitted`` takes it."""
+        """Return the parts of the bar's line for ``terminal.fitted``."""
         rates = enumerate(self._rates(), 1)
         left = f"{format_duration(self._left_s())} left"
         return [(0, self._title), (0, f"{self.share:5.1f} %"), *rates, (0, left)]
@@ -105,12 +105,12 @@ class Progress:
     def _rates(self) -> list[str]:
         elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
         rates = [f"{_rate(self._done / elapsed_s, self._unit)}/s"]
-        counts = list(self._counts.items())  # the bar's thread reads them while they grow
+        counts = list(self._counts.items())  # a copy: the bar's thread reads while it changes
         return rates + [f"{value / elapsed_s:,.0f} {name}/s" for name, value in counts]
 
 
 class _Line:
-    """The state as a line of the terminal's width, with a bar behind the title."""
+    """The state as a line of the terminal's width, with a bar after the title."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -121,7 +121,7 @@ class _Line:
 
         least, kept_free, most = _BAR_COLUMNS
         (_, title), *parts = self._progress.parts()
-        columns = options.max_width - len("^C")  # or that would begin a line of its own
+        columns = options.max_width - len("^C")  # room for the ^C that the terminal prints
         width = columns - len(title) - 2
         text = terminal.fitted(parts, width - kept_free - 2)
         free = width - len(text)
@@ -131,14 +131,14 @@ class _Line:
             yield Text(f"  {text}", end="")
             return
         line = Text(f"{title}  {text}", no_wrap=True, end="")
-        if free < 0:  # the title's end goes
+        if free < 0:  # cut the end of the title
             line = Text(f"{title[: free - 1]}…  {text}", no_wrap=True, end="")
         line.truncate(columns)
         yield line
 
 
 def _amount(value: float, unit: str) -> str:
-    """Return a count as a whole number with its unit; MB in the unit that suits its size."""
+    """Return a whole count with its unit. MB become kB, GB or TB if these fit the size better."""
     if unit != "MB":
         return f"{value:,.0f} {unit}"
     for name, size in _BYTES:

@@ -1,9 +1,10 @@
-"""Standard input, output and error that are closed, broken or full.
+"""Handle standard input, output and error that are closed, broken or full.
 
-A missing descriptor becomes /dev/null before any file can get its number: a library that writes
-to "stderr" would write into that file. Messages that cannot be told are dropped, since no work
-should end for want of a listener. A result that cannot be told is an error: BrokenPipeError where
-its reader has left, else an OSError that names the standard output.
+1. A missing descriptor becomes /dev/null. Otherwise the next file that is opened gets its number,
+   and a library that writes to "stderr" would write into that file.
+2. A message that cannot be written to standard error is dropped: work must not end because of it.
+3. A result that cannot be written to standard output is an error: BrokenPipeError if the reader
+   has left, else an OSError that names the standard output.
 """
 
 import io
@@ -12,16 +13,16 @@ import sys
 from typing import Any
 
 STDOUT = "standard output"
-"""The file name in the error of a result that cannot be told."""
+"""The file name in the error of a result that cannot be written."""
 
 
 def settle() -> None:
-    """Make the three standard streams usable; called first in a command's process."""
+    """Make the three standard streams usable. Call it first in a command's process."""
     missing = [number for number in range(3) if not _is_open(number)]
-    for number in missing:  # ascending: each gets the lowest free number, which is its own
+    for number in missing:  # in rising order, because open() takes the lowest free number
         null = os.open(os.devnull, os.O_RDWR)
         assert null == number
-        os.set_inheritable(null, True)  # by worker processes
+        os.set_inheritable(null, True)  # worker processes need it too
     if sys.stdin is None:
         sys.stdin = open(0 if 0 in missing else os.devnull, closefd=0 not in missing)
     if sys.stdout is None or _is_plain(sys.stdout, 1):
@@ -31,16 +32,16 @@ def settle() -> None:
 
 
 def flush() -> None:
-    """Hand over what was printed.
+    """Write out what was printed.
 
     Raises:
-        OSError: it cannot be; BrokenPipeError where nobody reads it.
+        OSError: it cannot be written. BrokenPipeError if nobody reads it.
     """
     sys.stdout.flush()
 
 
 def drop() -> None:
-    """Let go of what cannot be handed over, or the interpreter would complain of it at its end."""
+    """Drop output that cannot be written. Otherwise the interpreter reports it when it exits."""
     if isinstance(getattr(sys.stdout, "buffer", None), io.BufferedWriter):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -48,7 +49,7 @@ def drop() -> None:
 
 
 class _Result(io.FileIO):
-    """Standard output: its errors name it."""
+    """Standard output. Its errors name it."""
 
     def write(self, data, /) -> int:  # pyright: ignore[reportMissingParameterType]
         try:
@@ -58,7 +59,7 @@ class _Result(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    """Standard error: what cannot be written is dropped."""
+    """Standard error. Text that cannot be written is dropped."""
 
     def write(self, data, /) -> int:  # pyright: ignore[reportMissingParameterType]
         try:
@@ -76,7 +77,7 @@ def _is_open(number: int) -> bool:
 
 
 def _is_plain(stream: object, number: int) -> bool:
-    """Whether it is the interpreter's own stream, not one that a test or a notebook put there."""
+    """Return whether it is the interpreter's own stream, not that of a test or a notebook."""
     if stream not in (sys.__stdout__, sys.__stderr__) or not isinstance(stream, io.TextIOWrapper):
         return False
     return isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO) and (
@@ -85,12 +86,12 @@ def _is_plain(stream: object, number: int) -> bool:
 
 
 def _text(raw: io.FileIO, former: Any) -> io.TextIOWrapper:
-    """Return the text stream over `raw` that the interpreter would have made."""
+    """Return a text stream over `raw` like the one that the interpreter makes."""
     is_error = raw.fileno() == 2
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=former.encoding if former else "utf-8",
-        # A sample's text may not fit the terminal.
+        # The terminal's encoding may lack characters of a sample's text.
         errors="backslashreplace" if is_error else "replace",
         line_buffering=is_error or raw.isatty(),
         write_through=former.write_through if former else False,

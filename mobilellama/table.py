@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
-    """Return rows of cells as lines, each column as wide as its widest cell.
+    """Return rows of cells as lines. Each column is as wide as its widest cell.
 
     Args:
-        rows: of equally many cells, the heading's first.
-        left: columns that are set to the left; the others, of numbers, are set to the right.
+        rows: all with the same number of cells; the heading first.
+        left: columns that are aligned left. The others are aligned right, as numbers are.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -21,10 +21,10 @@ def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> s
 
 
 def counted(name: str, count: int, remark: str = "") -> str:
-    """Return ``name   1,234  remark``; such lines stand well below one another."""
+    """Return ``name   1,234  remark``. The columns of such lines are aligned."""
     return f"{name:<20} {count:>14,}  {remark}".rstrip()
 
 
 def below_remarks(text: str) -> str:
-    """Return a line that stands below the remarks of ``counted``."""
+    """Return a line whose text begins in the column of the remarks of ``counted``."""
     return f"{'':<37}{text}".rstrip()

@@ -1,16 +1,16 @@
-"""What standard error is shown on: whether it is a terminal, and how much fits into its lines."""
+"""Facts about the terminal of standard error: whether it is one, and the width of its lines."""
 
 import os
 import sys
 from collections.abc import Sequence
 
-_DEFAULT_COLUMNS = 80  # where a terminal does not tell; rich takes the same
+_DEFAULT_COLUMNS = 80  # if the terminal does not tell; rich uses the same
 
 _ERASE_LINE = "\r\x1b[2K"
 _SHOW_CURSOR = "\x1b[?25h"
 
 has_live_line = False
-"""Whether the last line of the terminal is one that is drawn again and again."""
+"""Whether the last line of the terminal is one that is redrawn, such as a progress bar."""
 
 
 def is_terminal() -> bool:
@@ -19,7 +19,7 @@ def is_terminal() -> bool:
 
 
 def columns() -> int | None:
-    """Return the width of the terminal behind stderr; None where there is none."""
+    """Return the width of stderr's terminal; None if stderr is no terminal."""
     if not sys.stderr.isatty():
         return None
     if (told := os.environ.get("COLUMNS", "")).isdigit() and int(told):
@@ -31,10 +31,11 @@ def columns() -> int | None:
 
 
 def clear_line(*, leaving: bool = False) -> str:
-    """Return what to write before a message, so that it takes the place of a live line.
+    """Return the text to write before a message, so that the message replaces a live line.
 
     Args:
-        leaving: whether the process may end now: a live line hides the cursor.
+        leaving: whether the process may end now. Then the cursor, which a live line hides, is
+            shown again.
     """
     if not has_live_line:
         return ""
@@ -45,15 +46,14 @@ def fitted(parts: Sequence[tuple[int, str]], width: int | None) -> str:
     """Return the parts that fit into a line, two spaces apart.
 
     Args:
-        parts: (rank, text) in the order of the line. Those of rank 0 always stay; of the others
-            the lower ranks are taken first, and what does not fit is left out. An empty text is
-            no part.
-        width: of the line; None takes every part.
+        parts: (rank, text) in the order of the line. Parts of rank 0 are always kept. Others are
+            kept if they fit, lower ranks first. Empty texts are ignored.
+        width: of the line. None keeps every part.
     """
     texts = [text for _, text in parts]
     left = float("inf") if width is None else width + 2
     kept: set[int] = set()
-    for i in sorted(range(len(parts)), key=lambda i: parts[i][0]):  # stable: first come first
+    for i in sorted(range(len(parts)), key=lambda i: parts[i][0]):  # stable: keeps their order
         needed = len(texts[i]) + 2
         if texts[i] and (parts[i][0] == 0 or needed <= left):
             kept.add(i)

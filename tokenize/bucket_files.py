@@ -30,7 +30,7 @@ def naming_a_full_disk(target: Path) -> Iterator[None]:
             raise
         raise DiskFullError(
             f"{target}: the disk is full ({error.strerror}). Nothing of it counts, "
-            "finished buckets stay. Make room and run the same command again"
+            "finished buckets stay. Free some space and run the same command again"
         ) from None
 
 

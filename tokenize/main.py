@@ -14,7 +14,7 @@ VERBS = {
     "finish": Verb(
         module="mobilellama.tokenize.finish",
         help="make the dataset of the buckets that the tasks of a job array wrote",
-        interrupted="nothing half-written counts; run the same command again",
+        interrupted="no half-written file is used; run the same command again",
     ),
     "train-tokenizer": Verb(
         module="mobilellama.tokenize.train_tokenizer",

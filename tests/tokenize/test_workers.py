@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_with_the_buckets_name(
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert f"{output}/c4/00000.bin: the disk is full" in done.stderr
-    assert "Make room and run the same command again" in done.stderr
+    assert "Free some space and run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(output.glob("c4/0*"))  # the other slice was not even tried
     assert tokenize_command("run", *arguments).returncode == 0

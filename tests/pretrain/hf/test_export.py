@@ -303,8 +303,8 @@ def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert message == (
-        f"mobilellama: error: {tmp_path}/out: the disk is full (File too large). Nothing "
-        "half-written counts. Make room and run the same command again"
+        f"mobilellama: error: {tmp_path}/out: the disk is full (File too large). No "
+        "half-written file is used. Free some space and run the same command again"
     )
 
 

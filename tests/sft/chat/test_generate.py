@@ -285,8 +285,8 @@ def test_a_full_disk_is_told_with_the_file_and_the_command_goes_on(generate: Gen
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert outcome.code == 2
     assert outcome.err.strip().splitlines()[-1] == (
-        f"mobilellama: error: {generate.output}: the disk is full (File too large). Nothing "
-        "half-written counts. Make room and run the same command again"
+        f"mobilellama: error: {generate.output}: the disk is full (File too large). No "
+        "half-written file is used. Free some space and run the same command again"
     )
     assert generate.rows() == expected
 

@@ -27,6 +27,10 @@ from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.launch.time_limit import limit_seconds
 
+_FIRST = (
+    "dry_run", "local", "check", "slurm.nodes", "slurm.gpus_per_node", "slurm.time",
+    "slurm.partition", "slurm.account", "slurm.setup", "slurm.env",
+)  # fmt: skip
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -244,7 +248,7 @@ def read_options(argv: Sequence[str], *, prog: str, about: str) -> Options:
         ConfigError: a field is unknown or breaks a rule; the site's file is not there.
     """
     files, rest = take_site_file(argv)
-    return parse_config(Options, [*files, *rest], prog=prog, about=about)
+    return parse_config(Options, [*files, *rest], prog=prog, about=about, first=_FIRST)
 
 
 def take_site_file(argv: Sequence[str]) -> tuple[list[str], list[str]]:

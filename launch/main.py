@@ -39,6 +39,18 @@ VERBS = {
     ),
     "doctor": Verb(
         module="mobilellama.launch.doctor.doctor",
+        first=(
+            "folder",
+            "job",
+            "wait_minutes",
+            "slurm.partition",
+            "slurm.cpu_partition",
+            "slurm.account",
+            "slurm.nodes",
+            "slurm.gpus_per_node",
+            "slurm.time",
+            "slurm.setup",
+        ),
         help="what a new user of a cluster needs to know, with a verdict each",
     ),
 }

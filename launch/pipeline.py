@@ -5,10 +5,12 @@
     slurm: {account: my-project}          # over the site's file, for all steps
     steps:
       - step: tokenize
-        args: {tokenizer: tokenizer.model, sources: {root: RedPajama-Data-1T}, output: data}
+        args: {tokenizer: tokenizer.model, sources: {root: RedPajama-Data-1T},
+               output: data}
         slurm: {tasks: 64, cpus_per_task: 16}
       - step: pretrain
-        args: {config: mobilellama_1_4b, data: {path: data}, run: {folder: runs/1_4b}}
+        args: {config: mobilellama_1_4b, data: {path: data},
+               run: {folder: runs/1_4b}}
         slurm: {nodes: 20}
       - step: export
         args: {checkpoint: runs/1_4b, output: MobileLLaMA-1.4B}

@@ -42,6 +42,9 @@ class Verb:
     """One line for the stage's ``--help``."""
     thing: str | None = None
     """The field that takes a word without a flag: ``dataset``, ``run`` or ``model``."""
+    first: tuple[str, ...] = ()
+    """The fields that people set first: --help shows these and those that are required, where the
+    verb has too many to show all."""
     presets: Path | None = None
     """Folder of YAML files that ``--config NAME`` may name without path and ending."""
     interrupted: str | None = "nothing was changed"
@@ -82,6 +85,7 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
             about=_docstring_of(verb.module) or verb.help,
             presets=verb.presets,
             thing=verb.thing,
+            first=verb.first,
         )
         with leaving():
             module = importlib.import_module(verb.module)  # may take many seconds
@@ -101,7 +105,8 @@ def _stage_help(stage: str, about: str, verbs: Mapping[str, Verb]) -> str:
     lines = [f"usage: mobilellama {stage} VERB [--config FILE] [--section.field VALUE ...]", ""]
     lines += [*textwrap.wrap(about, 90), "", "verbs:"]
     lines += [f"  {name:<{width}}  {verb.help}" for name, verb in verbs.items()]
-    return "\n".join([*lines, "", f"'mobilellama {stage} VERB --help' lists every field."])
+    end = f"'mobilellama {stage} VERB --help' shows the fields set first, '--help all' all."
+    return "\n".join([*lines, "", end])
 
 
 def report(error: UserError, *, alone: bool = False) -> int:

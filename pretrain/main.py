@@ -11,6 +11,16 @@ VERBS = {
     "run": Verb(
         module="mobilellama.pretrain.run",
         config="mobilellama.pretrain.config",
+        first=(
+            "data.mixture",
+            "train.max_steps",
+            "train.global_batch_size",
+            "train.micro_batch_size",
+            "train.seq_len",
+            "optimizer.learning_rate",
+            "checkpoint.every_steps",
+            "distributed.devices",
+        ),
         help="train, or resume a run from its newest checkpoint",
         presets=PRESETS,
         is_run=True,

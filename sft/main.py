@@ -10,12 +10,30 @@ PRESETS = Path(__file__).parent / "presets"
 VERBS = {
     "prepare": Verb(
         module="mobilellama.sft.prepare",
+        first=(
+            "data.format",
+            "template",
+            "seq_len",
+            "heldout_share",
+            "max_bad_share",
+            "workers",
+            "dry_run",
+        ),
         help="conversations to packed, masked rows: a dataset folder",
         interrupted="finished buckets stay, and the same command goes on",
     ),
     "run": Verb(
         module="mobilellama.sft.run",
         config="mobilellama.sft.config",
+        first=(
+            "lora.rank",
+            "train.epochs",
+            "train.global_batch_size",
+            "train.micro_batch_size",
+            "optimizer.learning_rate",
+            "checkpoint.every_steps",
+            "distributed.devices",
+        ),
         help="finetune, or resume a run from its newest checkpoint",
         presets=PRESETS,
         is_run=True,
@@ -43,6 +61,15 @@ VERBS = {
     "generate": Verb(
         module="mobilellama.sft.chat.generate",
         thing="model",
+        first=(
+            "template",
+            "system",
+            "temperature",
+            "max_new_tokens",
+            "batch_size",
+            "device",
+            "overwrite",
+        ),
         help="answer a file of prompts in batches",
         interrupted="answers that were written stay, and the same command goes on",
     ),

@@ -8,6 +8,16 @@ from mobilellama.inputs import InputPath
 VERBS = {
     "run": Verb(
         module="mobilellama.tokenize.run",
+        first=(
+            "sources.root",
+            "sources.dataset",
+            "sources.text_column",
+            "workers",
+            "heldout_share",
+            "max_bad_share",
+            "task_count",
+            "dry_run",
+        ),
         help="tokenise a corpus into a dataset folder; run again, it does what is missing",
         interrupted="finished buckets stay, and the same command goes on",
     ),

@@ -95,7 +95,7 @@ class _Reader:
         self._leaves[name] = value
 
     def _error(self, said: str, value: Any, rule: str, near: str = "") -> ConfigError:
-        remedy = f"See '{self._command.prog} --help'{near}"
+        remedy = f"See '{self._command.prog} --help all'{near}"
         return ConfigError(said, value, f"{rule} (in {self._file.path})", remedy)
 
 

@@ -26,22 +26,22 @@ class Field:
     @property
     def is_flag(self) -> bool:
         """Whether it is true or false, so that its name alone means true."""
-        return set(_members(self.type)) <= {bool, type(None)}
+        return set(members_of(self.type)) <= {bool, type(None)}
 
     @property
     def is_list(self) -> bool:
         """Whether it holds a list."""
-        return any(get_origin(one) is list for one in _members(self.type))
+        return any(get_origin(one) is list for one in members_of(self.type))
 
     @property
     def is_list_of_texts(self) -> bool:
         """Whether it holds a list of texts, which a command line gives as words."""
-        return list[str] in _members(self.type)
+        return list[str] in members_of(self.type)
 
     @property
     def is_mapping(self) -> bool:
         """Whether it holds names of the user's own."""
-        return any(get_origin(one) in (dict, Mapping) for one in _members(self.type))
+        return any(get_origin(one) in (dict, Mapping) for one in members_of(self.type))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Fields:
         return None
 
 
-def _members(of_type: Any) -> tuple[Any, ...]:
+def members_of(of_type: Any) -> tuple[Any, ...]:
     """Return the types of a union; another type is its only member."""
     is_union = get_origin(of_type) in (Union, types.UnionType)
     return get_args(of_type) if is_union else (of_type,)

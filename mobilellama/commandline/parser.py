@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from mobilellama.commandline.config_files import ConfigFile, read_config_file
 from mobilellama.commandline.fields import fields_of
+from mobilellama.commandline.help_text import help_text
 from mobilellama.commandline.old_names import warn_of
 from mobilellama.commandline.words import Command, Given, missing_from, read_words, thing_text
 from mobilellama.config import ConfigError, one_line
@@ -34,6 +35,7 @@ def parse_config(
     about: str,
     presets: Path | None = None,
     thing: str | None = None,
+    first: Sequence[str] = (),
 ) -> T:
     """Build the config from a YAML file (or preset), then overrides, then defaults.
 
@@ -44,6 +46,7 @@ def parse_config(
         about: what --help says first.
         presets: folder of YAML files that --config may name without path and ending.
         thing: the field that a word without a flag gives.
+        first: the fields that --help shows beside those that are required.
 
     Raises:
         ConfigError: a field is unknown, missing, of the wrong type or breaks a rule.
@@ -54,59 +57,42 @@ def parse_config(
         fields=fields_of(config_class),
         thing=thing,
     )
-    parser = _parser(config_class, prog=prog, about=about, presets=presets, thing=thing)
-    if {"-h", "--help"} & set(argv):
-        parser.parse_args(["--help"])  # leaves
+    if (asked := _asks_for_help(argv)) is not None:
+        names = preset_names(presets) if presets else ()
+        print(
+            help_text(
+                config_class, command, about=about, presets=names, first=first, asked=asked or None
+            )
+        )
+        raise SystemExit(0)
     given = read_words(argv, command)
     files = _read_files(given, command, presets)
     _require_fields(given, files, command)
-    parsed, made = _parse(parser, given, command)
+    parsed, made = _parse(_parser(config_class, prog), given, command)
     config = config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
     _require_64_bits(parsed)  # after the fields' own rules, which say more
     return config
 
 
-def _parser(
-    config_class: type, *, prog: str, about: str, presets: Path | None, thing: str | None
-) -> Any:
+def _asks_for_help(argv: Sequence[str]) -> str | None:
+    """Return the word after --help, or "" where none follows; None where it is not asked for."""
+    for i, word in enumerate(argv):
+        flag, _, asked = word.partition("=")
+        if flag in ("-h", "--help"):
+            after = next(iter(argv[i + 1 :]), "")
+            return asked or ("" if after.startswith("-") else after)
+    return None
+
+
+def _parser(config_class: type, prog: str) -> Any:
     import jsonargparse
-    from jsonargparse import (
-        ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
-        DefaultHelpFormatter,
-    )
+    from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 
-    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        """Keeps the line breaks of a module's docstring; shows types and defaults."""
-
-        def _expand_help(self, action: argparse.Action) -> str:
-            return _as_typed(super()._expand_help(action))
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    word = f" {thing_text(thing)}" if thing else ""
-    parser = jsonargparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog}{word} [--config FILE] [--section.field VALUE ...]",
-        description=_as_typed(about),
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=Formatter,
-    )
-    names = f" or a preset: {', '.join(preset_names(presets))}" if presets else ""
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help=f"YAML file of fields{names}; later ones overrule"
-    )
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action=ActionConfigFile)
     # No --SECTION FILE options: one file holds the whole config.
     parser.add_class_arguments(config_class, None, sub_configs=False, fail_untyped=True)
     return parser
-
-
-def _as_typed(text: str) -> str:
-    """Return a docstring as help: without RST, and with values as the command line takes them."""
-    text = re.sub(r"(``?)([^`]+)\1", r"'\2'", text)
-    text = re.sub(r"Optional\[(.*)\](?=[,)])", r"\1 | null", text)
-    text = re.sub(r"Union\[(.*)\](?=[,)])", lambda match: _COMMAS.sub(" | ", match[1]), text)
-    text = re.sub(r"(?<=default: )(True|False)\b", lambda match: match[0].lower(), text)
-    return re.sub(r"\bNone\b", "null", text)
 
 
 def _read_files(given: Given, command: Command, presets: Path | None) -> list[ConfigFile]:
@@ -194,9 +180,9 @@ def _explain(error: Exception, given: Given, command: Command) -> ConfigError:
     if message.startswith('Parser key "'):
         field, rule = message.removeprefix('Parser key "').split('":', 1)
         rule, _, value = rule.partition("Got value:")
-        if union := re.search(r"Union subtypes Subtypes: \[([^\]]*)\]", rule):
+        if union := re.search(r"Union subtypes Subtypes: \[(.*)\] Errors:", rule):
             value = _given_to(field, given)
-            rule = "expected " + union[1].replace("NoneType", "null").replace(", ", " or ")
+            rule = "expected " + _COMMAS.sub(" or ", union[1].replace("NoneType", "null"))
         rule = (
             rule.strip()
             .rstrip(".")

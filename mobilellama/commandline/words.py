@@ -150,7 +150,7 @@ def _name_of(flag: str, value: str, command: Command, given: Given) -> str:
 
 def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
     """Return the error for a flag that means no field."""
-    known, remedy = command.fields, f"See '{command.prog} --help'"
+    known, remedy = command.fields, f"See '{command.prog} --help all'"
     if name in known.sections:
         remedy = f"Give --{name}.FIELD, or --config FILE for all sections"
         return ConfigError(flag, value, "is a section", remedy)

@@ -7,3 +7,4 @@ Cli = Callable[..., tuple[int, str, str]]
 RUN = ("pretrain", "run")
 GIVEN = ("--data.path", "unused", "--run.folder", "unused")
 HELP = "See 'mobilellama pretrain run --help'"
+ALL = "See 'mobilellama pretrain run --help all'"

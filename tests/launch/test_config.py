@@ -156,13 +156,13 @@ def test_a_time_that_yaml_makes_a_number_is_refused_in_a_file(
 
 def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
     assert refused("--slurm.node", "2") == (
-        "--slurm.node = 2: is not a field. See 'mobilellama launch pretrain --help'; "
+        "--slurm.node = 2: is not a field. See 'mobilellama launch pretrain --help all'; "
         "did you mean '--slurm.nodes'?"
     )
     site.write_text("slurm:\n  partitoin: gpu\n")
     assert refused() == (
         f"slurm.partitoin = gpu: is not a field (in {site}). "
-        "See 'mobilellama launch pretrain --help'; did you mean 'slurm.partition'?"
+        "See 'mobilellama launch pretrain --help all'; did you mean 'slurm.partition'?"
     )
 
 

@@ -35,21 +35,6 @@ def test_help_answers_within_a_second_and_loads_no_heavy_library(
     assert elapsed_s < 1.0
 
 
-@pytest.mark.parametrize(
-    ("stage", "verb"),
-    [("shards", "info"), ("tokenize", "run"), ("pretrain", "evaluate"), ("launch", "logs")],
-)
-def test_help_is_plain_text_and_writes_values_as_the_command_line_takes_them(
-    cli: Cli, capsys: pytest.CaptureFixture[str], stage: str, verb: str
-) -> None:
-    with pytest.raises(SystemExit):
-        cli(stage, verb, "--help")
-    out = capsys.readouterr().out
-    assert f"Fields of '{stage} {verb}':" in out
-    assert "; null" in out and "| null" in out and re.search(r"default:\s+(true|false)\)", out)
-    assert not re.findall(r"`|\b(?:None|True|False|Optional|Union)\b", out)
-
-
 def test_the_installed_command_and_the_module_are_the_same_program() -> None:
     installed = Path(sys.executable).with_name("mobilellama")
     if not installed.exists():

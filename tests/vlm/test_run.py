@@ -162,7 +162,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_has_embeddings_is_refused(
 
 def test_help_tells_every_field_of_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["run", "--help"])
+        main(["run", "--help", "all"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
     text = " ".join(out.split())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.command_line import GIVEN, HELP, RUN
+from tests.helpers.command_line import ALL, GIVEN, HELP, RUN
 
 
 def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
@@ -28,19 +28,19 @@ def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
     [
         (
             "train:\n  seqlen: 3\n",
-            f"train.seqlen = 3: is not a field (in FILE). {HELP}; did you mean 'train.seq_len'?",
+            f"train.seqlen = 3: is not a field (in FILE). {ALL}; did you mean 'train.seq_len'?",
         ),
         (
             "trian:\n  seq_len: 3\n",
-            f"trian = {{'seq_len': 3}}: is not a field (in FILE). {HELP}; did you mean 'train'?",
+            f"trian = {{'seq_len': 3}}: is not a field (in FILE). {ALL}; did you mean 'train'?",
         ),
         (
             "train: 3\n",
-            f"train = 3: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+            f"train = 3: is a section, and must hold 'field: value' lines (in FILE). {ALL}.",
         ),
         (
             "train:\n",
-            f"train = null: is a section, and must hold 'field: value' lines (in FILE). {HELP}.",
+            f"train = null: is a section, and must hold 'field: value' lines (in FILE). {ALL}.",
         ),
         ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected an int. {HELP}."),
         ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),

@@ -1,13 +1,21 @@
-"""Fields as a user gives them: what does not fit is named, and what is missing."""
+"""Fields as a user gives them: what does not fit is named, and what is missing.
 
+The texts of the parser's library are read in parser.py alone; an upgrade that words them otherwise
+fails here.
+"""
+
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+import mobilellama
 from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
-from tests.helpers.command_line import GIVEN, HELP, RUN, Cli
+from tests.helpers.command_line import ALL, GIVEN, HELP, RUN, Cli
 
 
 @pytest.mark.parametrize(
@@ -21,7 +29,7 @@ from tests.helpers.command_line import GIVEN, HELP, RUN, Cli
 def test_a_field_that_does_not_exist_is_met_with_the_nearest(
     refused: Callable[..., str], arguments: tuple[str, ...], message: str
 ) -> None:
-    expected = f"{message} {HELP}; did you mean '--train.seq_len'?"
+    expected = f"{message} {ALL}; did you mean '--train.seq_len'?"
     assert refused(*RUN, "--config", "demo", *GIVEN, *arguments) == expected
 
 
@@ -112,3 +120,64 @@ def test_a_list_is_written_as_words_or_as_a_list(arguments: list[str], names: li
 def test_a_list_without_words_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"\(no value\): expected one argument"):
         parse_config(_Lists, ["--names", "--other", "1"], prog="p", about="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: int = 1
+    share: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every:
+    count: int = 1
+    kind: Literal["one", "two"] = "one"
+    either: Literal["auto"] | int = "auto"
+    maybe: int | None = None
+    numbers: list[int] = field(default_factory=list)
+    names: dict[str, Any] = field(default_factory=dict)
+    section: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--count", "x"], "count = x: expected an int"),
+        (["--count", "1.5"], "count = 1.5: expected an int"),
+        (["--count", "null"], "count = None: expected an int"),
+        (["--kind", "three"], "kind = three: expected a Literal['one', 'two']"),
+        (["--either", "x"], "either = x: expected Literal['auto'] or int"),
+        (["--maybe", "x"], "maybe = x: expected int or null"),
+        (["--section.size", "x"], "section.size = x: expected an int"),
+        (["--section.share", "x"], "section.share = x: expected float or null"),
+        (["--numbers", "[a]"], "numbers = a: expected an int"),
+        (["--names", "3"], "names = 3: expected a dict"),
+        (["--count"], "--count = (no value): expected one argument"),
+    ],
+)
+def test_a_complaint_of_the_parser_names_field_value_and_rule(
+    argv: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(Every, argv, prog="mobilellama x", about="")
+    assert str(error.value) == f"{message}. See 'mobilellama x --help'."
+
+
+def test_no_other_module_knows_the_parsers_library() -> None:
+    root = Path(mobilellama.__file__).parent
+    knowing = [
+        path.relative_to(root).as_posix()
+        for path in sorted(root.rglob("*.py"))
+        if "jsonargparse" in _imports(path)
+    ]
+    assert knowing == ["commandline/parser.py"]
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    return found

@@ -27,7 +27,7 @@ def test_a_name_of_another_trainer_is_met_with_ours(flag: str, ours: str) -> Non
     with pytest.raises(ConfigError) as error:
         parse_config(Config, [flag, "1"], prog="mobilellama pretrain run", about="")
     assert str(error.value) == (
-        f"{flag} = 1: is not a field. See 'mobilellama pretrain run --help'; it is {ours} here."
+        f"{flag} = 1: is not a field. See 'mobilellama pretrain run --help all'; it is {ours} here."
     )
 
 

@@ -96,7 +96,10 @@ def test_commas_do_not_part_a_line_of_a_shell() -> None:
         (["A", "B"], "DATASET = B: comes after another DATASET, and one alone is taken."),
         ([""], "dataset = (empty): must not be empty. Is a shell variable unset?"),
         (["--budget", ""], "budget = (empty): must not be empty. Is a shell variable unset?"),
-        (["--budge", "3"], "--budge = 3: is not a field. See 'p --help'; did you mean '--budget'?"),
+        (
+            ["--budge", "3"],
+            "--budge = 3: is not a field. See 'p --help all'; did you mean '--budget'?",
+        ),
         (["-j"], "-j = (no value): is not a field."),
         (["--train", "3"], "--train = 3: is a section. Give --train.FIELD, or --config FILE"),
         (["--budget.x", "3"], "--budget.x = 3: is not a field: --budget has none. Give --budget"),

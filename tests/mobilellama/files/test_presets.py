@@ -171,12 +171,12 @@ def test_values_are_read_as_in_a_file_without_a_base(
         (
             "inner: {base: small}\n",
             "inner.base = small: is not a field (in HERE/mine.yaml). "
-            "See 'test --help'; did you mean 'inner.size'?",
+            "See 'test --help all'; did you mean 'inner.size'?",
         ),
         (
             "builds_on: broken.yaml\n",
             "inner.sise = 3: is not a field (in HERE/broken.yaml). "
-            "See 'test --help'; did you mean 'inner.size'?",
+            "See 'test --help all'; did you mean 'inner.size'?",
         ),
         ("builds_on: list.yaml\n", "--config = HERE/list.yaml: must hold 'field: value' lines. "
             "Fix the file."),

@@ -1,0 +1,203 @@
+"""What ``--help`` prints: the fields that people set first, a section's, or all; 80 columns wide.
+
+Types and values are written as the command line takes them. A field's text is the docstring below
+it, read from the source: nothing of the verb is imported for it.
+"""
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mobilellama.commandline.fields import Field, members_of
+from mobilellama.commandline.prose import filled, folded, plain
+from mobilellama.commandline.words import Command, thing_text
+from mobilellama.config import ConfigError, as_given, did_you_mean
+
+WIDTH = 80
+MOST_SHOWN = 12
+"""A verb of so many fields shows all; of more, those that are required and its first ones."""
+ALL = "all"
+_INDENT = " " * 6
+_NAMES = {bool: "true|false", int: "INT", float: "NUMBER", str: "TEXT", type(None): "null"}
+_REQUIRED = object()
+_LONG = re.compile(r"\S{50,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What is told of a field."""
+
+    field: Field
+    text: str
+    default: Any
+
+
+def help_text(
+    config_class: type,
+    command: Command,
+    *,
+    about: str,
+    presets: Sequence[str],
+    first: Sequence[str],
+    asked: str | None,
+) -> str:
+    """Return what --help prints.
+
+    Args:
+        config_class: the verb's config.
+        command: its command line.
+        about: what comes first.
+        presets: the names that --config takes.
+        first: fields that are shown beside those that are required.
+        asked: the word after --help: all, a section's or a field's name; None asks for the first.
+
+    Raises:
+        ConfigError: it is no such word.
+    """
+    told = {one.field.name: one for one in _walk(config_class, command, "", None)}
+    sections = sorted(command.fields.sections)
+    if asked is not None and asked != ALL:
+        names = [name for name in told if name == asked or name.startswith(f"{asked}.")]
+        if not names:
+            known = [ALL, *sections, *told]
+            rule = "is no section and no field"
+            remedy = f"Give {', '.join([ALL, *sections])}{did_you_mean(asked, known)}"
+            raise ConfigError("--help", asked, rule, remedy)
+        return "\n".join(_entry(told[name], command) for name in names)
+    names = [*told] if asked == ALL or len(told) <= MOST_SHOWN else _first(told, first)
+    word = f" {thing_text(command.thing)}" if command.thing else ""
+    flag = "--section.field" if sections else "--field"
+    head = f"usage: {command.prog}{word} [--config FILE] [{flag} VALUE ...]"
+    lines = [*_wrapped(head, "", " " * 11), "", filled(plain(about), WIDTH).strip(), ""]
+    required = [name for name in names if told[name].field.is_required]
+    for name in [*required, *(name for name in names if name not in required)]:
+        lines.append(_entry(told[name], command))
+    lines += _options(presets)
+    if len(names) < len(told):
+        end = f"These are {len(names)} of {len(told)} fields: '{command.prog} --help all' lists all"
+        many = f", and '--help SECTION' those of {', '.join(sections)}" if sections else ""
+        lines += ["", *_wrapped(f"{end}{many}.", "", "")]
+    return "\n".join(lines)
+
+
+def _first(told: Mapping[str, _Told], first: Sequence[str]) -> list[str]:
+    return [*(name for name, one in told.items() if one.field.is_required), *first]
+
+
+def _options(presets: Sequence[str]) -> list[str]:
+    """Return the entries of what is no field."""
+    names = f", or a preset: {', '.join(presets)}" if presets else ""
+    config = f"YAML file of fields{names}. Given again, the later one overrules."
+    return [
+        "  --config FILE",
+        *_wrapped(config, _INDENT, _INDENT),
+        "  --print_config",
+        f"{_INDENT}Print the config that comes of all this, and do nothing.",
+    ]
+
+
+def _entry(told: _Told, command: Command) -> str:
+    """Return the lines of a field."""
+    its = told.field
+    flag = f"--{its.name} {type_text(its.type)}"
+    if its.name == command.thing:
+        flag = f"{thing_text(its.name)}, or {flag}"
+    end = "required" if told.default is _REQUIRED else f"default: {value_text(told.default)}"
+    lines = _wrapped(f"{flag} ({end})", "  ", _INDENT)
+    return "\n".join([*lines, *_wrapped(told.text, _INDENT, _INDENT)])
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    """Fold a text to the width; a list or a choice that is longer is parted, too."""
+    parted = _LONG.sub(lambda match: re.sub(r"([,|])", "\\1\0 ", match[0]), text)
+    lines = folded(parted, WIDTH, first, others)
+    return [line.replace("\0 ", "").replace("\0", "") for line in lines]
+
+
+def type_text(of_type: Any) -> str:
+    """Return how the command line writes a type's values."""
+    parts = [_name_of(one) for one in members_of(of_type)]
+    return "|".join(sorted(parts, key=lambda part: part == "null"))
+
+
+def _name_of(of_type: Any) -> str:
+    origin, args = get_origin(of_type), get_args(of_type)
+    if origin is Literal:
+        return "|".join(map(str, args))
+    if origin is list:
+        one = type_text(args[0])
+        return f"{one},{one},..."
+    if origin in (dict, Mapping):
+        return "{NAME: VALUE}"
+    return _NAMES.get(of_type, "VALUE")
+
+
+def value_text(value: Any) -> str:
+    """Return a value as the command line takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "[]"
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value))
+    return '""' if value == "" else as_given(value)
+
+
+def _walk(owner: type, command: Command, above: str, made: Any) -> Iterator[_Told]:
+    """Yield what is told of each field of a config, or of a section.
+
+    Args:
+        owner: the dataclass.
+        command: has the fields.
+        above: the section's dotted name with a dot behind it.
+        made: the section as its config makes it; None where that must be given.
+    """
+    hints, docs = get_type_hints(owner), docs_of(owner)
+    for its in fields(owner):
+        name = f"{above}{its.name}"
+        default = _REQUIRED
+        if made is not None:
+            default = getattr(made, its.name)
+        elif its.default is not MISSING:
+            default = its.default
+        elif its.default_factory is not MISSING:
+            default = its.default_factory()
+        if name in command.fields.by_name:
+            text = plain(docs.get(its.name, ""))
+            yield _Told(field=command.fields.by_name[name], text=text, default=default)
+            continue
+        assert is_dataclass(hints[its.name])
+        inner = None if default is _REQUIRED else default
+        yield from _walk(hints[its.name], command, f"{name}.", inner)
+
+
+def docs_of(owner: type) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass, those it inherits included."""
+    docs: dict[str, str] = {}
+    for base in reversed(owner.__mro__):
+        file = getattr(sys.modules.get(base.__module__), "__file__", None)
+        if is_dataclass(base) and file:
+            docs |= _docs_in(file).get(base.__name__, {})
+    return docs
+
+
+@cache
+def _docs_in(file: str) -> dict[str, dict[str, str]]:
+    """Return class -> field -> docstring of a source file."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        docs = found.setdefault(node.name, {})
+        for its, below in zip(node.body, node.body[1:], strict=False):
+            match its, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    docs[name] = " ".join(text.split())
+    return found

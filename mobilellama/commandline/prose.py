@@ -1,0 +1,80 @@
+"""Docstrings as help: plain text without RST, filled to a width, with tables and commands kept."""
+
+import re
+import textwrap
+
+_COMMANDS = ("mobilellama ", "torchrun ", "python ")
+_LAST_COLUMN = re.compile(r".*\S  +(?=\S)")
+_FLAG = re.compile(r"(--[\w.]+) (?=[^-\[\s])")
+_ITEM = re.compile(r"(\d+\.|[-*]) ")
+
+
+def plain(text: str) -> str:
+    """Return a docstring without RST, and with null for None."""
+    text = re.sub(r"(``?)([^`]+)\1", r"'\2'", text)
+    return re.sub(r"\bNone\b", "null", text)
+
+
+def filled(text: str, width: int) -> str:
+    """Fill paragraphs to a width; fold what is indented and too long where it may be folded.
+
+    An indented line is a command, which goes on after a backslash; or the row of a table, whose
+    last column takes what is too long; or else it stays.
+    """
+    lines, made = text.splitlines(), list[str]()
+    while lines:
+        if lines[0].startswith(" "):
+            made += _indented(lines, width)
+            continue
+        paragraph = lines.pop(0)
+        item = _ITEM.match(paragraph)
+        indent = " " * item.end() if item else ""
+        while paragraph and lines and _is_rest(lines[0], indent):
+            paragraph += " " + lines.pop(0).strip()
+        made += folded(paragraph, width, "", indent) or [""]
+    return "\n".join(made)
+
+
+def _is_rest(line: str, indent: str) -> bool:
+    """Return whether a line goes on with a paragraph that has this indent below its first line."""
+    rest = line.removeprefix(indent)
+    return line.startswith(indent) and rest[:1].strip() != "" and not _ITEM.match(line)
+
+
+def folded(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+    """Return the lines of a text, parted at blanks alone.
+
+    Args:
+        text: one paragraph.
+        width: of a line.
+        first: what the first line begins with.
+        others: what the other lines begin with.
+    """
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=others,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _indented(lines: list[str], width: int) -> list[str]:
+    """Take an indented line, and those that go on with it; return them folded."""
+    line = lines.pop(0)
+    body = line.strip().removesuffix(" \\")
+    indent = line[: len(line) - len(line.lstrip())]
+    column = _LAST_COLUMN.match(body)
+    if not column and not body.startswith(_COMMANDS):
+        return [line]
+    others = indent + " " * (column.end() if column else 4)
+    while lines and _goes_on(lines[0], others):
+        body += " " + lines.pop(0).strip().removesuffix(" \\")
+    if column:
+        return folded(body, width, indent, others)
+    # A flag stays with its value.
+    whole = folded(_FLAG.sub("\\1\0", body), width - 2, indent, others)
+    return [*(f"{one} \\".replace("\0", " ") for one in whole[:-1]), whole[-1].replace("\0", " ")]
+
+
+def _goes_on(line: str, indent: str) -> bool:
+    """Return whether a line is indented by so much, and no row of its own."""
+    rest = line.removeprefix(indent)
+    return len(rest) < len(line) and not rest.startswith(" ") and not _LAST_COLUMN.match(rest)

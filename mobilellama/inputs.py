@@ -61,13 +61,36 @@ class InputPath:
         raise ConfigError(self.field, value, rule, f"{self.remedy}. {_NODES_ONLY}")
 
 
+CHECKPOINT = InputPath(
+    field="checkpoint",
+    kind="folder",
+    remedy="Give the folder of a run, or of one of its checkpoints",
+)
+"""What an export is made of."""
+INIT = InputPath(
+    field="init",
+    kind="folder",
+    remedy="Give a Hugging Face folder, a run's folder, or one of its checkpoints",
+    only_at_first=True,
+)
+"""The weights that a run begins with."""
 TEMPLATE = InputPath(
     field="template",
     kind="file",
     remedy="Give a template's YAML file or the name of a preset",
     name="preset",
 )
-"""A chat template, which several stages read."""
+"""A chat template."""
+
+
+def token_dataset(made_by: str) -> InputPath:
+    """Return the dataset that a run reads, which a command such as 'sft prepare' makes."""
+    return InputPath(
+        field="data.path",
+        kind="folder",
+        holds="dataset.json",
+        remedy=f"Give a dataset folder: the --output of 'mobilellama {made_by}', finished",
+    )
 
 
 def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:

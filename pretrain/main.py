@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
-from mobilellama.inputs import InputPath
+from mobilellama.inputs import CHECKPOINT, INIT, InputPath, token_dataset
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -64,18 +64,8 @@ VERBS = {
 # What a job reads: 'mobilellama launch' looks at it before it submits.
 INPUTS = {
     "run": (
-        InputPath(
-            field="init",
-            kind="folder",
-            remedy="Give a Hugging Face folder, a run's folder, or one of its checkpoints",
-            only_at_first=True,
-        ),
-        InputPath(
-            field="data.path",
-            kind="folder",
-            holds="dataset.json",
-            remedy="Give a dataset folder: the --output of 'mobilellama tokenize run', finished",
-        ),
+        INIT,
+        token_dataset("tokenize run"),
         InputPath(
             field="data.mixture",
             kind="file",
@@ -84,11 +74,7 @@ INPUTS = {
         ),
     ),
     "export": (
-        InputPath(
-            field="checkpoint",
-            kind="folder",
-            remedy="Give the folder of a run, or of one of its checkpoints",
-        ),
+        CHECKPOINT,
         InputPath(
             field="tokenizer",
             kind="path",

@@ -226,7 +226,7 @@ def init_lora_parameter(name: str, shape: torch.Size, seed: int) -> Tensor:
     return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(shape[1])
 
 
-class Merged(WeightSource):
+class Merged(RenamedWeights):
     """A model with adapters as one without: the base with its updates added, all in fp32.
 
     Args:
@@ -235,17 +235,9 @@ class Merged(WeightSource):
     """
 
     def __init__(self, source: WeightSource, adapted: Mapping[str, LowRank]) -> None:
-        self._source, self._adapted = source, adapted
-        # plain name -> the injected model's
-        self._names = {base_name(name): name for name in source.names() if not is_adapter(name)}
-
-    def names(self) -> list[str]:
-        """Return the plain names, in the source's order."""
-        return list(self._names)
-
-    def shape(self, name: str) -> torch.Size:
-        """Return a weight's shape."""
-        return self._source.shape(self._names[name])
+        injected = [name for name in source.names() if not is_adapter(name)]
+        super().__init__(source, {base_name(name): name for name in injected})
+        self._adapted = adapted
 
     def dtype(self, name: str) -> torch.dtype:
         """Return fp32."""
@@ -265,19 +257,6 @@ class Merged(WeightSource):
     def parameter(self, name: str) -> Tensor:
         """Return the same, which is a copy of its own already."""
         return self.stored(name)
-
-    @property
-    def fingerprint(self) -> str:
-        """The source's, which holds all that this follows from."""
-        return self._source.fingerprint
-
-    def verify(self, *, share: int = 0, shares: int = 1) -> None:
-        """Verify the source."""
-        self._source.verify(share=share, shares=shares)
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
 
 
 def merged(source: WeightSource, config: LoraConfig) -> WeightSource:

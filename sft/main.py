@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilellama.cli import Verb, run_stage
-from mobilellama.inputs import TEMPLATE, InputPath
+from mobilellama.inputs import CHECKPOINT, INIT, TEMPLATE, InputPath, token_dataset
 
 PRESETS = Path(__file__).parent / "presets"
 VERBS = {
@@ -74,11 +74,6 @@ VERBS = {
         interrupted="answers that were written stay, and the same command goes on",
     ),
 }
-_CHECKPOINT = InputPath(
-    field="checkpoint",
-    kind="folder",
-    remedy="Give the folder of a run, or of one of its checkpoints",
-)
 _TOKENIZER = InputPath(
     field="tokenizer",
     kind="path",
@@ -97,22 +92,12 @@ INPUTS = {
         TEMPLATE,
     ),
     "run": (
-        InputPath(
-            field="init",
-            kind="folder",
-            remedy="Give a Hugging Face folder, a run's folder, or one of its checkpoints",
-            only_at_first=True,
-        ),
-        InputPath(
-            field="data.path",
-            kind="folder",
-            holds="dataset.json",
-            remedy="Give a dataset folder: the --output of 'mobilellama sft prepare', finished",
-        ),
+        INIT,
+        token_dataset("sft prepare"),
     ),
-    "export": (_CHECKPOINT, _TOKENIZER, TEMPLATE),
+    "export": (CHECKPOINT, _TOKENIZER, TEMPLATE),
     "merge": (
-        _CHECKPOINT,
+        CHECKPOINT,
         InputPath(
             field="adapter",
             kind="folder",

@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,16 @@ from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import World, close
 from mobilellama.distributed_config import DistributedConfig
-from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
+from mobilellama.pretrain.assemble import assemble
 from mobilellama.pretrain.attempt import begin, save_dataset_texts
 from mobilellama.pretrain.config import Config
-from mobilellama.pretrain.identity import identity_of
-from mobilellama.pretrain.loop import Training, TrainState, train
+from mobilellama.pretrain.loop import Attempt, Training, TrainState, train
 from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.monitoring.config import WatchdogConfig
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
+from mobilellama.pretrain.run import facts_of, pretraining
 from mobilellama.pretrain.stop import StopRequest
+from mobilellama.pretrain.training_data import open_windows
 from mobilellama.run_folder import RunFolder
 
 
@@ -54,20 +54,21 @@ class StepClock(StopRequest):
         return len(self.cpu_s) > self._steps
 
 
-def ours(job: Training, steps: int) -> float:
+def ours(job: Training, attempt: Attempt, steps: int) -> float:
     """Return this process's CPU seconds for so many steps of our loop."""
     clock = StepClock(steps)
-    watchdog = Watchdog(WatchdogConfig(), run=job.run, world=job.world, attempt=job.attempt, step=0)
-    train(job, TrainState(), clock, watchdog)
+    run, world = attempt.run, attempt.world
+    watchdog = Watchdog(WatchdogConfig(), run=run, world=world, attempt=attempt.number, step=0)
+    train(job, attempt, TrainState(), clock, watchdog)
     # The stop saved a checkpoint, outside the time measured; make room for the next.
-    job.world.run_on_main(lambda: shutil.rmtree(job.run.checkpoint(steps + 1)))
+    world.run_on_main(lambda: shutil.rmtree(run.checkpoint(steps + 1)))
     return clock.cpu_s[steps] - clock.cpu_s[0]
 
 
-def bare(job: Training, steps: int) -> float:
+def bare(job: Training, attempt: Attempt, steps: int) -> float:
     """Return this process's CPU seconds for so many bare steps."""
     batches = [job.batches.at(i * job.batches.num_samples(0)) for i in range(steps + 1)]
-    engine, started_s = job.engine, 0.0
+    engine, started_s = attempt.engine, 0.0
     for i, batch in enumerate(batches):
         for k, micro in enumerate(batch.micro_batches):
             sums = engine.forward(micro.inputs, last=k + 1 == len(batch.micro_batches))
@@ -80,7 +81,7 @@ def bare(job: Training, steps: int) -> float:
 
 def make_job(
     kind: str, dataset: str, folder: Path, precision: str, width: int, world: World
-) -> Training:
+) -> tuple[Training, Attempt]:
     """Assemble the demo preset as 'pretrain run' does."""
     fields = {
         "data.path": dataset, "run.folder": folder, "engine.kind": kind,
@@ -93,11 +94,10 @@ def make_job(
         Config, ["--config", "demo", *argv], prog="loop_overhead", about="", presets=PRESETS
     )
     data, run = open_windows(config), RunFolder(folder)
-    identity = identity_of(config, config.model, data, precision)
-    stage = pretraining(config, data, world)
-    save_texts = partial(save_dataset_texts, data.dataset)
-    attempt = begin(world, run, identity, stage.record, asdict(config), save_texts)
-    return assemble(config, stage, world, attempt, identity, None)
+    facts = facts_of(config, data, precision)
+    number = begin(world, run, facts, partial(save_dataset_texts, data.dataset))
+    job = pretraining(config, data, world, facts)
+    return job, assemble(job, run, world, number, None)
 
 
 def main() -> None:
@@ -119,7 +119,7 @@ def main() -> None:
     for i in range(options.rounds + 1):
         # In turn, and every other round the other way round: neither always comes first.
         for name, (run, job) in list(candidates.items())[:: 1 if i % 2 else -1]:
-            spent_s = world.sum([run(job, options.steps)])[0]
+            spent_s = world.sum([run(*job, options.steps)])[0]
             if i:  # the first round warms up
                 seconds[name].append(spent_s)
     if world.is_main:

@@ -40,14 +40,15 @@ from mobilellama.commandline.parser import parse_config
 from mobilellama.distributed import World, close
 from mobilellama.distributed_config import DistributedConfig
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.pretrain.assemble import new_weights, open_data
 from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import build_on
 from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.run import new_weights
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.loading import begin
+from mobilellama.pretrain.training_data import open_data
 from mobilellama.sft.config import Config
 from mobilellama.sft.data.packing import pack
 from mobilellama.sft.row_inputs import RowInputs

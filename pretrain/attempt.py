@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 import torch
 import yaml
@@ -15,14 +14,15 @@ from mobilellama.commandline.old_names import as_stored
 from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
+from mobilellama.pretrain.assemble import assemble
+from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.identity import require_same_identity
-from mobilellama.pretrain.loop import Training, TrainState, train
-from mobilellama.pretrain.monitoring.config import WatchdogConfig
+from mobilellama.pretrain.loop import Attempt, RunFacts, Training, TrainState, train
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
-from mobilellama.run_record import RECORD, RunRecord
+from mobilellama.run_record import RECORD
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 from mobilellama.signals import BEFORE_STEPS, StoppedError
@@ -31,53 +31,48 @@ log = logging.getLogger(__name__)
 
 
 def run_attempt(
+    config: StageConfig,
     world: World,
-    run: RunFolder,
+    facts: RunFacts,
     *,
-    identity: dict[str, Any],
-    record: RunRecord,
-    config: dict[str, Any],
     save_texts: Callable[[RunFolder], object],
-    max_hours: float | None,
-    watchdog: WatchdogConfig,
-    verify: Callable[[], object] | None,
-    assemble: Callable[[int, Checkpoint | None], Training],
+    build: Callable[[Checkpoint | None], Training],
+    verify: Callable[[], object] | None = None,
 ) -> None:
     """Run one attempt on every process; all call this together.
 
     Args:
+        config: the stage's; the run's folder is made if it is not there.
         world: the processes.
-        run: the run's folder; made if it is not there.
-        identity: the fields that a resume must not change (rank 0's counts).
-        record: what the run is.
-        config: the resolved config.
+        facts: what the attempt's file and the run's config say (rank 0's identity counts).
         save_texts: puts tokenizer and template into the run (rank 0 only).
-        max_hours: save and stop after so many hours of training; None is no limit.
-        watchdog: when ranks that hang are ended.
+        build: (newest whole checkpoint) -> what to train.
         verify: checks what is trained on first; all ranks call it. None checks nothing.
-        assemble: (attempt, newest whole checkpoint) -> what to train.
 
     Raises:
         ConfigError: the folder holds another run, which is left as it is.
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
-    attempt = begin(world, run, identity, record, config, save_texts)
+    run = RunFolder(config.run.folder)
+    number = begin(world, run, facts, save_texts)
     newest = newest_readable(run)  # a folder's name alone may tell another step
     state = TrainState(step=newest[1].step if newest else 0)
     stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
 
     def conclude(kind: VerdictKind, message: str) -> None:
-        run.write_verdict(Verdict(kind=kind, message=message, attempt=attempt, step=state.step))
+        run.write_verdict(Verdict(kind=kind, message=message, attempt=number, step=state.step))
 
     def require_no_stop() -> None:
         if world.any(stop.requested()):
             raise StoppedError
 
-    job: Training | None = None
+    attempt: Attempt | None = None
     try:
         with (
             stop.handling_signals(BEFORE_STEPS, is_main=world.is_main),
-            Watchdog(watchdog, run=run, world=world, attempt=attempt, step=state.step) as watch,
+            Watchdog(
+                config.watchdog, run=run, world=world, attempt=number, step=state.step
+            ) as watch,
         ):
             require_no_stop()
             watch.mark("verifying the data")
@@ -85,15 +80,16 @@ def run_attempt(
                 verify()
             require_no_stop()
             watch.mark("opening the newest checkpoint")
-            checkpoint = open_newest(run, world, attempt=attempt)
+            checkpoint = open_newest(run, world, attempt=number)
             require_no_stop()
             watch.mark("building and loading the model")
-            job = assemble(attempt, checkpoint)
+            job = build(checkpoint)
+            attempt = assemble(job, run, world, number, checkpoint)
             found = checkpoint and checkpoint.manifest
             state.step, state.consumed = (found.step, found.consumed) if found else (0, 0)
             require_no_stop()
-            stop.limit(max_hours)
-            reason = train(job, state, stop, watch)
+            stop.limit(config.run.max_hours)
+            reason = train(job, attempt, state, stop, watch)
     except StoppedError:
         reason = f"{stop.reason or 'another rank was asked to stop'}, before its first step"
     except (OtherRankError, FencedError):
@@ -117,8 +113,8 @@ def run_attempt(
         log.info("%s; run folder %s", message, run.path)
         if reason:
             log.info("the same command goes on from here")
-    if job:  # last: a sink may wait for a network that is gone
-        job.metrics.close()
+    if attempt:  # last: a sink may wait for a network that is gone
+        attempt.metrics.close()
 
 
 def save_dataset_texts(dataset: TokenDataset, run: RunFolder) -> None:
@@ -150,12 +146,7 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def begin(
-    world: World,
-    run: RunFolder,
-    identity: dict[str, Any],
-    record: RunRecord,
-    config: dict[str, Any],
-    save_texts: Callable[[RunFolder], object],
+    world: World, run: RunFolder, facts: RunFacts, save_texts: Callable[[RunFolder], object]
 ) -> int:
     """Make the run's folder and this attempt on rank 0; return the attempt's number.
 
@@ -167,7 +158,7 @@ def begin(
 
     def make() -> None:
         nonlocal number
-        require_same_identity(run, identity)
+        require_same_identity(run, facts.identity)
         run.create()
         newest = newest_readable(run)
         saved = newest[1].step if newest else 0
@@ -185,9 +176,9 @@ def begin(
                 "world_size": world.size,
                 "device": str(world.device),
                 "torch": torch.__version__,
-                "identity": identity,
-                RECORD: asdict(record),
-                "config": as_stored(config),
+                "identity": facts.identity,
+                RECORD: asdict(facts.record),
+                "config": as_stored(facts.config),
             }
         )
         run.stop.unlink(missing_ok=True)  # a former attempt's
@@ -196,7 +187,7 @@ def begin(
         save_texts(run)
         run.write_digests()
         with whole_file(run.config) as file:
-            file.write(yaml.safe_dump(config, sort_keys=False).encode())
+            file.write(yaml.safe_dump(facts.config, sort_keys=False).encode())
 
     world.run_on_main(make)
     return world.broadcast(number)

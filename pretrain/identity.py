@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from mobilellama.config import ConfigError, as_given
-from mobilellama.pretrain.assemble import TrainingData
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.engine import resolve_precision
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import newest_readable
+from mobilellama.pretrain.training_data import TrainingData
 from mobilellama.run_folder import RunFolder
 
 _MEANINGS = {

@@ -6,22 +6,26 @@ up losses and stop flags over all ranks in one reduction, log, validate, save a 
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from torch import nn
+
 from mobilellama.distributed import World
+from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.data import Batches
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.tally import Tally
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
+from mobilellama.pretrain.optimizer import ParameterGroup
 from mobilellama.pretrain.prefetch import Prefetcher
-from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.pretrain.state import checkpoint
 from mobilellama.pretrain.stop import SAVING, StopRequest
+from mobilellama.pretrain.validate import HeldOut, Validation
+from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
 
@@ -39,39 +43,79 @@ class TrainState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What a run's attempts and checkpoints say of it."""
+
+    identity: dict[str, Any]
+    """The fields that a resume must not change."""
+    record: RunRecord
+    """What the run is."""
+    config: dict[str, Any]
+    """The resolved config, with the model and, where a stage says it, where its parts are from."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
-    """Everything a stage gives to the loop."""
+    """What a stage trains, on what, and how far: all that a stage gives to the loop."""
+
+    config: StageConfig
+    """The sections that all stages have."""
+    facts: RunFacts
+    model: nn.Module
+    """On its device, with zeros for weights; those that want a gradient train."""
+    layers: Iterable[nn.Module]
+    """The parts of the model that are compiled, each by itself."""
+    groups: list[ParameterGroup]
+    """The parameters that train."""
+    learning_rates: dict[str, float]
+    """Peak rates by the names that metrics give them."""
+    weights: Callable[[], WeightSource]
+    """Opens the first values of the parameters, for a run that begins. Those that train are read in
+    fp32, the others in the dtype they come in."""
+    batches: Batches
+    """This rank's samples."""
+    order: str
+    """One line on the order of the samples, for the log."""
+    heldout: HeldOut | None
+    """What validation looks at."""
+    max_steps: int | None
+    """Optimizer steps of the run; None where the samples say how far it goes."""
+    seq_len: int | None = None
+    """Tokens of every sample; None where samples differ."""
+    flops_per_token: float | None = None
+    """For MFU; None where not every token costs the same, and no MFU is shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt at a training: what does it, and what writes it down."""
 
     run: RunFolder
     world: World
-    attempt: int
+    number: int
+    """The attempt's."""
     engine: Engine
-    batches: Batches
-    workers: int
-    """Threads that read batches ahead."""
+    """With the state of a checkpoint, or first values."""
     max_steps: int
     """Optimizer steps of the whole run."""
-    schedule: ScheduleConfig
-    checkpoint: checkpoint.CheckpointConfig
     watch: LossWatch
     metrics: Metrics
-    validate: Callable[[int, Callable[[], bool]], Mapping[str, float]]
-    """(step, go_on) -> losses by name. Empty where no validation is due or a stop was asked for.
-    All ranks call it together, and all ranks call go_on together: go_on is a collective."""
-    record: RunRecord
-    identity: dict[str, Any]
-    """The fields that a resume must not change."""
+    validate: Validation
+    """All ranks call it together."""
     config: dict[str, Any]
     """The resolved config. Checkpoints store it."""
-    frozen_sha256: str | None = None
+    frozen_sha256: str | None
     """Name of the file with the parameters that do not train. None where all parameters train."""
 
 
-def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdog) -> str | None:
+def train(
+    job: Training, attempt: Attempt, state: TrainState, stop: StopRequest, watchdog: Watchdog
+) -> str | None:
     """Train from a state to the job's last step.
 
     Args:
         job: what to train, on what, and how.
+        attempt: does it.
         state: updated step by step.
         stop: the loop asks it once a step, before and during a validation, and after a
             checkpoint. A request on one rank stops all ranks at the same step.
@@ -81,11 +125,11 @@ def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdo
         None when the run is finished, else the reason of the stop. The last step is saved in both
         cases.
     """
-    engine, world, max_steps = job.engine, job.world, job.max_steps
+    engine, world, max_steps = attempt.engine, attempt.world, attempt.max_steps
     data = Prefetcher(
         job.batches,
         position=state.consumed,
-        workers=job.workers,
+        workers=job.config.data.workers,
         device=world.device,
     )
     saved_step = state.step
@@ -103,7 +147,7 @@ def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdo
     try:
         if state.step == 0:
             # A resumed run has this loss in its metrics already.
-            validate(job, 0, go_on, stop, watchdog)
+            validate(attempt, 0, go_on, stop, watchdog)
         stop.now(SAVING)
         while state.step < max_steps and not stop_now:
             started_s, waited_s = time.perf_counter(), data.wait_s
@@ -123,7 +167,7 @@ def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdo
                 tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
             watchdog.mark("optimizer step")
             # A pure function of the step: a resume has no scheduler state to restore.
-            factor = job.schedule.factor(state.step, max_steps)
+            factor = job.config.schedule.factor(state.step, max_steps)
             # Collective and host-device sync: gradients are summed over ranks, and the CPU reads
             # their norm to know whether the step was applied.
             report = engine.step(factor)
@@ -135,14 +179,14 @@ def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdo
 
             positions = range(batch.first_position, batch.first_position + batch.num_samples)
             # All ranks see the same losses here. If the watch ends the run, it ends on all ranks.
-            job.watch.record(
+            attempt.watch.record(
                 losses.mean, applied=report.applied, step=state.step + 1, positions=positions
             )
             # A skipped step counts too: step, position and schedule never drift apart.
             state.step += 1
             state.consumed += batch.num_samples
             watchdog.mark("writing metrics", step=state.step)
-            job.metrics.record(
+            attempt.metrics.record(
                 step=state.step,
                 consumed=state.consumed,
                 num_samples=batch.num_samples,
@@ -152,14 +196,14 @@ def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdo
                 lr_factor=factor,
                 step_s=time.perf_counter() - started_s,
                 data_wait_s=data.wait_s - waited_s,
-                watch=job.watch,
+                watch=attempt.watch,
                 final=stop_now or state.step == max_steps,
             )
             # After the first step: it may compile kernels, so it has the longer limit of the start.
             watchdog.begin_steps()
-            validate(job, state.step, go_on, stop, watchdog)
-            if state.step % job.checkpoint.every_steps == 0:
-                save(job, state, stop, watchdog)
+            validate(attempt, state.step, go_on, stop, watchdog)
+            if state.step % job.config.checkpoint.every_steps == 0:
+                save(job, attempt, state, stop, watchdog)
                 saved_step = state.step
                 # A save can take minutes. A stop that came meanwhile must not cost one more step.
                 go_on()
@@ -168,14 +212,14 @@ def train(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdo
         data.close()
     # Reached only without an error. After one, the ranks may differ, and a save is a collective.
     if saved_step != state.step:
-        save(job, state, stop, watchdog)
+        save(job, attempt, state, stop, watchdog)
     if state.step >= max_steps:
         return None
     return stop.reason or "another rank was asked to stop"
 
 
 def validate(
-    job: Training, step: int, go_on: Callable[[], bool], stop: StopRequest, watchdog: Watchdog
+    attempt: Attempt, step: int, go_on: Callable[[], bool], stop: StopRequest, watchdog: Watchdog
 ) -> None:
     """Validate if it is due and no stop was asked for.
 
@@ -183,33 +227,36 @@ def validate(
     """
     stop.now("leaving the validation and saving")
     with watchdog.phase("validation"):
-        job.metrics.validation(step, job.validate(step, go_on))
+        attempt.metrics.validation(step, attempt.validate(step, go_on))
     stop.now(SAVING)
 
 
-def save(job: Training, state: TrainState, stop: StopRequest, watchdog: Watchdog) -> None:
+def save(
+    job: Training, attempt: Attempt, state: TrainState, stop: StopRequest, watchdog: Watchdog
+) -> None:
     """Write a checkpoint and delete old ones."""
     stop.now("stopping when the checkpoint is whole, which is being written")
     with watchdog.phase("save"):
-        _save(job, state)
+        _save(job, attempt, state)
     stop.now(SAVING)
 
 
-def _save(job: Training, state: TrainState) -> None:
+def _save(job: Training, attempt: Attempt, state: TrainState) -> None:
     started_s = time.perf_counter()
+    run, world = attempt.run, attempt.world
     facts = {
         "step": state.step,
         "consumed": state.consumed,
-        "identity": job.identity,
-        "record": job.record,
-        "config": job.config,
-        "counters": {"watch": job.watch.state()},
-        "frozen_sha256": job.frozen_sha256,
+        "identity": job.facts.identity,
+        "record": job.facts.record,
+        "config": attempt.config,
+        "counters": {"watch": attempt.watch.state()},
+        "frozen_sha256": attempt.frozen_sha256,
     }
-    checkpoint.save(job.run, job.world, job.engine, attempt=job.attempt, facts=facts)
-    log.info("saved %s in %.1f s", job.run.checkpoint(state.step), time.perf_counter() - started_s)
+    checkpoint.save(run, world, attempt.engine, attempt=attempt.number, facts=facts)
+    log.info("saved %s in %.1f s", run.checkpoint(state.step), time.perf_counter() - started_s)
     # After the commit: a save that fails must not have deleted the checkpoints before it.
-    prune = partial(
-        checkpoint.prune, job.run, job.checkpoint, attempt=job.attempt, written=state.step
+    settings = job.config.checkpoint
+    world.run_on_main(
+        lambda: checkpoint.prune(run, settings, attempt=attempt.number, written=state.step)
     )
-    job.world.run_on_main(prune)

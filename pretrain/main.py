@@ -31,7 +31,7 @@ VERBS = {
         help="a run's losses, rates and speed as a picture",
     ),
     "replay": Verb(
-        module="mobilellama.pretrain.replay",
+        module="mobilellama.pretrain.monitoring.replay",
         thing="run",
         help="the text that a step was trained on",
     ),

@@ -1,6 +1,6 @@
 """AdamW and its parameter groups."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,11 @@ class ParameterGroup:
     learning_rate: float
     """Peak; the schedule gives a factor of it."""
     weight_decay: float
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters that want a gradient, with their names."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
 def parameter_groups(

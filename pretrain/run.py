@@ -19,16 +19,24 @@ itself sent a signal: docs/slurm.md.
 from dataclasses import asdict, replace
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from mobilellama import log as logs
 from mobilellama.distributed import World, close
-from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.config import Config
-from mobilellama.pretrain.hf.start import open_start, require_same_tokenizer
+from mobilellama.pretrain.hf.start import StartingPoint, open_start, require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
-from mobilellama.pretrain.loop import Training
+from mobilellama.pretrain.loop import RunFacts, Training
+from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
+from mobilellama.pretrain.monitoring.throughput import flops_per_token
+from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.training_data import TrainingData, open_windows
+from mobilellama.pretrain.weight_source import DrawnWeights, WeightSource, shapes_of
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import RunRecord
 
 
 def main(config: Config) -> int:
@@ -45,30 +53,81 @@ def main(config: Config) -> int:
     world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = precision_of(config.engine, run, world.device)
-    identity = identity_of(config, config.model, data, precision)
-    if start:
-        identity = {"init.fingerprint": start.fingerprint} | identity
-    stage = pretraining(config, data, world, start)
+    facts = facts_of(config, data, precision, start)
 
-    def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
+    def build(checkpoint: Checkpoint | None) -> Training:
         if start and checkpoint is None:
             start.verify(world, start.origin.init)
-        job = assemble(config, stage, world, attempt, identity, checkpoint)
-        if start:
-            start.close()
-        return job
+        return pretraining(config, data, world, facts, start)
 
     run_attempt(
+        config,
         world,
-        run,
-        identity=identity,
-        record=stage.record,
-        config=asdict(config),
+        facts,
         save_texts=partial(save_dataset_texts, data.dataset),
-        max_hours=config.run.max_hours,
-        watchdog=config.watchdog,
+        build=build,
         verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
-        assemble=build,
     )
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
+
+
+def facts_of(
+    config: Config, data: TrainingData, precision: str, start: StartingPoint | None = None
+) -> RunFacts:
+    """Return what the run's attempts and checkpoints say of it."""
+    identity = identity_of(config, config.model, data, precision)
+    return RunFacts(
+        identity={"init.fingerprint": start.fingerprint} | identity if start else identity,
+        record=RunRecord(stage="pretrain", origin=start.origin if start else None),
+        config=asdict(config),
+    )
+
+
+def pretraining(
+    config: Config,
+    data: TrainingData,
+    world: World,
+    facts: RunFacts,
+    start: StartingPoint | None = None,
+) -> Training:
+    """Return what pretraining trains: every weight of a model, on windows of text.
+
+    Args:
+        config: of the run.
+        data: the windows.
+        world: the processes.
+        facts: of the run.
+        start: what the model starts from; None draws new weights.
+    """
+    train, optimizer = config.train, config.optimizer
+    model = build_on(
+        world.device,
+        config.model,
+        loss_chunk_tokens=train.loss_chunk_tokens,
+        gradient_checkpointing=train.gradient_checkpointing,
+    )
+    return Training(
+        config=config,
+        facts=facts,
+        model=model,
+        layers=model.model.layers,
+        groups=parameter_groups(model.named_parameters(), optimizer),
+        learning_rates={"learning_rate": optimizer.learning_rate},
+        weights=lambda: start.require_weights() if start else new_weights(model, seed=train.seed),
+        batches=data.batches(train, world),
+        order=data.order,
+        heldout=data.heldout(world),
+        max_steps=train.max_steps,
+        seq_len=train.seq_len,
+        flops_per_token=flops_per_token(config.model, train.seq_len),
+    )
+
+
+def new_weights(model: LanguageModel, *, seed: int) -> WeightSource:
+    """Return the first values of a new language model's parameters."""
+
+    def draw(name: str, shape: torch.Size, seed: int) -> Tensor:
+        return init_parameter(name, shape, model.config, seed)
+
+    return DrawnWeights(shapes_of(model), draw, seed)

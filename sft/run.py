@@ -24,19 +24,14 @@ import torch
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.distributed import World, close
-from mobilellama.pretrain.assemble import (
-    Stage,
-    TrainingData,
-    assemble,
-    language_stage,
-    open_data,
-)
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.hf.start import require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
-from mobilellama.pretrain.loop import Training
-from mobilellama.pretrain.model import LanguageModel
+from mobilellama.pretrain.loop import RunFacts, Training
+from mobilellama.pretrain.model import LanguageModel, build_on
+from mobilellama.pretrain.optimizer import parameter_groups, trained
 from mobilellama.pretrain.state.checkpoint import Checkpoint
+from mobilellama.pretrain.training_data import TrainingData, open_data
 from mobilellama.pretrain.weight_source import shapes_of
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
@@ -65,30 +60,24 @@ def main(config: Config) -> int:
     pad_id = dataset.tokenizer.pad_id
     inputs = RowInputs(seq_len=seq_len, pad_id=0 if pad_id is None else pad_id)
     data = open_data(config, dataset, inputs, seq_len=seq_len, vocab_size=start.model.vocab_size)
+    data = replace(data, end=end_of(config, data))
     world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = precision_of(config.engine, run, world.device)
-    identity = identity_of_run(config, start, data, precision)
-    stage = finetuning(config, start, data, world)
+    facts = facts_of(config, start, data, precision)
 
-    def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
+    def build(checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
             start.verify(world, config.init)
-        job = assemble(config, stage, world, attempt, identity, checkpoint)
-        start.close()  # an older .bin file would lie in every rank's memory all along
-        return job
+        return finetuning(config, start, data, world, facts)
 
     run_attempt(
+        config,
         world,
-        run,
-        identity=identity,
-        record=stage.record,
-        config=asdict(config) | {"model": asdict(start.model)},
+        facts,
         save_texts=partial(save_dataset_texts, data.dataset),
-        max_hours=config.run.max_hours,
-        watchdog=config.watchdog,
+        build=build,
         verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
-        assemble=build,
     )
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
@@ -118,31 +107,69 @@ def require_fit(start: FinetuningStart, seq_len: int) -> None:
         )
 
 
-def finetuning(config: Config, start: FinetuningStart, data: TrainingData, world: World) -> Stage:
-    """Return what finetuning trains, on packed rows, for so many epochs."""
+def end_of(config: Config, data: TrainingData) -> int | None:
+    """Return how many samples the run has; None where it goes by steps.
+
+    Raises:
+        ConfigError: it would have none.
+    """
+    if config.train.max_steps is not None:
+        return None
     rows = sum(data.mixture.num_samples)
-    by_epochs = config.train.max_steps is None
     num_samples = round(config.train.epochs * rows)
-    if by_epochs and not num_samples:
+    if not num_samples:
         rule = f"comes to none of the {rows:,} rows of {config.data.path}"
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
-    stage = language_stage(
-        config,
+    return num_samples
+
+
+def facts_of(
+    config: Config, start: FinetuningStart, data: TrainingData, precision: str
+) -> RunFacts:
+    """Return what the run's attempts and checkpoints say of it."""
+    record = RunRecord(
+        stage="sft",
+        origin=start.origin,
+        template=data.dataset.identity.packing.get("template"),
+        lora=config.lora.adapters,
+    )
+    return RunFacts(
+        identity=identity_of_run(config, start, data, precision),
+        record=record,
+        config=asdict(config) | {"model": asdict(start.model)},
+    )
+
+
+def finetuning(
+    config: Config,
+    start: FinetuningStart,
+    data: TrainingData,
+    world: World,
+    facts: RunFacts,
+) -> Training:
+    """Return what finetuning trains, on packed rows."""
+    train, optimizer = config.train, config.optimizer
+    model = build_on(
+        world.device,
         start.model,
-        replace(data, end=num_samples if by_epochs else None),
-        world,
-        record=RunRecord(
-            stage="sft",
-            origin=start.origin,
-            template=data.dataset.identity.packing.get("template"),
-            lora=config.lora.adapters,
-        ),
-        weights=lambda model: with_new_adapters(
-            start.require_weights(), shapes_of(model), config.train.seed
-        ),
+        loss_chunk_tokens=train.loss_chunk_tokens,
+        gradient_checkpointing=train.gradient_checkpointing,
         adapt=partial(inject, config=config.lora),
     )
-    return replace(stage, max_steps=config.train.max_steps)
+    return Training(
+        config=config,
+        facts=facts,
+        model=model,
+        layers=model.model.layers,
+        groups=parameter_groups(trained(model), optimizer),
+        learning_rates={"learning_rate": optimizer.learning_rate},
+        weights=lambda: with_new_adapters(start.require_weights(), shapes_of(model), train.seed),
+        batches=data.batches(train, world),
+        order=data.order,
+        heldout=data.heldout(world),
+        max_steps=train.max_steps,
+        seq_len=data.seq_len,
+    )
 
 
 def identity_of_run(

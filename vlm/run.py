@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -31,11 +31,10 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError, MachineError
 from mobilellama.distributed import World, close
 from mobilellama.files.atomic import sha256_of_json, whole_file
-from mobilellama.pretrain.assemble import Stage, assemble
 from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.identity import precision_of
-from mobilellama.pretrain.loop import Training
-from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups
+from mobilellama.pretrain.loop import RunFacts, Training
+from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, trained
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
@@ -94,39 +93,22 @@ def main(config: Config) -> int:
     world = World(config.distributed)
     logs.configure(rank=world.rank)
     precision = precision_of(config.engine, run, world.device)
-    identity = identity_of(config, start, recipe, fingerprint, precision)
-    if logs.rank_from_environment() == 0:
-        identity |= reading_identity(run, fingerprint)
+    facts = facts_of(config, start, recipe, fingerprint, precision)
 
-    def build(attempt: int, checkpoint: Checkpoint | None) -> Training:
+    def build(checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:
             start.verify(world, config.init)
         began = checkpoint.manifest.identity if checkpoint else None
         prepare_samples(config, recipe, fingerprint, run, world, began)
-        stage = image_text_stage(config, start, run, world, precision)
-        job = assemble(config, stage, world, attempt, identity | missing_identity(run), checkpoint)
-        start.close()
-        job.config["origin"] = start.origin.given()
-        return job
+        now = replace(facts, identity=facts.identity | missing_identity(run))
+        return tuning(config, start, world, now)
 
     def save_texts(run: RunFolder) -> None:
         start.tokenizer.save(run.path)
         with whole_file(run.template) as file:
             file.write(template.to_yaml().encode())
 
-    run_attempt(
-        world,
-        run,
-        identity=identity,
-        record=record_of_run(config, start),
-        config=asdict(config)
-        | {"model": start.architecture.to_dict(), "origin": start.origin.given()},
-        save_texts=save_texts,
-        max_hours=config.run.max_hours,
-        watchdog=config.watchdog,
-        verify=None,
-        assemble=build,
-    )
+    run_attempt(config, world, facts, save_texts=save_texts, build=build)
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 
@@ -224,80 +206,109 @@ def _require_agreement(found: Sequence[ImageCheck | None], run: RunFolder, world
         )
 
 
-def image_text_stage(
-    config: Config, start: VisionLanguageStart, run: RunFolder, world: World, precision: str
-) -> Stage:
-    """Return what this stage trains, on the samples that ``prepare_samples`` made."""
-    architecture = start.architecture
-    names = ("train",) if config.data.validation is None else ("train", "validation")
-    pad_id = start.tokenizer.pad_id
-    inputs = {
-        name: ImageTextInputs(
-            open_samples(samples_path(run, name), image_tokens=architecture.image_tokens),
-            Path(config.data.images),
-            architecture.images,
-            image_tokens=architecture.image_tokens,
-            pad_id=0 if pad_id is None else pad_id,
-        )
-        for name in names
-    }
-    samples = inputs["train"].samples
-    if not config.train.language_model and not samples.has_images.any():
-        rule = "would train nothing: no sample has an image, and the projector alone learns"
-        raise ConfigError("train.language_model", False, rule, "Set it to true, or give images")
-    by_epochs = config.train.max_steps is None
-    order = SampleOrder(
-        samples.lengths,
-        samples.has_images,
-        global_batch_size=config.train.global_batch_size,
-        seed=config.data.seed,
-        grouping=config.data.grouping,
-        end=max(round(config.train.epochs * len(samples)), 1) if by_epochs else None,
-    )
-    batches = ImageTextBatches(
-        inputs["train"],
-        order,
-        micro_batch_size=config.train.micro_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        row_tokens=config.train.seq_len if config.data.pack else None,
-    )
-    rates = {"learning_rate": config.optimizer.learning_rate}
-    if (rate := config.optimizer.projector_learning_rate) is not None:
-        rates["learning_rate/projector"] = rate
-    return Stage(
-        record=record_of_run(config, start),
-        model=architecture.to_dict(),
-        build=partial(
-            build_on,
-            config=architecture,
-            loss_chunk_tokens=config.train.loss_chunk_tokens,
-            gradient_checkpointing=config.train.gradient_checkpointing,
-            half_precision=precision == "bf16",
-            packed=config.data.pack,
-            adapt=partial(tune, config=config),
-        ),
-        layers=layers_of,
-        batches=batches,
-        order=f"{len(samples):,} samples, grouping {config.data.grouping}"
-        + (", packed" if config.data.pack else ""),
-        heldout=HeldOutSamples(inputs["validation"]) if "validation" in inputs else None,
-        groups=partial(groups_of, config=config),
-        learning_rates=rates,
-        seq_len=None,
-        max_steps=config.train.max_steps,
-        weights=partial(first_weights, start, config),
-    )
+def facts_of(
+    config: Config, start: VisionLanguageStart, recipe: Recipe, fingerprint: str, precision: str
+) -> RunFacts:
+    """Return what the run's attempts and checkpoints say of it.
 
-
-def record_of_run(config: Config, start: VisionLanguageStart) -> RunRecord:
-    """Return what the run is."""
-    return RunRecord(
+    Args:
+        config: of the run.
+        start: what it begins from.
+        recipe: of the samples to train on.
+        fingerprint: the recipe's (rank 0's counts).
+        precision: with ``auto`` resolved.
+    """
+    run = RunFolder(config.run.folder)
+    identity = identity_of(config, start, recipe, fingerprint, precision)
+    if logs.rank_from_environment() == 0:
+        identity |= reading_identity(run, fingerprint)
+    record = RunRecord(
         stage="vlm",
         origin=start.origin,
         template=config.data.template,
         lora=config.lora.adapters,
         trains_language_model=config.train.language_model,
+    )
+    parts = {"model": start.architecture.to_dict(), "origin": start.origin.given()}
+    return RunFacts(identity=identity, record=record, config=asdict(config) | parts)
+
+
+def tuning(config: Config, start: VisionLanguageStart, world: World, facts: RunFacts) -> Training:
+    """Return what this stage trains, on the samples that ``prepare_samples`` made."""
+    train, data, optimizer = config.train, config.data, config.optimizer
+    run = RunFolder(config.run.folder)
+    inputs = open_inputs(config, start, run, "train")
+    batches = batches_of(config, inputs, world)
+    model = build_on(
+        world.device,
+        start.architecture,
+        loss_chunk_tokens=train.loss_chunk_tokens,
+        gradient_checkpointing=train.gradient_checkpointing,
+        half_precision=facts.identity["engine.precision"] == "bf16",
+        packed=data.pack,
+        adapt=partial(tune, config=config),
+    )
+    rates = {"learning_rate": optimizer.learning_rate}
+    if (rate := optimizer.projector_learning_rate) is not None:
+        rates["learning_rate/projector"] = rate
+    return Training(
+        config=config,
+        facts=facts,
+        model=model,
+        layers=layers_of(model),
+        groups=groups_of(trained(model), config),
+        learning_rates=rates,
+        weights=lambda: first_weights(start, config, model),
+        batches=batches,
+        order=f"{len(inputs.samples):,} samples, grouping {data.grouping}"
+        + (", packed" if data.pack else ""),
+        heldout=None
+        if data.validation is None
+        else HeldOutSamples(open_inputs(config, start, run, "validation")),
+        max_steps=train.max_steps,
+    )
+
+
+def open_inputs(
+    config: Config, start: VisionLanguageStart, run: RunFolder, name: str
+) -> ImageTextInputs:
+    """Open the samples of one file of records, with what makes the model's arguments of them."""
+    architecture, pad_id = start.architecture, start.tokenizer.pad_id
+    return ImageTextInputs(
+        open_samples(samples_path(run, name), image_tokens=architecture.image_tokens),
+        Path(config.data.images),
+        architecture.images,
+        image_tokens=architecture.image_tokens,
+        pad_id=0 if pad_id is None else pad_id,
+    )
+
+
+def batches_of(config: Config, inputs: ImageTextInputs, world: World) -> ImageTextBatches:
+    """Return this rank's samples in the order of the run.
+
+    Raises:
+        ConfigError: nothing of them would train.
+    """
+    train, samples = config.train, inputs.samples
+    if not train.language_model and not samples.has_images.any():
+        rule = "would train nothing: no sample has an image, and the projector alone learns"
+        raise ConfigError("train.language_model", False, rule, "Set it to true, or give images")
+    by_epochs = train.max_steps is None
+    order = SampleOrder(
+        samples.lengths,
+        samples.has_images,
+        global_batch_size=train.global_batch_size,
+        seed=config.data.seed,
+        grouping=config.data.grouping,
+        end=max(round(train.epochs * len(samples)), 1) if by_epochs else None,
+    )
+    return ImageTextBatches(
+        inputs,
+        order,
+        micro_batch_size=train.micro_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        row_tokens=train.seq_len if config.data.pack else None,
     )
 
 
@@ -306,9 +317,9 @@ def samples_path(run: RunFolder, name: str) -> Path:
     return run.path / "samples" / f"{name}.arrow"
 
 
-def layers_of(model: nn.Module) -> Iterable[nn.Module]:
+def layers_of(model: VisionLanguageModel) -> Iterable[nn.Module]:
     """Return the decoder's layers, the parts that are compiled: its longest list of modules."""
-    decoder = cast(VisionLanguageModel, model).language_model.base_model
+    decoder = model.language_model.base_model
     lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=nn.ModuleList())
 

@@ -117,10 +117,11 @@ def resave(dataset: Path, run: Path) -> int:
     """Load the newest checkpoint on these ranks and save it as its own successor."""
     from mobilellama.commandline.parser import parse_config
     from mobilellama.distributed import World
-    from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
+    from mobilellama.pretrain.assemble import assemble
     from mobilellama.pretrain.config import Config
-    from mobilellama.pretrain.identity import identity_of
+    from mobilellama.pretrain.run import facts_of, pretraining
     from mobilellama.pretrain.state import checkpoint
+    from mobilellama.pretrain.training_data import open_windows
     from tests.pretrain.helpers.tiny import tiny_argv
 
     config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")
@@ -129,17 +130,16 @@ def resave(dataset: Path, run: Path) -> int:
     newest = checkpoint.open_newest(folder, world, attempt=1)
     assert newest is not None
     precision = newest.manifest.identity["engine.precision"]
-    identity = identity_of(config, config.model, data, precision)
-    stage = pretraining(config, data, world)
-    job = assemble(config, stage, world, 1, identity, newest)
+    job = pretraining(config, data, world, facts_of(config, data, precision))
+    attempt = assemble(job, folder, world, 1, newest)
     step, consumed = newest.manifest.step, newest.manifest.consumed
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(step)))
     facts = {
-        "step": step, "consumed": consumed, "identity": identity,
-        "record": job.record,
-        "config": job.config, "counters": {"watch": job.watch.state()},
+        "step": step, "consumed": consumed, "identity": job.facts.identity,
+        "record": job.facts.record,
+        "config": attempt.config, "counters": {"watch": attempt.watch.state()},
     }  # fmt: skip
-    checkpoint.save(folder, world, job.engine, attempt=1, facts=facts)
+    checkpoint.save(folder, world, attempt.engine, attempt=1, facts=facts)
     return 0
 
 

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from mobilellama import signals
 from mobilellama.pretrain.stop import SIGNALS, StopRequest
+from mobilellama.pretrain.validate import HeldOut
 from mobilellama.run_folder import RunFolder, Verdict
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.tiny import tiny_argv
@@ -114,38 +117,33 @@ def attempt_on_ranks(
     """Run an attempt in which something asks for a stop; return what was done."""
     from mobilellama.commandline.parser import parse_config
     from mobilellama.distributed import World
-    from mobilellama.pretrain.assemble import assemble, open_windows, pretraining
     from mobilellama.pretrain.attempt import run_attempt
     from mobilellama.pretrain.config import Config
-    from mobilellama.pretrain.identity import identity_of
-    from mobilellama.pretrain.monitoring.config import WatchdogConfig
+    from mobilellama.pretrain.run import facts_of, pretraining
+    from mobilellama.pretrain.training_data import open_windows
 
     config = parse_config(Config, tiny_argv(dataset, folder, fields)[1:], prog="test", about="")
     done: list[str] = []
     with signals.answering(signals.BEFORE_STEPS, noting=True):
         world, run = World(config.distributed), RunFolder(folder)
         data = open_windows(config)
-        identity = identity_of(config, config.model, data, "fp32")
+        facts = facts_of(config, data, "fp32")
         hook = {name: partial(function, world, run, done) for name, function in hooks.items()}
         hook.get("start", lambda: None)()
 
-        def build(attempt: int, checkpoint: Any) -> Any:
+        def build(checkpoint: Any) -> Any:
             done.append("assemble")
             hook.get("assemble", lambda: None)()
-            stage = pretraining(config, data, world)
-            job = assemble(config, stage, world, attempt, identity, checkpoint)
-            return replace(job, validate=hook["validate"]) if "validate" in hook else job
+            job = pretraining(config, data, world, facts)
+            return replace(job, heldout=hook["heldout"](job.heldout)) if "heldout" in hook else job
 
         run_attempt(
+            config,
             world,
-            run,
-            identity=identity,
-            config=asdict(config),
+            facts,
             save_texts=lambda run: None,
-            max_hours=None,
-            watchdog=WatchdogConfig(),
+            build=build,
             verify=hook.get("verify"),
-            assemble=build,
         )
     return done
 
@@ -206,26 +204,31 @@ def test_a_stop_before_the_first_step_stops_all_ranks_with_a_verdict(
     assert not RunFolder(tmp_path).metrics.exists() or not RunFolder(tmp_path).read_metrics()
 
 
-def in_the_validation(
-    world: Any, run: RunFolder, done: list[str], step: int, go_on: Any
-) -> dict[str, float]:
-    if step == 2:
-        assert go_on()
-        signal_on_1(world)
-        done.append(f"goes on: {go_on()}")
-    return {}
+class InTheValidation:
+    """What is held out; rank 1 is asked to stop when its first samples are taken."""
+
+    def __init__(self, world: Any, run: RunFolder, done: list[str], heldout: HeldOut) -> None:
+        self._world, self._done, self._heldout = world, done, heldout
+        self.counts = heldout.counts
+
+    def stack(self, name: str, samples: Sequence[int]) -> dict[str, Tensor]:
+        if "stack" not in self._done:
+            signal_on_1(self._world)
+        self._done.append("stack")
+        return self._heldout.stack(name, samples)
 
 
 @pytest.mark.slow
 def test_a_stop_in_the_validation_leaves_it_out_and_saves_that_step(
     small_dataset: Path, tmp_path: Path
 ) -> None:
-    fields = {"train.max_steps": 6, "checkpoint.every_steps": 100}
-    hooks = {"validate": in_the_validation}
+    fields = {"train.max_steps": 6, "checkpoint.every_steps": 100, "validation.every_steps": 2}
+    hooks = {"heldout": InTheValidation}
     done = run_ranks(attempt_on_ranks, 2, small_dataset, tmp_path, hooks, fields)
-    assert done == [["assemble", "goes on: False"]] * 2
+    assert done == [["assemble", "stack"]] * 2  # of three subsets one was looked at
     assert outcome(tmp_path) == "stopped at 2"
     assert RunFolder(tmp_path).checkpoint_steps() == [2]
+    assert not any("validation_loss" in line for line in RunFolder(tmp_path).read_metrics())
 
 
 def while_it_is_saved(world: Any, run: RunFolder, done: list[str]) -> None:

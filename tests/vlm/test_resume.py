@@ -170,7 +170,7 @@ def resave(argv: list[str]) -> int:
     from mobilellama.pretrain.assemble import assemble
     from mobilellama.pretrain.state import checkpoint
     from mobilellama.sft.data.template import read_template
-    from mobilellama.vlm.run import image_text_stage, prepare_samples, recipe_of
+    from mobilellama.vlm.run import facts_of, prepare_samples, recipe_of, tuning
     from mobilellama.vlm.start import open_start
 
     config = parse_config(Config, argv[1:], prog="test", about="")
@@ -183,16 +183,17 @@ def resave(argv: list[str]) -> int:
     fingerprint = recipe.fingerprint()
     identity, precision = manifest.identity, manifest.identity["engine.precision"]
     prepare_samples(config, recipe, fingerprint, folder, world, identity)
-    stage = image_text_stage(config, start, folder, world, precision)
-    job = assemble(config, stage, world, 1, identity, newest)
+    facts = facts_of(config, start, recipe, fingerprint, precision)
+    job = tuning(config, start, world, facts)
+    attempt = assemble(job, folder, world, 1, newest)
     world.run_on_main(lambda: shutil.rmtree(folder.checkpoint(manifest.step)))
     facts = {
         "step": manifest.step, "consumed": manifest.consumed, "identity": identity,
-        "record": job.record,
-        "config": manifest.config, "counters": {"watch": job.watch.state()},
+        "record": job.facts.record,
+        "config": manifest.config, "counters": {"watch": attempt.watch.state()},
         "frozen_sha256": manifest.frozen_sha256,
     }  # fmt: skip
-    checkpoint.save(folder, world, job.engine, attempt=1, facts=facts)
+    checkpoint.save(folder, world, attempt.engine, attempt=1, facts=facts)
     return 0
 
 

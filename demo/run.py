@@ -152,8 +152,9 @@ def learn_to_see(out: Path) -> float:
     say("13 the first stage: captions; ZeRO-2 on two processes")
     captions = {"data__path": pictures / "captions.json", "data__images": images}
     mobilellama(
-        "vlm check-data", **captions, plain="true", aspect_ratio="square", size_pixels=SIZE_PIXELS
-    )
+        "vlm check-data", data__path=pictures / "captions.json", images=images, plain="true",
+        aspect_ratio="square", size_pixels=SIZE_PIXELS,
+    )  # fmt: skip
     mobilellama(
         "vlm run", config="demo_pretrain", init=out / "chat_model", vision=tower, **captions,
         run__folder=out / "see_run1",

@@ -19,6 +19,7 @@ VERBS = {
             "workers",
             "dry_run",
         ),
+        thing="data.path",
         help="conversations to packed, masked rows: a dataset folder",
         interrupted="finished buckets stay, and the same command goes on",
     ),

@@ -9,7 +9,7 @@ heldout_share and data.format; never on workers or restarts. Stop it whenever yo
 command does what is missing. A folder in which no bucket is finished yet may be begun anew with
 other settings or other data; one with finished buckets is refused to them.
 
-  mobilellama sft prepare --data.path sharegpt.json --tokenizer DIR --output DATASET
+  mobilellama sft prepare sharegpt.json --tokenizer DIR --output DATASET
 """
 
 import itertools

@@ -405,9 +405,8 @@ DOORS: dict[str, Door] = {
     "check-data, records": lambda p: [
         "vlm",
         "check-data",
-        "--data.path",
         p.file("mix.json"),
-        "--data.images",
+        "--images",
         str(p.root),
         *p.out(),
     ],

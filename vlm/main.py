@@ -11,6 +11,7 @@ PRESETS = Path(__file__).parent / "presets"
 VERBS = {
     "check-data": Verb(
         module="mobilellama.vlm.data.check",
+        thing="data.path",
         help="read every record and open every image; list what cannot be trained on",
         interrupted="nothing is kept; run the same command again",
     ),

@@ -25,6 +25,7 @@ OF_VERB: dict[str, dict[str, str]] = {
     "shards verify": {"path": "dataset"},
     "shards show": {"path": "dataset"},
     "shards plot": {"path": "dataset"},
+    "vlm check-data": {"data.images": "images"},
     "vlm evaluate": {"benchmark": "tasks"},
 }
 """'STAGE VERB' -> old name -> name, where the old name means something else elsewhere."""

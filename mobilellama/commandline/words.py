@@ -18,7 +18,7 @@ from mobilellama.config import ConfigError, did_you_mean
 
 OWN = ("config", "print_config")
 """Flags that are no fields."""
-_THINGS = {"checkpoint": "RUN", "folder": "MODEL"}
+_THINGS = {"checkpoint": "RUN", "folder": "MODEL", "data.path": "RECORDS"}
 """Fields that verbs take without a flag, where the thing has another name than the field."""
 _NUMBER = re.compile(r"-\.?\d.*")
 _TRUTH = ("true", "false", "yes", "no", "null")
@@ -96,7 +96,7 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
 
 
 def thing_text(field_: str) -> str:
-    """Return how help and messages call a verb's thing: DATASET, RUN or MODEL."""
+    """Return how help and messages call a verb's thing: DATASET, RECORDS, RUN or MODEL."""
     return _THINGS.get(field_, field_.upper())
 
 

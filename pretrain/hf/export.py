@@ -1,8 +1,8 @@
 """Write a checkpoint as a Hugging Face folder, which transformers loads without this package.
 
-    mobilellama pretrain export --checkpoint RUN --output FOLDER [--push USER/NAME [--private]]
+    mobilellama pretrain export RUN --output FOLDER [--push USER/NAME [--private]]
 
---checkpoint takes a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
+RUN is a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
 holds config.json, generation_config.json, model.safetensors (shards and an index above
 max_shard_size_gb), tokenizer.json, tokenizer.model, tokenizer_config.json, run_record.json
 (what the run is) and README.md, the model card. It is written beside FOLDER, checked, and

@@ -1,6 +1,6 @@
 """Push an exported folder to the Hugging Face Hub.
 
-    mobilellama pretrain push --folder FOLDER --repo USER/NAME [--private]
+    mobilellama pretrain push FOLDER --repo USER/NAME [--private]
 
 The repository is made if it does not exist. What it holds already is not uploaded again, so
 that the same command goes on after a broken connection. The token is the one of 'hf auth

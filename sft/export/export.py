@@ -1,12 +1,12 @@
 """Write a finetuned checkpoint as a Hugging Face chat model, or, of a LoRA run, its adapter.
 
-    mobilellama sft export --checkpoint RUN --output FOLDER [--push USER/NAME [--private]]
+    mobilellama sft export RUN --output FOLDER [--push USER/NAME [--private]]
 
---checkpoint takes a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
+RUN is a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
 holds what 'pretrain export' writes, with the chat template in the tokenizer's files and its
 end token in generation_config.json. Of a LoRA run it holds adapter_config.json and
-adapter_model.safetensors in place of config.json and the weights; 'mobilellama sft merge
---checkpoint RUN' writes the whole model. FOLDER is written beside itself, checked, and
+adapter_model.safetensors in place of config.json and the weights; 'mobilellama sft merge RUN'
+writes the whole model. FOLDER is written beside itself, checked, and
 renamed: there is a whole export or none.
 """
 

@@ -1,6 +1,6 @@
 """Add a LoRA adapter to its base in fp32, and write the whole model as a Hugging Face folder.
 
-    mobilellama sft merge --checkpoint RUN --output FOLDER
+    mobilellama sft merge RUN --output FOLDER
     mobilellama sft merge --adapter FOLDER --base FOLDER --output FOLDER
 
 The first takes base and adapter from a LoRA run, as trained. The second takes any adapter of

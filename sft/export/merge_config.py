@@ -8,14 +8,14 @@ from mobilellama.pretrain.hf.export_config import OutputConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Config(OutputConfig):
-    """Fields of 'sft merge': --checkpoint, or --adapter and --base."""
+    """Fields of 'sft merge': RUN, or --adapter and --base."""
 
     checkpoint: str | None = None
     """A LoRA run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
     adapter: str | None = None
     """A folder with adapter_config.json, of 'sft export' or peft."""
     base: str | None = None
-    """The Hugging Face folder that the adapter is added to; with --checkpoint its name is only
+    """The Hugging Face folder that the adapter is added to; of a RUN its name is only
     written on the card, for the run holds the base's weights itself."""
     license: str | None = None
     """The Hub's name of the weights' licence, for the model card: the base's, as a rule; null names
@@ -27,7 +27,7 @@ class Config(OutputConfig):
         super().__post_init__()
         if (self.checkpoint is None) == (self.adapter is None):
             rule = "must be given, or adapter and base, and not both"
-            remedy = "Give --checkpoint RUN, or --adapter FOLDER --base FOLDER"
+            remedy = "Give RUN, or --adapter FOLDER --base FOLDER"
             raise ConfigError("checkpoint", self.checkpoint, rule, remedy)
         if self.adapter is not None and self.base is None:
             rule = f"must be given: {self.adapter} holds no weights of its base"

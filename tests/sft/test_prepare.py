@@ -56,7 +56,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def prepare(tokenizer: Path, data: Path, output: Path, *more: str) -> int:
-    arguments = ["--tokenizer", str(tokenizer), "--data.path", str(data), "--output", str(output)]
+    arguments = [str(data), "--tokenizer", str(tokenizer), "--output", str(output)]
     if "--seq_len" not in more:
         arguments += ["--seq_len", str(SEQ_LEN)]
     if "--workers" not in more:

@@ -7,7 +7,7 @@ places. Nothing is fixed, replaced or moved. With --output the whole list goes t
 Exit code 0 if every record can be trained on, 1 if some cannot or there is none, 2 if the data
 cannot be checked.
 
-  mobilellama vlm check-data --data.path FILE.json --data.images DIR --output report.json
+  mobilellama vlm check-data FILE.json --images DIR --output report.json
 """
 
 import logging
@@ -29,11 +29,12 @@ from mobilellama.shards.dataset import Slice
 from mobilellama.vlm.data.images import AspectRatio, ImageError, ImageProcessor, read_image
 from mobilellama.vlm.data.orientation import Orientation, has_broken_mark, stored_mark
 from mobilellama.vlm.data.records import (
-    ImageTextConfig,
     Record,
+    RecordsConfig,
     Refused,
     image_path,
     read_vlm_records,
+    require_folder,
 )
 from mobilellama.vlm.data.report import (
     FORMAT,
@@ -55,8 +56,10 @@ _PROBED = 1_000  # images looked for before any is decoded
 class Config:
     """Fields of 'vlm check-data'."""
 
-    data: ImageTextConfig
-    """The records and their images."""
+    data: RecordsConfig
+    """The records."""
+    images: str
+    """Folder to which the records' image paths are relative; an absolute one must lead into it."""
     plain: bool = False
     """Whether they are for the first stage's template 'plain': one image and a caption each."""
     aspect_ratio: AspectRatio = "pad"
@@ -83,7 +86,7 @@ def main(config: Config) -> int:
     """Check the records, then their images; print and write the report."""
     logs.configure()
     config.data.require_path()
-    folder = config.data.require_images()
+    folder = require_folder(config.images, field="images")
     if config.output is not None:
         _require_writable(Path(config.output))
     report = check(config, folder)
@@ -137,7 +140,7 @@ def check(config: Config, folder: Path) -> dict[str, Any]:
         "kind": KIND,
         "format": FORMAT,
         "path": config.data.path,
-        "images_folder": config.data.images,
+        "images_folder": config.images,
         "plain": config.plain,
         "sources": sources_of(slices),
         **records.report(),
@@ -179,7 +182,7 @@ def _require_some(folder: Path, names: Sequence[str]) -> None:
     if probed and not any(os.path.exists(image_path(folder, name)) for name in probed):
         rule = f"holds none of {len(probed):,} images that the records name, such as {probed[0]}"
         remedy = "Give the folder to which these paths are relative"
-        raise ConfigError("data.images", str(folder), rule, remedy)
+        raise ConfigError("images", str(folder), rule, remedy)
 
 
 def _unfit(config: Config, slices: Sequence[Slice], images: ImageTally) -> list[str]:

@@ -49,14 +49,12 @@ IMAGE_FIELDS = frozenset((_IMAGE_FIELD, _UNREAD_FIELD))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTextConfig(sources.ConversationsConfig):
-    """The records and their images."""
+class RecordsConfig(sources.ConversationsConfig):
+    """Records in LLaVA's format."""
 
     path: str
     """A .json, .jsonl, .jsonl.zst, .jsonl.gz or .parquet file, a folder of them, or a folder
     written by save_to_disk; on this machine, never on the Hugging Face hub."""
-    images: str
-    """Folder to which the records' image paths are relative; an absolute one must lead into it."""
 
     def require_path(self, *, field: str = "data.path") -> None:
         """Raise ConfigError, which names `field`, unless the records are on this machine."""
@@ -64,18 +62,35 @@ class ImageTextConfig(sources.ConversationsConfig):
             remedy = "Give the .json or .jsonl file of LLaVA-format records, or a folder of them"
             raise ConfigError(field, self.path, "is not there", remedy)
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextConfig(RecordsConfig):
+    """The records and their images."""
+
+    images: str
+    """Folder to which the records' image paths are relative; an absolute one must lead into it."""
+
     def require_images(self) -> Path:
         """Return the folder of the images.
 
         Raises:
             ConfigError: there is no such folder.
         """
-        folder = Path(self.images)
-        if not folder.is_dir():
-            rule = "is a file" if folder.exists() else "does not exist"
-            remedy = "Give the folder to which the records' image paths are relative"
-            raise ConfigError("data.images", self.images, rule, remedy)
-        return folder
+        return require_folder(self.images, field="data.images")
+
+
+def require_folder(images: str, *, field: str) -> Path:
+    """Return the folder of the images.
+
+    Raises:
+        ConfigError: it names `field`; there is no such folder.
+    """
+    folder = Path(images)
+    if not folder.is_dir():
+        rule = "is a file" if folder.exists() else "does not exist"
+        remedy = "Give the folder to which the records' image paths are relative"
+        raise ConfigError(field, images, rule, remedy)
+    return folder
 
 
 class Refusal(StrEnum):

@@ -1,10 +1,10 @@
 """Write a vision-language model as a folder: our form, the published MobileVLM's, or a part.
 
-    mobilellama vlm export --checkpoint RUN --output FOLDER [--push USER/NAME [--private]]
-    mobilellama vlm export --checkpoint RUN --output FOLDER --format mobilevlm
-    mobilellama vlm export --checkpoint RUN --output FOLDER --format projector
+    mobilellama vlm export RUN --output FOLDER [--push USER/NAME [--private]]
+    mobilellama vlm export RUN --output FOLDER --format mobilevlm
+    mobilellama vlm export RUN --output FOLDER --format projector
 
---checkpoint takes a run's folder (its newest checkpoint), RUN/checkpoints/step-N, or a folder in
+RUN is a run's folder (its newest checkpoint), RUN/checkpoints/step-N, or a folder in
 our form, which it writes in another. Of a LoRA run every format holds the merged model, W + alpha
 / rank * B @ A in fp32, rounded once. Without --dtype a run is written in bf16, and a folder in its
 own dtype: every weight then stays as it is, bit for bit. Where a folder has several dtypes, the

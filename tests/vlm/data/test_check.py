@@ -25,7 +25,7 @@ RUN_AGAIN = "Run 'mobilellama vlm check-data' on these again"
 
 
 def check(data: Path, images: Path, *more: str) -> int:
-    return main(["check-data", "--data.path", str(data), "--data.images", str(images), *more])
+    return main(["check-data", str(data), "--images", str(images), *more])
 
 
 def checked(data: Path, images: Path, output: Path, *more: str) -> tuple[int, dict[str, Any]]:
@@ -322,6 +322,25 @@ def test_half_surrogate_pairs_anywhere_are_reported_and_read_back(
     assert f"{'':<37}\\udc80.jpg" in capsys.readouterr().out
 
 
+def test_the_old_name_of_the_images_works_as_a_flag_and_in_a_file_with_one_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, images = write_llava(tmp_path, records=5, images=4)
+    assert check(data, images) == 0
+    told = capsys.readouterr()
+    assert "old name" not in told.err
+    assert main(["check-data", f"--data.path={data}", f"--data.images={images}"]) == 0
+    old = capsys.readouterr()
+    assert old.out == told.out
+    assert old.err.count("old names, which still work: --data.images is now --images") == 1
+    file = tmp_path / "check.yaml"
+    file.write_text(json.dumps({"data": {"path": str(data), "images": str(images)}}))
+    assert main(["check-data", "--config", str(file)]) == 0
+    old = capsys.readouterr()
+    assert old.out == told.out
+    assert old.err.count(f"data.images (in {file}) is now images") == 1
+
+
 def test_a_path_that_is_not_there_is_no_name_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         check(Path("someone/nothing"), tmp_path)
@@ -338,7 +357,7 @@ def test_the_wrong_folder_is_said_before_a_million_images_are_called_missing(
     with pytest.raises(ConfigError) as error:
         check(data, images / "a")
     assert str(error.value) == (
-        f"data.images = {images / 'a'}: holds none of 4 images that the records name, such as "
+        f"images = {images / 'a'}: holds none of 4 images that the records name, such as "
         "a/00000.jpg. Give the folder to which these paths are relative."
     )
 
@@ -431,7 +450,7 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
         (images / name).symlink_to("large.png")
     data.write_text(json.dumps(make_records(1_000, names)))
     command = [sys.executable, "-m", "mobilellama", "vlm", "check-data", "--workers", "2"]
-    command += ["--data.path", str(data), "--data.images", str(images)]
+    command += [str(data), "--images", str(images)]
     command += ["--output", str(tmp_path / "report.json")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -197,7 +197,7 @@ def test_what_check_data_found_is_left_out(recipe: Recipe, tmp_path: Path) -> No
     broken = Path(recipe.data.images) / "a/00002.png"
     broken.write_bytes(b"no image")
     output = tmp_path / "report.json"
-    argv = ["--data.path", recipe.data.path, "--data.images", recipe.data.images]
+    argv = [recipe.data.path, "--images", recipe.data.images]
     assert main(["check-data", *argv, "--output", str(output), "--workers", "1"]) == 1
     leave_out = read_leave_out(output, recipe.data)
     assert leave_out

@@ -1,7 +1,7 @@
-"""Starting a run's processes with Lightning Fabric, and the few collectives the code needs.
+"""Start a run's processes with Lightning Fabric, and wrap the few collectives that are needed.
 
-Fabric reads whatever environment it finds: torchrun, SLURM, or none, in which case it
-starts ``distributed.devices`` processes itself.
+Fabric reads the environment of torchrun or SLURM. Without either, it starts
+``distributed.devices`` processes itself.
 """
 
 import os
@@ -43,7 +43,7 @@ def uses_cuda(config: DistributedConfig) -> bool:
 
 
 class OtherRankError(UserError):
-    """Another rank met what the user can fix, and tells it."""
+    """Another rank has an error that the user can fix, and prints it."""
 
     final = False
 
@@ -52,13 +52,13 @@ class World:
     """This process among the run's processes."""
 
     def __init__(self, config: DistributedConfig) -> None:
-        """Start the other processes where needed, and join them."""
+        """Start the other processes if needed, and join the process group."""
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
 
         cuda = uses_cuda(config)
         if not cuda:
-            # Before deepspeed is imported anywhere: it would pick a GPU that we do not use.
+            # Before any import of deepspeed, which would otherwise choose a GPU.
             os.environ["DS_ACCELERATOR"] = "cpu"
         if cuda and config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -77,12 +77,12 @@ class World:
         with _told_to_children(self.threads):
             self.fabric.launch()
         self.waits_for_main = False
-        """Whether this rank waits while rank 0 does what takes long."""
+        """Whether this rank waits for long work of rank 0."""
         self.rank: int = self.fabric.global_rank
         self.local_rank: int = self.fabric.local_rank
         self.size: int = self.fabric.world_size
         self.device: torch.device = self.fabric.device
-        # DeepSpeed reads these, and nothing else, to know its place.
+        # DeepSpeed reads its rank and world size only from these variables.
         os.environ.update(
             RANK=str(self.rank), LOCAL_RANK=str(self.local_rank), WORLD_SIZE=str(self.size)
         )
@@ -90,14 +90,14 @@ class World:
 
     @cached_property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes what is written once."""
+        """Whether this is rank 0, which writes the files that exist once."""
         return self.rank == 0
 
     def end_others(self, ranks: Sequence[int]) -> None:
-        """Kill those of the ranks that this process started, and the one that started it.
+        """Kill ranks: those that this process started, and the one that started it.
 
-        A launcher ends what it has started. Where there is none, rank 0 of a node is its launcher,
-        and nobody else ends a rank that does not answer.
+        A launcher ends the ranks that it started. Without a launcher, rank 0 of a node starts the
+        others, and nobody else ends a rank that does not answer.
         """
         first = self.rank - self.local_rank  # of this node
         children = getattr(getattr(self.fabric.strategy, "launcher", None), "procs", [])
@@ -108,24 +108,30 @@ class World:
             os.kill(os.getppid(), signal.SIGKILL)
 
     def sum(self, values: Sequence[float] | torch.Tensor) -> list[float]:
-        """Return the sums of numbers over all ranks (fp64; one collective, one sync)."""
+        """Return the sums of numbers over all ranks, in fp64.
+
+        It costs one collective and one host-device sync.
+        """
         total = torch.as_tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()  # host-device sync
 
     def any(self, flag: bool) -> bool:
-        """Return whether the flag is set on any rank."""
+        """Return whether the flag is set on any rank. All ranks call it together."""
         return self.sum([float(flag)])[0] > 0
 
     def broadcast(self, value: int) -> int:
-        """Return rank 0's value on every rank."""
+        """Return rank 0's value on every rank. All ranks call it together."""
         shared = torch.tensor([value], dtype=torch.int64, device=self.device)
         dist.broadcast(shared, src=0)
         return int(shared.item())
 
     @cached_property
     def _patient(self) -> Any:
-        """A group whose collectives wait a day, on the CPU; all ranks ask for it together."""
+        """A process group on the CPU whose collectives wait up to a day.
+
+        All ranks must use it for the first time together.
+        """
         return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
     def run_on_main(self, work: Callable[[], object], *, takes_long: bool = False) -> None:
@@ -143,7 +149,7 @@ class World:
         """
         error: Exception | StoppedError | None = None
         if takes_long:
-            _ = self._patient  # made before the work, while all ranks are here
+            _ = self._patient  # a collective: make it before the work, while all ranks are here
         if self.is_main:
             try:
                 with breaking_off() if takes_long else nullcontext():
@@ -168,13 +174,14 @@ class World:
             raise (OtherRankError if by_user else RuntimeError)("rank 0 failed; see its message")
 
     def run_on_all(self, work: Callable[[], object], *, otherwise: str) -> None:
-        """Call `work` on every rank; where it fails on one, stop all.
+        """Call `work` on every rank. If it fails on one rank, stop all.
 
-        A stop that is asked for on a rank breaks its work off: it must leave nothing half done.
+        A request to stop ends the work of its rank early. `work` must leave nothing half done.
 
         Raises:
-            StoppedError: it was broken off on a rank; on every rank.
-            what `work` raised, on its rank; OtherRankError saying `otherwise` on the others.
+            StoppedError: on every rank, if the work of one was ended early.
+            OtherRankError: with the text `otherwise`, on the ranks where `work` did not fail. A
+                rank where it failed raises its error.
         """
         error: Exception | StoppedError | None = None
         try:
@@ -206,7 +213,7 @@ def _told_to_children(threads: CpuBudget) -> Iterator[None]:
 
 
 def _is_same_command(process: int) -> bool:
-    """Return whether a process was given this one's arguments: it is a rank of the same run."""
+    """Return whether a process has the same arguments as this one: a rank of the same run."""
     with suppress(OSError):
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[:-1]
         mine = [os.fsencode(word) for word in sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""Work shared out among processes.
+"""Distribute work among processes.
 
     with Workers(4, doing="tokenising") as workers:
         for item, result in workers.map(function, items):  # in the order of the items
@@ -6,16 +6,18 @@
         for item, result in workers.each(function, items, on_news=show):  # in the order of the ends
             ...
 
-What comes out does not depend on the number of processes, and little is held in memory. A
-process whose parent is gone ends by itself. One that is killed ends the work of ``map`` with a
-message; of ``each`` it costs one item, and another process takes its place. Ctrl-C is the
-parent's: it ends its workers, which print nothing. What an item's work needs again for the next
-one (a tokenizer) it keeps in a cache of its module: a process serves many items.
+1. The results do not depend on the number of processes, and few items are in memory.
+2. A process ends by itself when its parent has ended.
+3. If a process is killed, ``map`` ends with a message. ``each`` loses one item, and starts another
+   process.
+4. The parent handles Ctrl-C: it ends its workers, and they print nothing.
+5. A process works on many items. Work that needs a tokenizer or the like keeps it in a cache of its
+   module.
 
-Each process has a pipe of its own, at whose other end a thread waits. So the death of one is
-seen at once, whatever it was doing: the queue that a ``ProcessPoolExecutor``'s processes share
-waits for ever for the rest of a result in whose middle its writer was killed. loky would not do:
-one killed process breaks its whole pool and fails every item, and an item cannot send news.
+Each process has its own pipe, and a thread waits at the other end. So the parent notices at once
+that a process has died. With ``ProcessPoolExecutor`` it may not: its processes share a queue, and
+if one is killed while it writes a result, the reader waits for the rest for ever. loky notices, but
+then fails every item, and an item cannot send news.
 """
 
 import multiprocessing
@@ -41,26 +43,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Tell = Callable[[Any], None]
-"""Sends news of an item, in the midst of its work, to who waits for the item."""
+"""Send news of an item, during its work, to the caller that waits for the item."""
 
-_AHEAD = 4  # items for each process: it never waits
+_AHEAD = 4  # items queued for each process, so that it never waits
 
 
 class _EndedError(Exception):
-    """A process is gone; its argument."""
+    """A process has ended. The argument is the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """What became of an item whose process ended in its middle."""
+    """The result of an item whose process ended during the work."""
 
     pid: int
     exit_code: int
-    """Of the process; -N where signal N killed it."""
+    """Of the process. -N: signal N killed it."""
 
     @property
     def signal_name(self) -> str | None:
-        """Name of the signal that killed the process; None where it left by itself."""
+        """Name of the signal that killed the process; None if it exited by itself."""
         return signal.Signals(-self.exit_code).name if self.exit_code < 0 else None
 
 
@@ -71,17 +73,17 @@ class _Worker:
         self.start()
 
     def start(self) -> None:
-        """Start a process, in the place of one that is gone."""
+        """Start a process, or replace one that has ended."""
         context = multiprocessing.get_context("spawn")
         self.pipe, its_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(its_end,), daemon=True)
         with ctrl_c_held_back():
             self.process.start()
-        its_end.close()  # or its death would not be seen
+        its_end.close()  # else the pipe stays open when the process dies, and nobody notices
         self.is_gone = False
 
     def do(self, work: Callable[..., R], item: object, on_news: Tell | None) -> R:
-        """Have the process work on an item; raise what that raises."""
+        """Let the process work on an item, and return its result or raise its error."""
         process = self.process
         try:
             self.pipe.send((work, item, on_news is not None))
@@ -90,7 +92,7 @@ class _Worker:
                 assert on_news is not None
                 on_news(value)
                 kind, value = self.pipe.recv()
-        except (EOFError, OSError):  # OSError: in the middle of what it sent
+        except (EOFError, OSError):  # OSError: it died while it was sending
             self.is_gone = True
             raise _EndedError(process) from None
         if kind == "error":
@@ -100,7 +102,7 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Event:
-    """What is heard of an item: news, or that its work has ended."""
+    """An event of an item: news, or the end of its work."""
 
     item: Any
     news: Any = None
@@ -108,12 +110,12 @@ class _Event:
 
 
 class Workers:
-    """Processes that are started with the first work. Use as a context manager.
+    """Processes that start with the first item. Use it as a context manager.
 
     Args:
-        count: processes; 1 (or 0) works in this one.
-        doing: for the message that one was killed, such as "encoding".
-        remedy: what else that message says.
+        count: number of processes. With 1 or 0, ``map`` works in this process.
+        doing: the work, such as "encoding", for the message that a process was killed.
+        remedy: the rest of that message.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Workers:
         self._all: list[_Worker] = []
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self.pids: set[int] = set()
-        """Of every process that was started."""
+        """The ids of all processes that were started."""
 
     def __enter__(self) -> "Workers":
         return self
@@ -139,7 +141,7 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind:  # what is under way is wanted no more, and may take long
+        if kind:  # after an error nobody needs the running items, and they may take long
             for worker in self._all:
                 worker.process.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -155,16 +157,16 @@ class Workers:
         *,
         near: Callable[[T], str] | None = None,
     ) -> Iterator[tuple[T, R]]:
-        """Yield each item with what `work` makes of it, in the items' order.
+        """Yield each item with the result of `work`, in the order of the items.
 
         Args:
-            work: a function of a module, or a partial of one; it, the items and its results are
-                sent between processes. It may be ended in its middle: it should write nothing.
-            items: read a few ahead of what is yielded.
-            near: what the message says of the item at which a process was killed.
+            work: a function of a module, or a partial of one. Function, items and results are sent
+                between processes. It can be killed at any point, so it should write nothing.
+            items: are read a few ahead.
+            near: returns the name of an item, for the message that a process was killed.
 
         Raises:
-            UserError: a process was killed. What `work` and `items` raise comes through.
+            UserError: a process was killed. Errors of `work` and `items` are raised unchanged.
         """
         if self._count <= 1:
             yield from ((item, work(item)) for item in items)
@@ -190,18 +192,19 @@ class Workers:
     def each(
         self, work: Callable[[T, Tell], R], items: Iterable[T], *, on_news: Tell
     ) -> Iterator[tuple[T, R | Lost]]:
-        """Yield each item with what `work` makes of it, as soon as it ends.
+        """Yield each item with the result of `work`, as soon as it is done.
 
-        Always works in other processes, also where `count` is 1: the death of one costs its item.
+        It always uses other processes, even if `count` is 1, so a killed process costs only its
+        item.
 
         Args:
-            work: as for ``map``, and given a function that sends news. It may write files, of
-                which those of an ended process are the caller's to remove.
-            items: the next is taken when a process is free, after the last end was yielded.
-            on_news: told, in this thread, what `work` sent.
+            work: as for ``map``, with a second argument: a function that sends news. It may write
+                files. The caller removes the files of a process that has ended.
+            items: the next item is taken when a process is free and the last result was yielded.
+            on_news: is called in this thread with the news.
 
         Raises:
-            what `work` and `items` raise.
+            Exception: any error of `work` and `items`.
         """
         heard: SimpleQueue[_Event] = SimpleQueue()
         waiting = iter(items)
@@ -227,7 +230,7 @@ class Workers:
     def _begin(
         self, work: Callable[..., R], item: object, on_news: Tell | None = None
     ) -> Future[R]:
-        """Have a process work on an item; start those that are wanted or gone."""
+        """Give an item to a process. Start processes that are missing or have ended."""
         for worker in self._all:
             if worker.is_gone:
                 worker.start()
@@ -248,7 +251,7 @@ class Workers:
 
 
 def _finish_oldest(running: deque[tuple[T, Future[R]]]) -> tuple[T, R]:
-    """Wait for the first item's result and take it off; it stays where there is none."""
+    """Wait for the first item's result, and remove the item. After an error it stays."""
     item, future = running[0]
     result = future.result()
     running.popleft()
@@ -260,7 +263,7 @@ def _put_end(heard: "SimpleQueue[_Event]", item: object, future: Future[Any]) ->
 
 
 def _lost(ended: _EndedError) -> Lost:
-    """Tell how a process ended; called in the thread that starts processes, which reaps them."""
+    """Return how a process ended. Call it in the thread that starts and reaps the processes."""
     (process,) = ended.args
     assert isinstance(process, BaseProcess)
     process.join()
@@ -276,7 +279,7 @@ _Answer = tuple[Literal["news", "result", "error"], Any]
 
 
 def _serve(pipe: Connection) -> None:
-    """Work on what comes through the pipe until its end."""
+    """Work on the items that come through the pipe, until it is closed."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def tell(news: Any) -> None:
@@ -290,19 +293,19 @@ def _serve(pipe: Connection) -> None:
         try:
             answer: _Answer = "result", work(item, tell) if has_news else work(item)
         except BaseException as error:
-            error.add_note(traceback.format_exc())  # its own stack is not sent
+            error.add_note(traceback.format_exc())  # the pipe does not send an error's stack
             answer = "error", error
         try:
             pipe.send(answer)
         except ConnectionError:
             return
-        except Exception as error:  # what cannot be sent
-            refusal = TypeError(f"{work} gave what cannot be sent back: {error}")
+        except Exception as error:  # the result cannot be pickled
+            refusal = TypeError(f"the result of {work} cannot be sent back: {error}")
             pipe.send(("error", refusal))
 
 
 def _leave_with_parent() -> None:
-    """End this process when its parent does, though it is in the middle of its work."""
+    """End this process when its parent ends, even during its work."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,17 +1,17 @@
-"""A run's folder: names, attempts, verdict, stop file. No torch here.
+"""A run's folder: names, attempts, verdict, stop file. This file does not import torch.
 
 RUN/
   config.yaml            the resolved config of the newest attempt
   tokenizer.model        the dataset's tokenizer (or tokenizer/), so that a run can be exported
-                         by itself
+                         without the dataset
   template.yaml          a chat model's template, for the same reason
   digests.json           sha256 of these two
-  attempts/NNNN.json     one a start, created exclusively; the newest owns the run (fence)
+  attempts/NNNN.json     one for each start, created exclusively; the newest owns the run (fence)
   checkpoints/step-N/    whole checkpoints; step-N.tmp-NNNN while one is being written
   frozen/SHA.safetensors parameters that do not train, once; checkpoints name them by sha256
-  metrics.jsonl          one JSON object an interval
-  tensorboard/, wandb/   the same for TensorBoard and Weights & Biases, where they are asked for
-  logs/                  of a launch; stacks-NNNN-rank-R.txt and hang-NNNN.txt where ranks hung
+  metrics.jsonl          one JSON object for each interval
+  tensorboard/, wandb/   the same for TensorBoard and Weights & Biases, if they are switched on
+  logs/                  of a launch; stacks-NNNN-rank-R.txt and hang-NNNN.txt if ranks hung
   verdict.json           finished, stopped or failed, with its attempt
   stop                   create this file to stop the run at the end of its step
 """
@@ -35,15 +35,15 @@ from mobilellama.files.temporary import temporary_path
 log = logging.getLogger(__name__)
 
 VerdictKind = Literal["finished", "stopped", "failed"]
-_MOST_DIGITS = 18  # so many always fit into 64 bits
-# [0-9]: \d would take the digits of other scripts.
+_MOST_DIGITS = 18  # always fit into 64 bits
+# [0-9], because \d also matches digits of other scripts.
 _STEP = re.compile(rf"step-(0|[1-9][0-9]{{0,{_MOST_DIGITS - 1}}})")
 _ATTEMPT = re.compile(rf"([0-9]{{4}}|[1-9][0-9]{{4,{_MOST_DIGITS - 1}}})\.json")
 _LEFTOVER = re.compile(r"step-[0-9]+\.(tmp|old)-[0-9]+")
 
 
 class FencedError(UserError):
-    """A newer attempt owns the run; this one must not write."""
+    """A newer attempt owns the run. This one must not write."""
 
     final = False
 
@@ -59,13 +59,13 @@ class Verdict:
 
 
 def step_of(name: str) -> int | None:
-    """Return the step that a checkpoint's folder of this name is of; None for other names."""
+    """Return the step in the name of a checkpoint's folder; None for other names."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None
 
 
 class RunFolder:
-    """Paths inside a run's folder, and what may be done with them."""
+    """The paths in a run's folder, and the operations on them."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -82,9 +82,9 @@ class RunFolder:
         self.stop = self.path / "stop"
 
     def require_usable(self, *, field: str = "run.folder") -> None:
-        """Raise ConfigError unless a run can live here: a run does, or nothing is in its way.
+        """Raise ConfigError unless the folder holds a run, or can hold a new one.
 
-        Nothing is made; so a mistake is told before any process is started.
+        It creates nothing, so a mistake is reported before any process is started.
         """
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -100,9 +100,9 @@ class RunFolder:
             raise ConfigError(field, str(self.path), rule, "Give a new or empty folder")
 
     def _require_places(self, field: str) -> None:
-        """Raise ConfigError where a name of ours is taken by what it must not be, or is locked.
+        """Raise ConfigError if a file has the place of a folder or the reverse, or is read-only.
 
-        Some are written only at the end, when all the work is done.
+        Some files are written only at the end. An error there would come after all the work.
         """
         files = (self.config, self.tokenizer, self.template, self.digests, self.metrics)
         for path in (*files, self.verdict, self.stop):
@@ -118,17 +118,17 @@ class RunFolder:
                 raise ConfigError(field, str(self.path), rule, "Change its mode or its owner")
 
     def _require_sane_attempts(self, field: str) -> None:
-        """Raise ConfigError for a file that is named as an attempt beyond all numbers."""
+        """Raise ConfigError for a file whose name is an impossibly large attempt number."""
         for path in self.attempts.glob("*.json"):
             if path.stem.isascii() and path.stem.isdigit() and len(path.stem) >= _MOST_DIGITS:
                 rule = f"holds {self.attempts.name}/{path.name}, whose number no attempt reaches"
                 raise ConfigError(field, str(self.path), rule, "Remove that file")
 
     def create(self, *, field: str = "run.folder") -> None:
-        """Make the folder and those inside it.
+        """Create the folder and its sub-folders.
 
         Raises:
-            ConfigError: it cannot be made or written to, or holds what is no run's.
+            ConfigError: it cannot be created or written to, or holds files that are not a run's.
         """
         self.require_usable(field=field)
         for folder in (self.attempts, self.checkpoints):
@@ -142,12 +142,12 @@ class RunFolder:
                 raise ConfigError(field, str(self.path), rule, "Give a writable folder") from None
 
     def attempt_numbers(self) -> list[int]:
-        """Return the numbers of all attempts, ascending."""
+        """Return the numbers of all attempts, in rising order."""
         names = (_ATTEMPT.fullmatch(path.name) for path in self.attempts.glob("*.json"))
         return sorted(int(match[1]) for match in names if match)
 
     def newest_attempt(self) -> int:
-        """Return the number of the newest attempt, 0 where there is none."""
+        """Return the number of the newest attempt; 0 if there is none."""
         return max(self.attempt_numbers(), default=0)
 
     def begin_attempt(self, facts: dict[str, Any]) -> int:
@@ -159,12 +159,12 @@ class RunFolder:
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             except FileExistsError:
-                continue  # another start took the number between the look and the creation
+                continue  # another start took this number just now
             write_sealed_json(path, facts)
             return number
 
     def require_newest(self, attempt: int) -> None:
-        """Raise FencedError unless `attempt` is the newest: the check before every write."""
+        """Raise FencedError unless `attempt` is the newest. Call it before every write."""
         newest = self.newest_attempt()
         if newest != attempt:
             facts = self.read_attempt(newest)
@@ -193,12 +193,16 @@ class RunFolder:
             return {}
 
     def write_verdict(self, verdict: Verdict) -> None:
-        """Write verdict.json, if the verdict's attempt still owns the run."""
+        """Write verdict.json.
+
+        Raises:
+            FencedError: a newer attempt owns the run.
+        """
         self.require_newest(verdict.attempt)
         write_sealed_json(self.verdict, vars(verdict))
 
     def read_verdict(self) -> Verdict | None:
-        """Return the newest attempt's verdict; another attempt's, or a damaged one, is ignored."""
+        """Return the newest attempt's verdict; None if it has none, or a damaged one."""
         try:
             verdict = Verdict(**read_sealed_json(self.verdict, owner=None))
         except OSError:
@@ -209,16 +213,16 @@ class RunFolder:
         return verdict if verdict.attempt == self.newest_attempt() else None
 
     def write_digests(self) -> None:
-        """Write the sha256 of tokenizer and template, which are whole by now."""
+        """Write the sha256 of tokenizer and template. Both must be written already."""
         paths = (self.tokenizer, self.template, *sorted((self.path / "tokenizer").glob("*")))
         files = {str(p.relative_to(self.path)): sha256_of_file(p) for p in paths if p.is_file()}
         write_sealed_json(self.digests, {"files": files})
 
     def require_whole_texts(self) -> None:
-        """Raise DataError unless tokenizer and template are as the run wrote them.
+        """Raise DataError if tokenizer or template have changed since the run wrote them.
 
-        A run of an older version has no digests of them. One that is gone is its reader's to tell,
-        which may have been given another.
+        A run of an older version has no digests, and is not checked. A missing file is not an error
+        here: the reader may have been given another one.
         """
         if not self.digests.is_file():
             return
@@ -236,12 +240,12 @@ class RunFolder:
         except (ValueError, TypeError, KeyError):
             pass
         raise DataError(
-            f"{path}: {what}. Start the run's command again, which writes it anew, or restore it "
-            f"from a copy; to take the files as they are, remove {self.digests}"
+            f"{path}: {what}. Start the run's command again, which writes it again, or restore it "
+            f"from a copy. To use the files as they are, remove {self.digests}"
         )
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the records of metrics.jsonl, without lines that a kill or a hand has spoilt."""
+        """Return the records of metrics.jsonl. Lines that are damaged or cut off are skipped."""
         if not self.metrics.is_file():
             return []
         records = []
@@ -259,20 +263,20 @@ class RunFolder:
         return self.checkpoints / f"step-{step}"
 
     def checkpoint_steps(self) -> list[int]:
-        """Return the steps of the whole checkpoints, ascending as integers."""
+        """Return the steps of all complete checkpoints, in rising order."""
         if not self.checkpoints.is_dir():
             return []
         steps = (step_of(path.name) for path in self.checkpoints.iterdir())
         return sorted(step for step in steps if step is not None)
 
     def remove_leftovers(self) -> None:
-        """Remove what killed attempts left half written or half deleted."""
+        """Remove checkpoints that killed attempts left half written or half deleted."""
         for path in self.checkpoints.iterdir():
             if _LEFTOVER.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove_checkpoint(self, step: int, attempt: int) -> None:
-        """Delete a checkpoint; renamed first, so that half of one is never taken for a whole."""
+        """Delete a checkpoint. It is renamed first, so a half-deleted one never looks complete."""
         self.require_newest(attempt)
         doomed = self.checkpoint(step).with_name(f"step-{step}.old-{attempt}")
         self.checkpoint(step).rename(doomed)

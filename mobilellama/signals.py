@@ -1,16 +1,17 @@
-"""What a process does about a signal that asks it to end.
+"""Handle signals that ask a process to end.
 
     with answering("finished buckets stay; the same command goes on"):
         ...
 
-The first signal is answered by one line at once. Then the work ends: by a KeyboardInterrupt in the
-main thread or, where the work looks for itself when it can stop (``noting``), at that moment. A
-second Ctrl-C leaves at once.
+1. The first signal is answered by one line at once.
+2. Then the work ends: by a KeyboardInterrupt in the main thread, or, with ``noting``, when the work
+   itself checks whether to stop.
+3. A second Ctrl-C exits at once.
 
-Python runs the handler of a signal in the main thread, between two instructions of its own. It
-does not run it while that thread waits for another rank, imports torch or multiplies matrices. So
-a thread gives the answer: the interpreter's own handler, which is written in C, writes the number
-of the signal into a pipe at any moment (signal.set_wakeup_fd), and the thread reads it there.
+Python runs a signal handler in the main thread, between two Python instructions. It does not run
+while that thread waits for another rank, imports torch or multiplies matrices. So another thread
+prints the line. The interpreter's own handler, written in C, writes the number of the signal into a
+pipe at any time (signal.set_wakeup_fd), and the thread reads the pipe.
 """
 
 import contextlib
@@ -31,61 +32,62 @@ from mobilellama import terminal
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that ask a run to save and stop."""
 BEFORE_STEPS = "stopping before the first step"
-"""What a run says of a signal that comes in its start."""
+"""The answer of a run to a signal before its first step."""
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 _WATCH_EVERY_MS = 1000
-# A launcher passes on the Ctrl-C that the terminal has already sent to every process: only
-# a second one that comes later than this is the user's.
+# The terminal sends Ctrl-C to every process, and a launcher sends the same one again. A second
+# Ctrl-C counts as the user's only if it comes later than this.
 _SECOND_CTRL_C_AFTER_S = 1.0
 INTERRUPTED = 130
-"""Exit code after a Ctrl-C, as a shell gives it."""
+"""Exit code after Ctrl-C, the same as a shell's."""
 
 
 class StoppedError(BaseException):
-    """Work was broken off because the process was asked to stop.
+    """Work was ended early because the process was asked to stop.
 
-    No Exception, like KeyboardInterrupt: what passes over a bad record must not pass over this.
+    It is not an Exception, like KeyboardInterrupt: code that skips bad records must not catch it.
     """
 
 
 class Answer:
-    """How the signals are answered that come during some work."""
+    """How signals are handled during some work."""
 
     def __init__(self, line: str | None, *, notes: bool, is_main: bool) -> None:
         self.line = line
-        """What the console is told; None, with `notes` false, leaves Ctrl-C to others."""
+        """The line to print. None, with `notes` false, leaves Ctrl-C to other code."""
         self.reason: str | None = None
         """Who asked for the end: the name of the first signal; None while nobody has."""
         self.notes, self._is_main = notes, is_main
         self.launcher: int | None = None
-        """The process that started this rank; None where its end is no reason to stop."""
+        """The process that started this rank. None: its end is no reason to stop."""
         self.look: Callable[[], str | None] | None = None
-        """Asked every second who else wants a stop; None where the run has not begun yet."""
+        """Is called every second, and returns the cause if a stop is wanted. None before the run
+        begins."""
         self.leaves = False
-        """Whether the process leaves as soon as it has told: nothing else would end its work."""
+        """Whether the process exits as soon as the line is printed."""
         self._breaks = False
-        self._lock = threading.RLock()  # the handler may come again in the midst of itself
+        self._lock = threading.RLock()  # the handler can interrupt itself
         self._first_ctrl_c_s: float | None = None
 
     def ask(self, reason: str) -> None:
-        """Take note of a request, and tell of the first one."""
+        """Note a request to stop. Print a line for the first one."""
         with self._lock:
             if self.reason is not None or self.line is None:
                 return
             self.reason = reason
-            if self._is_main:  # within the lock: who finds the reason set may leave
+            if self._is_main:  # inside the lock: code that sees the reason may exit the process
                 again = "; once more to leave now" if reason == "SIGINT" and self.notes else ""
                 by = "Ctrl-C" if reason == "SIGINT" else reason
                 said = f"asked to stop by {by}" if self.notes else "interrupted"
                 tell(f"mobilellama: {said}: {self.line}{again}")
 
     def ask_from_thread(self, reason: str) -> None:
-        """Take note of a request that no signal brought, and wake the main thread for it."""
+        """Note a request that did not come by a signal, and wake the main thread."""
         self.ask(reason)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     def watch(self) -> None:
-        """Look, in the thread, for a request that no signal brings; called every second."""
+        """Check for a request that does not come by a signal. The thread calls it every second."""
         orphaned = self.launcher is not None and os.getppid() != self.launcher
         if orphaned and self.look is None:
             if self._is_main:
@@ -97,7 +99,7 @@ class Answer:
                 self.ask_from_thread(reason)
 
     def hear(self, number: int) -> None:
-        """Answer a signal, in the thread that waits for them."""
+        """Answer a signal, in the thread that waits for signals."""
         if number == signal.SIGINT and self.line is not None:
             now_s = time.monotonic()
             if self._first_ctrl_c_s is None:
@@ -112,7 +114,7 @@ class Answer:
             os._exit(128 + number)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Do what the work wants, in the main thread: Python's handler."""
+        """End the work in the way that it wants. Python calls this handler in the main thread."""
         del frame
         self.ask(signal.Signals(number).name)
         if self.leaves:
@@ -120,12 +122,12 @@ class Answer:
         if not self.notes:
             raise KeyboardInterrupt
         if self._breaks:
-            self._breaks = False  # once: a second signal must not break off the cleaning up
+            self._breaks = False  # once: a second signal must not interrupt the clean-up
             raise StoppedError
 
     @contextmanager
     def breaking(self) -> Iterator[None]:
-        """Break off the work inside by StoppedError where a stop is asked for."""
+        """Raise StoppedError in the work inside if a stop is asked for."""
         if self.reason is not None:
             raise StoppedError
         self._breaks = True
@@ -144,7 +146,7 @@ class _Listener:
         os.set_blocking(self._write, False)
         self._former = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
-        # The thread takes no signal itself: what blocks one means the whole process.
+        # The thread blocks all signals. Otherwise it would take one that the main thread blocks.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._thread.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -173,23 +175,24 @@ class _Listener:
         os.close(self._write)
 
 
-# Of the work at hand, last, and of the work that it is part of: signals are a process's.
+# One for each nested piece of work, the innermost last. Signals belong to the whole process.
 _answers: list[Answer] = []
 
 
 @contextmanager
 def answering(line: str | None, *, noting: bool = False, is_main: bool = True) -> Iterator[Answer]:
-    """Answer the signals that come meanwhile; put the former handlers back at the end.
+    """Answer signals during the work inside, and restore the former handlers at the end.
 
     Args:
-        line: what is kept and how to go on, or what happens now. None leaves Ctrl-C to the work
+        line: what is kept and how to continue, or what happens now. None leaves Ctrl-C to the work
             inside, or to Python's KeyboardInterrupt.
-        noting: take note of STOPS; else SIGINT and SIGTERM raise KeyboardInterrupt.
-        is_main: whether this process tells; of a run's ranks one does.
+        noting: note STOPS, and let the work stop by itself. Otherwise SIGINT and SIGTERM raise
+            KeyboardInterrupt.
+        is_main: whether this process prints the line. Of a run's ranks, one does.
     """
     answer = Answer(line, notes=noting, is_main=is_main)
     if threading.current_thread() is not threading.main_thread():
-        yield answer  # signals are the main thread's
+        yield answer  # only the main thread can set handlers
         return
     outer = _answers[-1] if _answers else None
     if outer and outer.notes and noting:
@@ -214,7 +217,8 @@ def _handlers(answer: Answer) -> dict[signal.Signals, Callable[[int, FrameType |
     if answer.line is None and not answer.notes:
         return {signal.SIGINT: signal.default_int_handler}
     numbers = STOPS if answer.notes else _ENDS
-    # A script's shell lets what it starts with '&' ignore Ctrl-C; of a run each signal is noted.
+    # A shell script makes a command that it starts with '&' ignore Ctrl-C. Keep that, except for a
+    # run, which notes every signal.
     return {
         number: answer.handle
         for number in numbers
@@ -223,16 +227,16 @@ def _handlers(answer: Answer) -> dict[signal.Signals, Callable[[int, FrameType |
 
 
 def current() -> Answer | None:
-    """Return how signals are answered now, by the innermost of those that note them."""
+    """Return the innermost answer that notes signals; None if there is none."""
     return next((answer for answer in reversed(_answers) if answer.notes), None)
 
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """Let a noted signal break off the work inside; without one who notes, change nothing.
+    """End the work inside if a signal is noted. Without ``noting`` outside, do nothing.
 
     Raises:
-        StoppedError: a stop was asked for, before or meanwhile.
+        StoppedError: a stop was asked for, before or during the work.
     """
     answer = current()
     with answer.breaking() if answer else contextlib.nullcontext():
@@ -241,7 +245,7 @@ def breaking_off() -> Iterator[None]:
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Let a signal end the process during a call of C's that is long and leaves nothing behind."""
+    """Let a signal end the process at once, during a long call of C code that writes nothing."""
     if not _answers:
         yield
         return
@@ -254,23 +258,23 @@ def leaving_at_once() -> Iterator[None]:
 
 
 def tell(text: str) -> None:
-    """Write a line to stderr at once: no lock of logging or of the stream is waited for."""
+    """Write a line to stderr at once, without waiting for a lock of logging or of the stream."""
     stream = sys.stderr
     if stream is None:
         return
     try:
         descriptor = stream.fileno()
-        start = terminal.clear_line(leaving=True)  # with the ^C that a terminal shows in it
+        start = terminal.clear_line(leaving=True)  # also clears the ^C that the terminal prints
         if not start and os.isatty(descriptor):
             start = "\n"  # after the ^C
         os.write(descriptor, f"{start}{text}\n".encode(errors="replace"))
-    except (OSError, ValueError):  # a stream without a file, or a terminal that has gone
+    except (OSError, ValueError):  # a stream without a file, or a closed terminal
         with contextlib.suppress(OSError, ValueError):
             print(text, file=stream)
 
 
 def _leave_to_parent() -> None:
-    """Take the default handlers in a forked process: its signals are not the parent's."""
+    """Set the default handlers in a forked process: the parent's answers are not for it."""
     if _answers:
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
@@ -288,12 +292,12 @@ def _take_care_of_forks() -> None:
 
 @contextmanager
 def ctrl_c_held_back() -> Iterator[None]:
-    """Block SIGINT; processes that are started meanwhile have it blocked from their first moment.
+    """Block SIGINT, so that processes that start inside have it blocked from the beginning.
 
-    A Ctrl-C is the parent's, which ends its workers; they leave what they had finished. One that
-    comes meanwhile reaches this process at the end.
+    The parent handles Ctrl-C and ends its workers. A Ctrl-C during the block reaches this process
+    at its end.
     """
-    # The tracker, which the first start would bring up, would lift the mask.
+    # The first start of a process also starts the resource tracker, which would unblock SIGINT.
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -147,7 +147,7 @@ Door = Callable[[Place], list[str]]
 EVALUATE = ("--tasks", "piqa", "--device", "cpu")
 
 SENTENCES = {
-    ", code": "its config.json wants Python of its own (evil.Evil), which no command here runs",
+    ", code": "its config.json needs its own Python code (evil.Evil), which no command here runs",
     "pickle": "holds a pickle with more than tensors, which would run code (posix.mkdir); it was",
 }
 

@@ -1,6 +1,7 @@
-"""Files that are whole or absent: written beside, fsynced, renamed; hashed with sha256.
+"""Write files atomically, read and write JSON, and hash files with sha256.
 
-JSON is read and written here too.
+A file is written under a temporary name in the same folder, fsynced and renamed. So a reader finds
+either the whole file or none.
 """
 
 import errno
@@ -20,13 +21,13 @@ from mobilellama.files.temporary import temporary_path
 log = logging.getLogger(__name__)
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write says that found no room: on the disk, in a quota, under a limit."""
+"""Error numbers of a write without space: disk full, quota reached, file size limit."""
 
 _CHUNK_BYTES = 1 << 22
 
 
 def fsync_path(path: Path) -> None:
-    """Make a file's bytes, or the renames inside a folder, survive a power cut."""
+    """Force a file's bytes, or the renames in a folder, to disk, so they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,7 +37,10 @@ def fsync_path(path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary beside `path`; fsync and rename it to `path` at the end, or remove it."""
+    """Open a temporary file beside `path`. At the end, fsync it and rename it to `path`.
+
+    After an error the temporary file is removed.
+    """
     with _taking_the_place(path) as temporary, open(temporary, "xb") as file:
         yield file
         file.flush()
@@ -58,22 +62,22 @@ def _taking_the_place(path: Path) -> Iterator[Path]:
 
 
 def _name(path: Path, temporary: Path, error: BaseException) -> None:
-    """Have an error name the file that the user knows: not the temporary beside it, not none."""
+    """Put the final file's name into an error that names the temporary file or no file."""
     if not isinstance(error, OSError):
         return
-    # A write that finds no room does not say in which file.
+    # The error of a write without space names no file.
     found_no_room = error.filename is None and error.errno in DISK_FULL
     if found_no_room or error.filename in (temporary, str(temporary)):
         error.filename = str(path)
-        del error.filename2  # None would be shown
+        del error.filename2  # otherwise the message shows None
 
 
 @contextmanager
 def library_file(path: Path) -> Iterator[Path]:
-    """Give a temporary beside `path`, for a library that makes the file; then as ``whole_file``.
+    """Yield a temporary path beside `path`, to which a library writes. Else as ``whole_file``.
 
-    The file gets the mode that the umask (or the folder's default list) gives to new files: some
-    libraries make files that only their owner can read.
+    The file gets the mode of other new files (from the umask or the folder's default ACL), because
+    some libraries make files that only their owner can read.
     """
     with _taking_the_place(path) as temporary:
         temporary.touch()
@@ -84,18 +88,17 @@ def library_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write JSON, whole or not at all; the same value gives the same bytes."""
+    """Write JSON atomically. The same value gives the same bytes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
     with whole_file(path) as file:
-        # Half a surrogate pair, which UTF-8 has not, becomes JSON's own escape of it: \ud800.
+        # UTF-8 cannot hold half a surrogate pair. It becomes JSON's escape: \ud800.
         file.write(text.encode(errors="backslashreplace"))
 
 
 def lock(file: int | BinaryIO, kind: int) -> bool:
-    """Take a lock of flock's on an open file; return False if others are in its way.
+    """Take a flock lock on an open file. Return False if another process holds it.
 
-    Where the file system has no locks, as some network ones, it is taken to be free: nobody can
-    be in the way that could be told.
+    If the file system has no locks, as some network file systems, return True.
     """
     try:
         fcntl.flock(file, kind)
@@ -107,10 +110,10 @@ def lock(file: int | BinaryIO, kind: int) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, with a byte order mark or without.
+    """Read a JSON file, with or without a byte order mark.
 
     Raises:
-        ValueError: it is not JSON, or nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What a pickle would call if it were loaded, found without loading it."""
+"""Find the functions that a pickle would call, without loading it."""
 
 import pickletools
 import zipfile
@@ -8,33 +8,33 @@ from typing import IO, Any
 
 from mobilellama.config import DataError
 
-_MOST_PICKLES = 8  # one after the other in a file of torch before 1.6
+_MOST_PICKLES = 8  # torch before 1.6 wrote several pickles into one file
 _TORCHSCRIPT = "a TorchScript program"
-# What a state dict is made of. torch itself refuses every other function of its own.
+# The functions that build a state dict. With weights_only, torch refuses its other functions.
 _HARMLESS = ("collections.OrderedDict", "torch", "_codecs.encode")
 
 
 def pickle_error(path: Path, call: str) -> DataError:
-    """Return the error of a pickle that would run code, the same wherever one is met.
+    """Return the error for a pickle that would run code.
 
     Args:
         path: the file.
-        call: what it would call.
+        call: the function that it would call.
     """
     return DataError(
         f"{path}: holds a pickle with more than tensors, which would run code ({call}); it was "
-        "not loaded. Convert it to safetensors where you trust it"
+        "not loaded. If you trust it, convert it to safetensors yourself"
     )
 
 
 def code_in(path: Path) -> str | None:
-    """Return the first thing that a file's pickles would call, beside what makes tensors.
+    """Return the first function that a file's pickles would call, except those of tensors.
 
     Args:
-        path: a file of any kind, whatever its name says.
+        path: a file of any kind. Its name does not matter.
 
     Returns:
-        Such as ``posix.system``; None where the file is no pickle, or one of tensors alone.
+        The function, such as ``posix.system``. None if the file is no pickle, or has only tensors.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -42,7 +42,7 @@ def code_in(path: Path) -> str | None:
         with open(path, "rb") as file:
             return _code_in_stream(file)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError):
-        return None  # damaged: whoever reads it says so
+        return None  # damaged: its reader reports it
 
 
 def _code_in_archive(path: Path) -> str | None:
@@ -63,7 +63,7 @@ def _code_in_stream(file: IO[bytes]) -> str | None:
             for name in _called(file):
                 if not _is_harmless(name):
                     return name
-        except Exception:  # whatever bytes that are no pickle give
+        except Exception:  # bytes that are no pickle can raise any error
             return None
     return None
 
@@ -73,9 +73,9 @@ def _is_harmless(name: str) -> bool:
 
 
 def _called(file: IO[bytes]) -> Iterator[str]:
-    """Yield the dotted name of each global that one pickle of a file asks for."""
+    """Yield the dotted name of each global that one pickle in a file uses."""
     memo: dict[int, Any] = {}
-    pushed: list[Any] = []  # the last arguments, the texts of a STACK_GLOBAL among them
+    pushed: list[Any] = []  # arguments on the stack: STACK_GLOBAL takes its name from there
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
         if name in ("GLOBAL", "INST"):

@@ -1,14 +1,14 @@
 """Presets, and config files that build on others.
 
-A preset is a YAML file of a folder that a command names. Its sub-folder ``bases`` has the parts
-that several presets share: they are no whole recipes, and lists of presets leave them out.
+A preset is a YAML file in a command's folder of presets. The sub-folder ``bases`` has parts that
+several presets share. A part is not a whole recipe, so lists of presets do not show it.
 
     builds_on: mobilevlm_v2_3b_instruct   # a preset of the same verb, or a file: mine.yaml
     train:
       micro_batch_size: 8
 
-A file and all that it builds on are a list of layers, the lowest first. A later layer overrules
-an earlier one field by field, as a later ``--config`` does. ``builds_on`` may also be a list.
+A file and its bases are a list of layers, the lowest first. A later layer replaces fields of an
+earlier one, as a later ``--config`` does. ``builds_on`` may also be a list.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files.yaml_file import read_yaml
 
 BASE = "builds_on"
-"""The key; no verb has a field of that name."""
+"""The key. No verb has a field of this name."""
 
 _FILE_ENDINGS = (".yaml", ".yml")
 
@@ -32,9 +32,9 @@ class Layer:
     path: Path
     """The file."""
     values: Mapping[Any, Any]
-    """What it holds, without ``builds_on``."""
+    """Its fields, without ``builds_on``."""
     text: str | None
-    """It as YAML without ``builds_on``; None where the file has none, and can be read as it is."""
+    """Its YAML text without ``builds_on``. None if the file has no ``builds_on``."""
 
 
 def preset_names(presets: Path | None) -> list[str]:
@@ -43,15 +43,15 @@ def preset_names(presets: Path | None) -> list[str]:
 
 
 def find_preset(name: str, presets: Path | None, field: str) -> Path:
-    """Return the file that `name` stands for: an existing path, else a preset of the folder.
+    """Return the file that `name` means: an existing path, else a preset of the folder.
 
     Args:
-        name: what the user gave.
-        presets: the folder of the presets; None where there are none.
-        field: the field that took the name.
+        name: of the user.
+        presets: the folder of the presets; None if there are none.
+        field: the field with the name, for errors.
 
     Raises:
-        ConfigError: neither a file nor a preset.
+        ConfigError: it is neither a file nor a preset.
     """
     if Path(name).is_file():
         return Path(name)
@@ -68,14 +68,14 @@ def find_preset(name: str, presets: Path | None, field: str) -> Path:
 
 
 def read_layers(path: Path, presets: Path | None) -> list[Layer]:
-    """Return a config file and what it builds on, the lowest first, each file once.
+    """Return a config file and its bases, the lowest first, each file once.
 
     Args:
         path: the file.
-        presets: the folder of the presets that ``builds_on`` may name; None where there are none.
+        presets: the folder of the presets that ``builds_on`` may name; None if there are none.
 
     Raises:
-        ConfigError: a file is no YAML mapping, a base is unknown, or a file builds on itself.
+        ConfigError: a file is not a YAML mapping, a base is unknown, or a file builds on itself.
     """
     layers: dict[Path, Layer] = {}
     _add(layers, path, presets, [])
@@ -85,7 +85,7 @@ def read_layers(path: Path, presets: Path | None) -> list[Layer]:
 def _add(layers: dict[Path, Layer], path: Path, presets: Path | None, above: list[Path]) -> None:
     key = path.resolve()
     if key in layers:
-        return  # it stays where it is: below all that build on it
+        return  # it stays below all files that build on it
     values = _read_mapping(path)
     has_base = BASE in values
     names = values.pop(BASE, [])
@@ -96,7 +96,7 @@ def _add(layers: dict[Path, Layer], path: Path, presets: Path | None, above: lis
             circle = [*chain[chain.index(base.resolve()) :], base]
             places = " -> ".join(one.name for one in circle)
             rule = f"builds on itself: {places} (in {path})"
-            raise ConfigError(BASE, name, rule, "Take one of these bases away")
+            raise ConfigError(BASE, name, rule, "Remove one of these bases")
         _add(layers, base, presets, chain)
     text = _without_base(path) if has_base else None
     layers[key] = Layer(path=path, values=values, text=text)
@@ -122,7 +122,7 @@ def _names(value: Any, path: Path) -> list[str]:
 
 
 def _find_base(name: str, path: Path, presets: Path | None) -> Path:
-    """Return the file that a base names: beside the file that names it, or a preset."""
+    """Return the file of a base: a path relative to the file that names it, or a preset."""
     if name.endswith(_FILE_ENDINGS):
         if (file := path.parent / name).is_file():
             return file
@@ -141,9 +141,10 @@ def _find_base(name: str, path: Path, presets: Path | None) -> Path:
 
 
 def _without_base(path: Path) -> str:
-    """Return a mapping as YAML without its base, each value written as the file writes it.
+    """Return a file's YAML text without its base. Each value keeps its spelling.
 
-    Values are not made and written anew: the command line reads '1e-3' as a number, YAML as text.
+    Values are not parsed and written again: the command line reads '1e-3' as a number, but YAML
+    reads it as text.
     """
     import yaml
 

@@ -1,9 +1,10 @@
-"""The one way by which folders of transformers and peft are loaded: none of their code is run.
+"""Load folders of transformers and peft, without running any code in them.
 
-transformers runs Python that comes with a folder where it is told to, and asks on the console
-where it is told nothing. Here it is always told not to. What a folder would have run is named in
-one sentence, whichever command meets it: its own Python (``foreign_code``), or a pickle
-(``pickles.pickle_error``). A folder on this machine is read from there alone.
+All loading goes through this file. transformers runs Python code of a folder if
+``trust_remote_code`` is true, and asks on the console if it is not set. Here it is always false. If
+a folder needs its own code (``foreign_code``) or has a pickle that calls some
+(``pickles.pickle_error``), every command gives the same error. For a folder on this machine,
+nothing is downloaded.
 """
 
 import json
@@ -18,7 +19,7 @@ from mobilellama.files.unmarked import without_marks
 _CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 _WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth")
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
-_REMEDY = "Give a folder whose architecture transformers has, or convert it where you trust it"
+_REMEDY = "Give a folder whose architecture transformers has, or convert it if you trust it"
 
 
 def load_config(model: str | Path, *, field: str = "model") -> Any:
@@ -68,7 +69,7 @@ def load_causal_model(model: str | Path, *, field: str = "model", **options: Any
 
 
 def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> Any:
-    """Return a model with peft's adapter of a folder on it.
+    """Return a model with the peft adapter of a folder added.
 
     Raises:
         DataError: its weights are a pickle that would run code.
@@ -84,7 +85,7 @@ def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> 
 
 
 def load_tower(tower_class: Any, folder: str | Path, *, field: str = "vision") -> Any:
-    """Return a folder's model as a class of transformers that needs no other's code.
+    """Return a folder's model as a given class of transformers.
 
     Raises:
         DataError: its weights are a pickle that would run code.
@@ -93,10 +94,10 @@ def load_tower(tower_class: Any, folder: str | Path, *, field: str = "vision") -
 
 
 def build_causal_model(config: Any, **options: Any) -> Any:
-    """Build the causal language model of a config of transformers, its weights not read.
+    """Build the causal language model of a transformers config, without reading weights.
 
     Raises:
-        ValueError: transformers has no such model; code that the config names is not run.
+        ValueError: transformers has no such model. Code that the config names is not run.
     """
     from transformers import AutoModelForCausalLM
 
@@ -106,8 +107,8 @@ def build_causal_model(config: Any, **options: Any) -> Any:
 def require_no_code(folder: str | Path, *, field: str) -> None:
     """Raise ConfigError if a folder's model needs code that transformers does not have.
 
-    For readers of config.json that know a few architectures: what they do not know may be code.
-    Code beside an architecture that transformers has is nobody's need, and stays unread.
+    Readers of config.json that know only some architectures call it for the others. If transformers
+    has the architecture, code in the folder is ignored.
     """
     from transformers import CONFIG_MAPPING
 
@@ -120,15 +121,15 @@ def require_no_code(folder: str | Path, *, field: str) -> None:
 
 
 def foreign_code(model: str | Path, field: str) -> ConfigError:
-    """Return the error of a folder that brings Python of its own, the same wherever it is met."""
+    """Return the error for a folder that needs its own Python code."""
     named = ((name, _reference(_read(Path(model) / name))) for name in _CONFIGS)
     found = next(((name, what) for name, what in named if what), None)
-    where = f"its {found[0]} wants Python of its own ({found[1]})" if found else "it has code"
+    where = f"its {found[0]} needs its own Python code ({found[1]})" if found else "it has code"
     return ConfigError(field, str(model), f"{where}, which no command here runs", _REMEDY)
 
 
 def _load(load: Callable[..., Any], model: str | Path, field: str, /, **options: Any) -> Any:
-    # A name on the Hub may be fetched; a folder is all that there is.
+    # A name on the Hub may be downloaded; for a folder nothing is.
     local = {"local_files_only": True} if Path(model).is_dir() else {}
     try:
         with without_marks(Path(model)) as folder:
@@ -140,7 +141,7 @@ def _load(load: Callable[..., Any], model: str | Path, field: str, /, **options:
 
 
 def _explain(error: Exception, model: str | Path, field: str) -> None:
-    """Raise the one sentence, if the error is that of code that was not run."""
+    """Raise the error for code that was not run, if that is the cause of `error`."""
     if isinstance(error, UserError):
         return
     if "trust_remote_code" in str(error):
@@ -151,7 +152,7 @@ def _explain(error: Exception, model: str | Path, field: str) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """Return a folder's weights: by their names, or whatever an index says."""
+    """Return a folder's files of weights, by their endings or by an index."""
     maps = [_read(path).get("weight_map") for path in folder.glob("*.index.json")]
     named = {folder / str(name) for its in maps if isinstance(its, dict) for name in its.values()}
     return sorted(named | {path for pattern in _WEIGHTS for path in folder.glob(pattern)})
@@ -163,13 +164,13 @@ def _require_no_kernel(model: str | Path, field: str) -> None:
     for key, value in values.items():
         names = value.values() if isinstance(value, Mapping) else [value]
         if key in _KERNELS and any("/" in str(name) for name in names):
-            rule = f"its config.json wants code from the Hub ({key}: {value})"
-            remedy = f"Take {key} out of config.json"
+            rule = f"its config.json needs code from the Hub ({key}: {value})"
+            remedy = f"Remove {key} from config.json"
             raise ConfigError(field, str(model), f"{rule}, which no command here runs", remedy)
 
 
 def _reference(values: Mapping[str, Any]) -> str | None:
-    """Return the first class that ``auto_map`` names: ``modeling_x.X``; None without one."""
+    """Return the first class that ``auto_map`` names, such as ``modeling_x.X``; else None."""
     named = values.get("auto_map")
     found = named.values() if isinstance(named, Mapping) else [named] if named else []
     flat = [one for value in found for one in (value if isinstance(value, list) else [value])]
@@ -177,7 +178,7 @@ def _reference(values: Mapping[str, Any]) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON object; an empty one where there is none that can be read."""
+    """Return a JSON object; an empty one if it cannot be read."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

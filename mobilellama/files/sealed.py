@@ -1,13 +1,13 @@
-"""JSON files that decide something: each carries a digest of its content, and its reader checks it.
+"""JSON files that decide something. Each has a digest of its content, which its reader checks.
 
     {
-      "sealed": 1,                   how the digest is made
+      "sealed": 1,                   version of the digest
       ...                            the content
       "content_sha256": "<64 hex>"   sha256 of the content's canonical JSON
     }
 
-A file with neither of the two fields is one of an older version, and is read with one warning. A
-file with one of them is damaged: no flipped bit turns a new file into an old one.
+A file without both fields was written by an older version, and is read with one warning. A file
+with only one of them is damaged. So a flipped bit cannot make a new file look like an old one.
 """
 
 import hashlib
@@ -30,32 +30,32 @@ _SEALED, _DIGEST = "sealed", "content_sha256"
 
 
 class SealError(ValueError):
-    """The content is not what was written. The message says why and names no file."""
+    """The content has changed since it was written. The message does not name the file."""
 
 
 def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its digest, whole or not at all."""
+    """Write a JSON object with its digest, atomically."""
     write_json(path, seal(content))
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content with its digest, as ``write_sealed_json`` writes it."""
     assert not {_SEALED, _DIGEST} & content.keys()
-    as_read = json.loads(json.dumps(content))  # tuples are lists, keys are strings
+    as_read = json.loads(json.dumps(content))  # JSON has lists for tuples and only string keys
     return {_SEALED: _VERSION, **content, _DIGEST: _digest(as_read)}
 
 
 def read_sealed_json(path: Path, *, owner: Path | None) -> dict[str, Any]:
-    """Read a JSON object and check its digest; return the content.
+    """Read a JSON object, check its digest, and return the content.
 
     Args:
         path: the file.
-        owner: the folder that is named in the warning that an older version wrote the file;
-            one warning a folder. None warns of nothing.
+        owner: the folder for the warning that an older version wrote the file. Each folder is
+            named once. None: no warning.
 
     Raises:
-        SealError: the content is not what was written.
-        ValueError: the file is no JSON object.
+        SealError: the content has changed since it was written.
+        ValueError: the file is not a JSON object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -68,22 +68,22 @@ def read_sealed_json(path: Path, *, owner: Path | None) -> dict[str, Any]:
     if version != _VERSION or type(version) is not int:
         raise SealError(f"its field '{_SEALED}' is {version!r}, not {_VERSION}")
     if digest != _digest(value):
-        raise SealError(f"its content has not the sha256 of its field '{_DIGEST}'")
+        raise SealError(f"its content does not have the sha256 of its field '{_DIGEST}'")
     return value
 
 
 def _digest(content: dict[str, Any]) -> str:
-    # ASCII alone: half a surrogate pair has no UTF-8.
+    # As ASCII, because UTF-8 cannot hold half a surrogate pair.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache
 def _warn_of_old(owner: Path) -> None:
-    """Say that flipped bits cannot be noticed there: once, and in a run's first process alone."""
+    """Warn that flipped bits are not noticed there: once a folder, only on rank 0."""
     try:
         rank = rank_from_environment()
-    except ConfigError:  # whoever needs the rank says so
+    except ConfigError:  # code that needs the rank reports it
         rank = 0
     if rank == 0 and multiprocessing.parent_process() is None:
         log.warning(

@@ -1,12 +1,12 @@
-"""Temporaries: files that are being written beside their place, and what killed writers left.
+"""Temporary files: files that are being written, and files that killed writers left.
 
-A temporary is ``PATH.tmp.HOST.PID.RANDOM``. One rule says which of them nobody writes any more:
+A temporary file is named ``PATH.tmp.HOST.PID.RANDOM``. It is abandoned if:
 
-- of this machine, those of processes that are no more;
-- of another machine, whose processes are not seen here, those that were not written to for a
-  time that the caller gives: 0 where no writer can need one any more.
+- it is of this machine, and its process has ended;
+- it is of another machine, whose processes are not visible here, and it was not written to for a
+  time that the caller gives. 0: no writer can still need it.
 
-Where a number was given to another process meanwhile, a temporary stays until that one ends.
+If the id of an ended process was given to another process, the file stays until that one ends.
 """
 
 import os
@@ -30,30 +30,31 @@ def temporary_path(path: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Temporary:
-    """A temporary that is there, and who made it."""
+    """A temporary file that exists, and its writer."""
 
     path: Path
     final: str
-    """Name of the file (or folder) that it was to become."""
+    """Name of the finished file or folder."""
     host: str
     pid: int
 
     def is_abandoned(self, others_after_s: float) -> bool:
-        """Return whether nobody writes it any more.
+        """Return whether no process writes it any more.
 
         Args:
-            others_after_s: since when another machine's must not have been written to.
+            others_after_s: seconds without a write after which another machine's file counts as
+                abandoned.
         """
         if self.host == socket.gethostname():
             return not Path(f"/proc/{self.pid}").exists()
         try:
             return time.time() - self.path.stat().st_mtime >= others_after_s
         except FileNotFoundError:
-            return False  # it has its name by now
+            return False  # it was renamed to its final name just now
 
 
 def temporaries(paths: Iterable[Path]) -> Iterator[Temporary]:
-    """Yield those of the paths that are named as temporaries."""
+    """Yield the temporary files among the paths, by their names."""
     for path in paths:
         if found := _NAME.fullmatch(path.name):
             yield Temporary(
@@ -62,14 +63,14 @@ def temporaries(paths: Iterable[Path]) -> Iterator[Temporary]:
 
 
 def remove_abandoned(found: Iterable[Temporary], *, others_after_s: float) -> None:
-    """Remove the files among temporaries that nobody writes any more."""
-    for temporary in list(found):  # before anything goes: a folder may be read meanwhile
+    """Remove the abandoned files among temporary files."""
+    for temporary in list(found):  # list first: `found` may still be reading the folder
         if not temporary.path.is_dir() and temporary.is_abandoned(others_after_s):
             temporary.path.unlink(missing_ok=True)
 
 
 def remove_of_processes(paths: Iterable[Path], pids: Collection[int]) -> None:
-    """Remove the temporaries of processes of this machine that are known to have ended."""
+    """Remove the temporary files of processes of this machine that have ended."""
     host = socket.gethostname()
     for temporary in list(temporaries(paths)):
         if temporary.host == host and temporary.pid in pids:

@@ -1,4 +1,7 @@
-"""Folders whose JSON files an editor on Windows has saved: other libraries refuse their marks."""
+"""Folders whose JSON files have a byte order mark, which editors on Windows add.
+
+Other libraries refuse such files.
+"""
 
 import contextlib
 import shutil
@@ -11,10 +14,9 @@ from mobilellama.files.json_lines import UTF8_MARK
 
 @contextlib.contextmanager
 def without_marks(folder: Path) -> Iterator[Path]:
-    """Yield a folder; where JSON files in it begin with a byte order mark, a stand-in for it.
+    """Yield the folder, or a temporary copy of it if JSON files begin with a byte order mark.
 
-    The stand-in links to the folder's files, has copies of these without their marks, and is
-    gone afterwards.
+    The copy has links to the other files, and these JSON files without their marks.
     """
     marked = [path for path in folder.glob("*.json") if _is_marked(path)]
     if not marked:
@@ -30,7 +32,7 @@ def without_marks(folder: Path) -> Iterator[Path]:
 
 
 def copy_unmarked(source: Path, target: Path) -> None:
-    """Copy a file byte for byte; a JSON file without its byte order mark."""
+    """Copy a file. A JSON file loses its byte order mark; all other bytes stay the same."""
     if source.suffix == ".json" and _is_marked(source):
         target.write_bytes(source.read_bytes().removeprefix(UTF8_MARK))
     else:

@@ -1,7 +1,7 @@
-"""Reading a YAML file that a user gives, hostile ones included.
+"""Read a user's YAML file safely.
 
-Aliases may make a small file as large as memory, and deep nesting or long numbers end a parser
-with an error that names nothing: these are refused before anything is made of them.
+Aliases can make a small file fill the memory. Deep nesting or long numbers end a parser with an
+error that names nothing. Such files are refused before any value is built.
 """
 
 from pathlib import Path
@@ -12,17 +12,17 @@ from mobilellama.config import one_line
 if TYPE_CHECKING:
     import yaml
 
-_MOST_VALUES = 1_000_000  # with each alias written out
+_MOST_VALUES = 1_000_000  # aliases expanded
 _MOST_LEVELS = 50
 _TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 _LONGEST_NUMBER = 1_000  # characters; Python itself makes no integer of more than 4,300 digits
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds.
+    """Return the value of a YAML file.
 
     Raises:
-        ValueError: it is no YAML, or refused; the message has one line and does not name the file.
+        ValueError: it is not YAML, or is refused. The message is one line without the file's name.
         OSError: it cannot be read.
     """
     import yaml
@@ -42,26 +42,28 @@ def read_yaml(path: Path) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(one_line(error)) from None
-    except Exception as error:  # "!!int ''" is an IndexError of the parser's, and so on
-        raise ValueError(f"it holds a value that is not of its kind ({one_line(error)})") from None
+    except Exception as error:  # the parser raises an IndexError for "!!int ''", for example
+        raise ValueError(
+            f"it holds a value that does not fit its tag ({one_line(error)})"
+        ) from None
 
 
 def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) -> int:
-    """Return the number of values below a node, aliases written out.
+    """Return the number of values below a node, with aliases expanded.
 
     Args:
-        node: where to begin.
-        known: numbers of nodes that were counted; None while one is being counted.
-        level: how deep the node is.
+        node: the node.
+        known: counts of other nodes; None while a node is being counted.
+        level: depth of the node.
 
     Raises:
-        ValueError: there are too many, or a number is too long.
+        ValueError: there are too many values, or a number is too long.
     """
     import yaml
 
     if node in known:
         if (number := known[node]) is None:
-            raise ValueError(f"line {node.start_mark.line + 1}: an alias lies inside itself")
+            raise ValueError(f"line {node.start_mark.line + 1}: an alias contains itself")
         return number
     if level > _MOST_LEVELS:
         raise ValueError(_TOO_DEEP)
@@ -76,6 +78,6 @@ def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) 
         raise ValueError(f"line {line}: it holds a number of {len(node.value):,} characters")
     number = 1 + sum(_count(part, known, level + 1) for part in below)
     if number > _MOST_VALUES:
-        raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+        raise ValueError(f"it has more than {_MOST_VALUES:,} values with its aliases expanded")
     known[node] = number
     return number

@@ -152,7 +152,7 @@ def give_a_lambda(number: int) -> object:
 
 def test_what_cannot_be_sent_is_an_error_and_no_hang() -> None:
     with Workers(2, doing="sending") as workers:
-        with pytest.raises(TypeError, match=r"give_a_lambda.* gave what cannot be sent back"):
+        with pytest.raises(TypeError, match=r"give_a_lambda.* cannot be sent back"):
             list(workers.map(give_a_lambda, range(3)))
         assert list(workers.map(late_if_early, [3])) == [(3, 9)]  # it goes on with other work
 

@@ -24,7 +24,7 @@ def test_a_pickle_that_would_run_code_is_named_in_one_sentence(
         open_weights(path)
     assert str(error.value) == (
         f"{path}: holds a pickle with more than tensors, which would run code "
-        "(posix.mkdir); it was not loaded. Convert it to safetensors where you trust it"
+        "(posix.mkdir); it was not loaded. If you trust it, convert it to safetensors yourself"
     )
     assert not canary.exists()
 

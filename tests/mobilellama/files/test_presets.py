@@ -150,12 +150,12 @@ def test_values_are_read_as_in_a_file_without_a_base(
         (
             "builds_on: mine.yaml\n",
             "builds_on = mine.yaml: builds on itself: mine.yaml -> mine.yaml (in HERE/mine.yaml). "
-            "Take one of these bases away.",
+            "Remove one of these bases.",
         ),
         (
             "builds_on: two.yaml\n",
             "builds_on = mine.yaml: builds on itself: mine.yaml -> two.yaml -> mine.yaml "
-            "(in HERE/two.yaml). Take one of these bases away.",
+            "(in HERE/two.yaml). Remove one of these bases.",
         ),
         *(
             (

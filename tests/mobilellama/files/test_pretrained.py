@@ -19,7 +19,7 @@ from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.model import build_language_model
 from tests.helpers.foreign_code import write_code, write_pickle
 
-RULE = "its config.json wants Python of its own (evil.Evil), which no command here runs"
+RULE = "its config.json needs its own Python code (evil.Evil), which no command here runs"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_tokenizers_own_python_is_not_run(tmp_path: Path, canary: Path) -> Non
     folder = tmp_path / "model"
     write_code(folder, canary)
     LlamaConfig().save_pretrained(folder)  # an architecture that transformers has
-    with pytest.raises(ConfigError, match=r"its tokenizer_config.json wants Python of its own"):
+    with pytest.raises(ConfigError, match=r"its tokenizer_config.json needs its own Python code"):
         load_tokenizer(folder)
     assert not canary.exists()
 
@@ -158,5 +158,5 @@ def test_a_kernel_of_the_hub_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "x/evil"}))
     for door in (load_causal_model, HfFolder):
-        with pytest.raises(ConfigError, match="wants code from the Hub"):
+        with pytest.raises(ConfigError, match="needs code from the Hub"):
             door(tmp_path / "model")

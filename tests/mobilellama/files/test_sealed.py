@@ -50,11 +50,11 @@ def test_every_flipped_bit_changes_nothing_or_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"step": 45}, "its content has not the sha256"),
-        ({"new": 1}, "its content has not the sha256"),
+        ({"step": 45}, "its content does not have the sha256"),
+        ({"new": 1}, "its content does not have the sha256"),
         ({"sealed": 2}, "its field 'sealed' is 2, not 1"),
         ({"sealed": True}, "its field 'sealed' is True, not 1"),
-        ({"content_sha256": None}, "its content has not the sha256"),
+        ({"content_sha256": None}, "its content does not have the sha256"),
     ],
 )
 def test_a_changed_field_is_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:

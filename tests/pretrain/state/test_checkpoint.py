@@ -220,7 +220,7 @@ def test_a_flipped_seed_is_a_damaged_checkpoint_not_another_run(
     path.write_text(text.replace(f'"data.seed": {seed}', f'"data.seed": {seed ^ 1}'))
     assert path.read_text() != text
     (messages,) = run_ranks(resume_with_warnings, 1, small_dataset, run.path, RESUMED)
-    assert "step-6/manifest.json: not a checkpoint's manifest (its content has not" in messages[0]
+    assert "step-6/manifest.json: not a checkpoint's manifest (its content does not" in messages[0]
     assert "Take an earlier checkpoint" in messages[0]
     assert "step-6.bad-2" in messages[1]
     assert read_json(run.checkpoint(6) / "manifest.json")["identity"]["data.seed"] == seed

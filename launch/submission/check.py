@@ -1,6 +1,5 @@
 """What is looked at before a step waits in a queue: its paths, its config, its script."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -33,7 +32,7 @@ def check_inputs(order: Order, made: Iterable[Path] = ()) -> None:
 
 
 def check_order(order: Order) -> None:
-    """Read the stage's config as the job will, and say what is wrong with it.
+    """Read the stage's config as the job will, without torch, and say what is wrong with it.
 
     Raises:
         ConfigError: a field is unknown, missing or of the wrong type.
@@ -43,7 +42,6 @@ def check_order(order: Order) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mobilellama", *command, "--print_config"],
         cwd=order.cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-        env=os.environ | {"DS_ACCELERATOR": "cpu"},
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if line.startswith("mobilellama: ")]
     for line in [line for line in said if line.startswith("mobilellama: warning: ")]:

@@ -19,14 +19,12 @@ from PIL import Image
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.vlm.benchmarks.all import BENCHMARKS
-from mobilellama.vlm.benchmarks.benchmark import Scores
 from mobilellama.vlm.benchmarks.evaluate import (
     as_the_original_logs_it,
     dtype_as_published,
     evaluate,
 )
 from mobilellama.vlm.benchmarks.plan import PUBLISHED_QUESTIONS, Config
-from mobilellama.vlm.benchmarks.scores_file import ScoresFile
 from mobilellama.vlm.chat.assistant import load
 from mobilellama.vlm.chat.question import Question, QuestionAnswerer, Reply
 from mobilellama.vlm.data.images import ImageError, read_image
@@ -451,20 +449,6 @@ def test_a_foreign_scores_file_is_refused(run: Evaluate) -> None:
         (run.output / "scores.json").write_text(text)
         with pytest.raises(ConfigError, match=r"holds a scores.json that 'vlm evaluate' has not"):
             run(None)
-
-
-def test_two_processes_may_add_to_one_scores_file(tmp_path: Path) -> None:
-    path = tmp_path / "scores.json"
-    files = [
-        ScoresFile(path, model="m", model_sha256="0", overwrite=False)
-        for _ in range(len(BENCHMARKS))
-    ]
-    scores = Scores(score=60.0, metric="", questions=1, unanswered=0, tables={})
-    for name, file in zip(BENCHMARKS, files, strict=True):
-        file.add(name, scores, {"limit": None})
-    found = json.loads(path.read_text())
-    assert list(found["benchmarks"]) == list(BENCHMARKS)
-    assert found["average"] == pytest.approx((5 * 60 + 3) / 6)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mobilellama.vlm.chat.assistant import Assistant, load
+from mobilellama.vlm.chat.assistant import Assistant
 from mobilellama.vlm.chat.generate import fingerprint
 from tests.pretrain.conftest import Command, Outcome
 from tests.vlm.helpers.assistants import picture
@@ -60,11 +60,6 @@ class Generate:
         outcome = self(**fields)
         assert outcome.code == 0, outcome.err
         return read_rows(self.output)
-
-
-@pytest.fixture(scope="module")
-def assistant(assistant_folder: Path) -> Assistant:
-    return load(assistant_folder, device="cpu")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from mobilellama.vlm.projectors.table import (
     find_projector,
     image_tokens,
 )
-from tests.vlm.helpers.plain_projectors import original_squeeze, plain
+from tests.vlm.helpers.plain_projectors import plain
 
 VISION_WIDTH, WIDTH = 12, 16
 KINDS = sorted(PROJECTORS)
@@ -216,15 +216,6 @@ def test_at_the_published_grid_both_poolings_are_the_same_bit_for_bit(dtype: tor
     with torch.no_grad():
         images = features(2, 576).to(dtype)
         assert torch.equal(first(images), second(images))
-
-
-def test_the_original_squeeze_is_rounded_as_torchvision_rounds() -> None:
-    for width in range(4, 5000):
-        assert squeeze_width(width, "rounded") == original_squeeze(width), width
-        assert squeeze_width(width, "quarter") == width // 4
-    assert [squeeze_width(width, "rounded") for width in (16, 40, 72, 80, 2048)] == [
-        8, 16, 24, 24, 512,
-    ]  # fmt: skip
 
 
 def test_a_squeezes_width_shows_its_form() -> None:

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from mobilellama.config import DataError
 from mobilellama.files.atomic import sha256_of_file, whole_file
-from mobilellama.sft.data.clean import clean
+from mobilellama.sft.data.clean import Cleaned, read_conversation
 from mobilellama.sft.data.packing import pack
 from mobilellama.sft.data.reasons import Drop, DropError, Fix, ReasonTally, excerpt, most_first
-from mobilellama.sft.data.records import READING_VERSION, parse_line, read_record
+from mobilellama.sft.data.records import READING_VERSION
 from mobilellama.sft.data.sources import (
     ConversationsConfig,
     SourceRecord,
@@ -35,7 +35,7 @@ from mobilellama.sft.data.sources import (
     source_sha256,
 )
 from mobilellama.sft.data.template import Template
-from mobilellama.sft.data.workers import Batch, Cleaned, EncodedBatch
+from mobilellama.sft.data.workers import Batch, EncodedBatch
 from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
@@ -208,15 +208,13 @@ def _batches(
 
 
 def _clean(record: SourceRecord, work: PackingWork) -> Cleaned:
-    value = parse_line(record.value) if isinstance(record.value, bytes) else record.value
-    reading = read_record(value, work.data.format)
-    turns, fixes = clean(reading.turns)
-    if shown := next((turn for turn in turns if _MEDIUM.search(turn.content)), None):
+    cleaned = read_conversation(record.place, record.parsed(), work.data.format)
+    if shown := next((turn for turn in cleaned.turns if _MEDIUM.search(turn.content)), None):
         raise DropError(Drop.MEDIA, f"a turn shows one: {excerpt(shown.content)}")
-    template = work.template
-    if turns[0].role == "system" and template.system is None and template.folded_system is None:
-        raise DropError(Drop.UNPLACED_SYSTEM, excerpt(turns[0].content))
-    return Cleaned(turns=turns, place=record.place, fixes=tuple(fixes), unread=reading.unread)
+    template, first = work.template, cleaned.turns[0]
+    if first.role == "system" and template.system is None and template.folded_system is None:
+        raise DropError(Drop.UNPLACED_SYSTEM, excerpt(first.content))
+    return cleaned
 
 
 def lay_out(

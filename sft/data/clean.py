@@ -1,4 +1,6 @@
-"""Turns as a record has them -> a conversation to train on, as the published recipe needs it.
+"""A record -> a conversation to train on, as the published recipe needs it.
+
+The record's turns are read (records.py), then cleaned:
 
 1. A system turn may stand first, and nowhere else; an empty one is left out.
 2. Answers before the first question are left out (they belong to a conversation whose
@@ -17,16 +19,48 @@ turn that is not human, and asserts that roles alternate.
 
 import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.reasons import Drop, DropError, Fix, excerpt
+from mobilellama.sft.data.records import Format, read_record
 
 CLEANING_VERSION = 2
 """Rises when other conversations come of the same turns."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """A conversation that is to be encoded."""
+
+    turns: tuple[Turn, ...]
+    place: str
+    """Where its record was found."""
+    fixes: tuple[Fix, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Names of the record's fields that were not read; see fields.py."""
+
+
+def read_conversation(
+    place: str, value: object, kind: Format = "auto", *, more_read: Collection[str] = ()
+) -> Cleaned:
+    """Return the conversation that a record holds.
+
+    Args:
+        place: where the record was found.
+        value: the record: a JSON value, or a row of a table as a dict.
+        kind: the shape it must have; "auto" takes any.
+        more_read: fields that the caller reads itself.
+
+    Raises:
+        DropError: it holds none to train on.
+    """
+    reading = read_record(value, kind, more_read=more_read)
+    turns, fixes = clean(reading.turns)
+    return Cleaned(turns=turns, place=place, fixes=tuple(fixes), unread=reading.unread)
 
 
 def clean(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], list[Fix]]:

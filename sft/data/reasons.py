@@ -99,9 +99,9 @@ MEANING: dict[str, str] = {
 
 
 class DropError(Exception):
-    """This record gives no conversation."""
+    """This record gives no conversation, for a ``Drop`` or for a reason of a stage's own."""
 
-    def __init__(self, reason: Drop, detail: str = "") -> None:
+    def __init__(self, reason: StrEnum, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 
@@ -124,7 +124,7 @@ class ReasonTally:
         """Records that gave no conversation."""
         return sum(self.counts[reason] for reason in Drop)
 
-    def add(self, reason: Drop | Fix, place: str, detail: str = "") -> None:
+    def add(self, reason: StrEnum, place: str, detail: str = "") -> None:
         """Count a record that was dropped or fixed."""
         self.counts[reason.value] += 1
         if self._shown[reason.value] < _EXAMPLES:

@@ -23,7 +23,7 @@ from mobilellama.files.atomic import sha256_of_file, sha256_of_json
 from mobilellama.files.json_lines import UTF8_MARK, parse_document
 from mobilellama.sft.data.fields import canonical, says_nothing, unknown_fields
 from mobilellama.sft.data.reasons import DropError
-from mobilellama.sft.data.records import READ, Format, is_record
+from mobilellama.sft.data.records import READ, Format, is_record, parse_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.json_list import holds_lines, read_elements
 from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
@@ -81,6 +81,14 @@ class SourceRecord:
     """The parsed JSON value or table row; bytes where it is a line to be parsed."""
     source_read: int
     """Bytes (or rows) of the source that are read with this record."""
+
+    def parsed(self) -> Any:
+        """Return the value, of a line too.
+
+        Raises:
+            DropError: the line is not JSON, or not UTF-8.
+        """
+        return parse_line(self.value) if isinstance(self.value, bytes) else self.value
 
 
 def find_slices(data: ConversationsConfig) -> tuple[Slice, ...]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mobilellama.config import DataError
 from mobilellama.pool import Workers
+from mobilellama.sft.data.clean import Cleaned
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.reasons import Fix
 from mobilellama.sft.data.split import Parts, split_conversation
 from mobilellama.sft.data.template import Template
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
@@ -28,17 +28,6 @@ class EncodeSettings:
     tokenizer_sha256: str
     template: Template
     seq_len: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cleaned:
-    """A conversation that is to be encoded."""
-
-    turns: tuple[Turn, ...]
-    place: str
-    fixes: tuple[Fix, ...] = ()
-    unread: tuple[str, ...] = ()
-    """Names of the record's fields that were not read."""
 
 
 @dataclass(frozen=True, kw_only=True)

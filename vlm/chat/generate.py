@@ -48,13 +48,13 @@ from mobilellama.sft.chat.answer_file import (
 )
 from mobilellama.sft.chat.prompts import PromptRow, read_prompts
 from mobilellama.sft.data.conversation import Turn
+from mobilellama.sft.data.reasons import DropError
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
 from mobilellama.vlm.data.images import ImageError
 from mobilellama.vlm.data.records import (
     IMAGE_FIELDS,
     IMAGE_TEXT,
     MEANING,
-    RefusedError,
     image_path,
     images_of,
     in_front,
@@ -206,7 +206,7 @@ def place_images(row: PromptRow, folder: Path | None = None) -> PromptRow:
             first = Turn("user", f"{IMAGE_TEXT}\n" * len(images) + asked[0].content)
             turns = tuple(first if turn is asked[0] else turn for turn in turns)
         require_places(turns, images, row.fields)
-    except RefusedError as error:
+    except DropError as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise DataError(f"{row.place} {MEANING[error.reason]}{detail}; fix the line") from None
     return replace(row, turns=in_front(turns, images))

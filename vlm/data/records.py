@@ -32,11 +32,11 @@ from typing import Any
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.data import reasons, sources
-from mobilellama.sft.data.clean import clean
+from mobilellama.sft.data.clean import read_conversation
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.fields import canonical, same, says_nothing
 from mobilellama.sft.data.reasons import Drop, DropError, Fix, excerpt
-from mobilellama.sft.data.records import Format, parse_line, read_record
+from mobilellama.sft.data.records import Format
 from mobilellama.shards.dataset import Slice
 
 IMAGE_TEXT = "<image>"
@@ -120,14 +120,6 @@ MEANING: dict[str, str] = {
 """What each reason means: a record that ..."""
 
 
-class RefusedError(Exception):
-    """This record cannot be trained on."""
-
-    def __init__(self, reason: Drop | Refusal, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """A record that can be trained on, if its images can be read."""
@@ -155,7 +147,7 @@ class Refused:
     place: str
     id: str
     """The record's own, or else its place."""
-    reason: Drop | Refusal
+    reason: StrEnum
     detail: str = ""
 
     def describe(self) -> str:
@@ -190,24 +182,22 @@ def read_vlm_records(
     for slice_ in sources.find_slices(data) if slices is None else slices:
         before = 0
         for source in sources.read_records(slice_, data):
-            yield _judge(source.place, source.value, plain=plain, kind=data.format, folder=folder)
+            yield _judge(source, plain=plain, kind=data.format, folder=folder)
             if on_read:
                 on_read(source.source_read - before)
                 before = source.source_read
 
 
 def _judge(
-    place: str, value: Any, *, plain: bool, kind: Format, folder: Path | None
+    source: sources.SourceRecord, *, plain: bool, kind: Format, folder: Path | None
 ) -> Record | Refused:
+    place, value = source.place, None
     try:
-        value = parse_line(value) if isinstance(value, bytes) else value
-    except DropError as drop:
-        return Refused(place=place, id=place, reason=drop.reason, detail=drop.detail)
-    try:
+        value = source.parsed()
         return parse_record(place, value, plain=plain, kind=kind, folder=folder)
-    except RefusedError as error:
-        reason, detail = error.reason, error.detail
-        return Refused(place=place, id=_id_of(value, place), reason=reason, detail=detail)
+    except DropError as drop:
+        named = _id_of(value, place)
+        return Refused(place=place, id=named, reason=drop.reason, detail=drop.detail)
 
 
 def parse_record(
@@ -228,23 +218,19 @@ def parse_record(
         folder: of the images, into which an absolute path may lead; None: into none.
 
     Raises:
-        RefusedError: it cannot be trained on.
+        DropError: it cannot be trained on.
     """
-    try:
-        reading = read_record(value, kind, more_read=IMAGE_FIELDS)
-        turns, fixes = clean(reading.turns)
-    except DropError as drop:
-        raise RefusedError(drop.reason, drop.detail) from None
+    read = read_conversation(place, value, kind, more_read=IMAGE_FIELDS)
     images = images_of(value, folder)
-    require_places(turns, images, value)
+    require_places(read.turns, images, value)
     place_all = _plain if plain else in_front
     return Record(
         place=place,
         id=_id_of(value, place),
         images=images,
-        turns=place_all(turns, images),
-        fixes=tuple(fixes),
-        unread=reading.unread,
+        turns=place_all(read.turns, images),
+        fixes=read.fixes,
+        unread=read.unread,
     )
 
 
@@ -257,7 +243,7 @@ def images_of(value: Any, folder: Path | None = None) -> tuple[str, ...]:
     """Return the paths of a record's images, each relative to their folder and within it.
 
     Raises:
-        RefusedError: they are no paths, or one leads out of the folder; or the record names other
+        DropError: they are no paths, or one leads out of the folder; or the record names other
             images too.
     """
     given, others = _field(value, _IMAGE_FIELD), _field(value, _UNREAD_FIELD)
@@ -265,9 +251,9 @@ def images_of(value: Any, folder: Path | None = None) -> tuple[str, ...]:
         return ()
     names = given if isinstance(given, list) else [given]
     if not says_nothing(others) and not same(others, given) and not same(others, names):
-        raise RefusedError(Drop.AMBIGUOUS, f"it has {_IMAGE_FIELD} and {_UNREAD_FIELD}")
+        raise DropError(Drop.AMBIGUOUS, f"it has {_IMAGE_FIELD} and {_UNREAD_FIELD}")
     if not all(isinstance(name, str) and _can_be_a_path(name) for name in names):
-        raise RefusedError(Refusal.NOT_PATHS, excerpt(given))
+        raise DropError(Refusal.NOT_PATHS, excerpt(given))
     return tuple(_within(name, folder) for name in names)
 
 
@@ -282,7 +268,7 @@ def _within(name: str, folder: Path | None) -> str:
     """Return a path relative to the folder, as written where it is so already."""
     if not os.path.isabs(name):
         if os.path.normpath(name).split("/")[0] == "..":
-            raise RefusedError(Refusal.OUTSIDE, excerpt(name))
+            raise DropError(Refusal.OUTSIDE, excerpt(name))
         return name
     if folder is not None:
         written = os.path.normpath(name)
@@ -292,7 +278,7 @@ def _within(name: str, folder: Path | None) -> str:
                 return os.path.relpath(written, base)
         if (found := os.path.realpath(name)).startswith(real.rstrip("/") + "/"):
             return os.path.relpath(found, real)
-    raise RefusedError(Refusal.OUTSIDE, excerpt(name))
+    raise DropError(Refusal.OUTSIDE, excerpt(name))
 
 
 def _can_be_a_path(name: str) -> bool:
@@ -308,28 +294,28 @@ def image_path(folder: Path, name: str) -> Path:
 
 
 def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any) -> None:
-    """Raise RefusedError unless the questions, and no other turn, hold a place for each image."""
+    """Raise DropError unless the questions, and no other turn, hold a place for each image."""
     for turn in turns:
         if turn.role != "user" and IMAGE_TEXT in turn.content:
-            raise RefusedError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
+            raise DropError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
     places = sum(turn.content.count(IMAGE_TEXT) for turn in turns if turn.role == "user")
     if not images and not says_nothing(_field(value, _UNREAD_FIELD)):
         hint = f"'{_UNREAD_FIELD}' is not read, '{_IMAGE_FIELD}' may be a list"
-        raise RefusedError(Refusal.PLURAL, hint)
+        raise DropError(Refusal.PLURAL, hint)
     if places and not images:
-        raise RefusedError(Refusal.NO_IMAGE, f"{places} of them")
+        raise DropError(Refusal.NO_IMAGE, f"{places} of them")
     if images and not places:
-        raise RefusedError(Refusal.NO_PLACE, excerpt(", ".join(images)))
+        raise DropError(Refusal.NO_PLACE, excerpt(", ".join(images)))
     if places != len(images):
         counts = f"{_count(len(images), 'image')}, {places} {IMAGE_TEXT}"
-        raise RefusedError(Refusal.COUNTS_DIFFER, f"{counts}: {excerpt(', '.join(images))}")
+        raise DropError(Refusal.COUNTS_DIFFER, f"{counts}: {excerpt(', '.join(images))}")
 
 
 def _plain(turns: tuple[Turn, ...], images: tuple[str, ...]) -> tuple[Turn, ...]:
     """Return one question and its answer, of the question nothing but its image's place."""
     if [turn.role for turn in turns] != ["user", "assistant"] or len(images) != 1:
         detail = f"{_count(len(turns), 'turn')}, {_count(len(images), 'image')}"
-        raise RefusedError(Refusal.NOT_PLAIN, detail)
+        raise DropError(Refusal.NOT_PLAIN, detail)
     return (replace(turns[0], content=IMAGE_TEXT), turns[1])
 
 

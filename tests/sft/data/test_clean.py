@@ -1,6 +1,6 @@
 import pytest
 
-from mobilellama.sft.data.clean import clean
+from mobilellama.sft.data.clean import Cleaned, clean, read_conversation
 from mobilellama.sft.data.conversation import Role, Turn
 from mobilellama.sft.data.reasons import Drop, DropError, Fix
 
@@ -39,6 +39,21 @@ def test_a_conversation_is_fixed_where_its_end_is_missing(
     given: str, kept: str, fixes: list[Fix]
 ) -> None:
     assert clean(turns(given)) == (tuple(turns(kept)), fixes)
+
+
+def test_a_record_is_read_and_cleaned_with_all_that_is_told_of_it() -> None:
+    said = [("gpt", "Lost."), ("human", "Hi"), ("gpt", "Hello!")]
+    record = {"conversations": [{"from": who, "value": text} for who, text in said], "mood": "x"}
+    assert read_conversation("f.jsonl:3", record) == Cleaned(
+        turns=(Turn("user", "Hi"), Turn("assistant", "Hello!")),
+        place="f.jsonl:3",
+        fixes=(Fix.LEADING_TURNS,),
+        unread=("mood",),
+    )
+    assert read_conversation("f.jsonl:3", record, more_read=("mood",)).unread == ()
+    with pytest.raises(DropError) as caught:
+        read_conversation("f.jsonl:3", record, "alpaca")
+    assert caught.value.reason == Drop.UNKNOWN_SHAPE
 
 
 @pytest.mark.parametrize(

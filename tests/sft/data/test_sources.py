@@ -32,8 +32,9 @@ TURNS = [read_turns(record) for record in RECORDS]
 
 def values(data: ConversationsConfig) -> list[Any]:
     """Return the parsed records of all slices."""
-    found = [record.value for slice_ in find_slices(data) for record in read_records(slice_, data)]
-    return [parse_line(value) if isinstance(value, bytes) else value for value in found]
+    return [
+        record.parsed() for slice_ in find_slices(data) for record in read_records(slice_, data)
+    ]
 
 
 def turns_of(path: Path) -> list[list[Turn]]:

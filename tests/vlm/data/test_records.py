@@ -8,7 +8,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.reasons import Drop, Fix, excerpt
+from mobilellama.sft.data.reasons import Drop, DropError, Fix, excerpt
 from mobilellama.sft.data.sources import ConversationsConfig
 from mobilellama.vlm.data.records import (
     MEANING,
@@ -16,7 +16,6 @@ from mobilellama.vlm.data.records import (
     Record,
     Refusal,
     Refused,
-    RefusedError,
     image_path,
     parse_record,
     read_vlm_records,
@@ -37,8 +36,8 @@ def asked(*texts: str, image: Any = None) -> list[str]:
     return [turn.content for turn in record.turns if turn.role == "user"]
 
 
-def refusal(value: Any, **options: Any) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
+def refusal(value: Any, **options: Any) -> DropError:
+    with pytest.raises(DropError) as caught:
         parse_record("f[0]", value, **options)
     return caught.value
 

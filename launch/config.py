@@ -21,7 +21,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError, require_at_least
@@ -67,7 +67,7 @@ class SlurmConfig:
     """Further options of srun, as "--container-image=IMAGE --container-mounts=/data"."""
     setup: list[str] = field(default_factory=list, metadata={"commas": False})
     """Shell lines before anything else, as "module load cuda" or "source env.sh"."""
-    env: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, object] = field(default_factory=dict)
     """Environment variables, as NCCL_SOCKET_IFNAME: texts or numbers."""
     python: str | None = None
     """Python of the job; None is the one that runs this command."""
@@ -271,7 +271,7 @@ def take_site_file(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def as_arguments(
-    values: Mapping[str, Any], above: str = "", *, whole: Sequence[str] = ()
+    values: Mapping[str, object], above: str = "", *, whole: Sequence[str] = ()
 ) -> list[str]:
     """Return nested fields as command-line arguments: ``{a: {b: 1}}`` is ``--a.b=1``.
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.atomic import lock, sha256_of_json
@@ -108,7 +108,7 @@ class LaunchFolder:
         if not self.launch.is_file():
             return None
         try:
-            values: dict[str, Any] = read_sealed_json(self.launch, owner=None)
+            values = read_sealed_json(self.launch, owner=None)
             values["jobs"] = [Job(**job) for job in values["jobs"]]
             launch = Launch(**values)
             if launch.step not in STEPS or not all(job.id.isdigit() for job in launch.jobs):

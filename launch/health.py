@@ -28,7 +28,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from mobilellama import launcher
 
@@ -370,7 +369,7 @@ def bus_gb_per_s(seconds: float, *, mib: int, world_size: int) -> float:
 
     (nccl-tests, doc/PERFORMANCE.md)
     """
-    moved: Any = 2 * (world_size - 1) / world_size * mib * 2**20
+    moved = 2 * (world_size - 1) / world_size * mib * 2**20
     return moved / seconds / 1e9
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from mobilellama.config import ConfigError, UserError, did_you_mean, one_line
 from mobilellama.files.yaml_file import read_yaml
@@ -21,9 +21,9 @@ class StepConfig:
     """What, as in 'launch STEP'."""
     name: str | None = None
     """What other steps call it; None is the step's own name."""
-    args: dict[str, Any] | None = None
+    args: dict[str, object] | None = None
     """The fields of the stage's command."""
-    slurm: dict[str, Any] | None = None
+    slurm: dict[str, object] | None = None
     """Where and how it runs, over what holds for all."""
     after: list[str] | None = None
     """Names of the steps that must have succeeded; None is the one above, [] is none."""
@@ -35,7 +35,7 @@ class Config(HowConfig):
 
     steps: list[StepConfig]
     """The steps, in order."""
-    slurm: dict[str, Any] | None = None
+    slurm: dict[str, object] | None = None
     """Where and how all steps run, over the site's file."""
 
 
@@ -64,7 +64,24 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def read_file(path: str) -> dict[str, Any]:
+class StepFields(TypedDict):
+    """What a file may say of a step, once it is checked."""
+
+    step: str
+    name: NotRequired[str | None]
+    args: NotRequired[dict[str, object] | None]
+    slurm: NotRequired[dict[str, object] | None]
+    after: NotRequired[list[str] | None]
+
+
+class FileFields(TypedDict):
+    """What a file holds."""
+
+    steps: list[StepConfig]
+    slurm: dict[str, object] | None
+
+
+def read_file(path: str) -> FileFields:
     """Return the steps and SLURM's fields of a pipeline's file, as they are written there.
 
     The command line's parser would make numbers of quoted texts, and a minute's limit of "90".
@@ -73,28 +90,30 @@ def read_file(path: str) -> dict[str, Any]:
         ConfigError: it is no file, no YAML, or not of this shape; the message names the place.
     """
     try:
-        values: Any = read_yaml(Path(path))
+        text: object = read_yaml(Path(path))
     except OSError as error:
         rule, remedy = f"cannot be read ({error.strerror})", "Give a YAML file of steps"
         raise ConfigError("--config", path, rule, remedy) from None
     except ValueError as error:
         rule = f"is not YAML ({one_line(error)})"
         raise ConfigError("--config", path, rule, "Fix the file") from None
-    values = _checked(values, path, ("steps", "slurm"))
-    steps = values.get("steps") or []
+    values = _checked(text, path, ("steps", "slurm"))
     names = [field.name for field in fields(StepConfig)]
-    made = [_checked(step, f"steps[{i}]", names) for i, step in enumerate(steps)]
+    steps = cast("list[object]", values.get("steps") or [])
+    found = [_checked(step, f"steps[{i}]", names) for i, step in enumerate(steps)]
+    made = cast("list[StepFields]", found)  # _checked knows the kind of each field
     for i, step in enumerate(made):
         if not step.get("step"):
             rule, remedy = "is required", "See 'mobilellama launch --help' for the steps"
             raise ConfigError(f"steps[{i}].step", "(not given)", rule, remedy)
         if not all(isinstance(name, str) for name in step.get("after") or []):
             rule = "must be names of steps"
-            raise ConfigError(f"steps[{i}].after", step["after"], rule, "Put them in quotes")
-    return {"steps": [StepConfig(**step) for step in made], "slurm": values.get("slurm")}
+            raise ConfigError(f"steps[{i}].after", step.get("after"), rule, "Put them in quotes")
+    slurm = cast("dict[str, object] | None", values.get("slurm"))
+    return {"steps": [StepConfig(**step) for step in made], "slurm": slurm}
 
 
-def _checked(values: Any, place: str, names: Sequence[str]) -> dict[str, Any]:
+def _checked(values: object, place: str, names: Sequence[str]) -> dict[str, object]:
     """Return a mapping whose fields are known and of the right kind.
 
     Raises:
@@ -176,9 +195,9 @@ def read_order(config: Config, step: StepConfig, overrides: Sequence[str]) -> Or
     return order
 
 
-def _slurm_words(values: Mapping[str, Any]) -> list[str]:
-    if isinstance(values.get("time"), int):
-        SlurmConfig(time=values["time"])  # refuses it; as text, 86400 would pass for minutes
+def _slurm_words(values: Mapping[str, object]) -> list[str]:
+    if isinstance(time := values.get("time"), int):
+        SlurmConfig(time=time)  # refuses it; as text, 86400 would pass for minutes
     if isinstance(env := values.get("env"), Mapping):
         SlurmConfig(env=dict(env))
     return as_arguments({"slurm": values}, whole=("slurm.env",))

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import mobilellama
 from mobilellama.commandline.old_names import as_current, current_name
@@ -105,7 +105,7 @@ def find_step(name: str, *, field: str) -> Step:
     return STEPS[name]
 
 
-def given(step: Step, arguments: Sequence[str], field: str) -> Any:
+def given(step: Step, arguments: Sequence[str], field: str) -> object:
     """Return the value that a stage's arguments give to a field; None if they do not.
 
     As on the stage's command line, the last counts: an option, or a --config file that has it.
@@ -140,7 +140,7 @@ def _thing(stage: str, verb: str) -> str | None:
     return importlib.import_module(f"mobilellama.{stage}.main").VERBS[verb].thing
 
 
-def _in_file(name: str, field: str, presets: Path) -> Any:
+def _in_file(name: str, field: str, presets: Path) -> object:
     """Return a field of a YAML file; None where it has none, or `name` is a preset's."""
     if not Path(name).is_file():
         return None
@@ -150,7 +150,7 @@ def _in_file(name: str, field: str, presets: Path) -> Any:
         return None  # the stage says what is wrong with it
     found = None
     for layer in layers:
-        value: Any = as_current(layer.values)
+        value: object = as_current(layer.values)
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         found = found if value is None else value

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from mobilellama.config import UserError
 from mobilellama.launch import slurm
@@ -61,6 +61,18 @@ class Part:
         return self.state not in _NOT_OVER
 
 
+class Progress(TypedDict, total=False):
+    """How far a run is; before its first metrics only its attempts are known."""
+
+    attempts: int
+    repeated_steps: int
+    step: int
+    max_steps: int
+    loss: float
+    tokens_per_s: float
+    left_s: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """What is known of one launch."""
@@ -74,8 +86,8 @@ class Status:
     parts: list[Part]
     saved: str
     """What is whole on the disk."""
-    progress: dict[str, Any] = field(default_factory=dict)
-    """Of a run: step, max_steps, loss, tokens_per_s, left_s, attempts, repeated_steps."""
+    progress: Progress = field(default_factory=Progress)
+    """Of a run; empty for other steps."""
     message: str = ""
     """Why it failed or was stopped."""
     changed: str = ""
@@ -215,10 +227,10 @@ def summed_up(states: Sequence[slurm.JobState]) -> tuple[str, str]:
     return ("completed", "") if states else ("", "")
 
 
-def progress_of(run: RunFolder) -> dict[str, Any]:
+def progress_of(run: RunFolder) -> Progress:
     """Return how far a run is, from its metrics and attempts; what is damaged is left out."""
     attempts = [run.read_attempt(number) for number in run.attempt_numbers()]
-    progress: dict[str, Any] = {
+    progress: Progress = {
         "attempts": len(attempts),
         "repeated_steps": round(sum(number_of(facts, "repeated_steps") for facts in attempts)),
     }
@@ -237,8 +249,7 @@ def progress_of(run: RunFolder) -> dict[str, Any]:
     return progress
 
 
-def number_of(facts: Mapping[str, Any], name: str) -> float:
-    """Return a number of a record; 0 where it is none."""
+def number_of(facts: Mapping[str, object], name: str) -> float:
     """Return a number of a record; 0 where it is none."""
     value = facts.get(name)
     return value if isinstance(value, int | float) and math.isfinite(value) else 0

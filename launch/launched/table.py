@@ -74,9 +74,9 @@ def _progress_cells(status: Status) -> tuple[str, str, str]:
     progress = status.progress
     if "step" not in progress:
         return ("" if status.saved == NOTHING else status.saved), "", ""
-    left = in_largest_unit(progress["left_s"]) if status.state == "running" else ""
-    rate = f"{progress['tokens_per_s']:,.0f}" if status.state == "running" else ""
-    return f"{progress['step']:,}/{progress['max_steps']:,}", rate, left
+    left = in_largest_unit(progress.get("left_s", 0)) if status.state == "running" else ""
+    rate = f"{progress.get('tokens_per_s', 0):,.0f}" if status.state == "running" else ""
+    return f"{progress['step']:,}/{progress.get('max_steps', 0):,}", rate, left
 
 
 def describe(status: Status, folder: LaunchFolder) -> str:
@@ -87,12 +87,12 @@ def describe(status: Status, folder: LaunchFolder) -> str:
     progress = status.progress
     if "step" in progress:
         loss = number_of(progress, "loss")  # 0 where it was no number
-        facts["step"] = f"{progress['step']:,} of {progress['max_steps']:,}, loss {loss:.4f}"
-        facts["speed"] = (
-            f"{progress['tokens_per_s']:,.0f} tokens/s, {format_duration(progress['left_s'])} left"
-        )
+        facts["step"] = f"{progress['step']:,} of {progress.get('max_steps', 0):,}, loss {loss:.4f}"
+        rate, left_s = progress.get("tokens_per_s", 0), progress.get("left_s", 0)
+        facts["speed"] = f"{rate:,.0f} tokens/s, {format_duration(left_s)} left"
     if progress:
-        facts["starts"] = f"{progress['attempts']}, {progress['repeated_steps']} steps done again"
+        starts, again = progress.get("attempts", 0), progress.get("repeated_steps", 0)
+        facts["starts"] = f"{starts}, {again} steps done again"
     facts["logs"] = str(folder.logs)
     lines += [f"{name:<9} {value}" for name, value in facts.items()]
     rows = [("part", "job", "state", "nodes", "restarts", "reason")]

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mobilellama
 from mobilellama.launch.config import SlurmConfig
@@ -104,7 +103,7 @@ class Script:
             if not any(word.partition("=")[0] == "--workers" for word in self.arguments):
                 command += ' --workers="$SLURM_CPUS_PER_TASK"'
         bind = f"--cpu-bind={slurm.cpu_bind} " if slurm.cpu_bind and self.trains else ""
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "title": f"{' '.join(self.command[:2])} -> {self.folder.made}",
             "version": mobilellama.__version__,
             "options": self.options(),

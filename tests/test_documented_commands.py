@@ -221,7 +221,7 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
     ),
     "ShareGPT_V4.3_unfiltered_cleaned_split.json": copied("chats.json"),
     "chats": made_by(
-        "mobilellama sft prepare --data.path ShareGPT_V4.3_unfiltered_cleaned_split.json "
+        "mobilellama sft prepare ShareGPT_V4.3_unfiltered_cleaned_split.json "
         "--tokenizer MobileLLaMA-1.4B --output chats"
     ),
     "prompts.jsonl": lambda path: write_lines(path, [{"prompt": "What is it?"}]),

@@ -61,7 +61,7 @@ class Part:
         return self.state not in _NOT_OVER
 
 
-class Progress(TypedDict, total=False):
+class RunProgress(TypedDict, total=False):
     """How far a run is; before its first metrics only its attempts are known."""
 
     attempts: int
@@ -86,7 +86,7 @@ class Status:
     parts: list[Part]
     saved: str
     """What is whole on the disk."""
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
     """Of a run; empty for other steps."""
     message: str = ""
     """Why it failed or was stopped."""
@@ -227,10 +227,10 @@ def summed_up(states: Sequence[slurm.JobState]) -> tuple[str, str]:
     return ("completed", "") if states else ("", "")
 
 
-def progress_of(run: RunFolder) -> Progress:
+def progress_of(run: RunFolder) -> RunProgress:
     """Return how far a run is, from its metrics and attempts; what is damaged is left out."""
     attempts = [run.read_attempt(number) for number in run.attempt_numbers()]
-    progress: Progress = {
+    progress: RunProgress = {
         "attempts": len(attempts),
         "repeated_steps": round(sum(number_of(facts, "repeated_steps") for facts in attempts)),
     }

@@ -105,7 +105,7 @@ def _options(presets: Sequence[str]) -> list[str]:
 def _entry(told: _Told, command: Command) -> str:
     """Return the lines of a field."""
     its = told.field
-    flag = f"--{its.name} {type_text(its.type)}"
+    flag = f"--{its.name} {type_text(its.type, commas=its.commas)}"
     if its.name == command.thing:
         flag = f"{thing_text(its.name)}, or {flag}"
     end = "required" if told.default is _REQUIRED else f"default: {value_text(told.default)}"
@@ -120,19 +120,24 @@ def _wrapped(text: str, first: str, others: str) -> list[str]:
     return [line.replace("\0 ", "").replace("\0", "") for line in lines]
 
 
-def type_text(of_type: Any) -> str:
-    """Return how the command line writes a type's values."""
-    parts = [_name_of(one) for one in members_of(of_type)]
+def type_text(of_type: Any, *, commas: bool = True) -> str:
+    """Return how the command line writes a type's values.
+
+    Args:
+        of_type: a field's.
+        commas: whether commas part the elements of a list.
+    """
+    parts = [_name_of(one, commas) for one in members_of(of_type)]
     return "|".join(sorted(parts, key=lambda part: part == "null"))
 
 
-def _name_of(of_type: Any) -> str:
+def _name_of(of_type: Any, commas: bool) -> str:
     origin, args = get_origin(of_type), get_args(of_type)
     if origin is Literal:
         return "|".join(map(str, args))
     if origin is list:
         one = type_text(args[0])
-        return f"{one},{one},..."
+        return f"{one},{one},..." if commas else f"{one} ..."
     if origin in (dict, Mapping):
         return "{NAME: VALUE}"
     return _NAMES.get(of_type, "VALUE")

@@ -154,6 +154,10 @@ def test_a_type_is_written_as_its_values_are(of_type: Any, text: str) -> None:
     assert type_text(of_type) == text
 
 
+def test_a_list_that_commas_do_not_part_is_written_as_words() -> None:
+    assert type_text(list[str], commas=False) == "TEXT ..."
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from mobilellama.config import ConfigError
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 _OF_FILES = (".json", ".jsonl", ".parquet", ".zst", ".gz", ".yaml", ".yml", ".model")
 _NODES_ONLY = "If only the nodes see it, give --no-check"
 
@@ -70,8 +70,9 @@ CHECKPOINT = InputPath(
 INIT = InputPath(
     field="init",
     kind="folder",
-    remedy="Give a Hugging Face folder, a run's folder, or one of its checkpoints",
+    remedy="Give a Hugging Face folder, a name on the Hub, or a run's folder or checkpoint",
     only_at_first=True,
+    name="hub",
 )
 """The weights that a run begins with."""
 TEMPLATE = InputPath(
@@ -99,6 +100,9 @@ def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:
         return False
     if kind == "preset":
         return "/" not in value
+    owner, slash, _ = value.partition("/")
+    if slash and Path(owner).is_dir():
+        return False  # runs/a is a path where there is a folder runs
     return _HUB_NAME.fullmatch(value) is not None
 
 

@@ -76,8 +76,9 @@ class Config(StageConfig):
     """Which samples, in which order."""
     init: str | None = None
     """Weights to begin with: of a run's folder or checkpoint ('pretrain run', 'sft run'), an
-    export, or a Hugging Face folder of Llama's shape. Step, schedule and optimizer state begin
-    anew. A resume does not read it. None draws new weights."""
+    export, a Hugging Face folder of Llama's shape, or its name on the Hub, OWNER/NAME or
+    OWNER/NAME@REVISION. Step, schedule and optimizer state begin anew. A resume does not read it.
+    None draws new weights."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The architecture."""
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -36,8 +36,9 @@ class Config(StageConfig):
     """Finetuning on conversations."""
 
     init: str
-    """What to start from: a Hugging Face folder of Llama's shape, or a run's folder or checkpoint
-    of 'pretrain run' or 'sft run'. A resume does not read it."""
+    """What to start from: a Hugging Face folder of Llama's shape, its name on the Hub (OWNER/NAME
+    or OWNER/NAME@REVISION), or a run's folder or checkpoint of 'pretrain run' or 'sft run'. A
+    resume does not read it."""
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Batch, and how far."""
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import name_on_hub
 from mobilellama.pretrain.hf.export_check import model_logits
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, find_tokenizer, run_of
 from mobilellama.pretrain.model import build_on
@@ -45,11 +46,12 @@ class Finetuned:
 
     @property
     def base(self) -> str | None:
-        """The Hugging Face folder that the run began from, where it was one and is still there."""
+        """What the run began from, if that is on the Hub, or a Hugging Face folder still there."""
         origin = self.checkpoint.manifest.record.origin
-        if origin is None or not (Path(origin.init) / "config.json").is_file():
+        if origin is None:
             return None
-        return origin.init
+        is_folder = (Path(origin.init) / "config.json").is_file()
+        return origin.init if is_folder else name_on_hub(origin.init)
 
     @torch.no_grad()
     def unmerged_logits(self) -> torch.Tensor:

@@ -136,14 +136,15 @@ class Config(StageConfig):
     init: str
     """What to start from: a language model (a Hugging Face folder, or a run of 'pretrain run' or
     'sft run'), or a vision-language model (a run or an export of this stage, or a published
-    MobileVLM folder). A resume does not read it."""
+    MobileVLM folder). A folder may be given by its name on the Hub, OWNER/NAME or
+    OWNER/NAME@REVISION. A resume does not read it."""
     tokenizer_as_is: bool = False
     """Take the ids that --init's tokenizer.json gives, although the model that it was made from
     gives others; false corrects or refuses such a folder (docs/finetuning.md). A resume has the
     run's own tokenizer."""
     vision: str | None = None
-    """Folder of the vision tower, such as CLIP ViT-L/14-336's; None takes --init's. Of a published
-    folder whose own tower nothing describes, its config alone is taken."""
+    """Folder of the vision tower or its name on the Hub, such as CLIP ViT-L/14-336's; None takes
+    --init's. Of a published folder whose own tower nothing describes, its config alone is taken."""
     data: ImageTextData
     """Which samples, in which order."""
     images: ImagesConfig = field(default_factory=ImagesConfig)

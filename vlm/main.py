@@ -112,14 +112,16 @@ INPUTS = {
         InputPath(
             field="init",
             kind="folder",
-            remedy="Give the folder of a model or of a run, or one of its checkpoints",
+            remedy="Give the folder of a model or of a run or checkpoint, or a name on the Hub",
             only_at_first=True,
+            name="hub",
         ),
         InputPath(
             field="vision",
             kind="folder",
-            remedy="Give the folder of a vision tower",
+            remedy="Give the folder of a vision tower, or its name on the Hub",
             only_at_first=True,
+            name="hub",
         ),
         InputPath(
             field="projector.weights",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from mobilellama.config import ConfigError, DataError
+from mobilellama.files.hub_folder import find_model
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
@@ -87,6 +88,15 @@ def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
     if resumed := _of_the_run_itself(config, run):
         _require_projector(config, resumed)
         return resumed
+    init = find_model(config.init, field="init")
+    vision = find_model(config.vision, field="vision") if config.vision else None
+    start = _open_new(replace(config, init=init.path, vision=vision and vision.path))
+    names = {"init": init.name} | ({"vision": vision.name} if vision else {})
+    return replace(start, origin=replace(start.origin, **names))
+
+
+def _open_new(config: Config) -> VisionLanguageStart:
+    """Open what a new run starts from; `init` and `vision` are paths."""
     if is_vlm_folder(config.init):
         start = _of_vlm_folder(config)
     elif is_vlm_checkpoint(config.init):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.distributed import World
+from mobilellama.distributed import OtherRankError, World
+from mobilellama.files.hub_folder import ModelFolder, find_model, is_same_model
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes, run_of
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.sections import ModelConfig
@@ -27,7 +28,7 @@ from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-_REMEDY = "Give a language model: a Hugging Face folder, or a run's folder or checkpoint"
+_REMEDY = "Give a language model: a Hugging Face folder, a name on the Hub, or a run or checkpoint"
 _SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "kv_heads", "d_ff")
 _RULES = ("max_seq_len", "rope_theta", "norm_eps", "attention")
 
@@ -73,8 +74,11 @@ class StartingPoint:
 
         Raises:
             DataError: a file is damaged. Raised on the rank that found it; OtherRankError on the
-                others.
+                others, and where the ranks have different weights.
         """
+        mine = int(self.fingerprint[:15], 16)
+        if world.any(mine != world.broadcast(mine)):
+            raise OtherRankError(f"{init}: the ranks found different weights there. Start again")
         world.run_on_all(
             lambda: self.require_weights().verify(share=world.rank, shares=world.size),
             otherwise=f"{init}: another rank found it damaged",
@@ -157,27 +161,28 @@ def open_language_model(init: str, weights_of: WeightsOf) -> LanguageModelStart:
     """Open a Hugging Face folder of Llama's shape, or a run's folder or checkpoint.
 
     Args:
-        init: its path.
+        init: its path, or its name on the Hub.
         weights_of: (checkpoint, its architecture) -> the weights by the model's plain names.
 
     Raises:
         ConfigError: `init` is neither, or its model has parts that our model cannot compute.
         DataError: its files are damaged.
     """
-    require_language_model(init, field="init", remedy=_REMEDY)
-    if (Path(init) / "config.json").is_file():
-        return _of_folder(init)
+    found = find_model(init, field="init")
+    require_language_model(found.path, field="init", remedy=_REMEDY)
+    if (Path(found.path) / "config.json").is_file():
+        return _of_folder(found)
     return _of_checkpoint(init, weights_of)
 
 
-def _of_folder(init: str) -> LanguageModelStart:
-    folder = HfFolder(init, field="init")
+def _of_folder(found: ModelFolder) -> LanguageModelStart:
+    folder = HfFolder(found.path, field="init")
     return LanguageModelStart(
         model=folder.config,
-        origin=Origin(init=init),
+        origin=Origin(init=found.name),
         fingerprint=folder.fingerprint,
         weights=folder,
-        tokenizer=_tokenizer_of(Path(init)),
+        tokenizer=_tokenizer_of(Path(found.path)),
     )
 
 
@@ -228,6 +233,8 @@ def require_same_start(
         resumed: what the run began with.
         open_model: opens `init`.
     """
+    if is_same_model(init, resumed.origin.init):
+        return
     try:
         given = open_model(init)
     except UserError as error:

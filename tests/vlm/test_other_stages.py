@@ -65,7 +65,9 @@ def test_other_exports_send_the_run_to_its_own(
 
 @pytest.mark.slow
 def test_finetuning_starts_neither_from_the_run_nor_in_its_folder(run: Path) -> None:
-    remedy = "Give a language model: a Hugging Face folder, or a run's folder or checkpoint"
+    remedy = (
+        "Give a language model: a Hugging Face folder, a name on the Hub, or a run or checkpoint"
+    )
     for path in (run, run / "checkpoints/step-4"):
         with pytest.raises(ConfigError) as caught:
             open_language_model(str(path))

@@ -1,6 +1,9 @@
 """'pretrain run --init': a new run with the weights of another, of an export, of a folder."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin, RunRecord
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.ranks import run_ranks
-from tests.pretrain.helpers.tiny import train_tiny
+from tests.pretrain.helpers.hub_server import TOKEN, File, HubServer, Repository
+from tests.pretrain.helpers.tiny import tiny_argv, train_tiny
 from tests.pretrain.test_resume import cut_back, losses_of, state_of
 from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
 
@@ -195,3 +199,34 @@ def test_adapters_are_to_be_merged_first_and_a_card_names_what_a_run_began_with(
     card = (exported / "README.md").read_text()
     assert f"pretrained further from the weights of `{former.name}`" in card
     assert str(former) not in card
+
+
+def test_a_name_on_the_hub_begins_a_run_which_goes_on_when_the_hub_has_gone(
+    former: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    exported, run = tmp_path / "model", tmp_path / "run"
+    argv = ["--checkpoint", str(former), "--output", str(exported), "--dtype", "fp32"]
+    assert main(["export", *argv]) == 0
+    files = {
+        path.name: File(path.read_bytes(), lfs=path.suffix in (".safetensors", ".model"))
+        for path in exported.iterdir()
+    }
+
+    def train(steps: int, url: str) -> None:
+        fields = STILL | {"init": "tester/tiny", "train.max_steps": steps, "engine.kind": "ddp"}
+        place = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+        subprocess.run(
+            [sys.executable, "-m", "mobilellama", "pretrain"]
+            + tiny_argv(small_dataset, run, fields),
+            env=os.environ | place | {"HF_HUB_OFFLINE": "0"},
+            check=True,
+            timeout=120,
+        )
+
+    with HubServer() as hub:
+        hub.repositories["tester/tiny"] = repository = Repository(files=files)
+        train(1, hub.url)
+    assert same(weights_of(run, 1), weights_of(former, 8))
+    train(2, "http://127.0.0.1:9")
+    record = read_manifest(RunFolder(run).checkpoint(2)).record
+    assert record.origin == Origin(init=f"tester/tiny@{repository.sha}")

@@ -1,0 +1,118 @@
+"""Models by their names on the Hub, downloaded from a server on this machine by the real client."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mobilellama.files.hub_folder import ModelFolder, find_model, is_same_model, name_on_hub
+from tests.pretrain.helpers.hub_server import TOKEN, File, HubServer, Repository
+
+FIND = """
+import json, sys
+from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import find_model
+try:
+    found = find_model(sys.argv[1], field="init")
+    print(json.dumps([found.path, found.name]))
+except ConfigError as error:
+    print(json.dumps(["error", str(error)]))
+"""
+FILES = {
+    "config.json": b"{}",
+    "tokenizer.model": b"pieces",
+    "model.safetensors": b"weights" * 1000,
+    "pytorch_model.bin": b"the same weights",
+    "flax_model.msgpack": b"and again",
+    "modeling_own.py": b"raise SystemExit",
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        files = {name: File(content, lfs=len(content) > 100) for name, content in FILES.items()}
+        server.repositories["tester/tiny"] = Repository(files=files)
+        yield server
+
+
+def start(hub: HubServer, home: Path, value: str, **environment: str) -> subprocess.Popen[str]:
+    place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-c", FIND, value],
+        env=os.environ | place | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answer(process: subprocess.Popen[str]) -> tuple[str, str]:
+    out, _ = process.communicate(timeout=120)
+    path, name = json.loads(out.splitlines()[-1])
+    return path, name
+
+
+def test_a_name_becomes_a_folder_of_one_commit_with_one_kind_of_weights(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    path, name = answer(start(hub, tmp_path, "tester/tiny"))
+    assert name == f"tester/tiny@{hub.repositories['tester/tiny'].sha}"
+    found = {file.name: file.read_bytes() for file in Path(path).iterdir()}
+    wanted = ("config.json", "tokenizer.model", "model.safetensors")
+    assert found == {file: FILES[file] for file in wanted}
+
+
+def test_processes_that_start_together_wait_for_one_download(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    ranks = [start(hub, tmp_path, "tester/tiny") for _ in range(3)]
+    assert len({answer(rank) for rank in ranks}) == 1
+    assert len(hub.sent(r"GET /tester/tiny/resolve/.*/model.safetensors")) == 1
+
+
+def test_offline_what_was_downloaded_is_found_and_what_was_not_is_told(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    first = answer(start(hub, tmp_path, "tester/tiny"))
+    before = len(hub.requests)
+    assert answer(start(hub, tmp_path, "tester/tiny", HF_HUB_OFFLINE="1")) == first
+    assert answer(start(hub, tmp_path, first[1], HF_HUB_OFFLINE="1")) == first
+    kind, message = answer(start(hub, tmp_path, "tester/other", HF_HUB_OFFLINE="1"))
+    assert kind == "error"
+    assert message.startswith(
+        "init = tester/other: is no folder here, was not downloaded before, and HF_HUB_OFFLINE "
+        "forbids asking the Hub. Give a folder"
+    )
+    assert len(hub.requests) == before
+
+
+def test_a_name_that_the_hub_does_not_know_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    kind, message = answer(start(hub, tmp_path, "tester/none"))
+    assert (kind, "is no folder here and no model at " + hub.url in message) == ("error", True)
+
+
+def test_a_folder_of_that_name_wins_and_a_path_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tester/tiny").mkdir(parents=True)
+    for value in ("tester/tiny", "/gone/far", "runs/of/mine", "./tester/none", "one"):
+        assert find_model(value, field="init") == ModelFolder(path=value, name=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [("a/b", True), ("a/b@c0ffee", True), ("a/b@main", False), ("a/c", False), ("/a/b", False)],
+)
+def test_a_resume_knows_its_model_without_the_hub(value: str, same: bool) -> None:
+    assert is_same_model(value, "a/b@c0ffee") is same
+    assert not is_same_model(value, "runs/a")
+
+
+def test_a_record_tells_the_name_on_the_hub() -> None:
+    assert name_on_hub("mtgv/MobileLLaMA-1.4B@c0ffee") == "mtgv/MobileLLaMA-1.4B"
+    assert name_on_hub("runs/a") is None

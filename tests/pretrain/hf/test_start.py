@@ -216,8 +216,13 @@ def test_a_name_on_the_hub_begins_a_run_which_goes_on_when_the_hub_has_gone(
         fields = STILL | {"init": "tester/tiny", "train.max_steps": steps, "engine.kind": "ddp"}
         place = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
         subprocess.run(
-            [sys.executable, "-m", "mobilellama", "pretrain"]
-            + tiny_argv(small_dataset, run, fields),
+            [
+                sys.executable,
+                "-m",
+                "mobilellama",
+                "pretrain",
+                *tiny_argv(small_dataset, run, fields),
+            ],
             env=os.environ | place | {"HF_HUB_OFFLINE": "0"},
             check=True,
             timeout=120,

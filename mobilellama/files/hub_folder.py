@@ -114,16 +114,20 @@ def _downloaded(name: str, revision: str | None) -> Path:
     return _snapshot(name, revision, _WEIGHTS[1], local_files_only=True)
 
 
-def _snapshot(name: str, revision: str | None, kind: str, **options: bool) -> Path:
+def _snapshot(
+    name: str, revision: str | None, kind: str, *, local_files_only: bool = False
+) -> Path:
     """Download the texts and one kind of weights at the top of a repository."""
     from huggingface_hub import snapshot_download
 
-    patterns = [f"*{ending}" for ending in (*_TEXTS, kind) if ending]
-    return Path(
-        snapshot_download(
-            name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], **options
-        )
+    folder = snapshot_download(
+        name,
+        revision=revision,
+        allow_patterns=[f"*{ending}" for ending in (*_TEXTS, kind) if ending],
+        ignore_patterns=["*/*"],
+        local_files_only=local_files_only,
     )
+    return Path(folder)
 
 
 def _endpoint() -> str:

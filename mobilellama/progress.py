@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _LOG_EVERY_S = 60.0
 _REDRAWS_PER_S = 5.0
 _BAR_COLUMNS = (6, 12, 40)  # least width of the bar, width that rates leave to it, most width
+# The bars of the work at hand, the innermost last. It alone is drawn: two would share a line.
+_bars: list["Live"] = []
 _BYTES = (("TB", 1e6), ("GB", 1e3), ("MB", 1.0), ("kB", 1e-3))
 
 
@@ -48,6 +50,10 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._bar:
+            if _bars:
+                _bars[-1].transient = True
+                _bars[-1].stop()
+            _bars.append(self._bar)
             terminal.has_live_line = True
             self._bar.start(refresh=True)
         return self
@@ -61,7 +67,10 @@ class Progress:
         if self._bar:
             self._bar.transient = error is not None
             self._bar.stop()
-            terminal.has_live_line = False
+            _bars.remove(self._bar)
+            terminal.has_live_line = bool(_bars)
+            if _bars:
+                _bars[-1].start(refresh=True)
         elif error is None:
             log.info("%s", self.line())
 

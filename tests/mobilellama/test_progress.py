@@ -212,3 +212,25 @@ with answering("finished buckets stay"):
     written = on_terminal(interruptible, 80, interrupt_after=b"MB/s")
     assert screen(written) == ["mobilellama: interrupted: finished buckets stay"]
     assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l")
+
+
+NESTED = """
+from mobilellama import terminal
+from mobilellama.progress import Progress
+with Progress("outer", total=2, unit="steps") as outer:
+    outer.advance(1)
+    for name in ("first", "second"):
+        with Progress(name, total=1, unit="files") as inner:
+            inner.advance(1)
+        assert terminal.has_live_line  # the outer one is drawn again
+    log.warning("bad")
+    outer.advance(1)
+assert not terminal.has_live_line
+"""
+
+
+def test_a_bar_within_another_takes_its_line_and_gives_it_back() -> None:
+    written = screen(on_terminal(MESSAGE + NESTED, 80))
+    first, second, message, outer = written
+    assert first.startswith("first  ━") and second.startswith("second  ━"), written
+    assert message.endswith(" W bad") and outer.startswith("outer  ━") and "100.0 %" in outer

@@ -135,17 +135,17 @@ class World:
         return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
     def run_on_main(self, work: Callable[[], object], *, takes_long: bool = False) -> None:
-        """Call `work` on rank 0 and let every rank know how it ended.
+        """Call `work` on rank 0, and tell every rank how it ended.
 
         Args:
-            work: what rank 0 does.
-            takes_long: whether it may outlive the half hour that a collective waits otherwise.
-                A stop that is asked for on rank 0 breaks it off.
+            work: is called on rank 0.
+            takes_long: whether it may take longer than the half hour that a collective waits. A
+                request to stop on rank 0 then ends the work early.
 
         Raises:
-            StoppedError: it was broken off; on every rank.
-            whatever `work` raised, on rank 0; on the others OtherRankError if that is the
-            user's to fix, else RuntimeError.
+            StoppedError: on every rank, if the work was ended early.
+            OtherRankError: on the other ranks, if `work` raised an error that the user can fix;
+                RuntimeError for other errors. Rank 0 raises the error itself.
         """
         error: Exception | StoppedError | None = None
         if takes_long:

@@ -13,14 +13,14 @@ _MOST_EPOCHS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(BatchConfig):
-    """The batch, and how far."""
+    """Batch and number of epochs or steps."""
 
     global_batch_size: int = 128
     """Rows per optimizer step over all ranks."""
     epochs: float = 3.0
-    """How often every row is seen; the last step may be short."""
+    """How often the run uses each row. The last step may have fewer rows."""
     max_steps: int | None = None
-    """Optimizer steps of the run, instead of epochs; None goes by epochs."""
+    """Optimizer steps of the run, instead of epochs. None: train.epochs decides."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,13 +36,13 @@ class Config(StageConfig):
     """Finetuning on conversations."""
 
     init: str
-    """What to start from: a Hugging Face folder of Llama's shape, its name on the Hub (OWNER/NAME
-    or OWNER/NAME@REVISION), or a run's folder or checkpoint of 'pretrain run' or 'sft run'. A
+    """The model to start from: a Hugging Face folder of Llama's shape, its name on the Hub
+    (OWNER/NAME or OWNER/NAME@REVISION), or a run or checkpoint of 'pretrain run' or 'sft run'. A
     resume does not read it."""
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Batch, and how far."""
+    """Batch and number of epochs or steps."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Whether all weights train, or low-rank updates of some."""
+    """Whether all weights train, or only low-rank updates of some."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=2e-5, beta2=0.999, weight_decay=0.0)
     )

@@ -1,4 +1,4 @@
-"""The section ``lora`` of a run's config; it is read without torch."""
+"""The section ``lora`` of a run's config. It is read without torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +11,21 @@ _DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": None}
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which weights train. The defaults but the rank's are MobileVLM's (its scripts: rank 128)."""
+    """Which weights train. All defaults except rank are MobileVLM's. Its scripts use rank 128."""
 
     rank: int | None = None
-    """Rank of the updates; None trains every weight of the model (full finetuning)."""
+    """Rank of the updates. None: train all weights of the model."""
     alpha: int = _DEFAULTS["alpha"]
     """The updates are scaled by alpha / rank."""
     dropout: float = _DEFAULTS["dropout"]
-    """Share of an update's inputs that are zeroed in training."""
+    """Share of an update's inputs that is set to zero in training."""
     targets: list[str] | None = None
     """Linear layers that get an update, by the last part of their names. None: all linear layers of
-    the language model but its head."""
+    the language model except its head."""
 
     @property
     def target_names(self) -> str:
-        """The targets, for a reader."""
+        """The targets as text for logs and cards."""
         return "all linear layers" if self.targets is None else ", ".join(self.targets)
 
     @property

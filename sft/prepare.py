@@ -1,13 +1,13 @@
 """Turn conversations into a dataset of packed, masked rows.
 
-Records are cleaned, written in a chat template, split where they are longer than seq_len, and
-packed into rows of seq_len tokens; report.json says what was kept, changed and dropped, and why.
-A record with a field that changes what it means, and that is not read, is dropped: preference data,
-tools, reasoning, images, a second question. Fields that no rule knows are counted by name.
+Records are cleaned, written in a chat template, split if they are longer than seq_len, and packed
+into rows of seq_len tokens. report.json says what was kept, changed and dropped, and why.
+A record is dropped if it has a field that changes its meaning and cannot be used: preference data,
+tools, reasoning, images, a second question. Unknown fields are counted by name.
 The folder's bytes depend on the data, the tokenizer, the template, and the fields seq_len, seed,
-heldout_share and data.format; never on workers or restarts. Stop it whenever you like: the same
-command does what is missing. A folder in which no bucket is finished yet may be begun anew with
-other settings or other data; one with finished buckets is refused to them.
+heldout_share and data.format. They do not depend on workers or restarts. You can stop it at any
+time: the same command continues. If no bucket is finished yet, you can start again in the same
+folder with other settings or data. A folder with finished buckets refuses them.
 
   mobilellama sft prepare sharegpt.json --tokenizer DIR --output DATASET
 """
@@ -91,25 +91,27 @@ class Config:
     tokenizer: str
     """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
     tokenizer_as_is: bool = False
-    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
-    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    """Use the ids of the folder's tokenizer.json even if they differ from its sentencepiece
+    model's. false: correct or refuse such a folder (docs/finetuning.md)."""
     output: str
-    """Dataset folder; made if missing, continued if begun with the same settings and data."""
+    """Dataset folder. It is created, or continued if it has the same settings and data."""
     template: str = "vicuna_v1"
-    """How conversations are written: a preset's name, or a YAML file."""
+    """Chat template: a preset's name, or a YAML file."""
     seq_len: int = 2048
-    """Tokens of a row, at most 1,048,576; longer conversations are split between exchanges."""
+    """Tokens per row, at most 1,048,576. Longer conversations are split between exchanges."""
     heldout_share: float = 0.01
-    """Share of the conversations kept for validation; at least one unless it is 0."""
+    """Share of the conversations that is kept for validation. At least one, unless the share is
+    0."""
     seed: int = 1337
-    """Chooses the conversations that are held out."""
+    """Seed for the choice of the held-out conversations."""
     workers: int | None = None
     """Processes that encode; None is one a CPU that this process may use: OMP_NUM_THREADS, else the
     least of what SLURM, a container's quota and the CPU affinity allow."""
     max_bad_share: float = 0.1
-    """Share of a file's records that may be dropped before it fails; 10 always may."""
+    """The file fails if more than this share of its records is dropped. 10 records are always
+    allowed."""
     dry_run: bool = False
-    """Only read, clean and encode the first thousand records and report; write nothing."""
+    """Read, clean and encode only the first thousand records, and report. Nothing is written."""
 
     def __post_init__(self) -> None:
         require_at_least("seq_len", self.seq_len, 2)

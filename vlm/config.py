@@ -34,46 +34,47 @@ class ImageTextData(DataConfig):
     images: str
     """Folder to which the records' image paths are relative."""
     validation: str | None = None
-    """Records that are held out, their images in the same folder; None validates on nothing."""
+    """Records for validation, with images in the same folder. None: no validation."""
     verify: bool = False
     """Check the sha256 of the tokenised records before training."""
     leave_out: str | None = None
-    """What 'vlm check-data --output' wrote: records that are not taken."""
+    """The file that 'vlm check-data --output' wrote. Its records are left out."""
     missing: Missing = "refuse"
-    """What to do where images are missing, which is found before the first step. refuse: stop and
-    name them; skip: train without the samples that need them. A resume keeps what it began with."""
+    """What to do if images are missing. They are looked for before the first step. refuse: stop and
+    name them; skip: train without the samples that need them. A resume keeps the first choice."""
     template: str = "vicuna_v1"
-    """Chat template's name or YAML file; plain is the first stage's, of captions alone."""
+    """Chat template: a name or a YAML file. plain is the template of first stages, for captions."""
     aspect_ratio: AspectRatio = "pad"
-    """square: the image's centre; pad: all of it, on a square of the mean colour; squash: all of
-    it, distorted to a square."""
+    """square: cut out the centre; pad: put the whole image on a square of the mean colour; squash:
+    distort the whole image to a square."""
     grouping: Grouping = "modality_length"
-    """modality_length: a step's samples all have images or none has, and a micro-batch's have
-    similar lengths; none: as they are drawn."""
+    """modality_length: the samples of a step either all have images or all have none, and those of
+    a micro-batch have similar lengths; none: keep the drawn order."""
     pack: bool = False
-    """Put several samples of a step into a row of train.seq_len tokens, none seeing another.
-    Changes the loss by rounding only. A micro-batch's rows are then all that long: lower
-    train.micro_batch_size to keep its memory."""
+    """Put several samples of a step into one row of train.seq_len tokens. No sample attends to
+    another, and the loss changes only by rounding. All rows then have the full length: lower
+    train.micro_batch_size if memory is short."""
     workers: int = 4
-    """Threads that decode images and read batches ahead; 0 reads each when it is needed. As many
-    processes tokenise at the start. Changes no sample."""
+    """Threads that decode images and read batches ahead. 0: read each batch when it is needed. The
+    same number of processes tokenise at the start. It changes no sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(BatchConfig):
-    """The batch, how far, and what trains beside the projector."""
+    """Batch, number of epochs or steps, and what trains besides the projector."""
 
     global_batch_size: int = 128
     """Samples per optimizer step over all ranks."""
     seq_len: int = 2048
-    """Tokens of a sample at most, its images' included; what is longer is cut at its end."""
+    """Most tokens of a sample, those of its images included. Longer samples are cut at their
+    end."""
     epochs: float = 1.0
-    """How often every sample is seen; an epoch's last step may be short."""
+    """How often the run uses each sample. The last step of an epoch may have fewer samples."""
     max_steps: int | None = None
-    """Optimizer steps of the run, instead of epochs; None goes by epochs."""
+    """Optimizer steps of the run, instead of epochs. None: train.epochs decides."""
     language_model: bool = True
-    """Whether the language model trains too (with lora.rank: updates of it); the projector
-    always does, the tower never."""
+    """Whether the language model trains (with lora.rank: low-rank updates of it). The projector
+    always trains, the tower never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,10 +88,10 @@ class TuneConfig(BatchConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoRates(OptimizerConfig):
-    """AdamW, with a rate of the projector's own where the recipe has one."""
+    """AdamW, with a separate learning rate for the projector if the recipe has one."""
 
     projector_learning_rate: float | None = None
-    """Peak learning rate of the projector; None is learning_rate."""
+    """Peak learning rate of the projector. None: the same as learning_rate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,9 +106,9 @@ class ImagesConfig:
     """How images are read."""
 
     orientation: Orientation | None = None
-    """as_shown: turn photographs as their EXIF orientation says, as viewers show them; as_stored:
-    do not, as CLIP's processor and the published recipes. null: that of a vision-language model
-    that --init is, and of a new one as_shown."""
+    """as_shown: turn photographs as their EXIF orientation says; as_stored: do not turn them, as
+    CLIP's processor and the published recipes. null: the value of --init if it is a vision-language
+    model, else as_shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +116,19 @@ class ProjectorConfig:
     """The part between tower and language model."""
 
     kind: ProjectorKind | None = None
-    """Which projector: ldpnet is MobileVLM's, ldpnetv2 its second version's, mlp2x_gelu
-    LLaVA-1.5's. None: that of --init or --projector.weights."""
+    """Which projector: ldpnet is MobileVLM's, ldpnetv2 MobileVLM V2's, mlp2x_gelu LLaVA-1.5's.
+    None: the kind of --init or --projector.weights."""
     pooling: Pooling | None = None
-    """Of ldpnetv2. 12x12: to 12 x 12 tokens whatever the grid of patches, as the original; 2x2: the
-    mean of each 2 x 2 patches. Both are the same for 24 x 24 patches. null: that of --init, and
-    of a new projector 12x12."""
+    """For ldpnetv2. 12x12: pool every grid of patches to 12 x 12 tokens, as the original; 2x2: the
+    mean of each 2 x 2 patches. Both are the same for 24 x 24 patches. null: the value of --init;
+    for a new projector 12x12."""
     squeeze: Squeeze | None = None
-    """Of ldpnet: the width of its squeeze. rounded: a quarter of the model's width, rounded as
-    MobileNet does, as the original; quarter: a quarter. Both are the same for widths that 32
-    divides. null: that of --init or --projector.weights, and of a new projector rounded."""
+    """For ldpnet: the width of its squeeze. rounded: a quarter of the model's width, rounded as in
+    MobileNet, as the original; quarter: exactly a quarter. Both are the same for widths that 32
+    divides. null: the value of --init or --projector.weights; for a new projector rounded."""
     weights: str | None = None
-    """A first stage's mm_projector.bin; None takes --init's, or new ones where it has none."""
+    """A first stage's mm_projector.bin. None: the weights of --init; if it has none, new
+    weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,29 +136,30 @@ class Config(StageConfig):
     """Vision-language training, either stage."""
 
     init: str
-    """What to start from: a language model (a Hugging Face folder, or a run of 'pretrain run' or
-    'sft run'), or a vision-language model (a run or an export of this stage, or a published
+    """The model to start from: a language model (a Hugging Face folder, or a run of 'pretrain run'
+    or 'sft run'), or a vision-language model (a run or an export of this stage, or a published
     MobileVLM folder). A folder may be given by its name on the Hub, OWNER/NAME or
     OWNER/NAME@REVISION. A resume does not read it."""
     tokenizer_as_is: bool = False
-    """Take the ids that --init's tokenizer.json gives, although the model that it was made from
-    gives others; false corrects or refuses such a folder (docs/finetuning.md). A resume has the
-    run's own tokenizer."""
+    """Use the ids of --init's tokenizer.json even if they differ from its sentencepiece model's.
+    false: correct or refuse such a folder (docs/finetuning.md). A resume uses the run's
+    tokenizer."""
     vision: str | None = None
-    """Folder of the vision tower or its name on the Hub, such as CLIP ViT-L/14-336's; None takes
-    --init's. Of a published folder whose own tower nothing describes, its config alone is taken."""
+    """Folder of the vision tower or its name on the Hub, such as CLIP ViT-L/14-336's. None: the
+    tower of --init. If --init is a published folder with a tower that nothing describes, only the
+    config of this folder is read."""
     data: ImageTextData
     """Which samples, in which order."""
     images: ImagesConfig = field(default_factory=ImagesConfig)
-    """How images are read; data.aspect_ratio says how they are made square."""
+    """How images are read. data.aspect_ratio says how they are made square."""
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     """The part between tower and language model."""
     train: TuneConfig = field(default_factory=TuneConfig)
-    """Batch, how far, and what trains."""
+    """Batch, number of epochs or steps, and what trains."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Whether all weights of the language model train, or low-rank updates of some."""
+    """Whether all weights of the language model train, or only low-rank updates of some."""
     engine: EngineConfig = field(default_factory=lambda: EngineConfig(compile=False))
-    """What optimises, and in which precision. Compiling is off: rows differ in length."""
+    """The engine and its precision. Compiling is off, because rows differ in length."""
     optimizer: TwoRates = field(
         default_factory=lambda: TwoRates(learning_rate=2e-5, beta2=0.999, weight_decay=0.0)
     )

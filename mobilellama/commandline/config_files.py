@@ -1,6 +1,6 @@
-"""The files of ``--config``: checked, and given the names of today.
+"""Check the files of ``--config``, and replace old field names by today's.
 
-The parser's own words for a mistake in a file are vague, or a traceback.
+The parser's own errors for a mistake in a file are vague, or a traceback.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ class ConfigFile:
     path: Path
     """The file."""
     names: set[str] = field(default_factory=set)
-    """Dotted names of the fields that it gives."""
+    """Dotted names of the fields in the file."""
     old_names: dict[str, str] = field(default_factory=dict)
-    """Old names that it gives -> those of today."""
+    """Old names in the file -> today's names."""
     text: str | None = None
-    """What the parser is to read instead of the file; None where the file is as it must be."""
+    """The text that the parser reads instead of the file. None: it reads the file."""
 
 
 def read_config_file(layer: Layer, command: Command) -> ConfigFile:
     """Read one file of fields.
 
     Raises:
-        ConfigError: it names what is not a field.
+        ConfigError: a name is not a field.
     """
     file = _Reader(layer.path, command).read(layer.values)
     file.text = file.text or layer.text
@@ -40,7 +40,7 @@ def read_config_file(layer: Layer, command: Command) -> ConfigFile:
 
 
 class _Reader:
-    """Goes through a file's fields and gives each the name of today."""
+    """Read a file's fields, and give each its name of today."""
 
     def __init__(self, path: Path, command: Command) -> None:
         self._command, self._fields = command, command.fields

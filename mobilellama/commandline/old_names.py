@@ -1,10 +1,10 @@
-"""Names that fields had once, and have now: the only list of them.
+"""The only list of old field names and their names of today.
 
-An old name is understood where a field's name is: as a flag, in a YAML file, and in the stored
-config of a run. Flags and YAML files are warned of, once a command.
+An old name works as a flag, in a YAML file, and in the stored config of a run. For flags and YAML
+files, each command prints one warning.
 
-Files that we write keep the old names (a manifest, the record of an attempt), so that programs
-that read them go on: what is stored is renamed when it is read and when it is written.
+Files that this project writes (manifests, records of attempts) keep the old names, so that older
+readers still work. Names are changed when a file is read and when it is written.
 """
 
 import sys
@@ -28,7 +28,7 @@ OF_VERB: dict[str, dict[str, str]] = {
     "vlm check-data": {"data.images": "images"},
     "vlm evaluate": {"benchmark": "tasks"},
 }
-"""'STAGE VERB' -> old name -> name, where the old name means something else elsewhere."""
+"""'STAGE VERB' -> old name -> name, for old names that mean something else in other verbs."""
 
 FOLLOWS = {"sft run": ("model",), "vlm run": ("model", "origin")}
 """'STAGE VERB' -> what a run's config.yaml holds that is no field: it follows from --init."""
@@ -50,10 +50,10 @@ def current_name(name: str, verb: str) -> str:
 
 
 def warn_of(used: Mapping[str, str]) -> None:
-    """Say once, on rank 0, which old names a command was given.
+    """Print one warning, on rank 0, with the old names in a command.
 
     Args:
-        used: old name -> how it is given today, both as the user writes them.
+        used: old name -> today's name, both as the user writes them.
     """
     if used and rank_from_environment() == 0:
         said = "; ".join(f"{old} is now {new}" for old, new in used.items())
@@ -61,12 +61,12 @@ def warn_of(used: Mapping[str, str]) -> None:
 
 
 def as_current(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored config with the names of today."""
+    """Return a stored config with today's names."""
     return _renamed(stored, EVERYWHERE)
 
 
 def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the names under which files hold it."""
+    """Return a config with the names that files use."""
     return _renamed(config, {new: old for old, new in EVERYWHERE.items()})
 
 

@@ -1,4 +1,4 @@
-"""Names that users of other trainers type, and ours: the hint for a field that does not exist."""
+"""Field names of other trainers and ours, for the hint in the error of an unknown field."""
 
 OURS: dict[str, tuple[str, ...]] = {
     # Hugging Face's Trainer and LLaVA

@@ -1,9 +1,9 @@
-"""The words of a command line, made plain: ``--field=VALUE``, with the names of today.
+"""Turn the words of a command line into the plain form ``--field=VALUE``, with today's names.
 
-1. A word without a dash that no field takes is the verb's thing: its dataset, run or model.
-2. Hyphens in a flag are underscores; an old name is the name of today.
-3. ``--flag`` alone, of a field that is true or false, is ``--flag=true``.
-4. A list is written ``a,b``, ``[a,b]``, as words, or as the flag given again.
+1. A word without a dash that is no flag's value is the verb's dataset, run or model.
+2. Hyphens in a flag become underscores. An old name becomes today's name.
+3. ``--flag`` without a value becomes ``--flag=true``, if the field is true or false.
+4. A list is written as ``a,b``, as ``[a,b]``, as several words, or with the flag repeated.
 """
 
 import json
@@ -17,7 +17,7 @@ from mobilellama.commandline.peer_names import our_name
 from mobilellama.config import ConfigError, did_you_mean
 
 OWN = ("config", "print_config")
-"""Flags that are no fields."""
+"""Flags that are not fields."""
 _THINGS = {"checkpoint": "RUN", "folder": "MODEL", "data.path": "RECORDS"}
 """Fields that verbs take without a flag, where the thing has another name than the field."""
 _NUMBER = re.compile(r"-\.?\d.*")

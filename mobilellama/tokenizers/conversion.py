@@ -1,16 +1,17 @@
-"""Whether a tokenizer.json gives the ids of the sentencepiece model that it was made from.
+"""Check whether a tokenizer.json gives the ids of the sentencepiece model that it was made from.
 
-transformers 5 makes tokenizer.json of a sentencepiece model without its scores: it orders merges
-by id. LLaMA's pieces of spaces alone stand early in the vocabulary and are merged last, so that
-"    return" gets other ids than the model has learnt. It also leaves out the space before a text
-that begins with one. Here the file is compared with what its model does:
+transformers 5 ignores the scores of a sentencepiece model when it makes tokenizer.json, and orders
+merges by id. LLaMA's pieces of only spaces have low ids, but are merged last. So "    return" gets
+other ids than in training. The space before a text that begins with one is lost too.
 
-1. with the tokenizer.model beside it, where that has the same pieces;
-2. else with LLaMA's scores, where the vocabulary is LLaMA's;
-3. else, where merges are all in the order of ids, as version 5 writes them, the scores are lost;
-   and where pieces have no merge, they are missing.
+The file is compared with the first of these that applies:
 
-Other kinds (byte-level, Unigram, merges that were learnt one by one) are left alone.
+1. the tokenizer.model beside it, if it has the same pieces;
+2. LLaMA's scores, if the vocabulary is LLaMA's;
+3. nothing: if all merges are in the order of ids, as version 5 writes them, the scores are lost;
+   if pieces have no merge, merges are missing.
+
+Other kinds (byte-level, Unigram, merges that were learnt one by one) are not checked.
 """
 
 import hashlib

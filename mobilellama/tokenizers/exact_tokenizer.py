@@ -1,8 +1,8 @@
-"""transformers' tokenizer of a folder, with the ids that training uses of the same folder.
+"""Load a folder's tokenizer with transformers, with the same ids as in training.
 
-transformers 5 rebuilds parts of what a folder holds: LLaMA's class makes merges of a
-tokenizer.model without its scores, and leaves the step away that puts a space before a text.
-``open_tokenizer`` decides the ids; here transformers' tokenizer is told them.
+transformers 5 rebuilds parts of a tokenizer. LLaMA's class makes the merges of a tokenizer.model
+without its scores, and omits the step that puts a space before a text. ``open_tokenizer`` decides
+the ids. This file corrects transformers' tokenizer to give the same.
 """
 
 import json

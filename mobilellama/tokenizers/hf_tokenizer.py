@@ -1,8 +1,10 @@
-"""Any tokenizer of a Hugging Face folder: its tokenizer.json, encoded with ``tokenizers``.
+"""The tokenizer of a Hugging Face folder: its tokenizer.json, used with ``tokenizers``.
 
-Ids are those of transformers' PreTrainedTokenizerFast on the same files, with two differences
-that training needs: a text that spells a special token stays text, and a text can go on from
-another, without the space that some tokenizers put before each.
+The ids are those of transformers' PreTrainedTokenizerFast on the same files, with two differences
+that training needs:
+
+1. A text that spells a special token is encoded as text.
+2. A text can continue another one, without the space that some tokenizers put before each text.
 """
 
 import copy

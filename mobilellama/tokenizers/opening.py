@@ -1,10 +1,11 @@
-"""Open the tokenizer that a path stands for, with the ids that its model was trained with.
+"""Open the tokenizer of a path, with the ids that its model was trained with.
 
 A folder may hold a sentencepiece model, a tokenizer.json or both:
 
-1. a dataset or a run keeps another tokenizer's files in ``tokenizer/``: those are taken;
-2. ``tokenizer.model`` is taken where it alone gives the folder's ids;
-3. else ``tokenizer.json`` is, which ``conversion.py`` compares with what its model does.
+1. If a dataset or a run has a sub-folder ``tokenizer/``, its files are used.
+2. ``tokenizer.model`` is used if it gives all ids of the folder.
+3. Otherwise ``tokenizer.json`` is used. ``conversion.py`` compares its ids with those of the
+   sentencepiece model that it was made from.
 """
 
 import json
@@ -42,9 +43,10 @@ def open_tokenizer(
 ) -> TextTokenizer:
     """Open a tokenizer of either kind, with the ids that its model was trained with.
 
-    A tokenizer.json that transformers 5 made of a sentencepiece model gives other ids. Alone, it
-    is corrected, which is logged; beside weights, which may have learnt either, it is refused.
-    What a dataset, a run or an export of ours holds was trained with, and stays as it is.
+    A tokenizer.json that transformers 5 made from a sentencepiece model gives other ids. In a
+    folder without weights it is corrected, and the correction is logged. In a folder with weights
+    it is refused, because the weights may have been trained with either ids. The tokenizer of a
+    dataset, a run or an export of ours is never changed: models were trained with it.
 
     Args:
         path: a sentencepiece .model file, a tokenizer.json, a Hugging Face folder, or a

@@ -1,6 +1,6 @@
-"""Whether two tokenizers of whatever kind give the same ids, where their files cannot be compared.
+"""Compare the ids of two tokenizers of any kind, when their files cannot be compared.
 
-A sentencepiece model and the tokenizer.json made of it have nothing in common but their ids.
+A sentencepiece model and the tokenizer.json made from it are different files with the same ids.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
-# Where conversions, and models trained on other text or by other rules, have been seen to differ.
+# Texts on which conversions, and models with other training text or rules, were seen to differ.
 PROBES = (
     *("a" + " " * n + "b" for n in range(1, 40)),  # the order of merges shows in runs of spaces
     *(" " * n + "x" for n in range(1, 18)),

@@ -1,8 +1,8 @@
-"""What every part may ask of a tokenizer, of whatever kind, and where its files lie.
+"""The interface of all tokenizers, and the names of their files.
 
-The kinds are ``tokenizer.Tokenizer``, a sentencepiece model (LLaMA's kind), and
-``hf_tokenizer.HfTokenizer``, any other that transformers reads. ``opening.open_tokenizer`` opens
-what a user names.
+There are two kinds: ``tokenizer.Tokenizer`` is a sentencepiece model, as LLaMA's;
+``hf_tokenizer.HfTokenizer`` is any other that transformers reads. ``opening.open_tokenizer`` opens
+the tokenizer that a user names.
 """
 
 from collections.abc import Mapping, Sequence

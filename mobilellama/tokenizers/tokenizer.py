@@ -1,6 +1,6 @@
-"""The sentencepiece kind of tokenizer, LLaMA's: the ids of texts, and what is written of it.
+"""A sentencepiece model as a tokenizer, such as LLaMA's: encode texts, and write its files.
 
-Nothing here encodes corpora; that is ``tokenize/encoder.py``.
+Corpora are encoded by ``tokenize/encoder.py``, not here.
 """
 
 from collections.abc import Mapping, Sequence

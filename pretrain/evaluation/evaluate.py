@@ -69,8 +69,8 @@ class Config:
     model: str
     """Folder of a causal language model with its tokenizer, or a name on the Hugging Face Hub."""
     tokenizer_as_is: bool = False
-    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
-    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    """Use the ids of the folder's tokenizer.json even if they differ from those of its
+    sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
     tasks: str = ",".join(PUBLISHED)
     """Names of the harness's tasks, with commas between."""
     data: str | None = None

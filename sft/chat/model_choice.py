@@ -19,8 +19,8 @@ class ModelChoice(HfChoice):
     template: str | None = None
     """A chat template's name or YAML file; None: the one in the folder."""
     tokenizer_as_is: bool = False
-    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
-    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    """Use the ids of the folder's tokenizer.json even if they differ from those of its
+    sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
 
     @property
     def is_run(self) -> bool:

@@ -19,8 +19,8 @@ class AssistantChoice(Placement):
     template: str | None = None
     """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
     tokenizer_as_is: bool = False
-    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
-    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    """Use the ids of the folder's tokenizer.json even if they differ from those of its
+    sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
     stay whole."""

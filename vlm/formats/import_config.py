@@ -25,8 +25,8 @@ class Config:
     template: str = ORIGINALS_TEMPLATE
     """Chat template's name or YAML file."""
     tokenizer_as_is: bool = False
-    """Take the ids that the folder's tokenizer.json gives, although the model that it was made from
-    gives others; false corrects or refuses such a folder (docs/finetuning.md)."""
+    """Use the ids of the folder's tokenizer.json even if they differ from those of its
+    sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
     max_shard_size_gb: float = 5.0
     """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
     name: str | None = None

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 from mobilellama.config import ConfigError, DataError
 from mobilellama.sft.data.sources import ConversationsConfig, find_slices
 from mobilellama.vlm.data.records import Record, image_path, read_vlm_records
-from mobilellama.vlm.data.report import read_leave_out, spread
+from mobilellama.vlm.data.report import read_leave_out
 from mobilellama.vlm.main import main
 from tests.vlm.helpers.llava_data import make_records, write_llava
 
@@ -400,45 +399,6 @@ def test_a_report_belongs_to_the_data_it_was_made_of(tmp_path: Path) -> None:
         f"data.leave_out = {output}: was made of other files than {data} holds now, or of other "
         f"sizes of them. {RUN_AGAIN}."
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        (None, "is not a file"),
-        ("{", "is not JSON"),
-        ("[]", "is no report of the data"),
-        ('{"leave_out": []}', "is no report of the data"),
-        (
-            '{"kind": "mobilellama vlm check-data", "format": 9}',
-            "is of format 9, and this version reads 1",
-        ),
-    ],
-)
-def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, rule: str) -> None:
-    path = tmp_path / "report.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ConfigError) as error:
-        read_leave_out(path)
-    assert f"data.leave_out = {path}: {rule}. " in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "found"),
-    [
-        ([5], (5, 5, 5)),
-        ([1, 9], (1, 1, 9)),
-        ([3, 1, 2], (1, 2, 3)),
-        ([7, 7, 7, 1, 9], (1, 7, 9)),
-        ([1, 2, 3, 4], (1, 2, 4)),
-    ],
-)
-def test_the_median_of_counted_values_is_the_lower_one(
-    values: list[int], found: tuple[int, int, int]
-) -> None:
-    low, median, high = found
-    assert spread(Counter(values)) == {"min": low, "median": median, "max": high}
 
 
 def start(tmp_path: Path) -> subprocess.Popen[str]:

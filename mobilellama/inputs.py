@@ -32,8 +32,9 @@ class InputPath:
     """What the user should give."""
     holds: str | None = None
     """A file that must be in the folder."""
-    name: Literal["hub", "preset"] | None = None
-    """What the field takes instead of a path: a name on the Hugging Face Hub, or a preset's."""
+    name: Literal["hub", "owned", "preset"] | None = None
+    """What the field takes instead of a path: a name on the Hugging Face Hub (owned: with its
+    owner alone, OWNER/NAME), or a preset's."""
     unless: str | None = None
     """Another field. If it is given, this one is not read."""
     only_at_first: bool = False
@@ -72,7 +73,7 @@ INIT = InputPath(
     kind="folder",
     remedy="Give a Hugging Face folder, a name on the Hub, or a run's folder or checkpoint",
     only_at_first=True,
-    name="hub",
+    name="owned",
 )
 """The weights that a run begins with."""
 TEMPLATE = InputPath(
@@ -94,7 +95,7 @@ def token_dataset(made_by: str) -> InputPath:
     )
 
 
-def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:
+def _may_be_name(value: str, kind: Literal["hub", "owned", "preset"]) -> bool:
     """Return whether a value may be a name instead of a path."""
     if value.endswith(_OF_FILES):
         return False
@@ -103,6 +104,8 @@ def _may_be_name(value: str, kind: Literal["hub", "preset"]) -> bool:
     owner, slash, _ = value.partition("/")
     if slash and Path(owner).is_dir():
         return False  # runs/a is a path where there is a folder runs
+    if kind == "owned" and not slash:
+        return False
     return _HUB_NAME.fullmatch(value) is not None
 
 

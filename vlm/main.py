@@ -114,14 +114,14 @@ INPUTS = {
             kind="folder",
             remedy="Give the folder of a model or of a run or checkpoint, or a name on the Hub",
             only_at_first=True,
-            name="hub",
+            name="owned",
         ),
         InputPath(
             field="vision",
             kind="folder",
             remedy="Give the folder of a vision tower, or its name on the Hub",
             only_at_first=True,
-            name="hub",
+            name="owned",
         ),
         InputPath(
             field="projector.weights",

@@ -29,6 +29,8 @@ def test_every_step_that_can_be_launched_says_what_it_reads(step: str) -> None:
         ("folder", None, "dangling", "is a link to nothing"),
         ("folder", "hub", "mtgv/MobileLLaMA-1.4B", None),
         ("folder", "hub", "gpt2", None),
+        ("folder", "owned", "mtgv/MobileLLaMA-1.4B", None),
+        ("folder", "owned", "base", "does not exist"),
         ("folder", "hub", "mtgv/MobileLLaMA-1.4B@v1.0", None),
         ("folder", "hub", "./gone", "does not exist"),
         ("folder", "hub", "runs/of/mine", "does not exist"),

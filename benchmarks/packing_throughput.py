@@ -54,6 +54,7 @@ from mobilellama.sft.data.packing import pack
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index
+from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 
@@ -129,7 +130,7 @@ def write_rows(
     """Write a dataset whose rows hold these conversations, with random ids; return the folder."""
     identity = Identity(
         tokenizer_sha256="0" * 64, vocab_size=vocab_size, eos_id=2, dtype="uint16", seed=0,
-        slice_bytes=0, heldout_share=0.0, encoder_version=0, packing={"seq_len": seq_len},
+        slice_bytes=0, heldout_share=0.0, encoder_version=0, packing=Packing(seq_len=seq_len),
     )  # fmt: skip
     stem = folder / "conversations/00000"
     stem.parent.mkdir(parents=True)

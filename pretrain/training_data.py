@@ -90,7 +90,7 @@ def open_windows(config: Config) -> TrainingData:
         ConfigError: it is no dataset of text, or does not fit the config.
     """
     dataset = TokenDataset(config.data.path, field="data.path")
-    if dataset.identity.packing:
+    if dataset.identity.packing is not None:
         rule, remedy = "holds packed conversations", "Finetune on it with 'mobilellama sft run'"
         raise ConfigError("data.path", config.data.path, rule, remedy)
     data = open_data(

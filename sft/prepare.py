@@ -69,8 +69,8 @@ from mobilellama.shards.dataset import (
     write_dataset,
 )
 from mobilellama.shards.format import dtype_for_vocabulary
+from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -173,15 +173,15 @@ def make_plan(config: Config, template: Template, tokenizer: TextTokenizer) -> P
         slice_bytes=0,  # a file is never cut
         heldout_share=config.heldout_share,
         encoder_version=ENCODING_VERSION,
-        packing={
-            "seq_len": config.seq_len,
-            "template": template.name,
-            "template_sha256": template.sha256,
-            "data.format": config.data.format,
-            "cleaning_version": CLEANING_VERSION,
-            "packing_version": PACKING_VERSION,
-            SOURCES: {} if config.dry_run else _hash_sources(slices, config.data),
-        },
+        packing=Packing(
+            seq_len=config.seq_len,
+            template=template.name,
+            template_sha256=template.sha256,
+            data_format=config.data.format,
+            cleaning_version=CLEANING_VERSION,
+            packing_version=PACKING_VERSION,
+            sources_sha256={} if config.dry_run else _hash_sources(slices, config.data),
+        ),
     )
     return Plan(identity=identity, slices=slices)
 
@@ -271,7 +271,7 @@ def _finish(
 def _nothing_left(receipts: Sequence[Receipt]) -> str:
     records = sum(receipt.records for receipt in receipts)
     places = [
-        describe_example(*example)
+        describe_example(*map(str, example))
         for receipt in receipts
         for example in receipt.bad_places
         if example[1] in set(Drop)

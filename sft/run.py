@@ -49,7 +49,7 @@ def main(config: Config) -> int:
     run = RunFolder(config.run.folder)
     run.require_usable()
     dataset = open_rows(config.data.path)
-    seq_len = dataset.identity.packing["seq_len"]
+    seq_len = dataset.identity.rows.seq_len
     start = open_start(config.init, run)
     with torch.device("meta"):
         lora = with_targets(config.lora, LanguageModel(start.model), before=start.lora)
@@ -90,7 +90,7 @@ def open_rows(path: str) -> TokenDataset:
         ConfigError: it is none.
     """
     dataset = TokenDataset(path, field="data.path")
-    if not dataset.identity.packing:
+    if dataset.identity.packing is None:
         rule = "holds plain text, not conversations"
         raise ConfigError("data.path", path, rule, "Give the --output of 'mobilellama sft prepare'")
     return dataset
@@ -130,7 +130,7 @@ def facts_of(
     record = RunRecord(
         stage="sft",
         origin=start.origin,
-        template=data.dataset.identity.packing.get("template"),
+        template=data.dataset.identity.rows.template,
         lora=config.lora.adapters,
     )
     return RunFacts(

@@ -21,9 +21,9 @@ change, which a receipt holds.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Any
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import (
@@ -33,6 +33,8 @@ from mobilellama.files.atomic import (
     whole_file,
 )
 from mobilellama.files.sealed import SealError, read_sealed_json, write_sealed_json
+from mobilellama.files.typed_json import from_json
+from mobilellama.shards.packing import Packing
 from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER, SENTENCEPIECE_FILE
 
@@ -46,8 +48,6 @@ REPORT = "report.json"
 
 _MALFORMED = (ValueError, TypeError, KeyError, RecursionError)
 """What reading JSON that is broken, or is of another shape, raises."""
-
-T = TypeVar("T", "Identity", "Slice", "Receipt")
 
 _HASH_SUFFIX = "_sha256"
 _COUNTED = (
@@ -80,12 +80,36 @@ class Identity:
     format_version: int = FORMAT_VERSION
     encoder_version: int
     """Rises when the encoder's output changes."""
-    packing: dict[str, Any] = field(default_factory=dict)
-    """Of a dataset of packed rows: their "seq_len", and what else decides them; else empty."""
+    packing: Packing | None = None
+    """Of a dataset of conversations: what decides its rows; None for one of text."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what is written and hashed; an empty `packing` is left out."""
-        return {name: value for name, value in asdict(self).items() if name != "packing" or value}
+    def to_json(self) -> dict[str, object]:
+        """Return what is written and hashed; `packing` is left out where there is none."""
+        values: dict[str, object] = dict(vars(self))
+        if self.packing is None:
+            del values["packing"]
+        else:
+            values["packing"] = self.packing.to_json()
+        return values
+
+    @staticmethod
+    def from_json(value: object) -> "Identity":
+        """Return what ``to_json`` was made of.
+
+        Raises:
+            TypeError: the value is of another shape.
+        """
+        packing = None
+        if isinstance(value, dict) and "packing" in value:
+            packing = Packing.from_json(value["packing"])
+            value = {name: one for name, one in value.items() if name != "packing"}
+        return replace(from_json(Identity, value), packing=packing)
+
+    @property
+    def rows(self) -> Packing:
+        """What decides the rows, of a dataset that has them."""
+        assert self.packing is not None
+        return self.packing
 
     @property
     def sha256(self) -> str:
@@ -94,7 +118,9 @@ class Identity:
 
     def require_same(self, other: "Identity", *, owner: str) -> None:
         """Raise ConfigError naming the first field in which `other` differs from this one."""
-        mine, theirs = (asdict(one) | one.packing for one in (self, other))
+        mine, theirs = (
+            one.to_json() | (one.packing.to_json() if one.packing else {}) for one in (self, other)
+        )
         for name in mine | theirs:
             if name != "packing" and mine.get(name) != theirs.get(name):
                 raise ConfigError(
@@ -164,8 +190,8 @@ class Plan:
         try:
             value = read_sealed_json(folder / PLAN, owner=folder)
             return Plan(
-                identity=_typed(Identity, value["identity"]),
-                slices=tuple(_typed(Slice, slice_) for slice_ in value["slices"]),
+                identity=Identity.from_json(value["identity"]),
+                slices=tuple(from_json(Slice, slice_) for slice_ in value["slices"]),
             )
         except _MALFORMED as error:
             raise DataError(
@@ -204,9 +230,9 @@ class Receipt:
     counts: dict[str, int] = field(default_factory=dict)
     """Of a bucket of rows: "rows", "train_rows", and what else its maker counts; columns of the
     manifest too."""
-    bad_places: list[list[Any]] = field(default_factory=list)
+    bad_places: list[list[int | str]] = field(default_factory=list)
     """[place, reason] of the bad records: byte offset in the uncompressed file, or row."""
-    source_file: dict[str, Any] = field(default_factory=dict)
+    source_file: dict[str, object] = field(default_factory=dict)
     """What was read, as ``SourceRange.to_json`` writes it; empty where it is not known."""
     unread_fields: dict[str, int] = field(default_factory=dict)
     """Records by the name of a field that was not read; left out of the file where it is empty."""
@@ -224,16 +250,6 @@ class Receipt:
         write_sealed_json(folder / f"{self.name}.json", values)
 
 
-def _typed(kind: type[T], values: Any) -> T:
-    """Make a dataclass of a JSON object, or raise TypeError where a field is of another type."""
-    made = kind(**values)
-    for item in fields(made):
-        expected, found = get_origin(item.type) or item.type, getattr(made, item.name)
-        if type(found) is not expected and not (expected is float and type(found) is int):
-            raise TypeError(f"{item.name} is a {type(found).__name__}")
-    return made
-
-
 def read_receipt(folder: Path, slice_: Slice, identity: Identity) -> Receipt | None:
     """Return the slice's receipt, or None where there is none yet.
 
@@ -245,8 +261,8 @@ def read_receipt(folder: Path, slice_: Slice, identity: Identity) -> Receipt | N
         return None
     remedy = f"Remove {folder / slice_.name}.* and run again"
     try:
-        receipt = _typed(Receipt, read_sealed_json(path, owner=folder))
-        if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * bool(identity.packing):
+        receipt = from_json(Receipt, read_sealed_json(path, owner=folder))
+        if sorted(receipt.sha256) != ["bin", "idx"] + ["mask"] * (identity.packing is not None):
             raise TypeError("sha256")
     except _MALFORMED as error:
         raise DataError(f"{path}: not a receipt{_why(error)}. {remedy}") from None

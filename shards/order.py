@@ -45,7 +45,10 @@ def require_seq_len(field: str, seq_len: int | None) -> None:
 
 def resolve_seq_len(dataset: TokenDataset, seq_len: int | None) -> int:
     """Return `seq_len`, or where it is None what the dataset's rows were packed to, or 2048."""
-    return dataset.identity.packing.get("seq_len", DEFAULT_SEQ_LEN) if seq_len is None else seq_len
+    if seq_len is not None:
+        return seq_len
+    packing = dataset.identity.packing
+    return packing.seq_len if packing else DEFAULT_SEQ_LEN
 
 
 def require_budget(field: str, budget_tokens: float | None) -> None:

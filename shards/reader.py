@@ -96,9 +96,9 @@ class TokenDataset(Buckets):
         Raises:
             ConfigError: the rows were packed to another length.
         """
-        if not self.identity.packing:
+        if self.identity.packing is None:
             return self.windows(subset, seq_len, split)
-        packed = self.identity.packing["seq_len"]
+        packed = self.identity.packing.seq_len
         if seq_len != packed:
             rule = f"{self.folder} holds rows packed to {packed} tokens"
             raise ConfigError("train.seq_len", seq_len, rule, f"Use {packed}, or prepare again")
@@ -113,7 +113,7 @@ def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:
         version = description["identity"]["format_version"]
         missing = {"fingerprint", "manifest_sha256", "subsets"} - description.keys()
         if version == FORMAT_VERSION and not missing:
-            return description, Identity(**description["identity"])
+            return description, Identity.from_json(description["identity"])
     except SealError as error:
         raise DataError(f"{path}: is damaged ({error}). {remedy}") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -24,7 +24,7 @@ class Rows:
     def __init__(self, dataset: Buckets, subset: str, split: Split) -> None:
         self._dataset, self.subset = dataset, subset
         self.tail_tokens = 0  # packing leaves nothing out
-        self.seq_len: int = dataset.identity.packing["seq_len"]
+        self.seq_len = dataset.identity.rows.seq_len
         manifest = [row for row in dataset.manifest if row["subset"] == subset]
         self._names = [bucket_name(subset, row["bucket"]) for row in manifest]
         self._bucket_tokens = [row["tokens"] for row in manifest]

@@ -6,13 +6,11 @@ that the bytes may have changed; the hash decides. Receipts of older versions kn
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
-SOURCES = "sources_sha256"
-"""Where the identity of a dataset of rows has the sha256 of each source, by its name."""
+from mobilellama.files.typed_json import from_json
 
 _CHUNK_BYTES = 1 << 22
 
@@ -52,19 +50,20 @@ class SourceRange:
     """The one after the last: the end of the last line that begins in the slice."""
     sha256: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return what a receipt holds."""
         return asdict(self.state) | {"start": self.start, "end": self.end, "sha256": self.sha256}
 
     @staticmethod
-    def from_json(values: dict[str, Any]) -> "SourceRange | None":
+    def from_json(values: Mapping[str, object]) -> "SourceRange | None":
         """Return what ``to_json`` was made of; None where a receipt does not know it."""
+        names = {item.name for item in fields(FileState)}
+        state = {name: value for name, value in values.items() if name in names}
+        others = {name: value for name, value in values.items() if name not in names}
         try:
-            state = FileState(**{item.name: int(values[item.name]) for item in fields(FileState)})
-            start, end, sha256 = int(values["start"]), int(values["end"]), str(values["sha256"])
-        except (KeyError, ValueError, TypeError):
+            return from_json(SourceRange, others | {"state": state})
+        except TypeError:
             return None
-        return SourceRange(state=state, start=start, end=end, sha256=sha256)
 
 
 def sha256_of_range(path: Path, start: int, end: int) -> str:

@@ -9,7 +9,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import PLAN, Identity, Plan, Slice, read_receipt
-from mobilellama.shards.source_file import SOURCES, SourceRange, sha256_of_range
+from mobilellama.shards.source_file import SourceRange, sha256_of_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
 
 
 def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator[_Part]:
-    hashes = identity.packing.get(SOURCES, {})
+    hashes = (identity.packing and identity.packing.sources_sha256) or {}
     for slice_ in plan.slices:
         if slice_.unit != "bytes":
             continue

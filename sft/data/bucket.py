@@ -39,7 +39,6 @@ from mobilellama.sft.data.workers import Batch, EncodedBatch
 from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
-from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import gather, naming_a_full_disk
 
 Encode = Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]
@@ -139,7 +138,8 @@ def write_bucket(
 
 def _require_unchanged(work: PackingWork, slice_: Slice) -> None:
     """Raise DataError if the source is no longer what the identity says: it was hashed earlier."""
-    if source_sha256(slice_, work.data) != work.identity.packing[SOURCES][slice_.source]:
+    hashed = work.identity.rows.sources_sha256 or {}
+    if source_sha256(slice_, work.data) != hashed[slice_.source]:
         raise DataError(
             f"{slice_.source}: something wrote to it since it was hashed, at the start. Run the "
             "same command again when nothing does"
@@ -236,7 +236,7 @@ def lay_out(
     train_rows = 0
     for side in (False, True):
         parts = np.flatnonzero(side_of_part == side)
-        packed = pack(lengths[parts], identity.packing["seq_len"])
+        packed = pack(lengths[parts], identity.rows.seq_len)
         # Packing goes from the longest to the shortest, and whoever reads some rows of a side
         # is to see all kinds.
         key = (identity.seed, "rows", slice_.subset, slice_.bucket, int(side))

@@ -12,7 +12,6 @@ from mobilellama.config import ConfigError
 from mobilellama.files.atomic import lock
 from mobilellama.sft.data.bucket import READING
 from mobilellama.shards.dataset import DATASET, PLAN, Plan, Slice, read_receipt
-from mobilellama.shards.source_file import SOURCES
 from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
@@ -67,7 +66,7 @@ def join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, descriptor: in
     try:
         _require_same(theirs, plan, tokenizer, owner=f"the plan in {folder}")
     except ConfigError as error:
-        if not theirs.identity.packing:
+        if theirs.identity.packing is None:
             raise  # a dataset of 'tokenize run', finished or not
         alone = lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finished = _finished(folder, theirs)
@@ -123,8 +122,8 @@ def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: 
                 f"is not what {owner} has in its place: {_shown(planned)}; now {_shown(found)}",
                 "Restore the data as it was, or use another output folder",
             )
-    had = theirs.identity.packing.get(SOURCES, {})
-    for source, sha256 in plan.identity.packing[SOURCES].items():
+    had = (theirs.identity.packing and theirs.identity.packing.sources_sha256) or {}
+    for source, sha256 in (plan.identity.rows.sources_sha256 or {}).items():
         if source in had and had[source] != sha256:
             raise ConfigError(
                 "data.path",

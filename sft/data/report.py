@@ -32,9 +32,9 @@ def make_report(identity: Identity, receipts: Sequence[Receipt]) -> dict[str, An
     """
     sums = {name: sum(receipt.counts[name] for receipt in receipts) for name in _SUMMED}
     tokens = sum(receipt.tokens for receipt in receipts)
-    seq_len = identity.packing["seq_len"]
+    seq_len = identity.rows.seq_len
     return {
-        "template": identity.packing["template"],
+        "template": identity.rows.template,
         "seq_len": seq_len,
         "records": sum(receipt.records for receipt in receipts),
         "dropped_records": sum(receipt.bad_records for receipt in receipts),

@@ -256,9 +256,9 @@ def test_the_folder_explains_itself(prepared: Path, small_tokenizer: Path) -> No
     assert set(digest(prepared)) == names | {"tokenizer.model", "template.yaml"}
     assert open_tokenizer(prepared).sha256 == Tokenizer(small_tokenizer).sha256
     assert read_template(prepared / "template.yaml").sha256 == read_template("vicuna_v1").sha256
-    rows = TokenDataset(prepared).identity.packing
-    assert (rows["seq_len"], rows["template"]) == (SEQ_LEN, "vicuna_v1")
-    assert rows["template_sha256"] == read_template("vicuna_v1").sha256
+    rows = TokenDataset(prepared).identity.rows
+    assert (rows.seq_len, rows.template) == (SEQ_LEN, "vicuna_v1")
+    assert rows.template_sha256 == read_template("vicuna_v1").sha256
 
 
 def test_two_workers_write_the_bytes_that_one_writes(

@@ -13,6 +13,7 @@ from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index
+from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 
@@ -39,7 +40,7 @@ def rows(tmp_path: Path) -> Rows:
         write_index(file, lengths, "uint16", np.cumsum([0, *map(len, ROWS)]))
     identity = Identity(
         tokenizer_sha256="0" * 64, vocab_size=16, eos_id=2, dtype="uint16", seed=1, slice_bytes=0,
-        heldout_share=0, encoder_version=1, packing={"seq_len": SEQ_LEN},
+        heldout_share=0, encoder_version=1, packing=Packing(seq_len=SEQ_LEN),
     )  # fmt: skip
     receipt = Receipt(
         subset="chat", bucket=0, source="chat.json", start=0, end=1, unit="bytes",

@@ -10,6 +10,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.shards.dataset import Identity, Receipt, write_dataset
 from mobilellama.shards.format import write_index
+from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 
@@ -19,7 +20,7 @@ ENDINGS = ("bin", "idx", "mask")
 BUCKETS = [[[3, 2], [6], [1, 1, 2]], [[5], [2, 4]]]
 IDENTITY = Identity(
     tokenizer_sha256="0" * 64, vocab_size=100, eos_id=2, dtype="uint16", seed=1, slice_bytes=0,
-    heldout_share=0.1, encoder_version=1, packing={"seq_len": 6},
+    heldout_share=0.1, encoder_version=1, packing=Packing(seq_len=6),
 )  # fmt: skip
 
 
@@ -93,11 +94,11 @@ def test_a_truncated_mask_is_found_when_it_is_read(dataset: TokenDataset) -> Non
 
 
 def test_what_makes_the_rows_is_part_of_the_identity() -> None:
-    other = Identity(**{**vars(IDENTITY), "packing": {"seq_len": 8}})
+    other = Identity(**{**vars(IDENTITY), "packing": Packing(seq_len=8)})
     assert IDENTITY.sha256 != other.sha256
     with pytest.raises(ConfigError, match=r"seq_len = 8: it was begun with seq_len = 6"):
         IDENTITY.require_same(other, owner="it")
-    windows = Identity(**{**vars(IDENTITY), "packing": {}})
+    windows = Identity(**{**vars(IDENTITY), "packing": None})
     assert "packing" not in windows.to_json()
 
 

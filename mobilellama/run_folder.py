@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -150,9 +151,9 @@ class RunFolder:
         """Return the number of the newest attempt; 0 if there is none."""
         return max(self.attempt_numbers(), default=0)
 
-    def begin_attempt(self, facts: dict[str, Any]) -> int:
+    def begin_attempt(self, facts: Mapping[str, object]) -> int:
         """Create the next attempt's file, exclusively, and return its number."""
-        facts = {"host": socket.gethostname(), "pid": os.getpid()} | facts
+        facts = {"host": socket.gethostname(), "pid": os.getpid(), **facts}
         while True:
             number = self.newest_attempt() + 1
             path = self.attempts / f"{number:04}.json"

@@ -1,7 +1,7 @@
 """What defines a run: the fields that a resume must find unchanged."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -22,7 +22,7 @@ _MEANINGS = {
     "init.fingerprint": "the run began from other weights: see init",
 }
 
-_FORMERLY: dict[str, Any] = {
+_FORMERLY: dict[str, object] = {
     "model.squeeze": "quarter",
     "model.pooling": "2x2",
     "model.images.orientation": "as_stored",
@@ -32,7 +32,7 @@ _FORMERLY: dict[str, Any] = {
 
 def identity_of(
     config: StageConfig, model: ModelConfig, data: TrainingData, precision: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the fields that define a run of any stage, which a resume must not change."""
     return {
         **{f"model.{name}": value for name, value in asdict(model).items()},
@@ -54,7 +54,7 @@ def precision_of(engine: EngineConfig, run: RunFolder, device: torch.device) -> 
     return before or resolve_precision(engine.precision, device)
 
 
-def require_same_identity(run: RunFolder, identity: dict[str, Any]) -> None:
+def require_same_identity(run: RunFolder, identity: Mapping[str, object]) -> None:
     """Raise ConfigError naming the first field that differs from the run's newest checkpoint.
 
     A damaged checkpoint says nothing of the identity; opening it will tell that it is damaged.

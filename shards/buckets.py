@@ -7,13 +7,12 @@ time after that, since reading a map of a file that was cut ends the process.
 import mmap
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import DataError
-from mobilellama.shards.dataset import MANIFEST, Identity, bucket_name
+from mobilellama.shards.dataset import MANIFEST, Identity, ManifestRow, bucket_name
 from mobilellama.shards.format import BucketIndex, little_endian, read_index, require_uncut
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
@@ -32,18 +31,18 @@ class Buckets:
         self._mask = lru_cache(maxsize=_OPEN_INDEXES)(self._open_mask)
 
     @cached_property
-    def manifest(self) -> list[dict[str, Any]]:
-        """The manifest: one mapping a bucket, ordered by subset, then bucket."""
+    def manifest(self) -> list[ManifestRow]:
+        """The manifest: one row a bucket, ordered by subset, then bucket."""
         import pyarrow.parquet as pq
 
         # Without threads: a pool costs more than this table, and does not survive a fork.
         return pq.ParquetFile(self.folder / MANIFEST).read(use_threads=False).to_pylist()
 
     @cached_property
-    def _manifest_by_name(self) -> dict[str, dict[str, Any]]:
+    def _manifest_by_name(self) -> dict[str, ManifestRow]:
         return {bucket_name(row["subset"], row["bucket"]): row for row in self.manifest}
 
-    def row(self, name: str) -> dict[str, Any]:
+    def row(self, name: str) -> ManifestRow:
         """Return the manifest's row of bucket ``SUBSET/NNNNN``."""
         return self._manifest_by_name[name]
 

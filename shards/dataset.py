@@ -23,7 +23,7 @@ change, which a receipt holds.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict, cast, get_args
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import (
@@ -50,7 +50,7 @@ _MALFORMED = (ValueError, TypeError, KeyError, RecursionError)
 """What reading JSON that is broken, or is of another shape, raises."""
 
 _HASH_SUFFIX = "_sha256"
-_COUNTED = (
+_Count = Literal[
     "documents",
     "tokens",
     "train_tokens",
@@ -59,7 +59,8 @@ _COUNTED = (
     "bad_records",
     "empty_texts",
     "replaced_surrogates",
-)
+]
+_COUNTED: tuple[_Count, ...] = get_args(_Count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +282,32 @@ def read_receipt(folder: Path, slice_: Slice, identity: Identity) -> Receipt | N
     return receipt
 
 
+class ManifestRow(TypedDict):
+    """A bucket's row in the manifest; columns of hashes and of other counts stand beside these."""
+
+    subset: str
+    bucket: int
+    source: str
+    start: int
+    end: int
+    unit: str
+    documents: int
+    tokens: int
+    train_tokens: int
+    bytes_in: int
+    records: int
+    bad_records: int
+    empty_texts: int
+    replaced_surrogates: int
+
+
+class PackedManifestRow(ManifestRow):
+    """The row of a bucket of packed rows."""
+
+    rows: int
+    train_rows: int
+
+
 def _why(error: Exception) -> str:
     return f" ({error})" if isinstance(error, SealError) else ""
 
@@ -290,7 +317,7 @@ def fingerprint(identity: Identity, receipts: Iterable[Receipt]) -> str:
     return _fingerprint(identity, ((r.subset, r.bucket, r.sha256) for r in receipts))
 
 
-def fingerprint_of_rows(identity: Identity, rows: Iterable[dict[str, Any]]) -> str:
+def fingerprint_of_rows(identity: Identity, rows: Iterable[ManifestRow]) -> str:
     """Return the same sha256 from the manifest's rows."""
     return _fingerprint(identity, ((r["subset"], r["bucket"], row_hashes(r)) for r in rows))
 
@@ -300,12 +327,12 @@ def _fingerprint(identity: Identity, buckets: Iterable[tuple[str, int, dict[str,
     return sha256_of_json({"identity": identity.to_json(), "buckets": hashed})
 
 
-def row_hashes(row: dict[str, Any]) -> dict[str, str]:
+def row_hashes(row: ManifestRow) -> dict[str, str]:
     """Return the sha256 of each of a bucket's files, by its ending, from its manifest row."""
     return {
         column.removesuffix(_HASH_SUFFIX): value
         for column, value in row.items()
-        if column.endswith(_HASH_SUFFIX)
+        if column.endswith(_HASH_SUFFIX) and isinstance(value, str)
     }
 
 
@@ -352,7 +379,7 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
             "identity": identity.to_json(),
             "manifest_sha256": sha256_of_file(folder / MANIFEST),
             "files": _digests(folder, receipts),
-            "subsets": totals_of_rows(rows),
+            "subsets": totals_of_rows(cast(list[ManifestRow], rows)),
         },
     )
     return name
@@ -366,7 +393,7 @@ def _digests(folder: Path, receipts: Iterable[Receipt]) -> dict[str, str]:
     return {name: sha256_of_file(folder / name) for name in names if (folder / name).is_file()}
 
 
-def totals_of_rows(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def totals_of_rows(rows: Iterable[ManifestRow]) -> dict[str, dict[str, int]]:
     """Return the sums of the rows' counts, by subset."""
     totals: dict[str, dict[str, int]] = {}
     for row in rows:

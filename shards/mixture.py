@@ -241,7 +241,7 @@ def _epochs_field(field: str) -> str:
     return f"{field} (epochs)"
 
 
-def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[Any, Any]]:
+def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[object, object]]:
     path = find_preset(name_or_file, PRESETS, field)
     try:
         value: Any = read_yaml(path)
@@ -254,7 +254,8 @@ def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[Any, Any]]:
     return path, value
 
 
-def _numbers(lines: Mapping[Any, Any], path: Path, field: str) -> dict[str, float]:
+def _numbers(lines: Mapping[object, object], path: Path, field: str) -> dict[str, float]:
+    numbers: dict[str, float] = {}
     for name, value in lines.items():
         place = f"{field}.{name}"
         if isinstance(value, str) and (meant := _number_in(value)) is not None:
@@ -265,7 +266,8 @@ def _numbers(lines: Mapping[Any, Any], path: Path, field: str) -> dict[str, floa
         if not 0 < value <= _LARGEST_WEIGHT:  # also catches NaN
             rule = f"{path} must give a number above 0, at most {_LARGEST_WEIGHT:,}"
             raise ConfigError(place, value, rule, "Leave a subset out that is not to be seen")
-    return {str(name): value for name, value in lines.items()}
+        numbers[str(name)] = value
+    return numbers
 
 
 def _number_in(text: str) -> float | None:

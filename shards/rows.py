@@ -8,12 +8,13 @@ supervised, so that no label reaches from one conversation into the next.
 """
 
 import bisect
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.shards.buckets import Buckets
-from mobilellama.shards.dataset import bucket_name
+from mobilellama.shards.dataset import PackedManifestRow, bucket_name
 from mobilellama.shards.format import BucketIndex
 from mobilellama.shards.windows import Span, Split
 
@@ -25,7 +26,8 @@ class Rows:
         self._dataset, self.subset = dataset, subset
         self.tail_tokens = 0  # packing leaves nothing out
         self.seq_len = dataset.identity.rows.seq_len
-        manifest = [row for row in dataset.manifest if row["subset"] == subset]
+        packed = cast(list[PackedManifestRow], dataset.manifest)
+        manifest = [row for row in packed if row["subset"] == subset]
         self._names = [bucket_name(subset, row["bucket"]) for row in manifest]
         self._bucket_tokens = [row["tokens"] for row in manifest]
         train = np.array([row["train_rows"] for row in manifest], dtype=np.int64)

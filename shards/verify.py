@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from mobilellama import log as logs
 from mobilellama.config import DataError, require_at_least
@@ -29,6 +29,9 @@ from mobilellama.progress import Progress
 from mobilellama.shards.dataset import (
     DATASET,
     PLAN,
+    Identity,
+    ManifestRow,
+    PackedManifestRow,
     Plan,
     bucket_name,
     fingerprint_of_rows,
@@ -150,7 +153,7 @@ def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_
             for ending, sha256 in sorted(row_hashes(row).items()):
                 yield _File(
                     path=folder / f"{name}.{ending}",
-                    size=_expected_size(ending, row, little_endian(identity.dtype).itemsize),
+                    size=_expected_size(ending, row, identity),
                     sha256=sha256,
                     remedy=f"To rebuild: remove {folder / name}.* and run the same "
                     f"'mobilellama {maker(folder)}' again; it redoes only what is missing",
@@ -164,12 +167,15 @@ def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_
         )
 
 
-def _expected_size(ending: str, row: dict[str, Any], itemsize: int) -> int | None:
+def _expected_size(ending: str, row: ManifestRow, identity: Identity) -> int | None:
     if ending == "bin":
-        return row["tokens"] * itemsize
+        return row["tokens"] * little_endian(identity.dtype).itemsize
     if ending == "mask":
         return row["tokens"]
-    return index_bytes(row["documents"], row.get("rows")) if ending == "idx" else None
+    if ending != "idx":
+        return None
+    rows = cast(PackedManifestRow, row)["rows"] if identity.packing else None
+    return index_bytes(row["documents"], rows)
 
 
 def _fault_of_size(file: _File) -> str | None:

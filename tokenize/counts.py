@@ -1,7 +1,6 @@
 """What was read of a slice, and whether too much of it was bad."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from mobilellama.config import DataError
 
@@ -26,7 +25,7 @@ class Counts:
     replaced_surrogates: int = 0
     bytes_in: int = 0
     """UTF-8 bytes of the texts."""
-    source_file: dict[str, Any] = field(default_factory=dict)
+    source_file: dict[str, object] = field(default_factory=dict)
     """At the slice's end, what was read: see ``SourceRange.to_json``."""
 
     def add_bad(self, place: int, reason: str) -> None:

@@ -9,7 +9,7 @@ r"""Read a slice: bytes -> lines -> records -> batches of texts, counting what i
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.counts import Counts
@@ -22,6 +22,8 @@ from mobilellama.tokenize.texts import BadRecordError, parse_text, require_text
 
 _BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enough to be cheap
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+T = TypeVar("T")
 
 
 def read_documents(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[list[str]]:
@@ -48,7 +50,7 @@ def read_documents(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Ite
 
 
 def _batches(
-    items: Iterator[tuple[int, Any]], text_of: Callable[[Any], str], counts: Counts
+    items: Iterator[tuple[int, T | BadRecordError]], text_of: Callable[[T], str], counts: Counts
 ) -> Iterator[list[str]]:
     batch: list[str] = []
     batch_bytes = 0

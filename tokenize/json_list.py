@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mobilellama.files.json_lines import NotJsonError, parse_json
 
@@ -15,7 +15,7 @@ _MARK = re.compile(r"[ \t\n\r]*([\[,\]])[ \t\n\r]*")  # before an element, or af
 _FIRST_LINES = 20
 
 
-def read_elements(file: BinaryIO) -> Iterator[tuple[Any, int]]:
+def read_elements(file: BinaryIO) -> Iterator[tuple[object, int]]:
     """Yield a JSON list's elements, and about how many bytes are read with each.
 
     A few megabytes of it are in memory at a time.

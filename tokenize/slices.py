@@ -16,7 +16,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
@@ -175,7 +174,7 @@ def _other_names(path: Path, column: str, least: int) -> list[str]:
     return list(names) if records >= least else []
 
 
-def _first_values(path: Path) -> Iterator[Any]:
+def _first_values(path: Path) -> Iterator[object]:
     """Yield the JSON values with which a file begins; what is no JSON is left out."""
     with path.open("rb") as file:
         start = file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip()

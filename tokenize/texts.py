@@ -1,7 +1,5 @@
 """A record's text, or why it gives none."""
 
-from typing import Any
-
 from mobilellama.files.json_lines import NotJsonError, parse_json
 
 
@@ -22,7 +20,7 @@ def parse_text(line: bytes, column: str) -> str:
     return text_of_record(record, column)
 
 
-def text_of_record(record: Any, column: str) -> str:
+def text_of_record(record: object, column: str) -> str:
     """Return the text of a JSON object; lone surrogates are left in.
 
     Raises:
@@ -35,7 +33,7 @@ def text_of_record(record: Any, column: str) -> str:
     return require_text(record[column], column)
 
 
-def require_text(value: Any, column: str) -> str:
+def require_text(value: object, column: str) -> str:
     """Return `value` if it is a string, or bytes that are one in UTF-8.
 
     Raises:
@@ -54,7 +52,7 @@ def require_text(value: Any, column: str) -> str:
     raise BadRecordError(f"'{column}' is not a string but {_kind_of(value)}")
 
 
-def _kind_of(value: Any) -> str:
+def _kind_of(value: object) -> str:
     names = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
     numbers = {bool: "a boolean", int: "a number", float: "a number", bytes: "bytes"}
     kind = type(value)

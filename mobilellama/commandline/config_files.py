@@ -6,7 +6,6 @@ The parser's own errors for a mistake in a file are vague, or a traceback.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mobilellama.commandline.old_names import FOLLOWS, current_name
 from mobilellama.commandline.words import Command, parts_of
@@ -45,10 +44,12 @@ class _Reader:
     def __init__(self, path: Path, command: Command) -> None:
         self._command, self._fields = command, command.fields
         self._file = ConfigFile(path=path)
-        self._edits: dict[str, Any] = {}  # name of today -> value, where either is not the file's
-        self._leaves: dict[str, Any] = {}  # name of today -> value
+        self._edits: dict[
+            str, object
+        ] = {}  # name of today -> value, where either is not the file's
+        self._leaves: dict[str, object] = {}  # name of today -> value
 
-    def read(self, values: Mapping[Any, Any]) -> ConfigFile:
+    def read(self, values: Mapping[object, object]) -> ConfigFile:
         """Return what the file gives."""
         self._walk(values, "")
         self._file.names = set(self._leaves)
@@ -56,7 +57,7 @@ class _Reader:
             self._file.text = _as_yaml(self._leaves)
         return self._file
 
-    def _walk(self, values: Mapping[Any, Any], above: str) -> None:
+    def _walk(self, values: Mapping[object, object], above: str) -> None:
         follows = FOLLOWS.get(self._command.verb, ())
         for key, value in values.items():
             said = f"{above}{key}"
@@ -72,7 +73,7 @@ class _Reader:
             else:
                 self._take(said, name, value)
 
-    def _name_of(self, said: str, value: Any) -> str:
+    def _name_of(self, said: str, value: object) -> str:
         plain = said.replace("-", "_")
         known = {*self._fields.by_name, *self._fields.sections}
         name = plain if plain in known else current_name(plain, self._command.verb)
@@ -81,7 +82,7 @@ class _Reader:
             raise self._error(said, value, "is not a field", near)
         return name
 
-    def _take(self, said: str, name: str, value: Any) -> None:
+    def _take(self, said: str, name: str, value: object) -> None:
         if name in self._leaves:
             raise self._error(said, value, f"gives {name}, which the file gives already")
         if name != said.replace("-", "_"):
@@ -94,20 +95,22 @@ class _Reader:
             self._edits[name] = value
         self._leaves[name] = value
 
-    def _error(self, said: str, value: Any, rule: str, near: str = "") -> ConfigError:
+    def _error(self, said: str, value: object, rule: str, near: str = "") -> ConfigError:
         remedy = f"See '{self._command.prog} --help all'{near}"
         return ConfigError(said, value, f"{rule} (in {self._file.path})", remedy)
 
 
-def _as_yaml(leaves: Mapping[str, Any]) -> str:
+def _as_yaml(leaves: Mapping[str, object]) -> str:
     """Return fields by dotted names as the text of a file."""
     import yaml
 
-    nested: dict[str, Any] = {}
+    nested: dict[str, object] = {}
     for name, value in leaves.items():
         *sections, last = name.split(".")
         place = nested
         for section in sections:
-            place = place.setdefault(section, {})
+            below = place.setdefault(section, {})
+            assert isinstance(below, dict)  # a field is no section
+            place = below
         place[last] = value
     return yaml.safe_dump(nested, sort_keys=False)

@@ -7,7 +7,7 @@ section ``train``.
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Field:
 
     name: str
     """Dotted."""
-    type: Any
+    type: object
     """As the dataclass declares it."""
     is_required: bool
     """Whether it has no default."""
@@ -63,7 +63,7 @@ class Fields:
         return None
 
 
-def members_of(of_type: Any) -> tuple[Any, ...]:
+def members_of(of_type: object) -> tuple[object, ...]:
     """Return the types of a union; another type is its only member."""
     is_union = get_origin(of_type) in (Union, types.UnionType)
     return get_args(of_type) if is_union else (of_type,)

@@ -9,7 +9,6 @@ readers still work. Names are changed when a file is read and when it is written
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from mobilellama.log import rank_from_environment
 
@@ -60,21 +59,21 @@ def warn_of(used: Mapping[str, str]) -> None:
         print(f"mobilellama: warning: old names, which still work: {said}", file=sys.stderr)
 
 
-def as_current(stored: Mapping[str, Any]) -> dict[str, Any]:
+def as_current(stored: Mapping[str, object]) -> dict[str, object]:
     """Return a stored config with today's names."""
     return _renamed(stored, EVERYWHERE)
 
 
-def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
+def as_stored(config: Mapping[str, object]) -> dict[str, object]:
     """Return a config with the names that files use."""
     return _renamed(config, {new: old for old, new in EVERYWHERE.items()})
 
 
 def _renamed(
-    values: Mapping[str, Any], names: Mapping[str, str], above: str = ""
-) -> dict[str, Any]:
+    values: Mapping[str, object], names: Mapping[str, str], above: str = ""
+) -> dict[str, object]:
     """Return nested values with other names, in their order."""
-    made: dict[str, Any] = {}
+    made: dict[str, object] = {}
     for key, value in values.items():
         name = f"{above}{key}"
         if isinstance(value, Mapping):

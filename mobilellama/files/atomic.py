@@ -87,7 +87,7 @@ def library_file(path: Path) -> Iterator[Path]:
         fsync_path(temporary)
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
     """Write JSON atomically. The same value gives the same bytes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
     with whole_file(path) as file:
@@ -130,7 +130,7 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_json(value: Any) -> str:
+def sha256_of_json(value: object) -> str:
     """Return the sha256 of a value's canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

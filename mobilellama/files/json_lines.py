@@ -139,23 +139,26 @@ def parse_exactly(line: bytes, odd: Counter[str]) -> Any:
     return value if plain else _written(value, odd)
 
 
-def _require_shallow(value: Any) -> None:
-    level = [value]
+def _require_shallow(value: object) -> None:
+    level: list[object] = [value]
     for _ in range(MAX_DEPTH):
-        below: list[Any] = []
+        below: list[object] = []
         for item in level:
-            below += item.values() if isinstance(item, dict) else item
+            if isinstance(item, dict):
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
         level = [item for item in below if isinstance(item, dict | list)]
         if not level:
             return
     raise NotJsonError(f"nested more than {MAX_DEPTH} deep")
 
 
-def _written(value: Any, odd: Counter[str]) -> Any:
+def _written(value: object, odd: Counter[str]) -> Any:
     """Return a value without halves of surrogate pairs and without NaN."""
     found: set[str] = set()
 
-    def replace(item: Any) -> Any:
+    def replace(item: object) -> object:
         if isinstance(item, str):
             text = _SURROGATE.sub("\ufffd", item)
             if text != item:

@@ -4,7 +4,7 @@ import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mobilellama.config import DataError
 
@@ -74,8 +74,8 @@ def _is_harmless(name: str) -> bool:
 
 def _called(file: IO[bytes]) -> Iterator[str]:
     """Yield the dotted name of each global that one pickle in a file uses."""
-    memo: dict[int, Any] = {}
-    pushed: list[Any] = []  # arguments on the stack: STACK_GLOBAL takes its name from there
+    memo: dict[int, object] = {}
+    pushed: list[object] = []  # arguments on the stack: STACK_GLOBAL takes its name from there
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
         if name in ("GLOBAL", "INST"):

@@ -14,7 +14,6 @@ earlier one, as a later ``--config`` does. ``builds_on`` may also be a list.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files.yaml_file import read_yaml
@@ -31,7 +30,7 @@ class Layer:
 
     path: Path
     """The file."""
-    values: Mapping[Any, Any]
+    values: Mapping[object, object]
     """Its fields, without ``builds_on``."""
     text: str | None
     """Its YAML text without ``builds_on``. None if the file has no ``builds_on``."""
@@ -102,9 +101,9 @@ def _add(layers: dict[Path, Layer], path: Path, presets: Path | None, above: lis
     layers[key] = Layer(path=path, values=values, text=text)
 
 
-def _read_mapping(path: Path) -> dict[Any, Any]:
+def _read_mapping(path: Path) -> dict[object, object]:
     try:
-        value: Any = read_yaml(path)
+        value = read_yaml(path)
     except ValueError as error:
         rule = f"is not YAML ({one_line(error)})"
         raise ConfigError("--config", str(path), rule, "Fix the file") from None
@@ -113,9 +112,10 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
     return value
 
 
-def _names(value: Any, path: Path) -> list[str]:
-    names = value if isinstance(value, list) else [value]
-    if not all(isinstance(name, str) and name for name in names):
+def _names(value: object, path: Path) -> list[str]:
+    given: list[object] = value if isinstance(value, list) else [value]
+    names = [name for name in given if isinstance(name, str) and name]
+    if len(names) < len(given):
         rule = f"must be the name of a preset or of a file, or a list of such names (in {path})"
         raise ConfigError(BASE, value, rule, f"Write e.g. '{BASE}: mine.yaml'")
     return names

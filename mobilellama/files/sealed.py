@@ -33,12 +33,12 @@ class SealError(ValueError):
     """The content has changed since it was written. The message does not name the file."""
 
 
-def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object with its digest, atomically."""
     write_json(path, seal(content))
 
 
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+def seal(content: Mapping[str, object]) -> dict[str, object]:
     """Return the content with its digest, as ``write_sealed_json`` writes it."""
     assert not {_SEALED, _DIGEST} & content.keys()
     as_read = json.loads(json.dumps(content))  # JSON has lists for tuples and only string keys
@@ -72,7 +72,7 @@ def read_sealed_json(path: Path, *, owner: Path | None) -> dict[str, Any]:
     return value
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: Mapping[str, object]) -> str:
     # As ASCII, because UTF-8 cannot hold half a surrogate pair.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -34,21 +34,29 @@ class LossWatchConfig:
         require_at_least("loss_watch.max_skipped_in_a_row", self.max_skipped_in_a_row, 1)
 
 
+class WatchState(TypedDict):
+    """The history as a checkpoint's counters hold it."""
+
+    skipped_steps: int
+    skipped_in_a_row: int
+    spikes: int
+    losses: list[float]
+
+
 class LossWatch:
     """The history that spikes are seen against; part of every checkpoint."""
 
     def __init__(
-        self, config: LossWatchConfig, state: dict[str, Any] | None = None, *, is_main: bool = True
+        self, config: LossWatchConfig, state: WatchState | None = None, *, is_main: bool = True
     ) -> None:
         """Start, or go on from a checkpoint's `state`; of many ranks only one `is_main`."""
         self._config, self._level = config, logging.WARNING if is_main else logging.DEBUG
         state = state or {"skipped_steps": 0, "skipped_in_a_row": 0, "spikes": 0, "losses": []}
-        self.skipped_steps: int = state["skipped_steps"]
-        self.spikes: int = state["spikes"]
-        self._in_a_row: int = state["skipped_in_a_row"]
-        self._losses: deque[float] = deque(state["losses"], maxlen=config.window_steps)
+        self.skipped_steps, self.spikes = state["skipped_steps"], state["spikes"]
+        self._in_a_row = state["skipped_in_a_row"]
+        self._losses = deque(state["losses"], maxlen=config.window_steps)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> WatchState:
         """Return what the constructor takes back."""
         return {
             "skipped_steps": self.skipped_steps,

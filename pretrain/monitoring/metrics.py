@@ -3,7 +3,6 @@
 import logging
 import resource
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -41,7 +40,7 @@ class Metrics:
         flops_per_token: float | None,
         resumed_step: int,
         attempt: int,
-        run_config: Mapping[str, Any],
+        run_config: Mapping[str, object],
     ) -> None:
         """Cut metrics.jsonl back to the step resumed from, and open the sinks; all ranks call it.
 

@@ -5,7 +5,7 @@ that do not train are set in the model itself. The first attempt of a run writes
 """
 
 import logging
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -89,7 +89,7 @@ class FirstState:
         fragment.weight.copy_(whole.reshape(-1)[part])
 
 
-def report_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+def report_changes(before: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Log the config fields that differ from the checkpoint's.
 
     The identity was checked before. A field that an older version did not store counts as

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from mobilellama.sft.data.records import read_turns
 from mobilellama.sft.data.split import split_conversation
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.main import main
+from mobilellama.shards.dataset import PackedManifestRow
 from mobilellama.shards.main import main as shards_main
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
@@ -621,7 +622,8 @@ def test_one_file_without_a_conversation_does_no_harm(
     write_lines(tmp_path / "data/c.jsonl", [hello()] * 2)
     assert prepare(small_tokenizer, tmp_path / "data", tmp_path / "out") == 0
     dataset = TokenDataset(tmp_path / "out")
-    assert [row["rows"] for row in dataset.manifest] == [0, 0, 2]
+    manifest = cast(list[PackedManifestRow], dataset.manifest)
+    assert [row["rows"] for row in manifest] == [0, 0, 2]
     assert len([*stored(dataset, "train")]) == len([*stored(dataset, "heldout")]) == 1
 
 

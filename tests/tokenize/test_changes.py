@@ -13,6 +13,7 @@ from mobilellama.files.atomic import read_json
 from mobilellama.pool import Workers
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.source_file import SourceRange
 from mobilellama.shards.verify_sources import verify_sources
 from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.counts import Counts
@@ -149,10 +150,12 @@ def test_the_hash_of_a_range_goes_to_the_end_of_its_last_line(root: Path) -> Non
             continue
         counts = Counts()
         assert list(read_documents(slice_, sources, counts))
-        start, end = counts.source_file["start"], counts.source_file["end"]
+        read = SourceRange.from_json(counts.source_file)
+        assert read is not None
+        start, end = read.start, read.end
         assert (start, content[end - 1 : end]) == (slice_.start, b"\n")
         expected = hashlib.sha256(content[start:end]).hexdigest()
-        assert counts.source_file["sha256"] == expected
+        assert read.sha256 == expected
         ends.append(end)
     assert ends[-1] == len(content) and ends == sorted(set(ends))
 

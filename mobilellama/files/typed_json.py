@@ -1,4 +1,4 @@
-"""Parsed JSON, and dataclasses made of it with every value's type checked.
+"""Dataclasses made of parsed JSON, with every value's type checked.
 
 A file that we read holds whatever its last writer put there. ``from_json`` turns it into a
 dataclass, or says by a dotted name which value is of another type.
@@ -7,10 +7,7 @@ dataclass, or says by a dotted name which value is of another type.
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-"""What a JSON parser returns."""
+from typing import Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 

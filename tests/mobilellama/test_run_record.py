@@ -37,6 +37,8 @@ def old_config(stage: Stage, **more: object) -> dict[str, Any]:
     """Return what a run without a record stored: the stage's fields, most values left out."""
     parts = {"data": {"template": "phi"}, "train": {"language_model": False}, "init": "BASE"}
     known = {field.name: parts.get(field.name) for field in fields(CONFIGS[stage])}
+    if stage == "pretrain":
+        del known["init"]  # pretraining has had it since runs have records
     return known | {"model": {}} | more
 
 

@@ -1,0 +1,67 @@
+"""The file of scores: whose it is, what stands in it, and when a score is withheld."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.evaluation.results import Results, fingerprint, withhold
+from mobilellama.pretrain.evaluation.score_table import score_table
+from tests.pretrain.helpers.scores import result_of
+
+
+def test_a_file_of_something_else_is_not_overwritten(base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "notes.json"
+    head = {"model": {"fingerprint": fingerprint(str(base))}}
+    head |= {"settings": {"add_bos": False, "dtype": "fp32"}}
+    damaged = [
+        {"piqa": 7},
+        {"piqa": {**result_of(0.7), "date": "d"}},
+        {"piqa": {**result_of(0.7), "date": "d", "settings": {}, "metrics": {"acc": "0.7"}}},
+        {"piqa": {**result_of(0.7), "date": "d", "settings": {}, "answers": {"empty": 1}}},
+    ]
+    texts = [json.dumps(head | {"tasks": tasks}) for tasks in damaged]
+    for text in ("mine", "[]", '{"model": 1}', *texts):
+        output.write_text(text)
+        with pytest.raises(ConfigError, match="exists and is no results file of 'pretrain eval"):
+            Results.open(str(output), str(base), add_bos=False, dtype="fp32")
+        assert output.read_text() == text
+    with pytest.raises(ConfigError, match=r"its folder does not exist\. Make it"):
+        Results.open(str(tmp_path / "no/where.json"), str(base), add_bos=False, dtype="fp32")
+
+
+def test_the_fingerprint_knows_weights_config_and_tokenizer(base: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(base, tmp_path / "copied"))
+    first = fingerprint(str(base))
+    assert fingerprint(str(copied)) == first
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        content = (copied / name).read_bytes()
+        (copied / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert fingerprint(str(copied)) != first
+        (copied / name).write_bytes(content)
+
+
+def former(acc: float, *, truncated: int) -> dict[str, Any]:
+    """Return a result of the version that counted cut prompts alone."""
+    kept = {name: value for name, value in result_of(acc).items() if name != "answers"}
+    return kept | {"truncated_prompts": truncated, "settings": {}, "date": "2026-01-01"}
+
+
+def test_results_of_the_version_that_counted_cut_prompts_alone_are_read(
+    base: Path, tmp_path: Path
+) -> None:
+    old = former(0.7, truncated=50)
+    assert withhold(old, show=False) == old
+    table = score_table({"piqa": old}, "m", limit=None).splitlines()
+    assert table[2].split()[5:] == ["-", "0.7000", "0.0500", "0.73", "0.75"]
+    assert table[-1] == "piqa: 50 prompts were cut at their start to the model's length."
+    path = tmp_path / "results.json"
+    stored = {"add_bos": False, "dtype": "fp32"}
+    content = {"model": {"fingerprint": fingerprint(str(base))}, "settings": stored}
+    path.write_text(json.dumps(content | {"tasks": {"piqa": old}}))
+    before = path.read_bytes()
+    results = Results.open(str(path), str(base), add_bos=False, dtype="fp32")
+    assert results.tasks_of(["piqa"]) == {"piqa": old} and path.read_bytes() == before

@@ -1,0 +1,17 @@
+"""A task's result as the file of scores holds it."""
+
+from typing import Any
+
+
+def result_of(acc: float, *, shots: int = 0, leaves: int = 0, **bad: int) -> dict[str, Any]:
+    """Return what 100 questions gave, which were 200 requests."""
+    counts = dict.fromkeys(("prompts_cut", "empty", "cut_off", "not_a_number"), 0) | bad
+    return {
+        "version": "1.0",
+        "shots": shots,
+        "samples": 100,
+        "metrics": {"acc": acc, "acc_stderr": 0.05},
+        "leaves": {str(i): {} for i in range(leaves)},
+        "answers": {"asked": 200, **counts},
+        "truncated_prompts": counts["prompts_cut"],
+    }

@@ -20,7 +20,7 @@ Logs are in RUN/logs, OUTPUT.launch/logs: batch-JOB.log, and JOB.RESTARTS/rank-R
 
 import fcntl
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,8 +68,37 @@ class Launch:
     @property
     def signature(self) -> str:
         """A short hash of what is run: another one is other work."""
-        facts = [self.step, self.arguments, self.cwd, self.folder]
-        return sha256_of_json(facts)[:16]
+        return self._signature_of(self.arguments)
+
+    @property
+    def signatures(self) -> set[str]:
+        """The signatures of the same work with --config FILE as two words, and as one.
+
+        A former version stored one word where two were given.
+        """
+        forms = (self.arguments, _config_as_two_words(self.arguments))
+        return {self._signature_of(form) for form in (*forms, _config_as_one_word(forms[1]))}
+
+    def _signature_of(self, arguments: Sequence[str]) -> str:
+        return sha256_of_json([self.step, arguments, self.cwd, self.folder])[:16]
+
+
+def _config_as_two_words(arguments: Sequence[str]) -> list[str]:
+    words: list[str] = []
+    for word in arguments:
+        words += word.split("=", 1) if word.startswith("--config=") else [word]
+    return words
+
+
+def _config_as_one_word(arguments: Sequence[str]) -> list[str]:
+    """Return arguments, which have --config as two words, with it as one."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--config":
+            words[-1] = f"--config={word}"
+        else:
+            words.append(word)
+    return words
 
 
 class LaunchFolder:
@@ -124,15 +153,20 @@ class LaunchFolder:
         """Write launch.json."""
         write_sealed_json(self.launch, asdict(launch))
 
-    def is_finished(self, part: str, signature: str) -> bool:
-        """Return whether a part of this very launch was done."""
-        path = self.mark(part, "finished")
-        return path.is_file() and path.read_text(errors="replace").strip() == signature
+    def is_finished(self, part: str, signatures: Collection[str]) -> bool:
+        """Return whether a part of this very launch was done.
 
-    def tasks_missing(self, count: int, signature: str) -> list[int]:
+        Args:
+            part: of the launch.
+            signatures: of the launch, in all forms.
+        """
+        path = self.mark(part, "finished")
+        return path.is_file() and path.read_text(errors="replace").strip() in signatures
+
+    def tasks_missing(self, count: int, signatures: Collection[str]) -> list[int]:
         """Return the tasks of an array that are not done."""
         parts = {task: task_name(task, count) for task in range(count)}
-        return [task for task, part in parts.items() if not self.is_finished(part, signature)]
+        return [task for task, part in parts.items() if not self.is_finished(part, signatures)]
 
     def failures(self) -> dict[str, str]:
         """Return why parts were given up, by part."""

@@ -167,7 +167,7 @@ def queue_state(link: Link) -> tuple[State, list[str]]:
     active = [n for n in numbers if any(state.is_active for state in states[n])]
     if not active:
         return "absent", []
-    if launch.signature != link.order.launch().signature:
+    if launch.signature not in link.order.launch().signatures:
         rule = f"is in the queue with other settings (job {active[0]})"
         remedy = f"End it first: mobilellama launch cancel {folder.made}"
         raise ConfigError(f"step {link.name}", str(folder.made), rule, remedy)

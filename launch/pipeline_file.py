@@ -51,7 +51,7 @@ class Link:
     def is_done(self) -> bool:
         """Whether this very step was finished."""
         folder, launch = self.order.folder, self.order.launch()
-        return folder.made.exists() and folder.is_finished(parts_of(launch)[-1], launch.signature)
+        return folder.made.exists() and folder.is_finished(parts_of(launch)[-1], launch.signatures)
 
 
 _KINDS: dict[str, tuple[type, str]] = {

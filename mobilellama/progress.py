@@ -91,7 +91,7 @@ class Progress:
             return f"{self._title}: nothing to do"
         total = max(self._total, self._done)  # a total may be an estimate
         return (
-            f"{self._title}: {self.share:.1f} % of {_amount(total, self._unit)}, "
+            f"{self._title}: {self.share:.1f} % of {format_amount(total, self._unit)}, "
             f"{'  '.join(self._rates())}, "
             f"{format_duration(elapsed_s)} gone, {format_duration(self._left_s())} left"
         )
@@ -146,7 +146,7 @@ class _Line:
         yield line
 
 
-def _amount(value: float, unit: str) -> str:
+def format_amount(value: float, unit: str) -> str:
     """Return a whole count with its unit. MB become kB, GB or TB if these fit the size better."""
     if unit != "MB":
         return f"{value:,.0f} {unit}"
@@ -158,7 +158,7 @@ def _amount(value: float, unit: str) -> str:
 
 def _rate(value: float, unit: str) -> str:
     if unit == "MB" or value >= 100:
-        return _amount(value, unit)
+        return format_amount(value, unit)
     return f"{value:.{1 if value >= 1 else 2}f} {unit}"
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 _DEFAULT_COLUMNS = 80  # if the terminal does not tell; rich uses the same
 
@@ -18,14 +19,19 @@ def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
-def columns() -> int | None:
-    """Return the width of stderr's terminal; None if stderr is no terminal."""
-    if not sys.stderr.isatty():
+def columns(stream: TextIO | None = None) -> int | None:
+    """Return the width of a stream's terminal; None if it is no terminal.
+
+    Args:
+        stream: None is stderr.
+    """
+    shown: TextIO = sys.stderr if stream is None else stream
+    if not shown.isatty():
         return None
-    if (told := os.environ.get("COLUMNS", "")).isdigit() and int(told):
-        return int(told)
+    if (width := os.environ.get("COLUMNS", "")).isdigit() and int(width):
+        return int(width)
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_COLUMNS
+        return os.get_terminal_size(shown.fileno()).columns or _DEFAULT_COLUMNS
     except OSError:
         return _DEFAULT_COLUMNS
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.temporary import remove_abandoned, temporaries
+from mobilellama.progress import format_amount
 from mobilellama.shards.dataset import (
     DATASET,
     MANIFEST,
@@ -158,7 +159,7 @@ def _sweep(folder: Path, plan: Plan) -> None:
 
 
 def _table(receipts: Sequence[Receipt]) -> str:
-    counted = ("buckets", "documents", "tokens", "held out", "text MB", "bad", "empty", "replaced")
+    counted = ("buckets", "documents", "tokens", "held out", "text", "bad", "empty", "replaced")
     rows: list[tuple[str, ...]] = [("subset", *counted)]
     subsets = sorted({receipt.subset for receipt in receipts})
     for name in [*subsets, "total"]:
@@ -169,10 +170,11 @@ def _table(receipts: Sequence[Receipt]) -> str:
             sum(receipt.documents for receipt in mine),
             tokens,
             tokens - sum(receipt.train_tokens for receipt in mine),
-            round(sum(receipt.bytes_in for receipt in mine) / 1e6),
+            format_amount(sum(receipt.bytes_in for receipt in mine) / 1e6, "MB"),
             sum(receipt.bad_records for receipt in mine),
             sum(receipt.empty_texts for receipt in mine),
             sum(receipt.replaced_surrogates for receipt in mine),
         )
-        rows.append((name, *(f"{count:,}" for count in counts)))
+        cells = (count if isinstance(count, str) else f"{count:,}" for count in counts)
+        rows.append((name, *cells))
     return aligned(rows)

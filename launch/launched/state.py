@@ -164,13 +164,13 @@ def part_of(
     state, reason = summed_up(states) if states else ("", unknown)
     failed = [name for name in folder.failures() if _belongs(name, part)]
     if part == "tasks":
-        missing = folder.tasks_missing(launch.tasks, launch.signature)
+        missing = folder.tasks_missing(launch.tasks, launch.signatures)
         is_done = not missing
         counts = f"{launch.tasks - len(missing)} of {launch.tasks} done"
         counts += f", {len(failed)} failed" if failed else ""
         reason = f"{counts}; {reason}" if reason else counts
     else:
-        is_done = folder.is_finished(part, launch.signature)
+        is_done = folder.is_finished(part, launch.signatures)
     if is_done and not active:
         state, reason = "finished", ("" if part != "tasks" else reason)
     elif folder.cancelled.is_file() and state not in ("running", "completing"):

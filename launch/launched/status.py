@@ -11,6 +11,7 @@ is, from its folder. RUN is a run's folder, or the output of another step.
 
 import json
 import logging
+import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from mobilellama.launch.folder import (
 from mobilellama.launch.launched.known import known
 from mobilellama.launch.launched.state import Status, status_of
 from mobilellama.launch.launched.table import describe, table
+from mobilellama.terminal import columns
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,10 @@ def main(config: Config) -> int:
     if config.run is not None:
         folder, launch = require(config.run)
         status = status_of(folder, launch)
-        print(json.dumps(asdict(status), indent=2) if config.json else describe(status, folder))
+        if config.json:
+            print(json.dumps(asdict(status), indent=2))
+        else:
+            print(describe(status, folder, width=columns(sys.stdout)))
         return 0
     found = list_known()
     if config.json:
@@ -58,7 +63,7 @@ def main(config: Config) -> int:
         now_s = time.time()
         shown = found if config.all else [one for one in found if not ended_long_ago(one, now_s)]
         if shown:
-            print(table(shown, now_s=now_s))
+            print(table(shown, now_s=now_s, width=columns(sys.stdout)))
         if hidden := len(found) - len(shown):
             said = f"{hidden} that ended over a week ago: see 'mobilellama launch status --all'"
             print(f"\n{said}" if shown else said)

@@ -10,20 +10,23 @@ from mobilellama.launch.launched.progress_made import NOTHING
 from mobilellama.launch.launched.state import Part, Status, number_of
 from mobilellama.progress import format_duration
 from mobilellama.run_folder import RunFolder
-from mobilellama.table import aligned
+from mobilellama.table import aligned, narrowed
 
 _STARTS_SHOWN = 10
-_LEFT = (0, 2, 4, 5)
-"""Columns of the table that are set to the left."""
+_LEFT = frozenset(("run", "step", "state", "nodes", "part", "reason", "start", "host"))
+"""Columns whose cells are set to the left."""
+_SPARE = ("restarts", "nodes", "tokens/s", "done again", "job", "age")
+"""Columns that a narrow terminal does not show, the first one first."""
 _PROGRESS = ("progress", "tokens/s", "left")
 
 
-def table(found: Sequence[Status], *, now_s: float) -> str:
+def table(found: Sequence[Status], *, now_s: float, width: int | None = None) -> str:
     """Return launches as a table, a line each, and below it why any of them failed.
 
     Args:
         found: the launches.
         now_s: the time to which ages are told, since the epoch.
+        width: of a line; None is without limit.
     """
     rows = [["run", "age", "step", "job", "state", "nodes", "restarts", *_PROGRESS]]
     notes = []
@@ -38,9 +41,13 @@ def table(found: Sequence[Status], *, now_s: float) -> str:
             notes.append(f"{status.name}: {part.reason}")
     # A terminal of 80 columns has no place for what none of them has.
     some = [i for i, cells in enumerate(zip(*rows[1:], strict=True)) if any(cells)]
-    left = [i for i, column in enumerate(some) if column in _LEFT]
-    shown = aligned([[row[i] for i in some] for row in rows], left=left)
+    shown = _shown([[row[i] for i in some] for row in rows], width)
     return "\n\n".join([shown, *(["\n".join(notes)] if notes else [])])
+
+
+def _shown(rows: Sequence[Sequence[str]], width: int | None) -> str:
+    lines = narrowed(rows, width, spare=_SPARE)
+    return aligned(lines, left=[i for i, name in enumerate(lines[0]) if name in _LEFT])
 
 
 def deciding_part(status: Status) -> Part:
@@ -79,8 +86,14 @@ def _progress_cells(status: Status) -> tuple[str, str, str]:
     return f"{progress['step']:,}/{progress.get('max_steps', 0):,}", rate, left
 
 
-def describe(status: Status, folder: LaunchFolder) -> str:
-    """Return all that is known of one launch."""
+def describe(status: Status, folder: LaunchFolder, *, width: int | None = None) -> str:
+    """Return all that is known of one launch.
+
+    Args:
+        status: of the launch.
+        folder: where it is kept.
+        width: of a table's line; None is without limit.
+    """
     part = deciding_part(status)
     lines = [f"{status.name}: {status.step}, {part.shown}", ""]
     facts = {"folder": status.folder, "launched": status.submitted, "saved": status.saved}
@@ -100,9 +113,9 @@ def describe(status: Status, folder: LaunchFolder) -> str:
         (part.part, part.job, part.shown, part.nodes, str(part.restarts), part.reason)
         for part in status.parts
     ]
-    lines += ["", aligned(rows, left=(0, 2, 3, 5))]
+    lines += ["", _shown(rows, width)]
     if folder.run and (begun := start_rows(folder.run)):
-        lines += ["", aligned(begun, left=(0, 1, 2))]
+        lines += ["", _shown(begun, width)]
     if status.message:
         lines += ["", status.message]
     return "\n".join(lines)

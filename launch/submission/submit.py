@@ -80,7 +80,7 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
         for script in scripts:
             options = [f"--dependency=afterok:{':'.join(depends)}"] if depends else []
             if script.part == "tasks":
-                missing = folder.tasks_missing(order.slurm.tasks, launch.signature)
+                missing = folder.tasks_missing(order.slurm.tasks, launch.signatures)
                 if not missing:
                     log.info("all %d tasks are done", order.slurm.tasks)
                     continue

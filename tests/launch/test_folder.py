@@ -202,23 +202,37 @@ def test_a_runs_folder_that_holds_something_else_is_refused(tmp_path: Path) -> N
 
 def test_a_part_is_finished_only_by_this_very_launch(tmp_path: Path) -> None:
     folder = launched(tmp_path / "a")
-    assert not folder.is_finished("run", "abc")
+    assert not folder.is_finished("run", {"abc"})
     folder.mark("run", "finished").write_text("abc\n")
-    assert folder.is_finished("run", "abc")
-    assert not folder.is_finished("run", "abd")
-    assert not folder.is_finished("finish", "abc")
+    assert folder.is_finished("run", {"abc"})
+    assert not folder.is_finished("run", {"abd"})
+    assert not folder.is_finished("finish", {"abc"})
+
+
+def test_work_done_under_either_form_of_config_is_done(tmp_path: Path) -> None:
+    """A former version stored --config=COPY where two words were given."""
+    folder = launched(tmp_path / "a")
+    two = replace(LAUNCH, arguments=["--config", "a.yaml", "--config", "b.yaml", "--seed", "1"])
+    one = replace(LAUNCH, arguments=["--config=a.yaml", "--config=b.yaml", "--seed", "1"])
+    assert one.signature != two.signature
+    for before, now in ((one, two), (two, one)):
+        folder.mark("run", "finished").write_text(f"{before.signature}\n")
+        assert folder.is_finished("run", now.signatures)
+    other = replace(LAUNCH, arguments=["--config", "a.yaml", "--config", "c.yaml", "--seed", "1"])
+    assert not folder.is_finished("run", other.signatures)
+    assert LAUNCH.signatures == {LAUNCH.signature}
 
 
 def test_tasks_are_missing_until_this_very_launch_has_done_them(tmp_path: Path) -> None:
     folder = launched(tmp_path / "a", train=False)
-    assert folder.tasks_missing(4, "abc") == [0, 1, 2, 3]
+    assert folder.tasks_missing(4, {"abc"}) == [0, 1, 2, 3]
     folder.mark(task_name(1, 4), "finished").write_text("abc\n")
     folder.mark(task_name(2, 4), "finished").write_text("another\n")
     folder.mark(task_name(3, 8), "finished").write_text("abc\n")  # of eight: other records
-    assert folder.tasks_missing(4, "abc") == [0, 2, 3]
+    assert folder.tasks_missing(4, {"abc"}) == [0, 2, 3]
     for task in range(4):
         folder.mark(task_name(task, 4), "finished").write_text("abc\n")
-    assert folder.tasks_missing(4, "abc") == []
+    assert folder.tasks_missing(4, {"abc"}) == []
 
 
 def test_failures_are_read_by_part(tmp_path: Path) -> None:

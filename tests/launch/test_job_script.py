@@ -555,13 +555,20 @@ def test_a_mark_that_cannot_be_written_ends_the_job_instead_of_counting_anew(job
 # ---- warnings -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("warning", ["USR1", "USR2", "TERM"])
-def test_a_warned_run_saves_and_goes_on(job: Job, warning: str) -> None:
+@pytest.mark.parametrize(
+    ("warning", "cause"),
+    [
+        ("USR1", "SLURM: the job's time ends, or it is preempted"),
+        ("USR2", "a person or program that sent the job a signal (USR2)"),
+        ("TERM", "SLURM: the job is ended, requeued or preempted"),
+    ],
+)
+def test_a_warned_run_saves_and_goes_on(job: Job, warning: str, cause: str) -> None:
     ended = job.start(
         "begin 1; until_asked; save 10; verdict stopped 1", warn=signal.Signals[f"SIG{warning}"]
     )
     assert (ended.code, ended.calls, job.marks()) == (0, REQUEUED, {})
-    assert f"got {warning}: asking to save and stop, within 270 s" in ended.said
+    assert f"stopped by {cause}: asking to save and stop, within 270 s" in ended.said
     assert (job.folder.logs / "7.0/stop").exists()
 
 
@@ -590,7 +597,7 @@ def test_a_warning_before_the_run_has_begun_ends_it(job: Job) -> None:
     (job.cluster / "early").touch()
     ended = job.start("until_killed")
     assert (ended.code, ended.calls) == (0, REQUEUED)
-    assert "asked to stop (USR1) before it began" in ended.said
+    assert "stopped before it began, by SLURM: the job's time ends" in ended.said
     assert not job.was_started
 
 

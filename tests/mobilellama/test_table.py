@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobilellama.table import aligned, below_remarks, counted
+from mobilellama.table import aligned, below_remarks, counted, narrowed
 
 
 def test_names_stand_to_the_left_and_numbers_to_the_right() -> None:
@@ -26,6 +26,18 @@ def test_other_columns_can_stand_to_the_left_too() -> None:
 def test_a_row_of_fewer_cells_is_a_fault_of_ours() -> None:
     with pytest.raises(ValueError, match="zip"):
         aligned([("a", "b"), ("c",)])
+
+
+def test_a_narrow_table_leaves_out_what_it_can_spare_and_wraps_its_widest_column() -> None:
+    rows = [("run", "nodes", "why"), ("a", "n1,n2", "the disk of the node is full")]
+    assert narrowed(rows, None, spare=["nodes"]) == [list(row) for row in rows]
+    assert narrowed(rows, 40, spare=["nodes"]) == [list(row) for row in rows]
+    assert narrowed(rows, 34, spare=["none", "nodes"]) == [["run", "why"], ["a", rows[1][2]]]
+    assert aligned(narrowed(rows, 20, spare=["nodes"]), left=(0, 1)).splitlines() == [
+        "run  why",
+        "a    the disk of the",
+        "     node is full",
+    ]
 
 
 def test_counts_and_what_stands_below_their_remarks_are_aligned() -> None:

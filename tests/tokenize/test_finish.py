@@ -51,9 +51,11 @@ def test_the_table_adds_up(small_dataset: Path, capsys: pytest.CaptureFixture[st
     assert main(Config(output=str(small_dataset))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["subset", "buckets", "documents", "tokens"]
-    rows = [[int(x.replace(",", "")) for x in line.split()[1:]] for line in lines[1:5]]
+    rows = [[int(x.replace(",", "")) for x in line.split()[1:5]] for line in lines[1:5]]
     for column in (0, 1, 2, 3):
         assert sum(row[column] for row in rows[:3]) == rows[3][column]
+    assert [line.split()[6] for line in lines[1:5]] == ["kB"] * 4  # a small corpus has no 0 MB
+    assert all(float(line.split()[5]) > 0 for line in lines[1:5])
     assert lines[-2] == f"fingerprint {read_json(small_dataset / 'dataset.json')['fingerprint']}"
 
 

@@ -73,6 +73,18 @@ def test_launches_are_listed_a_line_each_with_reasons_below() -> None:
     ]
 
 
+def test_a_narrow_terminal_is_shown_less_and_long_names_on_several_lines() -> None:
+    nodes = Part(part="run", job="123456", state="running", reason="", nodes="n[1-20]", restarts=3)
+    name = "mobilellama-1.4b-on-redpajama-with-another-seed-4"
+    found = [made("running", name=name, parts=[nodes], progress=PROGRESS)]
+    assert len(table(found, now_s=NOW_S).splitlines()[1]) > 100
+    assert table(found, now_s=NOW_S, width=80).splitlines() == [
+        "run                                  step      state        progress  left",
+        "mobilellama-1.4b-on-redpajama-with-  pretrain  running  1,234/20,000   1 d",
+        "another-seed-4",
+    ]
+
+
 def test_one_launch_is_described_with_its_parts_starts_and_why_it_ended(
     tmp_path: Path, says: Callable[..., None]
 ) -> None:

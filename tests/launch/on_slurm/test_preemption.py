@@ -48,7 +48,7 @@ def test_a_run_survives_two_time_limits_a_preemption_and_a_requeue_bit_for_bit(
     fields = {"slurm.time": "1", "slurm.max_failures": 50, "train.max_steps": STEPS}
     job = pretrain(small_dataset, run, fields)
     wait_for(lambda: int(slurm.job(job)["Restarts"]) >= 2, "two time limits", timeout_s=240)
-    assert batch_log(run).count("got USR1: asking to save and stop") == 2
+    assert batch_log(run).count("time ends, or it is preempted: asking to save and stop") == 2
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
 
     before = RunFolder(run).newest_attempt()

@@ -13,23 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
-from mobilellama.config import ConfigError, DataError
-from mobilellama.pretrain.hf.export_check import check_logits, check_tokenizer
-from mobilellama.pretrain.hf.export_config import Config
-from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes
-from mobilellama.pretrain.hf.weights import cast
-from mobilellama.pretrain.main import main
-from mobilellama.pretrain.model import LanguageModel, build_on
-from mobilellama.pretrain.sections import ModelConfig
-from mobilellama.pretrain.state.checkpoint import Checkpoint
-from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
+from mobilellama.config import DataError
+from mobilellama.pretrain.hf.export_folder import find_checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.hostile_texts import hostile_texts
 from tests.helpers.sealed import edit_sealed
 from tests.pretrain.conftest import Command, LoadAlone
+from tests.pretrain.helpers.trained import trained_model
 
 FILES = [
     "README.md",
@@ -41,31 +33,6 @@ FILES = [
     "tokenizer.model",
     "tokenizer_config.json",
 ]
-
-
-def trained_model(run: Path, step: int) -> LanguageModel:
-    """Return our model with a checkpoint's fp32 weights."""
-    checkpoint = Checkpoint(RunFolder(run).checkpoint(step))
-    model = build_on(torch.device("cpu"), ModelConfig(**checkpoint.manifest.config["model"]))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(checkpoint.parameter(name, parameter.shape))
-    return model
-
-
-@pytest.fixture(scope="module")
-def exports(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The newest checkpoint in fp32, the same in many shards, and in bf16 with <s>."""
-    folder = tmp_path_factory.mktemp("exports")
-    fields = {
-        "fp32": ["--dtype", "fp32"],
-        "sharded": ["--dtype", "fp32", "--max_shard_size_gb", "1e-4"],
-        "bf16": ["--add_bos", "true", "--check", "true"],
-    }
-    for name, more in fields.items():
-        arguments = ["--checkpoint", str(tiny_run), "--output", str(folder / name)]
-        assert main(["export", *arguments, *more]) == 0
-    return {name: folder / name for name in fields}
 
 
 @pytest.fixture(scope="module")
@@ -103,109 +70,8 @@ def test_transformers_alone_takes_it_for_what_it_is(
         assert answer["unprompted_start"] == (1 if name == "bf16" else 2)
 
 
-def test_the_check_finds_other_weights_and_another_tokenizer(
-    exports: dict[str, Path], tiny_run: Path
-) -> None:
-    model = trained_model(tiny_run, 4)
-
-    def difference(step: int) -> float:
-        checkpoint = Checkpoint(RunFolder(tiny_run).checkpoint(step))
-        weights = CheckpointWeights(checkpoint, parameter_shapes(model.config))
-        return check_logits(exports["sharded"], weights, model.config, dtype="fp32")
-
-    assert difference(4) <= 1e-5
-    with pytest.raises(RuntimeError, match="logits differ from ours by"):
-        difference(2)
-    tokenizer = Tokenizer(exports["bf16"] / "tokenizer.model")
-    check_tokenizer(exports["bf16"], tokenizer, add_bos=True)
-    with pytest.raises(RuntimeError, match="AutoTokenizer gives"):
-        check_tokenizer(exports["bf16"], tokenizer, add_bos=False)
-
-
-def test_bf16_weights_are_the_masters_rounded(exports: dict[str, Path], tiny_run: Path) -> None:
-    masters = dict(trained_model(tiny_run, 4).named_parameters())
-    with safe_open(exports["bf16"] / "model.safetensors", framework="pt") as file:
-        assert set(file.keys()) == set(masters)
-        assert file.metadata() == {"format": "pt"}
-        for name, master in masters.items():
-            assert torch.equal(file.get_tensor(name), master.detach().bfloat16())
-
-
-def test_shards_hold_every_parameter_once_and_keep_to_the_size(exports: dict[str, Path]) -> None:
-    folder = exports["sharded"]
-    index = json.loads((folder / "model.safetensors.index.json").read_text())
-    whole = exports["fp32"] / "model.safetensors"
-    shards = sorted(folder.glob("model-*-of-*.safetensors"))
-    assert len(shards) > 3 and not (folder / "model.safetensors").exists()
-    total_bytes = 0
-    found: dict[str, str] = {}
-    with safe_open(whole, framework="pt") as file:
-        for shard in shards:
-            with safe_open(shard, framework="pt") as part:
-                names = list(part.keys())
-                held = sum(part.get_tensor(name).nbytes for name in names)
-                assert held <= 1e5 or len(names) == 1  # 1e-4 GB; a larger parameter is alone
-                assert all(torch.equal(part.get_tensor(n), file.get_tensor(n)) for n in names)
-                total_bytes += held
-                found |= dict.fromkeys(names, shard.name)
-        assert index["weight_map"] == found and set(found) == set(file.keys())
-    assert (
-        index["metadata"]["total_size"] == total_bytes == 4 * index["metadata"]["total_parameters"]
-    )
-
-
-def test_config_has_the_keys_of_both_versions_of_transformers(exports: dict[str, Path]) -> None:
-    config = json.loads((exports["bf16"] / "config.json").read_text())
-    expected = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": 832,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 32,
-        "max_position_embeddings": 32,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
-        "tie_word_embeddings": False,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "dtype": "bfloat16",
-        "torch_dtype": "bfloat16",
-    }
-    assert {name: config[name] for name in expected} == expected
+def test_an_export_holds_these_files(exports: dict[str, Path]) -> None:
     assert sorted(path.name for path in exports["bf16"].iterdir()) == FILES
-
-
-def test_the_card_states_the_runs_facts(exports: dict[str, Path], tiny_run: Path) -> None:
-    card = (exports["fp32"] / "README.md").read_text()
-    checkpoint = Checkpoint(RunFolder(tiny_run).checkpoint(4))
-    parameters = sum(p.numel() for p in trained_model(tiny_run, 4).parameters())
-    records = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
-    loss = next(r["loss"] for r in reversed(records) if "loss" in r)
-    heldout = next(r["validation_loss"] for r in reversed(records) if "validation_loss" in r)
-    facts = [
-        f"{parameters:,} parameters",
-        "| steps | 4 of 4 |",
-        f"| tokens seen | {4 * 8 * 32:,} |",
-        "| learning rate | warm-up to 0.01 over 2 steps, then cosine to 0.001 at step 4 |",
-        f"| all | 100.00 % | {loss:.4f} | {heldout:.4f} |",
-        checkpoint.manifest.identity["data.fingerprint"],
-        "| vocabulary | 832 (800 pieces) |",
-        "AutoTokenizer",
-        "this model has never seen it",
-        "adds no `<s>`",
-    ]
-    assert [fact for fact in facts if fact not in card] == []
-    subsets = ", ".join(
-        f"`{name}`" for name in sorted(checkpoint.manifest.identity["data.mixture"])
-    )
-    assert f"It learnt from the texts of {subsets}: it repeats their errors" in card
-    assert "license" not in card  # none was given
-    assert "puts `<s>` first all the same" in (exports["bf16"] / "README.md").read_text()
 
 
 def test_a_checkpoints_own_folder_can_be_named(
@@ -362,30 +228,3 @@ def test_a_kill_leaves_no_folder_and_the_next_export_succeeds(
     done = command(*arguments, "--check", "false")
     assert done.code == 0 and sorted(path.name for path in output.iterdir()) == FILES
     assert "is half an export" in done.err
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"private": True}, "private = true: nothing is pushed"),
-        ({"push": "no-owner"}, "push = no-owner: must name the owner"),
-        ({"push": "a/b--c"}, "push = a/b--c: is no name that the Hub allows"),
-        ({"max_shard_size_gb": 0}, "max_shard_size_gb = 0: must be at least"),
-    ],
-)
-def test_fields_that_break_a_rule_are_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Config(checkpoint="c", output="o", **fields)
-    assert str(caught.value).startswith(message)
-
-
-def test_weights_that_a_dtype_cannot_hold_are_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"dtype = fp16: 'w' holds 7e\+04, above the largest 6.55e\+04"
-    ):
-        cast("w", torch.tensor([1.0, -7e4]), torch.float16)
-    with pytest.raises(DataError, match="parameter 'w' holds NaN or infinity"):
-        cast("w", torch.tensor([1.0, float("nan")]), torch.bfloat16)
-    assert torch.equal(
-        cast("w", torch.tensor([7e4]), torch.bfloat16), torch.tensor([7e4]).bfloat16()
-    )

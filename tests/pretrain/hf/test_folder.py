@@ -2,93 +2,29 @@
 
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.hf.folder import HfFolder, model_config
-from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.sections import ModelConfig
-from mobilellama.pretrain.weight_source import fill
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-}
-IDS = torch.arange(48)[None] * 5 % 96
-
-
-def write_llama(folder: Path, *, dtype: torch.dtype = torch.float32, **fields: Any) -> Path:
-    """Let transformers write a random Llama whose values all matter to the logits."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shard_size = fields.pop("max_shard_size", "5GB")
-    torch.manual_seed(1)
-    model: Any = LlamaForCausalLM(LlamaConfig(**(SIZES | fields)))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.3)
-    model.to(dtype).save_pretrained(folder, max_shard_size=shard_size)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder as transformers 5 writes it, in fp32; read only."""
-    return write_llama(tmp_path_factory.mktemp("hf") / "plain", rope_theta=5e4)
-
-
-@pytest.fixture
-def copied(plain: Path, tmp_path: Path) -> Path:
-    """A copy of that folder to change."""
-    return Path(shutil.copytree(plain, tmp_path / "copied"))
+from tests.pretrain.helpers.hf_llama import (
+    SIZES,
+    as_bin,
+    filled,
+    require_same_logits,
+    write_llama,
+)
 
 
 def edit_config(folder: Path, drop: tuple[str, ...] = (), **fields: Any) -> None:
     path = folder / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in values.items() if k not in drop} | fields))
-
-
-def as_bin(folder: Path, extra: dict[str, Tensor] | None = None, **options: Any) -> Path:
-    """Replace model.safetensors by pytorch_model.bin, in the format of torch.save."""
-    tensors = load_file(folder / "model.safetensors") | (extra or {})
-    (folder / "model.safetensors").unlink()
-    torch.save(tensors, folder / "pytorch_model.bin", **options)
-    return folder / "pytorch_model.bin"
-
-
-def filled(source: HfFolder) -> LanguageModel:
-    model = build_on(torch.device("cpu"), source.config)
-    fill(model, source)
-    return model
-
-
-def require_same_logits(folder: Path) -> HfFolder:
-    """Assert that our model, filled from the folder, computes what transformers computes."""
-    from transformers import AutoModelForCausalLM
-
-    source = HfFolder(folder)
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    with torch.no_grad():
-        expected, found = theirs(input_ids=IDS).logits, filled(source).logits(IDS)
-    assert expected.std() > 0.5  # a random model whose logits say something
-    # Same fp32 weights, another order of summation.
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    return source
 
 
 def test_the_logits_are_those_of_transformers(plain: Path) -> None:
@@ -133,35 +69,6 @@ def test_a_bin_with_rotary_tables_is_read(
         source = require_same_logits(copied)
     assert f"{copied}: 2 stored rotary tables ignored" in caplog.text
     assert source.names() == HfFolder(plain).names()
-
-
-def test_a_bin_older_than_the_zip_format_is_read(copied: Path) -> None:
-    as_bin(copied, _use_new_zipfile_serialization=False)
-    require_same_logits(copied)
-
-
-def test_shards_are_read_in_both_formats(tmp_path: Path) -> None:
-    folder = write_llama(tmp_path / "sharded", max_shard_size="10KB")
-    index = json.loads((folder / "model.safetensors.index.json").read_text())
-    shards = sorted(set(index["weight_map"].values()))
-    assert len(shards) > 2
-    require_same_logits(folder)
-    for name in shards:
-        torch.save(load_file(folder / name), folder / f"{name}.bin")
-        (folder / name).unlink()
-    index["weight_map"] = {name: f"{file}.bin" for name, file in index["weight_map"].items()}
-    (folder / "model.safetensors.index.json").unlink()
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    require_same_logits(folder)
-    (folder / f"{shards[1]}.bin").unlink()
-    with pytest.raises(DataError, match=rf"its index names 1 \({shards[1]}.bin\) not in the"):
-        HfFolder(folder)
-
-
-def test_safetensors_go_before_a_bin_as_in_transformers(copied: Path, plain: Path) -> None:
-    zeros = {n: torch.zeros_like(t) for n, t in load_file(plain / "model.safetensors").items()}
-    torch.save(zeros, copied / "pytorch_model.bin")
-    require_same_logits(copied)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -283,56 +190,6 @@ def test_shapes_and_dtypes_are_checked_against_the_config(copied: Path) -> None:
         HfFolder(copied)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_truncated_file_is_told(copied: Path, zipped: bool) -> None:
-    path = copied / "model.safetensors"
-    content = path.read_bytes()
-    for kept in (len(content) - 100, 500, 4):
-        path.write_bytes(content[:kept])
-        with pytest.raises(DataError, match=rf"{path}: is damaged or truncated \("):
-            HfFolder(copied)
-    path.write_bytes(content)
-    path = as_bin(copied, _use_new_zipfile_serialization=zipped)
-    content = path.read_bytes()
-    for kept in (len(content) - 100, 500, 4, 0):
-        path.write_bytes(content[:kept])
-        with pytest.raises(DataError, match=rf"{path}: (cannot be read|is damaged)"):
-            HfFolder(copied)
-
-
-class Runs:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code_is_refused_and_not_run(
-    copied: Path, tmp_path: Path, zipped: bool
-) -> None:
-    code: Any = {"model.norm.bias": Runs(tmp_path / "made")}
-    path = as_bin(copied, code, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(DataError, match=r"holds a pickle with more than tensors, which would run"):
-        HfFolder(copied)
-    assert not (tmp_path / "made").exists()
-    torch.load(path, weights_only=False)  # what a careless reader does
-    assert (tmp_path / "made").exists()
-
-
-def test_a_bin_of_something_else_is_told(copied: Path) -> None:
-    path = as_bin(copied)
-    torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, path)
-    with pytest.raises(DataError, match=r"it holds what is no tensor: 2 \(state_dict, epoch\)"):
-        HfFolder(copied)
-    torch.save([torch.ones(1)], path)
-    with pytest.raises(DataError, match="it is no dict of tensors"):
-        HfFolder(copied)
-
-
 def test_folders_that_are_no_model_are_told(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model = .*nowhere: is not a folder. Give a folder"):
         HfFolder(tmp_path / "nowhere", field="model")
@@ -352,18 +209,6 @@ def test_folders_that_are_no_model_are_told(copied: Path, tmp_path: Path) -> Non
     (copied / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config.json: is not JSON"):
         HfFolder(copied)
-
-
-def test_an_index_that_lies_is_told(tmp_path: Path) -> None:
-    folder = write_llama(tmp_path / "sharded", max_shard_size="10KB")
-    path = folder / "model.safetensors.index.json"
-    index = json.loads(path.read_text())
-    right = index["weight_map"]["lm_head.weight"]
-    wrong = next(file for file in index["weight_map"].values() if file != right)
-    index["weight_map"]["lm_head.weight"] = wrong
-    path.write_text(json.dumps(index))
-    with pytest.raises(DataError, match=rf"{wrong}: lacks lm_head.weight, which the index says"):
-        HfFolder(folder)
 
 
 def test_the_fingerprint_knows_the_config_and_the_weights(copied: Path, plain: Path) -> None:

@@ -7,16 +7,14 @@ a job, because the job may wait in the queue for days.
 
 import importlib
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import may_be_on_hub
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
-_OF_FILES = (".json", ".jsonl", ".parquet", ".zst", ".gz", ".yaml", ".yml", ".model")
 _NODES_ONLY = "If only the nodes see it, give --no-check"
 
 
@@ -97,16 +95,9 @@ def token_dataset(made_by: str) -> InputPath:
 
 def _may_be_name(value: str, kind: Literal["hub", "owned", "preset"]) -> bool:
     """Return whether a value may be a name instead of a path."""
-    if value.endswith(_OF_FILES):
-        return False
     if kind == "preset":
-        return "/" not in value
-    owner, slash, _ = value.partition("/")
-    if slash and Path(owner).is_dir():
-        return False  # runs/a is a path where there is a folder runs
-    if kind == "owned" and not slash:
-        return False
-    return _HUB_NAME.fullmatch(value) is not None
+        return "/" not in value and not value.endswith((".yaml", ".yml", ".json"))
+    return may_be_on_hub(value, owned=kind == "owned")
 
 
 def input_paths(stage: str, verb: str) -> Sequence[InputPath]:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files.atomic import sha256_of_file, sha256_of_json
+from mobilellama.files.hub_folder import may_be_on_hub
 from mobilellama.files.json_lines import UTF8_MARK, parse_document
 from mobilellama.sft.data.fields import canonical, says_nothing, unknown_fields
 from mobilellama.sft.data.reasons import DropError
@@ -357,8 +358,7 @@ def _open_table(data: ConversationsConfig) -> Any:
         ConfigError: it cannot.
     """
     path = Path(data.path)
-    # A name on the hub is OWNER/NAME or NAME; what looks like a path is not asked for there.
-    if not path.exists() and (path.is_absolute() or data.path.count("/") > 1 or path.suffix):
+    if not path.exists() and not may_be_on_hub(data.path, owned=False):
         rule = "is neither a file nor a folder"
         raise ConfigError("data.path", data.path, rule, "Give the path of the conversations")
     import datasets

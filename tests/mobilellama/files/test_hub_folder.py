@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.files.hub_folder import ModelFolder, find_model, is_same_model, name_on_hub
+from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import (
+    ModelFolder,
+    find_model,
+    is_same_model,
+    may_be_on_hub,
+    name_on_hub,
+)
+from mobilellama.inputs import INIT
 from tests.pretrain.helpers.hub_server import TOKEN, File, HubServer, Repository
 
 FIND = """
@@ -17,7 +25,7 @@ import json, sys
 from mobilellama.config import ConfigError
 from mobilellama.files.hub_folder import find_model
 try:
-    found = find_model(sys.argv[1], field="init")
+    found = find_model(sys.argv[1], field="init", weights="texts" not in sys.argv)
     print(json.dumps([found.path, found.name]))
 except ConfigError as error:
     print(json.dumps(["error", str(error)]))
@@ -40,10 +48,12 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-def start(hub: HubServer, home: Path, value: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    hub: HubServer, home: Path, value: str, *texts: str, **environment: str
+) -> subprocess.Popen[str]:
     place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
     return subprocess.Popen(
-        [sys.executable, "-c", FIND, value],
+        [sys.executable, "-c", FIND, value, *texts],
         env=os.environ | place | environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -93,6 +103,33 @@ def test_offline_what_was_downloaded_is_found_and_what_was_not_is_told(
 def test_a_name_that_the_hub_does_not_know_is_refused(hub: HubServer, tmp_path: Path) -> None:
     kind, message = answer(start(hub, tmp_path, "tester/none"))
     assert (kind, "is no folder here and no model at " + hub.url in message) == ("error", True)
+
+
+def test_a_tokenizer_comes_without_weights_which_a_later_command_adds(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    path, name = answer(start(hub, tmp_path, "tester/tiny", "texts"))
+    assert {file.name for file in Path(path).iterdir()} == {"config.json", "tokenizer.model"}
+    kind, message = answer(start(hub, tmp_path, "tester/tiny", HF_HUB_OFFLINE="1"))
+    assert (kind, "was not downloaded before" in message) == ("error", True)
+    assert answer(start(hub, tmp_path, "tester/tiny", "texts", HF_HUB_OFFLINE="1"))[0] == path
+    assert answer(start(hub, tmp_path, "tester/tiny")) == (path, name)
+    assert (Path(path) / "model.safetensors").is_file()
+
+
+def test_launch_and_the_resolver_take_the_same_values_for_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for value in ("runs/gone", "runs/gone@main", "chats/a.json", "one", "./a/b"):
+        assert not may_be_on_hub(value)
+        assert not find_model(value, field="init").is_from_hub  # and the Hub is not asked
+        with pytest.raises(ConfigError, match="does not exist"):
+            INIT.require(value)
+    assert may_be_on_hub("mtgv/MobileLLaMA-1.4B@v1.0") and not may_be_on_hub("gpt2")
+    assert may_be_on_hub("gpt2", owned=False) and may_be_on_hub("gpt2@a/b", owned=False)
+    INIT.require("mtgv/MobileLLaMA-1.4B@v1.0")
 
 
 def test_a_folder_of_that_name_wins_and_a_path_stays_as_it_is(

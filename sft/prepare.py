@@ -16,7 +16,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -254,7 +254,7 @@ def _finish(
     """
     folder, identity = work.folder, work.identity
     report = make_report(identity, receipts)
-    if not report["conversations"]:
+    if not report.conversations:
         raise DataError(f"{work.data.path}: {_nothing_left(receipts)}")
     if not _is_described(work):
         if is_alone(lock):  # else another's temporaries are among them, and it sweeps after us
@@ -262,7 +262,7 @@ def _finish(
         tokenizer.save(folder)
         with whole_file(folder / TEMPLATE) as file:
             file.write(work.template.to_yaml().encode())
-        write_json(folder / REPORT, report)
+        write_json(folder / REPORT, asdict(report))
         write_dataset(folder, identity, receipts)
     fingerprint = TokenDataset(folder).fingerprint
     return f"{describe(report)}\n\nfingerprint {fingerprint}\ndataset     {folder}"

@@ -14,7 +14,7 @@ an empty text, an empty list or object, or one of such.
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama.sft.data.reasons import Drop, DropError, excerpt
 
@@ -105,13 +105,13 @@ def _spelt(name: str) -> str:
     return re.sub(r"[\s.\-]+", "_", parted).strip("_").lower() or name
 
 
-def canonical(name: Any) -> str:
+def canonical(name: object) -> str:
     """Return a name in lower case, its words joined by ``_``: ``toolCalls`` is ``tool_calls``."""
     name = str(name)
     return _spelt(name) if len(name) <= _LONGEST_NAME else name
 
 
-def says_nothing(value: Any) -> bool:
+def says_nothing(value: object) -> bool:
     """Return whether a field is as good as absent."""
     if isinstance(value, str):
         return not value.strip()
@@ -122,7 +122,7 @@ def says_nothing(value: Any) -> bool:
     return value is None
 
 
-def same(one: Any, other: Any) -> bool:
+def same(one: object, other: object) -> bool:
     """Return whether two values say the same; space around texts says nothing."""
     if isinstance(one, str) and isinstance(other, str):
         return one.strip() == other.strip()
@@ -132,13 +132,13 @@ def same(one: Any, other: Any) -> bool:
         return False
 
 
-def by_name(fields: dict[Any, Any]) -> dict[str, Any]:
+def by_name(fields: dict[str, object]) -> dict[str, object]:
     """Return fields by their canonical names; those that say nothing stay if none of theirs does.
 
     Raises:
         DropError: two names are one, and differ in what they say.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in fields.items():
         key = canonical(name)
         if key in found and not says_nothing(found[key]):
@@ -156,7 +156,7 @@ def _matters(name: str) -> Drop | None:
     return next((reason for pattern, reason in _PATTERNS if pattern.search(name)), None)
 
 
-def medium_of(fields: dict[Any, Any], *, read: Collection[str] = ()) -> str | None:
+def medium_of(fields: dict[str, object], *, read: Collection[str] = ()) -> str | None:
     """Return the name of the first field that holds a medium, other than those that are read."""
     for name, value in fields.items():
         spelt = canonical(name)
@@ -167,7 +167,7 @@ def medium_of(fields: dict[Any, Any], *, read: Collection[str] = ()) -> str | No
     return None
 
 
-def _holds(name: str, value: Any, reason: Drop) -> bool:
+def _holds(name: str, value: object, reason: Drop) -> bool:
     """Return whether a field that says something holds what its name is known for."""
     if isinstance(value, str) and value.strip() in EMPTY_JSON:
         return False
@@ -183,7 +183,7 @@ def _holds(name: str, value: Any, reason: Drop) -> bool:
     return bool(value) or not isinstance(value, bool | int | float)  # 0 pictures are none
 
 
-def _is_verdict(value: Any) -> bool:
+def _is_verdict(value: object) -> bool:
     values = value if isinstance(value, list | tuple) else (value,)
     return any(
         one.strip().lower() in _VERDICTS
@@ -194,7 +194,7 @@ def _is_verdict(value: Any) -> bool:
 
 
 def unknown_fields(
-    fields: dict[str, Any], *, read: Collection[str], level: Level, where: str = "it"
+    fields: dict[str, object], *, read: Collection[str], level: Level, where: str = "it"
 ) -> list[str]:
     """Return the names that are neither read nor known, of fields that say something.
 
@@ -229,7 +229,7 @@ def _named(name: str, level: Level) -> str:
     return excerpt(name) if level == "record" else f"{level}.{excerpt(name)}"
 
 
-def _require_said(name: str, value: Any, where: str) -> None:
+def _require_said(name: str, value: object, where: str) -> None:
     """Raise DropError where a turn is said to a tool, or to nobody."""
     reason, ordinary = _ADDRESSES[name]
     if not isinstance(value, str) or value.strip().lower() not in ordinary:

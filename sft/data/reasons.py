@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from mobilellama.config import DataError
 
@@ -185,7 +184,7 @@ def describe_example(place: str, reason: str, detail: str) -> str:
     return f"{place} {MEANING[reason]}" + (f": {detail}" if detail else "")
 
 
-def excerpt(value: Any) -> str:
+def excerpt(value: object) -> str:
     """Return the beginning of a record or a text on one line, for an example."""
     text = value if isinstance(value, str) else _as_json(value)
     text = " ".join(text[: 4 * _EXCERPT_CHARACTERS].split())
@@ -194,7 +193,7 @@ def excerpt(value: Any) -> str:
     return text[:_EXCERPT_CHARACTERS] + "..." * cut
 
 
-def _as_json(value: Any) -> str:
+def _as_json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except RecursionError:

@@ -22,9 +22,9 @@ Nothing else is judged here; see clean.py.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama.files.json_lines import NotJsonError, parse_json
 from mobilellama.sft.data.conversation import Turn
@@ -98,7 +98,7 @@ class Reading:
     """Names of the fields that are not known, each once; ``turn.NAME`` of a turn's."""
 
 
-def parse_line(line: bytes) -> Any:
+def parse_line(line: bytes) -> object:
     """Return the value of a JSON line; halves of surrogate pairs are left in.
 
     Raises:
@@ -111,12 +111,14 @@ def parse_line(line: bytes) -> Any:
         raise DropError(Drop.NOT_JSON, f"{error.detail}: {shown}") from None
 
 
-def read_turns(record: Any, kind: Format = "auto") -> list[Turn]:
+def read_turns(record: object, kind: Format = "auto") -> list[Turn]:
     """Return the turns of a record, as ``read_record`` does."""
     return list(read_record(record, kind).turns)
 
 
-def read_record(record: Any, kind: Format = "auto", *, more_read: Collection[str] = ()) -> Reading:
+def read_record(
+    record: object, kind: Format = "auto", *, more_read: Collection[str] = ()
+) -> Reading:
     """Return the turns of a record, and the names of what was not read.
 
     Args:
@@ -143,7 +145,7 @@ def read_record(record: Any, kind: Format = "auto", *, more_read: Collection[str
 
 
 def _turns_of_fields(
-    fields: dict[str, Any], record: dict[Any, Any], kind: Format, unread: list[str]
+    fields: dict[str, object], record: dict[str, object], kind: Format, unread: list[str]
 ) -> list[Turn]:
     """Return the turns of a record's fields, by its shape."""
     lists = _TURN_LISTS[kind]
@@ -166,7 +168,7 @@ def _turns_of_fields(
     return _of_record(fields, _with_system(fields, listed, turns, unread))
 
 
-def is_record(value: dict[str, Any]) -> bool:
+def is_record(value: Mapping[str, object]) -> bool:
     """Return whether a JSON object is a record of a known shape, not a wrapping of records."""
     fields = {key: item for key, item in value.items() if item is not None}
     for key in _TURN_LISTS["auto"]:
@@ -177,11 +179,11 @@ def is_record(value: dict[str, Any]) -> bool:
     return asks and any(key in fields for key in (*_ANSWERS, "chosen", "rejected"))
 
 
-def _left_aside(fields: dict[str, Any], names: Collection[str]) -> list[str]:
+def _left_aside(fields: dict[str, object], names: Collection[str]) -> list[str]:
     return [name for name in fields if name in names and not says_nothing(fields[name])]
 
 
-def _turns_of_pair(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
+def _turns_of_pair(fields: dict[str, object], unread: list[str]) -> list[Turn]:
     """Return system text, history, question and answer."""
     others = [*_OTHER_ANSWERS, *filter(_ONE_OF_ANSWERS.fullmatch, fields)]
     key = choose(fields, _ANSWERS, beside=others)
@@ -193,7 +195,7 @@ def _turns_of_pair(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
     return _of_record(fields, turns)
 
 
-def _question(fields: dict[str, Any], said: str, unread: list[str]) -> str:
+def _question(fields: dict[str, object], said: str, unread: list[str]) -> str:
     """Return an instruction and its input, joined as FastChat and its descendants join them."""
     unread += (rendered := _renderings(fields, said))
     fields = {name: value for name, value in fields.items() if name not in rendered}
@@ -212,7 +214,7 @@ def _question(fields: dict[str, Any], said: str, unread: list[str]) -> str:
     return "\n".join(text for text in (asked, given) if text.strip()) or asked
 
 
-def _renderings(fields: dict[str, Any], said: str) -> list[str]:
+def _renderings(fields: dict[str, object], said: str) -> list[str]:
     """Return what holds the whole pair once more, in a prompt's words, as Alpaca's ``text``."""
     found = []
     for key in ("prompt", "text") if said.strip() else ():
@@ -226,7 +228,7 @@ def _renderings(fields: dict[str, Any], said: str) -> list[str]:
     return found
 
 
-def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
+def _history(fields: dict[str, object], unread: list[str]) -> list[Turn]:
     """Return the rounds before the question.
 
     Raises:
@@ -253,7 +255,7 @@ def _history(fields: dict[str, Any], unread: list[str]) -> list[Turn]:
 
 
 def _with_system(
-    fields: dict[str, Any], listed: str, turns: list[Turn], unread: list[str]
+    fields: dict[str, object], listed: str, turns: list[Turn], unread: list[str]
 ) -> list[Turn]:
     """Return the turns after the system text that some data sets keep beside them."""
     key = choose(fields, _SYSTEMS)
@@ -268,7 +270,7 @@ def _with_system(
 
 
 def _with_answer(
-    fields: dict[str, Any], listed: str, turns: list[Turn], unread: list[str]
+    fields: dict[str, object], listed: str, turns: list[Turn], unread: list[str]
 ) -> list[Turn]:
     """Return the turns, and the answer to their last where it stands beside them.
 
@@ -299,9 +301,10 @@ def _stands_in(text: str, answer: str) -> bool:
     return bool(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", answer))
 
 
-def _of_record(fields: dict[str, Any], turns: list[Turn]) -> list[Turn]:
+def _of_record(fields: dict[str, object], turns: list[Turn]) -> list[Turn]:
     """Return the turns as the record's own marks say: a cut last answer, or none to be learnt."""
-    if isinstance(fields.get("mask"), str) and ROLES.get(fields["mask"].lower()) == "user":
+    mask = fields.get("mask")
+    if isinstance(mask, str) and ROLES.get(mask.lower()) == "user":
         fields = fields | {"mask": None}  # NeMo's: whose turns are not learnt
     if not is_learnt(fields, "it"):
         turns = [replace(turn, learnt=False) for turn in turns]
@@ -310,16 +313,17 @@ def _of_record(fields: dict[str, Any], turns: list[Turn]) -> list[Turn]:
     return turns
 
 
-def _turns_of_list(turns: Any, unread: list[str]) -> list[Turn]:
+def _turns_of_list(turns: object, unread: list[str]) -> list[Turn]:
     if not isinstance(turns, list):
         raise DropError(Drop.UNKNOWN_SHAPE, f"its turns are no list but {excerpt(turns)}")
     return [read_turn(turn, number, unread) for number, turn in enumerate(turns)]
 
 
-def _transposed(turns: Any) -> Any:
+def _transposed(turns: object) -> object:
     """Return a list of turns where older ``datasets`` gives a dict of equally long lists."""
-    columns = list(turns.values()) if isinstance(turns, dict) else []
-    sizes = {len(column) if isinstance(column, list) else -1 for column in columns}
-    if len(sizes) != 1 or -1 in sizes:
+    if not isinstance(turns, dict):
+        return turns
+    columns = [column for column in turns.values() if isinstance(column, list)]
+    if len(columns) < len(turns) or len({len(column) for column in columns}) != 1:
         return turns
     return [dict(zip(turns, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files.atomic import sha256_of_file, sha256_of_json
@@ -30,6 +30,10 @@ from mobilellama.tokenize.json_list import holds_lines, read_elements
 from mobilellama.tokenize.lines import in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources import left_out_text, walk_files
 from mobilellama.tokenize.table_files import decoded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +82,12 @@ class SourceRecord:
     """One record of a source, not judged yet."""
 
     place: str
-    value: Any
+    value: object
     """The parsed JSON value or table row; bytes where it is a line to be parsed."""
     source_read: int
     """Bytes (or rows) of the source that are read with this record."""
 
-    def parsed(self) -> Any:
+    def parsed(self) -> object:
         """Return the value, of a line too.
 
         Raises:
@@ -223,7 +227,7 @@ def _json_records(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceR
         yield SourceRecord(f"{slice_.source}[{i}]", value, slice_.size * (i + 1) // len(records))
 
 
-def _records_of(value: Any, path: Path) -> list[Any]:
+def _records_of(value: object, path: Path) -> list[object]:
     """Return the records of a whole file's value."""
     if isinstance(value, list):
         return value
@@ -243,7 +247,7 @@ def _records_of(value: Any, path: Path) -> list[Any]:
     )
 
 
-def _require_no_meaning(beside: dict[str, Any], path: Path) -> None:
+def _require_no_meaning(beside: dict[str, object], path: Path) -> None:
     """Raise DataError where a field beside a file's list of records would change what they mean."""
     fields = {canonical(name): value for name, value in beside.items()}
     told = [name for name in fields if name in READ and not says_nothing(fields[name])]
@@ -280,12 +284,12 @@ def _parquet_rows(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceR
         ) from None
 
 
-def _rows_at_once(schema: Any) -> int:
+def _rows_at_once(schema: "pa.Schema") -> int:
     held = any("binary" in str(kind) for kind in schema.types)
     return _ROWS_OF_BYTES_AT_ONCE if held else _ROWS_AT_ONCE
 
 
-def _rows(batch: Any, source: str) -> list[dict[str, Any]]:
+def _rows(batch: "pa.RecordBatch", source: str) -> list[dict[str, object]]:
     """Return the rows of an Arrow batch or table; see ``_values``."""
     columns = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -299,7 +303,7 @@ def _rows(batch: Any, source: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _values(name: str, column: Any) -> list[Any]:
+def _values(name: str, column: "pa.Array") -> list[object]:
     """Return a column's values; of bytes and times that are not read, null or true.
 
     Bytes that are UTF-8 are text, as Spark and DuckDB often write it.
@@ -315,7 +319,7 @@ def _values(name: str, column: Any) -> list[Any]:
     return values
 
 
-def _is_there(column: Any) -> list[bool]:
+def _is_there(column: "pa.Array") -> list[bool]:
     """Return whether each value is neither null nor an empty list."""
     from pyarrow import types
 
@@ -324,7 +328,7 @@ def _is_there(column: Any) -> list[bool]:
     return column.is_valid().to_pylist()
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: object) -> object:
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -351,7 +355,7 @@ def _table_rows(slice_: Slice, data: ConversationsConfig) -> Iterator[SourceReco
             yield SourceRecord(f"{slice_.source}[{row - 1}]", value, row)
 
 
-def _open_table(data: ConversationsConfig) -> Any:
+def _open_table(data: ConversationsConfig) -> "Dataset":
     """Return the split as ``datasets`` opens it: rows by number.
 
     Raises:

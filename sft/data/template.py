@@ -23,11 +23,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files.atomic import sha256_of_json
 from mobilellama.files.presets import find_preset
+from mobilellama.files.typed_json import from_json
 from mobilellama.files.yaml_file import read_yaml
 from mobilellama.sft.data.conversation import Turn
 
@@ -149,8 +150,7 @@ class Template:
         """Return the template as a file that ``read_template`` reads again."""
         import yaml
 
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        del values["name"]
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
 
@@ -327,7 +327,7 @@ def read_template(name_or_file: str | Path, *, field: str = "template") -> Templ
     """
     path = find_preset(str(name_or_file), TEMPLATES, field)
     try:
-        given: Any = read_yaml(path)
+        given = read_yaml(path)
     except ValueError as error:
         raise ConfigError(field, str(path), f"is not YAML ({one_line(error)})", _REMEDY) from None
     if not isinstance(given, dict):
@@ -343,8 +343,7 @@ def read_template(name_or_file: str | Path, *, field: str = "template") -> Templ
         if name not in given and known_field.default is MISSING:
             rule = f"is missing (in {path})"
             raise ConfigError(f"{field}: {name}", "(not given)", rule, _REMEDY)
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return Template(name=path.stem, **values)
+    return from_json(Template, given | {"name": path.stem})
 
 
 _REMEDY = f"See the templates in {TEMPLATES}"

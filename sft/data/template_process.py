@@ -17,11 +17,12 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeAlias
 
 from mobilellama.config import one_line
 
@@ -54,6 +55,18 @@ class TemplateBrokenError(Exception):
     """A template is not Jinja; the message says where."""
 
 
+Rendered: TypeAlias = "str | list[int]"
+"""A conversation's text, or its ids."""
+
+
+class Render(Protocol):
+    """What renders a conversation, as ``apply_chat_template`` does."""
+
+    def __call__(self, messages: list[dict[str, str]], /, **options: bool) -> Rendered:
+        """Return the text, or the ids where the options ask for them."""
+        ...
+
+
 _ERRORS = {kind.__name__: kind for kind in (
     RenderLimitError, TemplateRefusalError, TemplateBrokenError, NotImplementedError, ValueError,
 )}  # fmt: skip
@@ -67,13 +80,12 @@ class TemplateProcess:
         limits: what a call may take.
     """
 
-    def __init__(self, render: Callable[..., Any], limits: RenderLimits | None = None) -> None:
+    def __init__(self, render: Render, limits: RenderLimits | None = None) -> None:
         self._render, self._limits = render, limits or RenderLimits()
-        self._process: Any = None
-        self._pipe: Any = None
+        self._running: tuple[ForkProcess, Connection] | None = None
         self._lock = threading.Lock()
 
-    def call(self, messages: list[dict[str, str]], options: dict[str, Any]) -> Any:
+    def call(self, messages: list[dict[str, str]], options: dict[str, bool]) -> Rendered:
         """Return what the function gives for a conversation.
 
         Raises:
@@ -84,15 +96,16 @@ class TemplateProcess:
             ValueError: likewise.
         """
         with self._lock:
-            if self._process is None or not self._process.is_alive():
-                self._start()
+            if self._running is None or not self._running[0].is_alive():
+                self._running = self._start()
+            process, pipe = self._running
             try:
-                self._pipe.send((messages, options))
-                if not self._pipe.poll(self._limits.cpu_s * _WAIT_S):
+                pipe.send((messages, options))
+                if not pipe.poll(self._limits.cpu_s * _WAIT_S):
                     raise self._too_slow()
-                kind, answer = self._pipe.recv()
+                kind, answer = pipe.recv()
             except (EOFError, OSError):
-                raise self._died() from None
+                raise self._died(process) from None
             except BaseException:  # a Ctrl-C among them: the answer would be taken for the next's
                 self.close()
                 raise
@@ -102,27 +115,28 @@ class TemplateProcess:
 
     def close(self) -> None:
         """End the process; another call starts one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._pipe.close()
-            self._process = self._pipe = None
+        if self._running is not None:
+            process, pipe = self._running
+            process.kill()
+            process.join()
+            pipe.close()
+            self._running = None
 
-    def _start(self) -> None:
+    def _start(self) -> tuple[ForkProcess, Connection]:
         context = get_context("fork")  # of a process that has loaded transformers already
-        self._pipe, there = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(there, self._pipe, self._render, self._limits), daemon=True
-        )
-        self._process.start()
+        here, there = context.Pipe()
+        arguments = (there, here, self._render, self._limits)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
+        process.start()
         there.close()
+        return process, here
 
     def _too_slow(self) -> RenderLimitError:
         return RenderLimitError(f"took more than {self._limits.cpu_s} s")
 
-    def _died(self) -> RenderLimitError:
-        self._process.join()
-        code = self._process.exitcode
+    def _died(self, process: ForkProcess) -> RenderLimitError:
+        process.join()
+        code = process.exitcode
         self.close()
         if code == -signal.SIGXCPU:
             return self._too_slow()
@@ -130,7 +144,7 @@ class TemplateProcess:
         return RenderLimitError(f"took more than {gib:g} GiB of memory, or ended its process")
 
 
-def _serve(pipe: Any, other_end: Any, render: Callable[..., Any], limits: RenderLimits) -> None:
+def _serve(pipe: Connection, other_end: Connection, render: Render, limits: RenderLimits) -> None:
     """Answer calls until the other process is gone."""
     other_end.close()  # else its end would never be seen
     signal.set_wakeup_fd(-1)
@@ -152,11 +166,11 @@ def _serve(pipe: Any, other_end: Any, render: Callable[..., Any], limits: Render
 
 
 def _answer(
-    render: Callable[..., Any],
+    render: Render,
     messages: list[dict[str, str]],
-    options: dict[str, Any],
+    options: dict[str, bool],
     limits: RenderLimits,
-) -> tuple[str, Any]:
+) -> tuple[str, Rendered]:
     """Return the name of an error and its message, or an empty name and the outcome."""
     from jinja2 import TemplateError, TemplateSyntaxError
 

@@ -14,7 +14,6 @@ counted as not read.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from mobilellama.sft.data.conversation import Role, Turn
 from mobilellama.sft.data.fields import by_name, same, says_nothing, unknown_fields
@@ -59,7 +58,7 @@ _READ = frozenset((*ROLE_FIELDS, *CONTENT_FIELDS, *_OTHER_CONTENTS, *ANSWER_FIEL
 _WORDS = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def read_turn(turn: Any, number: int, unread: list[str]) -> Turn:
+def read_turn(turn: object, number: int, unread: list[str]) -> Turn:
     """Return a turn; add the names of its fields that are not known to `unread`.
 
     Raises:
@@ -87,7 +86,7 @@ def read_turn(turn: Any, number: int, unread: list[str]) -> Turn:
     return Turn(role, text, cut=is_cut(fields), learnt=is_learnt(fields, where))
 
 
-def _role(fields: dict[str, Any], number: int) -> Role:
+def _role(fields: dict[str, object], number: int) -> Role:
     roles: set[Role] = set()
     for key in ROLE_FIELDS:
         spelt = fields.get(key)
@@ -101,13 +100,13 @@ def _role(fields: dict[str, Any], number: int) -> Role:
     return roles.pop()
 
 
-def _content(fields: dict[str, Any], where: str) -> Any:
+def _content(fields: dict[str, object], where: str) -> object:
     key = choose(fields, CONTENT_FIELDS, beside=_OTHER_CONTENTS, where=where)
     return None if key is None else fields[key]
 
 
 def choose(
-    fields: dict[str, Any],
+    fields: dict[str, object],
     keys: Sequence[str],
     *,
     beside: Sequence[str] = (),
@@ -134,7 +133,7 @@ def choose(
     return next((key for key in given if key in said), given[0] if given else None)
 
 
-def text_of(value: Any, where: str, unread: list[str]) -> str:
+def text_of(value: object, where: str, unread: list[str]) -> str:
     """Return a content's text: a string, or the text parts of a list joined.
 
     Raises:
@@ -156,7 +155,7 @@ def joined(texts: Sequence[str]) -> str:
     return whole
 
 
-def _part(part: Any, where: str, unread: list[str]) -> str:
+def _part(part: object, where: str, unread: list[str]) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         fields = by_name(part)
         flags = [key for key in (*_LEARN_FLAGS, *_CONTEXT_FLAGS) if key in fields]
@@ -169,7 +168,7 @@ def _part(part: Any, where: str, unread: list[str]) -> str:
     raise DropError(Drop.NOT_TEXT, f"{where} holds {excerpt(part)}")
 
 
-def is_cut(fields: dict[str, Any]) -> bool:
+def is_cut(fields: dict[str, object]) -> bool:
     """Return whether a turn, or a record, says of its answer that it stops before its end."""
     return any(
         isinstance(said := fields.get(key), str) and said.lower() in (limit, "content_filter")
@@ -177,7 +176,7 @@ def is_cut(fields: dict[str, Any]) -> bool:
     ) or any(as_flag(fields.get(key)) is True for key in _CUT_FLAGS)
 
 
-def odd_marks(fields: dict[str, Any]) -> list[str]:
+def odd_marks(fields: dict[str, object]) -> list[str]:
     """Return which marks of an answer's end have a value that is not understood."""
     ends = [key for key in _ENDS if not says_nothing(fields.get(key)) and not is_cut(fields)]
     flags = [key for key in _CUT_FLAGS if not says_nothing(fields.get(key))]
@@ -187,11 +186,11 @@ def odd_marks(fields: dict[str, Any]) -> list[str]:
     ]
 
 
-def _is_whole(said: Any) -> bool:
+def _is_whole(said: object) -> bool:
     return isinstance(said, str) and said.lower() in _WHOLE
 
 
-def is_learnt(fields: dict[str, Any], where: str) -> bool:
+def is_learnt(fields: dict[str, object], where: str) -> bool:
     """Return whether a turn, or a record, lets its answer be learnt.
 
     Raises:
@@ -213,7 +212,7 @@ def is_learnt(fields: dict[str, Any], where: str) -> bool:
     return all(found.values())
 
 
-def as_flag(value: Any) -> bool | None:
+def as_flag(value: object) -> bool | None:
     """Return what true, 1, 1.0, "true" or "1" mean, or their opposites; None: it is no flag."""
     if isinstance(value, str):
         word = value.strip().lower()

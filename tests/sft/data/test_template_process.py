@@ -121,8 +121,9 @@ def test_what_a_template_says_comes_back() -> None:
 def test_the_process_ends_with_the_one_that_asks() -> None:
     renderer = process("ok")
     renderer.call(MESSAGES, {})
-    inner = renderer._process  # its end is what is asserted
-    renderer._pipe.close()
+    assert renderer._running is not None
+    inner, pipe = renderer._running  # its end is what is asserted
+    pipe.close()
     inner.join(timeout=60)
     assert inner.exitcode == 0
     assert not Path(f"/proc/{inner.pid}/task").exists()

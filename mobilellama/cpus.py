@@ -1,11 +1,12 @@
-"""How many CPUs this process may use, and who says so.
+"""Decide how many CPUs this process may use.
 
-Every default of threads and worker processes comes from here. The first that is known decides:
+Every default number of threads and worker processes comes from here. The first known value of this
+list decides:
 
 1. the field that the user gave;
-2. OMP_NUM_THREADS, where the user or torchrun (which sets it to 1) says what one process may use;
-3. the least of SLURM's CPUs, the CPU quota of the control group (a container's), and the CPUs that
-   this process may run on. Processes that share them share them out equally.
+2. OMP_NUM_THREADS: what one process may use. The user sets it, or torchrun, which sets it to 1;
+3. the smallest of SLURM's CPUs, the CPU quota of the control group (of a container), and the CPUs
+   that this process may run on. Processes on the same CPUs get equal parts.
 """
 
 import logging
@@ -25,13 +26,13 @@ class CpuBudget:
     count: int
     """At least 1."""
     reason: str
-    """What decided, such as "OMP_NUM_THREADS"."""
+    """What decided the number, such as "OMP_NUM_THREADS"."""
 
     def describe(self, what: str) -> str:
-        """Return what a start line says, such as "4 CPU threads (OMP_NUM_THREADS)".
+        """Return the text for a start line, such as "4 CPU threads (OMP_NUM_THREADS)".
 
         Args:
-            what: is counted, in the singular.
+            what: what is counted, in the singular.
         """
         ending = "" if self.count == 1 else "es" if what.endswith("s") else "s"
         return f"{self.count:,} {what}{ending} ({self.reason})"
@@ -43,9 +44,9 @@ def cpu_budget(
     """Return how many threads or workers a process may have.
 
     Args:
-        given: what the user gave; None asks for the default.
-        field: the name of what the user gave.
-        processes: that share this machine's CPUs and each ask so, this one among them.
+        given: the number that the user gave. None: the default.
+        field: the field that the user gave it with.
+        processes: number of processes that share this machine's CPUs, this one included.
     """
     if given is not None:
         return CpuBudget(count=given, reason=field)
@@ -57,7 +58,7 @@ def cpu_budget(
         limits.insert(0, (quota, "the CPU quota of its control group"))
     name, slurm = _slurm_cpus(os.environ)
     if name == "SLURM_CPUS_PER_TASK":
-        # A task's own share already; it is not known whether the other limits are a task's too.
+        # This is one task's share already. Whether the other limits are a task's is not known.
         limits.insert(0, (slurm, name))
         processes = 1
     elif name:
@@ -69,9 +70,10 @@ def cpu_budget(
 
 
 def use_cpu_budget() -> None:
-    """Keep torch's own default of CPU threads within the budget; tell where that changes it.
+    """Lower torch's number of CPU threads to the budget, and log a change.
 
-    torch sees OMP_NUM_THREADS and the CPUs that it may use, but neither SLURM's nor a quota.
+    torch knows OMP_NUM_THREADS and the CPUs that it may run on. It does not know SLURM's CPUs or a
+    CPU quota.
     """
     import torch
 
@@ -82,14 +84,14 @@ def use_cpu_budget() -> None:
 
 
 def _omp_threads(environment: Mapping[str, str]) -> int | None:
-    """Return OMP_NUM_THREADS; None where it is not set, or is not what OpenMP takes."""
+    """Return OMP_NUM_THREADS. None: it is not set, or OpenMP does not take its value."""
     first = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list by level
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def _slurm_cpus(environment: Mapping[str, str]) -> tuple[str | None, float]:
     """Return the variable in which SLURM says how many CPUs there are, and its value."""
-    # torchrun's processes share what the one task has that srun or the batch script is.
+    # The processes of torchrun share the CPUs of one task: srun's, or the batch script's.
     of_a_task = "SLURM_PROCID" in environment and "LOCAL_WORLD_SIZE" not in environment
     for name in (*(["SLURM_CPUS_PER_TASK"] if of_a_task else []), "SLURM_CPUS_ON_NODE"):
         value = environment.get(name, "")
@@ -101,12 +103,12 @@ def _slurm_cpus(environment: Mapping[str, str]) -> tuple[str | None, float]:
 def cgroup_quota(
     mounts: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> float | None:
-    """Return how many CPUs' time the control group may take; None where nothing limits it.
+    """Return how many CPUs the control group may use at a time. None: it has no limit.
 
     Args:
-        mounts: where the control groups are mounted: version 2, or version 1 with a folder for
-            each controller.
-        membership: lines of ``ID:CONTROLLERS:PATH``, one without controllers for version 2.
+        mounts: where the control groups are mounted. Version 1 has a folder for each controller.
+        membership: a file with lines of ``ID:CONTROLLERS:PATH``. The line of version 2 has no
+            controllers.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -127,9 +129,9 @@ def cgroup_quota(
 
 
 def _up_to(mount: Path, path: str) -> Iterator[Path]:
-    """Yield a group's folder and those above it, each of which may limit it.
+    """Yield a group's folder and the folders above it. Each may have a limit.
 
-    In a container the path may be the host's, and only the mount itself be there.
+    In a container the path may be a path of the host. Then only the mount itself exists.
     """
     folder = mount / path.strip("/")
     yield folder
@@ -139,7 +141,7 @@ def _up_to(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _quota(*files: Path) -> list[float]:
-    """Return quota / period of a group; nothing where it has none ("max", -1) or is not there."""
+    """Return [quota / period] of a group; [] if it has no limit ("max", -1) or does not exist."""
     try:
         quota, period = " ".join(file.read_text() for file in files).split()
         return [int(quota) / int(period)] if int(quota) > 0 else []

@@ -1,4 +1,4 @@
-"""What a run is: the record that it writes into its attempts, checkpoints and exports.
+"""Record what a run is. The record is in the run's attempts, checkpoints and exports.
 
     "record": {
       "stage": "vlm",
@@ -8,8 +8,8 @@
       "trains_language_model": true
     }
 
-Nothing else tells stage, adapters or origin of a run. What an older version wrote has no record;
-``record_of`` alone concludes it from the fields of its config.
+Only the record tells the stage, the adapters and the origin of a run. Files of older versions have
+no record. For them, ``record_of`` derives it from the run's config.
 """
 
 from collections.abc import Mapping
@@ -30,38 +30,38 @@ RECORD_FILE = "run_record.json"
 """The record's file in an export."""
 
 VLM_TYPES = ("mobilellama_vlm", "mobilevlm")
-"""``model_type`` of the folders that 'vlm export' writes: our form, and the published one."""
+"""``model_type`` of the folders that 'vlm export' writes: our format and the published one."""
 
 LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a decoder layer of Llama's shape. All were adapted where an old config
-names none."""
+"""The linear layers of one decoder layer of Llama's shape. An old config without names means all of
+them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a run's weights were read from when it began."""
+    """Where the weights of a run were read from at its first start."""
 
     init: str
     """The model: a folder, a run or a checkpoint."""
     vision: str | None = None
-    """The vision tower's folder; None where `init` had the tower, or there is none."""
+    """The folder of the vision tower. None: `init` had the tower, or there is none."""
     projector: str | None = None
-    """The file of the projector's weights; None where `init` had it, or it began anew."""
+    """The file of the projector's weights. None: `init` had it, or it was initialised."""
 
     def given(self) -> dict[str, str]:
-        """Return those that were given, by name."""
+        """Return name -> value, without those that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
-    """The low-rank updates that a run trains (LoRA)."""
+    """The LoRA adapters that a run trains."""
 
     rank: int
     alpha: int
     dropout: float
     targets: list[str] | None
-    """Linear layers with an update, by the last part of their names; None is all but the head."""
+    """The adapted linear layers, by the last part of their names. None: all except the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +70,13 @@ class RunRecord:
 
     stage: Stage
     origin: Origin | None = None
-    """What the run began from; None where every weight was drawn."""
+    """Where the weights were read from. None: all weights were initialised at random."""
     template: str | None = None
-    """Name of the chat template of its samples; None for plain text, or where it is not known."""
+    """Name of the chat template of its samples. None: plain text, or not known."""
     lora: Adapters | None = None
-    """None where the weights themselves train."""
+    """None: the run trains the weights themselves."""
     trains_language_model: bool = True
-    """False where the projector alone trains."""
+    """False: the run trains only the projector."""
 
     def require(
         self,
@@ -89,10 +89,10 @@ class RunRecord:
         """Raise ConfigError unless the run is of a stage.
 
         Args:
-            stage: the one whose runs are understood.
-            field: the config field that named the run.
-            value: the field's.
-            remedy: what to do instead; ``{stage}`` becomes the run's.
+            stage: the stage that the run must be of.
+            field: the config field that names the run.
+            value: the value of the field.
+            remedy: what to do instead. ``{stage}`` is replaced by the run's stage.
         """
         if self.stage != stage:
             rule = f"was written by 'mobilellama {self.stage} run'"
@@ -101,7 +101,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write the record into an export.
 
-        Of paths the last part alone is written: the rest says nothing on other machines.
+        Only the last part of a path is written. The rest means nothing on other machines.
         """
         record = self
         if self.origin is not None:
@@ -111,22 +111,22 @@ class RunRecord:
 
 
 def record_of(stored: object, config: Mapping[str, Any]) -> RunRecord:
-    """Return the record that a run stored; of an older run's files, what its config tells.
+    """Return the record that a run stored. For an older run, derive it from the config.
 
     Args:
-        stored: the value of ``RECORD``; None where there is none.
-        config: the run's, under the names of today.
+        stored: the value of ``RECORD``. None: there is none.
+        config: the config of the run, with today's names.
 
     Raises:
-        TypeError: the stored value is no record.
+        TypeError: the stored value is not a record.
     """
     return _concluded(config) if stored is None else from_json(RunRecord, stored, RECORD)
 
 
 def _concluded(config: Mapping[str, Any]) -> RunRecord:
-    """Return what an older version's config tells.
+    """Derive the record from the config of an older version.
 
-    The later stages began from something, and of them only the last has a tower.
+    Runs of sft and vlm have an `init`. Of these, only runs of vlm have a vision tower.
     """
     if "init" not in config:
         return RunRecord(stage="pretrain")
@@ -147,9 +147,9 @@ def _concluded(config: Mapping[str, Any]) -> RunRecord:
 
 
 def stage_of_folder(folder: str | Path) -> Stage | None:
-    """Return the stage whose export a folder is; None for another's model.
+    """Return the stage that exported a folder. None: no stage of ours did.
 
-    A folder without a record is told by the ``model_type`` of its config.json.
+    Without a record, the ``model_type`` in config.json decides.
     """
     folder = Path(folder)
     try:
@@ -158,7 +158,7 @@ def stage_of_folder(folder: str | Path) -> Stage | None:
             return from_json(RunRecord, value).stage
         values = read_json(folder / "config.json")
     except (OSError, ValueError, TypeError):
-        return None  # whoever reads the folder says what is wrong
+        return None  # the reader of the folder reports what is wrong
     kind = values.get("model_type") if isinstance(values, dict) else None
     return "vlm" if kind in VLM_TYPES else None
 

@@ -39,18 +39,16 @@ def read_config_file(layer: Layer, command: Command) -> ConfigFile:
 
 
 class _Reader:
-    """Read a file's fields, and give each its name of today."""
+    """Read a file's fields, and replace old names by today's."""
 
     def __init__(self, path: Path, command: Command) -> None:
         self._command, self._fields = command, command.fields
         self._file = ConfigFile(path=path)
-        self._edits: dict[
-            str, object
-        ] = {}  # name of today -> value, where either is not the file's
-        self._leaves: dict[str, object] = {}  # name of today -> value
+        self._edits: dict[str, object] = {}  # today's name -> value, where name or value is changed
+        self._leaves: dict[str, object] = {}  # today's name -> value
 
     def read(self, values: Mapping[object, object]) -> ConfigFile:
-        """Return what the file gives."""
+        """Return the fields of the file."""
         self._walk(values, "")
         self._file.names = set(self._leaves)
         if self._edits or self._file.old_names:
@@ -101,7 +99,7 @@ class _Reader:
 
 
 def _as_yaml(leaves: Mapping[str, object]) -> str:
-    """Return fields by dotted names as the text of a file."""
+    """Return the text of a YAML file with these fields, given by dotted name."""
     import yaml
 
     nested: dict[str, object] = {}

@@ -1,6 +1,6 @@
-"""The fields of a config by their dotted names: what a command line and a YAML file may give.
+"""List the fields of a config by dotted name. A command line or a YAML file may give them.
 
-A section is a field that is a dataclass itself: ``train.seq_len`` is field ``seq_len`` of the
+A section is a field whose type is a dataclass. ``train.seq_len`` is the field ``seq_len`` of the
 section ``train``.
 """
 
@@ -15,17 +15,17 @@ class Field:
     """One field of a config."""
 
     name: str
-    """Dotted."""
+    """The dotted name."""
     type: object
-    """As the dataclass declares it."""
+    """The type that the dataclass declares."""
     is_required: bool
     """Whether it has no default."""
     commas: bool
-    """Whether commas part the elements of a list; not in lines of a shell, nor in paths."""
+    """Whether commas separate the elements of a list. False for shell lines and for paths."""
 
     @property
     def is_flag(self) -> bool:
-        """Whether it is true or false, so that its name alone means true."""
+        """Whether the field is true or false. Its name without a value means true."""
         return set(members_of(self.type)) <= {bool, type(None)}
 
     @property
@@ -35,12 +35,12 @@ class Field:
 
     @property
     def is_list_of_texts(self) -> bool:
-        """Whether it holds a list of texts, which a command line gives as words."""
+        """Whether it holds a list of texts. A command line gives them as words."""
         return list[str] in members_of(self.type)
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it holds names of the user's own."""
+        """Whether it holds names that the user chooses."""
         return any(get_origin(one) in (dict, Mapping) for one in members_of(self.type))
 
 
@@ -54,7 +54,7 @@ class Fields:
     """Dotted names of the sections."""
 
     def mapping_of(self, name: str) -> Field | None:
-        """Return the field whose key `name` names: ``slurm.env.HOME`` is one of ``slurm.env``."""
+        """Return the mapping that holds the key `name`. ``slurm.env`` holds ``slurm.env.HOME``."""
         parts = name.split(".")
         for end in range(1, len(parts)):
             field = self.by_name.get(".".join(parts[:end]))
@@ -64,13 +64,13 @@ class Fields:
 
 
 def members_of(of_type: object) -> tuple[object, ...]:
-    """Return the types of a union; another type is its only member."""
+    """Return the types of a union. For any other type, return that type alone."""
     is_union = get_origin(of_type) in (Union, types.UnionType)
     return get_args(of_type) if is_union else (of_type,)
 
 
 def fields_of(config_class: type) -> Fields:
-    """Return the fields of a config dataclass, those of its sections included."""
+    """Return the fields of a config dataclass and of its sections."""
     found: dict[str, Field] = {}
     sections: set[str] = set()
 

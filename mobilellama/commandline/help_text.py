@@ -1,7 +1,8 @@
-"""What ``--help`` prints: the fields that people set first, a section's, or all; 80 columns wide.
+"""Write the text of ``--help``, 80 columns wide.
 
-Types and values are written as the command line takes them. A field's text is the docstring below
-it, read from the source: nothing of the verb is imported for it.
+It shows the fields that people set first, the fields of one section, or all fields. Types and
+values are written as the command line takes them. A field's text is the docstring below it. The
+docstring is read from the source, so that the verb itself is not imported.
 """
 
 import ast
@@ -21,7 +22,8 @@ from mobilellama.config import ConfigError, as_given, did_you_mean
 
 WIDTH = 80
 MOST_SHOWN = 12
-"""A verb of so many fields shows all; of more, those that are required and its first ones."""
+"""A verb with at most so many fields shows all. A verb with more shows those that are required and
+its first ones."""
 ALL = "all"
 _INDENT = " " * 6
 _NAMES = {bool: "true|false", int: "INT", float: "NUMBER", str: "TEXT", type(None): "null"}
@@ -31,7 +33,7 @@ _LONG = re.compile(r"\S{50,}")
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
-    """What is told of a field."""
+    """What the help says about a field."""
 
     field: Field
     text: str
@@ -47,18 +49,19 @@ def help_text(
     first: Sequence[str],
     asked: str | None,
 ) -> str:
-    """Return what --help prints.
+    """Return the text that --help prints.
 
     Args:
         config_class: the verb's config.
         command: its command line.
-        about: what comes first.
+        about: the text above the fields.
         presets: the names that --config takes.
-        first: fields that are shown beside those that are required.
-        asked: the word after --help: all, a section's or a field's name; None asks for the first.
+        first: the fields that are shown besides the required ones.
+        asked: the word after --help: all, or the name of a section or a field. None shows the
+            required fields and `first`.
 
     Raises:
-        ConfigError: it is no such word.
+        ConfigError: the word names no section and no field.
     """
     told = {one.field.name: one for one in _walk(config_class, command, "", None)}
     sections = sorted(command.fields.sections)
@@ -66,7 +69,7 @@ def help_text(
         names = [name for name in told if name == asked or name.startswith(f"{asked}.")]
         if not names:
             known = [ALL, *sections, *told]
-            rule = "is no section and no field"
+            rule = "is neither a section nor a field"
             remedy = f"Give {', '.join([ALL, *sections])}{did_you_mean(asked, known)}"
             raise ConfigError("--help", asked, rule, remedy)
         return "\n".join(_entry(told[name], command) for name in names)
@@ -91,14 +94,14 @@ def _first(told: Mapping[str, _Told], first: Sequence[str]) -> list[str]:
 
 
 def _options(presets: Sequence[str]) -> list[str]:
-    """Return the entries of what is no field."""
+    """Return the entries of the options that are not fields."""
     names = f", or a preset: {', '.join(presets)}" if presets else ""
-    config = f"YAML file of fields{names}. Given again, the later one overrules."
+    config = f"YAML file of fields{names}. Later files override earlier ones."
     return [
         "  --config FILE",
         *_wrapped(config, _INDENT, _INDENT),
         "  --print_config",
-        f"{_INDENT}Print the config that comes of all this, and do nothing.",
+        f"{_INDENT}Print the resulting config, and do nothing else.",
     ]
 
 
@@ -114,7 +117,7 @@ def _entry(told: _Told, command: Command) -> str:
 
 
 def _wrapped(text: str, first: str, others: str) -> list[str]:
-    """Fold a text to the width; a list or a choice that is longer is parted, too."""
+    """Fold a text to the width. A long list or choice is folded after a comma or a bar."""
     parted = _LONG.sub(lambda match: re.sub(r"([,|])", "\\1\0 ", match[0]), text)
     lines = folded(parted, WIDTH, first, others)
     return [line.replace("\0 ", "").replace("\0", "") for line in lines]
@@ -124,8 +127,8 @@ def type_text(of_type: Any, *, commas: bool = True) -> str:
     """Return how the command line writes a type's values.
 
     Args:
-        of_type: a field's.
-        commas: whether commas part the elements of a list.
+        of_type: the type of a field.
+        commas: whether commas separate the elements of a list.
     """
     parts = [_name_of(one, commas) for one in members_of(of_type)]
     return "|".join(sorted(parts, key=lambda part: part == "null"))
@@ -153,13 +156,13 @@ def value_text(value: Any) -> str:
 
 
 def _walk(owner: type, command: Command, above: str, made: Any) -> Iterator[_Told]:
-    """Yield what is told of each field of a config, or of a section.
+    """Yield what the help says about each field of a config or a section.
 
     Args:
         owner: the dataclass.
-        command: has the fields.
-        above: the section's dotted name with a dot behind it.
-        made: the section as its config makes it; None where that must be given.
+        command: the verb's command line.
+        above: the section's dotted name and a dot, or an empty string.
+        made: the section's default. None: the user must give the section.
     """
     hints, docs = get_type_hints(owner), docs_of(owner)
     for its in fields(owner):
@@ -181,7 +184,7 @@ def _walk(owner: type, command: Command, above: str, made: Any) -> Iterator[_Tol
 
 
 def docs_of(owner: type) -> dict[str, str]:
-    """Return the docstring below each field of a dataclass, those it inherits included."""
+    """Return the docstring below each field of a dataclass, also of inherited fields."""
     docs: dict[str, str] = {}
     for base in reversed(owner.__mro__):
         file = getattr(sys.modules.get(base.__module__), "__file__", None)
@@ -192,7 +195,7 @@ def docs_of(owner: type) -> dict[str, str]:
 
 @cache
 def _docs_in(file: str) -> dict[str, dict[str, str]]:
-    """Return class -> field -> docstring of a source file."""
+    """Return the docstrings of a source file: class -> field -> docstring."""
     found: dict[str, dict[str, str]] = {}
     for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ClassDef):

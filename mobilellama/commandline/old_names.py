@@ -30,15 +30,15 @@ OF_VERB: dict[str, dict[str, str]] = {
 """'STAGE VERB' -> old name -> name, for old names that mean something else in other verbs."""
 
 FOLLOWS = {"sft run": ("model",), "vlm run": ("model", "origin")}
-"""'STAGE VERB' -> what a run's config.yaml holds that is no field: it follows from --init."""
+"""'STAGE VERB' -> names in a run's config.yaml that are not fields. --init decides their values."""
 
 
 def current_name(name: str, verb: str) -> str:
-    """Return a field's name of today.
+    """Return today's name of a field.
 
     Args:
-        name: dotted, of today or old.
-        verb: as ``pretrain run``.
+        name: the dotted name, old or today's.
+        verb: stage and verb, such as ``pretrain run``.
     """
     table = EVERYWHERE | OF_VERB.get(verb, {})
     parts = name.split(".")
@@ -72,7 +72,7 @@ def as_stored(config: Mapping[str, object]) -> dict[str, object]:
 def _renamed(
     values: Mapping[str, object], names: Mapping[str, str], above: str = ""
 ) -> dict[str, object]:
-    """Return nested values with other names, in their order."""
+    """Return nested values under their new names, in the same order."""
     made: dict[str, object] = {}
     for key, value in values.items():
         name = f"{above}{key}"

@@ -1,8 +1,8 @@
-"""A config of its files and its command line, by jsonargparse.
+"""Build a config from files and a command line, with jsonargparse.
 
-The words are made plain before (words.py, config_files.py): the parser sees ``--field=VALUE`` and
-files of known fields alone. Only what is public of it is used, and its error texts are read here
-and nowhere else.
+words.py and config_files.py bring the input into a plain form first. The parser then sees only
+``--field=VALUE`` and files of known fields. Only its public functions are used. This file alone
+reads its error texts.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from mobilellama.files.presets import find_preset, preset_names, read_layers
 
 T = TypeVar("T")
 
-_COMMAS = re.compile(r", (?![^\[]*\])")  # but for those in brackets
+_CHOICES = re.compile(r"(?:a )?Literal\[([^\]]*)\]")
+_COMMAS = re.compile(r", (?![^\[]*\])")  # not those in brackets
 
 
 def parse_config(
@@ -42,14 +43,14 @@ def parse_config(
     Args:
         config_class: the frozen dataclass.
         argv: the words after the verb.
-        prog: what the user typed before them, as ``mobilellama pretrain run``.
-        about: what --help says first.
-        presets: folder of YAML files that --config may name without path and ending.
-        thing: the field that a word without a flag gives.
-        first: the fields that --help shows beside those that are required.
+        prog: the words before, such as ``mobilellama pretrain run``.
+        about: the first text of --help.
+        presets: folder of YAML files. --config may name them without path and suffix.
+        thing: the field that takes a word without a flag.
+        first: the fields that --help shows besides the required ones.
 
     Raises:
-        ConfigError: a field is unknown, missing, of the wrong type or breaks a rule.
+        ConfigError: a field is unknown or missing, has the wrong type, or breaks a rule.
     """
     command = Command(
         verb=prog.removeprefix("mobilellama "),
@@ -70,12 +71,12 @@ def parse_config(
     _require_fields(given, files, command)
     parsed, made = _parse(_parser(config_class, prog), given, command)
     config = config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
-    _require_64_bits(parsed)  # after the fields' own rules, which say more
+    _require_64_bits(parsed)  # last, because a field's own rule says more
     return config
 
 
 def _asks_for_help(argv: Sequence[str]) -> str | None:
-    """Return the word after --help, or "" where none follows; None where it is not asked for."""
+    """Return the word after --help, or "" if none follows. None: no help is asked for."""
     for i, word in enumerate(argv):
         flag, _, asked = word.partition("=")
         if flag in ("-h", "--help"):
@@ -90,13 +91,13 @@ def _parser(config_class: type, prog: str) -> Any:
 
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile)
-    # No --SECTION FILE options: one file holds the whole config.
+    # sub_configs=False: no --SECTION FILE options, since one file holds the whole config.
     parser.add_class_arguments(config_class, None, sub_configs=False, fail_untyped=True)
     return parser
 
 
 def _read_files(given: Given, command: Command, presets: Path | None) -> list[ConfigFile]:
-    """Read the files of --config, let the parser have them, and warn of old names."""
+    """Read the files of --config, pass them to the parser, and warn of old names."""
     words: list[str] = []
     files: list[ConfigFile] = []
     for word in given.words:
@@ -115,7 +116,7 @@ def _read_files(given: Given, command: Command, presets: Path | None) -> list[Co
 
 
 def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command) -> None:
-    """Raise ConfigError where a required field is not given; --print_config only says so."""
+    """Raise ConfigError if a required field is not given. With --print_config, print it only."""
     names = given.names.union(*(file.names for file in files))
     missing = missing_from(names, command.fields)
     if not missing:
@@ -133,7 +134,7 @@ def _as_flag(name: str, thing: str | None) -> str:
 
 
 def _parse(parser: Any, given: Given, command: Command) -> tuple[Any, Any]:
-    """Return what the parser makes of the words: the fields, and the sections made of them."""
+    """Parse the words. Return the fields, and the sections built from them."""
     import jsonargparse
 
     try:
@@ -149,7 +150,7 @@ def _parse(parser: Any, given: Given, command: Command) -> tuple[Any, Any]:
 
 
 def _require_text(parsed: Any) -> None:
-    """Raise ConfigError for a text that can be no path; YAML and JSON can write such."""
+    """Raise ConfigError for a text that cannot be a path. YAML and JSON can hold such texts."""
     for field, value in parsed.items():
         for one in value if isinstance(value, list | tuple) else [value]:
             try:
@@ -158,11 +159,11 @@ def _require_text(parsed: Any) -> None:
                 is_text = False
             if not is_text:
                 rule = "holds a character that no path or text can have"
-                raise ConfigError(field, repr(one), rule, "Write it without that")
+                raise ConfigError(field, repr(one), rule, "Remove that character")
 
 
 def _require_64_bits(parsed: Any) -> None:
-    """Raise ConfigError for an integer that no library takes."""
+    """Raise ConfigError for an integer that does not fit into 64 bits: no library takes it."""
     for field, value in parsed.items():  # dotted names, sections left out
         values = value if isinstance(value, list | tuple) else [value]
         for one in values:
@@ -171,7 +172,7 @@ def _require_64_bits(parsed: Any) -> None:
 
 
 def _explain(error: Exception, given: Given, command: Command) -> ConfigError:
-    """Turn the parser's complaint into ours: field, value, rule, remedy."""
+    """Turn the parser's error into ours: field, value, rule, remedy."""
     message = one_line(error)
     remedy = f"See '{command.prog} --help'"
     if message.startswith("argument --"):  # "argument --config: expected one argument"
@@ -183,6 +184,8 @@ def _explain(error: Exception, given: Given, command: Command) -> ConfigError:
         if union := re.search(r"Union subtypes Subtypes: \[(.*)\] Errors:", rule):
             value = _given_to(field, given)
             rule = "expected " + _COMMAS.sub(" or ", union[1].replace("NoneType", "null"))
+        elif value.strip() == "None":
+            value = _given_to(field, given)
         rule = (
             rule.strip()
             .rstrip(".")
@@ -191,12 +194,19 @@ def _explain(error: Exception, given: Given, command: Command) -> ConfigError:
             .replace("typing.", "")
             .replace("a int", "an int")
         )
+        rule = _CHOICES.sub(_choices, rule)
         return ConfigError(field, value.strip(), rule[:1].lower() + rule[1:], remedy)
     return ConfigError(command.prog, " ".join(given.words), message.rstrip("."), remedy)
 
 
+def _choices(found: re.Match[str]) -> str:
+    """Return the values of a Literal as the command line takes them."""
+    values = found[1].replace("'", "")
+    return f"one of {values}" if "," in values else values
+
+
 def _given_to(field: str, given: Given) -> str:
-    """Return the value that the command line gives a field."""
+    """Return the value that the command line gives to a field."""
     for word in reversed(given.words):
         if word.startswith(f"--{field}="):
             return word.partition("=")[2]

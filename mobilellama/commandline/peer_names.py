@@ -72,15 +72,15 @@ OURS: dict[str, tuple[str, ...]] = {
     "devices": ("distributed.devices",),
     "tokenizer_model": ("tokenizer",),
 }
-"""Their name, with underscores -> ours, of which a verb has at most one or two."""
+"""Their name, with underscores -> our names. A verb has at most one or two of them."""
 
 
 def our_name(theirs: str, known: frozenset[str] | set[str]) -> str | None:
-    """Return the name that a verb has for a field of another trainer; None where it has none.
+    """Return the verb's own name for a field of another trainer. None: it has no such field.
 
     Args:
-        theirs: dotted, with underscores; of a dotted name, its last part counts.
-        known: names of the verb's fields.
+        theirs: the name, with underscores. Of a dotted name, only the last part counts.
+        known: the names of the verb's fields.
     """
     last = theirs.rpartition(".")[2]
     return next((name for name in OURS.get(last, ()) if name in known and name != theirs), None)

@@ -1,4 +1,7 @@
-"""Docstrings as help: plain text without RST, filled to a width, with tables and commands kept."""
+"""Turn docstrings into help: plain text without RST, folded to a width.
+
+Tables and commands keep their form.
+"""
 
 import re
 import textwrap
@@ -10,16 +13,16 @@ _ITEM = re.compile(r"(\d+\.|[-*]) ")
 
 
 def plain(text: str) -> str:
-    """Return a docstring without RST, and with null for None."""
+    """Return a docstring without RST, with null in place of None."""
     text = re.sub(r"(``?)([^`]+)\1", r"'\2'", text)
     return re.sub(r"\bNone\b", "null", text)
 
 
 def filled(text: str, width: int) -> str:
-    """Fill paragraphs to a width; fold what is indented and too long where it may be folded.
+    """Fold paragraphs to a width, and indented lines where that is possible.
 
-    An indented line is a command, which goes on after a backslash; or the row of a table, whose
-    last column takes what is too long; or else it stays.
+    An indented command is folded with a backslash. An indented row of a table is folded within its
+    last column. Any other indented line stays as it is.
     """
     lines, made = text.splitlines(), list[str]()
     while lines:
@@ -36,19 +39,19 @@ def filled(text: str, width: int) -> str:
 
 
 def _is_rest(line: str, indent: str) -> bool:
-    """Return whether a line goes on with a paragraph that has this indent below its first line."""
+    """Return whether a line continues a paragraph whose other lines have this indent."""
     rest = line.removeprefix(indent)
     return line.startswith(indent) and rest[:1].strip() != "" and not _ITEM.match(line)
 
 
 def folded(text: str, width: int, first: str = "", others: str = "") -> list[str]:
-    """Return the lines of a text, parted at blanks alone.
+    """Return the lines of a text, broken only at blanks.
 
     Args:
         text: one paragraph.
-        width: of a line.
-        first: what the first line begins with.
-        others: what the other lines begin with.
+        width: the greatest length of a line.
+        first: the prefix of the first line.
+        others: the prefix of the other lines.
     """
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=others,
@@ -57,7 +60,7 @@ def folded(text: str, width: int, first: str = "", others: str = "") -> list[str
 
 
 def _indented(lines: list[str], width: int) -> list[str]:
-    """Take an indented line, and those that go on with it; return them folded."""
+    """Take an indented line and the lines that continue it. Return them folded."""
     line = lines.pop(0)
     body = line.strip().removesuffix(" \\")
     indent = line[: len(line) - len(line.lstrip())]
@@ -69,12 +72,12 @@ def _indented(lines: list[str], width: int) -> list[str]:
         body += " " + lines.pop(0).strip().removesuffix(" \\")
     if column:
         return folded(body, width, indent, others)
-    # A flag stays with its value.
+    # A flag and its value stay on one line.
     whole = folded(_FLAG.sub("\\1\0", body), width - 2, indent, others)
     return [*(f"{one} \\".replace("\0", " ") for one in whole[:-1]), whole[-1].replace("\0", " ")]
 
 
 def _goes_on(line: str, indent: str) -> bool:
-    """Return whether a line is indented by so much, and no row of its own."""
+    """Return whether a line has exactly this indent and is not a row of a table."""
     rest = line.removeprefix(indent)
     return len(rest) < len(line) and not rest.startswith(" ") and not _LAST_COLUMN.match(rest)

@@ -19,7 +19,7 @@ from mobilellama.config import ConfigError, did_you_mean
 OWN = ("config", "print_config")
 """Flags that are not fields."""
 _THINGS = {"checkpoint": "RUN", "folder": "MODEL", "data.path": "RECORDS"}
-"""Fields that verbs take without a flag, where the thing has another name than the field."""
+"""Field that a verb takes without a flag -> its name in the help, where that differs."""
 _NUMBER = re.compile(r"-\.?\d.*")
 _TRUTH = ("true", "false", "yes", "no", "null")
 
@@ -29,17 +29,17 @@ class Command:
     """What a command line may give."""
 
     verb: str
-    """As ``pretrain run``; decides old names."""
+    """Stage and verb, such as ``pretrain run``. Old names depend on it."""
     prog: str
-    """What --help is asked of."""
+    """The command as the user writes it, for 'See ... --help'."""
     fields: Fields
-    """The config's."""
+    """The fields of the config."""
     thing: str | None = None
-    """The field that a word without a flag gives."""
+    """The field that takes a word without a flag."""
 
     @property
     def flags(self) -> list[str]:
-        """Every flag that is understood."""
+        """Every flag of the command."""
         return [f"--{name}" for name in (*self.fields.by_name, *OWN)]
 
 
@@ -48,9 +48,9 @@ class Given:
     """What a command line gives."""
 
     words: list[str] = field(default_factory=list)
-    """``--field=VALUE``, in order; of a field without its value the flag alone."""
+    """``--field=VALUE``, in order; only the flag if the value is missing."""
     old_names: dict[str, str] = field(default_factory=dict)
-    """Old flags that were given -> how each is given today."""
+    """Old flag in the command -> its form of today."""
 
     @property
     def names(self) -> set[str]:
@@ -59,10 +59,10 @@ class Given:
 
 
 def read_words(argv: Sequence[str], command: Command) -> Given:
-    """Make a command line plain.
+    """Bring a command line into the plain form.
 
     Raises:
-        ConfigError: a word is empty, or a flag is none of the command's.
+        ConfigError: a word is empty, or the command has no such flag.
     """
     given, lists, words = Given(), dict[str, list[str]](), list(argv)
     while words:
@@ -96,44 +96,44 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
 
 
 def thing_text(field_: str) -> str:
-    """Return how help and messages call a verb's thing: DATASET, RECORDS, RUN or MODEL."""
+    """Return the name of a verb's thing in help and messages: DATASET, RECORDS, RUN or MODEL."""
     return _THINGS.get(field_, field_.upper())
 
 
 def _is_flag(word: str) -> bool:
-    """Return whether a word is a flag: a text that begins with a dash has a blank in it."""
+    """Return whether a word is a flag. A word with a blank is a text that begins with a dash."""
     name = word.partition("=")[0]
     is_text = any(map(str.isspace, name))
     return word.startswith("-") and word != "-" and not _NUMBER.fullmatch(word) and not is_text
 
 
 def _require_given(value: str, field_: str) -> None:
-    """Refuse what is most likely an unset shell variable."""
+    """Raise ConfigError for an empty word: most likely a shell variable is unset."""
     if value == "":
         raise ConfigError(field_, "(empty)", "must not be empty", "Is a shell variable unset?")
 
 
 def _as_thing(word: str, command: Command, given: Given) -> str:
-    """Return the word as the field that it gives."""
+    """Return a word without a flag as ``--field=WORD``."""
     remedy = f"See '{command.prog} --help'"
     if command.thing is None:
-        raise ConfigError(command.prog, word, "is no flag, and no flag's value", remedy)
+        raise ConfigError(command.prog, word, "is not a flag or the value of a flag", remedy)
     if command.thing in given.names:
-        rule = f"comes after another {thing_text(command.thing)}, and one alone is taken"
+        rule = f"is a second {thing_text(command.thing)}; the command takes one"
         raise ConfigError(thing_text(command.thing), word, rule, remedy)
     return f"--{command.thing}={word}"
 
 
 def _name_of(flag: str, value: str, command: Command, given: Given) -> str:
-    """Return the name of the field that a flag means, and note an old name.
+    """Return the name of the field that a flag means, and record an old name.
 
     Raises:
-        ConfigError: it means none.
+        ConfigError: there is no such field.
     """
     said = flag.lstrip("-")
     known = command.fields
     head, dot, key = said, "", ""
-    if mapping := known.mapping_of(said.replace("-", "_")):  # the key is the user's own
+    if mapping := known.mapping_of(said.replace("-", "_")):  # the user chooses the key
         head, dot, key = said[: len(mapping.name)], ".", said[len(mapping.name) + 1 :]
     head = head.replace("-", "_")
     ending = "+" if head.endswith("+") else ""
@@ -149,7 +149,7 @@ def _name_of(flag: str, value: str, command: Command, given: Given) -> str:
 
 
 def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
-    """Return the error for a flag that means no field."""
+    """Return the error for a flag that is not a field."""
     known, remedy = command.fields, f"See '{command.prog} --help all'"
     if name in known.sections:
         remedy = f"Give --{name}.FIELD, or --config FILE for all sections"
@@ -165,7 +165,7 @@ def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
 
 
 def _take_value(name: str, its: Field | None, words: list[str]) -> str | None:
-    """Take the value that follows a flag; None where none does."""
+    """Take the value that follows a flag. None: no value follows."""
     follows = bool(words) and not _is_flag(words[0])
     if name == "print_config":
         return None
@@ -190,14 +190,14 @@ def _take_list(values: list[str], words: list[str], name: str) -> list[str]:
 
 
 def _as_list(values: Sequence[str], its: Field) -> str:
-    """Return the words of a list as one JSON list; one that is written as a list stays."""
+    """Return the words of a list as one JSON list. A word that is a JSON list stays as it is."""
     if values[0].startswith("["):
         return values[0]
     return json.dumps(parts_of(values[0], its) if len(values) == 1 else list(values))
 
 
 def parts_of(text: str, its: Field) -> list[str]:
-    """Return the elements of a list that is written ``a,b``."""
+    """Return the elements of a list in the form ``a,b``."""
     if not its.commas:
         return [text]
     return [part for word in text.split(",") if (part := word.strip())]

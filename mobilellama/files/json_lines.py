@@ -1,10 +1,10 @@
-r"""JSON that users bring, lines and whole files: one reader, so that all of it is read alike.
+r"""Read the JSON files of users, by lines or whole. All of them are read by the same rules.
 
-1. UTF-8, with or without a byte order mark; lines end at ``\n``, and a ``\r`` before it is space.
-   A file in UTF-16, or a compressed one under a plain name, is refused as a whole.
-2. orjson parses; what it refuses (NaN, halves of surrogate pairs) goes to the standard library.
-   Of a name that stands twice in an object, the last value is taken.
-3. What neither takes is a ``NotJsonError``. Corpora count it and go on, up to their limit. Files
+1. The text is UTF-8, with or without a byte order mark. Lines end at ``\n``; a ``\r`` before it
+   is white space. A whole file is refused if it is UTF-16, or compressed under a plain name.
+2. orjson parses each line. The standard library parses what orjson refuses: NaN, and halves of
+   surrogate pairs. If a name occurs twice in an object, the last value is used.
+3. If both refuse, it is a ``NotJsonError``. Corpora count it and go on, up to their limit. Files
    of prompts, answers and labels are refused, and the message names the line.
 """
 
@@ -23,21 +23,21 @@ from mobilellama.config import DataError, one_line
 log = logging.getLogger(__name__)
 
 UTF8_MARK = b"\xef\xbb\xbf"
-"""The byte order mark that editors on Windows put before UTF-8."""
+"""The byte order mark. Editors on Windows put it before UTF-8 text."""
 
 MAX_DEPTH = 200
-"""Of the objects and lists in one line that is kept whole; orjson writes 254."""
+"""The greatest depth of objects and lists in one line. orjson can write 254."""
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 in one of its orders too
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"PAR1")
-_START_BYTES = 256  # in which UTF-16 without a mark shows
+_START_BYTES = 256  # enough to recognise UTF-16 without a mark
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONG_INTEGER = re.compile(rb"[0-9]{19}")  # perhaps over 64 bits, which orjson makes a float of
+_LONG_INTEGER = re.compile(rb"[0-9]{19}")  # may exceed 64 bits, where orjson returns a float
 _HALF_PAIRS, _NOT_NUMBERS = "half a surrogate pair, read as U+FFFD", "NaN or Infinity, read as null"
 
 
 class NotJsonError(ValueError):
-    """Bytes that are not JSON, or not UTF-8; ``detail`` says where."""
+    """The bytes are not JSON, or not UTF-8. ``detail`` says where."""
 
     def __init__(self, detail: str, *, what: str = "not JSON") -> None:
         super().__init__(f"{what} ({detail})")
@@ -45,10 +45,10 @@ class NotJsonError(ValueError):
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON line; halves of surrogate pairs are left in.
+    """Return the value of a JSON line. Halves of surrogate pairs stay in it.
 
     Raises:
-        NotJsonError: it is not JSON, or not UTF-8.
+        NotJsonError: the line is not JSON, or not UTF-8.
     """
     try:
         return orjson.loads(data)
@@ -57,7 +57,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _parse_leniently(data: bytes) -> Any:
-    """Parse what orjson refuses and Python's json takes: NaN, Infinity, lone surrogates."""
+    """Parse with Python's json, which also takes NaN, Infinity and lone surrogates."""
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -68,12 +68,12 @@ def _parse_leniently(data: bytes) -> Any:
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at character {error.pos} of it" if data.strip() else "an empty line"
         raise NotJsonError(reason) from None
-    except ValueError as error:  # an integer of more digits than Python converts
+    except ValueError as error:  # an integer with more digits than Python converts
         raise NotJsonError(one_line(error)) from None
 
 
 def require_utf8(start: bytes, path: Path) -> None:
-    """Raise DataError if a file that starts so is UTF-16 or compressed: no line could be read."""
+    """Raise DataError if the first bytes of a file show that it is UTF-16 or compressed."""
     sample = start[:_START_BYTES]
     if sample.startswith((*_UTF16_MARKS, *_PACKED)) or _alternates(sample):
         remedy = "Unpack it" if sample.startswith(_PACKED) else "Convert it to UTF-8"
@@ -84,7 +84,7 @@ def require_utf8(start: bytes, path: Path) -> None:
 
 
 def _alternates(sample: bytes) -> bool:
-    """Return whether every other byte is mostly NUL, as of Latin letters in UTF-16."""
+    """Return whether every second byte is mostly NUL, as in UTF-16 text of Latin letters."""
     if len(sample) < 4:
         return False
     nulls = sorted(half.count(0) / len(half) for half in (sample[::2], sample[1::2]))
@@ -92,13 +92,13 @@ def _alternates(sample: bytes) -> bool:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (``FILE:LINE``, object) of a file with a JSON object a line; empty lines are left out.
+    """Yield (``FILE:LINE``, object) for each line of a file. Empty lines are skipped.
 
-    An object can be written as JSON again: what UTF-8 and JSON have not is replaced, and at the
-    file's end a warning counts these lines.
+    Each object can be written as JSON again. Values that UTF-8 or JSON cannot hold are replaced.
+    At the end of the file a warning counts the lines with such values.
 
     Raises:
-        DataError: a line is not JSON, or holds something else; the message names it.
+        DataError: a line is not JSON, or not an object. The message names the line.
     """
     odd: Counter[str] = Counter()
     with open(path, "rb") as file:
@@ -121,10 +121,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parse_exactly(line: bytes, odd: Counter[str]) -> Any:
-    """Return the value of a JSON line as it can be written again; count in `odd` what cannot be.
+    """Return the value of a JSON line, which can be written again. Count replacements in `odd`.
 
     Raises:
-        NotJsonError: it is not JSON, not UTF-8, or nested more than ``MAX_DEPTH`` deep.
+        NotJsonError: the line is not JSON, not UTF-8, or nested deeper than ``MAX_DEPTH``.
     """
     try:
         if _LONG_INTEGER.search(line):
@@ -155,7 +155,7 @@ def _require_shallow(value: object) -> None:
 
 
 def _written(value: object, odd: Counter[str]) -> Any:
-    """Return a value without halves of surrogate pairs and without NaN."""
+    """Replace halves of surrogate pairs and NaN. Count them in `odd`, once for each kind."""
     found: set[str] = set()
 
     def replace(item: object) -> object:
@@ -180,10 +180,10 @@ def _written(value: object, odd: Counter[str]) -> Any:
 
 
 def parse_document(data: bytes, path: Path) -> Any:
-    """Return the value of a whole JSON file; halves of surrogate pairs are left in.
+    """Return the value of a whole JSON file. Halves of surrogate pairs stay in it.
 
     Raises:
-        DataError: it is empty, truncated, not JSON, or not UTF-8; the message says where.
+        DataError: the file is empty, truncated, not JSON, or not UTF-8. The message says where.
     """
     require_utf8(data, path)
     data = data.removeprefix(UTF8_MARK)
@@ -193,7 +193,7 @@ def parse_document(data: bytes, path: Path) -> Any:
         pass
     if not data.strip():
         raise DataError(f"{path}: is empty. Fetch it again, or move it away")
-    try:  # Python's own takes NaN and halves of surrogate pairs
+    try:  # Python's json takes NaN and halves of surrogate pairs
         text = data.decode()
     except UnicodeDecodeError as error:
         raise DataError(
@@ -213,10 +213,10 @@ def parse_document(data: bytes, path: Path) -> Any:
 
 
 def read_document(path: Path) -> Any:
-    """Return the value of a whole JSON file, without what UTF-8 and JSON have not.
+    """Return the value of a whole JSON file. Replace NaN and halves of surrogate pairs.
 
     Raises:
-        DataError: as ``parse_document``.
+        DataError: see ``parse_document``.
     """
     odd: Counter[str] = Counter()
     try:

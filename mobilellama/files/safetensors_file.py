@@ -1,8 +1,9 @@
-"""Write a safetensors file one tensor at a time, so that memory holds no more than one.
+"""Write a safetensors file one tensor at a time. Memory holds one tensor at most.
 
-A safetensors file is a little-endian uint64 (the header's length), a JSON header (for each
-tensor: dtype, shape, first and last byte), then the tensors' bytes. The header follows from
-names, shapes and dtype alone; the library's own writer wants a whole file in memory.
+A safetensors file has three parts: a little-endian uint64 with the header's length, the header, and
+the bytes of the tensors. The header is JSON: for each tensor its dtype, shape, first byte and end.
+Names, shapes and dtype are enough to write it. The library's own writer needs the whole file in
+memory.
 """
 
 import json
@@ -16,7 +17,7 @@ from mobilellama.files.atomic import whole_file
 from mobilellama.progress import Progress
 
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-"""The format's names of the dtypes that are read and written."""
+"""Dtypes that are read and written, by their name in the format."""
 _NAMES = {dtype: name for name, dtype in FLOATS.items()}
 _HEADER_ALIGNMENT_BYTES = 8
 
@@ -28,8 +29,8 @@ def write_safetensors(
     tensors: Iterable[Tensor],
     progress: Progress,
 ) -> None:
-    """Write one file; `tensors` come in the order of `shapes` and are held one at a time."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+    """Write one file. `tensors` come in the order of `shapes`. Only one is in memory at a time."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + shape.numel() * dtype.itemsize

@@ -1,7 +1,7 @@
-"""Dataclasses made of parsed JSON, with every value's type checked.
+"""Turn parsed JSON into dataclasses, and check the type of every value.
 
-A file that we read holds whatever its last writer put there. ``from_json`` turns it into a
-dataclass, or says by a dotted name which value is of another type.
+The content of a file can be anything. ``from_json`` turns it into a dataclass, or raises an error
+that gives the dotted name of the wrong value.
 """
 
 from dataclasses import MISSING, fields, is_dataclass
@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 def from_json(kind: type[T], value: object, name: str = "") -> T:
-    """Return a dataclass made of a JSON object, those inside it included.
+    """Turn a JSON object into a dataclass. Objects inside it become dataclasses too.
 
     Args:
-        kind: the dataclass. Its fields are of JSON's types, literals, lists, tuples of one type,
-            dicts with string keys, unions of these, or dataclasses.
-        value: a JSON object with the fields' names; one that has a default may be missing.
-        name: dotted, of the value, for errors.
+        kind: the dataclass. Its fields may be of JSON's types, literals, lists, tuples of one
+            type, dicts with string keys, unions of these, or dataclasses.
+        value: a JSON object with the names of the fields. A field with a default may be missing.
+        name: the dotted name of the value, for errors.
 
     Raises:
-        TypeError: a value is of another type, missing or unknown.
+        TypeError: a value has the wrong type, is missing, or is unknown.
     """
     if not isinstance(value, dict):
         raise TypeError(f"{name or kind.__name__} is no object")
@@ -58,7 +58,7 @@ def _inside(name: str, key: str) -> str:
 
 
 def _checked(hint: object, value: object, name: str) -> object:
-    """Return a value as its hint wants it, or raise TypeError."""
+    """Return a value in the type of its hint, or raise TypeError."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is object:
         return value
@@ -87,7 +87,7 @@ def _of_union(kinds: tuple[object, ...], value: object, name: str) -> object:
             return _checked(kind, value, name)
         except TypeError as error:
             errors.append(error)
-    # What the value is meant to be is told by the longest name: that goes into it.
+    # The error with the longest name comes from deepest in the value: that type was meant.
     raise max(errors, key=lambda error: len(str(error).partition(" ")[0]))
 
 

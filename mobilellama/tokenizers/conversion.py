@@ -2,7 +2,7 @@
 
 transformers 5 ignores the scores of a sentencepiece model when it makes tokenizer.json, and orders
 merges by id. LLaMA's pieces of only spaces have low ids, but are merged last. So "    return" gets
-other ids than in training. The space before a text that begins with one is lost too.
+other ids than in training. If a text begins with a space, that space is lost too.
 
 The file is compared with the first of these that applies:
 
@@ -32,29 +32,30 @@ _SPACE = "▁"
 _FIRST_PIECE = 259  # <unk>, <s>, </s> and 256 bytes come before it
 _NUM_LLAMA_PIECES = 32_000
 _LLAMA_SHA256 = "4c5badf7b7df213a9f36147f73f7b7ccf4ef2d5986a765923be08e8c05969278"
-"""sha256 of LLaMA's pieces in the order of their ids, a line each, from the first that is no byte;
-of version 1 and 2, and of what took them over."""
-_LAST = -1e9  # LLaMA's score of a piece of spaces alone: merged after all others
-_SHOWN = 12  # ids in a message
-_DISPUTED = 20_000  # texts that are tried, of each kind, where merges differ
+"""sha256 of LLaMA's pieces after the byte pieces, in the order of their ids, one a line.
+
+LLaMA 1, LLaMA 2 and the models built on them have these pieces."""
+_LAST = -1e9  # LLaMA's score of a piece of only spaces, which is merged last
+_SHOWN = 12  # number of ids in a message
+_DISPUTED = 20_000  # number of texts of each kind to try where merges differ
 _MERGING = ("type", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges", "merges")
 _STEPS = ("normalizer", "pre_tokenizer", "decoder")
-_CODE = ("def f(x):\n    return x", " x")  # first: what a message shows best
+_CODE = ("def f(x):\n    return x", " x")  # the first gives the clearest message
 
 Merge = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A text to which a tokenizer.json gives other ids than its model does."""
+    """A text that gets other ids from a tokenizer.json than from its model."""
 
     text: str
     found: list[int]
     """The ids that the file gives."""
     expected: list[int]
-    """The model's; of a file that lost its scores, what it may be as well."""
+    """The ids that the model gives. If the file lost its scores: other ids that are possible."""
     corrected: dict[str, Any] | None
-    """The content that gives the model's ids; None where it cannot be known."""
+    """The content that gives the model's ids. None: it cannot be known."""
 
     @property
     def ids(self) -> str:
@@ -65,7 +66,7 @@ class Fault:
         """Return the rule that is broken, and the remedy.
 
         Args:
-            weights: a file of weights in the folder; None: there is none.
+            weights: a file of weights in the folder. None: there is none.
         """
         wanted = "or give --tokenizer_as_is true to take the ids of tokenizer.json"
         if weights is None:
@@ -78,11 +79,11 @@ class Fault:
 
 
 def find_fault(tokenizer: HfTokenizer, model: SentencepieceModel | None) -> Fault | None:
-    """Return where a tokenizer.json and the model that it was made from differ; None: nowhere.
+    """Return a text on which a tokenizer.json and its model differ. None: they agree.
 
     Args:
         tokenizer: the file.
-        model: the tokenizer.model beside it, of whatever kind; None: there is none.
+        model: the tokenizer.model beside it, of any kind. None: there is none.
     """
     part = tokenizer.content.get("model") or {}
     vocabulary = part.get("vocab")
@@ -99,7 +100,7 @@ def find_fault(tokenizer: HfTokenizer, model: SentencepieceModel | None) -> Faul
 
 
 def is_llamas_kind(content: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json is of sentencepiece's kind: bytes, and spaces that no step cuts."""
+    """Whether a tokenizer.json comes from sentencepiece: byte pieces, and no split at spaces."""
     part = content.get("model") or {}
     has_bytes = part.get("byte_fallback") and "<0x00>" in (part.get("vocab") or {})
     before = content.get("pre_tokenizer")
@@ -113,14 +114,14 @@ def _fault_without_scores(tokenizer: HfTokenizer, pieces: Sequence[str]) -> Faul
     """Return the fault of a vocabulary that is not LLaMA's, and has no tokenizer.model beside it.
 
     Args:
-        tokenizer: of LLaMA's kind.
+        tokenizer: a tokenizer of LLaMA's kind.
         pieces: its vocabulary in the order of the ids.
     """
     part = tokenizer.content["model"]
     merges = [_pair(merge) for merge in part.get("merges", [])]
     by_ids = merges_of(_scored(pieces, spaces_last=False))
     if not {*merges} <= {*by_ids}:
-        return None  # made otherwise than from pieces
+        return None  # the merges were not made from the pieces
     added = {token["content"] for token in tokenizer.content.get("added_tokens", [])}
     made = {"".join(merge) for merge in merges} | added
     if missing := [piece for piece in map("".join, by_ids) if piece not in made]:
@@ -129,7 +130,7 @@ def _fault_without_scores(tokenizer: HfTokenizer, pieces: Sequence[str]) -> Faul
         return Fault(text=text, found=found, expected=[part["vocab"][missing[0]]], corrected=None)
     places = [(part["vocab"][left + right], len(left)) for left, right in merges]
     if places != sorted(places):
-        return None  # in an order of scores: other writers put the longer left part first
+        return None  # ordered by scores: other writers put the longer left part first
     natural = _as(tokenizer, _fast(by_ids))
     last = _as(tokenizer, _fast(merges_of(_scored(pieces, spaces_last=True))))
     if fault := _compare(HfTokenizer(tokenizer.path, content=natural), last):
@@ -157,8 +158,8 @@ def _compare(tokenizer: HfTokenizer, corrected: dict[str, Any]) -> Fault | None:
 def _disputed(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
     """Yield texts on which the merges of two files may differ.
 
-    They are pieces that one of them makes at another time, or not at all, and what such a piece
-    may be part of.
+    These are pieces that one file merges at another place in the order, or never, and longer
+    texts with such a piece.
     """
     ours = [_pair(merge) for merge in found["model"].get("merges", [])]
     theirs = [_pair(merge) for merge in expected["model"]["merges"]]
@@ -178,15 +179,15 @@ def _disputed(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator
         )
     )
     pieces = map("".join, merges)
-    # A line break joins nothing, so that the space before a text is no part of a piece.
+    # No merge crosses a line break. So the space before a text does not become part of a piece.
     for text in chain(islice(pieces, _DISPUTED), islice(longer, _DISPUTED)):
         yield "\n" + text.replace(_SPACE, " ")
 
 
 def _as(tokenizer: HfTokenizer, fast: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's content with the merges and the steps of another; what it adds stays.
+    """Return a file's content with the merges and the steps of another. Its added tokens stay.
 
-    "legacy": false in tokenizer_config.json says that the steps are as they are wanted.
+    With "legacy": false in tokenizer_config.json, the file's own steps are right and stay too.
     """
     merges_alone = tokenizer.config.get("legacy") is False
     return with_steps(tokenizer.content, fast, merges_alone=merges_alone)
@@ -198,9 +199,9 @@ def with_steps(
     """Return the content of a tokenizer.json with another's merges and steps.
 
     Args:
-        content: of the file; its vocabulary and what it adds stay.
-        other: whose merges are taken, and how they are used.
-        merges_alone: whether the steps stay too.
+        content: the content. Its vocabulary and added tokens stay.
+        other: the content with the merges and the steps to use.
+        merges_alone: take only the merges; the steps stay too.
     """
     model = {name: other["model"][name] for name in _MERGING if name in other["model"]}
     steps = {} if merges_alone else {name: other.get(name) for name in _STEPS}
@@ -208,7 +209,7 @@ def with_steps(
 
 
 def _fast(merges: list[Merge]) -> dict[str, Any]:
-    """Return what counts of the tokenizer.json of a model with LLaMA's steps."""
+    """Return the parts that decide the ids, for a model with LLaMA's steps."""
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     back = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     before = [{"type": "Prepend", "prepend": _SPACE}, spaces]
@@ -235,7 +236,7 @@ def _is_llamas(pieces: Sequence[str]) -> bool:
 
 
 def _scored(pieces: Sequence[str], *, spaces_last: bool) -> list[Any]:
-    """Return pieces as a model has them, the first the best, with those of spaces alone last."""
+    """Return pieces with falling scores. Pieces of only spaces can get the lowest score."""
     return [
         SimpleNamespace(
             piece=piece, type=NORMAL, score=_LAST if spaces_last and not piece.strip(_SPACE) else -i
@@ -245,7 +246,7 @@ def _scored(pieces: Sequence[str], *, spaces_last: bool) -> list[Any]:
 
 
 def _pair(merge: Any) -> Merge:
-    """Return the halves of a merge, which older files write with a space between them."""
+    """Return the two parts of a merge. Older files write them with a space between them."""
     left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
     return left, right
 

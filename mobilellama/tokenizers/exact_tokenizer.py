@@ -31,14 +31,14 @@ def load_exact_tokenizer(
     """Return transformers' tokenizer of a folder, or of a name on the Hub.
 
     Args:
-        model: which.
+        model: the folder or the name.
         field: the field that names it, for errors.
-        as_is: whether the ids of tokenizer.json are wanted as they are.
-        options: of ``AutoTokenizer.from_pretrained``.
+        as_is: take the ids of tokenizer.json unchanged.
+        options: further arguments of ``AutoTokenizer.from_pretrained``.
 
     Raises:
         WrongIdsError: the folder's tokenizer.json gives other ids than its model does.
-        ConfigError: it would run code.
+        ConfigError: the tokenizer would run code of the folder.
     """
     is_folder = Path(model).is_dir()
     ours = _opened(model, field, as_is=as_is) if is_folder else None
@@ -50,7 +50,7 @@ def load_exact_tokenizer(
 
 
 def _fetched(name: str) -> Path | None:
-    """Return the folder to which transformers fetched a tokenizer of the Hub."""
+    """Return the cache folder of a tokenizer that transformers fetched from the Hub."""
     from transformers.utils.hub import cached_file
 
     for file in (TOKENIZER_FILE, SENTENCEPIECE_FILE):
@@ -66,10 +66,10 @@ def _fetched(name: str) -> Path | None:
 def _opened(
     model: str | Path, field: str, *, as_is: bool, trained: bool = False
 ) -> TextTokenizer | None:
-    """Return the folder's tokenizer; None where it is of a kind that only transformers reads.
+    """Return the folder's tokenizer. None: only transformers can read its kind.
 
-    Of a sentencepiece model to which tokens are added without a tokenizer.json, it is the model:
-    transformers knows the tokens.
+    If a folder adds tokens to a sentencepiece model without a tokenizer.json, return the model.
+    transformers knows the added tokens.
     """
     try:
         return open_tokenizer(model, field=field, as_is=as_is, trained=trained)
@@ -83,7 +83,7 @@ def _opened(
 
 
 def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:
-    """Return the tokenizer.json that gives our ids; None where transformers' does."""
+    """Return the tokenizer.json that gives our ids. None: transformers' own gives them."""
     if not hasattr(inner, "backend_tokenizer"):
         return None
     theirs = json.loads(inner.backend_tokenizer.to_str())
@@ -91,7 +91,7 @@ def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:
         if rules := broken_rules(ours):
             if type(inner).__name__ == "LlamaTokenizer":
                 log.warning(
-                    "%s: spaces may be cut otherwise than in training, since the model does not %s",
+                    "%s: spaces may be cut in another way than in training: the model does not %s",
                     ours.path, " and ".join(rules),
                 )  # fmt: skip
             return None
@@ -106,7 +106,7 @@ def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:
 
 
 def _rebuilt(inner: Any, content: dict[str, Any]) -> Any:
-    """Return a tokenizer with another content, and all else of `inner`."""
+    """Return a copy of `inner` with another tokenizer.json."""
     from tokenizers import Tokenizer as FastTokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -116,6 +116,6 @@ def _rebuilt(inner: Any, content: dict[str, Any]) -> Any:
         clean_up_tokenization_spaces=False,
         **{name: getattr(inner, name) for name in _KEPT},
     )
-    # What puts <s> first, as transformers was told to.
+    # The post-processor puts <s> first if transformers was told to.
     rebuilt.backend_tokenizer.post_processor = inner.backend_tokenizer.post_processor
     return rebuilt

@@ -1,4 +1,4 @@
-"""A sentencepiece model as the ``tokenizers.Tokenizer`` of a tokenizer.json, id for id."""
+"""Turn a sentencepiece model into a ``tokenizers.Tokenizer`` that gives the same ids."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from mobilellama.tokenizers.sentencepiece_model import (
 )
 
 _BPE = 2  # TrainerSpec.ModelType.BPE
-_SPACE = "▁"  # sentencepiece's stand-in for a space, U+2581
+_SPACE = "▁"  # sentencepiece writes it for a space, U+2581
 
 
 def fast_tokenizer(tokenizer: SentencepieceModel, *, add_bos: bool = True) -> Any:
     """Build the ``tokenizers.Tokenizer`` that encodes exactly as sentencepiece does.
 
-    transformers' own conversion orders merges by id and ignores scores, which mis-tokenises
-    LLaMA's runs of spaces; here merges are ordered by score, then by the longer left part.
+    transformers' own conversion orders merges by id and ignores scores. That gives wrong ids for
+    LLaMA's runs of spaces. Here merges are ordered by score, then by the longer left part.
 
     Args:
         tokenizer: the sentencepiece model.
-        add_bos: whether encoding puts <s> first, where special tokens are asked for.
+        add_bos: whether encoding puts <s> first, if the caller asks for special tokens.
 
     Raises:
-        ConfigError: sentencepiece does with this model what ``tokenizers`` cannot do.
+        ConfigError: the model needs something that ``tokenizers`` cannot do.
     """
     from tokenizers import AddedToken, decoders, models, normalizers
     from tokenizers import Tokenizer as FastTokenizer
@@ -59,7 +59,7 @@ def fast_tokenizer(tokenizer: SentencepieceModel, *, add_bos: bool = True) -> An
 
 
 def broken_rules(tokenizer: SentencepieceModel) -> list[str]:
-    """Return what keeps ``fast_tokenizer`` from doing all that sentencepiece does."""
+    """Return the rules that a model breaks, so that ``fast_tokenizer`` cannot give its ids."""
     trainer, normalizer = tokenizer.proto.trainer_spec, tokenizer.proto.normalizer_spec
     rules = {
         "be a BPE model": trainer.model_type == _BPE,
@@ -87,10 +87,10 @@ def _require_exact(tokenizer: SentencepieceModel) -> None:
 
 
 def merges_of(pieces: Any) -> list[tuple[str, str]]:
-    """Return every (left, right) that makes a piece, in the order in which they are merged.
+    """Return every (left, right) that makes a piece, in the order of merging.
 
     Args:
-        pieces: of a ModelProto, or others with piece, type and score.
+        pieces: the pieces of a ModelProto, or objects with piece, type and score.
     """
     names = {piece.piece for piece in pieces}
     merges = []
@@ -105,6 +105,6 @@ def merges_of(pieces: Any) -> list[tuple[str, str]]:
 
 
 def special_pieces(tokenizer: SentencepieceModel) -> list[str]:
-    """Return the spelling of unk, bos and eos, as far as there are: all that is made special."""
+    """Return the spelling of unk, bos and eos, without those that the model lacks."""
     ids = (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
     return [tokenizer.processor.id_to_piece(i) for i in ids if i >= 0]

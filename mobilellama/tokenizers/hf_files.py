@@ -1,4 +1,4 @@
-"""The files that transformers 4 and 5 load as a tokenizer, and nothing of any one tokenizer."""
+"""Write the files that transformers 4 and 5 load as a tokenizer, for any tokenizer."""
 
 import json
 from collections.abc import Mapping
@@ -22,32 +22,30 @@ def write_hf_files(
 ) -> None:
     """Write tokenizer.json, tokenizer_config.json and, for a chat model, its template.
 
-    The class name PreTrainedTokenizerFast is what both versions load as it stands: of the
-    classes of single models, version 5's rebuild parts of tokenizer.json and change ids
-    (LlamaTokenizer its merges), and version 4 does not know the name that version 5 would write.
+    Both versions load the class PreTrainedTokenizerFast without changing the ids. In version 5,
+    the classes of single models rebuild parts of tokenizer.json, such as the merges in
+    LlamaTokenizer. Version 4 does not know the class name that version 5 would write.
 
     Args:
-        folder: where to; it exists.
-        tokenizer_json: the text of tokenizer.json, which puts the begin token first or not.
-        config: what else tokenizer_config.json is to hold: special tokens, and what is the
-            tokenizer's own.
+        folder: the folder, which exists.
+        tokenizer_json: the text of tokenizer.json. It decides whether the begin token is put first.
+        config: further values of tokenizer_config.json, such as the special tokens.
         max_length_tokens: the model's longest sequence.
         add_bos: whether encoding puts the begin token first.
-        chat_template: Jinja of a chat model; None for a base model.
+        chat_template: Jinja of a chat model. None: a base model.
     """
     written = {
         **config,
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": add_bos,
         "add_eos_token": False,
-        # Without it version 4 also gives token_type_ids, which a Llama's generate() refuses.
+        # Without it, version 4 also returns token_type_ids, which generate() of a Llama refuses.
         "model_input_names": _INPUTS,
         "model_max_length": max_length_tokens,
         "clean_up_tokenization_spaces": False,
     }
     if chat_template is not None:
-        # transformers reads the file; versions before 4.43, and readers that go by the key, the
-        # key.
+        # transformers reads the file. Versions before 4.43 and some other readers read the key.
         written["chat_template"] = chat_template
         (folder / CHAT_TEMPLATE_FILE).write_text(chat_template, encoding="utf-8")
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
@@ -56,9 +54,9 @@ def write_hf_files(
 
 
 def is_written_by_us(config: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer_config.json is what ``write_hf_files`` writes.
+    """Whether ``write_hf_files`` wrote a tokenizer_config.json.
 
-    transformers writes another class name, or leaves these keys out.
+    transformers writes another class name, or omits these keys.
     """
     return (
         config.get("tokenizer_class") == "PreTrainedTokenizerFast"
@@ -72,7 +70,7 @@ def is_written_by_us(config: Mapping[str, Any]) -> bool:
 def begin_with(bos: str, bos_id: int | None) -> Any:
     """Return the post-processor of ``tokenizers`` that puts `bos` before each text.
 
-    With the id None it puts nothing there.
+    If the id is None, it puts nothing there.
     """
     from tokenizers import processors
 

@@ -47,7 +47,7 @@ class HfTokenizer:
     Args:
         path: the folder, or the file.
         field: the field that names it, for errors.
-        content: what is taken instead of the file's; None takes the file's.
+        content: the content to use in place of the file's. None: the file's.
 
     Raises:
         ConfigError: a file is missing or broken, or tokenizer.json lacks a token that another
@@ -68,13 +68,13 @@ class HfTokenizer:
         self._field = field
         self._bytes = self.path.read_bytes() if content is None else _written(content)
         self.content = _read_json(self.path, field) if content is None else content
-        """What tokenizer.json holds."""
+        """The content of tokenizer.json."""
         folder = self.path.parent
-        # What tokenizer_config.json says stands; older folders say it in the map alone.
+        # tokenizer_config.json overrides the map. Older folders have only the map.
         self.config = _read_json(folder / _MAP_FILE, field) | _read_json(
             folder / CONFIG_FILE, field
         )
-        """What tokenizer_config.json holds."""
+        """The content of tokenizer_config.json."""
         self._backend = self._make(self.content)
         self._vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         named = {*self._named, *added_tokens(folder, field=field)}
@@ -84,49 +84,49 @@ class HfTokenizer:
         self.sha256 = hashlib.sha256(self._bytes).hexdigest()
         """sha256 of tokenizer.json, as ``save`` writes it."""
         self.vocab_size = max(self._vocabulary.values()) + 1
-        """The highest id plus one, added tokens counted."""
+        """The highest id plus one, added tokens included."""
         self.specials = self._special_tokens()
-        """The added tokens, and those named bos, eos, unk or pad. An added token that is neither
-        marked special nor so named is read from text."""
+        """The added tokens, and the tokens named bos, eos, unk or pad. An added token is read from
+        text if it is neither marked special nor named."""
         self.begins_after_special = not any(
             step["type"] == "Metaspace" and step.get("prepend_scheme") == "first"
             for step in _steps(self.content.get("pre_tokenizer"), "pretokenizers")
         )
-        """False where the Metaspace pre-tokenizer marks only the first text of all."""
+        """False: the Metaspace pre-tokenizer puts its mark only before the first text."""
 
     @property
     def bos_id(self) -> int | None:
-        """Id of the named bos_token."""
+        """Id of the bos_token that the files name."""
         return self._id("bos_token")
 
     @property
     def eos_id(self) -> int | None:
-        """Id of the named eos_token."""
+        """Id of the eos_token that the files name."""
         return self._id("eos_token")
 
     @property
     def pad_id(self) -> int | None:
-        """Id of the named pad_token, else unk_token, else eos_token."""
+        """Id of the pad_token. If there is none, of the unk_token, else of the eos_token."""
         ids = (self._id(name) for name in ("pad_token", "unk_token", "eos_token"))
         return next((i for i in ids if i is not None), None)
 
     @property
     def bos_token(self) -> str:
-        """How the begin token is spelt; empty where there is none."""
+        """The spelling of the begin token, or an empty string if there is none."""
         return _spelling(self.config.get("bos_token")) or ""
 
     def encode(self, text: str, *, begins: bool) -> list[int]:
-        """Return the ids of `text`, in which no special token is looked for.
+        """Return the ids of `text`. The spelling of a special token in it is encoded as text.
 
         Args:
             text: any text that UTF-8 can hold.
-            begins: whether it stands at the start, where some tokenizers put a space before it.
+            begins: whether the text is the first one. Some tokenizers put a space before it.
         """
         backend = self._backend if begins else self._continuing
         return backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; special ids give nothing."""
+        """Return the text of ids, without special tokens."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
 
     def require_sha256(self, expected: str, *, field: str, owner: str) -> None:
@@ -152,12 +152,12 @@ class HfTokenizer:
         chat_template: str | None = None,
         eos_token: str | None = None,
     ) -> None:
-        """Write what the protocol says, with what the folder's own files say."""
+        """Write the files of ``TextTokenizer.write_hf``, with the folder's own settings."""
         if eos_token is not None and eos_token not in self.specials:
-            rule = f"is no special token of {self.path}"
-            raise ConfigError("eos_token", eos_token, rule, "Take one of its special tokens")
+            rule = f"is not a special token of {self.path}"
+            raise ConfigError("eos_token", eos_token, rule, "Give one of its special tokens")
         if add_bos and not self.bos_token:
-            rule = f"but {self.path.parent} names no bos_token"
+            rule = f"needs a bos_token, but {self.path.parent} names none"
             raise ConfigError("add_bos", True, rule, "Give false")
         dropped = ("auto_map", "chat_template", "tokenizer_file", "name_or_path")
         config = {key: value for key, value in self.config.items() if key not in dropped}
@@ -215,7 +215,7 @@ class HfTokenizer:
         return self._backend if value == self.content else self._make(value)
 
     def _make(self, value: dict[str, Any]) -> Any:
-        """Return the ``tokenizers.Tokenizer`` that reads no special token from a text."""
+        """Return the ``tokenizers.Tokenizer`` that encodes a special token's spelling as text."""
         from tokenizers import Tokenizer
 
         added = [
@@ -224,7 +224,7 @@ class HfTokenizer:
         plain = {"truncation": None, "padding": None, "added_tokens": added}
         try:
             tokenizer = Tokenizer.from_str(json.dumps(value | plain))
-        except Exception as error:  # the library raises nothing more precise
+        except Exception as error:  # the library raises no narrower type
             rule = f"is not a tokenizer ({one_line(error)})"
             raise ConfigError(self._field, str(self.path), rule, _REMEDY) from None
         tokenizer.encode_special_tokens = True
@@ -235,7 +235,7 @@ def added_tokens(folder: Path, *, field: str) -> list[str]:
     """Return the tokens that a folder's files add to a vocabulary, special or not.
 
     Raises:
-        ConfigError: a file is no JSON object.
+        ConfigError: a file is not a JSON object.
     """
     tokens = [
         token["content"]
@@ -251,7 +251,7 @@ def _written(content: Mapping[str, Any]) -> bytes:
 
 
 def _read_json(path: Path, field: str) -> dict[str, Any]:
-    """Return a JSON object; an empty one where there is no file."""
+    """Return the JSON object in a file. Return an empty one if there is no file."""
     if not path.is_file():
         return {}
     try:
@@ -259,17 +259,17 @@ def _read_json(path: Path, field: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(field, str(path), f"is not JSON ({one_line(error)})", _REMEDY) from None
     if not isinstance(value, dict):
-        raise ConfigError(field, str(path), "is no JSON object", _REMEDY)
+        raise ConfigError(field, str(path), "is not a JSON object", _REMEDY)
     return value
 
 
 def _spelling(token: Any) -> str | None:
-    """Return a token's text, which the files give alone or with its properties."""
+    """Return the text of a token. The files give it alone, or in an object."""
     return token.get("content") if isinstance(token, dict) else token or None
 
 
 def _steps(value: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """Return the steps of a pipeline part of tokenizer.json, however deep, to read or edit."""
+    """Return all steps of a part of tokenizer.json, at any depth. The caller may edit them."""
     if value is None:
         return []
     if value["type"] == "Sequence":

@@ -27,7 +27,7 @@ _ANY_KIND = (
     "one of them"
 )
 
-# Of a model that was trained; an index alone, too, whose files are still to be fetched.
+# Files of a trained model. An index counts too: its files may still have to be fetched.
 _WEIGHTS = (
     "*.safetensors", "*.bin", "*.gguf", "*.pth", "*.pt", "*.ckpt", "*.h5", "*.msgpack", "*.onnx",
     "*.index.json", "adapter_config.json",
@@ -35,7 +35,7 @@ _WEIGHTS = (
 
 
 class WrongIdsError(ConfigError):
-    """A tokenizer.json that gives other ids than the model that it was made from."""
+    """A tokenizer.json gives other ids than the model that it was made from."""
 
 
 def open_tokenizer(
@@ -50,15 +50,15 @@ def open_tokenizer(
 
     Args:
         path: a sentencepiece .model file, a tokenizer.json, a Hugging Face folder, or a
-            dataset or run folder. Of a folder with both kinds of file, tokenizer.model is
-            taken where tokenizer.json adds no token to it.
+            dataset or run folder. If a folder has both kinds of file, tokenizer.model is used
+            if tokenizer.json adds no token to it.
         field: the field that names it, for errors.
-        as_is: whether the ids of tokenizer.json are wanted as they are.
-        trained: whether a model was trained with it, though the folder may hold no weights.
+        as_is: take the ids of tokenizer.json unchanged.
+        trained: treat the folder as one with weights, although it may hold none.
 
     Raises:
         ConfigError: there is no tokenizer, or it cannot be read.
-        WrongIdsError: it gives other ids than its model does.
+        WrongIdsError: tokenizer.json gives other ids than its model does.
     """
     opened, beside = _open(Path(path), field)
     if isinstance(opened, HfTokenizer):
@@ -84,16 +84,16 @@ def open_tokenizer(
 def open_known_tokenizer(
     path: str | Path, sha256: str, *, field: str = "tokenizer", owner: str
 ) -> TextTokenizer:
-    """Open the tokenizer that something was made with, whichever ids of its folder those are.
+    """Open the tokenizer with a known sha256: either of a folder's two, or the corrected one.
 
     Args:
-        path: as ``open_tokenizer`` takes it.
-        sha256: of the tokenizer.
+        path: see ``open_tokenizer``.
+        sha256: the sha256 of the tokenizer.
         field: the field that names it, for errors.
-        owner: what was made with it.
+        owner: what was made with the tokenizer, for errors.
 
     Raises:
-        ConfigError: there is no tokenizer, or it is another.
+        ConfigError: there is no tokenizer, or it has another sha256.
     """
     opened, beside = _open(Path(path), field)
     if beside is not None and beside.sha256 == sha256:
@@ -109,7 +109,7 @@ def open_known_tokenizer(
 
 
 def _open(found: Path, field: str) -> tuple[TextTokenizer, TextTokenizer | None]:
-    """Return the tokenizer that a path stands for, and the other kind's in the same folder."""
+    """Return the tokenizer of a path, and the tokenizer of the other kind in the same folder."""
     if not found.is_dir():
         if found.suffix == ".json":
             return HfTokenizer(found, field=field), model_beside(found.parent, field)
@@ -130,11 +130,11 @@ def _open(found: Path, field: str) -> tuple[TextTokenizer, TextTokenizer | None]
 
 
 def _model_of(folder: Path, field: str, has_json: bool) -> Tokenizer | None:
-    """Return a folder's sentencepiece model where that alone gives the folder's ids."""
+    """Return a folder's sentencepiece model if it gives all ids of the folder, else None."""
     try:
         tokenizer = Tokenizer(folder / SENTENCEPIECE_FILE, field=field)
     except ConfigError:
-        if has_json:  # some folders give another kind of file this name
+        if has_json:  # in some folders this name is another kind of file
             return None
         raise
     added = sorted(set(added_tokens(folder, field=field)) - {*special_pieces(tokenizer)})
@@ -148,7 +148,7 @@ def _model_of(folder: Path, field: str, has_json: bool) -> Tokenizer | None:
 
 
 def _file_beside(folder: Path, field: str) -> TextTokenizer | None:
-    """Return the tokenizer.json beside a sentencepiece model; None where it cannot be read."""
+    """Return the tokenizer.json beside a sentencepiece model. None: it cannot be read."""
     try:
         return HfTokenizer(folder, field=field)
     except ConfigError:
@@ -156,7 +156,7 @@ def _file_beside(folder: Path, field: str) -> TextTokenizer | None:
 
 
 def model_beside(folder: str | Path, field: str) -> Tokenizer | None:
-    """Return the sentencepiece model of a folder; None where there is none."""
+    """Return the sentencepiece model of a folder. None: there is none."""
     try:
         return Tokenizer(Path(folder) / SENTENCEPIECE_FILE, field=field)
     except ConfigError:
@@ -164,7 +164,7 @@ def model_beside(folder: str | Path, field: str) -> Tokenizer | None:
 
 
 def _is_trained_with(tokenizer: HfTokenizer) -> bool:
-    """Whether a tokenizer.json is a dataset's or a run's, or of an export of ours."""
+    """Whether a tokenizer.json belongs to a dataset, a run or an export of ours."""
     folder = tokenizer.path.parent
     ours = ("dataset.json", "plan.json", "attempts", "checkpoints")
     in_ours = folder.name == HF_FOLDER and any((folder.parent / name).exists() for name in ours)
@@ -172,13 +172,13 @@ def _is_trained_with(tokenizer: HfTokenizer) -> bool:
 
 
 def _weights_beside(path: Path) -> str | None:
-    """Return the name of a file of weights in a tokenizer's folder; None where there is none."""
+    """Return the name of a file of weights in a tokenizer's folder. None: there is none."""
     names = (found.name for pattern in _WEIGHTS for found in sorted(path.parent.glob(pattern)))
     return next((name for name in names if not name.startswith("training_args")), None)
 
 
 def _is_conversion(path: Path, tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer.json has the model's pieces, and we could write it exactly."""
+    """Whether a tokenizer.json has the model's pieces, and we can write the same ids."""
     vocabulary = json.loads(path.read_bytes()).get("model", {}).get("vocab")
     pieces = {piece.piece: i for i, piece in enumerate(tokenizer.proto.pieces)}
     return vocabulary == pieces and not broken_rules(tokenizer)

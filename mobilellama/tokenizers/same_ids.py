@@ -8,7 +8,7 @@ from typing import Any
 
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
-# Texts on which conversions, and models with other training text or rules, were seen to differ.
+# Conversions, and models with other training text or rules, were seen to differ on these texts.
 PROBES = (
     *("a" + " " * n + "b" for n in range(1, 40)),  # the order of merges shows in runs of spaces
     *(" " * n + "x" for n in range(1, 18)),
@@ -34,11 +34,11 @@ PROBES = (
 
 
 def same_ids(a: TextTokenizer, b: TextTokenizer) -> bool:
-    """Return whether ids of one tokenizer mean the same to a model trained with the other.
+    """Return whether two tokenizers give the same ids.
 
-    Compared are the vocabulary's size, the special tokens' ids, those that begin and end a text,
-    and the ids of texts on which tokenizers differ. Not compared are padding, which is masked,
-    and how a text after a special token begins.
+    This compares the size of the vocabulary, the ids of the special tokens, the ids that begin and
+    end a text, and the ids of ``PROBES``. It does not compare the padding, which is masked, or how
+    a text after a special token begins.
     """
     if _facts(a) != _facts(b):
         return False
@@ -48,7 +48,7 @@ def same_ids(a: TextTokenizer, b: TextTokenizer) -> bool:
 def _facts(tokenizer: TextTokenizer) -> Mapping[str, Any]:
     return {
         "vocab_size": tokenizer.vocab_size,
-        # sentencepiece has -1 where there is no <s>
+        # sentencepiece gives -1 if there is no <s>
         "bos": None if tokenizer.bos_id in (None, -1) else tokenizer.bos_id,
         "eos": tokenizer.eos_id,
         "specials": {spelling: special.id for spelling, special in tokenizer.specials.items()},

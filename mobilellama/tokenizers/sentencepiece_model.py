@@ -1,4 +1,4 @@
-"""A sentencepiece model file: its processor, its pieces, and the ids of LLaMA's special tokens."""
+"""Read a sentencepiece model file: its processor, its pieces and the ids of special tokens."""
 
 import hashlib
 from functools import cached_property
@@ -20,7 +20,7 @@ class SentencepieceModel:
     """A sentencepiece BPE model with LLaMA's special ids: <unk> 0, <s> 1, </s> 2.
 
     Raises:
-        ConfigError: the file is missing, is no sentencepiece model, or has no </s>.
+        ConfigError: the file is missing, is not a sentencepiece model, or has no </s>.
     """
 
     def __init__(

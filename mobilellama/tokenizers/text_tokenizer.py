@@ -1,8 +1,8 @@
 """The interface of all tokenizers, and the names of their files.
 
-There are two kinds: ``tokenizer.Tokenizer`` is a sentencepiece model, as LLaMA's;
-``hf_tokenizer.HfTokenizer`` is any other that transformers reads. ``opening.open_tokenizer`` opens
-the tokenizer that a user names.
+There are two kinds. ``tokenizer.Tokenizer`` is a sentencepiece model, such as LLaMA's.
+``hf_tokenizer.HfTokenizer`` is any other tokenizer that transformers reads.
+``opening.open_tokenizer`` opens the tokenizer that a user names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from mobilellama.config import ConfigError
 SENTENCEPIECE_FILE = "tokenizer.model"
 """The name of a sentencepiece model in a dataset, a run or an export."""
 HF_FOLDER = "tokenizer"
-"""The name of the folder of any other tokenizer's files in a dataset or a run."""
+"""The name of the folder, in a dataset or a run, with the files of any other tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,15 @@ class SpecialToken:
 
     id: int
     lstrip: bool = False
-    """Whether transformers' encoding drops white space before it."""
+    """Whether transformers drops white space before it."""
     rstrip: bool = False
-    """Whether transformers' encoding drops white space after it."""
+    """Whether transformers drops white space after it."""
     read_from_text: bool = False
-    """Whether ``encode`` gives its id for a text that spells it."""
+    """Whether ``encode`` gives its id for its spelling in a text."""
 
 
 class TextTokenizer(Protocol):
-    """What the stages ask of a tokenizer of any kind."""
+    """What the stages need from a tokenizer of any kind."""
 
     @property
     def path(self) -> Path:
@@ -46,27 +46,27 @@ class TextTokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """The highest id plus one: what an embedding needs at least."""
+        """The highest id plus one: the smallest size of an embedding."""
         ...
 
     @property
     def bos_id(self) -> int | None:
-        """Id that begins a text; None where there is none."""
+        """Id that begins a text. None: there is none."""
         ...
 
     @property
     def eos_id(self) -> int | None:
-        """Id that ends a text; None where there is none."""
+        """Id that ends a text. None: there is none."""
         ...
 
     @property
     def pad_id(self) -> int | None:
-        """Id to pad with; None where there is none."""
+        """Id to pad with. None: there is none."""
         ...
 
     @property
     def bos_token(self) -> str:
-        """How the begin token is spelt; empty where there is none."""
+        """The spelling of the begin token, or an empty string if there is none."""
         ...
 
     @property
@@ -76,21 +76,21 @@ class TextTokenizer(Protocol):
 
     @property
     def begins_after_special(self) -> bool:
-        """Whether a text after a special token is encoded as at the start, not as going on."""
+        """Whether a text after a special token is encoded like the first text."""
         ...
 
     def encode(self, text: str, *, begins: bool) -> list[int]:
-        """Return the ids of `text`, in which no special token is looked for.
+        """Return the ids of `text`. The spelling of a special token in it is encoded as text.
 
         Args:
             text: any text that UTF-8 can hold.
-            begins: whether it stands at the start, where some tokenizers put a space before
-                it; else it goes on from the text before it.
+            begins: whether the text is the first one. Some tokenizers put a space before it.
+                False: the text continues the text before it.
         """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; special ids give nothing."""
+        """Return the text of ids, without special tokens."""
         ...
 
     def require_sha256(self, expected: str, *, field: str, owner: str) -> None:
@@ -98,7 +98,7 @@ class TextTokenizer(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Put the tokenizer's own files into a dataset's or run's folder, which exists."""
+        """Write the tokenizer's own files into the folder of a dataset or a run, which exists."""
         ...
 
     def write_hf(
@@ -113,14 +113,14 @@ class TextTokenizer(Protocol):
         """Write the files that transformers 4 and 5 load as this tokenizer.
 
         Args:
-            folder: where to; it exists.
+            folder: the folder, which exists.
             max_length_tokens: the model's longest sequence.
             add_bos: whether encoding puts the begin token first.
-            chat_template: Jinja of a chat model; None for a base model.
-            eos_token: what ends a text or an answer; None for the tokenizer's own.
+            chat_template: Jinja of a chat model. None: a base model.
+            eos_token: the token that ends a text or an answer. None: the tokenizer's own.
 
         Raises:
-            ConfigError: `eos_token` is no special token, or there is no begin token to add.
+            ConfigError: `eos_token` is not a special token, or there is no begin token to add.
         """
         ...
 
@@ -128,7 +128,7 @@ class TextTokenizer(Protocol):
 def require_same_tokenizer(
     tokenizer: TextTokenizer, expected: str, *, field: str, owner: str, kind: str
 ) -> None:
-    """Raise ConfigError unless `tokenizer`, a `kind`, has the sha256 `owner` was made with."""
+    """Raise ConfigError unless `tokenizer`, a `kind`, has the sha256 that `owner` recorded."""
     if tokenizer.sha256 != expected:
         raise ConfigError(
             field,

@@ -1,4 +1,4 @@
-"""A sentencepiece model as a tokenizer, such as LLaMA's: encode texts, and write its files.
+"""Use a sentencepiece model, such as LLaMA's, as a tokenizer: encode texts, and write its files.
 
 Corpora are encoded by ``tokenize/encoder.py``, not here.
 """
@@ -28,25 +28,28 @@ from mobilellama.tokenizers.text_tokenizer import (
 
 
 class Tokenizer(SentencepieceModel):
-    """A sentencepiece model as a tokenizer: a ``TextTokenizer``.
+    """A ``TextTokenizer`` of a sentencepiece model.
 
     Raises:
-        ConfigError: as of ``SentencepieceModel``.
+        ConfigError: see ``SentencepieceModel``.
     """
 
     @property
     def pad_id(self) -> int:
-        """Id of <unk>, which no text encodes to: a masked </s> would never be learnt."""
+        """Id of <unk>, which no text encodes to.
+
+        Padding is masked. If </s> were the padding, the model would not learn it.
+        """
         return self.unk_id
 
     @property
     def bos_token(self) -> str:
-        """The spelling of <s>; empty where there is none."""
+        """The spelling of <s>, or an empty string if there is none."""
         return self.processor.id_to_piece(self.bos_id) if self.bos_id >= 0 else ""
 
     @property
     def specials(self) -> Mapping[str, SpecialToken]:
-        """Control pieces and <unk>, and user-defined pieces, which alone are read from text."""
+        """Control pieces, <unk> and user-defined pieces. Text spells only user-defined ones."""
         return self._specials
 
     @cached_property
@@ -59,7 +62,7 @@ class Tokenizer(SentencepieceModel):
 
     @property
     def begins_after_special(self) -> bool:
-        """True: as the legacy LLaMA tokenizer, tokenizer.json and llama.cpp have it."""
+        """True, as in the legacy LLaMA tokenizer, tokenizer.json and llama.cpp."""
         return True
 
     @cached_property
@@ -71,23 +74,23 @@ class Tokenizer(SentencepieceModel):
             raise ConfigError(
                 "tokenizer",
                 str(self.path),
-                "removes spaces, so that no text can go on from another",
+                "removes extra spaces, so that a text cannot continue another one",
                 "Train it with 'mobilellama tokenize train-tokenizer'",
             )
         proto.normalizer_spec.add_dummy_prefix = False
         return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
 
     def encode(self, text: str, *, begins: bool) -> list[int]:
-        """Return the ids of `text`, in which no special token is looked for.
+        """Return the ids of `text`. The spelling of a special token in it is encoded as text.
 
         Args:
             text: any text that UTF-8 can hold.
-            begins: whether sentencepiece's dummy prefix, a space, is put before it.
+            begins: whether to put sentencepiece's dummy prefix, a space, before it.
         """
         return (self.processor if begins else self._continuing).encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; special ids give nothing."""
+        """Return the text of ids, without special tokens."""
         return self.processor.decode(list(ids))
 
     def require_sha256(self, expected: str, *, field: str, owner: str) -> None:
@@ -96,7 +99,7 @@ class Tokenizer(SentencepieceModel):
         require_same_tokenizer(self, expected, field=field, owner=owner, kind=kind)
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.model`` into a folder, whole or not at all."""
+        """Write ``tokenizer.model`` into a folder. A half-written file never has that name."""
         with whole_file(folder / SENTENCEPIECE_FILE) as file:
             file.write(self.model_bytes)
 
@@ -109,25 +112,25 @@ class Tokenizer(SentencepieceModel):
         chat_template: str | None = None,
         eos_token: str | None = None,
     ) -> None:
-        """Write tokenizer.model, and the files that transformers 4 and 5 load as it, id for id.
+        """Write tokenizer.model, and the files from which transformers 4 and 5 get the same ids.
 
-        Padding is <unk>: see ``pad_id``.
+        The padding token is <unk>: see ``pad_id``.
 
         Args:
-            folder: where to; it exists.
+            folder: the folder, which exists.
             max_length_tokens: the model's longest sequence.
             add_bos: whether encoding puts <s> first.
-            chat_template: Jinja of a chat model; None for a base model.
-            eos_token: what ends a text or an answer; None for </s>.
+            chat_template: Jinja of a chat model. None: a base model.
+            eos_token: the token that ends a text or an answer. None: </s>.
 
         Raises:
-            ConfigError: ``tokenizers`` cannot do what the model does, or `eos_token` is none of
-                its special pieces.
+            ConfigError: ``tokenizers`` cannot do what the model needs, or `eos_token` is not one
+                of its special pieces.
         """
         *_, eos = specials = special_pieces(self)
         if eos_token is not None and eos_token not in specials:
-            rule = f"is no special token of {self.path}"
-            raise ConfigError("eos_token", eos_token, rule, f"Take {eos}")
+            rule = f"is not a special token of {self.path}"
+            raise ConfigError("eos_token", eos_token, rule, f"Give {eos}")
         fast = fast_tokenizer(self, add_bos=add_bos)
         unk, bos, eos = specials
         config = {

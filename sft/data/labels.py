@@ -109,7 +109,7 @@ def special_tokens(template: Template, tokenizer: TextTokenizer) -> dict[str, Sp
     found: dict[str, SpecialToken] = {}
     for token in template.specials:
         if token not in tokenizer.specials:
-            rule = f"is no special token of {tokenizer.path}"
+            rule = f"is not a special token of {tokenizer.path}"
             remedy = f"Add it to the tokenizer, {remedy} with the tokenizer's own"
             raise ConfigError(f"{owner}: specials", token, rule, remedy)
         found[token] = tokenizer.specials[token]

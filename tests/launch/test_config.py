@@ -225,7 +225,7 @@ def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
         ),
         (
             "--slurm.health ful",
-            "slurm.health = ful: expected a Literal['none', 'node', 'full']. "
+            "slurm.health = ful: expected one of none, node, full. "
             "See 'mobilellama launch pretrain --help'.",
         ),
     ],

@@ -297,7 +297,7 @@ BAD = [
     ({"model": "file.yaml"}, "--model = file.yaml: is a section"),
     ({"train.seqlen": 32}, "did you mean '--train.seq_len'?"),
     ({"train.seq_len": "many"}, "train.seq_len = many: expected an int"),
-    ({"engine.kind": "fsdp"}, "engine.kind = fsdp: expected a Literal['deepspeed', 'ddp']"),
+    ({"engine.kind": "fsdp"}, "engine.kind = fsdp: expected one of deepspeed, ddp"),
 ]
 
 

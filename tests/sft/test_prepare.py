@@ -630,7 +630,7 @@ def test_one_file_without_a_conversation_does_no_harm(
 def test_a_template_that_the_tokenizer_cannot_write_is_refused_at_once(
     conversations: Path, small_tokenizer: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="is no special token of"):
+    with pytest.raises(ConfigError, match="is not a special token of"):
         prepare(small_tokenizer, conversations, tmp_path / "out", "--template", "chatml")
     assert not (tmp_path / "out").exists()
 

@@ -105,7 +105,7 @@ def parts(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         ({"data.template": "vicuna"}, r"data\.template.*vicuna.*did you mean 'vicuna_v1'"),
         (
             {"data.template": "qwen2"},
-            r"template qwen2: specials = <\|im_start\|>: is no special token of",
+            r"template qwen2: specials = <\|im_start\|>: is not a special token of",
         ),
         (
             {"train.seq_len": 257},

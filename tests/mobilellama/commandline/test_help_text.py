@@ -88,9 +88,9 @@ Do it.
   --rates.kind flat|steep (default: steep)
       How it falls.
   --config FILE
-      YAML file of fields. Given again, the later one overrules.
+      YAML file of fields. Later files override earlier ones.
   --print_config
-      Print the config that comes of all this, and do nothing.
+      Print the resulting config, and do nothing else.
 """
     )
 
@@ -131,7 +131,9 @@ def test_a_section_or_a_field_is_shown_alone_with_the_docstring_of_the_class_tha
 
 
 def test_help_of_what_is_not_there_names_the_sections_and_what_is_near() -> None:
-    with pytest.raises(ConfigError, match="--help = rate: is no section and no field") as error:
+    with pytest.raises(
+        ConfigError, match="--help = rate: is neither a section nor a field"
+    ) as error:
         parse_config(Many, ["--help", "rate"], prog="mobilellama x", about="")
     assert str(error.value).endswith("Give all, rates; did you mean 'rates'?")
 

@@ -93,7 +93,7 @@ def test_commas_do_not_part_a_line_of_a_shell() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["A", "B"], "DATASET = B: comes after another DATASET, and one alone is taken."),
+        (["A", "B"], "DATASET = B: is a second DATASET; the command takes one."),
         ([""], "dataset = (empty): must not be empty. Is a shell variable unset?"),
         (["--budget", ""], "budget = (empty): must not be empty. Is a shell variable unset?"),
         (

@@ -37,5 +37,5 @@ def test_the_chat_template_is_found_in_its_file_and_in_the_config(
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == chat_template
     (tmp_path / "chat_template.jinja").unlink()
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == chat_template
-    with pytest.raises(ConfigError, match=r"eos_token = <\|im_end\|>: is no special token of "):
+    with pytest.raises(ConfigError, match=r"eos_token = <\|im_end\|>: is not a special token of "):
         tokenizer.write_hf(tmp_path, max_length_tokens=64, add_bos=True, eos_token="<|im_end|>")

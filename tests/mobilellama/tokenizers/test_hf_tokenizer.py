@@ -87,7 +87,9 @@ def test_ids_and_sizes_are_those_of_the_files(folders: dict[str, Path]) -> None:
 def test_an_unnamed_begin_token_is_none(tmp_path: Path) -> None:
     ours = HfTokenizer(write_tokenizer(tmp_path / "t", "byte_level", eos="<|endoftext|>"))
     assert (ours.bos_id, ours.bos_token) == (None, "")
-    with pytest.raises(ConfigError, match=r"add_bos = true: but .* names no bos_token. Give false"):
+    with pytest.raises(
+        ConfigError, match=r"add_bos = true: needs a bos_token, but .* names none. Give false"
+    ):
         ours.write_hf(tmp_path, max_length_tokens=64, add_bos=True)
 
 
@@ -132,7 +134,7 @@ def test_an_export_carries_the_chat_template_and_the_end_of_answers(
     )  # fmt: skip
     loaded: Any = AutoTokenizer.from_pretrained(tmp_path)
     assert (loaded.chat_template, loaded.eos_token) == ("{{- 'naïve' -}}\n", "<|im_end|>")
-    with pytest.raises(ConfigError, match=r"eos_token = <\|nowhere\|>: is no special token of "):
+    with pytest.raises(ConfigError, match=r"eos_token = <\|nowhere\|>: is not a special token of "):
         ours.write_hf(tmp_path, max_length_tokens=512, add_bos=False, eos_token="<|nowhere|>")
 
 

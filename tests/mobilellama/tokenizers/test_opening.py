@@ -113,7 +113,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not JSON"):
         open_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("[]")
-    with pytest.raises(ConfigError, match="is no JSON object"):
+    with pytest.raises(ConfigError, match="is not a JSON object"):
         open_tokenizer(tmp_path)
 
 

@@ -53,5 +53,7 @@ def test_a_model_that_removes_spaces_cannot_go_on_from_a_text(
     proto.normalizer_spec.remove_extra_whitespaces = True
     (tmp_path / "tokenizer.model").write_bytes(proto.SerializeToString())
     tokenizer = Tokenizer(tmp_path / "tokenizer.model")
-    with pytest.raises(ConfigError, match="removes spaces, so that no text can go on from another"):
+    with pytest.raises(
+        ConfigError, match="removes extra spaces, so that a text cannot continue another one"
+    ):
         tokenizer.encode(" x", begins=False)

@@ -400,8 +400,12 @@ def test_a_token_that_the_tokenizer_reads_from_texts_is_kept_out_of_them(tmp_pat
 @pytest.mark.parametrize(
     ("name", "other", "message"),
     [
-        ("chatml", "vicuna_v1", "template chatml: specials = <|im_start|>: is no special token of"),
-        ("vicuna_v1", "chatml", "template vicuna_v1: specials = </s>: is no special token of "),
+        (
+            "chatml",
+            "vicuna_v1",
+            "template chatml: specials = <|im_start|>: is not a special token of",
+        ),
+        ("vicuna_v1", "chatml", "template vicuna_v1: specials = </s>: is not a special token of "),
         ("plain", "chatml", "template plain: bos = true: but "),
     ],
 )

@@ -239,12 +239,13 @@ def progress_of(run: RunFolder) -> RunProgress:
         last = records[-1]
         left_s, step_s = number_of(last, "left_s"), number_of(last, "step_s")
         size = number_of(attempts[-1], "world_size") if attempts else 1
+        steps_left = left_s / step_s if step_s else 0
         progress |= {
             "step": last["step"],
             "loss": last["loss"],
             "left_s": left_s,
             "tokens_per_s": number_of(last, "tokens_per_s_per_gpu") * size,
-            "max_steps": last["step"] + (round(left_s / step_s) if step_s else 0),
+            "max_steps": last["step"] + (round(steps_left) if math.isfinite(steps_left) else 0),
         }
     return progress
 

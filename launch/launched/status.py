@@ -81,12 +81,10 @@ def list_known() -> list[Status]:
     found: list[Status] = []
     silence: list[str] = []  # a controller that does not answer is asked once
     for made in known()[-_SHOWN:]:
-        folder = find(made)
-        if folder is None:
-            continue  # deleted since
         try:
-            if launch := folder.read():
+            folder = find(made)  # None: deleted since
+            if folder and (launch := folder.read()):
                 found.append(status_of(folder, launch, silence))
-        except UserError as error:
-            log.warning("%s", error)  # one that is damaged does not hide the others
+        except (UserError, OSError) as error:
+            log.warning("%s", error)  # one that is damaged or unreadable does not hide the others
     return found

@@ -316,3 +316,11 @@ def test_numbers_of_a_run_that_are_none_are_left_out(tmp_path: Path, value: str)
     status = status_of(folder, LOCAL)
     assert (status.progress.get("step"), status.progress.get("repeated_steps")) == (3, 0)
     assert "3 of 3, loss 2.5000" in describe(status, folder)
+
+
+def test_a_time_left_that_no_step_could_fill_gives_no_number_of_steps(tmp_path: Path) -> None:
+    folder = LaunchFolder(tmp_path / "1_4b", train=True)
+    folder.create()
+    assert folder.run
+    folder.run.metrics.write_text('{"step": 3, "loss": 2.5, "left_s": 1e300, "step_s": 1e-300}\n')
+    assert status_of(folder, LOCAL).progress.get("max_steps") == 3

@@ -102,3 +102,18 @@ def test_one_damaged_launch_does_not_hide_the_others(
     (tmp_path / "bad" / "launch" / "launch.json").write_text("{")
     assert [status.name for status in list_known()] == ["good"]
     assert f"{tmp_path}/bad/launch/launch.json: is damaged" in caplog.text
+
+
+def test_one_launch_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("bad", "good"):
+        folder = LaunchFolder(tmp_path / name, train=True)
+        folder.create()
+        folder.write(replace(LOCAL, folder=str(tmp_path / name), name=name))
+        remember(tmp_path / name)
+    # Reading a folder as a file fails for every user, as a file that is another user's does.
+    (tmp_path / "bad" / "launch" / "run.failed").mkdir()
+    remember(tmp_path / ("x" * 300))  # no file system takes such a name
+    assert [status.name for status in list_known()] == ["good"]
+    assert f"{tmp_path}/bad/launch/run.failed" in caplog.text

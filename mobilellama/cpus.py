@@ -111,11 +111,13 @@ def cgroup_quota(
             controllers.
     """
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     quotas: list[float] = []
     for line in lines:
+        if line.count(":") < 2:
+            continue  # some sandboxes write no such lines
         _, controllers, path = line.split(":", 2)
         names = controllers.split(",")
         if not controllers:

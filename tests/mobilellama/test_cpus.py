@@ -133,6 +133,13 @@ def test_a_container_sees_its_own_group_at_the_mount_although_the_path_is_the_ho
     assert cgroup_quota(mounts, membership) == 1.0
 
 
+@pytest.mark.parametrize("written", [b"", b"garbage\n", b"1:cpu\n", b"0::/a\n\n", b"0::/\xff\n"])
+def test_a_sandbox_that_writes_other_lines_has_no_quota(tmp_path: Path, written: bytes) -> None:
+    membership = tmp_path / "membership"
+    membership.write_bytes(written)
+    assert cgroup_quota(tmp_path, membership) is None
+
+
 def test_a_system_without_control_groups_has_no_quota(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path, tmp_path / "none") is None
 

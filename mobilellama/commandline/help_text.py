@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mobilellama.commandline.fields import Field, members_of
+from mobilellama.commandline.old_names import current_name
 from mobilellama.commandline.prose import filled, folded, plain
 from mobilellama.commandline.words import Command, thing_text
 from mobilellama.config import ConfigError, as_given, did_you_mean
@@ -66,7 +67,10 @@ def help_text(
     told = {one.field.name: one for one in _walk(config_class, command, "", None)}
     sections = sorted(command.fields.sections)
     if asked is not None and asked != ALL:
-        names = [name for name in told if name == asked or name.startswith(f"{asked}.")]
+        wanted = asked.replace("-", "_")
+        if wanted not in sections and wanted not in told:
+            wanted = current_name(wanted, command.verb)
+        names = [name for name in told if name == wanted or name.startswith(f"{wanted}.")]
         if not names:
             known = [ALL, *sections, *told]
             rule = "is neither a section nor a field"

@@ -42,6 +42,11 @@ def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
             "train:\n",
             f"train = null: is a section, and must hold 'field: value' lines (in FILE). {ALL}.",
         ),
+        (
+            "optimizer:\n  lr: 3e-4\n",
+            "optimizer.lr = 3e-4: is not a field (in FILE). "
+            f"{ALL}; it is optimizer.learning_rate here.",
+        ),
         ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected an int. {HELP}."),
         ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),
         ("- 1\n", "--config = FILE: must hold 'field: value' lines. Fix the file."),

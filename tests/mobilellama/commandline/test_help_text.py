@@ -9,6 +9,7 @@ import pytest
 from mobilellama.commandline.help_text import type_text, value_text
 from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,20 @@ def test_a_section_or_a_field_is_shown_alone_with_the_docstring_of_the_class_tha
         "  --rates.floor INT|null (default: null)\n"
     )
     assert shown(capsys, Many, "--help=a") == "  --a INT (default: 1)\n      First of many.\n"
+
+
+def test_help_is_asked_for_by_the_old_name_and_with_hyphens_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts: dict[str, str] = {}
+    for word in ("distributed", "launch", "schedule.min_lr_ratio", "schedule.min-lr-share"):
+        with pytest.raises(SystemExit):
+            parse_config(Config, ["--help", word], prog="mobilellama pretrain run", about="")
+        texts[word] = capsys.readouterr().out
+    assert texts["launch"] == texts["distributed"]
+    assert texts["launch"].startswith("  --distributed.")
+    assert texts["schedule.min-lr-share"] == texts["schedule.min_lr_ratio"]
+    assert texts["schedule.min-lr-share"].startswith("  --schedule.min_lr_ratio ")
 
 
 def test_help_of_what_is_not_there_names_the_sections_and_what_is_near() -> None:

@@ -54,7 +54,7 @@ def run_attempt(
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
     run = RunFolder(config.run.folder)
-    number = begin(world, run, facts, save_texts)
+    number = begin(config, world, run, facts, save_texts)
     newest = newest_readable(run)  # a folder's name alone may tell another step
     state = TrainState(step=newest[1].step if newest else 0)
     stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
@@ -146,7 +146,11 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def begin(
-    world: World, run: RunFolder, facts: RunFacts, save_texts: Callable[[RunFolder], object]
+    config: StageConfig,
+    world: World,
+    run: RunFolder,
+    facts: RunFacts,
+    save_texts: Callable[[RunFolder], object],
 ) -> int:
     """Make the run's folder and this attempt on rank 0; return the attempt's number.
 
@@ -158,7 +162,7 @@ def begin(
 
     def make() -> None:
         nonlocal number
-        require_same_identity(run, facts.identity)
+        require_same_identity(run, facts.identity, optimizer=config.optimizer.kind)
         run.create()
         newest = newest_readable(run)
         saved = newest[1].step if newest else 0

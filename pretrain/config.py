@@ -11,13 +11,13 @@ from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.monitoring.config import MetricsConfig, WatchdogConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatchConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
 from mobilellama.pretrain.sections import (
     BatchConfig,
     DataConfig,
     MixtureConfig,
     ModelConfig,
-    OptimizerConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -49,7 +49,7 @@ class StageConfig:
     train: BatchConfig
     """Batch, and how far."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """AdamW."""
+    """The optimizer and its constants."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The learning rate over the steps."""
     engine: EngineConfig = field(default_factory=EngineConfig)

@@ -54,10 +54,17 @@ def precision_of(engine: EngineConfig, run: RunFolder, device: torch.device) -> 
     return before or resolve_precision(engine.precision, device)
 
 
-def require_same_identity(run: RunFolder, identity: Mapping[str, object]) -> None:
+def require_same_identity(
+    run: RunFolder, identity: Mapping[str, object], *, optimizer: str
+) -> None:
     """Raise ConfigError naming the first field that differs from the run's newest checkpoint.
 
     A damaged checkpoint says nothing of the identity; opening it will tell that it is damaged.
+
+    Args:
+        run: the run's folder.
+        identity: the fields that define the run.
+        optimizer: the value of ``optimizer.kind``.
     """
     found = newest_readable(run)
     if found is None:
@@ -69,3 +76,7 @@ def require_same_identity(run: RunFolder, identity: Mapping[str, object]) -> Non
             meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
             rule = f"{folder} was made with {as_given(before)}{meaning}"
             raise ConfigError(name, value, rule, "Use that, or another run.folder")
+    if (before := manifest.optimizer.kind) != optimizer:
+        rule = f"{folder} holds the state of {as_given(before)}"
+        remedy = "Use that, or begin another run.folder with its weights (--init)"
+        raise ConfigError("optimizer.kind", optimizer, rule, remedy)

@@ -1,12 +1,12 @@
-"""AdamW and its parameter groups."""
+"""What an optimizer trains: parameter groups. The optimizers are in optimizers/."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import nn
 
-from mobilellama.pretrain.sections import OptimizerConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,13 @@ def parameter_groups(
     return [group for group in groups if group.parameters]  # LoRA trains matrices alone
 
 
-def build_adamw(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.optim.AdamW:
-    """Build torch's fused AdamW, which compiles nothing, on CPU or GPU."""
-    return torch.optim.AdamW(
-        [
-            {
-                "params": list(group.parameters),
-                "lr": group.learning_rate,
-                "weight_decay": group.weight_decay,
-            }
-            for group in groups
-        ],
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
+def torch_groups(groups: Iterable[ParameterGroup]) -> list[dict[str, Any]]:
+    """Return parameter groups as torch's optimizers take them."""
+    return [
+        {
+            "params": list(group.parameters),
+            "lr": group.learning_rate,
+            "weight_decay": group.weight_decay,
+        }
+        for group in groups
+    ]

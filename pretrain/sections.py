@@ -1,12 +1,13 @@
 """Sections of a run's config whose readers import torch; here they are read without it.
 
-The rooms' own are in engines/config.py, monitoring/config.py and state/config.py.
+The rooms' own are in engines/config.py, monitoring/config.py, optimizers/config.py and
+state/config.py.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from mobilellama.config import ConfigError, require_at_least, require_share
+from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.order import DEFAULT_SEED
 
 
@@ -151,33 +152,6 @@ class TrainConfig(BatchConfig):
 def _some(numbers: list[int]) -> str:
     shown = [str(number) for number in numbers[:8]]
     return ", ".join(shown) + (", ..." if len(numbers) > 8 else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the paper's values."""
-
-    learning_rate: float = 3e-4
-    """Peak learning rate."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.95
-    """Decay of the second moment."""
-    eps: float = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: float = 0.1
-    """Decoupled decay of the matrices; norms have none."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this global norm."""
-
-    def __post_init__(self) -> None:
-        for name, example in (("learning_rate", 3e-4), ("eps", 1e-8), ("max_grad_norm", 1.0)):
-            if not (value := getattr(self, name)) > 0:  # "not >" also catches NaN
-                rule = "must be above 0"
-                raise ConfigError(f"optimizer.{name}", value, rule, f"Give e.g. {example}")
-        require_share("optimizer.beta1", self.beta1)
-        require_share("optimizer.beta2", self.beta2)
-        require_at_least("optimizer.weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

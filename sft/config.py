@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
-from mobilellama.pretrain.sections import BatchConfig, OptimizerConfig
+from mobilellama.pretrain.sections import BatchConfig
 from mobilellama.sft.lora_config import LoraConfig
 
 _MOST_EPOCHS = 10_000

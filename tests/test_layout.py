@@ -227,6 +227,7 @@ LAYERS: dict[str, list[str]] = {
         REST,
     ],
     "pretrain": [
+        "optimizers",
         "attention linear_cross_entropy model optimizer schedule sections weight_source",
         "engines sinks",
         "monitoring state",

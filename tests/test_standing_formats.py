@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RECORD, Origin, record_of
@@ -76,6 +76,9 @@ def test_a_checkpoint_holds_its_masters_and_moments(name: str) -> None:
     manifest = checkpoint.manifest
     position = {key: getattr(manifest, key) for key in ("step", "consumed", "optimizer_step")}
     assert position == {key: expected[key] for key in position}
+    assert (manifest.optimizer.kind, checkpoint.kinds) == (
+        "adamw", ("weight", "exp_avg", "exp_avg_sq")
+    )  # fmt: skip
     assert _state_sha256(checkpoint) == expected["state_sha256"]
     checkpoint.close()
 
@@ -108,7 +111,7 @@ def _state_sha256(checkpoint: Checkpoint) -> str:
             checkpoint.parameter(name, torch.Size([checkpoint.numel(name)]), kind).numpy().tobytes()
         ).hexdigest()
         for name in checkpoint.names()
-        for kind in (("weight",) if name in frozen else KINDS)
+        for kind in (("weight",) if name in frozen else checkpoint.kinds)
     }
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 

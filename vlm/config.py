@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.engines.config import EngineConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
 from mobilellama.pretrain.schedule import ScheduleConfig
-from mobilellama.pretrain.sections import BatchConfig, DataConfig, OptimizerConfig
+from mobilellama.pretrain.sections import BatchConfig, DataConfig
 from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.missing import Missing
@@ -88,7 +89,7 @@ class TuneConfig(BatchConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoRates(OptimizerConfig):
-    """AdamW, with a separate learning rate for the projector if the recipe has one."""
+    """The optimizer, with a separate learning rate for the projector if the recipe has one."""
 
     projector_learning_rate: float | None = None
     """Peak learning rate of the projector. None: the same as learning_rate."""

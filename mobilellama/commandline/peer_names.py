@@ -17,6 +17,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "num_train_epochs": ("train.epochs",),
     "learning_rate": ("optimizer.learning_rate",),
     "weight_decay": ("optimizer.weight_decay",),
+    "optim": ("optimizer.kind",),
     "adam_beta1": ("optimizer.beta1",),
     "adam_beta2": ("optimizer.beta2",),
     "adam_epsilon": ("optimizer.eps",),

@@ -10,8 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
 from mobilellama.pretrain.model import LossSums
-from mobilellama.pretrain.optimizer import ParameterGroup, build_adamw
-from mobilellama.pretrain.sections import OptimizerConfig
+from mobilellama.pretrain.optimizer import ParameterGroup, torch_groups
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 
 
 class DDPEngine:
@@ -28,7 +29,8 @@ class DDPEngine:
         world_size: int,
     ) -> None:
         """Wrap the model; torch.distributed is already initialised."""
-        self._adamw = build_adamw(groups, optimizer)
+        self.optimizer = open_optimizer(optimizer)
+        self._steps = self.optimizer.build(torch_groups(groups))
         self._groups, self._max_grad_norm = groups, optimizer.max_grad_norm
         self._rank, self._world_size = rank, world_size
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -60,7 +62,7 @@ class DDPEngine:
 
     def step(self, lr_factor: float) -> StepReport:
         """Clip and apply the gradients; skip the step if they are not finite."""
-        for group, ours in zip(self._adamw.param_groups, self._groups, strict=True):
+        for group, ours in zip(self._steps.param_groups, self._groups, strict=True):
             group["lr"] = ours.learning_rate * lr_factor
         parameters = [parameter for _, parameter in self._parameters]
         # Host-device sync: float() waits for the GPU. The step must know now whether to apply.
@@ -68,9 +70,9 @@ class DDPEngine:
         grad_norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))
         applied = grad_norm < float("inf")  # False for NaN too
         if applied:
-            self._adamw.step()
+            self._steps.step()
             self.optimizer_step += 1
-        self._adamw.zero_grad(set_to_none=True)
+        self._steps.zero_grad(set_to_none=True)
         return StepReport(grad_norm if applied else float("inf"), applied)
 
     def fragments(self) -> Iterator[Fragment]:
@@ -79,25 +81,17 @@ class DDPEngine:
             yield self._fragment(name, parameter)
 
     def _fragment(self, name: str, parameter: nn.Parameter) -> Fragment:
-        state = self._adamw.state[parameter]
-        return Fragment(
-            name,
-            0,
-            parameter.detach().view(-1),
-            state["exp_avg"].view(-1),
-            state["exp_avg_sq"].view(-1),
-        )
+        state = self._steps.state[parameter]
+        named = {key: state[key].view(-1) for key in self.optimizer.state_names}
+        return Fragment(name, 0, parameter.detach().view(-1), named)
 
     @torch.no_grad()
     def load(self, source: StateSource) -> None:
-        """Load weights and moments. Every rank reads all of them."""
+        """Load weights and optimizer state. Every rank reads all of them."""
         for name, parameter in self._parameters:
-            # AdamW makes its state in its first step only, so an empty one is made here.
-            self._adamw.state[parameter] = {
-                "step": torch.tensor(float(source.optimizer_step), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+            # torch's optimizers make their state in their first step only, so it is made here.
+            first = self.optimizer.first_state(parameter.detach(), source.optimizer_step)
+            self._steps.state[parameter] = first
             source.read(self._fragment(name, parameter))
         self.optimizer_step = source.optimizer_step
 

@@ -24,8 +24,9 @@ from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
 from mobilellama.pretrain.engines.gradient_order import GradientOrder
 from mobilellama.pretrain.model import LossSums
-from mobilellama.pretrain.optimizer import ParameterGroup, build_adamw
-from mobilellama.pretrain.sections import OptimizerConfig
+from mobilellama.pretrain.optimizer import ParameterGroup, torch_groups
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 
 
 class DeepSpeedEngine:
@@ -51,7 +52,7 @@ class DeepSpeedEngine:
         sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
         backend = torch.distributed.get_backend()
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-        adamw = build_adamw(groups, optimizer)
+        self.optimizer = open_optimizer(optimizer)
         bf16 = precision == "bf16"
         settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -67,6 +68,9 @@ class DeepSpeedEngine:
                 "reduce_bucket_size": config.bucket_elements,
                 "allgather_bucket_size": config.bucket_elements,
             },
+            # DeepSpeed refuses optimizers that are not on its own list. ZeRO steps flat partitions:
+            # it can take any that steps each element by itself, as ours do (optimizers/kind.py).
+            "zero_allow_untested_optimizer": True,
             "gradient_clipping": optimizer.max_grad_norm,
             "steps_per_print": sys.maxsize,
         }
@@ -81,7 +85,10 @@ class DeepSpeedEngine:
         self._zero: Any  # DeepSpeedZeroOptimizer, or under bf16 BF16_Optimizer
         with redirect_stdout(StringIO()):  # DeepSpeed prints a page of memory figures
             self._engine, self._zero, *_ = deepspeed.initialize(
-                model=model, optimizer=adamw, config=settings, dist_init_required=False
+                model=model,
+                optimizer=self.optimizer.build(torch_groups(groups)),
+                config=settings,
+                dist_init_required=False,
             )
         self._groups, self._world_size = groups, world_size
         self._names = {parameter: name for name, parameter in model.named_parameters()}
@@ -147,13 +154,8 @@ class DeepSpeedEngine:
         # Not safe_get_full_optimizer_state: before the first step its fragments are not set.
         for parameter, flat, inside, place in self._addresses():
             state = self._zero.optimizer.state[flat]
-            yield Fragment(
-                self._names[parameter],
-                inside.start,
-                flat.detach()[place],
-                state["exp_avg"][place],
-                state["exp_avg_sq"][place],
-            )
+            named = {key: state[key][place] for key in self.optimizer.state_names}
+            yield Fragment(self._names[parameter], inside.start, flat.detach()[place], named)
 
     def _addresses(self) -> Iterator[tuple[nn.Parameter, Tensor, Any, slice]]:
         """Yield (parameter, flat partition, place in the parameter, place in the partition).
@@ -184,13 +186,10 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def load(self, source: StateSource) -> None:
-        """Load masters and moments, then round the masters into the working weights."""
+        """Load masters and optimizer state, then round the masters into the working weights."""
         for flat in self._partitions:
-            self._zero.optimizer.state[flat] = {
-                "step": torch.tensor(float(source.optimizer_step), device=flat.device),
-                "exp_avg": torch.zeros_like(flat),
-                "exp_avg_sq": torch.zeros_like(flat),
-            }
+            first = self.optimizer.first_state(flat.detach(), source.optimizer_step)
+            self._zero.optimizer.state[flat] = first
         for fragment in self.fragments():
             source.read(fragment)
         # Collective: each rank rounds its partition to bf16, and all ranks gather all of them.

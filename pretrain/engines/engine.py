@@ -3,8 +3,8 @@
 1. The loop calls ``forward`` and ``backward`` for each micro-batch, then ``step`` once.
 2. ``step`` applies the *sum* of the gradients over micro-batches and ranks. An engine whose
    library averages undoes the average.
-3. The state is fp32 master weights and two moments, by parameter name. Each rank owns fragments
-   of it.
+3. The state is fp32 master weights and the optimizer's named tensors, by parameter name. Each rank
+   owns fragments of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mobilellama.pretrain.model import LossSums
+from mobilellama.pretrain.optimizers.kind import OptimizerKind
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,28 @@ class Fragment:
     start: int
     """Index of the first element in the flattened parameter."""
     weight: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
+    state: Mapping[str, Tensor]
+    """The optimizer's, by its ``state_names``. Each is as long as the weight."""
 
 
 class StateSource(Protocol):
     """The source of an engine's state: initial weights or a checkpoint."""
 
     optimizer_step: int
-    """Steps that AdamW has applied. Its bias correction depends on them."""
+    """Steps that the optimizer has applied. Bias corrections depend on them."""
 
     def read(self, fragment: Fragment) -> None:
-        """Fill the fragment's three tensors in place."""
+        """Fill the fragment's tensors in place. The optimizer's hold its first state."""
         ...
 
 
 class Engine(Protocol):
     """See the module's docstring."""
 
+    optimizer: OptimizerKind
+    """Defines the state that is kept besides the masters."""
     optimizer_step: int
-    """Steps that AdamW has applied. Its bias correction depends on them."""
+    """Steps that the optimizer has applied. Bias corrections depend on them."""
 
     def forward(self, inputs: Mapping[str, Tensor], *, last: bool) -> LossSums:
         """Run the model on one micro-batch.
@@ -82,7 +85,7 @@ class Engine(Protocol):
         ...
 
     def load(self, source: StateSource) -> None:
-        """Load masters and moments, then set the working weights from the masters."""
+        """Load masters and optimizer state, then set the working weights from the masters."""
         ...
 
     def train(self, mode: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama import __version__
+from mobilellama.pretrain.optimizers.kind import optimizer_text
 from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.manifest import Manifest
@@ -144,15 +145,6 @@ def learnt_from(what: str, subsets: Iterable[str]) -> str:
     return (
         f"It learnt from the {what}{of}: it repeats their errors and prejudices, and states "
         "falsehoods fluently."
-    )
-
-
-def optimizer_text(optimizer: Mapping[str, Any]) -> str:
-    """Return the optimizer's section of a config as one line."""
-    return (
-        f"AdamW, betas {optimizer['beta1']:g} and {optimizer['beta2']:g}, eps "
-        f"{optimizer['eps']:g}, weight decay {optimizer['weight_decay']:g}, "
-        f"gradient norm clipped at {optimizer['max_grad_norm']:g}"
     )
 
 

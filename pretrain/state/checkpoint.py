@@ -1,11 +1,13 @@
 """Checkpoints: written atomically, hashed, stored by parameter name, loadable at any world size.
 
     checkpoints/step-N/
-      rank-R.safetensors   the state that rank R owns: NAME:weight, NAME:exp_avg, NAME:exp_avg_sq
-                           (flat fp32 fragments) and rng:* (the rank's random generators)
+      rank-R.safetensors   the state that rank R owns: NAME:weight and the optimizer's tensors, such
+                           as NAME:exp_avg (flat fp32 fragments), and rng:* (the rank's random
+                           generators)
       rank-R.json          receipt: the file's size and sha256, and the start of each fragment
-      manifest.json        written last: step, samples consumed, identity, config, counters,
-                           the sha256 of every receipt, of the frozen parameters and of itself
+      manifest.json        written last: step, samples consumed, identity, config, counters, the
+                           optimizer's kind and the names of its tensors, the sha256 of every
+                           receipt, of the frozen parameters and of itself
     frozen/SHA.safetensors the parameters that do not train, if there are any (frozen.py)
 
 How a checkpoint is written:
@@ -23,7 +25,7 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -36,7 +38,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mobilellama.commandline.old_names import as_stored
-from mobilellama.config import DataError, one_line
+from mobilellama.config import DataError, UserError, one_line
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import fsync_path, library_file, read_json, sha256_of_file, write_json
 from mobilellama.files.sealed import write_sealed_json
@@ -44,12 +46,16 @@ from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.config import CheckpointConfig
 from mobilellama.pretrain.state.frozen import FrozenError, FrozenFile
-from mobilellama.pretrain.state.manifest import MANIFEST, Manifest, damaged, read_manifest
+from mobilellama.pretrain.state.manifest import (
+    MANIFEST,
+    Manifest,
+    StoredOptimizer,
+    damaged,
+    read_manifest,
+)
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 
 def save(
@@ -88,6 +94,9 @@ def save(
         manifest = Manifest(
             **facts,
             optimizer_step=engine.optimizer_step,
+            optimizer=StoredOptimizer(
+                kind=engine.optimizer.config.kind, state=engine.optimizer.state_names
+            ),
             world_size=world.size,
             attempt=attempt,
             receipts=receipts,
@@ -127,12 +136,10 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
     starts: dict[str, list[int]] = {}
     for fragment in engine.fragments():
         starts[fragment.name] = [fragment.start, fragment.weight.numel()]
-        for kind in KINDS:
+        for kind, tensor in {"weight": fragment.weight, **fragment.state}.items():
             # A fragment is a view into one flat buffer, and safetensors refuses tensors that
             # share memory. The copy to the CPU is also a host-device sync.
-            tensors[f"{fragment.name}:{kind}"] = (
-                getattr(fragment, kind).detach().to("cpu", copy=True)
-            )
+            tensors[f"{fragment.name}:{kind}"] = tensor.detach().to("cpu", copy=True)
     path = folder / f"rank-{rank}.safetensors"
     try:
         with library_file(path) as temporary:
@@ -201,6 +208,11 @@ class Checkpoint:
         """Return the names of the parameters, frozen ones included, sorted."""
         return sorted([*self._places, *(self._frozen.names() if self._frozen else [])])
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the tensors of every parameter that trains."""
+        return ("weight", *self.manifest.optimizer.state)
+
     def numel(self, name: str) -> int:
         """Return the number of elements of a parameter."""
         if self._frozen and name in self._frozen.names():
@@ -208,14 +220,24 @@ class Checkpoint:
         return sum(count for _, count, _ in self._places[name])
 
     def read(self, fragment: Fragment) -> None:
-        """Fill a fragment's tensors from the saved fragments that overlap it."""
-        for kind in KINDS:
-            target: Tensor = getattr(fragment, kind)
+        """Fill a fragment's tensors from the saved fragments that overlap it.
+
+        Raises:
+            UserError: the optimizer keeps tensors of other names than the checkpoint has.
+        """
+        stored = self.manifest.optimizer
+        if fragment.state.keys() != {*stored.state}:
+            raise UserError(
+                f"{self.folder}: it holds {_listed(stored.state)} of optimizer '{stored.kind}', "
+                f"but this version's optimizer keeps {_listed(fragment.state)}. Resume with the "
+                "version that wrote it, or begin a new run with its weights (--init)"
+            )
+        for kind, target in {"weight": fragment.weight, **fragment.state}.items():
             for offset, piece in self._pieces(kind, fragment.name, fragment.start, len(target)):
                 target[offset : offset + len(piece)].copy_(piece)
 
     def parameter(self, name: str, shape: torch.Size, kind: str = "weight") -> Tensor:
-        """Return a whole parameter in fp32, or one of its moments if it trains."""
+        """Return a whole parameter in fp32, or one of ``kinds`` if it trains."""
         if self._frozen and kind == "weight" and name in self._frozen.names():
             return self._frozen.parameter(name).view(shape)
         flat = torch.empty(shape.numel(), dtype=torch.float32)
@@ -263,6 +285,10 @@ class Checkpoint:
         self._frozen = None
         self._open.close()
         self._files.clear()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "no tensors"
 
 
 def newest_readable(run: RunFolder) -> tuple[Path, Manifest] | None:

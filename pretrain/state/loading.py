@@ -36,7 +36,7 @@ def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int)
 
 
 def begin(model: nn.Module, engine: Engine, weights: WeightSource) -> None:
-    """Load initial weights into the engine. All moments are zero.
+    """Load initial weights into the engine. The optimizer's state is its first.
 
     Raises:
         DataError: names or shapes of the weights and the model differ.
@@ -75,7 +75,7 @@ def freeze(
 
 
 class FirstState:
-    """The state before the first step: initial weights, moments of zero."""
+    """The state before the first step: initial weights, and the optimizer's first state."""
 
     optimizer_step = 0
 
@@ -83,7 +83,7 @@ class FirstState:
         self._weights = weights
 
     def read(self, fragment: Fragment) -> None:
-        """Fill a fragment's weight. Its moments are zero already."""
+        """Fill a fragment's weight. The engine has made the optimizer's first state."""
         whole = self._weights.parameter(fragment.name)
         part = slice(fragment.start, fragment.start + fragment.weight.numel())
         fragment.weight.copy_(whole.reshape(-1)[part])

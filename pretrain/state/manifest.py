@@ -10,11 +10,25 @@ from typing import Any
 from mobilellama.commandline.old_names import as_current
 from mobilellama.config import DataError, UserError
 from mobilellama.files.sealed import read_sealed_json
+from mobilellama.files.typed_json import from_json
 from mobilellama.run_folder import step_of
 from mobilellama.run_record import RECORD, RunRecord, record_of
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOptimizer:
+    """The optimizer whose state a checkpoint holds.
+
+    The defaults are for the manifests of older versions, which say nothing of it.
+    """
+
+    kind: str = "adamw"
+    """The value of ``optimizer.kind``."""
+    state: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    """Names of the tensors of every parameter, besides its weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +54,8 @@ class Manifest:
     """Number of skipped steps, and the history of the loss watch."""
     receipts: dict[str, str]
     """sha256 of each rank's receipt, by file name."""
+    optimizer: StoredOptimizer = StoredOptimizer()
+    """The optimizer, and the state that is stored of it."""
     frozen_sha256: str | None = None
     """Of the file with the parameters that do not train. None if all parameters train."""
 
@@ -77,7 +93,9 @@ def read_manifest(folder: Path) -> Manifest:
             )
         config = as_current(value["config"])
         record = record_of(value.get(RECORD), config)
-        manifest = Manifest(**value | {"config": config, RECORD: record})
+        optimizer = from_json(StoredOptimizer, value.get("optimizer", {}), "optimizer")
+        typed = {"config": config, RECORD: record, "optimizer": optimizer}
+        manifest = Manifest(**value | typed)
         missing = {"data.tokenizer_sha256", "data.fingerprint"} - manifest.identity.keys()
         if missing or "model" not in manifest.config:
             raise UserError(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mobilellama.pretrain.state.checkpoint import KINDS, Checkpoint
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.tiny import train_tiny
@@ -18,11 +19,11 @@ pytestmark = pytest.mark.slow  # each trains, in processes of its own
 
 
 def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """Return every weight and moment of a checkpoint, whole, by name."""
+    """Return every weight and the optimizer's tensors of a checkpoint, whole, by name."""
     checkpoint = Checkpoint(RunFolder(run).checkpoint(step))
     state = {}
     for name in checkpoint.names():
-        for kind in KINDS:
+        for kind in checkpoint.kinds:
             shape = torch.Size([checkpoint.numel(name)])
             state[f"{name}:{kind}"] = checkpoint.parameter(name, shape, kind)
     return state
@@ -50,12 +51,19 @@ def cut_back(run: Path, copy: Path, *, step: int) -> Path:
     return copy
 
 
+LION = {"optimizer.kind": "lion", "optimizer.learning_rate": 1e-3, "optimizer.beta2": 0.99}
 ENGINES = [
     pytest.param({"engine.kind": "deepspeed", "engine.precision": "bf16"}, id="deepspeed-bf16"),
     pytest.param({"engine.kind": "deepspeed", "engine.precision": "fp32"}, id="deepspeed-fp32"),
     pytest.param({"engine.zero_stage": 2, "engine.precision": "bf16"}, id="zero2-bf16"),
     pytest.param({"engine.kind": "ddp", "engine.precision": "fp32"}, id="ddp-fp32"),
+    pytest.param(LION | {"engine.kind": "ddp", "engine.precision": "fp32"}, id="ddp-lion"),
+    pytest.param(LION | {"engine.kind": "deepspeed", "engine.precision": "bf16"}, id="bf16-lion"),
+    pytest.param(LION | {"engine.zero_stage": 2, "engine.precision": "fp32"}, id="zero2-lion"),
 ]
+
+
+STATE = {"adamw": {"weight", "exp_avg", "exp_avg_sq"}, "lion": {"weight", "exp_avg"}}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -69,6 +77,7 @@ def test_two_ranks_killed_and_resumed_equal_two_that_never_stopped_bit_for_bit(
 
     expected, got = state_of(whole, 8), state_of(resumed, 8)
     assert expected.keys() == got.keys()
+    assert {name.partition(":")[2] for name in got} == STATE[engine.get("optimizer.kind", "adamw")]
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
     assert losses_of(whole) == losses_of(resumed)
     assert sorted(losses_of(resumed)) == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -99,21 +108,25 @@ def test_one_rank_then_two_then_one_gives_the_losses_of_one_to_rounding(
             assert got[step][name] == pytest.approx(record[name], rel=5 * tolerance)
 
 
-def test_a_checkpoint_of_one_rank_loads_on_two_with_the_same_bits(
-    small_dataset: Path, tmp_path: Path
+@pytest.mark.parametrize("optimizer", [{}, LION], ids=["adamw", "lion"])
+@pytest.mark.parametrize(("saved_by", "loaded_by"), [("deepspeed", "ddp"), ("ddp", "deepspeed")])
+def test_a_checkpoint_of_one_rank_loads_on_two_of_another_engine_with_the_same_bits(
+    small_dataset: Path, tmp_path: Path, optimizer: dict[str, Any], saved_by: str, loaded_by: str
 ) -> None:
     """Saved by 1 rank, resumed by 2 that take no step, and saved again: nothing changes."""
     alone = tmp_path / "alone"
-    run_ranks(train_tiny, 1, small_dataset, alone, {"train.max_steps": 2})
+    fields = optimizer | {"train.max_steps": 2, "engine.kind": saved_by}
+    run_ranks(train_tiny, 1, small_dataset, alone, fields)
     before = state_of(alone, 2)
-    again = run_ranks(resave, 2, small_dataset, alone)
+    again = run_ranks(resave, 2, small_dataset, alone, fields | {"engine.kind": loaded_by})
     assert again == [0, 0]
     after = state_of(alone, 2)
+    assert before.keys() == after.keys()
     assert Checkpoint(RunFolder(alone).checkpoint(2)).manifest.world_size == 2
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
-def resave(dataset: Path, run: Path) -> int:
+def resave(dataset: Path, run: Path, fields: dict[str, Any]) -> int:
     """Load the newest checkpoint on these ranks and save it as its own successor."""
     from mobilellama.commandline.parser import parse_config
     from mobilellama.distributed import World
@@ -124,7 +137,7 @@ def resave(dataset: Path, run: Path) -> int:
     from mobilellama.pretrain.training_data import open_windows
     from tests.pretrain.helpers.tiny import tiny_argv
 
-    config = parse_config(Config, tiny_argv(dataset, run)[1:], prog="test", about="")
+    config = parse_config(Config, tiny_argv(dataset, run, fields)[1:], prog="test", about="")
     world, folder = World(config.distributed), RunFolder(run)
     data = open_windows(config)
     newest = checkpoint.open_newest(folder, world, attempt=1)
@@ -149,3 +162,18 @@ def test_the_random_generators_of_each_rank_are_saved(small_dataset: Path, tmp_p
         path = RunFolder(tmp_path / "run").checkpoint(1) / f"rank-{rank}.safetensors"
         with safe_open(path, "pt") as file:
             assert {"rng:python", "rng:numpy", "rng:torch"} <= set(file.keys())
+
+
+def test_a_resume_with_another_optimizer_is_refused_naming_the_field(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    one_step = {"train.max_steps": 1, "engine.kind": "ddp"}
+    run_ranks(train_tiny, 1, small_dataset, run, one_step | LION)
+    stored = RunFolder(run).checkpoint(1) / "manifest.json"
+    assert json.loads(stored.read_text())["optimizer"] == {"kind": "lion", "state": ["exp_avg"]}
+    rule = "optimizer.kind = adamw: .*step-1 holds the state of lion. Use that, or begin another"
+    with pytest.raises(ConfigError, match=rule):
+        train_tiny(small_dataset, run, one_step | {"train.max_steps": 2})
+    assert RunFolder(run).checkpoint_steps() == [1]
+    assert RunFolder(run).attempt_numbers() == [1]

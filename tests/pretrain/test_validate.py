@@ -13,7 +13,8 @@ from mobilellama.pretrain.data import WindowInputs
 from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.model import build_on, init_parameter
 from mobilellama.pretrain.optimizer import parameter_groups
-from mobilellama.pretrain.sections import ModelConfig, OptimizerConfig, ValidationConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.sections import ModelConfig, ValidationConfig
 from mobilellama.pretrain.validate import HeldOutViews, Validation
 from mobilellama.shards.reader import TokenDataset
 from tests.helpers.ranks import run_ranks

@@ -131,6 +131,10 @@ ENGINES = [
         id="zero2-bf16-lora",
     ),
     pytest.param({"engine.kind": "ddp", "engine.precision": "fp32"} | LORA, id="ddp-fp32-lora"),
+    pytest.param(
+        {"engine.zero_stage": 2, "engine.precision": "fp32", "optimizer.kind": "lion"} | LORA,
+        id="zero2-fp32-lora-lion",
+    ),
 ]
 
 
@@ -164,7 +168,7 @@ def moments_of(run: Path, step: int) -> dict[str, torch.Tensor]:
         return state_of(run, step)
     state = {}
     for name in checkpoint.names():
-        kinds = ("weight", "exp_avg", "exp_avg_sq") if ".lora_" in name else ("weight",)
+        kinds = checkpoint.kinds if ".lora_" in name else ("weight",)
         shape = torch.Size([checkpoint.numel(name)])
         state |= {f"{name}:{kind}": checkpoint.parameter(name, shape, kind) for kind in kinds}
     return state

@@ -23,7 +23,7 @@ from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.optimizer import parameter_groups
-from mobilellama.pretrain.sections import OptimizerConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
 from mobilellama.sft.lora import inject
 from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.sft.row_inputs import RowInputs
@@ -92,8 +92,8 @@ class Values:
     def read(self, fragment: Fragment) -> None:
         value = self._values[fragment.name]
         fragment.weight.copy_(value[fragment.start : fragment.start + len(fragment.weight)])
-        fragment.exp_avg.zero_()
-        fragment.exp_avg_sq.zero_()
+        for moment in fragment.state.values():
+            moment.zero_()
 
 
 def config_of(fields: dict[str, Any]) -> Config:
@@ -228,7 +228,10 @@ def one_step(
         sums = engine.forward(inputs, last=k + 1 == len(micro))
         engine.backward(sums.loss_sum / 50)
     report = engine.step(1.0)
-    mine = [(f.name, f.start, f.exp_avg.clone(), f.exp_avg_sq.clone()) for f in engine.fragments()]
+    mine = [
+        (f.name, f.start, f.state["exp_avg"].clone(), f.state["exp_avg_sq"].clone())
+        for f in engine.fragments()
+    ]
     parts: list[list[tuple[str, int, Tensor, Tensor]]] = [[] for _ in range(RANKS)]
     dist.all_gather_object(parts, mine)
     pieces: dict[str, list[tuple[int, Tensor, Tensor]]] = {}

@@ -17,7 +17,8 @@ from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import Engine, Fragment, StepReport
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.optimizer import parameter_groups
-from mobilellama.pretrain.sections import ModelConfig, OptimizerConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.sections import ModelConfig
 from tests.helpers.ranks import run_ranks
 
 MODEL = ModelConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2, d_ff=48, max_seq_len=16)
@@ -79,9 +80,10 @@ def take_step(engine: Engine, world: World, step: int, micro: int) -> StepReport
     return engine.step(lr_factor=1.0 / (step + 1))
 
 
-def state_of(engine: Engine) -> dict[str, tuple[int, Tensor, Tensor, Tensor]]:
+def state_of(engine: Engine) -> dict[str, tuple[int, *tuple[Tensor, ...]]]:
+    """Return of each fragment its start, its weight and the optimizer's tensors."""
     return {
-        f.name: (f.start, f.weight.clone(), f.exp_avg.clone(), f.exp_avg_sq.clone())
+        f.name: (f.start, f.weight.clone(), *(moment.clone() for moment in f.state.values()))
         for f in engine.fragments()
     }
 
@@ -120,9 +122,7 @@ def reference() -> tuple[list[float], dict[str, Tensor]]:
     return grad_norms, {name: p.detach() for name, p in model.named_parameters()}
 
 
-def whole(
-    states: list[dict[str, tuple[int, Tensor, Tensor, Tensor]]], kind: int
-) -> dict[str, Tensor]:
+def whole(states: list[dict[str, tuple[int, *tuple[Tensor, ...]]]], kind: int) -> dict[str, Tensor]:
     """Join the ranks' fragments; assert that each element is owned exactly once."""
     shapes = {name: p.shape for name, p in LanguageModel(MODEL).named_parameters()}
     joined = {}

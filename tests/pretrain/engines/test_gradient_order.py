@@ -13,7 +13,7 @@ from mobilellama.pretrain.engines.engine import Fragment
 from mobilellama.pretrain.engines.gradient_order import GradientOrderError
 from mobilellama.pretrain.model import LossSums
 from mobilellama.pretrain.optimizer import parameter_groups
-from mobilellama.pretrain.sections import OptimizerConfig
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
 from tests.helpers.ranks import run_ranks
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2)

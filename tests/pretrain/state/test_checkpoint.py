@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mobilellama import launcher
-from mobilellama.config import DataError
+from mobilellama.config import DataError, UserError
 from mobilellama.files.atomic import read_json
 from mobilellama.pretrain.engines.engine import Fragment
 from mobilellama.pretrain.state.checkpoint import Checkpoint, prune
@@ -80,9 +80,21 @@ def test_any_range_of_a_parameter_can_be_read_whoever_saved_it(run: RunFolder) -
         expected = checkpoint.parameter(name, torch.Size([count]))
         start = rng.randrange(count)
         stop = rng.randrange(start, count) + 1
-        empty = [torch.empty(stop - start) for _ in range(3)]
-        checkpoint.read(Fragment(name, start, *empty))
-        assert torch.equal(empty[0], expected[start:stop])
+        empty = torch.empty(stop - start)
+        state = {kind: torch.empty(stop - start) for kind in ("exp_avg", "exp_avg_sq")}
+        checkpoint.read(Fragment(name, start, empty, state))
+        assert torch.equal(empty, expected[start:stop])
+        for kind, found in state.items():
+            whole = checkpoint.parameter(name, torch.Size([count]), kind)
+            assert torch.equal(found, whole[start:stop]), kind
+
+
+def test_state_of_other_names_than_the_optimizer_keeps_is_refused(run: RunFolder) -> None:
+    checkpoint, empty = Checkpoint(run.checkpoint(6)), torch.empty(1)
+    name = checkpoint.names()[0]
+    rule = r"it holds exp_avg, exp_avg_sq of optimizer 'adamw', but this version's .* keeps sum\."
+    with pytest.raises(UserError, match=rule):
+        checkpoint.read(Fragment(name, 0, empty, {"sum": empty}))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -120,7 +132,8 @@ RESUMED = {"train.max_steps": 6, "checkpoint.every_steps": 1, "engine.kind": "dd
 @pytest.mark.parametrize(
     ("field", "value"),
     [("step", 6.0), ("consumed", "48"), ("consumed", -8), ("optimizer_step", None),
-     ("world_size", 3), ("counters", None), ("receipts", []), ("identity", "")],
+     ("optimizer", "lion"), ("optimizer", {"kind": 1}), ("world_size", 3), ("counters", None),
+     ("receipts", []), ("identity", "")],
 )  # fmt: skip
 def test_a_field_of_another_kind_is_damage_also_without_a_digest(
     run: RunFolder, field: str, value: Any

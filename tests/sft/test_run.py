@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
+from mobilellama.shards.dataset import PackedManifestRow
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -63,7 +64,8 @@ def base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def rows_of(dataset: Path) -> int:
-    return sum(row["train_rows"] for row in TokenDataset(dataset).manifest)
+    manifest = cast(list[PackedManifestRow], TokenDataset(dataset).manifest)
+    return sum(row["train_rows"] for row in manifest)
 
 
 class Noted(RowInputs):

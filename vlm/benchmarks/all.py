@@ -1,4 +1,8 @@
-"""The six benchmarks of MobileVLM's tables, in the tables' order."""
+"""The benchmarks, by name: the six of MobileVLM's tables, in the tables' order.
+
+Commands, tables and ``--tasks all`` read this list, in its order. To add one, write its file beside
+this one and add its entry here.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the six benchmarks have in common: questions, scores, and the files they come from.
+"""What the benchmarks have in common: questions, scores, and the files they come from.
 
 A benchmark is two pure functions and a few facts: ``questions(folder)`` reads its published files,
 ``score(asked, answers)`` scores answers that lie in the order of the questions.

@@ -10,28 +10,23 @@ from dataclasses import dataclass
 
 MME_DIVISOR = 20
 """Brings MME's 2000 points to 100 in the average."""
+AVERAGED = ("gqa", "scienceqa", "textvqa", "pope", "mme", "mmbench")
+"""The six of the README's average, in the order of its table. Others do not change it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedScores:
-    """One row of the table: percentages, but for MME's points."""
+    """One row of the table."""
 
-    gqa: float
-    scienceqa: float
-    textvqa: float
-    pope: float
-    mme: float
-    mmbench: float
+    scores: Mapping[str, float]
+    """By benchmark, those that were published: percentages, but for MME's points."""
     average: float | None = None
     """As printed; None where the source prints none."""
 
 
-def _row(*scores: float, average: float | None = None) -> PublishedScores:
-    gqa, scienceqa, textvqa, pope, mme, mmbench = scores
-    return PublishedScores(
-        gqa=gqa, scienceqa=scienceqa, textvqa=textvqa, pope=pope, mme=mme, mmbench=mmbench,
-        average=average,
-    )  # fmt: skip
+def _row(*six: float, average: float | None = None, **others: float) -> PublishedScores:
+    scores = dict(zip(AVERAGED, six, strict=True)) | others
+    return PublishedScores(scores=scores, average=average)
 
 
 PUBLISHED: dict[str, PublishedScores] = {
@@ -51,9 +46,8 @@ def average(scores: Mapping[str, float | None]) -> float | None:
 
     (GQA + SQA-I + VQA-T + POPE + MME-P / 20 + MMB-dev) / 6.
     """
-    found = [scores.get(name) for name in ("gqa", "scienceqa", "textvqa", "pope", "mmbench")]
-    mme = scores.get("mme")
-    values = [score for score in found if score is not None]
-    if len(values) < len(found) or mme is None:
+    six = {name: score for name in AVERAGED if (score := scores.get(name)) is not None}
+    if len(six) < len(AVERAGED):
         return None
-    return (sum(values) + mme / MME_DIVISOR) / (len(values) + 1)
+    points = six.pop("mme")
+    return (sum(six.values()) + points / MME_DIVISOR) / len(AVERAGED)

@@ -1,7 +1,6 @@
 """The tables of scores: one benchmark's groups, and all benchmarks beside the published scores."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 
 from mobilellama.pretrain.evaluation.answer_counts import MARK, WITHHELD
 from mobilellama.table import aligned
@@ -72,8 +71,8 @@ def published_table(
     shown = _short(mean) + (MARK if marked and mean is not None else "")
     rows.append([model, *map(cell, names), shown])
     for title, published in PUBLISHED.items():
-        values = asdict(published)
-        rows.append([title, *(_short(values[name]) for name in names), _short(published.average)])
+        cells = [_short(published.scores.get(name)) for name in names]
+        rows.append([title, *cells, _short(published.average)])
     notes = [
         _why(BENCHMARKS[name].title, why, withheld=name in withheld)
         for name, why in incomplete.items()

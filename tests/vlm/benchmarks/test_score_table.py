@@ -1,6 +1,7 @@
 """The tables of scores: what is marked, what is withheld, and what is beside them."""
 
 from mobilellama.pretrain.evaluation.answer_counts import MARK, WITHHELD
+from mobilellama.vlm.benchmarks.all import BENCHMARKS
 from mobilellama.vlm.benchmarks.benchmark import Scores
 from mobilellama.vlm.benchmarks.score_table import published_table, score_tables
 
@@ -18,9 +19,11 @@ ALL = {
 }
 
 
-def cells(table: str, model: str) -> list[str]:
+def cells(table: str, model: str) -> dict[str, str]:
+    """Return a model's row by benchmark, and its average."""
     (line,) = (line for line in table.splitlines() if line.startswith(model))
-    return line.removeprefix(model).split()
+    row = line.removeprefix(model).split()
+    return dict(zip([*BENCHMARKS, "average"], row, strict=True))
 
 
 def test_a_benchmarks_groups_stand_below_its_score() -> None:
@@ -32,21 +35,23 @@ def test_a_benchmarks_groups_stand_below_its_score() -> None:
 
 def test_the_average_is_of_six_with_a_20th_of_mmes_points_and_beside_the_published() -> None:
     table = published_table(ALL, "ours", incomplete={}, withheld=())
-    assert cells(table, "ours") == ["60.0"] * 4 + ["1200.0", "60.0", "60.0"]
-    assert cells(table, "MobileVLM V2 1.7B")[-1] == "64.2"
-    assert cells(table, "LLaVA-1.5 7B")[-1] == "-"
+    wanted = {**dict.fromkeys(ALL, "60.0"), "mme": "1200.0", "average": "60.0"}
+    assert cells(table, "ours").items() >= wanted.items()
+    assert cells(table, "MobileVLM V2 1.7B")["average"] == "64.2"
+    assert cells(table, "LLaVA-1.5 7B")["average"] == "-"
 
 
 def test_a_score_that_is_missing_leaves_no_average() -> None:
     table = published_table(ALL | {"pope": None}, "ours", incomplete={}, withheld=())
-    assert cells(table, "ours").count("-") == 2
+    row = cells(table, "ours")
+    assert {name for name in (*ALL, "average") if row[name] == "-"} == {"pope", "average"}
 
 
 def test_a_marked_score_marks_the_average_and_a_withheld_one_is_not_shown() -> None:
     why = {"gqa": "3 answers are cut off"}
     marked = published_table(ALL, "ours", incomplete=why, withheld=())
-    assert [cells(marked, "ours")[i] for i in (0, -1)] == [f"60.0{MARK}"] * 2
+    assert [cells(marked, "ours")[name] for name in ("gqa", "average")] == [f"60.0{MARK}"] * 2
     assert marked.splitlines()[-1] == f"{MARK} GQA: 3 answers are cut off."
     withheld = published_table(ALL | {"gqa": None}, "ours", incomplete=why, withheld=["gqa"])
-    assert cells(withheld, "ours")[0] == WITHHELD.split()[0]
+    assert cells(withheld, "ours")["gqa"] == WITHHELD.split()[0]
     assert withheld.splitlines()[-1].startswith(f"GQA is {WITHHELD}: 3 answers are cut off.")

@@ -1,4 +1,4 @@
-"""What of a job is SLURM's, and the site's defaults for it.
+"""Fields of a SLURM job, and the site's defaults for them.
 
 A site file (~/.config/mobilellama/slurm.yaml, or --slurm.config FILE) holds the same fields:
 
@@ -39,63 +39,64 @@ class SlurmConfig:
     """Where and how a stage runs."""
 
     nodes: int = 1
-    """Nodes of a training job."""
+    """Number of nodes of a training job."""
     gpus_per_node: int = 8
-    """GPUs of each of them, one process each; 0 trains on CPUs, tasks_per_node processes a node.
-    Stages that use no GPU ask for none."""
+    """GPUs of each node, with one process for each GPU. 0 trains on CPUs, with tasks_per_node
+    processes on each node. A stage that uses no GPU requests none."""
     tasks_per_node: int | None = None
-    """Processes a node; None is one a GPU."""
+    """Processes on each node. None: one for each GPU."""
     cpus_per_task: int | None = None
-    """CPU cores a process; None shares a node's out among its processes when training, else 4."""
+    """CPU cores of each process. None: in training, an equal part of the node's cores; else 4."""
     mem: str | None = None
-    """Memory a node, as 64G; None is all of it when training, else the partition's default."""
+    """Memory of each node, such as 64G. None: all in training, else the partition's default."""
     time: str | int = "24:00:00"
-    """Time limit: "90" (minutes), "24:00:00", "2-00:00:00". The job saves before it and goes on."""
+    """Time limit: "90" (minutes), "24:00:00", "2-00:00:00". A run saves before it, and the job is
+    requeued."""
     partition: str | None = None
-    """Partition; None is the cluster's default."""
+    """Partition. None: the cluster's default."""
     cpu_partition: str | None = None
-    """Partition of stages that use no GPU; None is that of all."""
+    """Partition of stages that use no GPU. None: the same as 'partition'."""
     account: str | int | None = None
-    """Account that is charged."""
+    """Account to charge."""
     job_name: str | None = None
-    """Name in the queue; None is that of the run's folder. No two of your jobs may share one."""
+    """Name in the queue. None: the name of the run's folder. Each of your jobs needs its own."""
     exclude: str | None = None
-    """Nodes to stay away from, as node7,node[12-14]."""
+    """Nodes not to use, such as node7,node[12-14]."""
     extra: str = ""
-    """Further options of sbatch, as "--qos=high --reservation=r"."""
+    """Further options of sbatch, such as "--qos=high --reservation=r"."""
     srun_extra: str = ""
-    """Further options of srun, as "--container-image=IMAGE --container-mounts=/data"."""
+    """Further options of srun, such as "--container-image=IMAGE --container-mounts=/data"."""
     setup: list[str] = field(default_factory=list, metadata={"commas": False})
-    """Shell lines before anything else, as "module load cuda" or "source env.sh"."""
+    """Shell lines at the start of the job script, such as "module load cuda" or "source env.sh"."""
     env: dict[str, object] = field(default_factory=dict)
-    """Environment variables, as NCCL_SOCKET_IFNAME: texts or numbers."""
+    """Environment variables, such as NCCL_SOCKET_IFNAME. A value is a text or a number."""
     python: str | None = None
-    """Python of the job; None is the one that runs this command."""
+    """Python of the job. None: the Python that runs this command."""
     cpu_bind: str | None = "cores"
-    """How srun binds processes to CPUs; None leaves that to the site."""
+    """How srun binds processes to CPUs. None: the site decides."""
     scratch: str = "/tmp"
     """Folder on each node's own disk, for temporary files."""
     min_scratch_gib: float = 1.0
-    """Free room there without which a node is taken for bad."""
+    """A node is bad if 'scratch' has less free space, in GiB."""
     max_gpu_used_mib: int = 1024
-    """Memory that others may hold on a GPU before its node is taken for bad."""
+    """A node is bad if other processes use more memory on one of its GPUs, in MiB."""
     tasks: int = 16
-    """Tasks of the job array that tokenises."""
+    """Number of tasks of the job array that tokenises."""
     max_running: int | None = None
-    """How many of them run at once; None is no limit."""
+    """How many of these tasks run at the same time. None: no limit."""
     warn_s: int = 300
-    """Seconds before the time limit, or at least so many, at which a run is asked to save."""
+    """A run is asked to save at least so many seconds before the time limit."""
     health: Literal["none", "node", "full"] = "full"
-    """What is checked of nodes before a start: node is GPUs and scratch, full also a timed
-    collective over all processes. A bad node is excluded, and the job requeued."""
+    """How nodes are checked before each start. node checks the GPUs and scratch. full also times an
+    all-reduce over all processes. A bad node is excluded, and the job is requeued."""
     health_s: int = 300
-    """Seconds that this check may take."""
+    """The most seconds that this check may take."""
     hang_minutes: float = 30.0
-    """A run that writes no log line, metric or checkpoint for so long is ended and requeued."""
+    """A run is ended and requeued if it writes no log line, metric or checkpoint for so long."""
     max_failures: int = 3
-    """Failures in a row, without a new checkpoint between them, after which a job gives up."""
+    """A job gives up after so many failures without a new checkpoint between them."""
     max_restarts: int = 200
-    """Requeues of a job, for whatever reason, after which it gives up."""
+    """A job gives up after so many requeues, for any reason."""
 
     def __post_init__(self) -> None:
         for name in ("nodes", "tasks", "warn_s", "health_s", "max_failures"):
@@ -106,15 +107,16 @@ class SlurmConfig:
             if getattr(self, name) is not None:
                 require_at_least(f"slurm.{name}", getattr(self, name), 1)
         if not 0 < self.hang_minutes < 1e6:
-            rule = "must be above 0, and a number"
+            rule = "must be a number above 0"
             raise ConfigError("slurm.hang_minutes", self.hang_minutes, rule, "Give minutes")
         if self.gpus_per_node == 0 and self.tasks_per_node is None:
-            rule = "must be given where slurm.gpus_per_node is 0"
-            raise ConfigError("slurm.tasks_per_node", None, rule, "Give the processes a node")
+            rule = "must be given if slurm.gpus_per_node is 0"
+            remedy = "Give the number of processes on each node"
+            raise ConfigError("slurm.tasks_per_node", None, rule, remedy)
         self._require_time()
         for name, value in self.env.items():
             if not _VARIABLE.fullmatch(str(name)):
-                rule = "is no name of an environment variable"
+                rule = "is not a name for an environment variable"
                 raise ConfigError("slurm.env", f"{name}: {value}", rule, "Fix the name")
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 rule = "must be a text or a number"
@@ -122,12 +124,12 @@ class SlurmConfig:
         for name in ("extra", "srun_extra", "partition", "cpu_partition", "account", "job_name",
                      "exclude", "mem", "cpu_bind", "scratch", "python"):  # fmt: skip
             if not (text := str(getattr(self, name) or "")).isprintable():
-                remedy = "Write it in one line of letters"
-                rule = "has a character that no script's line can hold"
+                remedy = "Write it in one line of printable characters"
+                rule = "has a character that a line of a script cannot hold"
                 raise ConfigError(f"slurm.{name}", repr(text), rule, remedy)
         for name in ("partition", "cpu_partition", "account", "job_name", "exclude"):
             if '"' in str(getattr(self, name) or ""):
-                rule, remedy = "holds a quotation mark", "Leave it out"
+                rule, remedy = "holds a quotation mark", "Remove it"
                 raise ConfigError(f"slurm.{name}", getattr(self, name), rule, remedy)
         for name in ("extra", "srun_extra"):
             try:
@@ -140,20 +142,22 @@ class SlurmConfig:
             raise ConfigError("slurm.partition", self.partition, rule, remedy)
         if not self.scratch.startswith("/"):
             remedy = "Give a path that begins with /"
-            rule = "is not absolute, and the job script would take it as it is"
+            rule = "is not an absolute path"
             raise ConfigError("slurm.scratch", self.scratch, rule, remedy)
 
     def _require_time(self) -> None:
         if isinstance(self.time, int):
-            rule = "is a number: YAML reads 24:00:00 as seconds, and SLURM a number as minutes"
+            rule = (
+                "is a number. YAML reads 24:00:00 as seconds, but SLURM reads a number as minutes"
+            )
             raise ConfigError("slurm.time", self.time, rule, "Put it in quotes")
         limit_s = limit_seconds(self.time)
         if limit_s is None:
-            rule = "is no time limit of SLURM's"
+            rule = "is not a time limit that SLURM reads"
             remedy = "Give minutes, HH:MM:SS, D-HH or D-HH:MM:SS"
             raise ConfigError("slurm.time", self.time, rule, remedy)
         if limit_s <= self.warn_s:
-            rule = f"is not above slurm.warn_s = {self.warn_s} s, which are for saving"
+            rule = f"must be above slurm.warn_s = {self.warn_s} s, the time for saving"
             raise ConfigError("slurm.time", self.time, rule, "Raise it, or lower slurm.warn_s")
 
     @property
@@ -163,9 +167,9 @@ class SlurmConfig:
 
     @property
     def stop_within_s(self) -> int:
-        """Seconds from the warning after which a run that has not stopped is ended.
+        """Seconds after the warning at which a run that has not stopped is ended.
 
-        What is left before the time limit is for the requeue.
+        The rest of the time before the limit is for the requeue.
         """
         return max(self.warn_s - 30, self.warn_s // 2)
 
@@ -179,9 +183,9 @@ class HowConfig:
     check: bool = True
     """Read the stage's config before submitting, as --print_config does. Also --no-check."""
     local: bool = False
-    """Run on this machine under torchrun instead, starting again after a crash."""
+    """Run on this machine under torchrun, not in SLURM. Start again after a crash."""
     processes: int | None = None
-    """With --local: processes; None is one a GPU, and the stage's own number without GPUs."""
+    """With --local: number of processes. None: one for each GPU; without GPUs, the stage's own."""
 
     def __post_init__(self) -> None:
         if self.processes is not None:
@@ -190,22 +194,22 @@ class HowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(HowConfig):
-    """What 'mobilellama launch STAGE' takes beside the stage's own fields."""
+    """Fields of 'mobilellama launch STEP' besides the stage's own fields."""
 
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    """Where and how it runs; --slurm.config FILE is a site's file of these."""
+    """Where and how it runs. --slurm.config FILE gives a site's file of these fields."""
 
 
 def site_file() -> Path:
-    """Return where a user's site defaults are looked for."""
+    """Return the path of the user's file of site defaults."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(home).expanduser() / "mobilellama" / "slurm.yaml"
 
 
 def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part a command line into the launcher's options and the stage's arguments.
+    """Split a command line into the launcher's options and the stage's arguments.
 
-    ``--dry-run`` and ``--no-check`` become the fields that they mean.
+    ``--dry-run`` and ``--no-check`` are replaced by their fields.
     """
     own = {"--dry_run", "--check", "--local", "--processes", "--print_config", "--help", "-h"}
     short = {"--no_check": "--check=false"}
@@ -220,10 +224,10 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         word = short.get(plain, plain + inline + value if plain in own else word)
         flag, inline, _ = word.partition("=")
         if flag.startswith("--slurm"):
-            # The next word is the value, whatever it begins with: --slurm.extra "--qos=high".
+            # The next word is the value, even with a dash: --slurm.extra "--qos=high".
             if not inline and words and _is_own(words[0], own, short):
-                rule = "has no value, but another option of 'launch' behind it"
-                remedy = f"Is a shell variable unset? An odd value is given as {flag}=VALUE"
+                rule = "has no value: another option of 'launch' follows it"
+                remedy = f"Is a shell variable unset? If this is the value, write {flag}=VALUE"
                 raise ConfigError(flag, words[0], rule, remedy)
             mine.append(word if inline or not words else f"{word}={words.pop(0)}")
             while flag == "--slurm.setup" and words and not words[0].startswith("-"):
@@ -242,10 +246,10 @@ def _is_own(word: str, own: Collection[str], short: Collection[str]) -> bool:
 
 
 def read_options(argv: Sequence[str], *, prog: str, about: str) -> Options:
-    """Return the launcher's options: the site's file, then `argv`, then defaults.
+    """Return the launcher's options. `argv` overrides the site's file, which overrides defaults.
 
     Raises:
-        ConfigError: a field is unknown or breaks a rule; the site's file is not there.
+        ConfigError: a field is unknown or breaks a rule, or the site's file is missing.
     """
     files, rest = take_site_file(argv)
     return parse_config(Options, [*files, *rest], prog=prog, about=about, first=_FIRST)
@@ -265,7 +269,7 @@ def take_site_file(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         return [], rest
     path = Path(named) if named is not None else site_file()
     if not path.is_file():
-        rule, remedy = "is not a file", "Give a YAML file of slurm's fields"
+        rule, remedy = "is not a file", "Give a YAML file with fields of slurm"
         raise ConfigError("slurm.config", str(path), rule, remedy)
     return ["--config", str(path)], rest
 
@@ -275,8 +279,8 @@ def as_arguments(
 ) -> list[str]:
     """Return nested fields as command-line arguments: ``{a: {b: 1}}`` is ``--a.b=1``.
 
-    Values are written as the command line reads them: null, true, JSON lists; so are the mappings
-    of the fields in `whole`.
+    Values are written as the command line reads them: null, true, JSON lists. The mappings of the
+    fields in `whole` are written as JSON too.
     """
     arguments: list[str] = []
     for name, value in values.items():
@@ -286,7 +290,7 @@ def as_arguments(
             try:
                 text = value if isinstance(value, str) else json.dumps(value)
             except (TypeError, ValueError, RecursionError):
-                rule, remedy = "is no value of a field", "Give a text, a number or a list"
+                rule, remedy = "is not a value for a field", "Give a text, a number or a list"
                 raise ConfigError(f"{above}{name}", type(value).__name__, rule, remedy) from None
             arguments.append(f"--{above}{name}={text}")
     return arguments

@@ -1,10 +1,10 @@
-"""Any stage as SLURM jobs that survive preemption, time limits and dead nodes.
+"""Run any stage as SLURM jobs that survive preemption, time limits and dead nodes.
 
     mobilellama launch pretrain --config mobilellama_1_4b --data.path DATASET --run.folder RUN
         --slurm.nodes 20 --slurm.time 48:00:00 [--slurm.partition p ...] [--dry-run | --local]
 
-The stage's own fields are given as they are without 'launch'; --slurm.FIELD says where it runs,
-and the site's defaults for that come from ~/.config/mobilellama/slurm.yaml.
+Give the stage's own fields as without 'launch'. --slurm.FIELD says where the stage runs. Its
+defaults for a site are in ~/.config/mobilellama/slurm.yaml.
 """
 
 import os
@@ -22,20 +22,20 @@ from mobilellama.launch.steps import STEPS, Step, find_step
 VERBS = {
     "pipeline": Verb(
         module="mobilellama.launch.pipeline",
-        help="a chain of steps; run again, it goes on where it stopped",
+        help="launch a chain of steps; the same command continues it",
     ),
     "status": Verb(
         module="mobilellama.launch.launched.status",
-        help="jobs and steps: state, nodes, restarts, last step, tokens/s, time left",
+        help="show jobs and steps: state, nodes, restarts, last step, tokens/s, time left",
     ),
     "logs": Verb(
         module="mobilellama.launch.launched.logs",
-        help="what a process of a run prints, as it prints it with --follow",
+        help="show the output of one process of a run; with --follow, also its new lines",
         interrupted="the job goes on",
     ),
     "cancel": Verb(
         module="mobilellama.launch.launched.cancel",
-        help="end a run's jobs for good; with --save, at the end of the step",
+        help="end the jobs of a run for good; with --save, write a checkpoint first",
     ),
     "doctor": Verb(
         module="mobilellama.launch.doctor.doctor",
@@ -51,7 +51,7 @@ VERBS = {
             "slurm.time",
             "slurm.setup",
         ),
-        help="what a new user of a cluster needs to know, with a verdict each",
+        help="check a cluster for a new user, with a verdict for each check",
     ),
 }
 _TAKES_RUN = ("status", "logs", "cancel")
@@ -101,7 +101,7 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     step = find_step(name, field="mobilellama launch STEP")
     for word in argv:
         if not word.isprintable() and word != word.encode(errors="replace").decode():
-            rule = "is not UTF-8, as a job script must be"
+            rule = "is not UTF-8, but a job script must be"
             raise ConfigError(f"mobilellama launch {name}", repr(word), rule, "Rename the file")
     mine, theirs = split_options(argv)
     logs.configure()
@@ -176,8 +176,8 @@ def about(name: str, step: Step) -> str:
     return (
         f"Run 'mobilellama {command}' as a SLURM job ({step.help}).\n\n"
         f"    mobilellama launch {name} FIELDS OF '{command}' [--slurm.FIELD VALUE ...]\n\n"
-        f"The stage's own fields: 'mobilellama {command} --help'. The job is requeued after a\n"
-        "preemption, a time limit, a dead node or a crash, and goes on where it was; an error\n"
-        "that another start would meet again ends it. A script that can be read is kept beside\n"
-        "what it makes. --slurm.config FILE is a site's file of these fields."
+        f"See 'mobilellama {command} --help' for the stage's own fields. The job is requeued\n"
+        "after a preemption, a time limit, a dead node or a crash, and then continues. It ends\n"
+        "for good at an error that would occur again. The readable job script is kept beside the\n"
+        "output. --slurm.config FILE gives a site's file of the fields below."
     )

@@ -1,8 +1,8 @@
-"""Launch a chain of steps, each after those before it have succeeded.
+"""Launch a chain of steps. Each step starts when the steps before it have succeeded.
 
     mobilellama launch pipeline --config pipeline.yaml [--slurm.FIELD VALUE ...] [--dry-run]
 
-    slurm: {account: my-project}          # over the site's file, for all steps
+    slurm: {account: my-project}          # for all steps; overrides the site's file
     steps:
       - step: tokenize
         args: {tokenizer: tokenizer.model, sources: {root: RedPajama-Data-1T},
@@ -15,10 +15,11 @@
       - step: export
         args: {checkpoint: runs/1_4b, output: MobileLLaMA-1.4B}
 
-args are the fields of the stage's command, steps those of 'launch --help'. A step waits for the one
-above it, or for those that its 'after' names (by 'name', which is the step's where none is given).
-Where one fails, what waits for it stays held. Run again, it does what is not done: finished steps
-are left, those in the queue stay there.
+'step' is one of the steps in 'launch --help'. 'args' are the fields of its command. A step waits
+for the step above it, or for the steps in its list 'after'. That list holds their 'name'; a step
+without 'name' has the name in 'step'. If a step fails, the steps that wait for it stay held. Run
+the same command again to launch what is not done. Steps that are finished or in the queue are not
+launched again.
 """
 
 import logging
@@ -42,7 +43,7 @@ _CHECKS_AT_ONCE = 4
 
 
 def main(config: Config, overrides: Sequence[str] = ()) -> int:
-    """Launch what is not done, and show what becomes of every step.
+    """Launch what is not done, and print a line about every step.
 
     Args:
         config: the chain.

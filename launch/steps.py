@@ -55,39 +55,46 @@ STEPS = {
     "tokenize": Step(
         command=("tokenize", "run"), kind="array", folder="output",
         makes_buckets=True, finish=("tokenize", "finish"),
-        help="a corpus, as a job array, and 'tokenize finish'",
+        help="tokenise a corpus as a job array, then 'tokenize finish'",
     ),
     "pretrain": Step(
-        command=("pretrain", "run"), kind="train", folder="run.folder", help="a language model",
+        command=("pretrain", "run"), kind="train", folder="run.folder",
+        help="train a language model",
     ),
     "export": Step(
         command=("pretrain", "export"), kind="task", folder="output",
-        help="its Hugging Face folder",
+        help="write its Hugging Face folder",
     ),
     "evaluate": Step(
-        command=("pretrain", "evaluate"), kind="task", folder="output", gpus=1, help="its scores",
+        command=("pretrain", "evaluate"), kind="task", folder="output", gpus=1,
+        help="score it on benchmarks",
     ),
     "prepare": Step(
         command=("sft", "prepare"), kind="task", folder="output", makes_buckets=True,
-        help="conversations, packed into rows",
+        help="pack conversations into rows",
     ),
     "sft": Step(
-        command=("sft", "run"), kind="train", folder="run.folder", help="a chat model",
+        command=("sft", "run"), kind="train", folder="run.folder",
+        help="train a chat model",
     ),
     "sft-export": Step(
-        command=("sft", "export"), kind="task", folder="output", help="its Hugging Face folder",
+        command=("sft", "export"), kind="task", folder="output",
+        help="write its Hugging Face folder",
     ),
     "sft-merge": Step(
-        command=("sft", "merge"), kind="task", folder="output", help="a LoRA adapter's, merged",
+        command=("sft", "merge"), kind="task", folder="output",
+        help="merge a LoRA adapter into its base",
     ),
     "vlm": Step(
-        command=("vlm", "run"), kind="train", folder="run.folder", help="a model that sees",
+        command=("vlm", "run"), kind="train", folder="run.folder",
+        help="train a vision-language model",
     ),
     "vlm-export": Step(
-        command=("vlm", "export"), kind="task", folder="output", help="its folder",
+        command=("vlm", "export"), kind="task", folder="output", help="write its folder",
     ),
     "vlm-evaluate": Step(
-        command=("vlm", "evaluate"), kind="task", folder="output", gpus=1, help="its scores",
+        command=("vlm", "evaluate"), kind="task", folder="output", gpus=1,
+        help="score it on benchmarks",
     ),
 }  # fmt: skip
 

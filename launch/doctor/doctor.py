@@ -1,10 +1,10 @@
-"""What a new user of a cluster needs to know, with a verdict each.
+"""Check a cluster for a new user, and print a verdict for each check.
 
     mobilellama launch doctor --folder /shared/runs [--slurm.partition p ...]
 
-It asks SLURM for partitions, GPUs and rules, and runs a job of a minute on two nodes: do they
-share the folder, do their clocks agree, do they find each other, and how fast do they talk? The
-exit code is 0 if nothing is bad.
+The command asks SLURM for partitions, GPUs and rules. Then it runs a job of a minute on two nodes:
+do they share the folder, do their clocks agree, do they find each other, and how fast is the
+network between them? The exit code is 0 if no verdict is "bad".
 """
 
 import contextlib
@@ -29,19 +29,19 @@ from mobilellama.launch.doctor.row import Row, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is looked at."""
+    """Fields of 'launch doctor'."""
 
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    """Where and how runs are to be launched; --slurm.config FILE is a site's file of these."""
+    """Where and how to launch runs. --slurm.config FILE gives a site's file of these fields."""
     folder: str = "."
-    """Shared folder in which runs will live; a temporary folder is made in it, and removed.
+    """Shared folder for the runs. The command makes a temporary folder in it, and removes it.
 
-    One that is not there yet is not made: the nearest folder above it is looked at.
+    A missing folder is not made. The nearest folder above it is checked.
     """
     job: bool = True
-    """Run the job on two nodes; false tells only what can be told without."""
+    """Run the job on two nodes. false: only the checks that need no job."""
     wait_minutes: float = 10
-    """How long the job may wait in the queue before it is cancelled."""
+    """Cancel the job if it waits longer in the queue, in minutes."""
 
     def __post_init__(self) -> None:
         require_at_least("wait_minutes", self.wait_minutes, 0)
@@ -69,7 +69,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def examine(config: Config) -> Generator[Row, None, None]:
-    """Yield the rows in order; what needs something that is bad is skipped."""
+    """Yield the rows in order. A check that needs a bad part is skipped."""
     yield (row := site.commands_row())
     if row.verdict == "bad":
         yield Row("skipped", "the rest", "needs SLURM's commands")

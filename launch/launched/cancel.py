@@ -1,10 +1,10 @@
 """End the jobs of a launched step for good.
 
-    mobilellama launch cancel RUN           now; what was saved stays
-    mobilellama launch cancel RUN --save    at the end of the step, with a checkpoint
+    mobilellama launch cancel RUN           at once; saved checkpoints stay
+    mobilellama launch cancel RUN --save    after this training step, with a new checkpoint
 
-A job that is being requeued at that moment stays cancelled too. Launching it again goes on from
-the newest checkpoint.
+A job that is being requeued at that moment is cancelled too. If you launch the step again, it
+continues from the newest checkpoint.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class Config:
     """Fields of 'launch cancel'."""
 
     run: str
-    """A run's folder, or the output of another launched step; may be given without --run."""
+    """A run's folder, or the output of another launched step. The flag --run may be omitted."""
     save: bool = False
-    """Let a run write a checkpoint at the end of its step, and end by itself."""
+    """Let the run finish its training step, write a checkpoint and end."""
 
 
 def main(config: Config) -> int:
     """Mark the launch as cancelled, so that nothing requeues it, and end its jobs."""
     folder, launch = require(config.run)
     if config.save and not folder.run:
-        rule = "is for a run; this step has no checkpoints"
-        raise ConfigError("save", True, rule, "Cancel without it: what is whole stays")
+        rule = "needs a run, but this step writes no checkpoints"
+        raise ConfigError("save", True, rule, "Cancel without --save. Whole files stay")
     jobs = [job for numbers in current_jobs(folder, launch).values() for job in numbers]
     if not jobs:
         return cancel_local(folder)

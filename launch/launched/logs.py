@@ -1,10 +1,10 @@
-"""Show what a process of a launched step prints.
+"""Show the output of one process of a launched step.
 
-    mobilellama launch logs RUN                      the newest start's first process
-    mobilellama launch logs RUN --rank 12 --follow   as it is written, from start to start
-    mobilellama launch logs RUN --rank batch         what the job script decided, and why
+    mobilellama launch logs RUN                      the first process of the newest start
+    mobilellama launch logs RUN --rank 12 --follow   process 12, also its new lines
+    mobilellama launch logs RUN --rank batch         the decisions of the job script
 
-RUN is a run's folder, or the output of another step. Ctrl-C ends the showing, never the job.
+RUN is a run's folder, or the output of another step. Ctrl-C ends this command, but not the job.
 """
 
 import codecs
@@ -30,20 +30,20 @@ class Config:
     """Fields of 'launch logs'."""
 
     run: str
-    """A run's folder, or the output of another launched step; may be given without --run."""
+    """A run's folder, or the output of another launched step. The flag --run may be omitted."""
     rank: str = "0"
-    """Which process; batch is the job script."""
+    """Number of the process. batch: the job script."""
     start: str | None = None
-    """Which start, as JOB.RESTARTS (the folders of logs/); None is the newest."""
+    """The start, as JOB.RESTARTS (the folders of logs/ have these names). None: the newest."""
     follow: bool = False
-    """Go on as it is written, until the job is over."""
+    """Also print new lines, until the job is over."""
     lines: int | None = None
-    """How many of the last lines; None is all of them."""
+    """Print only so many of the last lines. None: all lines."""
 
     def __post_init__(self) -> None:
         if self.rank != "batch" and not self.rank.isdigit():
-            remedy = "Give a process's number, or batch"
-            raise ConfigError("rank", self.rank, "is no process", remedy)
+            remedy = "Give the number of a process, or batch"
+            raise ConfigError("rank", self.rank, "is not a process", remedy)
         if self.lines is not None:
             require_at_least("lines", self.lines, 1)
 

@@ -1,12 +1,12 @@
-"""Show launched steps: their jobs, and how far they are.
+"""Show launched steps: their jobs and their progress.
 
-    mobilellama launch status               what you launched lately
-    mobilellama launch status --all         also what ended over a week ago
-    mobilellama launch status RUN           one: its jobs, starts, and why it ended
-    mobilellama launch status RUN --json    the same for programs
+    mobilellama launch status               your newest launches
+    mobilellama launch status --all         also those that ended over a week ago
+    mobilellama launch status RUN           one launch: its jobs, its starts, why it ended
+    mobilellama launch status RUN --json    the same as JSON, for programs
 
-What SLURM says comes from its controller (and accounting, where the site has it); how far a run
-is, from its folder. RUN is a run's folder, or the output of another step.
+The states of jobs come from SLURM's controller, and from its accounting if the site has it. The
+progress of a run comes from its folder. RUN is a run's folder, or the output of another step.
 """
 
 import json
@@ -37,11 +37,11 @@ class Config:
     """Fields of 'launch status'."""
 
     run: str | None = None
-    """A run's folder or the output of another launched step; None lists the newest launches."""
+    """A run's folder, or the output of another launched step. None: list the newest launches."""
     json: bool = False
-    """Print JSON instead of tables; without a run it holds all launches."""
+    """Print JSON, not tables. Without a run, print all launches."""
     all: bool = False
-    """Without a run: list also what ended over a week ago."""
+    """Without a run: also list launches that ended over a week ago."""
 
 
 def main(config: Config) -> int:

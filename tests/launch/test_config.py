@@ -108,7 +108,7 @@ def test_a_named_site_file_takes_the_place_of_the_users(site: Path, tmp_path: Pa
 
 def test_a_named_site_file_that_is_not_there_is_refused(site: Path) -> None:
     assert refused("--slurm.config", "none.yaml") == (
-        "slurm.config = none.yaml: is not a file. Give a YAML file of slurm's fields."
+        "slurm.config = none.yaml: is not a file. Give a YAML file with fields of slurm."
     )
 
 
@@ -146,8 +146,8 @@ def test_a_time_that_yaml_makes_a_number_is_refused_in_a_file(
 ) -> None:
     site.write_text(f"slurm:\n  time: {written}\n")
     assert refused() == (
-        f"slurm.time = {read}: is a number: YAML reads 24:00:00 as seconds, and SLURM a number as "
-        "minutes. Put it in quotes."
+        f"slurm.time = {read}: is a number. YAML reads 24:00:00 as seconds, but SLURM reads a "
+        "number as minutes. Put it in quotes."
     )
     site.write_text(f"slurm:\n  time: '{written}'\n")
     assert options().slurm.time == written
@@ -193,35 +193,35 @@ def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
         ),
         (
             "--slurm.hang_minutes 0",
-            "slurm.hang_minutes = 0.0: must be above 0, and a number. Give minutes.",
+            "slurm.hang_minutes = 0.0: must be a number above 0. Give minutes.",
         ),
         (
             "--slurm.hang_minutes .nan",
-            "slurm.hang_minutes = nan: must be above 0, and a number. Give minutes.",
+            "slurm.hang_minutes = nan: must be a number above 0. Give minutes.",
         ),
         (
             "--slurm.gpus_per_node 0",
-            "slurm.tasks_per_node = null: must be given where slurm.gpus_per_node is 0. "
-            "Give the processes a node.",
+            "slurm.tasks_per_node = null: must be given if slurm.gpus_per_node is 0. "
+            "Give the number of processes on each node.",
         ),
         (
             "--slurm.time soon",
-            "slurm.time = soon: is no time limit of SLURM's. "
+            "slurm.time = soon: is not a time limit that SLURM reads. "
             "Give minutes, HH:MM:SS, D-HH or D-HH:MM:SS.",
         ),
         (
             "--slurm.time 5",
-            "slurm.time = 5: is not above slurm.warn_s = 300 s, which are for saving. "
+            "slurm.time = 5: must be above slurm.warn_s = 300 s, the time for saving. "
             "Raise it, or lower slurm.warn_s.",
         ),
         (
             "--slurm.warn_s 86400",
-            "slurm.time = 24:00:00: is not above slurm.warn_s = 86400 s, which are for saving. "
+            "slurm.time = 24:00:00: must be above slurm.warn_s = 86400 s, the time for saving. "
             "Raise it, or lower slurm.warn_s.",
         ),
         (
             "--slurm.env.2A b",
-            "slurm.env = 2A: b: is no name of an environment variable. Fix the name.",
+            "slurm.env = 2A: b: is not a name for an environment variable. Fix the name.",
         ),
         (
             "--slurm.health ful",
@@ -240,8 +240,8 @@ def test_a_value_that_breaks_a_rule_is_named_with_it(site: Path, argv: str, mess
 def test_what_goes_into_one_line_of_the_script_has_one(site: Path, name: str) -> None:
     for value in ("a\nb", "a\rb", "a\x07"):
         assert refused(f"--slurm.{name}", value) == (
-            f"slurm.{name} = {value!r}: has a character that no script's line can hold. "
-            "Write it in one line of letters."
+            f"slurm.{name} = {value!r}: has a character that a line of a script cannot hold. "
+            "Write it in one line of printable characters."
         )
 
 
@@ -346,7 +346,7 @@ def test_an_option_without_its_value_does_not_take_the_next_option_for_it(swallo
     ("env", "message"),
     [
         ("{A: true}", "slurm.env.A = true: must be a text or a number. Put it in quotes."),
-        ("{1: x}", "slurm.env = 1: x: is no name of an environment variable. Fix the name."),
+        ("{1: x}", "slurm.env = 1: x: is not a name for an environment variable. Fix the name."),
     ],
 )
 def test_values_of_variables_are_texts_or_numbers(site: Path, env: str, message: str) -> None:
@@ -356,4 +356,4 @@ def test_values_of_variables_are_texts_or_numbers(site: Path, env: str, message:
 
 @pytest.mark.parametrize("scratch", ["~/x", "tmp", "$TMPDIR"])
 def test_scratch_is_an_absolute_path(site: Path, scratch: str) -> None:
-    assert "is not absolute" in refused("--slurm.scratch", scratch)
+    assert "is not an absolute path" in refused("--slurm.scratch", scratch)

@@ -85,7 +85,7 @@ def test_slurms_fields_of_a_step_count_more_than_those_of_all_and_the_command_li
         ([EXPORT | {"after": ["export"]}], "steps[0].after = export: is no step above"),
         ([EXPORT | {"args": None}], "steps[0] (export): --output = (not given): is required"),
         ([EXPORT | {"slurm": {"nodes": "two"}}], "steps[0] (export): slurm.nodes = two: expected"),
-        ([EXPORT | {"slurm": {"time": 86400}}], "slurm.time = 86400: is a number: YAML reads"),
+        ([EXPORT | {"slurm": {"time": 86400}}], "slurm.time = 86400: is a number. YAML reads"),
         ([EXPORT | {"slurm": {"env": {"A": True}}}], "slurm.env.A = true: must be a text"),
         ([EXPORT | {"args": {"output": "/"}}], "--output = /: is this folder or one above it"),
         ([EXPORT | {"args": {"output": ".."}}], "--output = ..: is this folder or one above it"),

@@ -38,7 +38,9 @@ def held(folder: LaunchFolder) -> subprocess.Popen[str]:
 
 def test_saving_is_for_runs(tmp_path: Path) -> None:
     folder = launched(tmp_path, TASKS)
-    with pytest.raises(ConfigError, match="save = true: is for a run; this step has no checkpoint"):
+    with pytest.raises(
+        ConfigError, match="save = true: needs a run, but this step writes no checkpoint"
+    ):
         main(Config(run=str(folder.made), save=True))
     assert not folder.cancelled.exists()
 

@@ -178,7 +178,7 @@ def test_what_is_no_process_is_refused(rank: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(run="a", rank=rank)
     assert str(caught.value) == (
-        f"rank = {rank}: is no process. Give a process's number, or batch."
+        f"rank = {rank}: is not a process. Give the number of a process, or batch."
     )
 
 

@@ -157,7 +157,7 @@ def _in_file(name: str, field: str, presets: Path) -> object:
         return None  # the stage says what is wrong with it
     found = None
     for layer in layers:
-        value: object = as_current(layer.values)
+        value: object = as_current({str(key): one for key, one in layer.values.items()})
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         found = found if value is None else value

@@ -78,7 +78,8 @@ INPUTS = {
         InputPath(
             field="tokenizer",
             kind="path",
-            remedy="Give a sentencepiece .model file or a Hugging Face folder",
+            remedy="Give a sentencepiece .model file, a Hugging Face folder, or a name on the Hub",
+            name="owned",
         ),
     ),
     "evaluate": (
@@ -86,7 +87,7 @@ INPUTS = {
             field="model",
             kind="folder",
             remedy="Give the folder of an exported model, or a name on the Hub",
-            name="hub",
+            name="owned",
         ),
         InputPath(field="data", kind="folder", remedy="Give a folder of the tasks' files"),
     ),

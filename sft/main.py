@@ -78,7 +78,10 @@ VERBS = {
 _TOKENIZER = InputPath(
     field="tokenizer",
     kind="path",
-    remedy="Give a sentencepiece .model file, a tokenizer.json, or a model's folder",
+    remedy=(
+        "Give a sentencepiece .model file, a tokenizer.json, or a model's folder or name on the Hub"
+    ),
+    name="owned",
 )
 # What a job reads: 'mobilellama launch' looks at it before it submits.
 INPUTS = {
@@ -103,12 +106,14 @@ INPUTS = {
             field="adapter",
             kind="folder",
             holds="adapter_config.json",
-            remedy="Give the folder of an adapter",
+            remedy="Give the folder of an adapter, or its name on the Hub",
+            name="owned",
         ),
         InputPath(
             field="base",
             kind="folder",
-            remedy="Give the Hugging Face folder that the adapter is added to",
+            remedy="Give the Hugging Face folder of the adapter's base, or its name on the Hub",
+            name="owned",
             unless="checkpoint",
         ),
     ),

@@ -16,7 +16,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from mobilellama.config import (
 )
 from mobilellama.cpus import cpu_budget
 from mobilellama.files.atomic import whole_file, write_json
+from mobilellama.files.hub_folder import find_model
 from mobilellama.files.temporary import remove_abandoned, temporaries
 from mobilellama.progress import Progress
 from mobilellama.sft.data.bucket import (
@@ -89,7 +90,8 @@ class Config:
     data: ConversationsConfig
     """The conversations."""
     tokenizer: str
-    """A sentencepiece .model file, a tokenizer.json, or a model's or dataset's folder."""
+    """A sentencepiece .model file, a tokenizer.json, a model's or dataset's folder, or a model's
+    name on the Hub: OWNER/NAME or OWNER/NAME@REVISION."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from its sentencepiece
     model's. false: correct or refuse such a folder (docs/finetuning.md)."""
@@ -129,7 +131,9 @@ def main(config: Config) -> int:
     """Write the buckets that are missing, then finish the dataset and report."""
     logs.configure()
     template = read_template(config.template)
-    tokenizer = open_tokenizer(config.tokenizer, as_is=config.tokenizer_as_is)
+    found = find_model(config.tokenizer, field="tokenizer", weights=False)
+    config = replace(config, tokenizer=found.path)
+    tokenizer = open_tokenizer(found.path, as_is=config.tokenizer_as_is, trained=found.is_from_hub)
     special_tokens(template, tokenizer)  # refuses a template that the tokenizer cannot write
     plan = make_plan(config, template, tokenizer)
     work = PackingWork(

@@ -148,7 +148,8 @@ INPUTS = {
         InputPath(
             field="tokenizer",
             kind="path",
-            remedy="Give a sentencepiece .model file or a Hugging Face folder",
+            remedy="Give a sentencepiece .model file, a Hugging Face folder, or a name on the Hub",
+            name="owned",
         ),
         TEMPLATE,
     ),
@@ -156,8 +157,9 @@ INPUTS = {
         InputPath(
             field="model",
             kind="folder",
-            remedy="Give the folder of a model or of a run",
+            remedy="Give the folder of a model or of a run, or a name on the Hub",
             unless="answers",
+            name="owned",
         ),
         InputPath(
             field="data", kind="folder", remedy="Give the folder that holds the benchmarks' folders"

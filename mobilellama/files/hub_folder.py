@@ -19,6 +19,8 @@ from mobilellama.config import ConfigError, one_line
 
 log = logging.getLogger(__name__)
 
+MODEL = "model"
+"""The key of a note that says which model made a file."""
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _WITHOUT_OWNER = re.compile(r"[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _OF_FILES = (".json", ".jsonl", ".parquet", ".zst", ".gz", ".yaml", ".yml", ".model")
@@ -39,6 +41,16 @@ class ModelFolder:
     def is_from_hub(self) -> bool:
         """Whether it was named by its name on the Hub."""
         return self.name != self.path
+
+    @property
+    def short_name(self) -> str:
+        """The model's own name, without its owner, its commit or the folders above it."""
+        return Path(self.name.partition("@")[0] if self.is_from_hub else self.path).resolve().name
+
+    @property
+    def note(self) -> dict[str, str]:
+        """What a file of answers notes of a model from the Hub, beside its sha256."""
+        return {MODEL: self.name} if self.is_from_hub else {}
 
 
 def may_be_on_hub(value: str, *, owned: bool = True) -> bool:

@@ -49,6 +49,7 @@ from typing import Any, Literal
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.cpus import use_cpu_budget
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.evaluation.data import LocalData
 from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
@@ -67,7 +68,8 @@ class Config:
     """Fields of 'pretrain evaluate'."""
 
     model: str
-    """Folder of a causal language model with its tokenizer, or a name on the Hugging Face Hub."""
+    """Folder of a causal language model with its tokenizer, or a name on the Hub: OWNER/NAME or
+    OWNER/NAME@REVISION. With --data the name must have been downloaded before."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
@@ -121,20 +123,21 @@ def main(config: Config) -> int:
     """Score the model on every task, print the table."""
     logs.configure()
     version = harness.require_harness()
-    require_model(config.model)
     with environment(offline=config.data is not None), harness.quiet():
+        found = find_model(config.model, field="model")
+        require_model(found.path)
         tasks = harness.Tasks(config.task_names)
         plans = [make_plan(config, tasks, name, version) for name in config.task_names]
         tokenizer, add_bos = harness.load_tokenizer(
-            config.model, config.add_bos, as_is=config.tokenizer_as_is
+            found.path, config.add_bos, as_is=config.tokenizer_as_is
         )
         use_cpu_budget()
         device = find_device(config.device)
         dtype = choose_dtype(
-            config.dtype, device, lambda: harness.read_config(config.model), prefer="precision"
+            config.dtype, device, lambda: harness.read_config(found.path), prefer="precision"
         )
         results = Results.open(
-            config.output, config.model, add_bos=add_bos, dtype=dtype,
+            config.output, found, add_bos=add_bos, dtype=dtype,
             show_withheld=config.show_withheld,
         )  # fmt: skip
         missing = [plan for plan in plans if not results.has(plan)]
@@ -142,7 +145,7 @@ def main(config: Config) -> int:
         for plan in missing:
             if lm is None:
                 lm = harness.load_model(
-                    config.model, tokenizer, add_bos=add_bos, device=device,
+                    found.path, tokenizer, add_bos=add_bos, device=device,
                     dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
                 )  # fmt: skip
             log.info("%s ...", plan.name)
@@ -151,22 +154,19 @@ def main(config: Config) -> int:
                 lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
             )
             results.add(plan, score, time.monotonic() - started_s, device=str(device))
-    print(score_table(results.tasks_of(config.task_names), config.model, limit=config.limit))
+    print(score_table(results.tasks_of(config.task_names), found.name, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")
     return 0
 
 
 def require_model(model: str) -> None:
-    """Raise ConfigError unless it is a model's folder, or may be a name on the Hub."""
+    """Raise ConfigError unless a path is a language model's folder with its tokenizer."""
     path = Path(model)
-    remedy = "Give the --output of 'mobilellama pretrain export'"
-    if not path.is_dir():
-        if model.count("/") != 1 or model.startswith((".", "/", "~")) or path.parent.is_dir():
-            raise ConfigError("model", model, "is not a folder", remedy)
-        return  # USER/NAME
+    remedy = "Give the --output of 'mobilellama pretrain export', or a name on the Hub"
     if not (path / "config.json").is_file():
-        raise ConfigError("model", model, "has no config.json", remedy)
+        rule = "has no config.json" if path.is_dir() else "is not a folder"
+        raise ConfigError("model", model, rule, remedy)
     asked = "Score it with 'mobilellama vlm evaluate'"
     require_language_model(path, field="model", remedy=asked)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):

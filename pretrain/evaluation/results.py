@@ -19,7 +19,7 @@ from typing import Any
 
 from mobilellama.config import ConfigError, as_given
 from mobilellama.files.atomic import read_json, write_json
-from mobilellama.files.pretrained import load_config
+from mobilellama.files.hub_folder import ModelFolder
 from mobilellama.pretrain.evaluation.answer_counts import ASKED, AnswerCounts
 from mobilellama.pretrain.evaluation.harness import Score
 from mobilellama.pretrain.evaluation.score_table import mean_of_comparable
@@ -60,7 +60,7 @@ class Results:
     def open(
         cls,
         output: str | None,
-        model: str,
+        model: ModelFolder,
         *,
         add_bos: bool,
         dtype: str,
@@ -70,7 +70,7 @@ class Results:
 
         Args:
             output: the file; None keeps the results in memory.
-            model: folder or name on the hub.
+            model: its folder, and its name for the file.
             add_bos: whether prompts begin with <s>.
             dtype: of the weights.
             show_withheld: show the scores that are withheld in the file.
@@ -81,7 +81,7 @@ class Results:
         path = Path(output) if output else None
         content: dict[str, Any] = {
             "format": _FORMAT_VERSION,
-            "model": {"path": model, "fingerprint": fingerprint(model)},
+            "model": {"path": model.name, "fingerprint": fingerprint(model)},
             "settings": {"add_bos": add_bos, "dtype": dtype},
             "tasks": {},
         }
@@ -189,12 +189,11 @@ def withhold(result: Mapping[str, Any], *, show: bool) -> dict[str, Any]:
     }
 
 
-def fingerprint(model: str) -> str:
+def fingerprint(model: ModelFolder) -> str:
     """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
-    folder = Path(model)
-    if not folder.is_dir():
-        commit = getattr(load_config(model), "_commit_hash", None)
-        return f"{model}@{commit or 'unknown'}"
+    if model.is_from_hub:
+        return model.name
+    folder = Path(model.path)
     whole = [
         folder / name for name in ("config.json", *TOKENIZER_FILES) if (folder / name).is_file()
     ]

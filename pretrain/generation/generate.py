@@ -2,21 +2,22 @@
 
     mobilellama pretrain generate MODEL --prompt 'The capital of France is'
 
-MODEL is what 'pretrain export' writes, any other Hugging Face folder of a language model, or a run
-of 'pretrain run' (its folder or one checkpoint's). On the standard output stands the prompt with
-its continuation. Without a prompt the model begins a document.
+MODEL is what 'pretrain export' writes, any other Hugging Face folder of a language model, its name
+on the Hub, or a run of 'pretrain run' (its folder or one checkpoint's). On the standard output
+stands the prompt with its continuation. Without a prompt the model begins a document.
 """
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import (
     HfChoice,
     build_model,
@@ -36,8 +37,9 @@ class Config(HfChoice, Sampling):
     """Fields of 'pretrain generate'."""
 
     model: str
-    """A Hugging Face folder, such as 'pretrain export' writes, or a run's folder, whose newest
-    checkpoint is taken, or a checkpoint's own."""
+    """A Hugging Face folder, such as 'pretrain export' writes, a name on the Hub (OWNER/NAME or
+    OWNER/NAME@REVISION), or a run's folder, whose newest checkpoint is taken, or a checkpoint's
+    own."""
     prompt: str = ""
     """The text to continue; left out, a document begins."""
     max_new_tokens: int = 128
@@ -76,6 +78,7 @@ def main(config: Config) -> int:
     """Load the model and write the prompt's continuation."""
     logs.configure()
     quieten()
+    config = replace(config, model=find_model(config.model, field="model").path)
     is_folder = (Path(config.model) / "config.json").is_file()
     opened = _open_folder(config) if is_folder else _open_run(config)
     write = sys.stdout.write
@@ -184,7 +187,7 @@ def _open_run(config: Config) -> Opened:
     checkpoint = find_checkpoint(
         config.model,
         field="model",
-        remedy="Give a Hugging Face folder, RUN or RUN/checkpoints/step-N",
+        remedy="Give a Hugging Face folder, a name on the Hub, RUN or RUN/checkpoints/step-N",
     )
     manifest = checkpoint.manifest
     remedy = "Talk to it with 'mobilellama {stage} chat'"

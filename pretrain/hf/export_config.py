@@ -44,8 +44,8 @@ class ExportConfig(OutputConfig):
     checkpoint: str
     """A run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
     tokenizer: str | None = None
-    """The dataset's tokenizer: a sentencepiece model or a Hugging Face folder; None takes the
-    run's own copy."""
+    """The dataset's tokenizer: a sentencepiece model, a Hugging Face folder, or its name on the
+    Hub; null takes the run's own copy."""
     check: bool | None = None
     """Load the folder with transformers and compare logits and ids with ours; None does so below
     1e9 parameters, since it holds two fp32 copies of the model, one after the other."""

@@ -12,6 +12,7 @@ import torch
 
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import fsync_path, write_json
+from mobilellama.files.hub_folder import find_model
 from mobilellama.files.temporary import temporaries, temporary_path
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.export_config import OutputConfig
@@ -121,6 +122,8 @@ def find_tokenizer(
         rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
         raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
     expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
+    if path is not None:
+        found = find_model(path, field="tokenizer", weights=False).path
     return open_known_tokenizer(found, expected, owner=f"{checkpoint.folder}'s dataset")
 
 

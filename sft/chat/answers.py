@@ -18,6 +18,7 @@ import orjson
 
 from mobilellama.config import ConfigError, DataError, UserError, as_given
 from mobilellama.files.atomic import fsync_path, lock, read_json, write_json
+from mobilellama.files.hub_folder import MODEL
 from mobilellama.files.json_lines import parse_exactly
 
 FORMAT = 1
@@ -77,7 +78,8 @@ class Answers:
             found = dict(read_json(self.meta))
         except ValueError:
             raise ConfigError("output", shown, f"{self.meta} is damaged", _FRESH) from None
-        for name in sorted({*found, *self._settings}):
+        # Where the model was found tells nothing: its sha256 does.
+        for name in sorted({*found, *self._settings} - {MODEL}):
             if name in later and name not in found:
                 continue
             was, now = found.get(name), self._settings.get(name)

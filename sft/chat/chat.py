@@ -2,7 +2,7 @@ r"""Talk to a chat model in the terminal; its answers come token by token.
 
     mobilellama sft chat DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
 
-DIR is an exported folder, any other's chat folder, or a run of 'sft run'.
+DIR is an exported folder, any other's chat folder, its name on the Hub, or a run of 'sft run'.
 
 Ctrl-C stops an answer, or drops the question being typed; Ctrl-D leaves. A line that ends in a
 backslash goes on in the next. Lines that begin with / are commands: /help lists them. With a pipe
@@ -17,13 +17,14 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import UserError, did_you_mean, require_at_least
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.sft.chat.finetuned_model import opened
@@ -85,8 +86,9 @@ class Config(ModelChoice, ChatOptions):
     """Fields of 'sft chat'."""
 
     model: str
-    """A Hugging Face chat folder (what 'sft export' writes, or any other's), or a run of 'sft run':
-    its folder, whose newest checkpoint is taken, or a checkpoint's own."""
+    """A Hugging Face chat folder (what 'sft export' writes, or any other's), a name on the Hub
+    (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'sft run': its folder, whose newest checkpoint
+    is taken, or a checkpoint's own."""
 
     def __post_init__(self) -> None:
         if not self.is_run:
@@ -100,6 +102,7 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
+    config = replace(config, model=find_model(config.model, field="model").path)
     with opened(config) as (tokenizer, load):
         require_system_field(tokenizer, config.system)
         dialogue = Dialogue(

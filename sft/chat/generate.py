@@ -15,11 +15,12 @@ on its number and the seed, not on the batch around it (but for the last bits of
 bf16 may now and then turn a near tie).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mobilellama import log as logs
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import find_dtype, load_model, quieten
 from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.sft.chat.answer_file import (
@@ -48,6 +49,8 @@ def main(config: Config) -> int:
     """Answer the rows that have no answer yet."""
     logs.configure()
     quieten()
+    found = find_model(config.model, field="model")
+    config = replace(config, model=found.path)
     tokenizer = ChatTokenizer(config)  # first: a template that is broken is no row's fault
     rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
 
@@ -64,7 +67,7 @@ def main(config: Config) -> int:
     answers = answer_file(
         config,
         rows,
-        describe(config, tokenizer),
+        describe(config, tokenizer) | found.note,
         prompt=prompt,
         load=load,
         tokenizer=tokenizer,

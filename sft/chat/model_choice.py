@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import may_be_on_hub
 from mobilellama.pretrain.generation.loading import HfChoice
 from mobilellama.run_record import require_language_model
 
-_REMEDY = "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes"
+_REMEDY = (
+    "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes, or a name on "
+    "the Hub"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,8 @@ class ModelChoice(HfChoice):
     """Which model, and where it runs."""
 
     model: str
-    """A Hugging Face chat folder: what 'sft export' writes, or any other's."""
+    """A Hugging Face chat folder (what 'sft export' writes, or any other's), or a name on the Hub:
+    OWNER/NAME or OWNER/NAME@REVISION."""
     template: str | None = None
     """A chat template's name or YAML file; None: the one in the folder."""
     tokenizer_as_is: bool = False
@@ -30,6 +35,8 @@ class ModelChoice(HfChoice):
         return has_steps and not (folder / "config.json").is_file()
 
     def __post_init__(self) -> None:
+        if may_be_on_hub(self.model):
+            return  # its folder is looked at when it is downloaded
         folder = Path(self.model)
         if (folder / "adapter_config.json").is_file():
             remedy = "Make a whole model of it with 'mobilellama sft merge'"

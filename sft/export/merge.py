@@ -13,7 +13,7 @@ a merge that moves the logits is not kept.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import read_json, write_json
+from mobilellama.files.hub_folder import ModelFolder, find_model
 from mobilellama.files.unmarked import copy_unmarked
 from mobilellama.pretrain.hf.card_parts import table, write_card
 from mobilellama.pretrain.hf.config import DTYPE_NAMES
@@ -66,7 +67,8 @@ def main(config: Config) -> int:
     if config.checkpoint is not None:
         _merge_run(config, output, config.checkpoint)
     else:
-        _merge_folders(config, output, Path(str(config.adapter)), Path(str(config.base)))
+        adapter = find_model(str(config.adapter), field="adapter")
+        _merge_folders(config, output, adapter, find_model(str(config.base), field="base"))
     print_files(output, started_s)
     print(f"Talk to it with\n  mobilellama sft chat {output}")
     return 0
@@ -91,16 +93,20 @@ def _merge_run(config: Config, output: Path, path: str) -> None:
     finetuned.trained.close()
 
 
-def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> None:
+def _merge_folders(
+    config: Config, output: Path, given_adapter: ModelFolder, given_base: ModelFolder
+) -> None:
     """Merge a folder's adapter into another folder's model."""
+    adapter, base = Path(given_adapter.path), Path(given_base.path)
     read_base, read_adapter = HfFolder(base, field="base"), AdapterFolder(adapter)
     if config.dtype is None:
         dtypes = map(read_base.dtype, read_base.names())
         config = replace(config, dtype=narrowest_dtype(dtypes))
     merged = read_adapter.over(read_base)
     ranks = ", ".join(map(str, read_adapter.ranks))
-    if read_adapter.base and Path(read_adapter.base).name != base.resolve().name:
-        log.warning("the adapter says that its base is %s, not %s", read_adapter.base, base)
+    if read_adapter.base and Path(read_adapter.base).name != given_base.short_name:
+        name = given_base.name
+        log.warning("the adapter says that its base is %s, not %s", read_adapter.base, name)
     log.info("%d layers get an update of rank %s", len(read_adapter.modules), ranks)
     with new_folder(output) as folder:
         _copy_tokenizer(folder, adapter, base)
@@ -118,7 +124,14 @@ def _merge_folders(config: Config, output: Path, adapter: Path, base: Path) -> N
                 return peft_logits(base, adapter, probe)
 
             check_merge(config, folder, merged, read_base.config, unmerged)
-        _write_folders_card(config, folder, read_adapter, base, ranks)
+        shown = given_adapter.name if given_adapter.is_from_hub else given_adapter.short_name
+        base_name = given_base.name if given_base.is_from_hub else read_adapter.base or base
+        rows = [
+            ("base", f"`{base_name}`"),
+            ("adapter", f"`{shown}`, rank {ranks}"),
+            ("adapted layers", f"{len(read_adapter.modules)}"),
+        ]
+        _write_folders_card(config, folder, rows)
     read_base.close()
 
 
@@ -181,15 +194,8 @@ def _write_config(config: Config, folder: Path, base: Path) -> None:
     write_json(folder / "config.json", values)
 
 
-def _write_folders_card(
-    config: Config, folder: Path, adapter: AdapterFolder, base: Path, ranks: str
-) -> None:
-    rows = [
-        ("base", f"`{adapter.base or base}`"),
-        ("adapter", f"`{adapter.folder.resolve().name}`, rank {ranks}"),
-        ("adapted layers", f"{len(adapter.modules)}"),
-        ("weights", f"{config.weights_dtype}, merged in fp32 and rounded once"),
-    ]
+def _write_folders_card(config: Config, folder: Path, parts: Sequence[tuple[str, str]]) -> None:
+    rows = [*parts, ("weights", f"{config.weights_dtype}, merged in fp32 and rounded once")]
     write_card(
         folder / "README.md",
         title=config.name or Path(config.output).resolve().name,

@@ -13,10 +13,11 @@ class Config(OutputConfig):
     checkpoint: str | None = None
     """A LoRA run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
     adapter: str | None = None
-    """A folder with adapter_config.json, of 'sft export' or peft."""
+    """A folder with adapter_config.json, of 'sft export' or peft, or its name on the Hub."""
     base: str | None = None
-    """The Hugging Face folder that the adapter is added to; of a RUN its name is only
-    written on the card, for the run holds the base's weights itself."""
+    """The Hugging Face folder that the adapter is added to, or its name on the Hub (OWNER/NAME or
+    OWNER/NAME@REVISION). Of a RUN its name is only written on the card, for the run holds the
+    base's weights itself."""
     license: str | None = None
     """The Hub's name of the weights' licence, for the model card: the base's, as a rule; null names
     none."""
@@ -31,4 +32,5 @@ class Config(OutputConfig):
             raise ConfigError("checkpoint", self.checkpoint, rule, remedy)
         if self.adapter is not None and self.base is None:
             rule = f"must be given: {self.adapter} holds no weights of its base"
-            raise ConfigError("base", "null", rule, "Give the folder of the adapter's base model")
+            remedy = "Give the folder of the adapter's base model, or its name on the Hub"
+            raise ConfigError("base", "null", rule, remedy)

@@ -57,6 +57,7 @@ from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.files.atomic import sha256_of_file, sha256_of_json, whole_file
+from mobilellama.files.hub_folder import MODEL, find_model
 from mobilellama.pretrain.evaluation.answer_counts import END_TOKEN
 from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.pretrain.hf.device import find_device
@@ -98,10 +99,11 @@ def main(config: Config) -> int:
     quieten()
     dtype = dtype_as_published(config.dtype, find_device(config.device).type)
     config = replace(config, dtype=dtype)
-    stored = open_model(
-        config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
-    )
-    return evaluate(config, settings_of(config, stored), lambda: load_stored(stored, config))
+    found = find_model(config.model, field="model")
+    here = replace(config, model=found.path)
+    stored = open_model(here.model, template=here.template, tokenizer_as_is=here.tokenizer_as_is)
+    settings = settings_of(here, stored) | found.note
+    return evaluate(config, settings, lambda: load_stored(stored, here))
 
 
 def dtype_as_published(dtype: Dtype, device: str) -> Dtype:
@@ -119,7 +121,8 @@ def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Questi
 
     Args:
         config: what is asked, and how.
-        model: what the answers depend on of the model: its sha256, its dtype.
+        model: what the answers depend on of the model: its sha256, its dtype; and its name and
+            commit, if it is from the Hub.
         load: gives it; called where answers are missing.
     """
     plans = make_plans(config)
@@ -127,7 +130,7 @@ def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Questi
     folder.mkdir(parents=True, exist_ok=True)
     scores_file = ScoresFile(
         folder / SCORES_FILE,
-        model=config.model,
+        model=model.get(MODEL, config.model),
         model_sha256=model["model_sha256"],
         overwrite=config.overwrite,
     )

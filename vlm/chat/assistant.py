@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.cpus import cpu_budget, use_cpu_budget
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.decode import Decoded, decode, naming_memory
 from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.pretrain.hf.device import find_device
@@ -257,7 +258,7 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
     """Load a model.
 
     Args:
-        choice: a folder, or all that decides.
+        choice: a folder, a name on the Hub, or all that decides.
         fields: of ``AssistantChoice``, beside a folder: template, device, dtype, quantization,
             orientation.
 
@@ -267,6 +268,7 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
     """
     if not isinstance(choice, AssistantChoice):
         choice = AssistantChoice(model=str(choice), **fields)
+    choice = replace(choice, model=find_model(choice.model, field="model").path)
     stored = open_model(
         choice.model, template=choice.template, tokenizer_as_is=choice.tokenizer_as_is
     )

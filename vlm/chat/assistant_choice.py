@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
 from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.files.hub_folder import may_be_on_hub
 from mobilellama.pretrain.hf.device import Placement
 from mobilellama.vlm.data.orientation import Orientation
 
@@ -14,8 +15,9 @@ class AssistantChoice(Placement):
     """Which model, and where it runs."""
 
     model: str
-    """A folder of 'vlm export' or 'vlm import', a published MobileVLM folder, or a run of 'vlm
-    run', whose newest checkpoint is taken."""
+    """A folder of 'vlm export' or 'vlm import', a published MobileVLM folder, either's name on the
+    Hub (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'vlm run', whose newest checkpoint is
+    taken."""
     template: str | None = None
     """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
     tokenizer_as_is: bool = False
@@ -43,6 +45,8 @@ class AssistantChoice(Placement):
                 rule = f"must be one of {', '.join(choices)}"
                 remedy = f"Give one of them{did_you_mean(str(value), choices)}"
                 raise ConfigError(field, value, rule, remedy)
+        if may_be_on_hub(self.model):
+            return  # its folder is looked at when it is downloaded
         folder = Path(self.model)
         is_run = (folder / "checkpoints").is_dir() or (folder / MANIFEST).is_file()
         if not is_run and not is_vlm_folder(folder):
@@ -50,5 +54,8 @@ class AssistantChoice(Placement):
             rule = "is not a folder"
             if folder.is_dir():
                 rule = "is neither a vision-language model's folder nor a run"
-            remedy = "Give a folder that 'vlm export' wrote, a published MobileVLM, or a run"
+            remedy = (
+                "Give a folder that 'vlm export' wrote, a published MobileVLM, a name on the Hub, "
+                "or a run"
+            )
             raise ConfigError("model", self.model, rule, remedy)

@@ -15,12 +15,13 @@ alone are on the output:
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import UserError
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.sft.chat.chat import COMMANDS, ChatOptions, Terminal
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
@@ -55,6 +56,7 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
+    config = replace(config, model=find_model(config.model, field="model").path)
     stored = open_model(
         config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
     )

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import read_json
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.sft.chat.answer_file import (
@@ -102,6 +103,8 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
+    found = find_model(config.model, field="model")
+    config = replace(config, model=found.path)
     stored = open_model(
         config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
     )
@@ -129,7 +132,7 @@ def main(config: Config) -> int:
         answerer = _Answerer(load_stored(stored, config), config)
         return answerer.answer
 
-    settings = settings_of(config, stored) | describe_options(config)
+    settings = settings_of(config, stored) | describe_options(config) | found.note
     if named:
         names = dict.fromkeys(name for row in named for name in images_of(row.fields, folder))
         settings["images_sha256"] = fingerprint(Path(config.images or "."), [*names])

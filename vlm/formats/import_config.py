@@ -13,15 +13,17 @@ class Config:
     """Fields of 'vlm import'."""
 
     model: str
-    """The published folder: config.json, pytorch_model*.bin or safetensors, tokenizer.model."""
+    """The published folder (config.json, pytorch_model*.bin or safetensors, tokenizer.model), or
+    its name on the Hub: OWNER/NAME or OWNER/NAME@REVISION."""
     output: str | None = None
     """The folder to write; must not exist, or be empty."""
     dry_run: bool = False
     """Print the report alone, and write nothing."""
     vision: str | None = None
-    """Folder of the vision tower, for a published folder that holds none; of one that holds the
-    weights alone its config: heads, activation, epsilon, mean and deviation. null: they come from
-    the published folder, the folder that its mm_vision_tower names, or the towers known here."""
+    """Folder of the vision tower, or its name on the Hub, for a published folder that holds none;
+    of one that holds the weights alone its config: heads, activation, epsilon, mean and deviation.
+    null: they come from the published folder, the folder that its mm_vision_tower names, or the
+    towers known here."""
     template: str = ORIGINALS_TEMPLATE
     """Chat template's name or YAML file."""
     tokenizer_as_is: bool = False

@@ -15,12 +15,14 @@ several dtypes are written in the narrowest one that holds all of them exactly.
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.hf.device import DTYPE_NAMES
 from mobilellama.pretrain.hf.export_folder import (
     new_folder,
@@ -47,6 +49,9 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> int:
     """Report, and write unless told not to."""
     logs.configure()
+    found = find_model(config.model, field="model")
+    vision = find_model(config.vision, field="vision") if config.vision else None
+    config = replace(config, model=found.path, vision=vision and vision.path)
     if config.output is not None and not config.dry_run:
         require_free(Path(config.output))
         for read in filter(None, (config.model, config.vision)):
@@ -74,6 +79,7 @@ def main(config: Config) -> int:
             form="hf",
             dtype=dtype,
             base=None,
+            imported=found.name if found.is_from_hub else None,
             trained=trained,
         )
         card.write(folder / "README.md")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mobilellama.config import ConfigError
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, find_tokenizer, run_of
 from mobilellama.pretrain.hf.weights import narrowest_dtype
 from mobilellama.pretrain.state.checkpoint import Checkpoint
@@ -130,6 +131,8 @@ def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Traine
     if opened.form != "ours":
         rule, remedy = "is a published folder already", "Import it first: 'mobilellama vlm import'"
         raise ConfigError("checkpoint", path, rule, remedy)
+    if tokenizer is not None:
+        tokenizer = find_model(tokenizer, field="tokenizer", weights=False).path
     own = opened.folder / TEMPLATE_FILE
     return Trained(
         path=opened.folder,

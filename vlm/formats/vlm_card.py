@@ -36,6 +36,8 @@ class VlmCard:
     base: str | None
     """The Hub's name of the language model; None leaves it out of the metadata."""
     trained: Trained
+    imported: str | None = None
+    """NAME@COMMIT of the published folder on the Hub that this one was made from, if any."""
 
     def write(self, path: Path) -> None:
         """Write the card, its metadata on top."""
@@ -193,6 +195,7 @@ MobileVLM's code."""
             ("vocabulary", f"{language['vocab_size']:,}"),
             ("context", f"{its.max_seq_len:,} tokens, the images' included"),
             ("weights", self.dtype),
+            *([] if self.imported is None else [("imported from", f"`{self.imported}`")]),
         ]  # fmt: skip
         return table(("", ""), rows)
 

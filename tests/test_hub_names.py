@@ -1,0 +1,205 @@
+"""Every command that takes a model takes its name on the Hub, and says which commit it took."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mobilellama.pretrain.state.manifest import read_manifest
+from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import Origin
+from mobilellama.shards.reader import TokenDataset
+from tests.helpers.hub_place import at_hub, lead_to, publish
+from tests.helpers.ranks import run_ranks
+from tests.pretrain.conftest import Command, command
+from tests.pretrain.helpers.hub_server import HubServer
+from tests.sft.helpers.tiny_chat_model import write_tiny_chat_model
+from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
+from tests.vlm.helpers.assistants import make_assistant, write_pictures
+from tests.vlm.helpers.benchmark_files import write_gqa
+from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, train_vlm
+
+__all__ = ["command"]
+
+CHAT, VLM = "tester/chat", "tester/vlm"
+WEIGHTS = r"GET /tester/[a-z]+/resolve/.*\.safetensors"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub that this process asks."""
+    with HubServer() as server:
+        monkeypatch.setenv("HF_TOKEN", "")
+        lead_to(server.url, tmp_path / "cache", monkeypatch.setattr)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chat_model(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chat_model") / "tiny"
+    return write_tiny_chat_model(folder, small_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def assistant(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_assistant(tmp_path_factory.mktemp("assistant"), small_tokenizer)
+
+
+def rows(path: Path, *texts: str, field: str = "prompt") -> Path:
+    path.write_text("".join(f"{json.dumps({field: text})}\n" for text in texts))
+    return path
+
+
+def test_a_base_model_continues_a_text(command: Command, hub: HubServer, chat_model: Path) -> None:
+    publish(hub, CHAT, chat_model)
+    asked = ["--prompt", "the file", "--max_new_tokens", "5", "--device", "cpu"]
+    there = command("pretrain", "generate", CHAT, *asked)
+    assert there.code == 0, there.err
+    assert there.out == command("pretrain", "generate", chat_model, *asked).out
+
+
+def test_a_chat_model_answers_and_its_commit_is_noted(
+    command: Command, hub: HubServer, chat_model: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, CHAT, chat_model)
+    questions = rows(tmp_path / "questions.jsonl", "the file", "its lines")
+    output = tmp_path / "answers.jsonl"
+    given = ["--input", questions, "--output", output, "--device", "cpu", "--max_new_tokens", "5"]
+    done = command("sft", "generate", CHAT, *given)
+    assert done.code == 0, done.err
+    meta = tmp_path / "answers.jsonl.meta.json"
+    assert json.loads(meta.read_text())["model"] == name
+    again = command("sft", "generate", chat_model, *given)  # the same model, wherever it lies
+    assert again.code == 0, again.err
+    assert "has 2 of 2 answers already" in again.err
+
+
+def test_a_chat_with_a_name_is_one_with_its_folder(
+    command: Command, hub: HubServer, chat_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(hub, CHAT, chat_model)
+    said = []
+    for model in (CHAT, chat_model):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("the file is opened\n"))
+        done = command("sft", "chat", model, "--temperature", 0, "--max_new_tokens", 5)
+        assert done.code == 0, done.err
+        said.append(done.out)
+    assert said[0] == said[1] != "\n"
+
+
+def test_a_name_that_is_not_there_and_a_path_that_is_gone_are_told_apart(
+    command: Command, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    for stage, verb in (("sft", "chat"), ("vlm", "chat"), ("pretrain", "generate")):
+        image = ["--image", "x.png"] if stage == "vlm" else []
+        gone = command(stage, verb, "runs/gone", *image)
+        assert gone.code == 2 and "model = runs/gone: " in gone.err, gone.err
+        assert not hub.requests
+    for stage, verb in (("sft", "chat"), ("vlm", "chat"), ("pretrain", "generate")):
+        none = command(stage, verb, "tester/none")
+        assert none.code == 2
+        assert f"model = tester/none: is no folder here and no model at {hub.url}" in none.err
+
+
+def test_rows_are_prepared_with_a_models_tokenizer_without_its_weights(
+    hub: HubServer, chat_model: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, CHAT, chat_model)
+    made = []
+    for place, tokenizer in (("hub", name), ("folder", str(chat_model))):
+        (tmp_path / place).mkdir()
+        made.append(prepare_tiny(tmp_path / place, Path(tokenizer)))
+    assert TokenDataset(made[0]).fingerprint == TokenDataset(made[1]).fingerprint
+    assert hub.sent("GET /tester/chat/resolve/") and not hub.sent(WEIGHTS)
+
+
+def test_a_vision_language_model_answers_and_is_scored_under_its_name(
+    command: Command, hub: HubServer, assistant: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, VLM, assistant)
+    write_pictures(tmp_path / "images", 1)
+    questions = rows(tmp_path / "questions.jsonl", "What is it?", field="text")
+    output = tmp_path / "answers.jsonl"
+    few = ["--device", "cpu", "--max_new_tokens", 5]
+    done = command("vlm", "generate", VLM, "--input", questions, "--output", output, *few)
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "answers.jsonl.meta.json").read_text())["model"] == name
+    write_gqa(tmp_path / "data")
+    scored = ["--tasks", "gqa", "--data", tmp_path / "data", "--output", tmp_path / "scores"]
+    done = command("vlm", "evaluate", VLM, *scored, *few)
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "scores/scores.json").read_text())["model"]["path"] == name
+    first = json.loads((tmp_path / "scores/gqa.jsonl").read_text().splitlines()[0])
+    assert first["model_id"] == "vlm"
+    assert command("vlm", "evaluate", assistant, *scored, *few).code == 0
+
+
+def test_a_chat_about_images_takes_a_name(
+    command: Command,
+    hub: HubServer,
+    assistant: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(hub, VLM, assistant)
+    (image,) = write_pictures(tmp_path / "images", 1)
+    said = []
+    for model in (VLM, assistant):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("What is it?\n"))
+        asked = ["--image", tmp_path / "images" / image, "--max_new_tokens", 5]
+        done = command("vlm", "chat", model, *asked, "--device", "cpu")
+        assert done.code == 0, done.err
+        said.append(done.out)
+    assert said[0] == said[1] != "\n"
+
+
+def test_a_published_model_is_imported_by_its_name_which_its_card_tells(
+    command: Command, hub: HubServer, assistant: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, VLM, assistant.parent / "published")
+    done = command("vlm", "import", VLM, "--output", tmp_path / "ours")
+    assert done.code == 0, done.err
+    assert f"`{name}`" in (tmp_path / "ours/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_two_ranks_finetune_a_name_after_one_download_and_go_on_without_the_hub(
+    hub: HubServer, chat_model: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, CHAT, chat_model)
+    dataset, run = prepare_tiny(tmp_path, chat_model), tmp_path / "run"
+    place = (hub.url, tmp_path / "ranks", finetune_tiny)
+    arguments = (Path(CHAT), dataset, run)
+    run_ranks(at_hub, 2, *place, *arguments, {"train.max_steps": 1})
+    assert len(hub.sent(WEIGHTS)) == 1
+    asked = len(hub.requests)
+    run_ranks(at_hub, 2, *place, *arguments, {"train.max_steps": 2})
+    assert len(hub.requests) == asked
+    assert read_manifest(RunFolder(run).checkpoint(2)).record.origin == Origin(init=name)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_on_a_tower_and_a_language_model_of_the_hub(
+    hub: HubServer, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    tower = publish(hub, "tester/tower", make_tower(tmp_path / "tower"))
+    model = make_language_model(tmp_path / "language", small_tokenizer)
+    language = publish(hub, "tester/language", model)
+    records, images = write_llava(tmp_path / "data")
+    run = tmp_path / "run"
+    place = (hub.url, tmp_path / "ranks", train_vlm)
+    fields = {"vision": "tester/tower", "train.max_steps": 1}
+    run_ranks(at_hub, 2, *place, Path("tester/language"), records, images, run, fields)
+    assert len(hub.sent(WEIGHTS)) == 2  # one of each
+    record = read_manifest(RunFolder(run).checkpoint(1)).record
+    assert record.origin == Origin(init=language, vision=tower)
+    asked = len(hub.requests)
+    fields["train.max_steps"] = 2
+    run_ranks(at_hub, 2, *place, Path("tester/language"), records, images, run, fields)
+    assert len(hub.requests) == asked

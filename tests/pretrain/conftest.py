@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mobilellama.__main__ import main
+from mobilellama.distributed import World, close
+from mobilellama.distributed_config import DistributedConfig
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.tiny import train_tiny
 
@@ -32,6 +35,15 @@ def tiny_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     }
     run_ranks(train_tiny, 2, small_dataset, run, fields)
     return run
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A world of this one process."""
+    threads = torch.get_num_threads()
+    yield World(DistributedConfig(accelerator="cpu"))
+    close()
+    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -14,32 +14,12 @@ import pytest
 from mobilellama.config import ConfigError, DataError
 from mobilellama.run_folder import RunFolder, Verdict
 from tests.helpers.ranks import Ranks, run_ranks
+from tests.pretrain.helpers.running import FOREVER, steps_done, train_until_an_error
 from tests.pretrain.helpers.tiny import tiny_argv, train_tiny
+from tests.pretrain.runs.test_resume import losses_of
 from tests.pretrain.state.test_checkpoint import flip_a_byte, wait_for
-from tests.pretrain.test_resume import losses_of
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own
-
-FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
-
-
-def steps_done(run: RunFolder) -> int:
-    return len(run.metrics.read_text().splitlines()) if run.metrics.exists() else 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_to_one_rank_stops_all_at_the_same_saved_step(
-    small_dataset: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    run = RunFolder(tmp_path)
-    ranks = Ranks(train_tiny, 2, small_dataset, tmp_path, FOREVER)
-    wait_for(lambda: steps_done(run) >= 2)
-    ranks.signal(1, number)  # not to rank 0, which writes the verdict
-    assert ranks.results() == [0, 0]
-    verdict = run.read_verdict()
-    assert verdict is not None
-    assert verdict.kind == "stopped"
-    assert run.checkpoint_steps() == [verdict.step]
 
 
 def test_the_stop_file_stops_the_run_and_is_gone_at_the_next_start(
@@ -62,18 +42,6 @@ def test_the_stop_file_stops_the_run_and_is_gone_at_the_next_start(
     )  # fmt: skip
 
 
-def test_the_wall_clock_limit_saves_and_stops(small_dataset: Path, tmp_path: Path) -> None:
-    fields = FOREVER | {"run.max_hours": 1e-9}
-    assert run_ranks(train_tiny, 1, small_dataset, tmp_path, fields) == [0]
-    verdict = RunFolder(tmp_path).read_verdict()
-    assert verdict == Verdict(
-        kind="stopped",
-        message="stopped at step 1: the end of its time (run.max_hours)",
-        attempt=1,
-        step=1,
-    )
-
-
 def test_a_finished_run_that_is_started_again_does_nothing_and_stays_finished(
     small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -85,28 +53,6 @@ def test_a_finished_run_that_is_started_again_does_nothing_and_stays_finished(
     verdict = RunFolder(tmp_path).read_verdict()
     assert verdict is not None
     assert (verdict.kind, verdict.attempt) == ("finished", 2)
-
-
-def test_micro_batch_workers_and_engine_change_no_sample(
-    small_dataset: Path, tmp_path: Path
-) -> None:
-    """Losses of the first step are those of the same samples, to rounding, in every shape."""
-    shapes: list[tuple[int, dict[str, Any]]] = [
-        (1, {"train.micro_batch_size": 8, "data.workers": 0}),
-        (2, {"train.micro_batch_size": 1, "data.workers": 1}),
-        (2, {"train.micro_batch_size": 4, "data.workers": 4, "engine.kind": "ddp"}),
-    ]
-    losses = []
-    for i, (world_size, fields) in enumerate(shapes):
-        fields |= {"engine.precision": "fp32", "train.max_steps": 3}
-        run_ranks(train_tiny, world_size, small_dataset, tmp_path / str(i), fields)
-        losses.append(losses_of(tmp_path / str(i)))
-    for step in (1, 2, 3):
-        for other in losses[1:]:
-            names = {name for name in losses[0][step] if name.startswith("loss")}
-            assert names == {name for name in other[step] if name.startswith("loss")}
-            for name in names:
-                assert other[step][name] == pytest.approx(losses[0][step][name], rel=1e-4)
 
 
 def test_per_document_attention_trains_and_differs_from_causal(
@@ -121,14 +67,6 @@ def test_per_document_attention_trains_and_differs_from_causal(
     causal, separate = losses_of(tmp_path / "causal"), losses_of(tmp_path / "per_document")
     assert causal[1]["loss"] != separate[1]["loss"]
     assert causal[1]["loss"] == pytest.approx(separate[1]["loss"], rel=0.01)
-
-
-def train_until_an_error(dataset: Path, run: Path, fields: dict[str, Any]) -> tuple[str, str]:
-    try:
-        train_tiny(dataset, run, fields)
-    except Exception as error:
-        return type(error).__name__, str(error)
-    return "nothing", ""
 
 
 @pytest.mark.parametrize(
@@ -224,22 +162,6 @@ def test_a_sink_that_does_not_exist_is_told_on_every_rank(
     assert "metrics.sinks = nobodys.sink: cannot be imported" in results[0][1]
     verdict = RunFolder(tmp_path).read_verdict()
     assert verdict is not None and verdict.kind == "failed"
-
-
-def test_steps_without_a_finite_gradient_end_the_run_with_a_verdict(
-    small_dataset: Path, tmp_path: Path
-) -> None:
-    """An absurd learning rate makes the weights overflow; each step after that is skipped."""
-    fields = {
-        "optimizer.learning_rate": 1e30, "schedule.warmup_steps": 0, "train.max_steps": 50,
-        "loss_watch.max_skipped_in_a_row": 3,
-    }  # fmt: skip
-    [(kind, message)] = run_ranks(train_until_an_error, 1, small_dataset, tmp_path, fields)
-    assert kind == "LossPolicyError"
-    assert message.startswith("3 steps in a row had no finite gradient")
-    verdict = RunFolder(tmp_path).read_verdict()
-    assert verdict is not None
-    assert verdict.kind == "failed"
 
 
 def test_data_verify_finds_a_flipped_bit_on_whichever_rank_checks_it(

@@ -23,7 +23,7 @@ from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
 from mobilellama.vlm.run import reading_identity
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.tiny import train_tiny
-from tests.pretrain.test_resume import losses_of
+from tests.pretrain.runs.test_resume import losses_of
 from tests.vlm.helpers.llava_data import make_captions, make_images, make_records
 from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, train_vlm
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.monitoring.loss_watch import LossPolicyError, LossWatch, LossWatchConfig
 
 CONFIG = LossWatchConfig(window_steps=4, spike_sigma=3.0, max_skipped_in_a_row=3)
@@ -92,3 +93,10 @@ def test_a_row_of_skipped_steps_goes_on_over_a_restart() -> None:
     watch = LossWatch(CONFIG, watch.state())
     with pytest.raises(LossPolicyError):
         see(watch, math.nan, applied=False)
+
+
+@pytest.mark.parametrize(("field", "least"), [("window_steps", 2), ("max_skipped_in_a_row", 1)])
+def test_a_window_of_a_single_step_and_no_skipped_one_are_refused(field: str, least: int) -> None:
+    message = rf"^loss_watch\.{field} = {least - 1}: must be at least {least}"
+    with pytest.raises(ConfigError, match=message):
+        LossWatchConfig(**{field: least - 1})

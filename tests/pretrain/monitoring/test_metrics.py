@@ -3,31 +3,19 @@
 import json
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mobilellama.distributed import World, close
-from mobilellama.distributed_config import DistributedConfig
+from mobilellama.distributed import World
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.config import MetricsConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
 from mobilellama.pretrain.monitoring.metrics import Metrics
-from mobilellama.pretrain.monitoring.tally import Losses, Tally
+from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.run_folder import RunFolder
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """A world of this one process."""
-    threads = torch.get_num_threads()
-    yield World(DistributedConfig(accelerator="cpu"))
-    close()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -168,14 +156,3 @@ def test_only_gpus_have_tokens_a_second_per_gpu(
     see(shown, 2, Losses([600.0, 100.0], [300, 100]))
     shown.close()
     assert "tokens/s  " in caplog.text and "GPU" not in caplog.text
-
-
-def test_a_tally_adds_up_samples_by_group_over_micro_batches() -> None:
-    tally = Tally(3, torch.device("cpu"))
-    tally.add(torch.tensor([0, 2, 0]), torch.tensor([1.5, 10.0, 2.0]), torch.tensor([10, 20, 30]))
-    tally.add(torch.tensor([2]), torch.tensor([0.25]), torch.tensor([5]))
-    reduced = tally.with_flag(True).tolist()
-    assert reduced[-1] == 1.0 and tally.with_flag(False).tolist()[-1] == 0.0
-    losses = tally.losses(reduced)
-    assert (losses.loss_sums, losses.tokens) == ([3.5, 0, 10.25], [40, 0, 25])
-    assert losses.mean == pytest.approx(13.75 / 65)

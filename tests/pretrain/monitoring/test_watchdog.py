@@ -6,26 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mobilellama import signals
-from mobilellama.config import ConfigError
 from mobilellama.distributed import World
-from mobilellama.distributed_config import DistributedConfig
-from mobilellama.pretrain.monitoring.config import WatchdogConfig
 from mobilellama.pretrain.monitoring.watchdog import HUNG, RankState, Watchdog, describe
-from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
-from tests.helpers.ranks import Ranks, run_ranks
+from tests.helpers.ranks import Ranks
 from tests.pretrain.helpers.tiny import tiny_argv
+from tests.pretrain.helpers.watched import TWO_SECONDS, watched
 from tests.pretrain.state.test_checkpoint import wait_for
 
 FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
-TWO_SECONDS = 2 / 60
 
 
 def place(rank: int, marks: int, at: str = "forward and backward") -> RankState:
@@ -54,20 +49,6 @@ def test_those_that_did_not_arrive_are_named(places: list[RankState], said: str)
     assert "\n" not in text
 
 
-def test_a_time_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^watchdog.save_minutes = 0: must be above 0"):
-        WatchdogConfig(save_minutes=0)
-
-
-def watched(
-    folder: Path, work: Callable[[World, Watchdog, Path], Any], fields: dict[str, float]
-) -> Any:
-    world = World(DistributedConfig(accelerator="cpu", threads=1))
-    config = WatchdogConfig(**fields)
-    with Watchdog(config, run=RunFolder(folder), world=world, attempt=3, step=7) as watchdog:
-        return work(world, watchdog, folder)
-
-
 def hang_on_one(world: World, watchdog: Watchdog, folder: Path) -> None:
     watchdog.begin_steps()
     watchdog.mark("waiting for data", step=8)
@@ -92,29 +73,6 @@ def test_a_rank_that_hangs_is_named_and_all_leave_with_their_stacks(tmp_path: Pa
         assert any(line.endswith(f" in {function}") for line in stacks)
 
 
-def hang(world: World, watchdog: Watchdog, folder: Path) -> None:
-    watchdog.mark("building and loading the model")
-    time.sleep(600)
-
-
-@pytest.mark.parametrize(
-    ("name", "left"),
-    [(".stacks-0003-rank-0.txt", []), ("alive-0003", ["stacks-0003-rank-0.txt"])],
-)
-def test_a_file_system_that_does_not_answer_holds_no_rank(
-    tmp_path: Path, name: str, left: list[str]
-) -> None:
-    """A pipe that nobody reads holds whoever opens it, as a server does that is gone."""
-    (tmp_path / "logs").mkdir()
-    os.mkfifo(tmp_path / "logs" / name)
-    ranks = Ranks(watched, 2, tmp_path, hang, {"start_minutes": TWO_SECONDS})
-    for process in ranks.processes:
-        process.join(60)
-    assert [process.exitcode for process in ranks.processes] == [HUNG, HUNG]
-    stacks = sorted(path.name for path in (tmp_path / "logs").glob("stacks-*"))
-    assert stacks == [*left, "stacks-0003-rank-1.txt"]
-
-
 def test_a_rank_that_cannot_write_its_stacks_still_tells(tmp_path: Path) -> None:
     (tmp_path / "logs/stacks-0003-rank-0.txt/in_the_way").mkdir(parents=True)
     script = f"""
@@ -130,23 +88,6 @@ watched(Path({str(tmp_path)!r}), hang, {{"start_minutes": {TWO_SECONDS}}})
     assert len(told) == 2
     assert "rank 0 hangs at: building and loading the model; its stacks cannot be kept (" in told[0]
     assert "nothing has happened for" in told[1]
-
-
-def work_alone(world: World, watchdog: Watchdog, folder: Path) -> str:
-    def tokenise() -> None:
-        with Progress("tokenise", total=12, unit="files") as progress:
-            for _ in range(12):
-                time.sleep(0.4)
-                progress.advance(1)
-
-    world.run_on_main(tokenise, takes_long=True)
-    return "done"
-
-
-def test_ranks_that_wait_while_rank_0_works_do_not_hang(tmp_path: Path) -> None:
-    fields = {"start_minutes": TWO_SECONDS}
-    assert run_ranks(watched, 2, tmp_path, work_alone, fields) == ["done", "done"]
-    assert [path.name for path in (tmp_path / "logs").iterdir()] == []
 
 
 def stopped_for_a_while(world: World, watchdog: Watchdog, folder: Path) -> str:

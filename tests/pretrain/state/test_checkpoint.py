@@ -1,7 +1,6 @@
 """Checkpoints: whole or not there, checked at load, fenced, pruned."""
 
 import itertools
-import json
 import logging
 import os
 import random
@@ -25,23 +24,7 @@ from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.helpers.sealed import edit_sealed
 from tests.pretrain.helpers.tiny import train_tiny
-from tests.pretrain.test_resume import losses_of, state_of
-
-
-@pytest.fixture(scope="module")
-def trained(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 6 steps on two ranks with checkpoints after 2, 4 and 6."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    fields = {"train.max_steps": 6, "checkpoint.every_steps": 2, "checkpoint.keep_last": 9}
-    run_ranks(train_tiny, 2, small_dataset, run, fields)
-    return run
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> RunFolder:
-    """A copy of that run."""
-    shutil.copytree(trained, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
+from tests.pretrain.runs.test_resume import losses_of, state_of
 
 
 def flip_a_byte(path: Path, at: int) -> None:
@@ -127,23 +110,6 @@ def test_an_edited_receipt_is_found(run: RunFolder) -> None:
 
 
 RESUMED = {"train.max_steps": 6, "checkpoint.every_steps": 1, "engine.kind": "ddp"}
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("step", 6.0), ("consumed", "48"), ("consumed", -8), ("optimizer_step", None),
-     ("optimizer", "lion"), ("optimizer", {"kind": 1}), ("world_size", 3), ("counters", None),
-     ("receipts", []), ("identity", "")],
-)  # fmt: skip
-def test_a_field_of_another_kind_is_damage_also_without_a_digest(
-    run: RunFolder, field: str, value: Any
-) -> None:
-    path = run.checkpoint(6) / "manifest.json"
-    values = read_json(path) | {field: value}
-    del values["sealed"], values["content_sha256"]  # as older versions wrote it
-    path.write_text(json.dumps(values))
-    with pytest.raises(DataError, match="not a checkpoint's manifest"):
-        Checkpoint(run.checkpoint(6))
 
 
 def test_what_was_set_aside_is_never_in_the_way(
@@ -369,13 +335,3 @@ def test_kill_9_at_any_instant_costs_only_the_steps_since_the_last_checkpoint(
     assert losses_of(undisturbed) == losses_of(killed)
     names = {path.name for path in folder.checkpoints.iterdir()}
     assert names == {"step-28", "step-29", "step-30"}
-
-
-def test_the_manifest_says_what_the_run_was(run: RunFolder, small_dataset: Path) -> None:
-    manifest = read_json(run.checkpoint(6) / "manifest.json")
-    fingerprint = read_json(small_dataset / "dataset.json")["fingerprint"]
-    assert manifest["identity"]["data.fingerprint"] == fingerprint
-    assert manifest["identity"]["train.seq_len"] == 32
-    assert sum(manifest["identity"]["data.mixture"].values()) == 65_536
-    assert manifest["config"]["optimizer"]["learning_rate"] == 1e-2
-    assert len(manifest["counters"]["watch"]["losses"]) == 6

@@ -1,13 +1,11 @@
 """A chat folder's model: loaded whole and as asked; what is refused."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.pretrain.generation.loading import load_model
@@ -15,44 +13,6 @@ from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 from mobilellama.sft.data.conversation import Turn
 from tests.sft.helpers.tiny_chat_model import copy_chat_model
-
-
-@pytest.mark.parametrize(
-    ("stored", "asked", "loaded"),
-    [
-        (torch.float16, "auto", torch.float32),
-        (torch.bfloat16, "auto", torch.bfloat16),
-        (torch.float32, "auto", torch.float32),
-        (torch.float32, "bf16", torch.bfloat16),
-        (torch.float16, "fp16", torch.float16),
-    ],
-)
-def test_weights_load_as_asked_and_half_precision_not_on_a_cpu(
-    tiny_chat_model: Path, tmp_path: Path, stored: torch.dtype, asked: Any, loaded: torch.dtype
-) -> None:
-    folder = tmp_path / "stored"
-    shutil.copytree(tiny_chat_model, folder)
-    weights = load_file(folder / "model.safetensors")
-    save_file(
-        {name: tensor.to(stored) for name, tensor in weights.items()},
-        folder / "model.safetensors", metadata={"format": "pt"},
-    )  # fmt: skip
-    config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = str(stored).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config))
-    model = load_model(ModelChoice(model=str(folder), device="cpu", dtype=asked))
-    assert model.dtype == loaded
-    assert not model.training
-
-
-def test_missing_weights_are_an_error_and_not_random(tiny_chat_model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "torn"
-    shutil.copytree(tiny_chat_model, folder)
-    weights = load_file(folder / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match=r"1 weights are missing.*layers\.1\.mlp\.up_proj"):
-        load_model(ModelChoice(model=str(folder), device="cpu"))
 
 
 def test_what_is_no_chat_folder_is_refused_with_a_remedy(

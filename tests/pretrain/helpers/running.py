@@ -1,0 +1,21 @@
+"""A run that goes on until it is stopped, and how far it is."""
+
+from pathlib import Path
+from typing import Any
+
+from mobilellama.run_folder import RunFolder
+from tests.pretrain.helpers.tiny import train_tiny
+
+FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
+
+
+def steps_done(run: RunFolder) -> int:
+    return len(run.metrics.read_text().splitlines()) if run.metrics.exists() else 0
+
+
+def train_until_an_error(dataset: Path, run: Path, fields: dict[str, Any]) -> tuple[str, str]:
+    try:
+        train_tiny(dataset, run, fields)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "nothing", ""

@@ -1,0 +1,67 @@
+"""A dataset opened for training: the order, the batches of a rank, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilellama.config import ConfigError
+from mobilellama.distributed import World
+from mobilellama.pretrain.config import Config, RunConfig
+from mobilellama.pretrain.sections import MixtureConfig, ModelConfig, TrainConfig
+from mobilellama.pretrain.training_data import open_windows
+from mobilellama.shards.reader import TokenDataset
+
+
+def config_of(path: Path, **train: Any) -> Config:
+    sizes = {"seq_len": 32, "global_batch_size": 8, "micro_batch_size": 2} | train
+    return Config(
+        run=RunConfig(folder="unused"),
+        data=MixtureConfig(path=str(path)),
+        model=ModelConfig(vocab_size=832, max_seq_len=10_000_000),
+        train=TrainConfig(**sizes),
+    )
+
+
+def test_every_subset_is_in_the_order_and_a_sample_is_as_long_as_asked(
+    small_dataset: Path, world: World
+) -> None:
+    config = config_of(small_dataset)
+    data = open_windows(config)
+    assert data.seq_len == 32 and data.end is None
+    assert data.mixture.subsets == TokenDataset(small_dataset).subsets
+    assert data.order.startswith("mixture ") and all(s in data.order for s in data.mixture.subsets)
+    batch = data.batches(config.train, world).at(16)
+    assert (batch.first_position, batch.num_samples) == (16, 8)
+    assert [tuple(micro.inputs["input_ids"].shape) for micro in batch.micro_batches] == [
+        (2, 32)
+    ] * 4
+    assert batch.supervised_tokens == batch.tokens == 8 * 32
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"micro_batch_size": 3}, r"^train\.global_batch_size = 8: must be a multiple of"),
+        (
+            {"global_batch_size": 1_000_000, "micro_batch_size": 1},
+            r"^train\.global_batch_size = 1000000: exceeds the \d+ samples of 32 tokens in ",
+        ),
+        ({"seq_len": 9_000_000}, r"^train\.seq_len = 9000000: no bucket of"),
+    ],
+)
+def test_a_batch_that_the_data_cannot_fill_is_refused(
+    small_dataset: Path, train: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_windows(config_of(small_dataset, **train))
+
+
+def test_a_vocabulary_below_the_tokenizers_is_refused(small_dataset: Path) -> None:
+    config = config_of(small_dataset)
+    small = Config(
+        run=config.run, data=config.data, train=config.train,
+        model=ModelConfig(vocab_size=799, max_seq_len=32),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"^model\.vocab_size = 799: is below the 800 pieces"):
+        open_windows(small)

@@ -14,7 +14,7 @@ from mobilellama.shards.reader import TokenDataset
 
 
 def config_of(path: Path, **train: Any) -> Config:
-    sizes = {"seq_len": 32, "global_batch_size": 8, "micro_batch_size": 2} | train
+    sizes: dict[str, Any] = {"seq_len": 32, "global_batch_size": 8, "micro_batch_size": 2} | train
     return Config(
         run=RunConfig(folder="unused"),
         data=MixtureConfig(path=str(path)),

@@ -20,7 +20,8 @@ from tests.pretrain.helpers.hf_llama import write_llama
 
 
 def choice(folder: Path, **fields: Any) -> HfChoice:
-    return HfChoice(**({"model": str(folder), "device": "cpu"} | fields))
+    values: dict[str, Any] = {"model": str(folder), "device": "cpu"} | fields
+    return HfChoice(**values)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import read_json
+from mobilellama.files.hub_folder import public_name
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.files.typed_json import from_json
 
@@ -42,15 +43,18 @@ class Origin:
     """Where the weights of a run were read from at its first start."""
 
     init: str
-    """The model: a folder, a run or a checkpoint."""
+    """The model: a folder, a run or a checkpoint, or NAME@COMMIT of one from the Hub."""
     vision: str | None = None
     """The folder of the vision tower. None: `init` had the tower, or there is none."""
     projector: str | None = None
     """The file of the projector's weights. None: `init` had it, or it was initialised."""
+    revision: str | None = None
+    """The revision that was given with the name of `init` on the Hub. None: none was."""
 
-    def given(self) -> dict[str, str]:
-        """Return name -> value, without those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    def parts(self) -> dict[str, str]:
+        """Return name -> place of the parts, without those that are None."""
+        parts = {"init": self.init, "vision": self.vision, "projector": self.projector}
+        return {name: place for name, place in parts.items() if place is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +105,12 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Write the record into an export.
 
-        Only the last part of a path is written. The rest means nothing on other machines.
+        Of a path only the last part is written. The rest means nothing on other machines.
         """
         record = self
         if self.origin is not None:
-            names = {name: Path(path).name for name, path in self.origin.given().items()}
-            record = replace(self, origin=Origin(**names))
+            names = {name: public_name(place) for name, place in self.origin.parts().items()}
+            record = replace(self, origin=replace(self.origin, **names))
         write_sealed_json(folder / RECORD_FILE, asdict(record))
 
 

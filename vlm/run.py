@@ -229,7 +229,7 @@ def facts_of(
         lora=config.lora.adapters,
         trains_language_model=config.train.language_model,
     )
-    parts = {"model": start.architecture.to_dict(), "origin": start.origin.given()}
+    parts = {"model": start.architecture.to_dict(), "origin": start.origin.parts()}
     return RunFacts(identity=identity, record=record, config=asdict(config) | parts)
 
 

@@ -10,6 +10,7 @@ A run that is resumed takes all three from its own checkpoint.
 
 import logging
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,10 @@ def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
         return resumed
     init = find_model(config.init, field="init")
     vision = find_model(config.vision, field="vision") if config.vision else None
-    start = _open_new(replace(config, init=init.path, vision=vision and vision.path))
-    names = {"init": init.name} | ({"vision": vision.name} if vision else {})
-    return replace(start, origin=replace(start.origin, **names))
+    with init.errors_by_name(), vision.errors_by_name() if vision else nullcontext():
+        start = _open_new(replace(config, init=init.path, vision=vision and vision.path))
+    origin = replace(start.origin, init=init.name, revision=init.revision)
+    return replace(start, origin=replace(origin, vision=vision.name) if vision else origin)
 
 
 def _open_new(config: Config) -> VisionLanguageStart:

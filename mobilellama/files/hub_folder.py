@@ -12,16 +12,20 @@ all processes on the same file system see. With HF_HUB_OFFLINE the cache is all 
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, one_line
+from mobilellama.files.atomic import whole_file
 
 log = logging.getLogger(__name__)
 
 MODEL = "model"
 """The key of a note that says which model made a file."""
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _WITHOUT_OWNER = re.compile(r"[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _OF_FILES = (".json", ".jsonl", ".parquet", ".zst", ".gz", ".yaml", ".yml", ".model")
 _WEIGHTS = (".safetensors", ".bin")
@@ -33,9 +37,11 @@ class ModelFolder:
     """Where a model lies, and what to call it in records."""
 
     path: str
-    """Its folder, or what was given where that is no name."""
+    """Its folder. If the value that was given is not a name on the Hub: that value."""
     name: str
-    """NAME@COMMIT of a model from the Hub; else what was given."""
+    """NAME@COMMIT of a model from the Hub; else the value that was given."""
+    revision: str | None = None
+    """The branch, tag or commit that was given with a name on the Hub."""
 
     @property
     def is_from_hub(self) -> bool:
@@ -51,6 +57,26 @@ class ModelFolder:
     def note(self) -> dict[str, str]:
         """What a file of answers notes of a model from the Hub, beside its sha256."""
         return {MODEL: self.name} if self.is_from_hub else {}
+
+    @contextmanager
+    def errors_by_name(self) -> Iterator[None]:
+        """Name a model from the Hub by its name in the errors of the work inside.
+
+        Its folder is in a cache, so its path is not what the user gave.
+        """
+        try:
+            yield
+        except ConfigError as error:
+            field, value, rule, remedy = error.args
+            if not self.is_from_hub or str(value) != self.path:
+                raise
+            raise ConfigError(field, self.name, rule, remedy) from None
+
+
+class NotNowError(ConfigError):
+    """The Hub cannot be asked, or its answer is an error that can pass. A retry can succeed."""
+
+    final = False
 
 
 def may_be_on_hub(value: str, *, owned: bool = True) -> bool:
@@ -79,11 +105,13 @@ def find_model(value: str, *, field: str, weights: bool = True) -> ModelFolder:
         weights: whether they are needed. A tokenizer or a config is there without them.
 
     Raises:
-        ConfigError: it is no path that exists, and the Hub has no such model or cannot be asked.
+        ConfigError: it is no path that exists, and the Hub has no such model.
+        NotNowError: the Hub cannot be asked, or cannot answer now.
     """
     match = _NAME.fullmatch(value)
     if match is None or not may_be_on_hub(value):
         return ModelFolder(path=value, name=value)
+    import httpx2
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -92,6 +120,7 @@ def find_model(value: str, *, field: str, weights: bool = True) -> ModelFolder:
         RevisionNotFoundError,
     )
 
+    kind: type[ConfigError] = ConfigError
     remedy = "Give a folder, or OWNER/NAME or OWNER/NAME@REVISION of a model on the Hub"
     try:
         folder = _download(match[1], match[2], weights)
@@ -104,32 +133,50 @@ def find_model(value: str, *, field: str, weights: bool = True) -> ModelFolder:
         rule = f"is no folder here and no model at {_endpoint()} that your token may read"
     except LocalEntryNotFoundError:
         rule = f"is no folder here, was not downloaded before, and {_unreachable()}"
+        kind = ConfigError if _is_offline() else NotNowError
         remedy += f". 'hf download {match[1]}' downloads it where there is a network"
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         rule = f"is no folder here, and {_endpoint()} could not give it ({one_line(error)})"
+        kind = ConfigError if _refuses(error) else NotNowError
     else:
         log.info("%s = %s is commit %s, in %s", field, value, folder.name, folder)
-        return ModelFolder(path=str(folder), name=f"{match[1]}@{folder.name}")
-    raise ConfigError(field, value, rule, remedy) from None
+        name = f"{match[1]}@{folder.name}"
+        return ModelFolder(path=str(folder), name=name, revision=match[2])
+    raise kind(field, value, rule, remedy) from None
 
 
-def name_on_hub(value: str) -> str | None:
-    """Return OWNER/NAME of a value that names a model on the Hub; None of a path."""
-    match = _NAME.fullmatch(value)
-    return match[1] if match and match[2] and may_be_on_hub(value) else None
+def name_on_hub(name: str) -> str | None:
+    """Return OWNER/NAME of a model from the Hub; None of a path.
+
+    Args:
+        name: of ``ModelFolder``. A name without a commit is a path there.
+    """
+    match = _NAME.fullmatch(name)
+    return match[1] if match and _COMMIT.fullmatch(match[2] or "") else None
 
 
-def is_same_model(value: str, name: str) -> bool:
+def public_name(name: str) -> str:
+    """Return what to call a model on other machines: NAME@COMMIT, or the last part of a path.
+
+    Args:
+        name: of ``ModelFolder``.
+    """
+    return name if name_on_hub(name) else Path(name).name
+
+
+def is_same_model(value: str, name: str, revision: str | None) -> bool:
     """Return whether a value names the model of a record without asking the Hub.
 
     Args:
-        value: what is given now. Without a revision, or with the record's commit, it is the same.
+        value: what is given now. It names the same model if it has no revision, the record's
+            commit, or the revision with which the run began. A branch can have moved since then.
         name: of ``ModelFolder``, when the run began.
+        revision: of ``ModelFolder``, when the run began.
     """
-    match, before = _NAME.fullmatch(value), _NAME.fullmatch(name)
-    if match is None or before is None or not may_be_on_hub(value):
+    match = _NAME.fullmatch(value)
+    if match is None or match[1] != name_on_hub(name) or not may_be_on_hub(value):
         return False
-    return match[1] == before[1] and before[2] is not None and match[2] in (None, before[2])
+    return match[2] in (None, name.rpartition("@")[2], revision)
 
 
 def _download(name: str, revision: str | None, weights: bool) -> Path:
@@ -137,17 +184,37 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     import httpx2
     from huggingface_hub import HfApi, constants
 
-    if constants.HF_HUB_OFFLINE:
+    if _is_offline():
         return _downloaded(name, revision, weights)
     try:
         found = HfApi(library_name="mobilellama").model_info(name, revision=revision)
-    except (httpx2.ConnectError, httpx2.TimeoutException):
+    except httpx2.TransportError as error:
+        log.warning("%s gives no answer (%s): using the cache", _endpoint(), one_line(error))
         return _downloaded(name, revision, weights)
-    if not weights:
-        return _snapshot(name, revision, "")
     files = [file.rfilename for file in found.siblings or [] if "/" not in file.rfilename]
-    kind = next((kind for kind in _WEIGHTS if any(file.endswith(kind) for file in files)), "")
-    return _snapshot(name, revision, kind)
+    kinds = _WEIGHTS if weights else ()
+    kind = next((kind for kind in kinds if any(file.endswith(kind) for file in files)), "")
+    # By the commit: a second look at the revision could find a later one.
+    folder = _snapshot(name, found.sha, kind)
+    _keep_ref(folder, revision or constants.DEFAULT_REVISION)
+    return folder
+
+
+def _keep_ref(folder: Path, revision: str) -> None:
+    """Note in the cache which commit a revision is, so that it is found there offline.
+
+    The client notes it where it resolves the revision by itself.
+    """
+    ref = folder.parent.parent / "refs" / revision
+    if revision == folder.name:
+        return
+    try:
+        if not ref.is_file() or ref.read_text() != folder.name:
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(ref) as file:
+                file.write(folder.name.encode())
+    except OSError as error:  # a cache of another user
+        log.warning("%s: not written (%s); offline, give the commit", ref, one_line(error))
 
 
 def _downloaded(name: str, revision: str | None, weights: bool) -> Path:
@@ -186,9 +253,19 @@ def _endpoint() -> str:
     return constants.ENDPOINT
 
 
-def _unreachable() -> str:
+def _is_offline() -> bool:
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
+    return constants.HF_HUB_OFFLINE
+
+
+def _refuses(error: Exception) -> bool:
+    """Return whether an error is a refusal that stays: neither a full queue nor a fault."""
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status is not None and 400 <= status < 500 and status not in (408, 429)
+
+
+def _unreachable() -> str:
+    if _is_offline():
         return "HF_HUB_OFFLINE forbids asking the Hub"
     return f"{_endpoint()} cannot be reached"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama.files.hub_folder import public_name
 from mobilellama.pretrain.hf.card_parts import (
     AUTO_TOKENIZER,
     LastLosses,
@@ -74,7 +75,7 @@ class Card:
         if origin is None:
             return "pretrained from scratch"
         # Paths of this machine say nothing to others.
-        return f"pretrained further from the weights of `{Path(origin.init).name}`"
+        return f"pretrained further from the weights of `{public_name(origin.init)}`"
 
     def _usage(self) -> str:
         bos, eos = self.tokenizer.bos_token, spelling(self.tokenizer, self.tokenizer.eos_id)

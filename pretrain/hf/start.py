@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 
 _REMEDY = "Give a language model: a Hugging Face folder, a name on the Hub, or a run or checkpoint"
 _SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "kv_heads", "d_ff")
-_RULES = ("max_seq_len", "rope_theta", "norm_eps", "attention")
+_RULES = ("max_seq_len", "rope_theta", "norm_eps")
+_RULES_OF_RUNS = (*_RULES, "attention")
+"""The config of a Hugging Face folder cannot show how the model attends across documents."""
 
 WeightsOf = Callable[[Checkpoint, ModelConfig], WeightSource]
 
@@ -169,17 +171,18 @@ def open_language_model(init: str, weights_of: WeightsOf) -> LanguageModelStart:
         DataError: its files are damaged.
     """
     found = find_model(init, field="init")
-    require_language_model(found.path, field="init", remedy=_REMEDY)
-    if (Path(found.path) / "config.json").is_file():
-        return _of_folder(found)
-    return _of_checkpoint(init, weights_of)
+    with found.errors_by_name():
+        require_language_model(found.path, field="init", remedy=_REMEDY)
+        if (Path(found.path) / "config.json").is_file():
+            return _of_folder(found)
+        return _of_checkpoint(found.path, weights_of)
 
 
 def _of_folder(found: ModelFolder) -> LanguageModelStart:
     folder = HfFolder(found.path, field="init")
     return LanguageModelStart(
         model=folder.config,
-        origin=Origin(init=found.name),
+        origin=Origin(init=found.name, revision=found.revision),
         fingerprint=folder.fingerprint,
         weights=folder,
         tokenizer=_tokenizer_of(Path(found.path)),
@@ -233,7 +236,7 @@ def require_same_start(
         resumed: what the run began with.
         open_model: opens `init`.
     """
-    if is_same_model(init, resumed.origin.init):
+    if is_same_model(init, resumed.origin.init, resumed.origin.revision):
         return
     try:
         given = open_model(init)
@@ -260,7 +263,7 @@ def require_same_shapes(init: str, start: LanguageModelStart, model: ModelConfig
             f"but the run's {getattr(model, others[0])}"
         )
         raise ConfigError("init", init, rule, f"Give {' '.join(values)}")
-    for name in _RULES:
+    for name in _RULES if isinstance(start.weights, HfFolder) else _RULES_OF_RUNS:
         before, now = getattr(start.model, name), getattr(model, name)
         if before != now:
             log.warning("model.%s = %s, but the weights of %s are of %s", name, now, init, before)

@@ -109,9 +109,19 @@ def test_an_exports_record_has_no_paths_of_this_machine(tmp_path: Path) -> None:
     text = (tmp_path / RECORD_FILE).read_text()
     assert "/" not in text
     assert json.loads(text)["origin"] == {
-        "init": "chat", "vision": "clip", "projector": "mm_projector.bin",
+        "init": "chat", "vision": "clip", "projector": "mm_projector.bin", "revision": None,
     }  # fmt: skip
     assert stage_of_folder(tmp_path) == "vlm"
+
+
+def test_an_exports_record_keeps_the_owner_and_the_commit_of_a_model_from_the_hub(
+    tmp_path: Path,
+) -> None:
+    name = f"mtgv/MobileLLaMA-1.4B@{'c0' * 20}"
+    record = RunRecord(stage="sft", origin=Origin(init=name, revision="v1.0"))
+    record.write(tmp_path)
+    text = json.loads((tmp_path / RECORD_FILE).read_text())
+    assert (text["origin"]["init"], text["origin"]["revision"]) == (name, "v1.0")
 
 
 def test_a_folder_is_what_its_record_says_whatever_type_its_model_has(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from mobilellama.files.hub_folder import public_name
 from mobilellama.pretrain.hf.card_parts import (
     last_losses,
     learnt_from,
@@ -132,7 +133,7 @@ MobileVLM's code."""
             rates["learning rate of the projector"] = own
         rows = [
             *(
-                (f"began from ({name})", f"`{_shown(its)}`")
+                (f"began from ({name})", f"`{public_name(its)}`")
                 for name, its in config["origin"].items()
             ),
             ("trained", self._what_trained()),
@@ -204,12 +205,6 @@ def _rule(architecture: Architecture) -> str:
     """Return the form of what the projector's kind leaves open."""
     rule = architecture.projector_class.rule
     return "" if rule is None else f", {rule} {getattr(architecture, rule)}"
-
-
-def _shown(origin: str) -> str:
-    """Return what a run began from as others may know it: a path's last part, a Hub name whole."""
-    path = Path(origin)
-    return path.name if path.is_absolute() or path.exists() else origin
 
 
 _LIMITS = (

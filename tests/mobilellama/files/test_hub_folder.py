@@ -16,6 +16,7 @@ from mobilellama.files.hub_folder import (
     is_same_model,
     may_be_on_hub,
     name_on_hub,
+    public_name,
 )
 from mobilellama.inputs import INIT
 from tests.pretrain.helpers.hub_server import TOKEN, File, HubServer, Repository
@@ -28,8 +29,9 @@ try:
     found = find_model(sys.argv[1], field="init", weights="texts" not in sys.argv)
     print(json.dumps([found.path, found.name]))
 except ConfigError as error:
-    print(json.dumps(["error", str(error)]))
+    print(json.dumps([f"error, {'final' if error.final else 'try again'}", str(error)]))
 """
+COMMIT = "c0ffee0123" * 4
 FILES = {
     "config.json": b"{}",
     "tokenizer.model": b"pieces",
@@ -92,7 +94,7 @@ def test_offline_what_was_downloaded_is_found_and_what_was_not_is_told(
     assert answer(start(hub, tmp_path, "tester/tiny", HF_HUB_OFFLINE="1")) == first
     assert answer(start(hub, tmp_path, first[1], HF_HUB_OFFLINE="1")) == first
     kind, message = answer(start(hub, tmp_path, "tester/other", HF_HUB_OFFLINE="1"))
-    assert kind == "error"
+    assert kind == "error, final"
     assert message.startswith(
         "init = tester/other: is no folder here, was not downloaded before, and HF_HUB_OFFLINE "
         "forbids asking the Hub. Give a folder"
@@ -100,9 +102,57 @@ def test_offline_what_was_downloaded_is_found_and_what_was_not_is_told(
     assert len(hub.requests) == before
 
 
+def test_a_connection_that_breaks_leads_to_the_cache_and_is_worth_a_retry(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    first = answer(start(hub, tmp_path, "tester/tiny"))
+    hub.hang_up_on = "GET /api/models/"
+    assert answer(start(hub, tmp_path, "tester/tiny")) == first
+    kind, message = answer(start(hub, tmp_path, "tester/other"))
+    assert (kind, f"{hub.url} cannot be reached" in message) == ("error, try again", True)
+
+
+def test_a_download_that_breaks_is_told_and_is_worth_a_retry(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    hub.hang_up_on = ".*/tree/"
+    kind, message = answer(start(hub, tmp_path, "tester/tiny"))
+    assert (kind, "could not give it (Server disconnected" in message) == ("error, try again", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, "try again"), (503, "try again"), (418, "final")]
+)
+def test_only_a_refusal_that_stays_is_final(
+    hub: HubServer, tmp_path: Path, status: int, kind: str
+) -> None:
+    hub.refuse["GET /api/models/"] = status
+    found, message = answer(start(hub, tmp_path, "tester/tiny"))
+    assert found == f"error, {kind}"
+    assert f"and {hub.url} could not give it" in message
+
+
+def test_a_revision_is_looked_up_once_and_is_known_offline(hub: HubServer, tmp_path: Path) -> None:
+    first = answer(start(hub, tmp_path, "tester/tiny@v1.0"))
+    assert len(hub.sent(r"GET /api/models/tester/tiny/revision/[^/]*$")) == 1
+    assert answer(start(hub, tmp_path, "tester/tiny@v1.0", HF_HUB_OFFLINE="1")) == first
+
+
+def test_an_error_about_a_model_from_the_hub_names_it_and_not_the_cache() -> None:
+    found = ModelFolder(path="/cache/models--a--b", name=f"a/b@{COMMIT}")
+    with pytest.raises(ConfigError) as caught, found.errors_by_name():
+        raise ConfigError("init", found.path, "is no model", "Give one")
+    assert str(caught.value) == f"init = a/b@{COMMIT}: is no model. Give one."
+    with pytest.raises(ConfigError, match="vision = /clip: is no tower"), found.errors_by_name():
+        raise ConfigError("vision", "/clip", "is no tower", "Give one")
+
+
 def test_a_name_that_the_hub_does_not_know_is_refused(hub: HubServer, tmp_path: Path) -> None:
     kind, message = answer(start(hub, tmp_path, "tester/none"))
-    assert (kind, "is no folder here and no model at " + hub.url in message) == ("error", True)
+    assert (kind, "is no folder here and no model at " + hub.url in message) == (
+        "error, final",
+        True,
+    )
 
 
 def test_a_tokenizer_comes_without_weights_which_a_later_command_adds(
@@ -111,7 +161,7 @@ def test_a_tokenizer_comes_without_weights_which_a_later_command_adds(
     path, name = answer(start(hub, tmp_path, "tester/tiny", "texts"))
     assert {file.name for file in Path(path).iterdir()} == {"config.json", "tokenizer.model"}
     kind, message = answer(start(hub, tmp_path, "tester/tiny", HF_HUB_OFFLINE="1"))
-    assert (kind, "was not downloaded before" in message) == ("error", True)
+    assert (kind, "was not downloaded before" in message) == ("error, final", True)
     assert answer(start(hub, tmp_path, "tester/tiny", "texts", HF_HUB_OFFLINE="1"))[0] == path
     assert answer(start(hub, tmp_path, "tester/tiny")) == (path, name)
     assert (Path(path) / "model.safetensors").is_file()
@@ -143,13 +193,24 @@ def test_a_folder_of_that_name_wins_and_a_path_stays_as_it_is(
 
 @pytest.mark.parametrize(
     ("value", "same"),
-    [("a/b", True), ("a/b@c0ffee", True), ("a/b@main", False), ("a/c", False), ("/a/b", False)],
+    [
+        ("a/b", True),
+        (f"a/b@{COMMIT}", True),
+        ("a/b@v1.0", True),  # with which the run began
+        ("a/b@main", False),
+        ("a/c", False),
+        ("/a/b", False),
+    ],
 )
 def test_a_resume_knows_its_model_without_the_hub(value: str, same: bool) -> None:
-    assert is_same_model(value, "a/b@c0ffee") is same
-    assert not is_same_model(value, "runs/a")
+    assert is_same_model(value, f"a/b@{COMMIT}", "v1.0") is same
+    assert not is_same_model(value, "runs/a", None)
 
 
-def test_a_record_tells_the_name_on_the_hub() -> None:
-    assert name_on_hub("mtgv/MobileLLaMA-1.4B@c0ffee") == "mtgv/MobileLLaMA-1.4B"
-    assert name_on_hub("runs/a") is None
+def test_other_machines_learn_the_name_on_the_hub_or_the_last_part_of_a_path() -> None:
+    name = f"mtgv/MobileLLaMA-1.4B@{COMMIT}"
+    assert name_on_hub(name) == "mtgv/MobileLLaMA-1.4B"
+    assert public_name(name) == name
+    for path in ("runs/a", "runs/a@v2", "/gone/a@v2"):
+        assert name_on_hub(path) is None
+        assert public_name(path) == Path(path).name

@@ -92,6 +92,8 @@ class HubServer(ThreadingHTTPServer):
         """METHOD PATH of every request, in order of arrival."""
         self.hang_up_on: str | None = None
         """A pattern; requests whose "METHOD PATH" matches get a closed connection."""
+        self.refuse: dict[str, int] = {}
+        """Pattern -> status; requests whose "METHOD PATH" matches get that status."""
         self.lock = Lock()
 
     def __enter__(self) -> "HubServer":
@@ -215,6 +217,9 @@ class Handler(BaseHTTPRequestHandler):
         with hub.lock:
             hub.requests.append(request)
             try:
+                for pattern, status in hub.refuse.items():
+                    if re.match(pattern, request):
+                        raise RefusalError(status, "", "Not now")
                 self._route(request, body)
             except RefusalError as refusal:
                 headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}

@@ -1,9 +1,9 @@
-"""Say what a dataset holds, and what a run over it would see of each subset.
+"""Show the content of a dataset, and how much of each subset a run would see.
 
-The first table is the manifest's counts: tokens include each document's EOS, held-out tokens
-are those of validation, bytes a token are of UTF-8 text. The second is the order: whole
-samples, tokens left over at the ends of buckets, and how often a budget of tokens goes
-through each subset (epochs). ``--json true`` prints the same as JSON.
+The first table has the counts of the manifest. Tokens include the EOS of each document. Held-out
+tokens are for validation. Bytes per token are bytes of UTF-8 text. The second table has the order
+of samples: whole samples, the rest of tokens at the ends of buckets, and how many times a budget
+of tokens goes through each subset (epochs). ``--json`` prints the same as JSON.
 """
 
 import json
@@ -28,23 +28,23 @@ _MANY_EPOCHS = 100  # of one subset: published mixtures see none more than about
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryConfig:
-    """What a summary is of: fields of 'shards info' and 'shards plot'."""
+    """The common fields of 'shards info' and 'shards plot'."""
 
     dataset: str
     """The dataset folder."""
     seq_len: int | None = None
-    """Tokens that a sample predicts; None: what the dataset's rows were packed to, else 2048."""
+    """Tokens that a sample predicts. None: the length of the dataset's packed rows, else 2048."""
     mixture: str | None = None
-    """A preset or a YAML file of weights or epochs; None: in proportion to the samples."""
+    """A preset, or a YAML file of weights or epochs. None: in proportion to the samples."""
     budget_tokens: float | None = None
-    """Tokens of a run, say 1.3e12; None: what the mixture's epochs, or all samples once, hold."""
+    """Tokens of a run, such as 1.3e12. None: the epochs of the mixture, else all samples once."""
 
     def __post_init__(self) -> None:
         require_seq_len("seq_len", self.seq_len)
         require_budget("budget_tokens", self.budget_tokens)
 
     def summarise(self, dataset: TokenDataset) -> "Summary":
-        """Return the summary of the dataset, which was opened before."""
+        """Return the summary of an open dataset."""
         return summarise(
             dataset,
             seq_len=resolve_seq_len(dataset, self.seq_len),
@@ -58,7 +58,7 @@ class Config(SummaryConfig):
     """Fields of 'shards info'."""
 
     json: bool = False
-    """Print JSON instead of tables."""
+    """Print JSON, not tables."""
 
 
 def main(config: Config) -> int:

@@ -167,7 +167,7 @@ def mix(
     for name, value, share in zip(names, exact, shares, strict=True):
         if share == 0:
             portion = float(value / sum(exact))
-            rule = f"is {portion:.2g} of the mixture, which is no position in {PERIOD:,}"
+            rule = f"is {portion:.2g} of the mixture, less than one position in {PERIOD:,}"
             raise ConfigError(f"{field}.{name}", given[name], rule, "Raise it or leave it out")
     return Mixture(
         subsets=names,
@@ -230,7 +230,9 @@ def read_epochs(name_or_file: str, *, field: str = "data.mixture") -> dict[str, 
     epochs = lines.pop("epochs")
     if lines:
         rule = f"{path} holds 'epochs:' and also {', '.join(map(str, lines))}"
-        raise ConfigError(field, name_or_file, rule, "Indent what is below it, or leave it out")
+        raise ConfigError(
+            field, name_or_file, rule, "Indent the lines below 'epochs:', or remove it"
+        )
     if not isinstance(epochs, dict) or not epochs:
         rule = f"{path} must hold lines of 'subset: epochs' below 'epochs:'"
         raise ConfigError(field, name_or_file, rule, "Indent them")
@@ -259,13 +261,13 @@ def _numbers(lines: Mapping[object, object], path: Path, field: str) -> dict[str
     for name, value in lines.items():
         place = f"{field}.{name}"
         if isinstance(value, str) and (meant := _number_in(value)) is not None:
-            rule = f"{path} must give a number, but to YAML this is text"
+            rule = f"{path} must give a number, but YAML reads this as text"
             raise ConfigError(place, value, rule, f"Write {meant}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(place, value, f"{path} must give a number", _REMEDY)
         if not 0 < value <= _LARGEST_WEIGHT:  # also catches NaN
             rule = f"{path} must give a number above 0, at most {_LARGEST_WEIGHT:,}"
-            raise ConfigError(place, value, rule, "Leave a subset out that is not to be seen")
+            raise ConfigError(place, value, rule, "To leave a subset out, remove its line")
         numbers[str(name)] = value
     return numbers
 

@@ -1,9 +1,9 @@
 """Draw a dataset as a PNG: document lengths by subset, and the mixture beside the corpus.
 
-Left, for each subset, how its documents (filled) and its tokens (line) are spread over
-document lengths, on one logarithmic axis; the dashed line is ``seq_len``. Right, each
-subset's share of the training tokens and of the mixture, and the epochs that
-``budget_tokens`` goes through it.
+The left part shows, for each subset, how its documents (filled) and its tokens (line) are
+distributed over document lengths. The axis is logarithmic, and the dashed line is ``seq_len``. The
+right part shows each subset's share of the training tokens and of the mixture, and its epochs in
+``budget_tokens``.
 """
 
 import logging
@@ -38,7 +38,7 @@ class Config(SummaryConfig):
     """Fields of 'shards plot'."""
 
     output: str
-    """The .png file to write; replaced if it exists."""
+    """The .png file to write. An existing file is replaced."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,16 +1,16 @@
-"""Print the sample at a position of the training order as text, with where it comes from.
+"""Print the sample at a position of the training order as text, and its source files.
 
-1. The position leads, by the mixture and the seed, to a subset, epoch and sample (order.py).
-2. The sample is a range of tokens of a bucket; the bucket's index says which documents are in
-   it, and the manifest of which source file or range the bucket was made.
-3. Documents stand in a bucket in shuffled order. Position p holds the kept document number
-   ``permute(p; dataset seed, subset, bucket)`` of the source: empty texts and bad records are
-   not counted.
+1. The mixture and the seed decide the subset, the epoch and the sample of a position (order.py).
+2. The sample is a range of tokens of a bucket. The index of the bucket says which documents are in
+   the range. The manifest says from which source file or range the bucket was made.
+3. A bucket has its documents in shuffled order. Place p has the document number
+   ``permute(p; dataset seed, subset, bucket)`` of the source. Empty texts and bad records have no
+   number.
 
-Of a dataset of packed rows the sample is a row; its conversations are shown one by one, and what
-is supervised stands in \u27e6 \u27e7.
+In a dataset of packed rows, the sample is a row. Its conversations are printed one by one, with
+the supervised text in \u27e6 \u27e7.
 
-With ``--split heldout`` positions number the validation samples, subset after subset.
+With ``--split heldout``, the position is the number of a validation sample, subset after subset.
 """
 
 import re
@@ -42,26 +42,28 @@ class Config:
     dataset: str
     """The dataset folder."""
     position: int
-    """Number of samples that come before it in the run, at least 0."""
+    """Number of samples before it in the run, at least 0."""
     seq_len: int | None = None
-    """Tokens that a sample predicts, the run's train.seq_len; None: what the dataset's rows were
-    packed to, else 2048."""
+    """Tokens that a sample predicts: the run's train.seq_len. None: the length of the dataset's
+    packed rows, else 2048."""
     mixture: str | None = None
-    """The run's data.mixture: a preset or a YAML file of weights or epochs; None: in proportion
+    """The run's data.mixture: a preset, or a YAML file of weights or epochs. None: in proportion
     to the samples."""
     seed: int = DEFAULT_SEED
     """The run's data.seed."""
     split: Split = "train"
-    """"train" or "heldout"."""
+    """Training samples or held-out samples."""
     tokenizer: str | None = None
-    """Tokenizer to decode with, which must be the dataset's; None: its own copy."""
+    """The dataset's tokenizer, for decoding. None: the copy in the dataset."""
 
     def __post_init__(self) -> None:
         require_at_least("position", self.position, 0)
         require_seq_len("seq_len", self.seq_len)
         if self.position > _LARGEST_POSITION:
             rule = f"must be at most {_LARGEST_POSITION:,}"
-            raise ConfigError("position", self.position, rule, "Give a sample's number in the run")
+            raise ConfigError(
+                "position", self.position, rule, "Give the number of a sample in the run"
+            )
         if self.split == "heldout" and self.mixture is not None:
             rule = "does not apply to the held-out samples, which are taken in order"
             raise ConfigError("mixture", self.mixture, rule, "Leave it out")

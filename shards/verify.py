@@ -1,17 +1,18 @@
 """Compare every file of a dataset with the hash it was written with.
 
-1. The manifest is the one that dataset.json names (checked whenever a dataset is opened).
-2. The fingerprint and the totals in dataset.json follow from the manifest's rows; plan.json
-   holds the same identity.
-3. Every .bin, .idx and .mask has the size that the manifest's counts give. This finds truncated
-   and missing files at once, before anything is read.
-4. Each of these, the tokenizer, and every other file that dataset.json names, has its sha256.
+1. The manifest is the one that dataset.json names. This is checked at every opening of a dataset.
+2. The fingerprint and the totals in dataset.json follow from the rows of the manifest. plan.json
+   has the same identity.
+3. Every .bin, .idx and .mask file has the size that follows from the manifest. This finds
+   truncated and missing files at once, before any file is read.
+4. Each of these files, the tokenizer, and every other file in dataset.json has its sha256.
 
-With --sources, the corpus is compared with the hashes of what was read of it. Buckets made by
-older versions know none, and those made of a table (a hub dataset, a save_to_disk folder) are
-compared by the same 'tokenize run' alone.
+With --sources, the corpus is compared with the hashes of the bytes that were read from it. Buckets
+of older versions have no such hashes. Buckets of a table (a dataset on the Hub, a save_to_disk
+folder) can only be compared by the same 'tokenize run'.
 
-Exit code 2 and the first bad file, in the manifest's order, if anything differs.
+If anything differs, the command prints the first bad file in the manifest's order, and exits
+with code 2.
 """
 
 import time
@@ -56,10 +57,10 @@ class Config:
     dataset: str
     """The dataset folder."""
     sources: str | None = None
-    """Also compare the corpus with what was read of it: the folder (or of 'sft prepare' the file)
-    that the dataset was made of."""
+    """Also compare this corpus with the hashes in the dataset: the folder (for 'sft prepare', the
+    file) that the dataset was made of."""
     workers: int | None = None
-    """Files read at the same time; None: as many as this process may use CPUs."""
+    """Files to read at the same time. None: one for each CPU that this process may use."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:

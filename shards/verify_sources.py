@@ -62,7 +62,7 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
     try:
         plan = Plan.read(folder)
     except FileNotFoundError:
-        raise DataError(f"{folder / PLAN}: missing, and only it names the sources") from None
+        raise DataError(f"{folder / PLAN}: missing, but it is needed to find the sources") from None
     parts = list(_parts(folder, identity, plan, root))
     total = sum(part.end - part.start for part in parts)
     with Progress("verify the sources", total=total / 1e6, unit="MB") as progress:
@@ -77,7 +77,7 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
         others = f" (and {len(bad) - 1:,} more bad)" if len(bad) > 1 else ""
         raise DataError(
             f"{part.path}: bytes {part.start:,} to {part.end:,}, of which bucket "
-            f"{part.slice_.name} was made: {fault}{others}. Restore it as it was, or make "
+            f"{part.slice_.name} was made: {fault}{others}. Restore it, or make "
             "another dataset"
         )
     return CheckedSources(buckets=len(parts), bytes=total, unknown=len(plan.slices) - len(parts))

@@ -29,7 +29,7 @@ def naming_a_full_disk(target: Path) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         raise DiskFullError(
-            f"{target}: the disk is full ({error.strerror}). Nothing of it counts, "
+            f"{target}: the disk is full ({error.strerror}). The bucket is not used, but "
             "finished buckets stay. Free some space and run the same command again"
         ) from None
 

@@ -79,7 +79,7 @@ class SourceChecks:
         if changed:
             self._refuse(changed)
         names = _few([self._name(suspect.slice_) for suspect in suspects])
-        log.info("%s: another time or inode than when it was tokenised, the same bytes", names)
+        log.info("%s: time or inode have changed since it was tokenised, the bytes have not", names)
 
     def _suspects(self, slices: Sequence[Slice]) -> list[_Suspect]:
         states: dict[str, FileState | None] = {}
@@ -127,9 +127,9 @@ class SourceChecks:
         raise ConfigError(
             "sources",
             _few([self._name(slice_) for slice_ in changed]),
-            f"is not what {self._folder} was made of: its bytes were changed since",
-            f"Restore it as it was, or use another output folder, or remove {files} and run the "
-            "same command again to make these buckets anew",
+            f"has changed since {self._folder} was made of it",
+            f"Restore it, or use another output folder, or remove {files} and run the "
+            "same command again to write these buckets again",
         )
 
 

@@ -1,6 +1,7 @@
-"""Make the dataset of finished buckets: check, sweep, write manifest.parquet and dataset.json.
+"""Make a dataset of finished buckets.
 
-'tokenize run' does this by itself, unless it is one task of several (--task_count).
+The command checks the buckets, removes temporary files, and writes manifest.parquet and
+dataset.json. 'tokenize run' does this itself, unless it is one of several tasks (--task_count).
 """
 
 import contextlib
@@ -75,12 +76,12 @@ def finish_dataset(folder: Path) -> str:
         names = ", ".join(missing[:_MISSING_SHOWN]) + (", ..." * (len(missing) > _MISSING_SHOWN))
         raise UserError(
             f"{folder}: {len(missing):,} of {len(plan.slices):,} buckets are missing ({names}). "
-            "Run 'mobilellama tokenize run' (every task of its array) again; it does only these"
+            "Run 'mobilellama tokenize run' again, with all tasks of its array. It does only these"
         )
     found = [read_receipt(folder, slice_, plan.identity) for slice_ in plan.slices]
     receipts = [receipt for receipt in found if receipt is not None]
     if not any(receipt.documents for receipt in receipts):
-        raise DataError(f"{folder}: not one document in {len(receipts):,} sources")
+        raise DataError(f"{folder}: none of the {len(receipts):,} sources has a document")
     _tell_changed(receipts)
     tell_unheld(folder, plan.identity.heldout_share, receipts)
     _sweep(folder, plan)
@@ -97,24 +98,24 @@ def _write(folder: Path, plan: Plan, receipts: list[Receipt]) -> str:
 
 
 def _tell_changed(receipts: Sequence[Receipt]) -> None:
-    """Warn of sources that were written to between the making of one bucket and another's."""
+    """Warn of sources that were changed between the writing of two of their buckets."""
     times: dict[str, set[int]] = {}
     for receipt in receipts:
         if known := SourceRange.from_json(receipt.source_file):
             times.setdefault(receipt.source, set()).add(known.state.mtime_ns)
     for source in (source for source, found in times.items() if len(found) > 1):
         log.warning(
-            "%s had several times of change when its buckets were made: run 'mobilellama tokenize "
-            "run' again, which compares them with the source",
+            "%s was changed between the writing of two of its buckets. Run 'mobilellama tokenize "
+            "run' again: it compares the buckets with the source",
             source,
         )
 
 
 def tell_unheld(folder: Path, heldout_share: float, receipts: Sequence[Receipt]) -> None:
-    """Warn of subsets of which nothing is held out though a share was asked for.
+    """Warn of subsets without held-out documents, although the share is not 0.
 
-    What is held out of a bucket ends at the document boundary nearest to the share, which may be
-    the bucket's end: then validation has nothing of it.
+    Held-out documents begin at the document boundary nearest to the share. If that is the end of
+    the bucket, the bucket has none.
     """
     if not heldout_share:
         return
@@ -126,12 +127,12 @@ def tell_unheld(folder: Path, heldout_share: float, receipts: Sequence[Receipt])
             continue
         helping = [share for r in mine if (share := _least_share(folder, r)) is not None]
         log.warning(
-            "%s: nothing is held out, so validation has nothing of it: heldout_share = %s of a "
-            "bucket's tokens is less than half a document there. %s",
+            "%s: nothing is held out, so that validation does not see this subset. heldout_share = "
+            "%s of a bucket's tokens is less than half a document there. %s",
             subset, heldout_share,
-            f"--heldout_share {min(helping):g} would hold a document out; it decides the dataset's "
-            "bytes, so give another --output with it" if helping
-            else "A bucket with one document holds none out, whatever the share",
+            f"--heldout_share {min(helping):g} holds a document out. It changes the bytes of the "
+            "dataset, so give another --output with it" if helping
+            else "A bucket with one document never holds it out",
         )  # fmt: skip
 
 

@@ -44,8 +44,8 @@ def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
         _require_size(file, path, size, "after")
         if file_state(file) != before:
             raise DataError(
-                f"{path}: something wrote to it while it was read. "
-                "Run the same command again when nothing does"
+                f"{path}: another process wrote to it while it was read. "
+                "Run the same command again when no process writes to it"
             )
 
 

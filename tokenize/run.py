@@ -1,16 +1,16 @@
 """Tokenise a corpus into a dataset folder.
 
 The folder's bytes depend on the corpus, the tokenizer, and the fields seed, slice_bytes and
-heldout_share; never on workers, tasks, restarts or the machine. Stop it whenever you like:
-the same command does what is missing.
+heldout_share. They never depend on workers, tasks, restarts or the machine. You may stop the
+command at any time. The same command then writes the buckets that are missing.
 
-Every bucket's receipt holds the sha256 of what was read of its source. Where a source was touched
-since, the same command compares the hashes: equal bytes go on, other bytes are refused by the
-file's name. 'shards verify --sources CORPUS' compares them all.
+The receipt of each bucket holds the sha256 of the source bytes that were read. If the time of a
+source file has changed, the same command compares the hashes. It refuses a file whose bytes have
+changed, and names it. 'shards verify --sources CORPUS' compares all source files.
 
   mobilellama tokenize run --tokenizer tokenizer.model --sources.root CORPUS --output DATASET
 
-As a job array, every task takes its share of the slices, and 'tokenize finish' comes last:
+In a job array, each task does its part of the slices. Run 'tokenize finish' after all tasks:
 
   mobilellama tokenize run ... --task_index $SLURM_ARRAY_TASK_ID --task_count 64
   mobilellama tokenize finish --output DATASET
@@ -43,7 +43,7 @@ from mobilellama.tokenizers.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 DEFAULT_DATASET_SEED = 1337
-"""The dataset's own seed where none is given; not ``data.seed``, the order of samples."""
+"""The default seed of a dataset. ``data.seed``, for the order of samples, is another seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +55,25 @@ class Config:
     sources: SourcesConfig
     """The corpus."""
     output: str
-    """Dataset folder; made if missing, joined if it has the same plan."""
+    """Dataset folder. It is made if it is missing. An existing one must have the same plan."""
     workers: int | None = None
-    """Processes; None is one a CPU that this process may use: OMP_NUM_THREADS, else the least of
-    what SLURM, a container's quota and the CPU affinity allow."""
+    """Number of processes. None: one for each CPU that this process may use. That is
+    OMP_NUM_THREADS, else the smallest number that SLURM, a container's quota and the CPU affinity
+    allow."""
     seed: int = DEFAULT_DATASET_SEED
-    """Shuffles the documents within each bucket."""
+    """Seed of the order of documents within each bucket."""
     slice_bytes: int = 1 << 30
-    """Uncompressed files larger than this are cut into ranges of so many bytes."""
+    """A larger uncompressed file is split into ranges of so many bytes."""
     heldout_share: float = 0.0005
-    """Share of each bucket's tokens kept for validation."""
+    """Share of each bucket's tokens that is kept for validation."""
     max_bad_share: float = 0.001
-    """Share of a slice's records that may be bad before it fails; 10 always may."""
+    """A slice fails if a larger share of its records is bad. 10 bad records are always allowed."""
     task_index: int = 0
-    """Which task of a job array this is, from 0."""
+    """Number of this task in a job array, from 0."""
     task_count: int = 1
-    """Tasks of the job array; above 1, 'tokenize finish' must be run after them."""
+    """Number of tasks in the job array. If it is above 1, run 'tokenize finish' after all tasks."""
     dry_run: bool = False
-    """Only print the subsets and their slices; write nothing."""
+    """Print the subsets and their slices, and write nothing."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:
@@ -177,8 +178,8 @@ def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:
     if failures:
         listed = "\n".join(f"  {failure}" for failure in failures)
         raise UserError(
-            f"{len(failures):,} of {len(missing):,} slices failed, the others' buckets are kept:\n"
-            f"{listed}\nMend these and run the same command again"
+            f"{len(failures):,} of {len(missing):,} slices failed. The other buckets are kept:\n"
+            f"{listed}\nFix these and run the same command again"
         )
 
 

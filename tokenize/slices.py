@@ -69,7 +69,7 @@ def _require_free_names(subsets: Iterable[str], field: str) -> None:
     """Raise ConfigError if a subset's folder would stand where a file of the dataset must."""
     for subset in sorted(subsets):
         if subset in (PLAN, TOKENIZER, MANIFEST, DATASET):
-            rule = "a dataset folder has a file of this name, so that no subset can"
+            rule = "is the name of a file in every dataset folder"
             raise ConfigError(field, subset, rule, "Rename the subset")
 
 
@@ -110,8 +110,8 @@ def _data_files(root: Path) -> Iterator[str]:
     for path in walk_files(root):
         if path.endswith((JSONL, ZSTD)):
             if "/" not in path:
-                rule = f"{path} lies directly in it, but a folder gives a file its subset"
-                remedy = "Move it into a folder named for its subset, or give the folder above"
+                rule = f"{path} lies directly in it, but must be in the folder of its subset"
+                remedy = "Move it into a folder with the subset's name, or give the folder above"
                 raise ConfigError("sources.root", str(root), rule, remedy)
             yield path
         elif Path(path).suffix in _NOTES:

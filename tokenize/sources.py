@@ -28,21 +28,21 @@ class SourcesConfig:
     """The corpus: either `root` or `dataset`."""
 
     root: str | None = None
-    """Folder in RedPajama's layout: a folder a subset, with .jsonl and .jsonl.zst files."""
+    """Folder in RedPajama's layout: a folder for each subset, with .jsonl and .jsonl.zst files."""
     dataset: str | None = None
-    """Instead: a local folder of .parquet, .json or .jsonl files, a folder written by
-    save_to_disk, or the name of a dataset on the Hugging Face hub. Bad lines of .jsonl files are
-    counted and left out, as under `root`; parquet text may be of bytes in UTF-8."""
+    """In place of `root`: a local folder of .parquet, .json or .jsonl files, a folder written by
+    save_to_disk, or the name of a dataset on the Hugging Face Hub. Bad lines of .jsonl files are
+    counted and skipped, as under `root`. A parquet column may hold the text as bytes in UTF-8."""
     name: str | None = None
-    """Configuration of a hub dataset; None takes its only or default one."""
+    """Configuration of a dataset on the Hub. None: its only or default one."""
     split: str = "train"
-    """Split of a hub dataset or of a save_to_disk folder."""
+    """Split of a dataset on the Hub, or of a save_to_disk folder."""
     subset: str | None = None
-    """Subset that `dataset` becomes; None takes the last part of its name."""
+    """Name of the subset that `dataset` becomes. None: the last part of the dataset's name."""
     text_column: str = "text"
-    """Field of a record that holds the text."""
+    """Field of a record with the text."""
     rows_per_slice: int = 100_000
-    """Rows a bucket, where a dataset is cut into row ranges rather than by data file."""
+    """Rows of each bucket, if a dataset is split into ranges of rows and not by data file."""
 
     def __post_init__(self) -> None:
         if (self.root is None) == (self.dataset is None):
@@ -51,7 +51,7 @@ class SourcesConfig:
             raise ConfigError("sources.root", shown, rule, "Give one of them")
         if self.root is not None and (self.name or self.subset):
             field = "sources.name" if self.name else "sources.subset"
-            rule = "belongs to sources.dataset; under sources.root folders are the subsets"
+            rule = "belongs to sources.dataset. Under sources.root the folders are the subsets"
             raise ConfigError(field, self.name or self.subset, rule, "Leave it out")
         if self.subset is not None and (Path(self.subset).name != self.subset):
             rule = "must be a plain folder name"
@@ -84,7 +84,7 @@ class SourcesConfig:
 def require_few_slices(count: int, field: str, value: int) -> None:
     """Raise ConfigError if a plan would have too many slices, before they are listed."""
     if count > LARGEST_PLAN:
-        rule = f"cuts the corpus into {count:,} slices or more, of at most {LARGEST_PLAN:,}"
+        rule = f"splits the corpus into {count:,} slices or more, above {LARGEST_PLAN:,}"
         raise ConfigError(field, value, rule, "Give a larger number")
 
 
@@ -116,7 +116,7 @@ def walk_files(root: Path) -> Iterator[str]:
         real = os.path.realpath(folder)
         num_names[real] += 1
         if num_names[real] > _MOST_NAMES:
-            rule = f"has links by which {real} is found under more than {_MOST_NAMES:,} names"
+            rule = f"has links that give {real} more than {_MOST_NAMES:,} names"
             remedy = "Remove the links by which folders lead to each other"
             raise ConfigError("sources", str(root), rule, remedy)
         for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
@@ -153,7 +153,7 @@ def _require_file(file: str, path: str, root: Path) -> None:
         rule = f"holds a file whose name is not UTF-8: {os.fsencode(path)!r}"
         raise ConfigError("sources", str(root), rule, "Rename the file") from None
     if not os.path.exists(file):
-        rule = f"holds the link {path}, which leads nowhere"
+        rule = f"holds the link {path}, whose target does not exist"
         raise ConfigError("sources", str(root), rule, "Fix the link, or remove it")
     mode = os.stat(file).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):  # who opens one may wait for ever

@@ -109,7 +109,7 @@ def _hint_at_subsets(folder: Path, subset: str, files: Sequence[str]) -> None:
     if len(tops) > 1 and all(path.endswith(JSONL) and "/" in path for path in files):
         shown = ", ".join(tops[:_FOLDERS_SHOWN]) + ", ..." * (len(tops) > _FOLDERS_SHOWN)
         log.warning(
-            "%s has folders of %s files (%s), as RedPajama's tree has: all become the one subset "
+            "%s has folders of %s files (%s), like RedPajama's tree. All of them become the subset "
             "'%s'. Give it as --sources.root to make a subset of each folder",
             folder, JSONL, shown, subset,
         )  # fmt: skip

@@ -2,9 +2,9 @@
 
   mobilellama tokenize train-tokenizer --sources.root CORPUS --output tokenizer.model
 
-Settings as in LLaMA's own model file: byte fallback, identity normaliser, dummy prefix,
-digits split, whitespace-only pieces, <unk> 0, <s> 1, </s> 2. The sample is spread over
-subsets and files, and the same corpus gives the same model, byte for byte.
+The settings are those of LLaMA's own model file: byte fallback, identity normaliser, dummy
+prefix, split digits, pieces of only spaces, <unk> 0, <s> 1, </s> 2. The sample is taken from all
+subsets and from many files. The same corpus gives the same model, byte for byte.
 """
 
 import io
@@ -56,15 +56,15 @@ class Config:
     sources: SourcesConfig
     """The corpus."""
     output: str
-    """Path of the .model file; must not exist."""
+    """Path of the .model file, which must not exist."""
     vocab_size: int = 32_000
-    """Pieces, with <unk>, <s>, </s> and the 256 bytes among them."""
+    """Number of pieces, including <unk>, <s>, </s> and 256 byte pieces."""
     sample_bytes: int = 200_000_000
-    """UTF-8 bytes of text to train on; training holds a few times as much in memory."""
+    """UTF-8 bytes of text to train on. Training needs a few times as much memory."""
     slice_bytes: int = 1 << 30
-    """Uncompressed files larger than this are sampled at several places."""
+    """A larger uncompressed file is sampled at several places."""
     max_bad_share: float = 0.001
-    """Share of a slice's sampled records that may be bad; 10 always may."""
+    """A slice fails if a larger share of its sampled records is bad. 10 are always allowed."""
 
     def __post_init__(self) -> None:
         require_at_least("vocab_size", self.vocab_size, 3 + 256 + 1)

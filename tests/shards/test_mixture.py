@@ -165,7 +165,7 @@ def test_no_weights_mix_in_proportion_to_the_samples() -> None:
         ({"a": float("inf")}, "data.mixture.a = inf: must be a number above 0"),
         (
             {"a": 1e6, "b": 1},
-            "data.mixture.b = 1: is 1e-06 of the mixture, which is no position in 65,536. "
+            "data.mixture.b = 1: is 1e-06 of the mixture, less than one position in 65,536. "
             "Raise it or leave it out.",
         ),
         ({}, "data.mixture = (empty): names no subset. Name one or more."),
@@ -235,7 +235,7 @@ def test_a_file_holds_weights_or_epochs(tmp_path: Path) -> None:
         (
             "epochs:\n  a: 1\nb: 2\n",
             "data.mixture = {path}: {path} holds 'epochs:' and also b. "
-            "Indent what is below it, or leave it out.",
+            "Indent the lines below 'epochs:', or remove it.",
         ),
         (
             "epochs:\n",
@@ -279,5 +279,5 @@ def test_a_number_that_is_text_to_yaml_is_refused_with_how_to_write_it(
 ) -> None:
     path = tmp_path / "mixture.yaml"
     path.write_text(f"a: {text}")
-    with pytest.raises(ConfigError, match=r"to YAML this is text. Write 1000.0\.$"):
+    with pytest.raises(ConfigError, match=r"YAML reads this as text. Write 1000.0\.$"):
         read_weights(str(path))

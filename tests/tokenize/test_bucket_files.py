@@ -74,7 +74,7 @@ def test_a_receipt_of_another_plan_is_refused(small_dataset: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_names_what_was_written_and_what_to_do(number: int) -> None:
-    with pytest.raises(DiskFullError, match=r"c4/00000\.bin: the disk is full \(.*Make room"):
+    with pytest.raises(DiskFullError, match=r"c4/00000\.bin: the disk is full \(.*Free some space"):
         with naming_a_full_disk(Path("c4/00000.bin")):
             raise OSError(number, "no room")
 

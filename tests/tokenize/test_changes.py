@@ -46,7 +46,7 @@ def test_text_changed_in_place_is_not_taken_for_the_old_one(
     capsys.readouterr()
     assert run(root, small_tokenizer, output) == 2
     err = capsys.readouterr().err
-    assert f"sources = {root}/c4/b.jsonl: is not what {output} was made of" in err
+    assert f"sources = {root}/c4/b.jsonl: has changed since {output} was made of it" in err
     assert f"remove {output}/c4/00001.* and run the same command again" in err
     assert TokenDataset(output).fingerprint == before
     for path in output.glob("c4/00001.*"):  # the remedy
@@ -67,7 +67,7 @@ def test_a_touched_or_copied_source_of_the_same_bytes_goes_on_and_is_told(
     (root / "c4/a.jsonl").touch()
     assert run(root, small_tokenizer, output) == 0
     told = capfd.readouterr()
-    assert f"{root}/c4/a.jsonl: another time or inode than when it was tokenised" in told.err
+    assert f"{root}/c4/a.jsonl: time or inode have changed since it was tokenised" in told.err
     assert "is finished already, there is nothing to do" in told.out
     moved = Path(shutil.copytree(root, tmp_path / "moved"))
     assert run(moved, small_tokenizer, output) == 0
@@ -84,7 +84,10 @@ def test_slices_made_before_and_after_a_change_do_not_stand_in_one_dataset(
     assert run(root, small_tokenizer, output, *tasks, "--task_index", "1") == 0
     assert run(root, small_tokenizer, output, "--slice_bytes", "700") == 2
     message = capsys.readouterr().err
-    assert f"{root}/c4/a.jsonl: is not what" in message and not (output / "dataset.json").exists()
+    assert (
+        f"{root}/c4/a.jsonl: has changed since" in message
+        and not (output / "dataset.json").exists()
+    )
 
 
 def test_a_change_in_a_later_range_is_no_change_of_an_earlier_one(
@@ -122,7 +125,7 @@ def test_a_source_that_changes_after_it_was_read_stops_the_run_at_its_end(
 
     monkeypatch.setattr(Workers, "each", and_change)
     assert run(root, small_tokenizer, tmp_path / "out") == 2
-    assert f"{root / ended[0]}: is not what {tmp_path / 'out'}" in capsys.readouterr().err
+    assert f"{root / ended[0]}: has changed since {tmp_path / 'out'}" in capsys.readouterr().err
     assert not (tmp_path / "out/dataset.json").exists()
 
 
@@ -135,7 +138,7 @@ def test_a_source_that_is_written_to_while_it_is_read_fails_its_slice(root: Path
     texts = read_documents(slice_, sources, Counts())
     next(texts)
     change(path, 3) if how == "content" else path.touch()
-    with pytest.raises(DataError, match=r"a\.jsonl: something wrote to it while it was read"):
+    with pytest.raises(DataError, match=r"a\.jsonl: another process wrote to it while it was read"):
         list(texts)
 
 
@@ -202,10 +205,12 @@ def test_finish_tells_of_a_source_with_several_times_of_change(
     assert run(root, small_tokenizer, output, *tasks, "--task_index", "0") == 0
     os.utime(root / "c4/a.jsonl", ns=(1, 1))
     assert run(root, small_tokenizer, output, *tasks, "--task_index", "1") == 0
-    assert "had several times" not in capfd.readouterr().err
+    assert "was changed between" not in capfd.readouterr().err
     assert tokenize_main(["finish", "--output", str(output)]) == 0
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if "had several times" in line]
-    assert "W c4/a.jsonl had several times of change when its buckets were made: run" in line
+    (line,) = [
+        line for line in capfd.readouterr().err.splitlines() if "was changed between" in line
+    ]
+    assert "W c4/a.jsonl was changed between the writing of two of its buckets. Run" in line
 
 
 def test_checks_pass_over_buckets_that_are_not_made(root: Path, tmp_path: Path) -> None:

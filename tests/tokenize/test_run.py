@@ -258,7 +258,7 @@ def test_failing_slices_are_all_reported_and_stop_no_other(
     done = tokenize_command("run", *arguments, "--workers", 2)
     assert done.returncode == 2
     error = done.stderr[done.stderr.index("mobilellama: error:") :]
-    assert "2 of 4 slices failed, the others' buckets are kept" in error
+    assert "2 of 4 slices failed. The other buckets are kept" in error
     assert "c4/00000: c4/bad.jsonl: 11 of 51 records are bad, more than the 10" in error
     assert "(at 950: not JSON (Expecting value at character 0 of it); at 958: not JSON" in error
     assert "cut.jsonl.zst: truncated" in error

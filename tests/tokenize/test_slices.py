@@ -84,10 +84,12 @@ def test_a_subset_that_is_named_as_a_file_of_the_dataset_is_refused(
     tmp_path: Path, name: str
 ) -> None:
     place(tmp_path / name, a_DOT_jsonl=4)
-    with pytest.raises(ConfigError, match=rf"sources.root = {name}: a dataset folder has a file"):
+    with pytest.raises(
+        ConfigError, match=rf"sources.root = {name}: is the name of a file in every dataset"
+    ):
         find_slices(SourcesConfig(root=str(tmp_path)), 10)
     sources = SourcesConfig(dataset=str(tmp_path / name))
-    with pytest.raises(ConfigError, match=rf"sources.subset = {name}: a dataset folder has a f"):
+    with pytest.raises(ConfigError, match=rf"sources.subset = {name}: is the name of a f"):
         find_slices(sources, 10)
 
 
@@ -95,7 +97,7 @@ def test_a_plan_of_too_many_slices_is_refused_before_it_is_made(tmp_path: Path) 
     sources = place(tmp_path, c4__a_DOT_jsonl=1)
     os.truncate(tmp_path / "c4/a.jsonl", 10**10)
     with pytest.raises(
-        ConfigError, match=r"slice_bytes = 7: cuts the corpus into 1,428,571,429 slices"
+        ConfigError, match=r"slice_bytes = 7: splits the corpus into 1,428,571,429 slices"
     ):
         find_slices(sources, 7)
 
@@ -104,7 +106,10 @@ def test_a_plan_of_too_many_slices_is_refused_before_it_is_made(tmp_path: Path) 
     ("files", "message"),
     [
         ({}, "holds no .jsonl or .jsonl.zst file in a subset folder"),
-        ({"a_DOT_jsonl": 1}, "a.jsonl lies directly in it, but a folder gives a file its subset"),
+        (
+            {"a_DOT_jsonl": 1},
+            "a.jsonl lies directly in it, but must be in the folder of its subset",
+        ),
         ({"c4__a_DOT_jsonl_DOT_gz": 1}, "c4/a.jsonl.gz ends in .gz, which is neither .jsonl nor"),
         ({"c4__a_DOT_jsonl_DOT_part": 1}, "ends in .part"),
         ({"c4__a_DOT_parquet": 1}, "ends in .parquet"),

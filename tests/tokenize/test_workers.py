@@ -70,7 +70,7 @@ def test_a_killed_worker_costs_its_slice_alone(
     os.kill(worker, signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "error: 1 of 2 slices failed, the others' buckets are kept:" in err
+    assert "error: 1 of 2 slices failed. The other buckets are kept:" in err
     assert "c4/00000: its worker was killed by SIGKILL; was memory short?" in err
     assert "Traceback" not in err
     assert sorted(path.name for path in (output / "c4").iterdir()) == [

@@ -8,12 +8,13 @@ A schedule is a factor of each group's peak rate: a linear warm-up to 1, a hold,
     wsd       holds the peak, and falls over the run's last steps alone (warm-up, stable, decay)
     constant  never falls
 
-To add a kind: name it in `Kind` and say in `ScheduleConfig._fall` where it falls, and how; to add
-a shape: name it in `Shape` and give its function in `_SHAPES`.
+To add a shape, name it in `Shape` and give its words and its function in `_SHAPES`. To add a kind,
+name it in `Kind`. A kind that has the name of a shape falls in that shape from the warm-up to the
+last step. For others, `ScheduleConfig._fall` says where they fall, and how.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -23,15 +24,14 @@ from mobilellama.config import ConfigError, require_at_least, require_share
 Kind = Literal["cosine", "wsd", "linear", "constant"]
 Shape = Literal["linear", "cosine", "sqrt"]
 
-_SHAPES = {
-    "linear": lambda progress: 1 - progress,
-    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+_SHAPES: dict[Shape, tuple[str, Callable[[float], float]]] = {
+    "linear": ("linear", lambda progress: 1 - progress),
+    "cosine": ("cosine", lambda progress: (1 + math.cos(math.pi * progress)) / 2),
     # Hägele et al., arXiv 2405.18392, section 3: lower losses than a straight line.
-    "sqrt": lambda progress: 1 - math.sqrt(progress),
+    "sqrt": ("1 - sqrt", lambda progress: 1 - math.sqrt(progress)),
 }
-"""What is left of the way from peak to minimum, 1 to 0, as the progress goes from 0 to 1."""
-
-_SHAPE_WORDS = {"linear": "linear", "cosine": "cosine", "sqrt": "1 - sqrt"}
+"""A shape's name in sentences, and what is left of the way from peak to minimum: 1 to 0, as the
+progress goes from 0 to 1."""
 
 _DECAY_RATIO = 0.1
 """Of wsd; MiniCPM (arXiv 2404.06395, section 4.2) finds a tenth of the steps to be enough."""
@@ -101,10 +101,11 @@ class ScheduleConfig:
         if fall is None:
             return 1.0
         peak, shape = fall
+        _, left = _SHAPES[shape]
         # A rate of 0 would waste the last step: it falls behind it, as transformers' cosine does.
         last = max_steps - 1 if self.min_lr_ratio else max_steps
         progress = min(max(step - peak, 0) / max(last - peak, 1), 1.0)
-        return self.min_lr_ratio + (1 - self.min_lr_ratio) * _SHAPES[shape](progress)
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * left(progress)
 
     def _fall(self, max_steps: int) -> tuple[int, Shape] | None:
         """Return the last step at the peak and the shape of the fall after it; None: no fall."""
@@ -141,8 +142,9 @@ class ScheduleConfig:
         if fall is None:
             return f"{begin}, then constant"
         at, shape = fall
+        words, _ = _SHAPES[shape]
         hold = f"constant to step {at + 1:,}, then " if self.kind == "wsd" and at >= warmup else ""
-        fell = f"{_SHAPE_WORDS[shape]} to {peak * self.min_lr_ratio:g} at step {max_steps:,}"
+        fell = f"{words} to {peak * self.min_lr_ratio:g} at step {max_steps:,}"
         return f"{begin}, then {hold}{fell}"
 
 

@@ -14,8 +14,15 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.main import main
 from mobilellama.pretrain.monitoring.config import MetricsConfig
-from mobilellama.pretrain.sinks.sink import MetricsRecord, SinkContext, open_sinks, require_names
+from mobilellama.pretrain.sinks.sink import (
+    SINKS,
+    MetricsRecord,
+    SinkContext,
+    open_sinks,
+    require_names,
+)
 from mobilellama.run_folder import RunFolder
 
 
@@ -145,11 +152,8 @@ def test_tensorboard_in_another_users_folder_is_switched_off() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tensorbord", "of console, tensorboard, wandb.*did you mean 'tensorboard'"),
-        (
-            "jsonl",
-            "metrics.sinks = jsonl: must be of console, tensorboard, wandb. Or give a module",
-        ),
+        ("tensorbord", f"must be of {', '.join(SINKS)}.*did you mean 'tensorboard'"),
+        ("jsonl", f"metrics.sinks = jsonl: must be of {', '.join(SINKS)}. Or give a module"),
     ],
 )
 def test_a_name_of_no_sink_is_refused_with_the_config(name: str, message: str) -> None:
@@ -169,6 +173,13 @@ def test_a_module_that_is_no_sink_is_refused_when_it_is_opened(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_sinks([name], context(tmp_path))
+
+
+def test_the_help_names_every_sink(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help", "metrics"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"beside metrics.jsonl: {', '.join(SINKS)}, or a module" in out
 
 
 def test_a_sink_that_is_named_twice_is_refused() -> None:

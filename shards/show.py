@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
+from mobilellama.files.hub_folder import find_model
 from mobilellama.shards.order import DEFAULT_SEED, open_order, require_seq_len, resolve_seq_len
 from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
@@ -75,8 +76,9 @@ def main(config: Config) -> int:
     dataset = TokenDataset(config.dataset, field="dataset")
     tokenizer = None
     if config.tokenizer is not None:
+        found = find_model(config.tokenizer, field="tokenizer", weights=False)
         tokenizer = open_known_tokenizer(
-            config.tokenizer, dataset.identity.tokenizer_sha256, owner=str(dataset.folder)
+            found.path, dataset.identity.tokenizer_sha256, owner=str(dataset.folder)
         )
     if config.split == "train":
         view, sample, epoch = _train_sample(dataset, config)

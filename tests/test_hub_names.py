@@ -2,12 +2,17 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import peft
 import pytest
+from transformers import AutoModelForCausalLM
 
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin
@@ -15,6 +20,7 @@ from mobilellama.shards.reader import TokenDataset
 from tests.helpers.hub_place import at_hub, lead_to, publish
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.conftest import Command, command
+from tests.pretrain.helpers.eval_tasks import write_tasks
 from tests.pretrain.helpers.hub_server import HubServer
 from tests.sft.helpers.tiny_chat_model import write_tiny_chat_model
 from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
@@ -166,6 +172,49 @@ def test_a_published_model_is_imported_by_its_name_which_its_card_tells(
     done = command("vlm", "import", VLM, "--output", tmp_path / "ours")
     assert done.code == 0, done.err
     assert f"`{name}`" in (tmp_path / "ours/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_an_adapter_of_the_hub_is_merged_into_a_base_of_it_and_the_card_names_both(
+    command: Command, hub: HubServer, chat_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+    base = AutoModelForCausalLM.from_pretrained(chat_model)
+    peft.get_peft_model(base, config).save_pretrained(str(folder))
+    names = [publish(hub, "tester/adapter", folder), publish(hub, CHAT, chat_model)]
+    given = ["--adapter", "tester/adapter", "--base", CHAT, "--output", tmp_path / "merged"]
+    done = command("sft", "merge", *given)
+    assert done.code == 0, done.err
+    card = (tmp_path / "merged/README.md").read_text()
+    assert all(f"`{name}`" in card for name in names)
+
+
+@pytest.mark.slow
+def test_a_model_is_scored_under_its_name_and_with_local_data_from_the_cache_alone(
+    hub: HubServer, chat_model: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, CHAT, chat_model)
+    data, output = write_tasks(tmp_path / "data"), tmp_path / "results.json"
+    given = ["--tasks", "piqa", "--limit", 2, "--data", data, "--device", "cpu"]
+
+    def score() -> subprocess.CompletedProcess[str]:
+        command = ["pretrain", "evaluate", CHAT, *map(str, given), "--output", str(output)]
+        return subprocess.run(
+            [sys.executable, "-m", "mobilellama", *command],
+            env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    refused = score()
+    assert refused.returncode == 2
+    assert "was not downloaded before" in refused.stderr and not hub.requests
+    assert find_model(CHAT, field="model").name == name  # downloads
+    done = score()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(output.read_text())["model"] == {"path": name, "fingerprint": name}
 
 
 @pytest.mark.slow

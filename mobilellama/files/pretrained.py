@@ -23,7 +23,7 @@ _REMEDY = "Give a folder whose architecture transformers has, or convert it if y
 
 
 def load_config(model: str | Path, *, field: str = "model") -> Any:
-    """Return transformers' config of a folder, or of a name on the Hub.
+    """Return transformers' config of a folder.
 
     Raises:
         ConfigError: it would run code.
@@ -34,7 +34,7 @@ def load_config(model: str | Path, *, field: str = "model") -> Any:
 
 
 def load_tokenizer(model: str | Path, *, field: str = "model", **options: Any) -> Any:
-    """Return transformers' tokenizer of a folder, or of a name on the Hub.
+    """Return transformers' tokenizer of a folder.
 
     Args:
         model: which.
@@ -50,7 +50,7 @@ def load_tokenizer(model: str | Path, *, field: str = "model", **options: Any) -
 
 
 def load_causal_model(model: str | Path, *, field: str = "model", **options: Any) -> Any:
-    """Return transformers' causal language model of a folder, or of a name on the Hub.
+    """Return transformers' causal language model of a folder.
 
     Args:
         model: which.
@@ -129,12 +129,9 @@ def foreign_code(model: str | Path, field: str) -> ConfigError:
 
 
 def _load(load: Callable[..., Any], model: str | Path, field: str, /, **options: Any) -> Any:
-    # A name on the Hub may be downloaded; for a folder nothing is.
-    local = {"local_files_only": True} if Path(model).is_dir() else {}
     try:
         with without_marks(Path(model)) as folder:
-            name = str(folder if local else model)
-            return load(name, trust_remote_code=False, **local, **options)
+            return load(str(folder), trust_remote_code=False, local_files_only=True, **options)
     except Exception as error:
         _explain(error, model, field)
         raise

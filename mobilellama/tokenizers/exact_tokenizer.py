@@ -17,7 +17,7 @@ from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer
 from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import WrongIdsError, model_beside, open_tokenizer
-from mobilellama.tokenizers.text_tokenizer import SENTENCEPIECE_FILE, TextTokenizer
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ _KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length",
 def load_exact_tokenizer(
     model: str | Path, *, field: str = "model", as_is: bool = False, **options: Any
 ) -> Any:
-    """Return transformers' tokenizer of a folder, or of a name on the Hub.
+    """Return transformers' tokenizer of a folder.
 
     Args:
-        model: the folder or the name.
+        model: the folder.
         field: the field that names it, for errors.
         as_is: take the ids of tokenizer.json unchanged.
         options: further arguments of ``AutoTokenizer.from_pretrained``.
@@ -40,39 +40,20 @@ def load_exact_tokenizer(
         WrongIdsError: the folder's tokenizer.json gives other ids than its model does.
         ConfigError: the tokenizer would run code of the folder.
     """
-    is_folder = Path(model).is_dir()
-    ours = _opened(model, field, as_is=as_is) if is_folder else None
+    ours = _opened(model, field, as_is=as_is)
     inner = load_tokenizer(model, field=field, **options)
-    if not is_folder and (fetched := _fetched(str(model))):
-        ours = _opened(fetched, field, as_is=as_is, trained=True)
     content = None if ours is None else _content(inner, ours)
     return inner if content is None else _rebuilt(inner, content)
 
 
-def _fetched(name: str) -> Path | None:
-    """Return the cache folder of a tokenizer that transformers fetched from the Hub."""
-    from transformers.utils.hub import cached_file
-
-    for file in (TOKENIZER_FILE, SENTENCEPIECE_FILE):
-        found = cached_file(
-            name, file, local_files_only=True, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
-        if found:
-            return Path(found).parent
-    return None
-
-
-def _opened(
-    model: str | Path, field: str, *, as_is: bool, trained: bool = False
-) -> TextTokenizer | None:
+def _opened(model: str | Path, field: str, *, as_is: bool) -> TextTokenizer | None:
     """Return the folder's tokenizer. None: only transformers can read its kind.
 
     If a folder adds tokens to a sentencepiece model without a tokenizer.json, return the model.
     transformers knows the added tokens.
     """
     try:
-        return open_tokenizer(model, field=field, as_is=as_is, trained=trained)
+        return open_tokenizer(model, field=field, as_is=as_is)
     except WrongIdsError:
         raise
     except ConfigError as error:

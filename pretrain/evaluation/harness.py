@@ -139,7 +139,7 @@ def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> 
     """Return the tokenizer, and whether it puts <s> first.
 
     Args:
-        model: folder or name on the hub.
+        model: its folder.
         add_bos: None takes what the tokenizer's files say.
         as_is: whether the ids of its tokenizer.json are wanted, whatever its model has learnt.
 
@@ -167,7 +167,7 @@ def read_config(model: str) -> Any:
     """Return transformers' config of a model.
 
     Args:
-        model: folder or name on the hub.
+        model: its folder.
 
     Raises:
         ConfigError: it cannot be read.
@@ -187,7 +187,7 @@ def load_model(
     """Return the harness's model.
 
     Args:
-        model: folder or name on the hub.
+        model: its folder.
         tokenizer: from ``load_tokenizer``.
         add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
             end of a former document.

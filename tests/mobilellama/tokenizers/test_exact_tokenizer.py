@@ -1,4 +1,4 @@
-"""transformers' tokenizer of a folder or a name is told the ids that training uses."""
+"""transformers' tokenizer of a folder is told the ids that training uses."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
-from mobilellama.tokenizers.opening import WrongIdsError, open_tokenizer
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.mobilellama.tokenizers.conftest import (
     TEXTS,
@@ -30,33 +30,6 @@ def test_transformers_tokenizer_gets_the_same_ids(
     with_bos = load_exact_tokenizer(folder, add_bos_token=True)
     assert with_bos.encode("a")[0] == with_bos.bos_token_id
     assert with_bos.encode("a", add_special_tokens=False)[0] != with_bos.bos_token_id
-
-
-def cached_on_the_hub(folder: Path, home: Path) -> str:
-    """Put a folder where huggingface_hub keeps what it fetched; return its name."""
-    root = home / "models--someone--model"
-    shutil.copytree(folder, root / "snapshots" / "abc")
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("abc")
-    return "someone/model"
-
-
-def test_a_name_on_the_hub_has_the_ids_of_its_folder(
-    saved: Path, spaces_last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, text = Tokenizer(spaces_last), "def f(x):\n    return x  y"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "right"))
-    name = cached_on_the_hub(saved.parent / "first", tmp_path / "right")
-    exact = load_exact_tokenizer(name)
-    assert exact(text, add_special_tokens=False).input_ids == model.encode(text, begins=True)
-    wrong = copied(saved, tmp_path / "wrong_folder", model=spaces_last)
-    shutil.copy(saved.parent / "first" / "config.json", wrong)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "wrong"))
-    name = cached_on_the_hub(wrong, tmp_path / "wrong")
-    with pytest.raises(WrongIdsError, match="its model may have learnt either"):
-        load_exact_tokenizer(name)
-    assert load_exact_tokenizer(name, as_is=True).pad_token == "[PAD]"
 
 
 def test_a_model_beside_added_tokens_alone_gives_its_ids(

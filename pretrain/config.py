@@ -29,9 +29,9 @@ class RunConfig:
     """Where a run lives."""
 
     folder: str
-    """The run's folder; one that has checkpoints is resumed."""
+    """The run's folder. A run with checkpoints is resumed."""
     max_hours: float | None = None
-    """Save and stop after so many hours; None is no limit."""
+    """Save and stop after so many hours. null: no limit."""
 
     def __post_init__(self) -> None:
         if self.max_hours is not None:

@@ -42,21 +42,21 @@ class ScheduleConfig:
     """Linear warm-up, then what the kind says."""
 
     kind: Kind = "cosine"
-    """cosine and linear fall from the warm-up's end to the last step; wsd holds the peak and falls
-    over the last steps; constant holds the peak."""
+    """cosine and linear fall from the end of the warm-up to the last step. wsd keeps the peak and
+    falls over the last steps. constant keeps the peak."""
     warmup_steps: int = 2000
-    """Steps of linear warm-up; step s < warmup_steps runs at (s + 1) / warmup_steps of the peak."""
+    """Steps of linear warm-up. Step s < warmup_steps has (s + 1) / warmup_steps of the peak."""
     warmup_ratio: float | None = None
     """Warm-up as a share of the run's steps, rounded up, instead of warmup_steps."""
     min_lr_ratio: float = 0.1
-    """The last step's learning rate, as a share of the peak (the paper's 3e-5 of 3e-4); constant
-    has none."""
+    """Learning rate of the last step, as a share of the peak (in the paper 3e-5 of 3e-4). constant
+    does not use it."""
     decay_ratio: float | None = None
-    """wsd alone: the part of the run's steps that fall, rounded up; null is 0.1."""
+    """Only for wsd: the share of the run's steps that fall, rounded up. null: 0.1."""
     decay_steps: int | None = None
-    """wsd alone: the steps that fall, instead of decay_ratio."""
+    """Only for wsd: the number of steps that fall, instead of decay_ratio."""
     decay_shape: Shape | None = None
-    """wsd alone: how they fall; sqrt is 1 - sqrt(progress), null is linear."""
+    """Only for wsd: the shape of the fall. sqrt is 1 - sqrt(progress). null: linear."""
 
     def __post_init__(self) -> None:
         require_at_least("schedule.warmup_steps", self.warmup_steps, 0)

@@ -65,13 +65,13 @@ class DataConfig:
     """Which samples, in which order."""
 
     path: str
-    """Dataset folder: the --output of 'tokenize run', or for finetuning of 'sft prepare'."""
+    """Dataset folder: the --output of 'tokenize run', or of 'sft prepare' for finetuning."""
     seed: int = DEFAULT_SEED
-    """Order of the samples; not the dataset's own seed."""
+    """Seed of the order of samples. The dataset's own seed is another one."""
     verify: bool = False
     """Check every bucket's sha256 before training."""
     workers: int = 1
-    """Threads that read batches ahead; 0 reads each when it is needed. Changes no sample."""
+    """Threads that read batches ahead. 0: read each batch when needed. It changes no sample."""
 
     def __post_init__(self) -> None:
         require_at_least("data.workers", self.workers, 0)
@@ -83,7 +83,7 @@ class MixtureConfig(DataConfig):
 
     mixture: str | None = None
     """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
-    'subset: epochs' lines below it; None is the corpus as it is."""
+    'subset: epochs' lines below it. null: the corpus as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +159,11 @@ class ValidationConfig:
     """When, and on how much."""
 
     every_steps: int | None = 1000
-    """Steps from one validation to the next; None never validates. The last step always does."""
+    """Steps from one validation to the next. The last step also validates. null: no validation."""
     at_start: bool = False
-    """Validate before the first step too."""
+    """Also validate before the first step."""
     samples_per_subset: int = 64
-    """So many held-out samples of each subset, evenly spread; fewer where there are fewer."""
+    """The most held-out samples of each subset to use. They are evenly spread over the subset."""
 
     def __post_init__(self) -> None:
         if self.every_steps is not None:

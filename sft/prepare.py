@@ -107,8 +107,9 @@ class Config:
     seed: int = 1337
     """Seed for the choice of the held-out conversations."""
     workers: int | None = None
-    """Processes that encode; None is one a CPU that this process may use: OMP_NUM_THREADS, else the
-    least of what SLURM, a container's quota and the CPU affinity allow."""
+    """Number of processes that encode. None: one for each CPU that this process may use. That is
+    OMP_NUM_THREADS, else the smallest number that SLURM, a container's quota and the CPU affinity
+    allow."""
     max_bad_share: float = 0.1
     """The file fails if more than this share of its records is dropped. 10 records are always
     allowed."""

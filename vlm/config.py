@@ -117,8 +117,8 @@ class ProjectorConfig:
     """The part between tower and language model."""
 
     kind: ProjectorKind | None = None
-    """Which projector: ldpnet is MobileVLM's, ldpnetv2 MobileVLM V2's, mlp2x_gelu LLaVA-1.5's.
-    None: the kind of --init or --projector.weights."""
+    """Which projector, by its published mm_projector_type. vlm/projectors/table.py names the
+    class of each kind. null: the kind of --init or --projector.weights."""
     pooling: Pooling | None = None
     """For ldpnetv2. 12x12: pool every grid of patches to 12 x 12 tokens, as the original; 2x2: the
     mean of each 2 x 2 patches. Both are the same for 24 x 24 patches. null: the value of --init;

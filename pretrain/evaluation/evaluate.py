@@ -78,22 +78,22 @@ class Config:
     data: str | None = None
     """Folder of local task files; None lets the harness fetch the tasks' data."""
     fewshot: int | None = None
-    """Examples in the prompt, for all tasks; None takes the paper's (MMLU 5, the others 0) and a
-    further task's own."""
+    """Examples in the prompt, for all tasks. null: the numbers of the paper (MMLU 5, the others 0);
+    for any other task its own number."""
     add_bos: bool | None = None
-    """Whether every prompt begins with <s>; None does as the folder's tokenizer says. A base
+    """Whether every prompt begins with <s>. null: as the folder's tokenizer says. A base
     model of 'pretrain export' has never seen <s>; harness versions of the paper's time added
     none."""
     batch_size: int | Literal["auto"] = 8
-    """Requests a forward pass; auto tries on a GPU how many fit."""
+    """Requests in one forward pass. auto: on a GPU, find how many fit."""
     limit: int | None = None
-    """First questions of each task (of each subject); None scores all. For trials only."""
+    """Score only so many first questions of each task or subject. null: all. For trials only."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    """cpu, cuda, cuda:1, ... auto: a GPU if there is one."""
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of the weights; auto is the folder's own on a GPU, and fp32 on a CPU."""
+    """Dtype of the weights. auto: the folder's own on a GPU, and fp32 on a CPU."""
     output: str | None = None
-    """JSON file of the results; tasks that it has already are not run again. None only prints."""
+    """JSON file of the results. Tasks in it are not run again. null: only print the results."""
 
     show_withheld: bool = False
     """Show a score although over 10 % of its answers are incomplete."""

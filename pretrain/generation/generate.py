@@ -38,16 +38,16 @@ class Config(HfChoice, Sampling):
 
     model: str
     """A Hugging Face folder, such as 'pretrain export' writes, a name on the Hub (OWNER/NAME or
-    OWNER/NAME@REVISION), or a run's folder, whose newest checkpoint is taken, or a checkpoint's
-    own."""
+    OWNER/NAME@REVISION), a run's folder, for its newest checkpoint, or the folder of one
+    checkpoint."""
     prompt: str = ""
-    """The text to continue; left out, a document begins."""
+    """The text to continue. Without it, the model begins a new document."""
     max_new_tokens: int = 128
-    """Most tokens of the continuation."""
+    """The most tokens of the continuation."""
     seed: int = 0
-    """Of the draws, where temperature is above 0: the same seed gives the same text."""
+    """Seed of the draws, if temperature is above 0. The same seed gives the same text."""
     tokenizer: str | None = None
-    """Of a run: the dataset's tokenizer; null takes the run's own copy."""
+    """For a run: the dataset's tokenizer. null: the run's own copy."""
 
     def __post_init__(self) -> None:
         Sampling.__post_init__(self)

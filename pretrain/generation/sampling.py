@@ -10,13 +10,13 @@ class Sampling:
     """How the next token is chosen; the fields are applied from the last to the first."""
 
     temperature: float = 0.0
-    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    """0: take the most likely token. 1: draw from the model's own distribution."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens that together reach this probability."""
+    """Draw only from the most likely tokens whose probabilities add up to this."""
     top_k: int | None = None
-    """Draw among this many likeliest tokens; None is no limit."""
+    """Draw only from so many of the most likely tokens. None: no limit."""
     repetition_penalty: float = 1.0
-    """Above 1, makes tokens of prompt and answer less likely (CTRL, arXiv:1909.05858, 4.1)."""
+    """Above 1: make tokens of prompt and answer less likely (CTRL, arXiv:1909.05858, 4.1)."""
 
     def __post_init__(self) -> None:
         require_at_least("temperature", self.temperature, 0)

@@ -15,10 +15,10 @@ class Placement:
     """Where a model runs, and in which dtype."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N; auto: the first GPU where one is seen."""
+    """cpu, cuda or cuda:N. auto: the first GPU, or the CPU if there is none."""
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of the weights; auto: bf16 on GPUs that have it, else fp16; on CPUs as stored, fp16 as
-    fp32."""
+    """Dtype of the weights. auto: on GPUs bf16 if they have it, else fp16; on CPUs as stored, with
+    fp16 as fp32."""
 
 
 def find_device(name: str) -> Any:

@@ -15,18 +15,17 @@ class OutputConfig:
     """The folder that is written, and how."""
 
     output: str
-    """The folder to write; must not exist, or be empty."""
+    """The folder to write. It must be missing or empty."""
     dtype: Literal["bf16", "fp16", "fp32"] | None = None
-    """Of a model's weights. null: of a run bf16, which is what forward and backward computed with,
-    so that nothing is lost that training knew of; of a folder its own. fp32 holds every value of
-    any run or folder exactly; bf16 and fp16 round what is wider, and fp16 cannot hold fp32's
-    range."""
+    """Dtype of the weights. null: for a run bf16, for a folder its own. A run computed forward and
+    backward in bf16. fp32 keeps every value of any run or folder exactly. bf16 and fp16 round wider
+    values, and fp16 does not have the range of fp32."""
     max_shard_size_gb: float = 5.0
-    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    """Largest weight file, in 1e9 bytes. A larger parameter gets its own file."""
     name: str | None = None
-    """The model card's title; None takes the repository's or the folder's name."""
+    """The title of the model card. null: the name of the repository or the folder."""
     license: str | None = None
-    """The Hub's name of the weights' licence, for the model card; null names none."""
+    """The Hub's name of the weights' licence, for the model card. null: none is named."""
 
     def __post_init__(self) -> None:
         require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)
@@ -42,10 +41,10 @@ class ExportConfig(OutputConfig):
     """The export of a run's checkpoint."""
 
     checkpoint: str
-    """A run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
+    """A run's folder, for its newest checkpoint, or the folder of one checkpoint."""
     tokenizer: str | None = None
     """The dataset's tokenizer: a sentencepiece model, a Hugging Face folder, or its name on the
-    Hub; null takes the run's own copy."""
+    Hub. null: the run's own copy."""
     check: bool | None = None
     """Load the folder with transformers and compare logits and ids with ours; None does so below
     1e9 parameters, since it holds two fp32 copies of the model, one after the other."""

@@ -11,12 +11,13 @@ class MetricsConfig:
     """How often, and against what."""
 
     every_steps: int = 10
-    """Steps of one interval: one line on the console and one in metrics.jsonl."""
+    """Steps of one interval. Each interval gives a line on the console and in metrics.jsonl."""
     peak_tflops: float | None = None
-    """Dense bf16 peak of one GPU for MFU; None looks it up by the GPU's name."""
+    """Dense bf16 peak of one GPU, for MFU. null: find it by the GPU's name."""
     sinks: list[str] = field(default_factory=lambda: ["console", "tensorboard"])
-    """Where records go beside metrics.jsonl: console, tensorboard, wandb, or a module of yours such
-    as package.module with a function open_sink; one that fails is switched off with a warning."""
+    """Where to write records besides metrics.jsonl: console, tensorboard, wandb, or your own module
+    such as package.module with a function open_sink. A sink that fails is switched off with a
+    warning."""
 
     def __post_init__(self) -> None:
         require_at_least("metrics.every_steps", self.every_steps, 1)
@@ -31,12 +32,12 @@ class WatchdogConfig:
     """How long nothing may happen before the ranks are taken to hang."""
 
     step_minutes: float | None = 10.0
-    """Minutes without new data, a micro-batch or a step, after which all ranks leave with exit code
-    75; None waits for ever."""
+    """All ranks exit with code 75 after so many minutes without new data, a micro-batch or a step.
+    null: wait for ever."""
     start_minutes: float | None = 60.0
-    """The same in the start, which ends with the first step: minutes without progress."""
+    """The same during the start, until the first step has ended: minutes without progress."""
     validation_minutes: float | None = 30.0
-    """The same in a validation: minutes without a micro-batch."""
+    """The same during a validation: minutes without a micro-batch."""
     save_minutes: float | None = 30.0
     """The same while a checkpoint is saved."""
 

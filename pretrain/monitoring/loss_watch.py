@@ -22,11 +22,11 @@ class LossWatchConfig:
     """When a loss is worth a message, and when the run ends."""
 
     window_steps: int = 128
-    """Steps whose mean and deviation a loss is held against."""
+    """A loss is compared with the mean and deviation of so many last steps."""
     spike_sigma: float = 6.0
-    """A loss this many standard deviations above the mean is a spike."""
+    """A loss is a spike if it is so many standard deviations above the mean."""
     max_skipped_in_a_row: int = 10
-    """Skipped steps (gradient not finite) in a row after which the run fails."""
+    """The run fails after so many skipped steps in a row (their gradients are not finite)."""
 
     def __post_init__(self) -> None:
         require_at_least("loss_watch.window_steps", self.window_steps, 2)

@@ -1,12 +1,12 @@
-r"""Talk to a chat model in the terminal; its answers come token by token.
+r"""Talk to a chat model in the terminal. Its answers appear token by token.
 
     mobilellama sft chat DIR [--system TEXT] [--temperature 0.7] [--template vicuna_v1]
 
-DIR is an exported folder, any other's chat folder, its name on the Hub, or a run of 'sft run'.
+DIR is a chat model's Hugging Face folder or its name on the Hub, or a run of 'sft run'.
 
-Ctrl-C stops an answer, or drops the question being typed; Ctrl-D leaves. A line that ends in a
-backslash goes on in the next. Lines that begin with / are commands: /help lists them. With a pipe
-as input, each line is a question, and the answers alone are on the output:
+Ctrl-C stops an answer, or deletes the question that you are typing. Ctrl-D ends the chat. A line
+that ends with a backslash continues on the next line. Lines that begin with / are commands; /help
+lists them. If the input is a pipe, each line is a question, and only the answers are printed:
 
     printf 'Hello\nWho are you?\n' | mobilellama sft chat DIR --temperature 0
 """
@@ -63,16 +63,16 @@ class ChatOptions(Sampling):
     """How a chat's answers are made."""
 
     system: str | None = None
-    """System text; None: the template's own, or none."""
+    """System text. None: that of the template, if it has one."""
     temperature: float = 0.7
-    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    """0: take the most likely token. 1: draw from the model's own distribution."""
     top_p: float = 0.9
-    """Draw among the likeliest tokens that together reach this probability; FastChat's command
-    line draws among all (1)."""
+    """Draw only from the most likely tokens whose probabilities add up to this. FastChat's command
+    line draws from all (1)."""
     max_new_tokens: int = 512
-    """Most tokens of an answer."""
+    """The most tokens of an answer."""
     seed: int | None = None
-    """Makes the answers repeatable; None: others each time."""
+    """Seed of the draws. The same seed gives the same answers. None: a new seed each time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

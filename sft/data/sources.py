@@ -57,11 +57,11 @@ class ConversationsConfig:
     """A .json, .jsonl, .jsonl.zst, .jsonl.gz or .parquet file, a folder of them, a folder
     written by save_to_disk, or the name of a dataset on the Hugging Face hub."""
     format: Format = "auto"
-    """Shape of the records; auto looks at each, and drops a record of two that differ."""
+    """Format of the records. auto: find it for each record, and drop a record that fits two."""
     name: str | None = None
-    """Configuration of a hub dataset; None takes its only or default one."""
+    """Configuration of a dataset on the Hub. None: its only or default one."""
     split: str = "train"
-    """Split of a hub dataset or of a save_to_disk folder."""
+    """Split of a dataset on the Hub, or of a save_to_disk folder."""
 
     @property
     def is_table(self) -> bool:

@@ -10,7 +10,7 @@ class Config(ExportConfig):
     """Fields of 'sft export'; an adapter is written in fp32, as it was trained, whatever dtype."""
 
     template: str | None = None
-    """The chat template's name or file; None takes the run's own copy."""
+    """The chat template's name or file. None: the run's own copy."""
     base: str | None = None
-    """Folder or Hub name of the base model, for an adapter's config and the card; None takes what
-    the run began from, where that is a Hugging Face folder."""
+    """Folder or Hub name of the base model, for an adapter's config and the card. None: the
+    model that the run began from, if that is a Hugging Face folder."""

@@ -11,18 +11,18 @@ class Config(OutputConfig):
     """Fields of 'sft merge': RUN, or --adapter and --base."""
 
     checkpoint: str | None = None
-    """A LoRA run's folder, whose newest checkpoint is taken, or a checkpoint's own."""
+    """The folder of a LoRA run, for its newest checkpoint, or the folder of one checkpoint."""
     adapter: str | None = None
     """A folder with adapter_config.json, of 'sft export' or peft, or its name on the Hub."""
     base: str | None = None
     """The Hugging Face folder that the adapter is added to, or its name on the Hub (OWNER/NAME or
-    OWNER/NAME@REVISION). Of a RUN its name is only written on the card, for the run holds the
-    base's weights itself."""
+    OWNER/NAME@REVISION). A RUN has the weights of its base: then only the name is used, for the
+    model card."""
     license: str | None = None
-    """The Hub's name of the weights' licence, for the model card: the base's, as a rule; null names
-    none."""
+    """The Hub's name of the weights' licence, for the model card. In most cases it is that of the
+    base. null: the card names no licence."""
     check: bool = True
-    """Compare with base plus adapter. It holds one fp32 copy of the model at a time."""
+    """Compare the result with base plus adapter. This needs memory for one fp32 model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

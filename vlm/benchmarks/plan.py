@@ -28,30 +28,30 @@ class Config(AssistantChoice):
     """Fields of 'vlm evaluate'."""
 
     tasks: str
-    """gqa, scienceqa, textvqa, pope, mme, mmbench; several with commas between; or all."""
+    """gqa, scienceqa, textvqa, pope, mme, mmbench; several separated by commas; or all."""
     dtype: Dtype = "auto"
-    """Of the weights; auto: on GPUs fp16, as the published scores; on CPUs as stored, fp16 as
-    fp32."""
+    """Dtype of the weights. auto: on GPUs fp16, as for the published scores; on CPUs as stored,
+    with fp16 as fp32."""
     data: str
     """Folder that holds a folder for each benchmark."""
     output: str
-    """Folder for answers and scores; gone on with if it exists."""
+    """Folder for answers and scores. An existing one is continued."""
     aspect_ratio: Literal["original", "model", "square", "pad"] = "original"
     """How images become square. model: as the model was trained (pad, after stage 2). original:
     the same, but for ScienceQA the centre (square), which MobileVLM's script takes."""
     batch_size: int = 8
-    """Questions answered together; changes the speed, not the answers."""
+    """Number of questions to answer together. It changes the speed, not the answers."""
     max_new_tokens: int | None = None
-    """Most tokens of an answer; None: the original's, 128, and 1024 of ScienceQA and MMBench."""
+    """The most tokens of an answer. null: 1024 for ScienceQA and MMBench, else 128."""
     limit: int | None = None
-    """First questions of each benchmark; None asks all. For trials only."""
+    """Ask only so many first questions of each benchmark. None: all. For trials only."""
     overwrite: bool = False
-    """Begin again, whatever the output holds."""
+    """Start again, and replace the answers in the output folder."""
     show_withheld: bool = False
     """Show a score although over 10 % of its answers are empty, cut off or missing."""
     answers: str | None = None
-    """Answers that are scored instead of asking: a .jsonl file, or a folder of BENCHMARK.jsonl;
-    MODEL is only their name then. None asks the model."""
+    """Score these answers and do not ask the model: a .jsonl file, or a folder of BENCHMARK.jsonl.
+    MODEL is then only their name. null: ask the model."""
 
     def __post_init__(self) -> None:
         if self.answers is None:

@@ -19,17 +19,17 @@ class AssistantChoice(Placement):
     Hub (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'vlm run', whose newest checkpoint is
     taken."""
     template: str | None = None
-    """A chat template's name or YAML file; None: the model's own, of a published one vicuna_v1."""
+    """A chat template's name or YAML file. None: the model's own; for a published one vicuna_v1."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Of the language model's linear layers but its head, by bitsandbytes; tower and projector
-    stay whole."""
+    """Quantize the language model's linear layers, except its head, with bitsandbytes. The tower
+    and the projector are not quantized."""
 
     orientation: Orientation | None = None
-    """as_shown: turn photographs as their EXIF orientation says; as_stored: do not; null: as the
-    model was trained. A published MobileVLM was trained on images as_stored."""
+    """as_shown: turn photographs by their EXIF orientation. as_stored: do not turn them. null: as
+    in the model's training. A published MobileVLM was trained on images as_stored."""
 
     def __post_init__(self) -> None:
         from mobilellama.files.pretrained import require_no_code

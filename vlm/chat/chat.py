@@ -2,7 +2,7 @@ r"""Talk about images in the terminal; answers come token by token.
 
     mobilellama vlm chat DIR --image FILE_OR_URL... [--temperature 0.7]
 
-The likeliest token is taken, as MobileVLM's own inference does; --temperature draws instead.
+Each step takes the most likely token, as MobileVLM's own inference. --temperature draws instead.
 
 The images go with the first question; /image FILE_OR_URL gives the next one another. Each stays
 with its question as the conversation goes on. Ctrl-C stops an answer, or drops the question being
@@ -35,9 +35,9 @@ class Config(AssistantChoice, ChatOptions):
     """Fields of 'vlm chat'."""
 
     temperature: float = 0.0
-    """0 takes the likeliest token; 1 draws from the model's own distribution."""
+    """0: take the most likely token. 1: draw from the model's own distribution."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens that together reach this probability."""
+    """Draw only from the most likely tokens whose probabilities add up to this."""
     image: list[str] = field(default_factory=list, metadata={"commas": False})
     """Files or http(s) addresses of the first question's images, in order."""
 

@@ -59,20 +59,20 @@ class Config:
     data: RecordsConfig
     """The records."""
     images: str
-    """Folder to which the records' image paths are relative; an absolute one must lead into it."""
+    """Folder that the records' image paths start from. An absolute path must lie inside it."""
     plain: bool = False
-    """Whether they are for the first stage's template 'plain': one image and a caption each."""
+    """Check the records for the first stage's template 'plain': one image and a caption each."""
     aspect_ratio: AspectRatio = "pad"
-    """How training makes images square: it decides how long and thin one may be."""
+    """How training makes images square. It decides how long and thin an image may be."""
     orientation: Orientation = "as_shown"
     """Whether training turns images as their EXIF orientation says: images.orientation of
     'vlm run'. Images that are marked as turned are counted either way."""
     size_pixels: int = 336
     """Side of the square that the vision tower takes."""
     output: str | None = None
-    """File for the report and the list of what to leave out, written anew; None writes none."""
+    """File for the report and the list of bad records. It is overwritten. None: no file."""
     workers: int | None = None
-    """Processes that decode; None is one a CPU that this process may use."""
+    """Number of processes that decode. None: one for each CPU that this process may use."""
 
     def __post_init__(self) -> None:
         require_at_least("size_pixels", self.size_pixels, 1)

@@ -13,25 +13,25 @@ class Config(ExportConfig):
     """Fields of 'vlm export'."""
 
     checkpoint: str
-    """A run's folder, whose newest checkpoint is taken, a checkpoint's own, or a folder that 'vlm
-    export' or 'vlm import' wrote in our form."""
+    """A run's folder, for its newest checkpoint, the folder of one checkpoint, or a folder that
+    'vlm export' or 'vlm import' wrote in our form."""
     format: Literal["hf", "mobilevlm", "projector"] = "hf"
-    """hf: ours, for all commands here; mobilevlm: the published one; projector: mm_projector.bin
-    alone."""
+    """hf: our format, for all commands of mobilellama. mobilevlm: the published format. projector:
+    only mm_projector.bin."""
     check: bool | None = None
-    """Read the folder again and compare every weight, and of a LoRA run the merged model with base
-    plus adapter; None does so below 1e9 parameters, since the latter holds an fp32 model."""
+    """Read the folder again and compare every weight. For a LoRA run, also compare the merged model
+    with base plus adapter. null: only below 1e9 parameters, because this needs an fp32 model."""
     template: str | None = None
-    """The chat template's name or file; None takes the run's or folder's own."""
+    """The chat template's name or file. None: the run's or folder's own."""
     safetensors: bool = False
-    """With --format mobilevlm: write safetensors and no .bin, which is a pickle. The original code
-    reads both, converters of its time .bin alone."""
+    """With --format mobilevlm: write safetensors, not .bin, which is a pickle. The original code
+    reads both. Converters of its time read only .bin."""
     vision_tower: str | None = None
     """With --format mobilevlm: the name by which the original code finds the tower's config and
-    image processor; None takes openai/clip-vit-large-patch14-336, where the tower has its sizes,
-    or what the folder was imported with."""
+    image processor. null: openai/clip-vit-large-patch14-336, if the tower has its sizes, or the
+    name that the folder was imported with."""
     base: str | None = None
-    """The Hub's name of the language model, USER/NAME, for the card; None leaves it out."""
+    """The Hub's name of the language model, USER/NAME, for the card. None: the card omits it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,26 +16,26 @@ class Config:
     """The published folder (config.json, pytorch_model*.bin or safetensors, tokenizer.model), or
     its name on the Hub: OWNER/NAME or OWNER/NAME@REVISION."""
     output: str | None = None
-    """The folder to write; must not exist, or be empty."""
+    """The folder to write. It must be missing or empty."""
     dry_run: bool = False
-    """Print the report alone, and write nothing."""
+    """Print only the report, and write nothing."""
     vision: str | None = None
-    """Folder of the vision tower, or its name on the Hub, for a published folder that holds none;
-    of one that holds the weights alone its config: heads, activation, epsilon, mean and deviation.
-    null: they come from the published folder, the folder that its mm_vision_tower names, or the
-    towers known here."""
+    """Folder of the vision tower, or its name on the Hub, for a published folder without a tower.
+    If that folder has the tower's weights, only the config is read: heads, activation, epsilon,
+    mean and deviation. null: they come from the published folder, from the folder in its
+    mm_vision_tower, or from the towers known here."""
     template: str = ORIGINALS_TEMPLATE
-    """Chat template's name or YAML file."""
+    """The name or the YAML file of the chat template."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
     max_shard_size_gb: float = 5.0
-    """Largest weight file, in 1e9 bytes; a larger parameter gets a file of its own."""
+    """Largest weight file, in 1e9 bytes. A larger parameter gets its own file."""
     name: str | None = None
-    """The model card's title; None takes the folder's name."""
+    """The title of the model card. None: the folder's name."""
     license: str | None = None
-    """The Hub's name of the weights' licence, for the model card (of MobileVLM's it is apache-2.0);
-    null names none."""
+    """The Hub's name of the weights' licence, for the model card (MobileVLM has apache-2.0). null:
+    the card names no licence."""
 
     def __post_init__(self) -> None:
         require_at_least("max_shard_size_gb", self.max_shard_size_gb, 1e-6)

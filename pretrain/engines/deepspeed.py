@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
 from mobilellama.pretrain.engines.gradient_order import GradientOrder
@@ -83,13 +84,17 @@ class DeepSpeedEngine:
             settings["communication_data_type"] = config.communication_dtype
         self._engine: Any
         self._zero: Any  # DeepSpeedZeroOptimizer, or under bf16 BF16_Optimizer
+        built = self.optimizer.build(torch_groups(groups))
         with redirect_stdout(StringIO()):  # DeepSpeed prints a page of memory figures
             self._engine, self._zero, *_ = deepspeed.initialize(
                 model=model,
-                optimizer=self.optimizer.build(torch_groups(groups)),
+                optimizer=built,
                 config=settings,
                 dist_init_required=False,
             )
+        if self._zero.optimizer is not built:  # it builds torch's Adagrad anew, without the groups
+            rule = f"builds its own optimizer in the place of optimizer.kind = {optimizer.kind}"
+            raise ConfigError("engine.kind", "deepspeed", rule, "Use --engine.kind ddp")
         self._groups, self._world_size = groups, world_size
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from mobilellama.config import ConfigError
 from mobilellama.distributed import World
 from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.model import build_on, init_parameter
+from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import OptimizerKind
+from mobilellama.pretrain.optimizers.table import OPTIMIZERS
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.engine_steps import (
     MODEL,
@@ -122,3 +126,44 @@ def test_a_gradient_that_is_not_finite_skips_the_step_on_every_rank(
     ):
         assert (applied, same, count, healthy) == (False, True, 2, True)
         assert 0 < norm < float("inf")
+
+
+class Adagrad(OptimizerKind):
+    """An optimizer that a user adds: one class, and one line in the table."""
+
+    state_names = ("sum",)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(groups)
+
+    def describe(self) -> str:
+        return "Adagrad"
+
+    def first_state(self, values: Tensor, steps: int) -> dict[str, Any]:
+        return {"step": torch.tensor(float(steps))} | super().first_state(values, steps)
+
+
+def steps_of_adagrad(kind: str) -> Any:
+    OPTIMIZERS["adagrad"] = f"{__name__}:Adagrad"
+    world = World(DistributedConfig(accelerator="cpu", threads=1))
+    own = OptimizerConfig(kind="adagrad", learning_rate=1e-2, max_grad_norm=0.5, weight_decay=0.0)
+    try:
+        engine = make_engine(kind, "fp32", world, micro=2, optimizer=own)
+    except ConfigError as error:
+        return str(error)
+    grad_norms = [take_step(engine, world, step, 2).grad_norm for step in range(STEPS)]
+    return grad_norms, state_of(engine)
+
+
+def test_an_added_optimizer_keeps_its_own_state_by_its_line_in_the_table_alone() -> None:
+    """Adagrad's sum after three steps is that of the squares of three clipped gradients."""
+    results = run_ranks(steps_of_adagrad, 2, "ddp")
+    sums = whole([state for _, state in results], 1)
+    total = float(sum(value.sum() for value in sums.values()))
+    assert total == pytest.approx(sum(min(norm, 0.5) ** 2 for norm in results[0][0]), rel=1e-4)
+
+
+def test_an_optimizer_that_deepspeed_replaces_is_refused() -> None:
+    for said in run_ranks(steps_of_adagrad, 2, "deepspeed"):
+        assert said.startswith("engine.kind = deepspeed: builds its own optimizer in the place of")
+        assert said.endswith("optimizer.kind = adagrad. Use --engine.kind ddp.")

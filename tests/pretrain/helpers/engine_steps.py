@@ -34,18 +34,26 @@ class Initial:
         fragment.weight.copy_(whole[fragment.start : fragment.start + len(fragment.weight)])
 
 
-def make_engine(kind: str, precision: str, world: World, *, micro: int, zero: int = 1) -> Engine:
+def make_engine(
+    kind: str,
+    precision: str,
+    world: World,
+    *,
+    micro: int,
+    zero: int = 1,
+    optimizer: OptimizerConfig = OPTIMIZER,
+) -> Engine:
     model = build_on(world.device, MODEL)
-    groups = parameter_groups(model.named_parameters(), OPTIMIZER)
+    groups = parameter_groups(model.named_parameters(), optimizer)
     if kind == "ddp":
         engine: Engine = DDPEngine(
-            model, groups, precision=precision, optimizer=OPTIMIZER,
+            model, groups, precision=precision, optimizer=optimizer,
             rank=world.rank, world_size=world.size,
         )  # fmt: skip
     else:
         config = EngineConfig(zero_stage=2 if zero == 2 else 1)
         engine = DeepSpeedEngine(
-            model, groups, config=config, precision=precision, optimizer=OPTIMIZER,
+            model, groups, config=config, precision=precision, optimizer=optimizer,
             micro_batch_size=micro, world_size=world.size,
         )  # fmt: skip
     engine.load(Initial())

@@ -233,3 +233,12 @@ def test_what_says_that_a_model_was_trained_counts_as_its_weights(
     (folder / name).write_text("{}")
     with pytest.raises(WrongIdsError, match=f"{name} may have learnt either"):
         open_tokenizer(folder)
+
+
+def test_a_tokenizer_of_the_hub_is_refused_as_beside_weights_that_are_not_downloaded(
+    saved: Path, spaces_last: Path, tmp_path: Path
+) -> None:
+    folder = copied(saved, tmp_path / "wrong", model=spaces_last)
+    with pytest.raises(WrongIdsError, match="its model may have learnt either"):
+        open_tokenizer(folder, trained=True)
+    open_tokenizer(folder)  # corrected: nothing was trained with it

@@ -4,16 +4,16 @@
     torchrun --nproc_per_node 8 -m mobilellama pretrain run --config mobilellama_1_4b ...
     mobilellama pretrain run --config demo --init OTHER_RUN --data.path DATASET --run.folder RUN
 
---config takes a YAML file or a preset's name; any field can be overruled on the command line.
---init begins a new run with weights that are there, for other data, annealing or a longer context:
-those of another run, an export or a Hugging Face folder.
+--config takes a YAML file or a preset's name. Fields on the command line override it. --init begins
+a new run with existing weights: of another run, an export or a Hugging Face folder. Use it for
+other data, annealing or a longer context.
 
-The same command resumes: it goes on from the newest whole checkpoint in the run's folder, on
-however many processes. Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C
-leaves at once. What happened is in RUN/verdict.json: finished, stopped or failed; a run that
-was saved and stopped exits with 0 like one that finished, and a crash leaves no verdict. Ranks
-that hang leave with 75 and no verdict (--watchdog.step_minutes). torchrun exits with 1 when it is
-itself sent a signal: docs/slurm.md.
+The same command resumes the run from the newest whole checkpoint, on any number of processes.
+Ctrl-C, SIGTERM or the file RUN/stop saves a checkpoint and ends the run. A second Ctrl-C ends it at
+once. RUN/verdict.json says how the run ended: finished, stopped or failed. A crash writes no
+verdict. The exit code of a finished or a stopped run is 0. Ranks that hang exit with code 75 and
+without a verdict (--watchdog.step_minutes). If torchrun itself gets a signal, it exits with code
+1 (docs/slurm.md).
 """
 
 from dataclasses import asdict, replace

@@ -1,18 +1,19 @@
-"""Finetune a model on conversations, all its weights or low-rank updates (LoRA) of them.
+"""Finetune a model on conversations: all its weights, or low-rank updates of them (LoRA).
 
     mobilellama sft run --config demo_sft --init BASE --data.path DATASET --run.folder RUN
     torchrun --nproc_per_node 8 -m mobilellama sft run --config mobilellama_1_4b_sft ...
     mobilellama sft run --config mobilellama_1_4b_sft --lora.rank 128 ...
 
-DATASET is what 'sft prepare' made. BASE is a Hugging Face folder of Llama's shape (safetensors or
-.bin), a run of 'pretrain run', or another of 'sft run'. The loss is the mean over all supervised
-tokens of the global batch; every row is seen once an epoch.
+DATASET is the output of 'sft prepare'. BASE is a Hugging Face folder of Llama's shape (safetensors
+or .bin), a run of 'pretrain run', or another run of 'sft run'. The loss is the mean over all
+supervised tokens of the global batch. Each epoch uses every row once.
 
-The same command resumes, on however many processes, bit for bit where nothing else changed.
-Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. What happened
-is in RUN/verdict.json, as for 'pretrain run'. Ranks that hang leave with 75 and no verdict
-(--watchdog.step_minutes; docs/slurm.md). 'pretrain plot' and 'pretrain replay' show this run
-too. Export it with 'sft export', a LoRA run's merged model with 'sft merge'.
+The same command resumes the run on any number of processes. If nothing else has changed, the
+result is the same bit for bit. Ctrl-C, SIGTERM or the file RUN/stop saves a checkpoint and ends
+the run. A second Ctrl-C ends it at once. RUN/verdict.json says how the run ended. Ranks that hang
+exit with code 75 and without a verdict (--watchdog.step_minutes; docs/slurm.md). 'pretrain plot'
+and 'pretrain replay' also work on this run. 'sft export' exports it. 'sft merge' exports the
+merged model of a LoRA run.
 """
 
 from dataclasses import asdict, replace

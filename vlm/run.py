@@ -5,17 +5,18 @@
     mobilellama vlm run --config mobilevlm_1_7b_instruct --init RUN1
         --data.path llava_v1_5_mix665k.json --data.images IMAGES --run.folder RUN2
 
-The data are LLaVA-format records as they are published; 'vlm check-data' finds what is wrong with
-them before. They are tokenised once into RUN/samples, and every image is looked for before the
-first step (--data.missing); images are decoded as they are needed. The
-projector trains, the tower never does, the language model as train.language_model and lora.rank
-say. The loss is the mean over all supervised tokens of the global batch.
+The data are records in LLaVA's published format. 'vlm check-data' finds bad records before the
+run. The records are tokenised once into RUN/samples. Before the first step, the run looks for every
+image (--data.missing). Images are decoded when they are needed. The projector trains, and the tower
+never trains. train.language_model and lora.rank decide whether the language model trains. The loss
+is the mean over all supervised tokens of the global batch.
 
-The same command resumes, on however many processes, bit for bit where nothing else changed.
-Ctrl-C, SIGTERM or the file RUN/stop save and leave; a second Ctrl-C leaves at once. How it ended is
-in RUN/verdict.json, which a crash leaves out. Ranks that hang leave with 75 and no verdict
-(--watchdog.step_minutes; docs/slurm.md). 'pretrain plot' shows the loss. A checkpoint holds
-all of the model, and the next stage starts from it: --init RUN. Write it out with 'vlm export'.
+The same command resumes the run on any number of processes. If nothing else has changed, the
+result is the same bit for bit. Ctrl-C, SIGTERM or the file RUN/stop saves a checkpoint and ends
+the run. A second Ctrl-C ends it at once. RUN/verdict.json says how the run ended. A crash writes no
+verdict. Ranks that hang exit with code 75 and without a verdict (--watchdog.step_minutes;
+docs/slurm.md). 'pretrain plot' draws the loss. A checkpoint holds the whole model. The next stage
+starts from it with --init RUN. 'vlm export' exports it.
 """
 
 import logging

@@ -1,10 +1,10 @@
-"""Continue a text with a base model; the continuation comes token by token.
+"""Continue a text with a base model. The continuation appears token by token.
 
     mobilellama pretrain generate MODEL --prompt 'The capital of France is'
 
-MODEL is what 'pretrain export' writes, any other Hugging Face folder of a language model, its name
-on the Hub, or a run of 'pretrain run' (its folder or one checkpoint's). On the standard output
-stands the prompt with its continuation. Without a prompt the model begins a document.
+MODEL is an output of 'pretrain export', any other Hugging Face folder of a language model, its name
+on the Hub, or a run of 'pretrain run' (its folder or the folder of one checkpoint). The command
+prints the prompt and its continuation. Without a prompt the model begins a document.
 """
 
 import logging

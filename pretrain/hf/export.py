@@ -1,12 +1,12 @@
-"""Write a checkpoint as a Hugging Face folder, which transformers loads without this package.
+"""Write a checkpoint as a Hugging Face folder. transformers loads it without this package.
 
     mobilellama pretrain export RUN --output FOLDER [--push USER/NAME [--private]]
 
-RUN is a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
-holds config.json, generation_config.json, model.safetensors (shards and an index above
-max_shard_size_gb), tokenizer.json, tokenizer.model, tokenizer_config.json, run_record.json
-(what the run is) and README.md, the model card. It is written beside FOLDER, checked, and
-renamed: there is a whole export or none.
+RUN is a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER gets config.json,
+generation_config.json, model.safetensors (above max_shard_size_gb, shards and an index),
+tokenizer.json, tokenizer.model, tokenizer_config.json, run_record.json (a record of the run) and
+README.md, the model card. The files are written to a temporary folder and checked. Then that
+folder gets the name FOLDER.
 """
 
 import logging

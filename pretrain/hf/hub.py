@@ -2,9 +2,9 @@
 
     mobilellama pretrain push FOLDER --repo USER/NAME [--private]
 
-The repository is made if it does not exist. What it holds already is not uploaded again, so
-that the same command goes on after a broken connection. The token is the one of 'hf auth
-login' or HF_TOKEN; HF_ENDPOINT names another server.
+The repository is made if it does not exist. Files that it has are not uploaded again, so that the
+same command continues after a broken connection. The token comes from 'hf auth login' or HF_TOKEN.
+HF_ENDPOINT names another server.
 """
 
 import logging

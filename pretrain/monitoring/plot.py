@@ -2,7 +2,7 @@
 
     mobilellama pretrain plot RUN --output loss.png
 
-Works on a run of any stage, whether it is finished, stopped or still training.
+The run may be of any stage. It may be finished, stopped or still training.
 """
 
 import math

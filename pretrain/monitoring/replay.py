@@ -2,8 +2,8 @@
 
     mobilellama pretrain replay RUN --step 1234
 
-The order of samples is a pure function of the position, so nothing need have been recorded:
-a spike in the loss can be looked at days later, on any machine that has the dataset.
+The order of samples depends only on the position, so that nothing has to be recorded. You can look
+at a spike in the loss days later, on any machine that has the dataset.
 """
 
 from dataclasses import dataclass

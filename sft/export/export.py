@@ -1,13 +1,12 @@
-"""Write a finetuned checkpoint as a Hugging Face chat model, or, of a LoRA run, its adapter.
+"""Write a finetuned checkpoint as a Hugging Face chat model. Of a LoRA run, write the adapter.
 
     mobilellama sft export RUN --output FOLDER [--push USER/NAME [--private]]
 
-RUN is a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER
-holds what 'pretrain export' writes, with the chat template in the tokenizer's files and its
-end token in generation_config.json. Of a LoRA run it holds adapter_config.json and
-adapter_model.safetensors in place of config.json and the weights; 'mobilellama sft merge RUN'
-writes the whole model. FOLDER is written beside itself, checked, and
-renamed: there is a whole export or none.
+RUN is a run's folder (its newest checkpoint) or RUN/checkpoints/step-N. FOLDER gets the files of
+'pretrain export'. The chat template is in the tokenizer's files, and its end token is in
+generation_config.json. For a LoRA run, adapter_config.json and adapter_model.safetensors replace
+config.json and the weights; 'mobilellama sft merge RUN' writes the whole model. The files are
+written to a temporary folder and checked. Then that folder gets the name FOLDER.
 """
 
 import logging

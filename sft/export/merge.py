@@ -3,12 +3,12 @@
     mobilellama sft merge RUN --output FOLDER
     mobilellama sft merge --adapter FOLDER --base FOLDER --output FOLDER
 
-The first takes base and adapter from a LoRA run, as trained. The second takes any adapter of
-peft's and any Llama-shaped model's folder; tokenizer and chat template are the adapter's where
-its folder has them, else the base's. W + alpha / rank * B @ A is computed in fp32 and rounded
-once: by default to bf16 of a run, of folders to the base's own dtype, so that weights without an
-adapter stay as they are. Then the result is compared with base plus adapter, computed side by side:
-a merge that moves the logits is not kept.
+The first command takes the base and the adapter of a LoRA run. The second command takes any
+adapter of peft and the folder of any model of Llama's shape. It uses the tokenizer and the chat
+template in the adapter's folder, or those of the base. W + alpha / rank * B @ A is computed in fp32
+and rounded once. The default dtype is bf16 for a run, and the base's own dtype for folders, so that
+weights without an adapter stay the same. Then the logits of the result are compared with those of
+base plus adapter. A merge that changes them is not kept.
 """
 
 import logging

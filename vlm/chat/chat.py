@@ -1,14 +1,14 @@
-r"""Talk about images in the terminal; answers come token by token.
+r"""Talk about images in the terminal. The answers appear token by token.
 
     mobilellama vlm chat DIR --image FILE_OR_URL... [--temperature 0.7]
 
 Each step takes the most likely token, as MobileVLM's own inference. --temperature draws instead.
 
-The images go with the first question; /image FILE_OR_URL gives the next one another. Each stays
-with its question as the conversation goes on. Ctrl-C stops an answer, or drops the question being
-typed; Ctrl-D leaves. A line that ends in a backslash goes on in the next. Lines that begin with /
-are commands: /help lists them. With a pipe as input, each line is a question, and the answers
-alone are on the output:
+The images belong to the first question. /image FILE_OR_URL adds an image to the next question. An
+image stays with its question during the whole conversation. Ctrl-C stops an answer, or deletes the
+question that you are typing. Ctrl-D ends the chat. A line that ends with a backslash continues on
+the next line. Lines that begin with / are commands; /help lists them. If the input is a pipe, each
+line is a question, and only the answers are printed:
 
     echo 'What is in the picture?' | mobilellama vlm chat DIR --image bus.jpg
 """

@@ -1,11 +1,11 @@
-"""Read every record, and every image as training will; list what cannot be trained on.
+"""Read all records and images as training does, and list those that training cannot use.
 
-Prints counts of the records and images, of what is refused or broken and why, with the first
-places. Nothing is fixed, replaced or moved. With --output the whole list goes to a file, and
-'vlm run --data.leave_out FILE' trains on the rest.
+The command prints the numbers of records and images. It also prints the numbers of refused and
+broken ones, with reasons and the first places. It changes no file. With --output it writes the
+whole list to a file. 'vlm run --data.leave_out FILE' then trains on the rest.
 
-Exit code 0 if every record can be trained on, 1 if some cannot or there is none, 2 if the data
-cannot be checked.
+The exit code is 0 if training can use every record, 1 if it cannot use some or there is none, and
+2 if the data cannot be checked.
 
   mobilellama vlm check-data FILE.json --images DIR --output report.json
 """

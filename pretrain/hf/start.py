@@ -236,7 +236,12 @@ def require_same_start(
         resumed: what the run began with.
         open_model: opens `init`.
     """
-    if is_same_model(init, resumed.origin.init, resumed.origin.revision):
+    before = resumed.origin
+    if is_same_model(init, before.init, before.revision):
+        return
+    if init == before.init and not Path(init).exists():
+        # A folder then. The Hub may have another model of its name.
+        log.info("a resume needs no --init: %s is not there any more", init)
         return
     try:
         given = open_model(init)
@@ -245,7 +250,7 @@ def require_same_start(
         return
     given.close()
     if given.fingerprint != resumed.fingerprint:
-        rule = f"is not what the run began with, {resumed.origin.init}"
+        rule = f"is not what the run began with, {before.init}"
         raise ConfigError("init", init, rule, "Give that one, or another run.folder")
 
 

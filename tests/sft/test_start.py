@@ -1,0 +1,28 @@
+"""What a finetuning run starts from; a resume takes it from the run."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mobilellama.files import hub_folder
+from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import Origin
+from mobilellama.sft.start import open_start
+
+MADE = Path(__file__).parents[1] / "fixtures/made_by_22bff75"
+
+
+def test_a_folder_that_has_gone_since_the_run_began_is_not_sought_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(hub_folder, "_download", lambda name, *_: asked.append(name))
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    run = RunFolder(shutil.copytree(MADE / "chat_run", tmp_path / "run"))
+    start = open_start("out/model", run)  # as the run's command was; OWNER/NAME by its form
+    assert start.origin == Origin(init="out/model")
+    assert start.weights is None
+    assert asked == []
+    assert "a resume needs no --init: out/model is not there any more" in caplog.text

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ def _width(linear: nn.Linear) -> int:
     return min(linear.in_features, linear.out_features)
 
 
-def _head_of(language_model: Any) -> nn.Module | None:
+def _head_of(language_model: nn.Module) -> nn.Module | None:
     """Return the layer that makes logits: of ours, or as transformers names it."""
     get = getattr(language_model, "get_output_embeddings", None)
     return get() if get else getattr(language_model, "lm_head", None)

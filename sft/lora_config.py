@@ -1,12 +1,13 @@
 """The section ``lora`` of a run's config. It is read without torch."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from mobilellama.config import ConfigError, as_given, require_at_least, require_share
 from mobilellama.run_record import LLAMA_LINEARS, Adapters, RunRecord
 
-_DEFAULTS: dict[str, Any] = {"alpha": 256, "dropout": 0.05, "targets": None}
+_DEFAULT_ALPHA = 256
+_DEFAULT_DROPOUT = 0.05
+_DEFAULTS = {"alpha": _DEFAULT_ALPHA, "dropout": _DEFAULT_DROPOUT, "targets": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class LoraConfig:
 
     rank: int | None = None
     """Rank of the updates. None: train all weights of the model."""
-    alpha: int = _DEFAULTS["alpha"]
+    alpha: int = _DEFAULT_ALPHA
     """The updates are scaled by alpha / rank."""
-    dropout: float = _DEFAULTS["dropout"]
+    dropout: float = _DEFAULT_DROPOUT
     """Share of an update's inputs that is set to zero in training."""
     targets: list[str] | None = None
     """Linear layers that get an update, by the last part of their names. None: all linear layers of

@@ -18,7 +18,6 @@ merged model of a LoRA run.
 
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -175,7 +174,7 @@ def finetuning(
 
 def identity_of_run(
     config: Config, start: FinetuningStart, data: TrainingData, precision: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the fields that a resume must not change."""
     adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}
     return {

@@ -10,21 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobilellama.config import ConfigError, UserError, require_at_least
+from mobilellama.config import ConfigError, DataError, UserError, require_at_least
 from mobilellama.files.atomic import sha256_of_file
+from mobilellama.files.typed_json import from_json
 from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
-from mobilellama.sft.chat.answers import Answers
+from mobilellama.sft.chat.answers import FRESH, Answers
 from mobilellama.sft.chat.prompts import PromptRow
 from mobilellama.sft.chat.tokenizer import DialogueTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,28 @@ class EncodedPrompt:
     """Of the prompt as the model sees it, where an image is more than its one id."""
 
 
-Answered = dict[int, dict[str, Any]]
-"""Output rows by number; those that a stop has cut are not among them."""
+@dataclass(frozen=True, kw_only=True)
+class AnsweredRow:
+    """A row and its answer."""
+
+    fields: dict[str, object]
+    """The input's."""
+    answer: str
+    finish: str
+    """How the answer ended, or why there is none."""
+    tokens: int
+    """Of the answer."""
+    error: str | None = None
+    """What stood in the way of an answer; None: nothing is written of it."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the output row."""
+        added = {"answer": self.answer, "finish": self.finish, "tokens": self.tokens}
+        return {**self.fields, **added, **({} if self.error is None else {"error": self.error})}
+
+
+Answered = dict[int, AnsweredRow]
+"""Rows by number; those that a stop has cut are not among them."""
 AnswerBatch = Callable[[Sequence[EncodedPrompt], StopRequest], Answered]
 """Answers some prompts together, all of which leave room for an answer."""
 
@@ -83,12 +105,12 @@ AnswerBatch = Callable[[Sequence[EncodedPrompt], StopRequest], Answered]
 def answer_file(
     config: FileOptions,
     rows: Sequence[PromptRow],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
     prompt: Callable[[PromptRow], tuple[list[int], int]],
     load: Callable[[], AnswerBatch],
     tokenizer: DialogueTokenizer,
-) -> list[dict[str, Any]]:
+) -> list[AnsweredRow]:
     """Answer the rows that have no answer yet, and report.
 
     Args:
@@ -100,14 +122,14 @@ def answer_file(
         tokenizer: knows the context.
 
     Returns:
-        All output rows that are there now, fewer than the input's if a stop came first.
+        All rows that have an answer now, fewer than the input's if a stop came first.
 
     Raises:
         UserError: the output cannot be gone on with, or the template refuses a row.
     """
     path = Path(config.output)
     with _naming(path), Answers(path, settings, overwrite=config.overwrite) as answers:
-        done = answers.keep([row.fields for row in rows], added=ADDED)
+        done = _kept(answers, rows)
         if done:
             log.info("%s has %d of %d answers already", config.output, len(done), len(rows))
         asked = ask(rows, prompt, start=len(done))
@@ -122,12 +144,32 @@ def answer_file(
                 for answered in answer_all(
                     asked, answer, tokenizer, config.batch_size, stop, progress
                 ):
-                    answers.write(answered)
+                    answers.write([row.to_json() for row in answered])
                     done += answered
         elapsed_s = time.monotonic() - started_s
     _report(config, done, new=done[len(rows) - len(asked) :], elapsed_s=elapsed_s)
     if len(done) < len(rows):
         log.warning("stopped by %s; the same command goes on", stop.reason)
+    return done
+
+
+def _kept(answers: Answers, rows: Sequence[PromptRow]) -> list[AnsweredRow]:
+    """Return the rows that the output holds.
+
+    Raises:
+        DataError: one is no answer to its row.
+    """
+    kept = answers.keep([row.fields for row in rows], added=ADDED)
+    done: list[AnsweredRow] = []
+    for row, answer in zip(rows, kept, strict=False):
+        added = {name: answer[name] for name in (*ADDED, "error") if name in answer}
+        if "error" in row.fields:  # copied
+            del added["error"]
+        try:
+            done.append(from_json(AnsweredRow, {"fields": row.fields, **added}))
+        except TypeError as error:
+            what = f"line {len(done) + 1} is not an answer ({error})"
+            raise DataError(f"{answers.path}: {what}. {FRESH}") from None
     return done
 
 
@@ -141,7 +183,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
-def describe_options(config: FileOptions) -> dict[str, Any]:
+def describe_options(config: FileOptions) -> dict[str, object]:
     """Return what the answers depend on beside the model."""
     return {
         "input_sha256": sha256_of_file(Path(config.input)),
@@ -176,8 +218,8 @@ def answer_all(
     batch_size: int,
     stop: StopRequest,
     progress: Progress,
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield output rows in the input's order, some after each batch; end early if asked to.
+) -> Iterator[list[AnsweredRow]]:
+    """Yield answered rows in the input's order, some after each batch; end early if asked to.
 
     Prompts of similar length are answered together, the longest of a window first: then a
     batch that does not fit into memory is met early.
@@ -191,7 +233,7 @@ def answer_all(
             fits = tokenizer.room(batch[0].tokens) >= 1
             answered = answer(batch, stop) if fits else _refuse(batch)
             done |= answered
-            tokens = sum(row["tokens"] for row in answered.values())
+            tokens = sum(row.tokens for row in answered.values())
             progress.advance(len(answered), tokens=tokens)
             ready = []
             while given < len(here) and here[given].number in done:
@@ -217,14 +259,16 @@ def _batches(
 
 
 def _refuse(too_long: Sequence[EncodedPrompt]) -> Answered:
-    added = {"answer": "", "finish": "too_long", "tokens": 0}
-    return {one.number: one.row.fields | added for one in too_long}
+    return {
+        one.number: AnsweredRow(fields=one.row.fields, answer="", finish="too_long", tokens=0)
+        for one in too_long
+    }
 
 
 def answer_batch(
     batch: Sequence[EncodedPrompt],
     prompts: Sequence[list[int]],
-    model: Any,
+    model: "PreTrainedModel",
     tokenizer: DialogueTokenizer,
     config: FileOptions,
     stop: StopRequest,
@@ -260,23 +304,27 @@ def answer_batch(
             interrupted=stop.requested,
         )
     return {
-        one.number: one.row.fields
-        | {
-            "answer": tokenizer.text(answer.ids),
-            "finish": answer.finish,
-            "tokens": len(answer.ids),
-        }
+        one.number: AnsweredRow(
+            fields=one.row.fields,
+            answer=tokenizer.text(answer.ids),
+            finish=answer.finish,
+            tokens=len(answer.ids),
+        )
         for one, answer in zip(batch, decoded, strict=True)
         if answer.finish != "cut"
     }
 
 
 def _report(
-    config: FileOptions, done: Sequence[dict[str, Any]], *, new: Sequence[Any], elapsed_s: float
+    config: FileOptions,
+    done: Sequence[AnsweredRow],
+    *,
+    new: Sequence[AnsweredRow],
+    elapsed_s: float,
 ) -> None:
-    finishes = Counter(row["finish"] for row in done)
+    finishes = Counter(row.finish for row in done)
     shown = ", ".join(f"{count:,} {finish}" for finish, count in sorted(finishes.items()))
     print(f"{config.output}: {len(done):,} answers ({shown or 'none'})")
-    if tokens := sum(row["tokens"] for row in new):
+    if tokens := sum(row.tokens for row in new):
         rate = tokens / max(elapsed_s, 1e-9)
         print(f"{len(new):,} of them now: {tokens:,} tokens, {rate:,.0f} a second")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
@@ -22,7 +22,8 @@ from mobilellama.files.hub_folder import MODEL
 from mobilellama.files.json_lines import parse_exactly
 
 FORMAT = 1
-_FRESH = "Give another --output, or --overwrite to begin again"
+FRESH = "Give another --output, or --overwrite to begin again"
+"""What to do where the output cannot be gone on with."""
 
 
 class Answers:
@@ -43,7 +44,7 @@ class Answers:
     def __init__(
         self,
         path: Path,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         *,
         overwrite: bool,
         later: Collection[str] = (),
@@ -73,11 +74,11 @@ class Answers:
         shown = str(self.path)
         if not self.meta.is_file():
             rule = f"exists, and no {self.meta.name} says how it was made"
-            raise ConfigError("output", shown, rule, _FRESH)
+            raise ConfigError("output", shown, rule, FRESH)
         try:
             found = dict(read_json(self.meta))
         except ValueError:
-            raise ConfigError("output", shown, f"{self.meta} is damaged", _FRESH) from None
+            raise ConfigError("output", shown, f"{self.meta} is damaged", FRESH) from None
         # Where the model was found tells nothing: its sha256 does.
         for name in sorted({*found, *self._settings} - {MODEL}):
             if name in later and name not in found:
@@ -85,7 +86,7 @@ class Answers:
             was, now = found.get(name), self._settings.get(name)
             if was != now:
                 rule = f"was made with {name} {_short(was)}, not {_short(now)}"
-                raise ConfigError("output", shown, rule, _FRESH)
+                raise ConfigError("output", shown, rule, FRESH)
 
     def _lock(self) -> None:
         if not lock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -104,8 +105,8 @@ class Answers:
         self._file.close()
 
     def keep(
-        self, rows: Sequence[Mapping[str, Any]], *, added: Sequence[str]
-    ) -> list[dict[str, Any]]:
+        self, rows: Sequence[Mapping[str, object]], *, added: Sequence[str]
+    ) -> list[dict[str, object]]:
         """Cut a torn last line off, and return the answers that are there.
 
         Args:
@@ -116,7 +117,7 @@ class Answers:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.truncate(self.path, whole)
-        kept: list[dict[str, Any]] = []
+        kept: list[dict[str, object]] = []
         for number, line in enumerate(data[:whole].split(b"\n")[:-1]):
             answer = _parse(line)
             if (
@@ -126,11 +127,11 @@ class Answers:
                 or not {*added} <= {*answer}
             ):
                 what = f"line {number + 1} is not an answer to row {number + 1} of the input"
-                raise DataError(f"{self.path}: {what}. {_FRESH}")
+                raise DataError(f"{self.path}: {what}. {FRESH}")
             kept.append(answer)
         return kept
 
-    def write(self, answers: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, answers: Sequence[Mapping[str, object]]) -> None:
         """Append rows, on the disk when this returns."""
         lines = b"".join(_line(answer) for answer in answers)
         try:
@@ -144,14 +145,14 @@ class Answers:
             ) from None
 
 
-def _line(answer: Mapping[str, Any]) -> bytes:
+def _line(answer: Mapping[str, object]) -> bytes:
     try:
         return orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # an integer of more than 64 bits, copied from the input
         return json.dumps(answer, ensure_ascii=False).encode() + b"\n"
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, object] | None:
     try:
         value = parse_exactly(line, Counter())
     except ValueError:
@@ -159,6 +160,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = as_given(value)
     return f"{text[:12]}..." if len(text) == 64 else text  # of a sha256, enough to tell apart

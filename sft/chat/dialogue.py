@@ -1,9 +1,9 @@
 """A conversation with a chat model: what was said, what of it fits, and the next answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -15,20 +15,26 @@ from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.sft.chat.tokenizer import DialogueTokenizer, TextStream
 from mobilellama.sft.data.conversation import Turn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+AttachedT = TypeVar("AttachedT")
+"""What may come with a question, such as an image."""
+
 
 @dataclass(frozen=True)
-class Exchange:
+class Exchange(Generic[AttachedT]):
     """A question and what was answered."""
 
     question: str
     answer: str
     finish: Finish
     """"cut" where the user stopped the answer."""
-    attached: tuple[Any, ...] = ()
-    """What came with the question, such as images."""
+    attached: tuple[AttachedT, ...] = ()
+    """What came with the question."""
 
 
-class Dialogue:
+class Dialogue(Generic[AttachedT]):
     """The exchanges so far, and the model that answers the next question.
 
     Where the context is full, the oldest exchanges are left out of the prompt; they stay in
@@ -41,15 +47,15 @@ class Dialogue:
     def __init__(
         self,
         tokenizer: DialogueTokenizer,
-        model: Any,
+        model: "PreTrainedModel",
         *,
         sampling: Sampling,
         max_new_tokens: int,
         system: str | None = None,
         seed: int | None = None,
     ) -> None:
-        self.exchanges: list[Exchange] = []
-        self.pending: list[Any] = []
+        self.exchanges: list[Exchange[AttachedT]] = []
+        self.pending: list[AttachedT] = []
         """What goes with the next question."""
         self.left_out = 0
         self.system = system
@@ -64,7 +70,7 @@ class Dialogue:
         *,
         write: Callable[[str], None],
         interrupted: Callable[[], bool] = lambda: False,
-    ) -> Exchange:
+    ) -> Exchange[AttachedT]:
         """Answer a question, and keep both.
 
         Args:
@@ -106,21 +112,21 @@ class Dialogue:
             self.pending = []
         return exchange
 
-    def user_turn(self, question: str, attached: Sequence[Any]) -> Turn:
+    def user_turn(self, question: str, attached: Sequence[AttachedT]) -> Turn:
         """Return a question as the template gets it."""
         del attached
         return Turn("user", question)
 
-    def embedding(self, attached: Sequence[Any]) -> Callable[[Tensor], Tensor] | None:
+    def embedding(self, attached: Sequence[AttachedT]) -> Callable[[Tensor], Tensor] | None:
         """Return what `decode` embeds the prompt with, given what is attached to its questions."""
         del attached
         return None
 
-    def record(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    def record(self, messages: Sequence[Mapping[str, object]]) -> dict[str, object]:
         """Return the line that is saved of the conversation."""
         return {"messages": messages}
 
-    def _in_prompt(self) -> list[Any]:
+    def _in_prompt(self) -> list[AttachedT]:
         """Return what is attached to the questions of the next prompt, in order."""
         kept = [one for exchange in self.exchanges[self.left_out :] for one in exchange.attached]
         return [*kept, *self.pending]
@@ -189,7 +195,7 @@ class Dialogue:
         """
         if path.exists():
             raise UserError(f"{path} exists: give another name")
-        messages: list[dict[str, Any]] = [
+        messages: list[dict[str, str | bool]] = [
             {"role": turn.role, "content": turn.content} for turn in self.turns()
         ]
         for message, exchange in zip(messages[-1::-2], self.exchanges[::-1], strict=False):

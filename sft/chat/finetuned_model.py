@@ -6,16 +6,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mobilellama.files.atomic import write_json
 from mobilellama.pretrain.generation.loading import build_model, load_model
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 @contextmanager
-def opened(choice: ModelChoice) -> Iterator[tuple[ChatTokenizer, Callable[[], Any]]]:
+def opened(choice: ModelChoice) -> Iterator[tuple[ChatTokenizer, Callable[[], "PreTrainedModel"]]]:
     """Yield the tokenizer that a choice names, and what loads the model.
 
     Of a run the small files of an export are written into a temporary folder, so that a chat with

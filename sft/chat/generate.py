@@ -17,7 +17,6 @@ bf16 may now and then turn a near tie).
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.files.hub_folder import find_model
@@ -75,7 +74,7 @@ def main(config: Config) -> int:
     return 130 if len(answers) < len(rows) else 0
 
 
-def describe(config: Config, tokenizer: ChatTokenizer) -> dict[str, Any]:
+def describe(config: Config, tokenizer: ChatTokenizer) -> dict[str, object]:
     """Return what the answers depend on, as it is kept beside them."""
     return {
         "model_sha256": identify(config.model),

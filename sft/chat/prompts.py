@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.json_lines import read_json_lines
@@ -38,7 +37,7 @@ class PromptRow:
 
     place: str
     """FILE:LINE, for messages."""
-    fields: dict[str, Any]
+    fields: dict[str, object]
     """All that the line holds."""
     turns: tuple[Turn, ...]
     """Perhaps a system turn, then user and assistant in turn, the user's last."""
@@ -88,7 +87,11 @@ def read_prompts(
 
 
 def _row(
-    fields: dict[str, Any], place: str, system: str | None, reserved: Sequence[str], question: str
+    fields: dict[str, object],
+    place: str,
+    system: str | None,
+    reserved: Sequence[str],
+    question: str,
 ) -> PromptRow:
     known = (question, *_CONVERSATIONS)
     asking = [name for name in known if fields.get(name) is not None]
@@ -98,9 +101,10 @@ def _row(
     if taken := [name for name in reserved if name in fields]:
         raise DataError(f"{place} has the field {taken[0]}, which the output adds; rename it")
     if asking[0] == question:
-        if not isinstance(fields[question], str):
+        asked = fields[question]
+        if not isinstance(asked, str):
             raise DataError(f"{place}: {question} must be a string; fix the line")
-        turns = [Turn("user", fields[question])]
+        turns = [Turn("user", asked)]
     else:
         turns = _turns({asking[0]: fields[asking[0]]}, place)
     if system is not None and turns[0].role != "system":
@@ -108,17 +112,17 @@ def _row(
     return PromptRow(place, fields, tuple(turns))
 
 
-def _without_answer(record: dict[str, Any]) -> dict[str, Any]:
+def _without_answer(record: dict[str, object]) -> dict[str, object]:
     """Return a conversation without its last answer, whatever else that has in it."""
     ((name, turns),) = record.items()
     last = turns[-1] if isinstance(turns, list) and turns else None
     fields = last if isinstance(last, dict) else {}
     role = next((fields[key] for key in ROLE_FIELDS if fields.get(key) is not None), None)
     is_answer = isinstance(role, str) and ROLES.get(role.lower()) == "assistant"
-    return {name: turns[:-1]} if is_answer else record
+    return {name: turns[:-1]} if is_answer and isinstance(turns, list) else record
 
 
-def _turns(record: dict[str, Any], place: str) -> list[Turn]:
+def _turns(record: dict[str, object], place: str) -> list[Turn]:
     """Return a conversation's turns up to the user's last."""
     try:
         turns = read_turns(_without_answer(record))

@@ -9,25 +9,28 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from mobilellama.config import ConfigError, DataError, UserError, one_line
-from mobilellama.files.atomic import read_json
+from mobilellama.config import ConfigError, UserError, one_line
 from mobilellama.files.presets import preset_names
-from mobilellama.pretrain.generation.loading import read_config, unreadable
 from mobilellama.pretrain.generation.token_text import TokenText
+from mobilellama.sft.chat.foreign_tokenizer import (
+    can_sanitize,
+    context_tokens,
+    load_tokenizer,
+    read_generation_config,
+)
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.template import TEMPLATES, Template, read_template
 from mobilellama.sft.data.template_process import (
+    Rendered,
     RenderLimitError,
     TemplateBrokenError,
     TemplateProcess,
     TemplateRefusalError,
 )
-from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
 from mobilellama.tokenizers.hf_files import CHAT_TEMPLATE_FILE, CONFIG_FILE
 
 log = logging.getLogger(__name__)
@@ -101,7 +104,7 @@ class ChatTokenizer(DialogueTokenizer):
 
     def __init__(self, choice: ModelChoice) -> None:
         self.model = choice.model
-        self.inner = _load_tokenizer(choice)
+        self.inner = load_tokenizer(choice)
         self._renderer = TemplateProcess(self._apply)
         if choice.template:
             template = read_template(choice.template, field="template")
@@ -118,7 +121,7 @@ class ChatTokenizer(DialogueTokenizer):
                 f"Give --template: {', '.join(preset_names(TEMPLATES))}, or a YAML file",
             )
         self.stop = self._stop(ends)
-        self.context_tokens = _context_tokens(choice.model, self.inner)
+        self.context_tokens = context_tokens(choice.model, self.inner)
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Return the ids that the model continues with its answer.
@@ -130,14 +133,15 @@ class ChatTokenizer(DialogueTokenizer):
             UserError: the template refuses these turns, in its own words.
         """
         messages = [{"role": turn.role, "content": readable(turn.content)} for turn in turns]
-        if self._spells_special(turns) and _can_sanitize(self.inner):
+        if self._spells_special(turns) and can_sanitize(self.inner):
             try:
-                return self._within_limits(
+                ids = self._within_limits(
                     messages,
                     add_generation_prompt=True,
                     return_dict=False,
                     sanitize_control_tokens=True,
                 )
+                return cast(list[int], ids)  # as `tokenize`, true by default, has it
             except (TemplateRefusalError, NotImplementedError, ValueError) as error:
                 if isinstance(error, ConfigError):
                     raise
@@ -151,7 +155,7 @@ class ChatTokenizer(DialogueTokenizer):
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
-    def _apply(self, messages: list[dict[str, str]], **options: bool) -> Any:
+    def _apply(self, messages: list[dict[str, str]], **options: bool) -> Rendered:
         return self.inner.apply_chat_template(messages, **options)
 
     def _require_specials(self, template: Template) -> None:
@@ -163,13 +167,13 @@ class ChatTokenizer(DialogueTokenizer):
 
     def _render(self, messages: list[dict[str, str]], **options: bool) -> str:
         try:
-            return readable(self._within_limits(messages, tokenize=False, **options))
+            return readable(cast(str, self._within_limits(messages, tokenize=False, **options)))
         except ConfigError:
             raise
         except (TemplateRefusalError, NotImplementedError, ValueError) as error:
             raise UserError(f"the chat template refuses this: {one_line(error)}") from None
 
-    def _within_limits(self, messages: list[dict[str, str]], **options: bool) -> Any:
+    def _within_limits(self, messages: list[dict[str, str]], **options: bool) -> Rendered:
         """Return what ``apply_chat_template`` gives, from a process that may be stopped."""
         try:
             return self._renderer.call(messages, options)
@@ -207,11 +211,9 @@ class ChatTokenizer(DialogueTokenizer):
         Of each end, the first special token counts (<|im_end|> of ChatML's <|im_end|>, newline,
         <|im_start|>); where it has none, its text.
         """
-        settings = _read_generation_config(self.model)
-        eos = settings.get("eos_token_id")
-        ids = {*(eos if isinstance(eos, list) else [eos]), self.inner.eos_token_id}
-        texts = settings.get("stop_strings") or []
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        settings = read_generation_config(self.model)
+        ids = {*settings.eos_token_ids, self.inner.eos_token_id}
+        texts = [*settings.stop_strings]
         for end in ends:
             tokens = self.inner(end, add_special_tokens=False).input_ids
             special = [token for token in tokens if token in self.inner.added_tokens_decoder]
@@ -277,34 +279,3 @@ def _overlap(text: str, stops: Sequence[str]) -> int:
         length for stop in stops for length in range(1, len(stop)) if text.endswith(stop[:length])
     ]
     return max(lengths, default=0)
-
-
-def _load_tokenizer(choice: ModelChoice) -> Any:
-    try:
-        return load_exact_tokenizer(choice.model, as_is=choice.tokenizer_as_is)
-    except UserError:
-        raise
-    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
-        raise unreadable(choice.model, "has no tokenizer that can be read", error) from error
-
-
-def _read_generation_config(folder: str) -> dict[str, Any]:
-    path = Path(folder) / "generation_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        return dict(read_json(path))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({one_line(error)}); copy the folder again") from None
-
-
-def _context_tokens(folder: str, tokenizer: Any) -> int | None:
-    """Return the most tokens that prompt and answer may have together; None: no limit known."""
-    known = getattr(read_config(folder).get_text_config(), "max_position_embeddings", None)
-    if known is None and tokenizer.model_max_length < 1 << 30:  # else "not given"
-        known = tokenizer.model_max_length
-    return known
-
-
-def _can_sanitize(tokenizer: Any) -> bool:
-    return "sanitize_control_tokens" in signature(tokenizer.apply_chat_template).parameters

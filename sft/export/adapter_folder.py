@@ -13,7 +13,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -196,14 +195,17 @@ class AdapterFolder:
         """
         from peft.utils.other import get_pattern_key
 
-        def setting(pattern: str, otherwise: str) -> Any:
-            values: dict[str, Any] = self._settings.get(pattern) or {}
+        def setting(pattern: str, otherwise: str) -> object:
+            values = self._settings.get(pattern) or {}
             key = get_pattern_key(list(values), module)
             return values.get(key, self._settings.get(otherwise, 8))  # peft's own defaults
 
         declared, alpha = setting("rank_pattern", "r"), setting("alpha_pattern", "lora_alpha")
         if declared != rank:
             what = f"{module} has rank {rank}, but {CONFIG_FILE} says {declared}"
+            raise DataError(f"{self.folder}: {what}")
+        if not isinstance(alpha, int | float):
+            what = f"{CONFIG_FILE} says {module} has lora_alpha {alpha!r}, which is no number"
             raise DataError(f"{self.folder}: {what}")
         root = math.sqrt(rank) if self._settings.get("use_rslora") else rank
         return LowRank(rank, alpha / root)

@@ -289,7 +289,7 @@ def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:
     return Assistant(model, stored.prompts)
 
 
-def settings_of(choice: AssistantChoice, stored: StoredModel) -> dict[str, Any]:
+def settings_of(choice: AssistantChoice, stored: StoredModel) -> dict[str, object]:
     """Return what answers depend on of a model and its placement, as it is kept beside them."""
     dtype = stored.choose_dtype(choice.dtype, find_device(choice.device))
     own = stored.architecture.images.orientation

@@ -29,7 +29,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError
@@ -41,6 +41,7 @@ from mobilellama.sft.chat.answer_file import (
     ADDED,
     AnswerBatch,
     Answered,
+    AnsweredRow,
     EncodedPrompt,
     FileOptions,
     answer_batch,
@@ -136,7 +137,7 @@ def main(config: Config) -> int:
     if named:
         names = dict.fromkeys(name for row in named for name in images_of(row.fields, folder))
         settings["images_sha256"] = fingerprint(Path(config.images or "."), [*names])
-    require_same_model(config, settings["model_sha256"])
+    require_same_model(config, stored.sha256)
     answers = answer_file(
         config,
         rows,
@@ -229,8 +230,13 @@ class _Answerer:
         pixels: list[NDArray[np.uint8]] = []
         for one, made in zip(batch, assistant.try_all([*map(self._paths, batch)]), strict=True):
             if isinstance(made, ImageError):
-                added = {"answer": "", "finish": _IMAGE_ERROR, "tokens": 0, "error": str(made)}
-                answered[one.number] = one.row.fields | added
+                answered[one.number] = AnsweredRow(
+                    fields=one.row.fields,
+                    answer="",
+                    finish=_IMAGE_ERROR,
+                    tokens=0,
+                    error=str(made),
+                )
             else:
                 fine.append(one)
                 pixels += made
@@ -251,9 +257,9 @@ class _Answerer:
         return [image_path(folder, name) for name in images_of(one.row.fields, folder)]
 
 
-def report_image_errors(answers: Sequence[dict[str, Any]]) -> int:
+def report_image_errors(answers: Sequence[AnsweredRow]) -> int:
     """Tell how many rows have no answer for their image's sake, and return the number."""
-    errors = [row["error"] for row in answers if row["finish"] == _IMAGE_ERROR]
+    errors = [str(row.error) for row in answers if row.finish == _IMAGE_ERROR]
     if errors:
         more = ", ..." if len(errors) > _SHOWN else ""
         log.error(

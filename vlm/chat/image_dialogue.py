@@ -1,8 +1,7 @@
 """A conversation about images: each belongs to the question with which it was given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
@@ -30,7 +29,7 @@ class Shown:
     """What the language model sees, (1, P, D): computed once, however often it is asked about."""
 
 
-class ImageDialogue(Dialogue):
+class ImageDialogue(Dialogue[Shown]):
     """A dialogue whose ``pending`` are the images of the next question, before its text."""
 
     def __init__(
@@ -79,7 +78,7 @@ class ImageDialogue(Dialogue):
         *,
         write: Callable[[str], None],
         interrupted: Callable[[], bool] = lambda: False,
-    ) -> Exchange:
+    ) -> Exchange[Shown]:
         """Answer a question, and keep both; see ``Dialogue``.
 
         Raises:
@@ -91,16 +90,16 @@ class ImageDialogue(Dialogue):
             )
         return super().ask(question, write=write, interrupted=interrupted)
 
-    def user_turn(self, question: str, attached: Sequence[Any]) -> Turn:
+    def user_turn(self, question: str, attached: Sequence[Shown]) -> Turn:
         """Return a question after the places of its images."""
         return Turn("user", with_places(question, len(attached)))
 
-    def embedding(self, attached: Sequence[Any]) -> Callable[[Tensor], Tensor]:
+    def embedding(self, attached: Sequence[Shown]) -> Callable[[Tensor], Tensor]:
         """Return what puts the images' features into the prompt."""
         features = [shown.features for shown in attached]
         return self._assistant.embedding((lambda: torch.cat(features)) if features else None)
 
-    def record(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    def record(self, messages: Sequence[Mapping[str, object]]) -> dict[str, object]:
         """Return the conversation with its images as they were named, as LLaVA's records have."""
         images = [shown.source for exchange in self.exchanges for shown in exchange.attached]
         return {**({"image": images} if images else {}), **super().record(messages)}

@@ -25,7 +25,7 @@ class TokenizedText(Protocol):
     input_ids: list[int]
 
 
-class HfTokenizer(Protocol):
+class ForeignTokenizer(Protocol):
     """What is asked of one of transformers' tokenizers."""
 
     chat_template: str | None
@@ -75,7 +75,7 @@ class GenerationConfig:
     stop_strings: tuple[str, ...] = ()
 
 
-def load_tokenizer(choice: ModelChoice) -> HfTokenizer:
+def load_tokenizer(choice: ModelChoice) -> ForeignTokenizer:
     """Return a folder's tokenizer; no weights are read.
 
     Raises:
@@ -113,7 +113,7 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def context_tokens(folder: str, tokenizer: HfTokenizer) -> int | None:
+def context_tokens(folder: str, tokenizer: ForeignTokenizer) -> int | None:
     """Return the most tokens that prompt and answer may have together; None: no limit known."""
     known = getattr(read_config(folder).get_text_config(), "max_position_embeddings", None)
     if known is None and tokenizer.model_max_length < 1 << 30:  # else "not given"
@@ -121,6 +121,6 @@ def context_tokens(folder: str, tokenizer: HfTokenizer) -> int | None:
     return known
 
 
-def can_sanitize(tokenizer: HfTokenizer) -> bool:
+def can_sanitize(tokenizer: ForeignTokenizer) -> bool:
     """Return whether its template can tell a special token from a text that spells it."""
     return "sanitize_control_tokens" in signature(tokenizer.apply_chat_template).parameters

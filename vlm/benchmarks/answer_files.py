@@ -14,7 +14,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.json_lines import read_json_lines
@@ -61,7 +60,7 @@ def find_answers(given: str, names: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[Reply | None]:
+def read_answers(path: Path, asked: Sequence[Asked[object]]) -> list[Reply | None]:
     """Return the answer to each question, None where there is none.
 
     Raises:
@@ -96,7 +95,7 @@ def read_answers(path: Path, asked: Sequence[Asked[Any]]) -> list[Reply | None]:
 
 
 def _of_this_prompt(
-    place: str, row: Mapping[str, Any], candidates: Mapping[int, Asked[Any]]
+    place: str, row: Mapping[str, object], candidates: Mapping[int, Asked[object]]
 ) -> list[int]:
     """Return the numbers of the questions of one id that a line answers: those of its prompt.
 
@@ -138,7 +137,7 @@ def bare_question(prompt: str) -> str:
     return prompt.strip()
 
 
-def require_same_image(place: str, row: Mapping[str, Any], one: Asked[Any]) -> None:
+def require_same_image(place: str, row: Mapping[str, object], one: Asked[object]) -> None:
     """Raise DataError where a line names an image, and the question is about another."""
     image = row.get("image")
     names = [path.name for path in one.images if isinstance(path, Path)]

@@ -21,13 +21,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.json_lines import read_document, read_json_lines
 from mobilellama.vlm.chat.question import AspectRatio
 
 Key = TypeVar("Key")
+KeyOut = TypeVar("KeyOut", covariant=True)
+Kind = TypeVar("Kind")
+Outermost = TypeVar("Outermost", dict, list)
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
@@ -45,7 +48,7 @@ Files = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Generic[Key]):
+class Asked(Generic[KeyOut]):
     """A question as the model gets it, and what scores its answer."""
 
     id: str | int
@@ -56,7 +59,7 @@ class Asked(Generic[Key]):
     """What the user says, ``<image>`` in it once for each image."""
     prompt: str
     """What the original scripts log as the prompt, and their scorers read."""
-    key: Key
+    key: KeyOut
     """Of the benchmark's own kind: the right answer, the category."""
 
 
@@ -108,7 +111,9 @@ def percent(part: float, whole: float) -> float | None:
     return 100 * part / whole if whole else None
 
 
-def accuracy_by(groups: Sequence[str], right: Sequence[float]) -> dict[str, dict[str, Any]]:
+def accuracy_by(
+    groups: Sequence[str], right: Sequence[float]
+) -> dict[str, dict[str, float | None]]:
     """Return how many questions each group has, and the percentage that is right, by name.
 
     Args:
@@ -155,7 +160,7 @@ def _first(data: Path, places: Sequence[str]) -> Path:
     return next(data / place for place in places if (data / place).exists())
 
 
-def read_json_file(path: Path, kind: type[dict] | type[list]) -> Any:
+def read_json_file(path: Path, kind: type[Outermost]) -> Outermost:
     """Read a published JSON file.
 
     Raises:
@@ -168,7 +173,9 @@ def read_json_file(path: Path, kind: type[dict] | type[list]) -> Any:
     return value
 
 
-def field(place: str, row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+def field(
+    place: str, row: Mapping[str, object], name: str, kind: type[Kind] | tuple[type[Kind], ...]
+) -> Kind:
     """Return a row's field.
 
     Raises:

@@ -53,7 +53,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.files.atomic import sha256_of_file, sha256_of_json, whole_file
@@ -65,7 +64,7 @@ from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
 from mobilellama.sft.chat.answers import Answers
 from mobilellama.vlm.benchmarks.answer_files import find_answers, read_answers
-from mobilellama.vlm.benchmarks.benchmark import Asked
+from mobilellama.vlm.benchmarks.benchmark import Asked, field
 from mobilellama.vlm.benchmarks.judge import count_replies, judge
 from mobilellama.vlm.benchmarks.plan import (
     IMAGES,
@@ -116,7 +115,9 @@ def dtype_as_published(dtype: Dtype, device: str) -> Dtype:
     return "fp16" if dtype == "auto" and device == "cuda" else dtype
 
 
-def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], QuestionAnswerer]) -> int:
+def evaluate(
+    config: Config, model: Mapping[str, object], load: Callable[[], QuestionAnswerer]
+) -> int:
     """Score a model on each benchmark.
 
     Args:
@@ -130,8 +131,8 @@ def evaluate(config: Config, model: Mapping[str, Any], load: Callable[[], Questi
     folder.mkdir(parents=True, exist_ok=True)
     scores_file = ScoresFile(
         folder / SCORES_FILE,
-        model=model.get(MODEL, config.model),
-        model_sha256=model["model_sha256"],
+        model=str(model.get(MODEL, config.model)),
+        model_sha256=str(model["model_sha256"]),
         overwrite=config.overwrite,
     )
     stop, assistant = StopRequest(), _Once(load)
@@ -172,7 +173,7 @@ def score(
     plan: BenchmarkPlan,
     config: Config,
     replies: Sequence[Reply | None],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     scores_file: ScoresFile,
 ) -> None:
     """Score a benchmark's answers; keep and print what they are worth."""
@@ -223,7 +224,7 @@ class _Once:
 def answer(
     plan: BenchmarkPlan,
     config: Config,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     assistant: Callable[[], QuestionAnswerer],
     stop: StopRequest,
 ) -> list[Reply]:
@@ -241,16 +242,16 @@ def answer(
                     answers.write(rows)
                     done += rows
                     progress.advance(len(rows))
-    return [Reply(text=row["text"], finish=row.get("finish")) for row in done]
+    return [_reply(path, row) for row in done]
 
 
 def answer_rows(
-    left: Sequence[Asked[Any]],
+    left: Sequence[Asked[object]],
     plan: BenchmarkPlan,
     config: Config,
     model: QuestionAnswerer,
     stop: StopRequest,
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[dict[str, object]]]:
     """Yield the output rows of each batch; end early if asked to."""
     for start in range(0, len(left), config.batch_size):
         if stop.requested():
@@ -274,11 +275,18 @@ def answer_rows(
         ]
 
 
-def _row(one: Asked[Any]) -> dict[str, Any]:
+def _row(one: Asked[object]) -> dict[str, object]:
     return {"question_id": one.id, "prompt": one.prompt}
 
 
-def as_question(one: Asked[Any]) -> Question:
+def _reply(path: Path, row: Mapping[str, object]) -> Reply:
+    """Return the answer of an output row; DataError where it is none."""
+    finish = row.get("finish")
+    text = field(str(path), row, "text", str)
+    return Reply(text=text, finish=finish if isinstance(finish, str) else None)
+
+
+def as_question(one: Asked[object]) -> Question:
     """Return what the assistant is asked; an image that lies in the questions' file is decoded.
 
     Raises:

@@ -7,7 +7,6 @@ case, must equal the right one letter by letter.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import orjson
 
@@ -80,7 +79,7 @@ def questions(data: Path) -> list[Asked[Key]]:
     return asked
 
 
-def require_same_question(row: LlavaQuestion, entry: Mapping[str, Any], path: Path) -> None:
+def require_same_question(row: LlavaQuestion, entry: Mapping[str, object], path: Path) -> None:
     """Raise DataError where an answer's text or image is another than its question's."""
     remedy = "take the files of one edition"
     text = entry.get("question")

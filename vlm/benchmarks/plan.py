@@ -124,7 +124,7 @@ def _aspect_ratio(config: Config, benchmark: Benchmark[Any]) -> Literal["square"
     return None if config.aspect_ratio == "model" else config.aspect_ratio
 
 
-def require_images(data: Path, asked: Sequence[Asked[Any]]) -> None:
+def require_images(data: Path, asked: Sequence[Asked[object]]) -> None:
     """Raise ConfigError unless every image file is there; count those that are not."""
     paths = dict.fromkeys(image for one in asked for image in one.images if isinstance(image, Path))
     # Unlike Path's, os.path's takes a name that the system refuses for one that is not there.
@@ -143,7 +143,7 @@ def odd_number(plan: BenchmarkPlan, config: Config) -> str | None:
     return f"{len(plan.asked):,} questions, where the published have {published:,}"
 
 
-def describe(plan: BenchmarkPlan, model: Mapping[str, Any]) -> dict[str, Any]:
+def describe(plan: BenchmarkPlan, model: Mapping[str, object]) -> dict[str, object]:
     """Return what the answers depend on beside the questions, as it is kept beside them."""
     return {
         "benchmark": plan.name,
@@ -154,7 +154,7 @@ def describe(plan: BenchmarkPlan, model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def image_names(one: Asked[Any]) -> list[str]:
+def image_names(one: Asked[object]) -> list[str]:
     """Return what tells a question's images from others, wherever their folder lies."""
     return [
         image.name if isinstance(image, Path) else sha256(image).hexdigest() for image in one.images

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mobilellama.config import DataError
 from mobilellama.files.json_lines import read_json_lines
@@ -158,7 +158,7 @@ def _key(image: str, text: str) -> tuple[str, str]:
     return PurePosixPath(image).name, question
 
 
-def _label(place: str, row: Mapping[str, Any]) -> bool:
+def _label(place: str, row: Mapping[str, object]) -> bool:
     label = field(place, row, "label", str)
     if (said := label.strip().lower()) not in ("yes", "no"):
         raise DataError(f"{place}: the label is {label!r}, and must be yes or no; {_REMEDY}")
@@ -205,7 +205,7 @@ def _outcome(said: bool, label: bool) -> str:
     return f"{'true' if said == label else 'false'} {'yes' if said else 'no'}"
 
 
-def measures(counts: Counter[str]) -> dict[str, Any]:
+def measures(counts: Counter[str]) -> dict[str, float | None]:
     """Return a category's percentages; None where the original would divide by zero."""
     true_yes, true_no = counts["true yes"], counts["true no"]
     false_yes, false_no = counts["false yes"], counts["false no"]

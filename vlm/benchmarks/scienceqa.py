@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import DataError
 from mobilellama.vlm.benchmarks.benchmark import (
@@ -85,12 +84,12 @@ def questions(data: Path) -> list[Asked[Key]]:
     return asked
 
 
-def read_splits(path: Path) -> dict[str, Any]:
+def read_splits(path: Path) -> dict[str, object]:
     """Read pid_splits.json: the problems' ids by split."""
     return read_json_file(path, dict)
 
 
-def _key(place: str, problem: dict[str, Any]) -> Key:
+def _key(place: str, problem: dict[str, object]) -> Key:
     key = Key(
         right=field(place, problem, "answer", int),
         choices=len(field(place, problem, "choices", list)),
@@ -103,12 +102,12 @@ def _key(place: str, problem: dict[str, Any]) -> Key:
     return key
 
 
-def require_same_problem(place: str, prompt: str, problem: Mapping[str, Any]) -> None:
+def require_same_problem(place: str, prompt: str, problem: Mapping[str, object]) -> None:
     """Raise DataError unless a prompt holds a problem's question, and its options in their order.
 
     Of options in another order, the right letter would be another's.
     """
-    choices = [*map(str, problem["choices"])]
+    choices = [*map(str, field(place, problem, "choices", list))]
     listed = " ".join(f"({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False))
     # Options may differ in signs alone: 5 and -5.
     has_alike = len({*map(letters_and_digits, choices)}) < len(choices)
@@ -126,7 +125,7 @@ def _without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
-def _prompt(place: str, row: dict[str, Any], *, has_image: bool) -> str:
+def _prompt(place: str, row: dict[str, object], *, has_image: bool) -> str:
     """Return the problem's text, ``<image>`` before it, the instruction behind it."""
     turns = field(place, row, "conversations", list)
     first = turns[0] if turns and isinstance(turns[0], dict) else {}

@@ -57,7 +57,7 @@ class ScoresFile:
             rule = f"holds scores of another model, {before['model'].get('path')}"
             raise ConfigError("output", shown, rule, remedy)
 
-    def add(self, name: str, scores: Scores, settings: Mapping[str, Any]) -> None:
+    def add(self, name: str, scores: Scores, settings: Mapping[str, object]) -> None:
         """Keep a benchmark's scores, and write the file.
 
         Other processes may add theirs meanwhile, each with a benchmark on a GPU of its own.

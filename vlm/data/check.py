@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, one_line, require_at_least
@@ -118,7 +117,7 @@ def _require_writable(path: Path) -> None:
         raise ConfigError("output", str(path), rule, remedy) from None
 
 
-def check(config: Config, folder: Path) -> dict[str, Any]:
+def check(config: Config, folder: Path) -> dict[str, object]:
     """Return the report on the data.
 
     Args:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,7 +271,7 @@ class ImageProcessor:
         )
         return (pixels.float() / 255 - mean) / std
 
-    def to_hf(self) -> dict[str, Any]:
+    def to_hf(self) -> dict[str, object]:
         """Return the preprocessor_config.json of which transformers makes this processor.
 
         Of CLIP's, which has no padding: who loads it pads first, as the original code does.

@@ -21,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import sha256_of_json
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
+from mobilellama.files.typed_json import from_json
 from mobilellama.progress import Progress
 from mobilellama.vlm.data.images import ImageFault, fault_of_path, show_name
 from mobilellama.vlm.data.records import image_path
@@ -86,7 +87,7 @@ def check_images(
     folder: str,
     *,
     policy: Missing,
-    began: Mapping[str, Any] | None,
+    began: Mapping[str, object] | None,
     are_held_out: bool = False,
 ) -> ImageCheck:
     """Look for every image of a file of samples where that is not known, and write down the result.
@@ -218,9 +219,9 @@ def _look(folder: Path, names: Sequence[str]) -> list[tuple[str, ImageFault | No
 def read_image_check(samples: Path) -> ImageCheck | None:
     """Return what was found of a file of samples; None where nothing whole is written of it."""
     try:
-        held: dict[str, Any] = read_sealed_json(_path_of(samples), owner=None)
+        held = read_sealed_json(_path_of(samples), owner=None)
         del held["format"]
-        found = ImageCheck(**held)
+        found = from_json(ImageCheck, held)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if found.samples_sha256 == written_sha256(samples) else None

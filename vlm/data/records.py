@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.data import reasons, sources
@@ -202,7 +201,7 @@ def _judge(
 
 def parse_record(
     place: str,
-    value: Any,
+    value: object,
     *,
     plain: bool = False,
     kind: Format = "auto",
@@ -234,12 +233,12 @@ def parse_record(
     )
 
 
-def _id_of(value: Any, place: str) -> str:
+def _id_of(value: object, place: str) -> str:
     found = value.get("id") if isinstance(value, dict) else None
     return str(found) if isinstance(found, str | int) and found != "" else place
 
 
-def images_of(value: Any, folder: Path | None = None) -> tuple[str, ...]:
+def images_of(value: object, folder: Path | None = None) -> tuple[str, ...]:
     """Return the paths of a record's images, each relative to their folder and within it.
 
     Raises:
@@ -252,12 +251,13 @@ def images_of(value: Any, folder: Path | None = None) -> tuple[str, ...]:
     names = given if isinstance(given, list) else [given]
     if not says_nothing(others) and not same(others, given) and not same(others, names):
         raise DropError(Drop.AMBIGUOUS, f"it has {_IMAGE_FIELD} and {_UNREAD_FIELD}")
-    if not all(isinstance(name, str) and _can_be_a_path(name) for name in names):
+    paths = [name for name in names if isinstance(name, str) and _can_be_a_path(name)]
+    if len(paths) < len(names):
         raise DropError(Refusal.NOT_PATHS, excerpt(given))
-    return tuple(_within(name, folder) for name in names)
+    return tuple(_within(name, folder) for name in paths)
 
 
-def _field(value: Any, name: str) -> Any:
+def _field(value: object, name: str) -> object:
     """Return a record's field, however its name is spelt; None where it says nothing."""
     found = value.items() if isinstance(value, dict) else ()
     said = (item for key, item in found if canonical(key) == name and not says_nothing(item))
@@ -293,7 +293,7 @@ def image_path(folder: Path, name: str) -> Path:
     return folder / os.path.normpath(name)
 
 
-def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: Any) -> None:
+def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: object) -> None:
     """Raise DropError unless the questions, and no other turn, hold a place for each image."""
     for turn in turns:
         if turn.role != "user" and IMAGE_TEXT in turn.content:

@@ -59,7 +59,7 @@ class RecordTally:
         """All records, the refused ones too."""
         return self.by_images.total() + self.refused.total()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Return the counts for the file."""
         return {
             "records": self.records,
@@ -127,7 +127,7 @@ class ImageTally:
         if len(examples) < _EXAMPLES:
             examples.append({"image": name, "detail": detail})
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Return the counts for the file."""
         good = self.modes.total()
         kinds: dict[str, list[str]] = {}
@@ -179,7 +179,7 @@ def spread(values: Counter[int]) -> dict[str, int] | None:
     raise AssertionError("unreachable: all values were counted")
 
 
-def sources_of(slices: Sequence[Slice]) -> list[dict[str, Any]]:
+def sources_of(slices: Sequence[Slice]) -> list[dict[str, str | int]]:
     """Return the name and the size of each source, which a report belongs to."""
     return [{"source": one.source, "size": one.size, "unit": one.unit} for one in slices]
 

@@ -7,11 +7,10 @@ written last, so that no half file counts.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -222,7 +221,7 @@ def _write(path: Path, recipe: Recipe, report: SampleReport, workers: int) -> No
                 writer.write_batch(pa.ipc.read_record_batch(pa.py_buffer(made.rows), schema))
 
 
-def _schema() -> Any:
+def _schema() -> object:
     import pyarrow as pa
 
     return pa.schema(
@@ -236,7 +235,9 @@ def _schema() -> Any:
     )
 
 
-def _batches(recipe: Recipe, report: SampleReport, on_read: Any) -> Iterator[list[Record]]:
+def _batches(
+    recipe: Recipe, report: SampleReport, on_read: Callable[[int], None]
+) -> Iterator[list[Record]]:
     """Yield the records that are to be encoded, some at a time; count the others."""
     batch: list[Record] = []
     has_system = (recipe.template.system or recipe.template.folded_system) is not None
@@ -270,7 +271,8 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
     import pyarrow as pa
 
     tokenizer = _tokenizer(recipe.tokenizer, recipe.tokenizer_sha256)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
+    names: list[int] = []  # of images, by row
     refused: list[tuple[str, str]] = []
     cut = tokens = supervised_tokens = 0
     for record in records:
@@ -292,6 +294,7 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
         cut += kept < len(encoded.ids)
         tokens += int(lengths[len(ids) - 1])
         supervised_tokens += int(supervised.sum())
+        names.append(len(record.images))
         rows.append(
             {
                 "id": _utf8(record.id),
@@ -301,7 +304,6 @@ def _encode(recipe: Recipe, records: Sequence[Record]) -> _Encoded:
                 "supervised": supervised,
             }
         )
-    names = [len(row["images"]) for row in rows]
     batch = pa.RecordBatch.from_pylist(rows, schema=_schema())
     return _Encoded(
         rows=batch.serialize().to_pybytes(),

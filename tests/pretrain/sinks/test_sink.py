@@ -179,7 +179,7 @@ def test_the_help_names_every_sink(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", "--help", "metrics"])
     out = " ".join(capsys.readouterr().out.split())
-    assert f"beside metrics.jsonl: {', '.join(SINKS)}, or a module" in out
+    assert f"besides metrics.jsonl: {', '.join(SINKS)}, or your own module" in out
 
 
 def test_a_sink_that_is_named_twice_is_refused() -> None:

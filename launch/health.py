@@ -171,7 +171,7 @@ def gpu_memory_used() -> list[tuple[str, int]]:
     try:
         done = subprocess.run(
             ["nvidia-smi", query, "--format=csv,noheader,nounits"],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, errors="replace", timeout=60, check=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise BadNodeError("GPUs: nvidia-smi is not found") from None

@@ -68,8 +68,8 @@ def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     require_commands(argv[0])
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
-            check=False, env=environment(),
+            argv, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S,
+            stdin=subprocess.DEVNULL, check=False, env=environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise UserError(

@@ -81,12 +81,10 @@ def _job_cause() -> str:
     try:
         done = subprocess.run(
             ["scontrol", "show", "job", "-o", os.environ.get("SLURM_JOB_ID", "")],
-            capture_output=True, text=True, check=False, timeout=_SCONTROL_S,
+            capture_output=True, text=True, errors="replace", check=False, timeout=_SCONTROL_S,
         )  # fmt: skip
-    except (
-        OSError,
-        subprocess.TimeoutExpired,
-    ):  # no client here, or no controller
+    # No client is here, or the controller does not answer.
+    except (OSError, subprocess.TimeoutExpired):
         return "a warning of SLURM's to its job"
     return cause_in_record(done.stdout, now_s=time.time())
 

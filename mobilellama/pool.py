@@ -28,10 +28,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -181,13 +183,19 @@ class Workers:
                 yield _finish_oldest(running)
         except _EndedError as ended:
             place = f", near {near(running[0][0])}" if near else ""
-            raise UserError(
-                f"a worker process {_end(_lost(ended))} while {self._doing}{place}; was memory "
-                f"short? {self._remedy}"
-            ) from None
+            raise UserError(self._text_of(_lost(ended), place)) from None
         finally:
             for _, future in running:
                 future.cancel()
+
+    def _text_of(self, lost: Lost, place: str) -> str:
+        """Return the message that a process ended during ``map``."""
+        if lost.signal_name == signal.SIGKILL.name:  # the kernel sends it where memory is short
+            text = f"a worker process was killed while {self._doing}{place}; was memory short?"
+            return f"{text} {self._remedy}"
+        by = lost.signal_name
+        end = f"was killed by {by}" if by else f"left with code {lost.exit_code}"
+        return f"a worker process {end} while {self._doing}{place}. Run the same command again"
 
     def each(
         self, work: Callable[[T, Tell], R], items: Iterable[T], *, on_news: Tell
@@ -271,10 +279,6 @@ def _lost(ended: _EndedError) -> Lost:
     return Lost(pid=process.pid or 0, exit_code=-signal.SIGKILL if code is None else code)
 
 
-def _end(lost: Lost) -> str:
-    return "was killed" if lost.signal_name else f"left with code {lost.exit_code}"
-
-
 _Answer = tuple[Literal["news", "result", "error"], Any]
 
 
@@ -293,8 +297,7 @@ def _serve(pipe: Connection) -> None:
         try:
             answer: _Answer = "result", work(item, tell) if has_news else work(item)
         except BaseException as error:
-            error.add_note(traceback.format_exc())  # the pipe does not send an error's stack
-            answer = "error", error
+            answer = "error", _as_sent(error, traceback.format_exc())
         try:
             pipe.send(answer)
         except ConnectionError:
@@ -302,6 +305,20 @@ def _serve(pipe: Connection) -> None:
         except Exception as error:  # the result cannot be pickled
             refusal = TypeError(f"the result of {work} cannot be sent back: {error}")
             pipe.send(("error", refusal))
+
+
+def _as_sent(error: BaseException, stack: str) -> BaseException:
+    """Return an error as the pipe can send it, with its stack as a note.
+
+    An error of a library may hold what cannot be pickled, or take other arguments than it keeps.
+    """
+    try:
+        ForkingPickler.dumps(error)  # what the pipe does
+        copy(error)  # makes it anew from what it keeps, as the reader does
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}, which cannot be sent back:\n{stack}")
+    error.add_note(stack)  # the pipe does not send an error's stack
+    return error
 
 
 def _leave_with_parent() -> None:

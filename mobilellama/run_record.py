@@ -12,6 +12,7 @@ Only the record tells the stage, the adapters and the origin of a run. Files of 
 no record. For them, ``record_of`` derives it from the run's config.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -153,16 +154,18 @@ def _concluded(config: Mapping[str, Any]) -> RunRecord:
 def stage_of_folder(folder: str | Path) -> Stage | None:
     """Return the stage that exported a folder. None: no stage of ours did.
 
-    Without a record, the ``model_type`` in config.json decides.
+    Without a record that can be read, the ``model_type`` in config.json decides. The reader of the
+    folder reports a damaged file.
     """
     folder = Path(folder)
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         if (folder / RECORD_FILE).is_file():
             value = read_sealed_json(folder / RECORD_FILE, owner=None)
             return from_json(RunRecord, value).stage
+    try:
         values = read_json(folder / "config.json")
     except (OSError, ValueError, TypeError):
-        return None  # the reader of the folder reports what is wrong
+        return None
     kind = values.get("model_type") if isinstance(values, dict) else None
     return "vlm" if kind in VLM_TYPES else None
 

@@ -1,11 +1,15 @@
 """Asking a run to stop: signals, a file, a wall-clock limit. Each only sets a flag."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mobilellama import launcher, signals
+from mobilellama.config import one_line
+
+log = logging.getLogger(__name__)
 
 SIGNALS = signals.STOPS
 SAVING = "saving at the end of this step"
@@ -54,7 +58,9 @@ class StopRequest:
         """What asked first: a preemption, a Ctrl-C, ...; None while nothing has."""
         asked = self._answer and self._answer.reason
         if asked and self._reason is None:
-            self._reason = launcher.signal_cause(asked) if asked.startswith("SIG") else asked
+            self._reason = asked
+            if asked.startswith("SIG"):
+                self._reason = _cause(lambda: launcher.signal_cause(asked), f"a signal ({asked})")
         return self._reason
 
     def look(self) -> str | None:
@@ -63,7 +69,8 @@ class StopRequest:
             return "the end of its time (run.max_hours)"
         with suppress(OSError):  # a file system that does not answer asks for nothing
             made = next((path for path in self._stop_files if path.exists()), None)
-            return launcher.stop_file_cause(made) if made else None
+            if made:
+                return _cause(lambda: launcher.stop_file_cause(made), f"the file {made}")
         return None
 
     def requested(self) -> bool:
@@ -71,3 +78,12 @@ class StopRequest:
         if self.reason is None:
             self._reason = self.look()
         return self.reason is not None
+
+
+def _cause(find: Callable[[], str], plain: str) -> str:
+    """Return the cause of a stop; `plain` if it is not found. No error of that may end the run."""
+    try:
+        return find()
+    except Exception as error:
+        log.warning("the cause of the stop is not found (%s)", one_line(error))
+        return plain

@@ -56,10 +56,14 @@ class SourceRange:
 
     @staticmethod
     def from_json(values: Mapping[str, object]) -> "SourceRange | None":
-        """Return what ``to_json`` was made of; None where a receipt does not know it."""
+        """Return what ``to_json`` was made of; None where a receipt does not know it.
+
+        Other keys of the receipt have no effect.
+        """
         names = {item.name for item in fields(FileState)}
         state = {name: value for name, value in values.items() if name in names}
-        others = {name: value for name, value in values.items() if name not in names}
+        own = ("start", "end", "sha256")
+        others = {name: value for name, value in values.items() if name in own}
         try:
             return from_json(SourceRange, others | {"state": state})
         except TypeError:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mobilellama.shards.dataset import (
     TOKENIZER,
     Plan,
     Receipt,
+    Slice,
     bucket_name,
     read_receipt,
     write_dataset,
@@ -84,7 +85,7 @@ def finish_dataset(folder: Path) -> str:
         raise DataError(f"{folder}: none of the {len(receipts):,} sources has a document")
     _tell_changed(receipts)
     tell_unheld(folder, plan.identity.heldout_share, receipts)
-    _sweep(folder, plan)
+    sweep(folder, plan.slices, others_after_s=0)  # every bucket counts: none is needed
     fingerprint = _write(folder, plan, receipts)
     return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
 
@@ -148,15 +149,19 @@ def _least_share(folder: Path, receipt: Receipt) -> float | None:
     return float(f"{(math.floor(nearest / digit) + 1) * digit:.1g}")
 
 
-def _sweep(folder: Path, plan: Plan) -> None:
-    """Remove what killed writers left: every bucket counts, so no temporary is needed.
+def sweep(folder: Path, slices: Iterable[Slice], *, others_after_s: float) -> None:
+    """Remove what killed writers left. A user may keep other files here, which stay.
 
-    Only of our files: a user may keep others here.
+    Args:
+        folder: the dataset's.
+        slices: whose subsets are looked through.
+        others_after_s: of ``Temporary.is_abandoned``.
     """
-    places = {folder: _IN_FOLDER} | {folder / slice_.subset: _IN_SUBSET for slice_ in plan.slices}
+    places = {folder: _IN_FOLDER} | {folder / slice_.subset: _IN_SUBSET for slice_ in slices}
     for place, ours in places.items():
-        left = (one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final))
-        remove_abandoned(left, others_after_s=0)
+        if place.is_dir():  # the first worker of a subset makes its folder
+            left = (one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final))
+            remove_abandoned(left, others_after_s=others_after_s)
 
 
 def _table(receipts: Sequence[Receipt]) -> str:

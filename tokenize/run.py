@@ -33,7 +33,7 @@ from mobilellama.tokenize.bucket import Work
 from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoder import ENCODER_VERSION
-from mobilellama.tokenize.finish import finish_dataset
+from mobilellama.tokenize.finish import finish_dataset, sweep
 from mobilellama.tokenize.plan import join_plan
 from mobilellama.tokenize.slices import find_slices
 from mobilellama.tokenize.sources import SourcesConfig
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_DATASET_SEED = 1337
 """The default seed of a dataset. ``data.seed``, for the order of samples, is another seed."""
+_ABANDONED_S = 86_400  # no worker of another machine goes so long without a write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,7 @@ def main(config: Config) -> int:
         return 0
     if len(missing) < len(mine):
         log.info("%d of %d buckets are there already", len(mine) - len(missing), len(mine))
+    sweep(folder, plan.slices, others_after_s=_ABANDONED_S)
     try:
         _write(config, plan, missing)
         checks.require_unchanged(mine)  # against a change in the midst of the run

@@ -41,7 +41,8 @@ def check_order(order: Order) -> None:
     command = [*order.step.command, *order.arguments]
     done = subprocess.run(
         [sys.executable, "-m", "mobilellama", *command, "--print_config"],
-        cwd=order.cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        cwd=order.cwd, capture_output=True, text=True, errors="replace", check=False,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if line.startswith("mobilellama: ")]
     for line in [line for line in said if line.startswith("mobilellama: warning: ")]:
@@ -73,7 +74,9 @@ def require_cwd(order: Order) -> None:
 
 def require_syntax(script: Path) -> None:
     """Raise UserError if bash cannot read a script: what the user gave may have broken it."""
-    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-n", str(script)], capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode:
         said = " ".join(done.stderr.split())
         raise UserError(f"{said}. Fix slurm.setup, slurm.extra or slurm.srun_extra")

@@ -80,7 +80,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, errors="replace", timeout=30, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -59,10 +59,10 @@ def help_text(
         presets: the names that --config takes.
         first: the fields that are shown besides the required ones.
         asked: the word after --help: all, or the name of a section or a field. None shows the
-            required fields and `first`.
+            required fields and `first`. So does another word, where the verb takes a thing.
 
     Raises:
-        ConfigError: the word names no section and no field.
+        ConfigError: the word names no section and no field, and the verb takes no thing.
     """
     told = {one.field.name: one for one in _walk(config_class, command, "", None)}
     sections = sorted(command.fields.sections)
@@ -71,12 +71,13 @@ def help_text(
         if wanted not in sections and wanted not in told:
             wanted = current_name(wanted, command.verb)
         names = [name for name in told if name == wanted or name.startswith(f"{wanted}.")]
-        if not names:
+        if names:
+            return "\n".join(_entry(told[name], command) for name in names)
+        if command.thing is None:
             known = [ALL, *sections, *told]
             rule = "is neither a section nor a field"
             remedy = f"Give {', '.join([ALL, *sections])}{did_you_mean(asked, known)}"
             raise ConfigError("--help", asked, rule, remedy)
-        return "\n".join(_entry(told[name], command) for name in names)
     names = [*told] if asked == ALL or len(told) <= MOST_SHOWN else _first(told, first)
     word = f" {thing_text(command.thing)}" if command.thing else ""
     flag = "--section.field" if sections else "--field"

@@ -9,6 +9,7 @@ A temporary file is named ``PATH.tmp.HOST.PID.RANDOM``. It is abandoned if:
 If the id of an ended process was given to another process, the file stays until that one ends.
 """
 
+import math
 import os
 import re
 import secrets
@@ -70,8 +71,12 @@ def remove_abandoned(found: Iterable[Temporary], *, others_after_s: float) -> No
 
 
 def remove_of_processes(paths: Iterable[Path], pids: Collection[int]) -> None:
-    """Remove the temporary files of processes of this machine that have ended."""
+    """Remove the temporary files of those processes of this machine that have ended.
+
+    Args:
+        paths: files, temporary ones among them.
+        pids: the processes.
+    """
     host = socket.gethostname()
-    for temporary in list(temporaries(paths)):
-        if temporary.host == host and temporary.pid in pids:
-            temporary.path.unlink(missing_ok=True)
+    found = (one for one in temporaries(paths) if one.host == host and one.pid in pids)
+    remove_abandoned(found, others_after_s=math.inf)

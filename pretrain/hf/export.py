@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from mobilellama import log as logs
+from mobilellama.cpus import use_cpu_budget
 from mobilellama.files.atomic import write_json
 from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.config import generation_config
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> int:
     """Export, check, and push if asked to."""
     logs.configure()
+    use_cpu_budget()
     output = Path(config.output)
     require_free(output)
     checkpoint = find_checkpoint(config.checkpoint)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
+from mobilellama.cpus import use_cpu_budget
 from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.export_check import check_logits, probe_ids, require_same_logits
 from mobilellama.pretrain.hf.export_config import OutputConfig
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> int:
     """Export, check, and push if asked to."""
     logs.configure()
+    use_cpu_budget()
     output = Path(config.output)
     require_free(output)
     finetuned = open_finetuned(

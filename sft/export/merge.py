@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
+from mobilellama.cpus import use_cpu_budget
 from mobilellama.files.atomic import read_json, write_json
 from mobilellama.files.hub_folder import ModelFolder, find_model
 from mobilellama.files.unmarked import copy_unmarked
@@ -61,6 +62,7 @@ _GENERATION = "generation_config.json"
 def main(config: Config) -> int:
     """Merge and check."""
     logs.configure()
+    use_cpu_budget()
     output = Path(config.output)
     require_free(output)
     started_s = time.monotonic()

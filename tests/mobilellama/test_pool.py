@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,63 @@ def test_a_killed_process_ends_the_work_and_names_the_item() -> None:
         "a worker process was killed while counting, near item 7; was memory short? "
         "Give fewer --workers"
     )
+
+
+def leave_at_seven(number: int) -> int:
+    if number == 7:
+        os._exit(3)
+    return number
+
+
+def abort_at_seven(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return number
+
+
+@pytest.mark.parametrize(
+    ("work", "end"),
+    [(leave_at_seven, "left with code 3"), (abort_at_seven, "was killed by SIGSEGV")],
+)
+def test_only_a_process_that_was_killed_outright_makes_one_ask_for_memory(
+    work: Callable[[int], int], end: str
+) -> None:
+    with pytest.raises(UserError) as caught, Workers(2, doing="counting") as workers:
+        list(workers.map(work, range(100)))
+    assert str(caught.value) == (
+        f"a worker process {end} while counting. Run the same command again"
+    )
+
+
+class TwoWordsError(Exception):
+    """Takes more arguments than it keeps, as errors of libraries do."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def fail_with_two_words(number: int) -> int:
+    raise TwoWordsError("first", f"second{number}")
+
+
+def fail_with_a_lock(number: int) -> int:
+    raise ValueError("locked", number, threading.Lock())
+
+
+@pytest.mark.parametrize(
+    ("work", "name", "text"),
+    [
+        (fail_with_two_words, "TwoWordsError", "first second0"),
+        (fail_with_a_lock, "ValueError", "locked"),
+    ],
+)
+def test_an_error_that_cannot_be_sent_is_told_with_its_stack(
+    work: Callable[[int], int], name: str, text: str
+) -> None:
+    with pytest.raises(RuntimeError) as caught, Workers(2, doing="failing") as workers:
+        list(workers.map(work, range(3)))
+    assert str(caught.value).startswith(f"{name}, which cannot be sent back:")
+    assert text in str(caught.value) and work.__name__ in str(caught.value)
 
 
 def die_while_sending(delay_s: float) -> bytes:

@@ -131,6 +131,15 @@ def test_a_folder_is_what_its_record_says_whatever_type_its_model_has(tmp_path: 
     require_language_model(tmp_path, field="init", remedy="Give another")
 
 
+def test_a_damaged_record_hides_no_vision_language_model(tmp_path: Path) -> None:
+    FULL.write(tmp_path)
+    (tmp_path / RECORD_FILE).write_text((tmp_path / RECORD_FILE).read_text().replace("chat", "x"))
+    assert stage_of_folder(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"model_type": "mobilellama_vlm"}')
+    with pytest.raises(ConfigError, match="is a vision-language model"):
+        require_language_model(tmp_path, field="init", remedy="Give another")
+
+
 @pytest.mark.parametrize("kind", ["mobilellama_vlm", "mobilevlm"])
 def test_a_vision_language_models_folder_is_no_language_models(tmp_path: Path, kind: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama import launcher
 from mobilellama.pretrain.stop import SIGNALS, StopRequest
 from mobilellama.run_folder import RunFolder, Verdict
 from tests.pretrain.helpers.tiny import tiny_argv
@@ -61,6 +62,43 @@ def test_the_stop_file_is_a_request(tmp_path: Path) -> None:
     assert stop.reason == f"the user, who made {tmp_path / 'stop'}"
     (tmp_path / "stop").unlink()
     assert stop.requested()  # once asked for, it stays so
+
+
+@pytest.mark.parametrize("said", [b"JobState=PREEMPTED Name=caf\xe9", b"\xff\xfe"])
+def test_a_stop_whose_cause_slurm_tells_in_no_utf_8_is_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    scontrol, answer, asked = (tmp_path / name for name in ("scontrol", "answer", "stop"))
+    answer.write_bytes(said)
+    scontrol.write_text(f"#!/bin/sh\ncat {answer}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv(launcher.STOP_FILE, str(asked))
+    stop = StopRequest(stop_files=[asked])
+    asked.touch()
+    assert stop.requested()
+    requeued = b"PREEMPTED" in said
+    assert stop.reason == (
+        "a requeue of its job" if requeued else "a warning of SLURM's to its job"
+    )
+
+
+def test_an_error_while_the_cause_is_sought_leaves_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "stop"
+    monkeypatch.setenv(launcher.STOP_FILE, str(asked))
+    monkeypatch.setenv(launcher.LAUNCH, "x" * 5000)  # no system has such a long name
+    asked.touch()
+    stop = StopRequest(stop_files=[asked])
+    with stop.handling_signals():
+        assert stop.requested()
+    assert stop.reason == f"the file {asked}"
+    stop = StopRequest()
+    with stop.handling_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested()
+    assert stop.reason == "a signal (SIGTERM)"
 
 
 def test_the_wall_clock_limit_is_a_request() -> None:
@@ -116,13 +154,15 @@ def test_the_command_answers_at_once_while_it_imports_and_stops_with_a_verdict(
     wait_for(lambda: "libtorch_cpu" in maps.read_text(), timeout_s=180)
     process.send_signal(number)
     said = process.stderr.readline()
-    by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    by, cause = "SIGTERM", "another process (SIGTERM)"
+    if number == signal.SIGINT:
+        by = cause = "Ctrl-C"
     assert said.startswith(f"mobilellama: asked to stop by {by}: stopping before the")
     assert not (tmp_path / "attempts").exists()  # at once
     _, err = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in err) == (0, False)
     verdict = RunFolder(tmp_path).read_verdict()
     assert verdict == Verdict(
-        kind="stopped", message=f"stopped at step 0: {number.name}, before its first step",
+        kind="stopped", message=f"stopped at step 0: {cause}, before its first step",
         attempt=1, step=0,
     )  # fmt: skip

@@ -66,6 +66,10 @@ def test_what_a_receipt_holds_is_read_back() -> None:
     assert SourceRange.from_json(RANGE.to_json()) == RANGE
 
 
+def test_a_key_that_a_later_version_adds_has_no_effect() -> None:
+    assert SourceRange.from_json({**RANGE.to_json(), "blake3": "0" * 64}) == RANGE
+
+
 @pytest.mark.parametrize(
     "name", ["size", "mtime_ns", "ctime_ns", "inode", "start", "end", "sha256"]
 )

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,6 +92,30 @@ def test_workers_end_when_their_parent_is_killed(
     process.communicate(timeout=60)  # the workers hold the pipes: this waits for them too
     assert workers
     wait_for(lambda: not workers_of(process.pid), 10)  # a zombie has no command line
+
+
+def test_a_run_sweeps_what_killed_writers_left_and_keeps_what_others_write(
+    many_slices: tuple[list[str | Path], Path], tmp_path: Path
+) -> None:
+    arguments, _ = many_slices
+    output = tmp_path / "out"
+    tasks = ("--output", output, "--workers", 1, "--task_count", 2, "--task_index")
+    process = start(*arguments, *tasks, 0)
+    process.communicate(timeout=60)
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    here = socket.gethostname()
+    left, live, others = (
+        output / "github" / f"00000.bin.tmp.{writer}.0123abcd"
+        for writer in (f"{here}.{ended.pid}", f"{here}.{os.getpid()}", f"host-7.{ended.pid}")
+    )
+    (output / "github").mkdir(exist_ok=True)
+    for path in (left, live, others):
+        path.write_bytes(b"half")
+    process = start(*arguments, *tasks, 1)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (left.exists(), live.exists(), others.exists()) == (False, True, True)
 
 
 @pytest.mark.parametrize("limit", ["spool", "bucket"])

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilellama import log as logs
+from mobilellama.cpus import use_cpu_budget
 from mobilellama.files.atomic import whole_file, write_json
 from mobilellama.pretrain.hf.device import DTYPE_NAMES
 from mobilellama.pretrain.hf.export_folder import (
@@ -64,6 +65,7 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> int:
     """Export, check, and push if asked to."""
     logs.configure()
+    use_cpu_budget()
     output = Path(config.output)
     require_free(output)
     trained = open_trained(config.checkpoint, tokenizer=config.tokenizer, template=config.template)

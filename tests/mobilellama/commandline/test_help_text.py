@@ -10,6 +10,7 @@ from mobilellama.commandline.help_text import type_text, value_text
 from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.hf.export_config import Config as ExportConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,15 @@ def test_help_is_asked_for_by_the_old_name_and_with_hyphens_too(
     assert texts["launch"].startswith("  --distributed.")
     assert texts["schedule.min-lr-share"] == texts["schedule.min_lr_ratio"]
     assert texts["schedule.min-lr-share"].startswith("  --schedule.min_lr_ratio ")
+
+
+def test_help_after_a_thing_shows_the_first_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for words in (["--help"], ["--help", "out/run"], ["out/run", "--help"]):
+        with pytest.raises(SystemExit):
+            parse_config(ExportConfig, words, prog="x", about="", thing="checkpoint")
+        texts.append(capsys.readouterr().out)
+    assert len(set(texts)) == 1 and texts[0].startswith("usage: x")
 
 
 def test_help_of_what_is_not_there_names_the_sections_and_what_is_near() -> None:

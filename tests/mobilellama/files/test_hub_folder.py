@@ -112,6 +112,7 @@ def test_a_connection_that_breaks_leads_to_the_cache_and_is_worth_a_retry(
     assert (kind, f"{hub.url} cannot be reached" in message) == ("error, try again", True)
 
 
+@pytest.mark.slow  # the client tries five times
 def test_a_download_that_breaks_is_told_and_is_worth_a_retry(
     hub: HubServer, tmp_path: Path
 ) -> None:

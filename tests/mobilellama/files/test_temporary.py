@@ -82,10 +82,13 @@ def test_a_process_that_was_killed_leaves_what_the_next_one_removes(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_known_processes_left_is_removed_and_no_others(tmp_path: Path) -> None:
-    writers = (f"{HOST}.5", f"{HOST}.6", "node7.5")
+def test_what_ended_processes_left_is_removed_and_no_others(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    lives = os.getpid()
+    writers = (f"{HOST}.{ended.pid}", f"{HOST}.{lives}", f"{HOST}.6", f"node7.{ended.pid}")
     paths = [tmp_path / f"f.tmp.{writer}.0123abcd" for writer in writers]
     for path in paths:
         path.touch()
-    remove_of_processes(tmp_path.iterdir(), {5})
+    remove_of_processes(tmp_path.iterdir(), {ended.pid, lives})
     assert sorted(tmp_path.iterdir()) == sorted(paths[1:])

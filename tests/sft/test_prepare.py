@@ -1,6 +1,5 @@
 """'sft prepare' from end to end: what is in the files, in the report, and after a kill."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,9 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,11 +17,8 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import read_json
-from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.sft.data.labels import encode
-from mobilellama.sft.data.plan import sharing
 from mobilellama.sft.data.records import read_turns
-from mobilellama.sft.data.split import split_conversation
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.main import main
 from mobilellama.shards.dataset import PackedManifestRow
@@ -35,64 +28,16 @@ from mobilellama.shards.rows import Rows
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.saved_tokenizers import save_again, write_spaces_last
-from tests.helpers.sealed import edit_sealed
 from tests.sft.helpers.conversations import make_conversations, write_lines, write_sharegpt
-
-SEQ_LEN = 256
-NAMES = ("a.json", "b.jsonl", "c.jsonl")
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def prepare(tokenizer: Path, data: Path, output: Path, *more: str) -> int:
-    arguments = [str(data), "--tokenizer", str(tokenizer), "--output", str(output)]
-    if "--seq_len" not in more:
-        arguments += ["--seq_len", str(SEQ_LEN)]
-    if "--workers" not in more:
-        arguments += ["--workers", "1"]
-    return main(["prepare", *arguments, *more])
-
-
-def hello(**changes: str) -> dict[str, Any]:
-    turns = {"human": "Hi", "gpt": "Hello!"} | changes
-    return {"conversations": [{"from": role, "value": text} for role, text in turns.items()]}
-
-
-@pytest.fixture(scope="module")
-def records() -> dict[str, list[Any]]:
-    """Three files' records, one in twenty of them bad."""
-    made: dict[str, list[Any]] = {}
-    for seed, name in enumerate(NAMES):
-        made[name] = make_conversations(60, seed=seed, scale=0.08)
-        made[name][7] = hello(gpt="")
-        made[name][20] = {"text": "no conversation"}
-        made[name][40]["conversations"].insert(0, {"from": "gpt", "value": "Cut off."})
-    return made
-
-
-@pytest.fixture(scope="module")
-def conversations(records: dict[str, list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("conversations") / "data"
-    for name, those in records.items():
-        (write_sharegpt if name.endswith(".json") else write_lines)(folder / name, those)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(
-    conversations: Path, small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    output = tmp_path_factory.mktemp("prepared") / "dataset"
-    more = ("--heldout_share", "0.1")
-    assert prepare(small_tokenizer, conversations, output, *more) == 0
-    return output
+from tests.sft.helpers.preparing import (
+    SEQ_LEN,
+    digest,
+    expected_parts,
+    hello,
+    prepare,
+    processes_of_group,
+    start,
+)
 
 
 def stored(dataset: TokenDataset, split: str) -> Iterator[tuple[list[int], list[int]]]:
@@ -105,19 +50,6 @@ def stored(dataset: TokenDataset, split: str) -> Iterator[tuple[list[int], list[
         ids, masks = np.split(rows.tokens(i), cuts), np.split(rows.mask(i), cuts)
         for part, mask in zip(ids, masks, strict=True):
             yield part.tolist(), mask.tolist()
-
-
-def expected_parts(records: Sequence[Any], model: Path) -> list[list[tuple[list[int], list[int]]]]:
-    """Return the parts of each good conversation, made without any of the files."""
-    template, tokenizer = read_template("vicuna_v1"), Tokenizer(model)
-    found = []
-    for i, record in enumerate(records):
-        if i in (7, 20):
-            continue
-        turns = [turn for turn in read_turns(record) if turn.content != "Cut off."]
-        parts = split_conversation(template, tokenizer, turns, SEQ_LEN).parts
-        found.append([(p.ids.tolist(), p.supervised.astype(int).tolist()) for p in parts])
-    return found
 
 
 def test_every_part_of_every_conversation_is_stored_once_with_its_mask(
@@ -200,55 +132,6 @@ def test_verify_passes_and_finds_a_flipped_bit_of_each_file(
         assert str(error.value).startswith(f"{path}: sha256 ")
 
 
-def test_the_report_says_what_was_read_kept_changed_and_dropped(
-    prepared: Path, records: dict[str, list[Any]], small_tokenizer: Path
-) -> None:
-    report = read_json(prepared / "report.json")
-    parts = [p for those in records.values() for p in expected_parts(those, small_tokenizer)]
-    flat = [part for those in parts for part in those]
-    tokens = sum(len(ids) for ids, _ in flat)
-    supervised = sum(sum(mask) for _, mask in flat)
-    assert report["records"] == 180
-    assert report["dropped_records"] == 6
-    assert report["conversations"] == 174
-    assert report["heldout_conversations"] == 17
-    assert (report["parts"], report["tokens"]) == (len(flat), tokens)
-    assert report["supervised_tokens"] == supervised
-    assert report["supervised_share"] == pytest.approx(supervised / tokens)
-    assert report["waste_share"] == pytest.approx(1 - tokens / (report["rows"] * SEQ_LEN))
-    assert {name: found["count"] for name, found in report["dropped"].items()} == {
-        "unknown_shape": 3, "empty_answer": 3,
-    }  # fmt: skip
-    assert report["dropped"]["empty_answer"]["examples"][:2] == [
-        {"place": "a.json[7]", "detail": "turn 1 of 2, beside: Hi"},
-        {"place": "b.jsonl:8", "detail": "turn 1 of 2, beside: Hi"},
-    ]
-    assert report["mended"]["leading_turns"]["count"] == 3
-    assert report["mended"]["split"]["count"] == sum(len(those) > 1 for those in parts)
-    assert [source["source"] for source in report["sources"]] == [*NAMES]
-    dataset = TokenDataset(prepared)
-    for split, name in (("train", "train_rows"), ("heldout", "heldout_rows")):
-        view = dataset.view("conversations", SEQ_LEN, split)  # pyright: ignore[reportArgumentType]
-        assert len(view) == report[name] > 0
-
-
-def test_the_table_names_each_reason_with_examples(
-    conversations: Path, small_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert prepare(small_tokenizer, conversations, tmp_path / "out") == 0
-    shown = capsys.readouterr().out
-    for line in (
-        "records read                    180  in 3 sources",
-        "conversations kept              174  96.67 %",
-        "  of them held out                2",
-        "  dropped                         3  has an empty answer",
-        "a.json[7]  turn 1 of 2, beside: Hi",
-        "b.jsonl:21  its fields are text",
-        "  changed                         3  answers before the first question left out",
-    ):
-        assert line in shown
-
-
 def test_the_folder_explains_itself(prepared: Path, small_tokenizer: Path) -> None:
     names = {
         f"conversations/0000{i}.{end}" for i in range(3) for end in ("bin", "idx", "mask", "json")
@@ -260,14 +143,6 @@ def test_the_folder_explains_itself(prepared: Path, small_tokenizer: Path) -> No
     rows = TokenDataset(prepared).identity.rows
     assert (rows.seq_len, rows.template) == (SEQ_LEN, "vicuna_v1")
     assert rows.template_sha256 == read_template("vicuna_v1").sha256
-
-
-def test_two_workers_write_the_bytes_that_one_writes(
-    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
-) -> None:
-    more = ("--heldout_share", "0.1", "--workers", "2")
-    assert prepare(small_tokenizer, conversations, tmp_path / "out", *more) == 0
-    assert digest(tmp_path / "out") == digest(prepared)
 
 
 def test_the_data_may_lie_elsewhere(
@@ -305,27 +180,6 @@ def test_a_finished_dataset_is_left_alone(
     assert prepare(small_tokenizer, conversations, prepared, "--heldout_share", "0.1") == 0
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == written
     assert TokenDataset(prepared).fingerprint in capsys.readouterr().out
-
-
-def start(tokenizer: Path, data: Path, output: Path, workers: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "mobilellama", "sft", "prepare", "--tokenizer", str(tokenizer)]
-    command += ["--data.path", str(data), "--output", str(output), "--workers", str(workers)]
-    return subprocess.Popen(
-        [*command, "--seq_len", str(SEQ_LEN)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def processes_of_group(group: int) -> list[str]:
-    """Return the living processes that a command started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, itself = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        found += [path.parent.name] * (itself == str(group) and state != "Z")
-    return found
 
 
 @pytest.mark.slow
@@ -369,26 +223,6 @@ def test_ctrl_c_stops_with_a_message_and_without_a_traceback(
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "of 12 buckets finished; run the same command again to continue" in err
-
-
-@pytest.mark.slow
-def test_a_killed_worker_ends_the_command_with_a_message(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    for seed in range(12):
-        write_lines(tmp_path / f"data/{seed:02}.jsonl", make_conversations(120, seed=seed))
-    process = start(small_tokenizer, tmp_path / "data", tmp_path / "out", workers=2)
-    limit = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*/*.json")) and time.monotonic() < limit:
-        time.sleep(0.01)
-    for one in processes_of_group(process.pid):
-        if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes():
-            os.kill(int(one), signal.SIGKILL)
-            break
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "mobilellama: error: a worker process was killed while encoding; was memory sho" in err
-    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
@@ -479,57 +313,6 @@ def test_the_same_command_works_once_a_truncated_file_is_mended(
     assert prepare(small_tokenizer, path, tmp_path / "out") == 0
     assert prepare(small_tokenizer, path, tmp_path / "fresh") == 0
     assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
-
-
-def test_a_plan_of_which_nothing_came_gives_way_to_another(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    """Finished buckets without a conversation are nothing: of too short rows, of a wrong file."""
-    wrong = write_lines(tmp_path / "wrong/b.jsonl", [hello(gpt="")] * 3)
-    write_lines(tmp_path / "wrong/a.jsonl", [])
-    good, output = write_lines(tmp_path / "good.jsonl", [hello()] * 20), tmp_path / "out"
-    with pytest.raises(DataError, match="not one conversation is left"):
-        prepare(small_tokenizer, wrong.parent, output)
-    assert (output / "conversations/00001.json").exists()
-    with pytest.raises(DataError, match="20 of 20 records give no conversation"):
-        prepare(small_tokenizer, good, output, "--seq_len", "4")
-    assert prepare(small_tokenizer, good, output) == 0
-    assert not list((output / "conversations").glob("00001.*"))
-    assert prepare(small_tokenizer, good, tmp_path / "fresh") == 0
-    assert digest(output) == digest(tmp_path / "fresh")
-
-
-def test_a_dataset_of_text_that_is_being_made_does_not_give_way(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
-    with pytest.raises(DataError, match="not one conversation is left"):
-        prepare(small_tokenizer, path, output)
-    identity = read_json(output / "plan.json")["identity"]
-    del identity["packing"]  # as 'tokenize run' writes it
-    edit_sealed(output / "plan.json", identity=identity)
-    shutil.rmtree(output / "conversations")
-    before = digest(output)
-    with pytest.raises(ConfigError, match="Use the same value, or another output folder"):
-        prepare(small_tokenizer, path, output)
-    assert digest(output) == before
-
-
-def test_a_plan_that_another_process_works_on_does_not_give_way(
-    small_tokenizer: Path, tmp_path: Path
-) -> None:
-    path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
-    with pytest.raises(DataError, match="not one conversation is left"):
-        prepare(small_tokenizer, path, output)
-    before = digest(output)
-    other = os.open(output, os.O_RDONLY)  # a lock is the open file's, not the process's
-    try:
-        fcntl.flock(other, fcntl.LOCK_SH)
-        with pytest.raises(ConfigError, match=r"seed = 3: .*; another process is making that data"):
-            prepare(small_tokenizer, path, output, "--seed", "3")
-    finally:
-        os.close(other)
-    assert digest(output) == before
 
 
 def test_rows_of_no_model_are_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -786,33 +569,6 @@ def test_records_that_mean_something_else_are_dropped_by_name_of_shape_and_table
         assert {name: found["count"] for name, found in report["dropped"].items()} == {reason: 3}
 
 
-def test_buckets_of_other_rules_of_reading_are_not_mixed_with_new_ones(
-    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    output, more = tmp_path / "out", ("--heldout_share", "0.1")
-    shutil.copytree(prepared, output)
-    for path in output.glob("conversations/*.json"):  # as the rules before left no version
-        receipt = read_sealed_json(path, owner=None)
-        assert receipt["counts"].pop("reading_version") == 2
-        for reason in ("ambiguous", "media", "weight"):
-            del receipt["counts"][f"dropped_{reason}"]
-        write_sealed_json(path, receipt)
-    before = digest(output)
-    assert prepare(small_tokenizer, conversations, output, *more) == 0  # finished: left alone
-    assert digest(output) == before
-    assert "was made by version 1 of the rules by which records are read" in capsys.readouterr().err
-    (output / "conversations/00001.json").unlink()
-    with pytest.raises(ConfigError) as error:
-        prepare(small_tokenizer, conversations, output, *more)
-    assert str(error.value) == (
-        f"output = {output}: has 2 of its 3 buckets by version 1 of the rules by which records "
-        f"are read. They are 2 now: use another output folder, or remove {output}."
-    )
-    before.pop("conversations/00001.json")
-    assert digest(output) == before
-
-
 def test_two_processes_on_one_output_both_end_well_and_say_that_they_are_two(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -829,24 +585,6 @@ def test_two_processes_on_one_output_both_end_well_and_say_that_they_are_two(
     fingerprints = {TokenDataset(tmp_path / name).fingerprint for name in ("out", "alone")}
     assert len(fingerprints) == 1
     assert not list((tmp_path / "out").rglob("*.tmp.*"))
-
-
-def test_a_live_temporary_of_another_maker_is_left_to_it(
-    conversations: Path, prepared: Path, small_tokenizer: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    shutil.copytree(prepared, output)
-    (output / "dataset.json").unlink()
-    theirs = output / "conversations/00001.bin.tmp.another-host.7.0123abcd"
-    ours = output / f"conversations/00001.bin.tmp.{socket.gethostname()}.{os.getpid()}.0123abcd"
-    for path in (theirs, ours):
-        path.write_bytes(b"half")
-    with sharing(output):
-        assert prepare(small_tokenizer, conversations, output, "--heldout_share", "0.1") == 0
-        assert theirs.exists() and ours.exists()
-    (output / "dataset.json").unlink()
-    assert prepare(small_tokenizer, conversations, output, "--heldout_share", "0.1") == 0
-    assert not theirs.exists() and ours.exists()  # we still live
 
 
 def test_ids_that_transformers_5_saved_make_another_dataset_than_the_models(

@@ -17,7 +17,6 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.model import LossSums
 from mobilellama.sft.lora import inject, is_adapter
 from mobilellama.sft.lora_config import LoraConfig
-from mobilellama.vlm import packed_attention
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.images import ImageProcessor
 from mobilellama.vlm.data.labels import IMAGE
@@ -33,74 +32,17 @@ from mobilellama.vlm.model import (
 )
 from mobilellama.vlm.projectors.table import PROJECTORS
 from mobilellama.vlm.towers import patch_features
-from tests.vlm.helpers.tiny_vlm import LANGUAGE as LLAMA
-from tests.vlm.helpers.tiny_vlm import VISION
+from tests.vlm.helpers.small_models import (
+    KINDS,
+    architecture,
+    batch,
+    packed,
+    pixels,
+    randomise,
+    tiny,
+)
 
 TOKENS = 4
-KINDS: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 1},
-    "qwen2": {"tie_word_embeddings": True, "num_key_value_heads": 2},
-    "phi": {"partial_rotary_factor": 0.5, "attention_dropout": 0.0},  # biases, LayerNorm
-    "phi3": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},  # fused projections
-    "gemma": {"head_dim": 16, "num_key_value_heads": 1},  # scaled embeddings, tied
-    "mixtral": {"num_local_experts": 4, "num_key_value_heads": 2},  # experts in one tensor
-    "qwen2_moe": {  # and one that all tokens share, behind a gate of one output
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 24,
-        "num_key_value_heads": 2,
-    },
-}
-
-
-def architecture(kind: str = "llama", **fields: Any) -> Architecture:
-    values: dict[str, Any] = {
-        "language": {"model_type": kind, **LLAMA, **KINDS[kind]},
-        "vision": {"model_type": "clip_vision_model", **VISION},
-        "projector": "ldpnetv2",
-        "images": ImageProcessor(size_pixels=16),
-    }
-    return Architecture(**(values | fields))
-
-
-@torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Give every weight, biases and norms too, a random value."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator) * 0.2
-        parameter.copy_(noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
-
-
-def tiny(kind: str = "llama", **fields: Any) -> VisionLanguageModel:
-    torch.set_num_threads(1)
-    model = VisionLanguageModel(architecture(kind), **fields)
-    randomise(model)
-    return model.train()
-
-
-def pixels(images: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
-
-
-def batch(images: bool = True) -> dict[str, Tensor]:
-    """Return two rows: one image, and two; the second is padded. Or texts alone."""
-    generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(3, 800, (2, 20), generator=generator)
-    labels = ids.roll(-1, dims=1)
-    labels[:, :9] = labels[:, -1] = -100
-    labels[1, 15:] = -100
-    given = {"input_ids": ids, "labels": labels}
-    if images:
-        ids[0, 2:6] = ids[1, 1:5] = ids[1, 7:11] = IMAGE
-        labels[1, 6:11] = -100
-        given["pixel_values"] = pixels(3)
-    return given
-
-
-# --- features come to their places
 
 
 def test_feature_k_of_an_image_comes_to_its_place_k() -> None:
@@ -139,9 +81,6 @@ def test_each_projector_gives_its_number_of_tokens(projector: str) -> None:
     config = architecture(projector=projector)
     model = VisionLanguageModel(config)
     assert model.image_features(pixels(2)).shape == (2, config.image_tokens, 32)
-
-
-# --- losses
 
 
 def transformers_loss(model: VisionLanguageModel, given: dict[str, Tensor]) -> Tensor:
@@ -219,9 +158,6 @@ def test_texts_alone_give_the_language_models_loss_and_the_projector_gradients_o
     assert all(p.grad is not None for p in model.language_model.parameters())
 
 
-# --- the same graph for every micro-batch: ZeRO-2 adds gradients up in the order of their hooks
-
-
 def of_kind(kind: str) -> dict[str, Tensor]:
     """Return a micro-batch: images, texts, both, packed rows of each, or nothing but padding."""
     images, texts = batch(), batch(images=False)
@@ -277,9 +213,6 @@ def test_every_kind_of_micro_batch_makes_all_gradients_in_the_same_order(
         assert gradient_order(model, of_kind(kind)) == expected, kind
         if kind.endswith(("texts", "empty")):
             assert not any(p.grad.any() for p in model.projector.parameters() if p.grad is not None)
-
-
-# --- what trains
 
 
 def test_the_tower_never_trains_and_stays_in_evaluation() -> None:
@@ -340,18 +273,6 @@ def test_a_model_built_empty_and_filled_is_the_one_transformers_makes(
         assert gradient is None or torch.equal(gradient, other), name
 
 
-# --- several samples a row
-
-
-def packed() -> dict[str, Tensor]:
-    """Return the samples of ``batch`` twice in each of two rows."""
-    given = batch()
-    positions = torch.arange(20).repeat(2)[None].repeat(2, 1)
-    both = {n: torch.cat([given[n], given[n].flip(0)], dim=1) for n in ("input_ids", "labels")}
-    images = given["pixel_values"][[0, 1, 2, 1, 2, 0]]
-    return {**both, "position_ids": positions, "pixel_values": images}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_samples_of_a_row_do_not_see_each_other(kind: str) -> None:
     model = tiny(kind)
@@ -401,60 +322,12 @@ def test_samples_of_a_row_do_not_see_each_other_with_flash_attn_either(kind: str
     torch.testing.assert_close(plain.sample_loss_sums, tiny(kind)(**batch()).sample_loss_sums)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_packed_rows_attended_to_sample_by_sample_give_the_same_losses_and_gradients(
-    kind: str,
-) -> None:
-    """What trains on CPUs, and on GPUs without flash-attn."""
-    results = []
-    for packs in (False, True):
-        built = build_on(
-            torch.device("cpu"), architecture(kind), gradient_checkpointing=True, packed=packs
-        )
-        randomise(built)
-        sums = built(**packed())
-        sums.loss_sum.backward()
-        gradients = {n: p.grad for n, p in built.named_parameters() if p.requires_grad}
-        results.append((sums.sample_loss_sums.detach(), gradients))
-        plain = built(**batch()).loss_sum  # rows of one sample, as validation has them
-        torch.testing.assert_close(plain, tiny(kind)(**batch()).loss_sum)
-    (expected, theirs), (found, ours) = results
-    torch.testing.assert_close(found, expected)
-    for name, gradient in theirs.items():
-        assert gradient is not None
-        atol = float(2e-5 * gradient.abs().max())
-        torch.testing.assert_close(ours[name], gradient, rtol=0, atol=atol, msg=name)
-
-
-def test_a_sliding_window_is_kept_within_each_sample() -> None:
-    kind = {"model_type": "mistral", **LLAMA, "num_key_value_heads": 2, "sliding_window": 6}
-    losses = []
-    for packs in (False, True):
-        config = architecture(language=kind)
-        built = build_on(torch.device("cpu"), config, packed=packs)
-        randomise(built)
-        losses.append(built(**packed()).sample_loss_sums)
-    torch.testing.assert_close(*losses)
-    wide = build_on(torch.device("cpu"), architecture(language=kind | {"sliding_window": None}))
-    randomise(wide)
-    assert not torch.allclose(wide(**packed()).sample_loss_sums, losses[0], rtol=1e-4)
-
-
-def test_a_model_that_hands_no_positions_to_its_attention_is_not_trained_on_packed_rows() -> None:
-    given = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(ConfigError, match=r"data\.pack = true: but Linear is not told where"):
-        packed_attention.attend(nn.Linear(1, 1), given, given, given, None)
-
-
 def test_flash_attn_is_used_where_it_is_there_on_gpus_in_half_precision() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     there = importlib.util.find_spec("flash_attn") is not None
     assert attention_for(cuda, half_precision=True) == ("flash_attention_2" if there else "sdpa")
     assert attention_for(cuda, half_precision=False) == "sdpa"
     assert attention_for(cpu, half_precision=True) == "sdpa"
-
-
-# --- what cannot be
 
 
 @pytest.mark.parametrize(
@@ -489,8 +362,6 @@ def test_what_such_a_models_config_leaves_out_is_refused_too(kind: str) -> None:
     with torch.device("meta"), pytest.raises(ConfigError, match=r"changes the logits"):
         build_language_model({"model_type": kind}, "sdpa")
 
-
-# --- the published sizes
 
 CLIP_L = {
     "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,

@@ -33,9 +33,9 @@ from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel, build_on, parameter_shapes
 from tests.helpers.ranks import run_ranks
 from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.small_models import KINDS, architecture, batch, randomise
 from tests.vlm.helpers.tiny_vlm import LANGUAGE as SIZES
 from tests.vlm.helpers.tiny_vlm import make_tower, train_vlm
-from tests.vlm.test_model import KINDS, architecture, batch, randomise
 
 LORA = LoraConfig(rank=3, alpha=6, dropout=0.0)
 TARGETS = {

@@ -202,21 +202,6 @@ def test_a_base_with_a_tied_head_is_written_untied(
     )
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({}, "checkpoint = null: must be given, or adapter and base, and not both"),
-        ({"checkpoint": "r", "adapter": "a", "base": "b"}, "checkpoint = r: must be given, or"),
-        ({"adapter": "a"}, "base = null: must be given: a holds no weights of its base"),
-        ({"checkpoint": "r", "max_shard_size_gb": 0}, "max_shard_size_gb = 0: must be at least"),
-    ],
-)
-def test_fields_that_break_a_rule_are_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Config(output="o", **fields)
-    assert str(caught.value).startswith(message)
-
-
 def test_wrong_paths_are_told_and_nothing_is_written(
     adapter: Path, tiny_chat_model: Path, tmp_path: Path
 ) -> None:

@@ -8,13 +8,11 @@ wants one ``<image>`` for each, answers each question on its own, and gives at m
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from PIL import Image
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf.fingerprint import identify
@@ -22,62 +20,17 @@ from mobilellama.vlm.benchmarks.all import BENCHMARKS
 from mobilellama.vlm.benchmarks.evaluate import (
     as_the_original_logs_it,
     dtype_as_published,
-    evaluate,
 )
-from mobilellama.vlm.benchmarks.plan import PUBLISHED_QUESTIONS, Config
 from mobilellama.vlm.benchmarks.published_scores import AVERAGED
 from mobilellama.vlm.chat.assistant import load
-from mobilellama.vlm.chat.question import Question, QuestionAnswerer, Reply
-from mobilellama.vlm.data.images import ImageError, read_image
+from mobilellama.vlm.chat.question import Question, Reply
+from mobilellama.vlm.data.images import ImageError
 from mobilellama.vlm.main import main
 from tests.pretrain.conftest import Command, Outcome
 from tests.vlm.helpers.benchmark_files import mmbench_row, write_benchmarks, write_mmbench
+from tests.vlm.helpers.evaluating import KNOWS_ALL, QUESTIONS, Clerk, Evaluate, write_model
 
-QUESTIONS = {"gqa": 4, "scienceqa": 4, "textvqa": 3, "pope": 8, "mme": 28, "mmbench": 5}
 """Of the six of MobileVLM's tables. These tests ask no others."""
-
-
-class Clerk:
-    """Answers from a list what it knows, and "Yes" otherwise.
-
-    Args:
-        known: answers by a part of the question's text.
-        after_batch: called after each batch, with how many there have been.
-    """
-
-    def __init__(
-        self,
-        known: Mapping[str, str] | None = None,
-        after_batch: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        self.known, self.after_batch = known or {}, after_batch
-        self.asked: list[Question] = []
-        self.calls: list[tuple[int, int, str | None]] = []
-        """Of each batch its size, max_new_tokens and aspect_ratio."""
-
-    def answer_batch(
-        self,
-        questions: Sequence[Question],
-        *,
-        max_new_tokens: int,
-        aspect_ratio: Literal["square", "pad"] | None = None,
-    ) -> list[Reply]:
-        self.calls.append((len(questions), max_new_tokens, aspect_ratio))
-        self.asked += questions
-        answers = [self._answer(one, max_new_tokens) for one in questions]
-        self.after_batch(len(self.calls))
-        return answers
-
-    def _answer(self, question: Question, max_new_tokens: int) -> Reply:
-        assert question.text.count("<image>") == len(question.images)
-        for image in question.images:
-            decoded = read_image(image) if isinstance(image, Path) else image
-            assert isinstance(decoded, Image.Image)
-            assert decoded.size == (8, 6)
-        said = next((word for part, word in self.known.items() if part in question.text), "Yes")
-        words = said.split(" ")
-        finish = "length" if len(words) > max_new_tokens else "stop"
-        return Reply(text=" ".join(words[:max_new_tokens]), finish=finish)
 
 
 class Cut(Clerk):
@@ -92,58 +45,7 @@ class Cut(Clerk):
         return replace(reply, finish="length") if cut else reply
 
 
-KNOWS_ALL = {
-    "overcast": " No.</s>", "on the left": "left.", "Which color": "White", "fence": "tall",
-    "What is it?\nOptions": "B", "Which is it?": "C", "Who is it?": "A", "Where is it?": "E",
-    "brand": "Coca cola", "bottles": "three", "price": "$1000",
-    "adversarial 1 ": "No", "adversarial 2 ": "no", "popular 0 ": "No", "random 1 ": "not",
-    "0 not here": "No",
-    "A. cat": "A", "A. up": "B", "A. dog": "C", "A. down": "A", "A. cow": "B",
-}  # fmt: skip
 """The right answers; of "How many bottles?" six people say 3."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "model", b"weights")
-
-
-def write_model(folder: Path, weights: bytes) -> Path:
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "mobilellama_vlm"}')
-    (folder / "model.safetensors").write_bytes(weights)
-    return folder
-
-
-class Evaluate:
-    """The command, on one model, with one output."""
-
-    def __init__(self, data: Path, model: Path, output: Path) -> None:
-        self.fields: dict[str, Any] = {
-            "data": str(data), "model": str(model), "output": str(output),
-            "tasks": ",".join(QUESTIONS),
-        }  # fmt: skip
-        self.output = output
-
-    def __call__(self, assistant: QuestionAnswerer | None = None, **fields: Any) -> int:
-        def load() -> QuestionAnswerer:
-            assert assistant is not None, "the model must not be loaded"
-            return assistant
-
-        config = Config(**(self.fields | fields))
-        model = {"model_sha256": identify(config.model), "dtype": config.dtype}
-        return evaluate(config, model, load)
-
-    def scores(self) -> dict[str, Any]:
-        return json.loads((self.output / "scores.json").read_text())
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.output / f"{name}.jsonl").open()]
 
 
 def printed(out: str, model: str = "model") -> dict[str, str]:
@@ -153,11 +55,6 @@ def printed(out: str, model: str = "model") -> dict[str, str]:
     row = next(line for line in lines[head:] if line.startswith(model))
     cells = row.removeprefix(model).split()
     return dict(zip(lines[head].split(), cells, strict=True))
-
-
-@pytest.fixture
-def run(data: Path, model: Path, tmp_path: Path) -> Evaluate:
-    return Evaluate(data, model, tmp_path / "results")
 
 
 def test_a_model_that_knows_all_gets_all(run: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,34 +282,6 @@ def test_every_missing_file_of_all_benchmarks_is_named_before_a_model_is_loaded(
         run(None, data=str(tmp_path / "absent"))
 
 
-def test_missing_images_are_counted_before_a_model_is_loaded(run: Evaluate, tmp_path: Path) -> None:
-    data = write_benchmarks(tmp_path / "data")
-    (data / "gqa/data/images/n2.jpg").unlink()
-    with pytest.raises(ConfigError, match=r"lacks 1 of 2 images \(.*images/n2.jpg\)"):
-        run(None, data=str(data))
-    assert run(Clerk(), data=str(data), tasks="gqa", limit=2) == 0  # which do not need it
-
-
-def test_another_number_of_questions_than_published_is_told(
-    run: Evaluate,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    assert run(Clerk(KNOWS_ALL), tasks="gqa,pope") == 0
-    odd = "4 questions, where the published have 12,578"
-    out = capsys.readouterr().out
-    assert f"No measurement beside the published ones: {odd}." in out
-    assert f"GQA is of {odd}: no measurement." in out
-    assert "POPE is of" not in out  # whose number no source states
-    assert f"gqa of {run.fields['data']}: {odd}" in caplog.text
-    assert odd in run.scores()["benchmarks"]["gqa"]["notes"][-1]
-    monkeypatch.setitem(PUBLISHED_QUESTIONS, "gqa", 4)
-    assert run(None, tasks="gqa") == 0
-    assert "no measurement" not in capsys.readouterr().out.lower()
-    assert run.scores()["benchmarks"]["gqa"]["notes"] == []
-
-
 def test_an_image_in_the_table_that_is_none_is_named(run: Evaluate, tmp_path: Path) -> None:
     write_mmbench(tmp_path, [mmbench_row(31, ["a", "b"], "A", image="QUJD")])
     with pytest.raises(ImageError, match="question 31's image: is no image"):
@@ -464,30 +333,6 @@ def test_a_foreign_scores_file_is_refused(run: Evaluate) -> None:
         (run.output / "scores.json").write_text(text)
         with pytest.raises(ConfigError, match=r"holds a scores.json that 'vlm evaluate' has not"):
             run(None)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"tasks": "gqa,pop"}, "'pop' must be one of gqa, .*did you mean 'pope'"),
-        ({"tasks": "gqa, gqa"}, "names one twice"),
-        ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
-        ({"limit": 0}, "limit = 0: must be at least 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens = 0: must be at least 1"),
-        ({"model": "/nowhere"}, "model = /nowhere: is not a folder"),
-    ],
-)
-def test_a_field_that_makes_no_sense_is_refused(
-    run: Evaluate, fields: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Config(**(run.fields | fields))
-
-
-def test_an_output_that_is_a_file_is_refused(run: Evaluate) -> None:
-    run.output.write_text("")
-    with pytest.raises(ConfigError, match=r"output = .*: is not a folder"):
-        Config(**run.fields)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from mobilellama.vlm.model import LANGUAGE, build_language_model
 from mobilellama.vlm.start import open_start
 from tests.helpers.ranks import run_ranks
 from tests.vlm.helpers.llava_data import write_llava
+from tests.vlm.helpers.small_models import randomise
 from tests.vlm.helpers.tiny_vlm import LANGUAGE as SIZES
 from tests.vlm.helpers.tiny_vlm import make_tower, train_vlm
-from tests.vlm.test_model import randomise
 
 EXPERTS: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 12, "num_key_value_heads": 2},

@@ -1,63 +1,30 @@
 """The projectors: parameter counts as published, and outputs against a plain second writing."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from mobilellama.config import ConfigError
-from mobilellama.vlm.projectors.projector import Projector, init_projector_parameter
 from mobilellama.vlm.projectors.rules import (
     ORIGINAL,
     Pooling,
     ProjectorRules,
-    squeeze_of,
-    squeeze_width,
 )
 from mobilellama.vlm.projectors.table import (
-    PROJECTORS,
     build_projector,
-    find_projector,
     image_tokens,
 )
 from tests.vlm.helpers.plain_projectors import plain
+from tests.vlm.helpers.small_projectors import (
+    FORMER,
+    KINDS,
+    WIDTH,
+    differing_rule,
+    features,
+    initialised,
+)
 
-VISION_WIDTH, WIDTH = 12, 16
-KINDS = sorted(PROJECTORS)
-FORMER = ProjectorRules()
 """Of models that do not say."""
-
-
-def differing_rule(kind: str, rules: ProjectorRules, *, side: int, width: int) -> str | None:
-    """The rule by which a projector computes something else than the original's, if one does."""
-    its = find_projector(kind)
-    return its.rule if its.differs_from_original(rules, side=side, width=width) else None
-
-
-def initialised(
-    kind: str,
-    seed: int = 0,
-    *,
-    moved: bool = False,
-    rules: ProjectorRules = FORMER,
-    width: int = WIDTH,
-) -> Projector:
-    """A small projector with its first weights; moved off them so that norms count."""
-    projector = build_projector(kind, vision_width=VISION_WIDTH, width=width, rules=rules)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in projector.named_parameters():
-            parameter.copy_(init_projector_parameter(projector, name, seed))
-            if moved:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return projector
-
-
-def features(images: int, patches: int) -> Tensor:
-    generator = torch.Generator().manual_seed(7)
-    return torch.randn(images, patches, VISION_WIDTH, generator=generator)
 
 
 @pytest.mark.parametrize(
@@ -195,50 +162,6 @@ def test_token_counts_follow_from_the_patches(
     assert image_tokens(kind, patches, ProjectorRules(pooling=pooling)) == tokens
 
 
-@pytest.mark.parametrize("side", [4, 12, 16, 24, 27, 32, 36])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_original_pooling_is_torchs_adaptive_mean(side: int, dtype: torch.dtype) -> None:
-    projector = initialised("ldpnetv2", moved=True, rules=ORIGINAL).to(dtype)
-    pool = torch.nn.AdaptiveAvgPool2d((12, 12))
-    with torch.no_grad():
-        images = features(2, side * side).to(dtype)
-        pooled = pool(projector.grid(images))
-        position = projector.get_submodule("position")
-        expected = (position(pooled) + pooled).flatten(2).transpose(1, 2)
-        assert torch.equal(projector(images), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_at_the_published_grid_both_poolings_are_the_same_bit_for_bit(dtype: torch.dtype) -> None:
-    first, second = (
-        initialised("ldpnetv2", moved=True, rules=rules).to(dtype) for rules in (FORMER, ORIGINAL)
-    )
-    with torch.no_grad():
-        images = features(2, 576).to(dtype)
-        assert torch.equal(first(images), second(images))
-
-
-def test_a_squeezes_width_shows_its_form() -> None:
-    for width in range(4, 500):
-        forms = {squeeze_width(width, form): form for form in ("rounded", "quarter")}
-        for narrow in forms:
-            assert squeeze_width(width, squeeze_of(width, narrow)) == narrow
-        differs = {differing_rule("ldpnet", its, side=6, width=width)
-                   for its in (FORMER, ORIGINAL)}  # fmt: skip
-        assert differs == ({None} if len(forms) == 1 else {None, "squeeze"})
-    assert squeeze_of(48, 7) == "rounded", "of neither form"
-
-
-def test_a_rounded_squeeze_has_its_channels() -> None:
-    shapes = {
-        rules.squeeze: initialised("ldpnet", rules=rules, width=48)
-        .get_parameter("blocks.1.squeeze.reduce.weight")
-        .shape
-        for rules in (FORMER, ORIGINAL)
-    }
-    assert shapes == {"quarter": (12, 48, 1, 1), "rounded": (16, 48, 1, 1)}
-
-
 @pytest.mark.parametrize(("kind", "rule"), [("ldpnetv2", "pooling"), ("mlp2x_gelu", None)])
 def test_another_grid_than_the_published_tells_the_poolings_apart(
     kind: str, rule: str | None
@@ -270,50 +193,3 @@ def test_what_makes_no_tokens_is_refused(kind: str, patches: int, message: str) 
     with pytest.raises(ConfigError) as caught:
         image_tokens(kind, patches, FORMER)
     assert str(caught.value).startswith(message)
-
-
-def test_an_odd_grid_is_refused_by_the_forward_pass_too() -> None:
-    with pytest.raises(ConfigError, match="a side that 2 divides, not 3"):
-        initialised("ldpnetv2")(features(1, 9))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_first_values_depend_on_name_and_seed_alone(kind: str) -> None:
-    first, again, other = (initialised(kind, seed).state_dict() for seed in (0, 0, 1))
-    with torch.device("meta"):
-        on_meta = build_projector(kind, vision_width=VISION_WIDTH, width=WIDTH, rules=FORMER)
-    for name, value in first.items():
-        assert torch.equal(value, again[name])
-        assert torch.equal(value, init_projector_parameter(on_meta, name, 0))
-        assert torch.equal(value, other[name]) == (".norm" in name), name
-    if kind == "ldpnet":
-        assert not torch.equal(
-            first["blocks.0.pointwise.weight"], first["blocks.1.pointwise.weight"]
-        )
-
-
-def test_first_values_are_spread_as_torch_spreads_its_own() -> None:
-    torch.manual_seed(0)
-    projector = build_projector(
-        "ldpnet", vision_width=96, width=256, rules=ORIGINAL
-    )  # with torch's own values
-    fan_in = {
-        "mlp.0": 96,
-        "mlp.2": 256,
-        "blocks.0.depthwise": 9,
-        "blocks.0.squeeze.reduce": 256,
-        "blocks.0.squeeze.expand": 64,
-        "blocks.1.pointwise": 256,
-    }
-    for name, torch_value in projector.named_parameters():
-        ours = init_projector_parameter(projector, name, 0)
-        assert ours.dtype == torch.float32 and ours.shape == torch_value.shape
-        layer = name.rpartition(".")[0]
-        if ".norm" in name:
-            assert torch.equal(ours, torch_value)
-        elif layer in fan_in:
-            bound = 1 / math.sqrt(fan_in[layer])
-            for value in (ours, torch_value.detach()):
-                assert 0.9 * bound < float(value.abs().max()) <= bound, name
-            # A uniform variable within +-b has the deviation b / sqrt(3).
-            assert float(ours.std()) == pytest.approx(bound / math.sqrt(3), rel=0.12), name

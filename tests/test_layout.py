@@ -73,6 +73,65 @@ def test_a_test_lies_where_its_module_does() -> None:
         assert not places or folder in places, f"{path}: its module lies in {places}"
 
 
+_FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+_DECISIONS = (
+    ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.Raise, ast.With, ast.Match,
+    ast.comprehension,
+)  # fmt: skip
+
+
+def has_logic(source: str) -> bool:
+    """Return whether a module computes something: whether it needs a test of its name.
+
+    It does unless each of its functions and methods is, apart from a docstring, one statement
+    without a condition, a loop, a raise or a with: it names a value, or hands its arguments on.
+    Tables, constants, classes of fields and a stage's ``main`` are such.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, _FUNCTIONS):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            inner = [part for statement in body for part in ast.walk(statement)]
+            if len(body) > 1 or any(isinstance(part, _DECISIONS) for part in inner):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("source", "logic"),
+    [
+        ("TABLE = {'a': 1}", False),
+        ("class C:\n    field: int = 1", False),
+        ("def main(argv):\n    'Run.'\n    return run_stage(argv, VERBS)", False),
+        ("class C:\n    def f(self):\n        require('a', self.a)", False),
+        ("def f(a):\n    b = a + 1\n    return b", True),
+        ("def f(a):\n    return a if a else 1", True),
+        ("def f(a):\n    return [b for b in a]", True),
+        ("class C:\n    def f(self):\n        raise ValueError", True),
+        ("def f():\n    'Say.'\n    def g():\n        while True:\n            pass", True),
+    ],
+)
+def test_what_counts_as_logic(source: str, logic: bool) -> None:
+    assert has_logic(source) is logic
+
+
+def test_each_module_of_logic_has_a_test_of_its_name() -> None:
+    """tests/vlm/data/test_order.py tests vlm/data/order.py."""
+    paths = {
+        path.relative_to(ROOT)
+        for stage in ["mobilellama", *MAY_IMPORT]
+        for path in (ROOT / stage).rglob("*.py")
+        if not any(parent.is_symlink() for parent in path.parents)
+    }
+    wanted = [path for path in sorted(paths) if has_logic((ROOT / path).read_text())]
+    assert len(wanted) > 250
+    lacking = [
+        path.as_posix()
+        for path in wanted
+        if not (ROOT / "tests" / path.parent / f"test_{path.name}").is_file()
+    ]
+    assert not lacking, f"write or move tests for: {', '.join(lacking)}"
+
+
 # Every verb reads a Config, and every benchmark scores by a Key of its own.
 MANY_SHARE = {"Config", "Key"}
 

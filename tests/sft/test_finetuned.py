@@ -33,7 +33,7 @@ def test_merged_weights_have_plain_names_and_give_the_logits_of_base_plus_adapte
 
 def test_a_run_of_another_stage_and_what_is_no_run_are_refused_by_field(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^model = .*run was written by 'mobilellama pretrain run'"
+        ConfigError, match=r"^model = .*run: was written by 'mobilellama pretrain run'"
     ):
         open_finetuned(str(MADE / "run"), field="model")
     with pytest.raises(ConfigError, match=r"^checkpoint = .*is neither a checkpoint nor a run's"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from mobilellama.sft.chat.chat import Config
 from mobilellama.sft.chat.finetuned_model import opened
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.data.conversation import Turn
@@ -13,7 +14,7 @@ MADE = Path(__file__).parents[2] / "fixtures/made_by_22bff75"
 
 
 def test_a_run_answers_with_its_adapter_added_and_its_own_template() -> None:
-    choice = ModelChoice(model=str(MADE / "chat_run"), device="cpu")
+    choice = Config(model=str(MADE / "chat_run"), device="cpu")
     with opened(choice) as (tokenizer, load):
         prompt = tokenizer.prompt([Turn("user", "Hello")])
         model = load()

@@ -27,7 +27,7 @@ def test_an_adapters_card_is_pefts_and_names_a_base_of_the_hub(tmp_path: Path) -
         "library_name: peft",
         "base_model: someone/base",
         "A LoRA adapter of rank 2 that makes a chat model of its base `someone/base`",
-        "LoRA of rank 2, alpha 4, dropout 0.05 on all linear layers",
+        "LoRA of rank 2, alpha 4, dropout 0.05 on ",
         "sft merge --adapter tiny --base someone/base --output FOLDER",
         "| all | 2.0000 | 2.2500 |",
     ):

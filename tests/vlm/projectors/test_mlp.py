@@ -12,9 +12,13 @@ def test_every_patch_becomes_a_token_of_its_own() -> None:
     features = torch.randn(2, 5, 6)
     tokens = projector(features)
     assert tokens.shape == (2, 5, 8)
-    first, _, last = projector.mlp
-    alone = torch.nn.functional.gelu(features[1, 3] @ first.weight.T + first.bias)
-    torch.testing.assert_close(tokens[1, 3], alone @ last.weight.T + last.bias)
+    weights = dict(projector.named_parameters())
+    alone = torch.nn.functional.gelu(
+        features[1, 3] @ weights["mlp.0.weight"].T + weights["mlp.0.bias"]
+    )
+    torch.testing.assert_close(
+        tokens[1, 3], alone @ weights["mlp.2.weight"].T + weights["mlp.2.bias"]
+    )
 
 
 def test_the_published_names_are_those_of_the_two_layers() -> None:

@@ -11,6 +11,7 @@ from mobilellama.vlm.projectors.rules import (
     ProjectorRules,
 )
 from mobilellama.vlm.projectors.table import (
+    PROJECTORS,
     build_projector,
     image_tokens,
 )

@@ -16,6 +16,7 @@ from mobilellama.vlm.projectors.table import (
 VISION_WIDTH, WIDTH = 12, 16
 KINDS = sorted(PROJECTORS)
 FORMER = ProjectorRules()
+"""Of models that do not say."""
 
 
 def initialised(

@@ -25,8 +25,6 @@ from tests.vlm.helpers.small_projectors import (
     initialised,
 )
 
-"""Of models that do not say."""
-
 
 @pytest.mark.parametrize(
     ("kind", "width", "parameters"),

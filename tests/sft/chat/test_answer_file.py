@@ -1,5 +1,6 @@
 """A file of prompts answered: in the input's order, whatever the batches; what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,14 @@ import pytest
 from mobilellama.config import ConfigError, UserError
 from mobilellama.pretrain.stop import StopRequest
 from mobilellama.progress import Progress
-from mobilellama.sft.chat.answer_file import EncodedPrompt, FileOptions, answer_all, ask
+from mobilellama.sft.chat.answer_file import (
+    Answered,
+    AnsweredRow,
+    EncodedPrompt,
+    FileOptions,
+    answer_all,
+    ask,
+)
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.prompts import PromptRow
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
@@ -30,9 +38,12 @@ def test_batches_go_from_long_to_short_and_answers_come_in_the_inputs_order(
     assert tokenizer.context_tokens == 256
     asked: list[list[int]] = []
 
-    def answer(batch: Any, stop: StopRequest) -> dict[int, dict[str, Any]]:
+    def answer(batch: Sequence[EncodedPrompt], stop: StopRequest) -> Answered:
         asked.append([one.tokens for one in batch])
-        return {one.number: one.row.fields | {"tokens": 1} for one in batch}
+        return {
+            one.number: AnsweredRow(fields=one.row.fields, answer="A", finish="stop", tokens=1)
+            for one in batch
+        }
 
     lengths = [3, 256, 9, 1, 7, 300]
     with Progress("answer", total=len(lengths), unit="rows") as progress:
@@ -42,9 +53,9 @@ def test_batches_go_from_long_to_short_and_answers_come_in_the_inputs_order(
         ]
     assert asked == [[9, 7], [3, 1]]  # those without room are not asked
     flat = [one for rows in written for one in rows]
-    assert [one["id"] for one in flat] == [0, 1, 2, 3, 4, 5]
-    assert flat[1] == {"id": 1, "answer": "", "finish": "too_long", "tokens": 0}
-    assert flat[5]["finish"] == "too_long"
+    assert [one.fields["id"] for one in flat] == [0, 1, 2, 3, 4, 5]
+    assert flat[1].to_json() == {"id": 1, "answer": "", "finish": "too_long", "tokens": 0}
+    assert flat[5].finish == "too_long"
 
 
 def test_a_row_that_the_template_refuses_is_named_by_its_line() -> None:
@@ -67,4 +78,4 @@ def test_the_output_is_another_file_than_the_input(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"input": "a", "output": "b"}
     for field in ("batch_size", "max_new_tokens"):
         with pytest.raises(ConfigError, match=rf"^{field} = 0: must be at least 1"):
-            FileOptions(**fields | {field: 0})
+            FileOptions(**{**fields, field: 0})

@@ -56,7 +56,7 @@ class Answer:
         self.line = line
         """The line to print. None, with `notes` false, leaves Ctrl-C to other code."""
         self.reason: str | None = None
-        """Who asked for the end: the name of the first signal; None while nobody has."""
+        """The name of the first signal, or the cause of another request. None: there is none."""
         self.notes, self._is_main = notes, is_main
         self.launcher: int | None = None
         """The process that started this rank. None: its end is no reason to stop."""

@@ -75,10 +75,10 @@ def start_engine(job: Training, world: World) -> Engine:
     if job.config.engine.compile and world.device.type == "cuda":
         for layer in job.layers:
             layer.compile()
-    return build_engine(job.model, job.groups, job.config, world, precision_of(job))
+    return build_engine(job.model, job.groups, job.config, world, resolved_precision(job))
 
 
-def precision_of(job: Training) -> str:
+def resolved_precision(job: Training) -> str:
     """Return the precision that a training has, ``auto`` resolved."""
     return job.facts.identity["engine.precision"]
 
@@ -88,7 +88,7 @@ def report(job: Training, world: World, max_steps: int) -> None:
     train = job.config.train
     log.info(
         "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; %s; %s",
-        count_text(job.model), precision_of(job), job.config.engine.kind, world.size,
+        count_text(job.model), resolved_precision(job), job.config.engine.kind, world.size,
         world.device.type, train.grad_accum_steps(world.size), train.micro_batch_size, job.order,
         world.threads.describe("CPU thread"),
     )  # fmt: skip

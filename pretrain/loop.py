@@ -61,6 +61,7 @@ class Training:
     config: StageConfig
     """The sections that all stages have."""
     facts: RunFacts
+    """What the run's attempts and checkpoints say of it."""
     model: nn.Module
     """On its device, with zeros for weights; those that want a gradient train."""
     layers: Iterable[nn.Module]
@@ -93,7 +94,7 @@ class Attempt:
     run: RunFolder
     world: World
     number: int
-    """The attempt's."""
+    """The number of the attempt, from 1."""
     engine: Engine
     """With the state of a checkpoint, or first values."""
     max_steps: int

@@ -1,4 +1,4 @@
-"""A .json file of records: a list, read slice_ by slice_, or lines under another name."""
+"""A .json file of records: a list, read element by element, or lines under another name."""
 
 import codecs
 import itertools

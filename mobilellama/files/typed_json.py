@@ -87,7 +87,8 @@ def _of_union(kinds: tuple[object, ...], value: object, name: str) -> object:
             return _checked(kind, value, name)
         except TypeError as error:
             errors.append(error)
-    # The error with the longest name comes from deepest in the value: that type was meant.
+    # Raise the error whose name is longest: it is about the innermost value, so most of the value
+    # fitted that type.
     raise max(errors, key=lambda error: len(str(error).partition(" ")[0]))
 
 

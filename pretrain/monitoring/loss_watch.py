@@ -49,7 +49,7 @@ class LossWatch:
     def __init__(
         self, config: LossWatchConfig, state: WatchState | None = None, *, is_main: bool = True
     ) -> None:
-        """Start, or go on from a checkpoint's `state`; of many ranks only one `is_main`."""
+        """Start, or go on from a checkpoint's `state`; only the rank that `is_main` warns."""
         self._config, self._level = config, logging.WARNING if is_main else logging.DEBUG
         state = state or {"skipped_steps": 0, "skipped_in_a_row": 0, "spikes": 0, "losses": []}
         self.skipped_steps, self.spikes = state["skipped_steps"], state["spikes"]

@@ -5,8 +5,8 @@
                            as NAME:exp_avg (flat fp32 fragments), and rng:* (the rank's random
                            generators)
       rank-R.json          receipt: the file's size and sha256, and the start of each fragment
-      manifest.json        written last: step, samples consumed, identity, config, counters, the
-                           optimizer's kind and the names of its tensors, the sha256 of every
+      manifest.json        written last: step, samples consumed, identity, record, config, counters,
+                           the optimizer's kind and the names of its tensors, the sha256 of every
                            receipt, of the frozen parameters and of itself
     frozen/SHA.safetensors the parameters that do not train, if there are any (frozen.py)
 
@@ -73,7 +73,8 @@ def save(
         world: all ranks call this together.
         engine: gives the fragments of the state.
         attempt: this attempt. The write fails if the folder has a newer one.
-        facts: step, consumed, identity, config, counters and frozen_sha256, as in ``Manifest``.
+        facts: step, consumed, identity, record, config, counters and frozen_sha256, as in
+            ``Manifest``.
 
     Raises:
         FencedError: a newer attempt owns the run.

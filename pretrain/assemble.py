@@ -14,7 +14,7 @@ from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.schedule import change_text, stored_schedule
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
-from mobilellama.pretrain.state.loading import begin, freeze, report_changes, restore
+from mobilellama.pretrain.state.loading import freeze, load_first_values, report_changes, restore
 from mobilellama.pretrain.validate import Validation
 from mobilellama.run_folder import RunFolder
 
@@ -109,7 +109,7 @@ def start(job: Training, engine: Engine, run: RunFolder, world: World, number: i
     The weights' files are closed: an older .bin file would lie in every rank's memory all along.
     """
     weights = job.weights()
-    begin(job.model, engine, weights)
+    load_first_values(job.model, engine, weights)
     frozen_sha256 = freeze(job.model, weights, world, run, number)
     weights.close()
     log.info("starting from step 0")

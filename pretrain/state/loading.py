@@ -35,7 +35,7 @@ def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int)
     log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
 
 
-def begin(model: nn.Module, engine: Engine, weights: WeightSource) -> None:
+def load_first_values(model: nn.Module, engine: Engine, weights: WeightSource) -> None:
     """Load initial weights into the engine. The optimizer's state is its first.
 
     Raises:

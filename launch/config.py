@@ -215,7 +215,6 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     short = {"--no_check": "--check=false"}
     mine: list[str] = []
     theirs: list[str] = []
-    into = theirs
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -232,12 +231,26 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             mine.append(word if inline or not words else f"{word}={words.pop(0)}")
             while flag == "--slurm.setup" and words and not words[0].startswith("-"):
                 mine.append(f"{flag}={words.pop(0)}")  # further lines
-            into = theirs
             continue
-        if flag.startswith("-"):
-            into = mine if flag in own else theirs
-        into.append(word)
+        if flag not in own:
+            theirs.append(word)
+            continue
+        mine.append(word)
+        if not inline and words and _is_value(words[0], flag):
+            mine.append(words.pop(0))
     return mine, theirs
+
+
+def _is_value(word: str, flag: str) -> bool:
+    """Return whether a word is the value of the launcher's flag before it.
+
+    Any other word is the stage's, such as RUN in '--dry-run RUN'.
+    """
+    if flag == "--processes":
+        return not word.startswith("-")
+    if flag in ("--help", "-h"):
+        return word == "all"
+    return word.lower() in ("true", "false")
 
 
 def _is_own(word: str, own: Collection[str], short: Collection[str]) -> bool:

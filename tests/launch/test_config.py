@@ -35,10 +35,16 @@ from mobilellama.launch.config import (
         ("--local --processes 4 --a 1", "--local --processes 4", "--a 1"),
         ("--local true --a 1", "--local true", "--a 1"),
         ("--help", "--help", ""),
+        ("--help all", "--help all", ""),
         ("--flag --slurm.nodes 2 --lr -1e-3", "--slurm.nodes=2", "--flag --lr -1e-3"),
         ("--image a.png b.png --dry-run --b c", "--dry_run", "--image a.png b.png --b c"),
         ("--dry-run --slurm.nodes 2 stray", "--dry_run --slurm.nodes=2", "stray"),
         ("--localize x --checkpoint y", "", "--localize x --checkpoint y"),
+        ("--dry-run RUN --output x", "--dry_run", "RUN --output x"),
+        ("--no-check RUN", "--check=false", "RUN"),
+        ("--check false RUN", "--check false", "RUN"),
+        ("--local RUN --output x", "--local", "RUN --output x"),
+        ("--local --processes 4 RUN", "--local --processes 4", "RUN"),
     ],
 )
 def test_the_launchers_words_are_parted_from_the_stages_which_keep_their_order(

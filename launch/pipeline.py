@@ -86,9 +86,10 @@ def check_all_inputs(links: Sequence[Link], todo: Sequence[Link]) -> None:
         UserError: something is not there; the message has all of it.
     """
     wrong: list[str | None] = []
+    outputs = [link.order.folder.made for link in links]
     for link in todo:
-        made = [other.order.folder.made for other in links[: links.index(link)]]
-        wrong.append(_complaint(link, partial(check_inputs, made=made)))
+        made = outputs[: links.index(link)]
+        wrong.append(_complaint(link, partial(check_inputs, made=made, beside=outputs)))
     _require_none(wrong)
 
 

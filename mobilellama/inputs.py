@@ -6,14 +6,17 @@ a job, because the job may wait in the queue for days.
 """
 
 import importlib
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError
 from mobilellama.files.hub_folder import may_be_on_hub
+
+log = logging.getLogger(__name__)
 
 _NODES_ONLY = "If only the nodes see it, give --no-check"
 
@@ -38,13 +41,19 @@ class InputPath:
     only_at_first: bool = False
     """Whether a run that has a checkpoint does not read it any more."""
 
-    def require(self, value: str) -> None:
+    def require(self, value: str, made: Collection[Path] = ()) -> None:
         """Raise ConfigError unless what a value names is there.
 
         Args:
             value: of the field. A relative path begins at the current folder.
+            made: absolute paths that commands will make. A value whose first part will be a folder
+                by then is a path, because the command will read it as one.
         """
-        if self.name and _may_be_name(value, self.name):
+        if self.name and _may_be_name(value, self.name) and not _begins_with_folder(value, made):
+            if self.name != "preset":
+                log.info(
+                    "%s = %s: no such folder here; read as a name on the Hub", self.field, value
+                )
             return
         path = Path(value)
         if not path.exists():
@@ -100,6 +109,13 @@ def _may_be_name(value: str, kind: Literal["hub", "owned", "preset"]) -> bool:
     return may_be_on_hub(value, owned=kind == "owned")
 
 
+def _begins_with_folder(value: str, made: Collection[Path]) -> bool:
+    """Return whether the first part of FIRST/NAME will be a folder when `made` is made."""
+    first, slash, _ = value.partition("/")
+    folder = Path(os.path.realpath(first))
+    return bool(slash) and any(Path(os.path.realpath(one)).is_relative_to(folder) for one in made)
+
+
 def input_paths(stage: str, verb: str) -> Sequence[InputPath]:
     """Return the input paths of a stage's verb, from the stage's ``main.py``."""
     return importlib.import_module(f"mobilellama.{stage}.main").INPUTS[verb]
@@ -111,6 +127,7 @@ def require_inputs(
     *,
     resumes: bool = False,
     made: Iterable[Path] = (),
+    outputs: Collection[Path] = (),
 ) -> None:
     """Raise ConfigError for the first input that does not exist.
 
@@ -119,6 +136,7 @@ def require_inputs(
         given: returns the value of a field, or None if it is not given.
         resumes: whether the run resumes from a checkpoint.
         made: absolute paths that earlier commands will make. Inputs below them are not checked.
+        outputs: absolute paths of all that this command and those beside it make.
     """
     later = [Path(os.path.realpath(path)) for path in made]
     for one in inputs:
@@ -129,4 +147,4 @@ def require_inputs(
             continue
         if any(Path(os.path.realpath(value)).is_relative_to(path) for path in later):
             continue
-        one.require(value)
+        one.require(value, [*later, *outputs])

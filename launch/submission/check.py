@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from mobilellama.launch.steps import given
 from mobilellama.launch.submission.order import Order
 
 
-def check_inputs(order: Order, made: Iterable[Path] = ()) -> None:
+def check_inputs(order: Order, made: Iterable[Path] = (), *, beside: Collection[Path] = ()) -> None:
     """Look at what the step reads, before it waits in a queue.
 
     Args:
         order: what to launch.
         made: what other steps will have made by then.
+        beside: what all steps of its pipeline make, later ones too.
 
     Raises:
         ConfigError: something is not there.
@@ -28,6 +29,7 @@ def check_inputs(order: Order, made: Iterable[Path] = ()) -> None:
         partial(given, order.step, order.arguments),
         resumes=bool(run and run.checkpoint_steps()),
         made=made,
+        outputs=[order.folder.made, *beside],
     )
 
 

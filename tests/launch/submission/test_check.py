@@ -21,6 +21,24 @@ def test_what_an_earlier_step_makes_need_not_be_there_yet(tmp_path: Path) -> Non
     check_inputs(order, made=[tmp_path / "data"])
 
 
+def test_a_path_in_a_folder_that_the_run_will_make_is_no_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset.json").touch()
+    arguments = ["--data.path=data", "--init=runs/base"]
+    order = order_of(*arguments, "--run.folder=runs/x", cwd=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"init = runs/base: does not exist"):
+        check_inputs(order)
+    elsewhere = order_of(*arguments, "--run.folder=x", cwd=str(tmp_path))
+    check_inputs(elsewhere)
+    assert "init = runs/base: no such folder here; read as a name on the Hub" in caplog.text
+    with pytest.raises(ConfigError, match=r"init = runs/base: does not exist"):
+        check_inputs(elsewhere, beside=[tmp_path / "runs/later"])
+
+
 @pytest.mark.parametrize("name", ['/a"b', "/a%j", "/a\nb"])
 def test_a_folder_that_no_job_script_can_name_is_refused(name: str) -> None:
     require_cwd(order_of(cwd="/home/é u"))

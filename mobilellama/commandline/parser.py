@@ -97,19 +97,24 @@ def _parser(config_class: type, prog: str) -> Any:
 
 
 def _read_files(given: Given, command: Command, presets: Path | None) -> list[ConfigFile]:
-    """Read the files of --config, pass them to the parser, and warn of old names."""
-    words: list[str] = []
+    """Read the files of --config, pass them to the parser, and warn of old names.
+
+    The parser takes words in their order. Files go first, so that a field of the command line
+    overrides every file, also one that stands after it.
+    """
+    others: list[str] = []
+    configs: list[str] = []
     files: list[ConfigFile] = []
     for word in given.words:
         flag, inline, name = word.partition("=")
         if flag != "--config" or not inline:
-            words.append(word)
+            others.append(word)
             continue
         for layer in read_layers(find_preset(name, presets, "--config"), presets):
             file = read_config_file(layer, command)
-            words.append(f"--config={file.text or file.path}")
+            configs.append(f"--config={file.text or file.path}")
             files.append(file)
-    given.words = words
+    given.words = configs + others
     old = {f"{old} (in {file.path})": new for file in files for old, new in file.old_names.items()}
     warn_of(given.old_names | old)
     return files

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from mobilellama.commandline.fields import Field, Fields
 from mobilellama.commandline.old_names import current_name
 from mobilellama.commandline.peer_names import our_name
-from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.config import ConfigError, did_you_mean, one_line
+from mobilellama.files.yaml_file import read_yaml_text
 
 OWN = ("config", "print_config")
 """Flags that are not fields."""
@@ -65,11 +66,13 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
         ConfigError: a word is empty, or the command has no such flag.
     """
     given, lists, words = Given(), dict[str, list[str]](), list(argv)
+    thing = None
     while words:
         word = words.pop(0)
         if not _is_flag(word):
             _require_given(word, command.thing or command.prog)
-            given.words.append(_as_thing(word, command, given))
+            given.words.append(_as_thing(word, command, given, thing))
+            thing = word
             continue
         flag, inline, value = word.partition("=")
         shown = value if inline else next((word for word in words[:1] if not _is_flag(word)), None)
@@ -87,6 +90,10 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
             continue
         if not inline:
             value = _take_value(name, its, words)
+        if its is not None and its.is_mapping and value and value.startswith("{"):
+            _require_readable(value, name)
+        if name == command.thing and thing is not None and value != thing:
+            raise _second_thing(value or "(no value)", thing, command)
         given.words.append(f"--{name}" if value is None else f"--{name}={value}")
     for i, word in enumerate(given.words):
         if values := lists.get(word.removeprefix("--")):
@@ -113,15 +120,41 @@ def _require_given(value: str, field_: str) -> None:
         raise ConfigError(field_, "(empty)", "must not be empty", "Is a shell variable unset?")
 
 
-def _as_thing(word: str, command: Command, given: Given) -> str:
-    """Return a word without a flag as ``--field=WORD``."""
+def _as_thing(word: str, command: Command, given: Given, former: str | None) -> str:
+    """Return a word without a flag as ``--field=WORD``.
+
+    Args:
+        word: the word.
+        command: what may be given.
+        given: what was given before.
+        former: an earlier word without a flag.
+    """
     remedy = f"See '{command.prog} --help'"
     if command.thing is None:
         raise ConfigError(command.prog, word, "is not a flag or the value of a flag", remedy)
-    if command.thing in given.names:
-        rule = f"is a second {thing_text(command.thing)}; the command takes one"
-        raise ConfigError(thing_text(command.thing), word, rule, remedy)
-    return f"--{command.thing}={word}"
+    start = f"--{command.thing}="
+    if former is not None:
+        raise _second_thing(word, former, command)
+    for flag in given.words:
+        if flag.startswith(start) and flag != f"{start}{word}":
+            raise _second_thing(word, flag.removeprefix(start), command)
+    return f"{start}{word}"
+
+
+def _require_readable(mapping: str, name: str) -> None:
+    """Raise ConfigError for a mapping that no file may hold either: with a key twice."""
+    try:
+        read_yaml_text(mapping)
+    except ValueError as error:
+        raise ConfigError(name, mapping, one_line(error), "Correct the mapping") from None
+
+
+def _second_thing(second: str, former: str, command: Command) -> ConfigError:
+    """Return the error for a thing that is given twice."""
+    assert command.thing is not None
+    name = thing_text(command.thing)
+    rule = f"is a second {name} beside {former}; the command takes one"
+    return ConfigError(name, second, rule, f"Remove one of them. See '{command.prog} --help'")
 
 
 def _name_of(flag: str, value: str, command: Command, given: Given) -> str:

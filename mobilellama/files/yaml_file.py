@@ -1,7 +1,8 @@
 """Read a user's YAML file safely.
 
 Aliases can make a small file fill the memory. Deep nesting or long numbers end a parser with an
-error that names nothing. Such files are refused before any value is built.
+error that names nothing. Of a key that is there twice, PyYAML takes the last value without a word.
+Such files are refused before any value is built.
 """
 
 from pathlib import Path
@@ -25,9 +26,17 @@ def read_yaml(path: Path) -> Any:
         ValueError: it is not YAML, or is refused. The message is one line without the file's name.
         OSError: it cannot be read.
     """
+    return read_yaml_text(path.read_text(encoding="utf-8"))
+
+
+def read_yaml_text(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        ValueError: it is not YAML, or is refused. The message is one line.
+    """
     import yaml
 
-    text = path.read_text(encoding="utf-8")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -57,7 +66,7 @@ def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) 
         level: depth of the node.
 
     Raises:
-        ValueError: there are too many values, or a number is too long.
+        ValueError: there are too many values, a number is too long, or a key is there twice.
     """
     import yaml
 
@@ -70,6 +79,7 @@ def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) 
     known[node] = None
     below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
+        _require_single_keys(node)
         below = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         below = node.value
@@ -81,3 +91,22 @@ def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) 
         raise ValueError(f"it has more than {_MOST_VALUES:,} values with its aliases expanded")
     known[node] = number
     return number
+
+
+def _require_single_keys(node: "yaml.MappingNode") -> None:
+    """Raise ValueError if a mapping has a key twice.
+
+    The merge key "<<" may be there twice: PyYAML takes the fields of both.
+    """
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        name = (key.tag, key.value)
+        if not isinstance(key.value, str) or key.tag.endswith(":merge"):
+            continue
+        line = key.start_mark.line + 1
+        if name in lines:
+            raise ValueError(
+                f"it has the key '{key.value}' twice, on line {lines[name]} and on line {line}; "
+                "remove one of them"
+            )
+        lines[name] = line

@@ -77,6 +77,17 @@ def test_the_command_line_overrules_files_and_later_files_overrule_former_ones(
     assert config["model"]["d_model"] == 256  # of the preset
 
 
+def test_a_field_of_the_command_line_overrules_a_file_that_stands_after_it(
+    printed: Callable[..., str], tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("train: {max_steps: 11, seq_len: 64}\n")
+    two.write_text("builds_on: one.yaml\ntrain: {max_steps: 22}\n")
+    for files in (("--config", two), ("--config", one, f"--config={two}")):
+        train = yaml.safe_load(printed("--train.max-steps", "7", *files, *GIVEN))["train"]
+        assert (train["max_steps"], train["seq_len"]) == (7, 64)
+
+
 def test_what_print_config_prints_is_a_config_file(
     printed: Callable[..., str], tmp_path: Path
 ) -> None:

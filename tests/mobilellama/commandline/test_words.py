@@ -58,6 +58,8 @@ def words(*argv: str) -> list[str]:
         ("--budget -3 DATA", "--budget=-3 --dataset=DATA"),
         ("--budget -.5e3 DATA", "--budget=-.5e3 --dataset=DATA"),
         ("--dataset DATA", "--dataset=DATA"),
+        ("DATA --dataset DATA", "--dataset=DATA --dataset=DATA"),
+        ("--dataset DATA DATA", "--dataset=DATA --dataset=DATA"),
     ],
 )
 def test_a_word_that_no_flag_takes_is_the_thing(argv: str, taken: str) -> None:
@@ -93,7 +95,9 @@ def test_commas_do_not_part_a_line_of_a_shell() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["A", "B"], "DATASET = B: is a second DATASET; the command takes one."),
+        (["A", "B"], "DATASET = B: is a second DATASET beside A; the command takes one. Remove"),
+        (["A", "--dataset", "B"], "DATASET = B: is a second DATASET beside A; the command takes"),
+        (["--dataset=A", "B"], "DATASET = B: is a second DATASET beside A; the command takes"),
         ([""], "dataset = (empty): must not be empty. Is a shell variable unset?"),
         (["--budget", ""], "budget = (empty): must not be empty. Is a shell variable unset?"),
         (
@@ -109,6 +113,16 @@ def test_what_is_none_of_these_is_refused(argv: list[str], message: str) -> None
     with pytest.raises(ConfigError) as error:
         words(*argv)
     assert str(error.value).startswith(message)
+
+
+def test_a_mapping_with_a_key_twice_is_refused() -> None:
+    assert words("--train.env", "{A: 1, B: 1}") == ["--train.env={A: 1, B: 1}"]
+    with pytest.raises(ConfigError) as error:
+        words("--train.env", '{A: 1, "A": 2}')
+    assert str(error.value) == (
+        "train.env = {A: 1, \"A\": 2}: it has the key 'A' twice, on line 1 and on line 1; remove "
+        "one of them. Correct the mapping."
+    )
 
 
 def test_a_value_that_is_left_out_is_the_parsers_to_refuse() -> None:

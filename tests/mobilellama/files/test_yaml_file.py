@@ -37,6 +37,15 @@ HOSTILE = {
     "no bool": ("a: !!bool maybe", "does not fit its tag"),
     "no time": ("a: !!timestamp soon", "does not fit its tag"),
     "another encoding": ("train: \udcff", "can't decode byte"),
+    "a key twice": (
+        "train:\n  max_steps: 1\ndata:\n  path: x\n'train':\n  max_steps: 2\n",
+        "has the key 'train' twice, on line 1 and on line 5; remove one of them",
+    ),
+    "a key twice, below": (
+        "train:\n  max_steps: 1\n  seq_len: 1\n  max_steps: 1\n",
+        "has the key 'max_steps' twice, on line 2 and on line 4",
+    ),
+    "a key twice, in a list": ("- {a: 1}\n- {b: 1, b: 2}", "has the key 'b' twice, on line 2"),
     "a tag": ("a: !!python/object/apply:os.system ['x']", "could not determine a constructor"),
 }
 
@@ -86,7 +95,8 @@ def test_a_text_that_no_path_can_have_is_refused_by_its_field(
     tmp_path: Path, text: str, field: str
 ) -> None:
     (tmp_path / "given.yaml").write_text(text)
-    given = ["--data.path", "x", "--run.folder", "y", "--config", str(tmp_path / "given.yaml")]
+    other = {"run.folder": "--data.path", "data.path": "--run.folder"}[field]
+    given = [other, "x", "--config", str(tmp_path / "given.yaml")]
     with pytest.raises(ConfigError, match=f"^{field} = .*holds a character that no path") as caught:
         parse_config(Config, given, prog="mobilellama pretrain run", about="")
     str(caught.value).encode()  # it can be printed

@@ -24,7 +24,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -156,7 +155,7 @@ def prepare_samples(
     fingerprint: str,
     run: RunFolder,
     world: World,
-    began: Mapping[str, Any] | None,
+    began: Mapping[str, object] | None,
 ) -> None:
     """Tokenise the records where that is not done, and look for their images.
 
@@ -342,7 +341,7 @@ def groups_of(
 
 def identity_of(
     config: Config, start: VisionLanguageStart, recipe: Recipe, fingerprint: str, precision: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the fields that a resume must not change."""
     adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}
     return {
@@ -387,7 +386,7 @@ def missing_identity(run: RunFolder) -> dict[str, str | None]:
     return {} if found is None else {IDENTITY: found.digest()}
 
 
-def _flat(name: str, value: Any) -> dict[str, Any]:
+def _flat(name: str, value: object) -> dict[str, object]:
     """Return the leaves of nested dicts by dotted names, so that a message can name one."""
     if not isinstance(value, dict):
         return {name: value}

@@ -13,7 +13,6 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -235,7 +234,7 @@ def _squeeze(weights: str | None) -> Squeeze:
 
 def _language_model(
     init: str, tokenizer_as_is: bool
-) -> tuple[dict[str, Any], WeightSource, TextTokenizer]:
+) -> tuple[dict[str, object], WeightSource, TextTokenizer]:
     """Return a language model's config, its weights by our names, and its tokenizer."""
     path = Path(init) / "config.json"
     if path.is_file():
@@ -278,7 +277,7 @@ def _language_model(
     return llama_config(start.model, start.tokenizer, "fp32"), weights, start.tokenizer
 
 
-def tied_weights_stored(language: dict[str, Any]) -> set[str]:
+def tied_weights_stored(language: dict[str, object]) -> set[str]:
     """Return the stored names of a head that is the embedding, which some files hold twice."""
     return {name.removeprefix(LANGUAGE) for name in tied_weights(language)}
 

@@ -5,7 +5,7 @@ what LLaVA takes of CLIP (arXiv 2304.08485, section 4.1). The layers above it ar
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from mobilellama.config import ConfigError
 _CLIP, _SIGLIP = "clip_vision_model", "siglip_vision_model"
 
 
-def build_tower(config: Mapping[str, Any]) -> nn.Module:
+def build_tower(config: Mapping[str, object]) -> nn.Module:
     """Build the tower that a config.json describes, its weights not initialised.
 
     Raises:
@@ -58,9 +58,12 @@ def patch_features(tower: Any, pixel_values: Tensor, feature_layer: int) -> Tens
     return hidden_BPD[:, 1:] if has_class_token else hidden_BPD
 
 
-def tower_config(values: Mapping[str, Any]) -> dict[str, Any]:
+def tower_config(values: Mapping[str, object]) -> dict[str, object]:
     """Return the tower's part of a config.json: of a whole CLIP model its vision_config."""
     kind = values.get("model_type")
     if kind in ("clip", "siglip"):
-        return {"model_type": f"{kind}_vision_model", **dict(values.get("vision_config") or {})}
+        return {
+            "model_type": f"{kind}_vision_model",
+            **cast("dict[str, object]", values.get("vision_config") or {}),
+        }
     return dict(values)

@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mobilellama import log as logs
 from mobilellama.cpus import use_cpu_budget
@@ -166,7 +165,7 @@ def write_our_small_files(folder: Path, trained: Trained, *, dtype: str) -> None
         trained: what is written.
         dtype: bf16, fp16 or fp32, of the weights.
     """
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "model_type": OURS,
         "dtype": DTYPE_NAMES[dtype],
         **trained.architecture.to_dict(),

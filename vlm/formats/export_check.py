@@ -7,7 +7,6 @@ logits of base plus adapter, computed side by side, are compared with the merged
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +51,7 @@ def check_weights(folder: Path, trained: Trained, *, dtype: str) -> None:
     opened.weights.close()
 
 
-def computation(architecture: Architecture) -> dict[str, Any]:
+def computation(architecture: Architecture) -> dict[str, object]:
     """Return what decides a model's results, by name."""
     sizes = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "image_size")
     more = ("num_attention_heads", "patch_size", "hidden_act", "layer_norm_eps")

@@ -5,7 +5,6 @@ Sources: the config.json and preprocessor_config.json that each name has on the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mobilellama.vlm.data.images import CLIP_MEAN, CLIP_STD, SIGLIP_HALF
 
@@ -15,13 +14,13 @@ class KnownTower:
     """A tower by its name on the Hub."""
 
     name: str
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     """Its config.json, as far as it decides what is computed."""
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
 
-def _clip(name: str, **sizes: Any) -> KnownTower:
+def _clip(name: str, **sizes: object) -> KnownTower:
     given = {"num_channels": 3, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
     return KnownTower(name=name, config={"model_type": "clip_vision_model", **given, **sizes})
 
@@ -78,7 +77,7 @@ KNOWN_TOWERS = (
 )
 
 
-def find_known(name: str | None, shown: Mapping[str, Any]) -> KnownTower | None:
+def find_known(name: str | None, shown: Mapping[str, object]) -> KnownTower | None:
     """Return the known tower of a name whose sizes are also those of the weights.
 
     Args:

@@ -5,7 +5,6 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -96,7 +95,7 @@ class _Preprocessor:
     """A preprocessor_config.json, and its path for messages. What it lacks is as for CLIP."""
 
     path: Path
-    values: dict[str, Any]
+    values: dict[str, object]
 
     def processor(self, aspect_ratio: AspectRatio) -> ImageProcessor:
         self._require_known_steps()
@@ -154,7 +153,7 @@ class _Preprocessor:
             raise self._refusal("crop_size", f"must be the size, {size_pixels}")
         return size_pixels, squashes
 
-    def _side(self, value: Any, key: str) -> int:
+    def _side(self, value: object, key: str) -> int:
         """Return S of S or of {"height": S, "width": S}."""
         if isinstance(value, dict) and set(value) == {"height", "width"}:
             value = value["height"] if value["height"] == value["width"] else None

@@ -8,7 +8,6 @@ mm_vision_tower, and its image processor too.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import write_json
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CLIP_NAME = "openai/clip-vit-large-patch14-336"
 _TRANSFORMERS = "4.33.1"  # the original's
-_CONSTANTS: dict[str, Any] = {
+_CONSTANTS: dict[str, object] = {
     "freeze_mm_mlp_adapter": False,
     "image_grid_pinpoints": None,
     "mm_use_im_patch_token": False,
@@ -70,7 +69,8 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
         raise _refusal(f"projector's {rule}", now, f"is not the original's, which has {theirs}")
     if architecture.images.aspect_ratio == "squash":
         raise _refusal("image aspect ratio", "squash", "must be square or pad")
-    name = vision_tower or trained.published.get("mm_vision_tower")
+    before = trained.published.get("mm_vision_tower")
+    name = vision_tower or (before if isinstance(before, str) else None)
     if name is None:
         facts = tower_facts(architecture.vision)
         del facts["projection_dim"]  # of the layer after the tower
@@ -85,7 +85,7 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
     return name
 
 
-def _vision_config(trained: Trained, name: str) -> dict[str, Any]:
+def _vision_config(trained: Trained, name: str) -> dict[str, object]:
     """Return the field that says what no reader can know by the tower's name, if there is any."""
     facts = tower_facts(trained.architecture.vision)
     known = find_known(name, {key: its for key, its in facts.items() if key != "projection_dim"})
@@ -107,7 +107,7 @@ def _refusal(field: str, value: object, rule: str) -> ConfigError:
 
 def published_config(
     trained: Trained, *, vision_tower: str, dtype: str, title: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return config.json with exactly the published fields.
 
     What a folder was imported from says those that are no fact of the model.
@@ -122,7 +122,7 @@ def published_config(
     language = model_config(architecture.language, trained.path)
     given = architecture.language
     kept = dict(trained.published)
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "architectures": ["MobileLlamaForCausalLM"],
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object
@@ -37,7 +37,7 @@ _REMEDY = "Give the config of the tower whose weights these are"
 class PublishedTower:
     """A tower's config and image processor, and where what weights do not show came from."""
 
-    config: dict[str, Any]
+    config: dict[str, object]
     images: ImageProcessor
     source: str
     """For the console."""
@@ -49,12 +49,28 @@ class _Source:
 
     name: str
     """For messages."""
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     folder: Path | None = None
     """Where its image processor is; None where it has none."""
     known: KnownTower | None = None
     is_given: bool = False
     """Whether it is what --vision names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """What the weights show of the config."""
+
+    facts: Mapping[str, object]
+    """By the config's names, without the size of images."""
+    width: int
+    image_sizes: range
+    """Pixels: patches that do not fill the image leave its last ones out, as SigLIP's 27 x 14 of
+    384."""
+
+    def all(self) -> dict[str, object]:
+        """Return the facts and what sizes of images there may be."""
+        return {**self.facts, "image_size": self.image_sizes}
 
 
 def tower_names(weights: StoredWeights) -> list[str]:
@@ -64,7 +80,7 @@ def tower_names(weights: StoredWeights) -> list[str]:
 
 def read_tower(
     folder: Path,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     weights: StoredWeights,
     *,
     vision: str | None,
@@ -99,7 +115,7 @@ def read_tower(
     return PublishedTower(config=configs[0], images=images, source=f"{sources[0].name}{said}")
 
 
-def _shown_by(folder: Path, weights: StoredWeights) -> dict[str, Any]:
+def _shown_by(folder: Path, weights: StoredWeights) -> _Shown:
     """Return what the weights show of the config."""
     names = tower_names(weights)
     is_clip = f"{PUBLISHED_TOWER}embeddings.class_embedding" in names
@@ -115,25 +131,24 @@ def _shown_by(folder: Path, weights: StoredWeights) -> dict[str, Any]:
     inside = (name.removeprefix(PUBLISHED_TOWER).split(".") for name in names)
     layers = [int(parts[2]) for parts in inside if parts[:2] == ["encoder", "layers"]]
     side = isqrt(places - 1 if is_clip else places)
-    return {
+    facts = {
         "model_type": _CLIP if is_clip else _SIGLIP,
         "hidden_size": width,
         "intermediate_size": hidden,
         "num_hidden_layers": max(layers) + 1,
         "num_channels": channels,
-        # Patches that do not fill the image leave its last pixels out: SigLIP's 27 x 14 of 384.
-        "image_size": range(side * patch, (side + 1) * patch),
         "patch_size": patch,
     }
+    return _Shown(facts=facts, width=width, image_sizes=range(side * patch, (side + 1) * patch))
 
 
 def _sources(
-    folder: Path, values: Mapping[str, Any], shown: Mapping[str, Any], vision: str | None
+    folder: Path, values: Mapping[str, object], shown: _Shown, vision: str | None
 ) -> Iterator[_Source]:
     """Yield the configs of the tower that are there, in their order."""
     own = values.get("vision_config")
     if isinstance(own, Mapping):
-        config = {"model_type": shown["model_type"], **own}
+        config = {"model_type": shown.facts["model_type"], **own}
         yield _Source(name=f"{folder / 'config.json'}: vision_config", config=tower_config(config))
     named = values.get("mm_vision_tower")
     if isinstance(named, str) and named:
@@ -146,14 +161,10 @@ def _sources(
             rule = "has no config.json" if Path(vision).is_dir() else "is not a folder"
             raise ConfigError("vision", vision, rule, "Give the folder of the tower")
         yield replace(_of_folder(Path(vision), f"vision = {vision}"), is_given=True)
-    known = find_known(named if isinstance(named, str) else None, _without_sizes_of_images(shown))
-    if known is not None and known.config["image_size"] in shown["image_size"]:
+    known = find_known(named if isinstance(named, str) else None, shown.facts)
+    if known is not None and known.config["image_size"] in [*shown.image_sizes]:
         name = f"the known tower {known.name}"
         yield _Source(name=name, config=known.config, known=known)
-
-
-def _without_sizes_of_images(shown: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in shown.items() if name != "image_size"}
 
 
 def _of_folder(folder: Path, name: str) -> _Source:
@@ -161,7 +172,7 @@ def _of_folder(folder: Path, name: str) -> _Source:
     return _Source(name=name, config=config, folder=folder)
 
 
-def tower_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+def tower_facts(config: Mapping[str, object]) -> dict[str, object]:
     """Return all of a tower's config that decides what it computes.
 
     What config.json leaves out is as transformers' class has it: it writes differences alone.
@@ -177,18 +188,18 @@ def tower_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"model_type": kind, **facts, **projection}
 
 
-def _checked(source: _Source, shown: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _checked(source: _Source, shown: _Shown, folder: Path) -> dict[str, object]:
     """Return a source's config whole; refuse one that the weights contradict."""
-    for name, value in shown.items():
+    for name, value in shown.all().items():
         found = source.config.get(name, value)
         fits = found in value if isinstance(value, range) else found == value
         if found is not value and not fits:
             show = value[0] if isinstance(value, range) else value
             rule = f"but the weights of {folder} show {show}"
             raise ConfigError(f"{source.name}: {name}", repr(found), rule, _REMEDY)
-    image_size = source.config.get("image_size", shown["image_size"][0])
-    sizes = {**_without_sizes_of_images(shown), "image_size": image_size}
-    _require_computable(source, sizes["hidden_size"])
+    image_size = source.config.get("image_size", shown.image_sizes[0])
+    sizes = {**shown.facts, "image_size": image_size}
+    _require_computable(source, shown.width)
     try:
         return tower_facts({**source.config, **sizes})
     except Exception as error:  # transformers' own checks of any field raise what they like
@@ -216,9 +227,10 @@ def _require_computable(source: _Source, width: int) -> None:
 
 
 def _images(
-    folder: Path, sources: list[_Source], config: Mapping[str, Any], aspect_ratio: AspectRatio
+    folder: Path, sources: list[_Source], config: Mapping[str, object], aspect_ratio: AspectRatio
 ) -> tuple[ImageProcessor, str]:
     """Return the image processor, and what is to be said of where it comes from."""
+    size_pixels = cast(int, config["image_size"])  # checked against the weights
     if has_processor(folder):
         return from_folder(folder, aspect_ratio), f"; images as its {PREPROCESSOR_FILE} says"
     for source in sources:
@@ -226,18 +238,18 @@ def _images(
             return from_folder(source.folder, aspect_ratio), f"; images as {source.folder} says"
         if (known := source.known) is not None:
             images = ImageProcessor(
-                size_pixels=config["image_size"],
+                size_pixels=size_pixels,
                 mean=known.mean,
                 std=known.std,
                 aspect_ratio=aspect_ratio,
             )
             return images, ""
-    images = processor_of_class(config["model_type"], config["image_size"], aspect_ratio)
+    images = processor_of_class(str(config["model_type"]), size_pixels, aspect_ratio)
     said = f"no {PREPROCESSOR_FILE}: mean and deviation are those that transformers gives such"
     return images, f"; {said} a tower"
 
 
-def _nothing_says(folder: Path, values: Mapping[str, Any]) -> ConfigError:
+def _nothing_says(folder: Path, values: Mapping[str, object]) -> ConfigError:
     rule = (
         f"is not given, and nothing says which heads, activation and epsilon the tower in {folder} "
         f"has: its config.json's mm_vision_tower, {values.get('mm_vision_tower')!r}, is neither a "

@@ -47,7 +47,7 @@ class Trained:
     run: RunFolder | None = None
     """The run that the checkpoint lies in; None for one that was moved out, or a folder."""
     lora: LoraConfig
-    published: Mapping[str, Any]
+    published: Mapping[str, object]
     """The published config.json that a folder was imported from; else empty."""
 
     def default_dtype(self, names: Iterable[str]) -> str:

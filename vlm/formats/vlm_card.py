@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama.files.hub_folder import public_name
 from mobilellama.pretrain.hf.card_parts import (
@@ -185,7 +185,7 @@ MobileVLM's code."""
     def _architecture(self) -> str:
         its = self.trained.architecture
         language, vision = its.language, its.vision
-        rows: list[tuple[str, Any]] = [
+        rows: list[tuple[str, ...]] = [
             ("vision tower", f"{vision['model_type']}, {vision['num_hidden_layers']} layers of "
              f"{its.vision_width:,}, patches of {vision['patch_size']} pixels"),
             ("features", f"hidden state {its.feature_layer}, without the class token"),

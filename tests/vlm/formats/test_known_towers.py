@@ -45,5 +45,7 @@ def test_a_tower_is_known_by_its_whole_name_and_all_of_its_sizes() -> None:
         assert find_known(f"mine/{last}-finetuned", its) is None
         assert find_known(f"/models/{last}/checkpoint-5", its) is None
         for name in ("hidden_size", "num_hidden_layers", "patch_size", "intermediate_size"):
-            assert find_known(known.name, its | {name: its[name] + 2}) is None
+            size = its[name]
+            assert isinstance(size, int)
+            assert find_known(known.name, its | {name: size + 2}) is None
     assert find_known(None, {}) is None

@@ -46,12 +46,12 @@ class Finetuned:
 
     @property
     def base(self) -> str | None:
-        """What the run began from, if that is on the Hub, or a Hugging Face folder still there."""
+        """What the run began from: NAME@COMMIT, or a Hugging Face folder that is still there."""
         origin = self.checkpoint.manifest.record.origin
         if origin is None:
             return None
         is_folder = (Path(origin.init) / "config.json").is_file()
-        return origin.init if is_folder else name_on_hub(origin.init)
+        return origin.init if is_folder or name_on_hub(origin.init) else None
 
     @torch.no_grad()
     def unmerged_logits(self) -> torch.Tensor:

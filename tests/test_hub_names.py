@@ -3,22 +3,27 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import peft
 import pytest
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin
+from mobilellama.sft.finetuned import open_finetuned
 from mobilellama.shards.reader import TokenDataset
 from tests.helpers.hub_place import at_hub, lead_to, publish
 from tests.helpers.ranks import run_ranks
+from tests.helpers.sealed import edit_sealed
 from tests.pretrain.conftest import Command, command
 from tests.pretrain.helpers.eval_tasks import write_tasks
 from tests.pretrain.helpers.hub_server import HubServer
@@ -31,6 +36,7 @@ from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, train_vl
 
 __all__ = ["command"]
 
+MADE = Path(__file__).parent / "fixtures/made_by_22bff75"
 CHAT, VLM = "tester/chat", "tester/vlm"
 WEIGHTS = r"GET /tester/[a-z]+/resolve/.*\.safetensors"
 
@@ -172,6 +178,32 @@ def test_a_published_model_is_imported_by_its_name_which_its_card_tells(
     done = command("vlm", "import", VLM, "--output", tmp_path / "ours")
     assert done.code == 0, done.err
     assert f"`{name}`" in (tmp_path / "ours/README.md").read_text()
+
+
+def test_an_adapter_of_a_base_of_the_hub_is_checked_with_its_commit_and_names_it(
+    command: Command, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = publish(hub, "tester/base", MADE / "model")
+    run = shutil.copytree(MADE / "chat_run", tmp_path / "run")
+    record = asdict(open_finetuned(str(run)).checkpoint.manifest.record)
+    edit_sealed(
+        run / "checkpoints/step-2/manifest.json",
+        record=record | {"origin": asdict(Origin(init=name))},
+    )
+    given = ["sft", "export", run, "--check", "true", "--output"]
+    done = command(*given, tmp_path / "adapter")
+    assert done.code == 0, done.err
+    assert "checked: transformers' ids are ours, peft's logits within" in done.err
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    commit = name.partition("@")[2]
+    assert config["base_model_name_or_path"] == "tester/base" and config["revision"] == commit
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    done = command(*given, tmp_path / "again")
+    assert (
+        done.code == 0 and "the adapter is not computed with its base: base = tester/" in done.err
+    )
+    assert (tmp_path / "again/adapter_config.json").is_file()
 
 
 @pytest.mark.slow

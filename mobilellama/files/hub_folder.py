@@ -155,6 +155,14 @@ def name_on_hub(name: str) -> str | None:
     return match[1] if match and _COMMIT.fullmatch(match[2] or "") else None
 
 
+def name_and_revision(value: str) -> tuple[str, str | None]:
+    """Return OWNER/NAME and the revision of a name on the Hub. A path stays as it is."""
+    if not may_be_on_hub(value):
+        return value, None
+    name, _, revision = value.partition("@")
+    return name, revision or None
+
+
 def public_name(name: str) -> str:
     """Return what to call a model on other machines: NAME@COMMIT, or the last part of a path.
 

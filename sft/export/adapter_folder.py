@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import write_json
+from mobilellama.files.hub_folder import name_and_revision
 from mobilellama.files.pretrained import load_adapted, load_causal_model
 from mobilellama.files.safetensors_file import write_safetensors
 from mobilellama.pretrain.hf.weight_files import open_weights, read_object
@@ -62,16 +63,18 @@ def write_adapter(
         folder: where to; it exists.
         source: gives the adapters by the names of an injected model.
         config: what the adapters were made with.
-        base: name or path of the base model, for whom loads the adapter.
+        base: path of the base model, or its name on the Hub with or without a revision, for whom
+            loads the adapter.
     """
+    name, revision = name_and_revision(base)
     # The keys that every version of peft knows: older ones refuse what they do not.
     adapters = {name: source.shape(name) for name in source.names() if is_adapter(name)}
     leaves = dict.fromkeys(name.partition(".lora_")[0].rpartition(".")[2] for name in adapters)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "revision": None,
+        "base_model_name_or_path": name,
+        "revision": revision,
         "inference_mode": True,
         "r": config.rank,
         "lora_alpha": config.alpha,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mobilellama.files.hub_folder import name_and_revision
 from mobilellama.pretrain.hf.card_parts import (
     AUTO_TOKENIZER,
     LastLosses,
@@ -36,7 +37,8 @@ class ChatCard:
     """A whole model, one with its adapter merged in, or the adapter alone."""
     dtype: str
     base: str | None
-    """Name or folder of the model that finetuning began from; None where it is not known."""
+    """Folder or name of the model that finetuning began from, a name on the Hub with or without a
+    revision. None: it is not known."""
     finetuned: Finetuned
     losses: LastLosses
 
@@ -89,8 +91,10 @@ class ChatCard:
         imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
         if self.kind == "adapter":
             imports = f"from peft import PeftModel\n{imports}"
+            name, revision = name_and_revision(self._base or "")
+            pinned = f', revision="{revision}"' if revision else ""
             load = (
-                f'base = AutoModelForCausalLM.from_pretrained("{self._base}")\n'
+                f'base = AutoModelForCausalLM.from_pretrained("{name}"{pinned})\n'
                 "model = PeftModel.from_pretrained(base, path)"
             )
         text = f"""```python
@@ -174,6 +178,7 @@ def _hub_name(base: str | None) -> str | None:
 
     if base is None or base.count("/") != 1 or Path(base).exists():
         return None
+    base, _ = name_and_revision(base)
     try:
         validate_repo_id(base)
     except HFValidationError:

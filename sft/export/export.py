@@ -16,6 +16,7 @@ from pathlib import Path
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.cpus import use_cpu_budget
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.hf.card_parts import last_losses
 from mobilellama.pretrain.hf.export_check import check_logits, probe_ids, require_same_logits
 from mobilellama.pretrain.hf.export_config import OutputConfig
@@ -136,7 +137,12 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
     if here is None:
         log.info("%s is no folder here, so the adapter is not computed with it", base)
         return
-    found = peft_logits(Path(here), folder, probe_ids(finetuned.model))
-    what = f"{folder}: peft's logits on {here}"
+    try:
+        model = find_model(here, field="base")
+    except ConfigError as error:  # the adapter is whole without it
+        log.warning("the adapter is not computed with its base: %s", error)
+        return
+    found = peft_logits(Path(model.path), folder, probe_ids(finetuned.model))
+    what = f"{folder}: peft's logits on {model.name}"
     difference = require_same_logits(found, finetuned.unmerged_logits(), what=what)
     log.info("checked: transformers' ids are ours, peft's logits within %.1g of ours", difference)

@@ -13,4 +13,4 @@ class Config(ExportConfig):
     """The chat template's name or file. None: the run's own copy."""
     base: str | None = None
     """Folder or Hub name of the base model, for an adapter's config and the card. None: the
-    model that the run began from, if that is a Hugging Face folder."""
+    model that the run began from, if that is a Hugging Face folder or on the Hub."""

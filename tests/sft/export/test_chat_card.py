@@ -34,6 +34,17 @@ def test_an_adapters_card_is_pefts_and_names_a_base_of_the_hub(tmp_path: Path) -
         assert fact in text, fact
 
 
+def test_an_adapters_card_pins_the_commit_of_its_base(tmp_path: Path) -> None:
+    commit = "a" * 40
+    text = card(tmp_path / "README.md", "adapter", f"someone/base@{commit}")
+    for fact in (
+        "base_model: someone/base\n",
+        f'from_pretrained("someone/base", revision="{commit}")',
+        f"--base someone/base@{commit} --output FOLDER",
+    ):
+        assert fact in text, fact
+
+
 @pytest.mark.parametrize(("kind", "says"), [("merged", "merged in fp32 into"), ("model", "a fin")])
 def test_a_whole_models_card_says_how_to_chat_and_no_path_of_this_machine(
     tmp_path: Path, kind: Kind, says: str

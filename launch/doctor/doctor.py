@@ -108,9 +108,10 @@ def temporary_folder(parent: str) -> Iterator[tuple[Path | None, Row]]:
     nearest one above it is looked at, and nothing is left behind.
     """
     folder, asked = None, Path(parent).absolute()
-    where = next(path for path in (asked, *asked.parents) if path.exists())
-    absent = "" if where == asked else f"{asked} is not there yet, a launch makes it; "
+    where, absent = asked, ""
     try:
+        where = next(path for path in (asked, *asked.parents) if path.exists())
+        absent = "" if where == asked else f"{asked} is not there yet, a launch makes it; "
         folder = Path(tempfile.mkdtemp(prefix=".mobilellama-doctor-", dir=where))
         (folder / LOGIN_FILE).write_text(platform.node(), encoding="utf-8")
         free_gib = shutil.disk_usage(folder).free / 2**30

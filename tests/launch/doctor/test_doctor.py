@@ -61,6 +61,14 @@ def test_a_file_where_the_folder_would_be_is_bad(tmp_path: Path, name: str) -> N
     assert row.verdict == "bad" and f"{tmp_path}/a file: Not a directory" in row.found
 
 
+def test_a_path_that_cannot_be_looked_at_is_bad(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)  # no file system takes such a name
+    with doctor.temporary_folder(str(path)) as (folder, row):
+        assert folder is None
+    assert row.verdict == "bad" and row.found == f"{path}: File name too long"
+    assert [*tmp_path.iterdir()] == []
+
+
 def assert_all_well(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed = run_doctor(capsys, *CPUS, "--folder", str(folder / "runs"))
     assert code == 0, printed

@@ -1,7 +1,7 @@
 """Show launched steps: their jobs and their progress.
 
     mobilellama launch status               your newest launches
-    mobilellama launch status --all         also those that ended over a week ago
+    mobilellama launch status --all         all that are known, those that ended long ago too
     mobilellama launch status RUN           one launch: its jobs, its starts, why it ended
     mobilellama launch status RUN --json    the same as JSON, for programs
 
@@ -13,14 +13,13 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 
 from mobilellama.config import UserError
-from mobilellama.launch.folder import (
-    find,
-    require,
-)
+from mobilellama.launch.folder import find, require
 from mobilellama.launch.launched.known import known
 from mobilellama.launch.launched.state import Status, status_of
 from mobilellama.launch.launched.table import describe, table
@@ -41,7 +40,7 @@ class Config:
     json: bool = False
     """Print JSON, not tables. Without a run, print all launches."""
     all: bool = False
-    """Without a run: also list launches that ended over a week ago."""
+    """Without a run: list all known launches, also those that ended over a week ago."""
 
 
 def main(config: Config) -> int:
@@ -54,18 +53,25 @@ def main(config: Config) -> int:
         else:
             print(describe(status, folder, width=columns(sys.stdout)))
         return 0
-    found = list_known()
+    every = known()
+    asked = every if config.all or config.json else every[-_SHOWN:]
+    silence: list[str] = []
+    found = list_known(asked, silence)
     if config.json:
         print(json.dumps([asdict(status) for status in found], indent=2))
     elif not found:
         print("nothing was launched yet; see 'mobilellama launch --help'")
     else:
         now_s = time.time()
-        shown = found if config.all else [one for one in found if not ended_long_ago(one, now_s)]
+        # A launch whose jobs SLURM does not tell of may still wait in the queue.
+        keeps_all = config.all or bool(silence)
+        shown = found if keeps_all else [one for one in found if not ended_long_ago(one, now_s)]
         if shown:
             print(table(shown, now_s=now_s, width=columns(sys.stdout)))
-        if hidden := len(found) - len(shown):
-            said = f"{hidden} that ended over a week ago: see 'mobilellama launch status --all'"
+        counts = [(len(found) - len(shown), "that ended over a week ago")]
+        counts += [(len(every) - len(asked), "launched earlier")]
+        if hidden := " and ".join(f"{count} {what}" for count, what in counts if count):
+            said = f"{hidden}: see 'mobilellama launch status --all'"
             print(f"\n{said}" if shown else said)
     return 0
 
@@ -76,11 +82,15 @@ def ended_long_ago(status: Status, now_s: float) -> bool:
     return status.is_over and now_s - changed_s > _LONG_AGO_S
 
 
-def list_known() -> list[Status]:
-    """Return the newest launches that are still on the disk, the newest last."""
+def list_known(launches: Sequence[Path], silence: list[str]) -> list[Status]:
+    """Return the launches that are still on the disk.
+
+    Args:
+        launches: what they made, the newest last.
+        silence: gets the error of a controller that does not answer. It is not asked again.
+    """
     found: list[Status] = []
-    silence: list[str] = []  # a controller that does not answer is asked once
-    for made in known()[-_SHOWN:]:
+    for made in launches:
         try:
             folder = find(made)  # None: deleted since
             if folder and (launch := folder.read()):

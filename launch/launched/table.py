@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from mobilellama.launch.folder import (
-    LaunchFolder,
-)
+from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.launched.progress_made import NOTHING
 from mobilellama.launch.launched.state import Part, Status, number_of
 from mobilellama.progress import format_duration

@@ -11,7 +11,7 @@ import pytest
 
 from mobilellama.launch.folder import Job, LaunchFolder
 from mobilellama.launch.launched import status as command
-from mobilellama.launch.launched.known import remember
+from mobilellama.launch.launched.known import known, remember
 from mobilellama.launch.launched.state import status_of
 from mobilellama.launch.launched.status import Config, list_known
 from mobilellama.launch.launched.table import describe
@@ -91,6 +91,42 @@ def test_what_ended_over_a_week_ago_is_hidden_and_counted(
     assert len(json.loads(capsys.readouterr().out)) == 3
 
 
+def test_nothing_is_hidden_while_slurm_does_not_answer(
+    tmp_path: Path, says: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = launched(tmp_path, RUN)
+    for path in folder.root.iterdir():
+        if path.is_file():
+            os.utime(path, (0, time.time() - 8 * 86_400))
+    remember(folder.made)
+    says(job7="JobState=PENDING Reason=Priority")
+    assert command.main(Config()) == 0
+    assert " pending " in capsys.readouterr().out
+    controller = tmp_path / "bin" / "scontrol"
+    controller.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    assert command.main(Config()) == 0
+    shown = capsys.readouterr().out
+    assert " unknown " in shown and "week ago" not in shown
+
+
+def test_older_launches_than_the_newest_are_counted_and_all_and_json_show_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(22):
+        folder = LaunchFolder(tmp_path / f"run{i}", train=True)
+        folder.create()
+        folder.write(replace(LOCAL, folder=str(folder.made), name=f"run{i}"))
+        remember(folder.made)
+    assert command.main(Config()) == 0
+    *shown, _, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == ["run", *(f"run{i}" for i in range(2, 22))]
+    assert last == "2 launched earlier: see 'mobilellama launch status --all'"
+    assert command.main(Config(all=True)) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 23
+    assert command.main(Config(json=True)) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 22
+
+
 def test_one_damaged_launch_does_not_hide_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,7 +136,7 @@ def test_one_damaged_launch_does_not_hide_the_others(
         folder.write(replace(LOCAL, folder=str(tmp_path / name), name=name))
         remember(tmp_path / name)
     (tmp_path / "bad" / "launch" / "launch.json").write_text("{")
-    assert [status.name for status in list_known()] == ["good"]
+    assert [status.name for status in list_known(known(), [])] == ["good"]
     assert f"{tmp_path}/bad/launch/launch.json: is damaged" in caplog.text
 
 
@@ -115,5 +151,5 @@ def test_one_launch_that_cannot_be_read_does_not_hide_the_others(
     # Reading a folder as a file fails for every user, as a file that is another user's does.
     (tmp_path / "bad" / "launch" / "run.failed").mkdir()
     remember(tmp_path / ("x" * 300))  # no file system takes such a name
-    assert [status.name for status in list_known()] == ["good"]
+    assert [status.name for status in list_known(known(), [])] == ["good"]
     assert f"{tmp_path}/bad/launch/run.failed" in caplog.text

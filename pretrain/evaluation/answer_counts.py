@@ -10,7 +10,6 @@ counts as yes, and its F1 is 66.67. So empty, cut and missing answers are counte
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 MARKED_ABOVE = 0.01
 WITHHELD_ABOVE = 0.10
@@ -67,9 +66,9 @@ class AnswerCounts:
         return {ASKED: self.asked, **self.bad}
 
     @classmethod
-    def of_json(cls, stored: Mapping[str, Any] | None) -> "AnswerCounts | None":
+    def of_json(cls, stored: Mapping[str, int | None] | None) -> "AnswerCounts | None":
         """Return what stands beside a score; None where a former version has kept nothing."""
         if not stored:
             return None
         bad = {kind: count for kind, count in stored.items() if kind != ASKED}
-        return cls(asked=stored[ASKED], bad=bad)
+        return cls(asked=stored[ASKED] or 0, bad=bad)

@@ -206,13 +206,13 @@ def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> 
     if wanted is None and name in PUBLISHED:
         wanted = PUBLISHED[name].shots
     shots = tasks.shots(name, wanted)
-    settings: dict[str, Any] = {"lm_eval": version, "shots": shots, "limit": config.limit}
+    settings: dict[str, object] = {"lm_eval": version, "shots": shots, "limit": config.limit}
     if config.data is None:
-        return TaskPlan(name=name, shots=shots, specs=None, settings=settings | {"data": "hub"})
+        return TaskPlan(name=name, shots=shots, specs=None, settings={**settings, "data": "hub"})
     leaves = tasks.leaves(name)
     own = next(iter(leaves.values())).get("num_fewshot") or 0
     data = LocalData(Path(config.data), name, leaves, own if shots is None else shots)
     if len(data.specs) < len(leaves):
         log.warning("%s: the data has %d of %d subjects", name, len(data.specs), len(leaves))
-    settings |= {"data": data.sha256}
+    settings["data"] = data.sha256
     return TaskPlan(name=name, shots=shots, specs=data.specs, settings=settings)

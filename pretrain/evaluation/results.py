@@ -10,12 +10,11 @@ The model and the settings are the file's: another's results are refused. A task
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from mobilellama.config import ConfigError, as_given
 from mobilellama.files.atomic import read_json, write_json
@@ -23,6 +22,7 @@ from mobilellama.files.hub_folder import ModelFolder
 from mobilellama.pretrain.evaluation.answer_counts import ASKED, AnswerCounts
 from mobilellama.pretrain.evaluation.harness import Score
 from mobilellama.pretrain.evaluation.score_table import mean_of_comparable
+from mobilellama.pretrain.evaluation.task_result import Mean, TaskResult
 from mobilellama.pretrain.hf.fingerprint import sampled_sha256
 
 log = logging.getLogger(__name__)
@@ -38,17 +38,32 @@ class TaskPlan:
 
     name: str
     shots: int | None
-    specs: list[dict[str, Any]] | None
+    specs: list[dict[str, object]] | None
     """Overrides that bring local data; None fetches."""
-    settings: dict[str, Any]
+    settings: dict[str, object]
     """What a stored result must have been made with to stand for this one."""
+
+
+class _Model(TypedDict):
+    path: str
+    fingerprint: str
+
+
+class _Content(TypedDict):
+    """What the file holds."""
+
+    format: int
+    model: _Model
+    settings: dict[str, object]
+    tasks: dict[str, TaskResult]
+    mean: NotRequired[Mean | None]
 
 
 class Results:
     """The results file: opened or begun, and written whole after each task."""
 
     def __init__(
-        self, path: Path | None, content: dict[str, Any], *, show_withheld: bool = False
+        self, path: Path | None, content: _Content, *, show_withheld: bool = False
     ) -> None:
         self._path, self._content, self._show_withheld = path, content, show_withheld
         before = dict(content["tasks"])
@@ -79,7 +94,7 @@ class Results:
             ConfigError: the file is of another model, of other settings, or something else.
         """
         path = Path(output) if output else None
-        content: dict[str, Any] = {
+        content: _Content = {
             "format": _FORMAT_VERSION,
             "model": {"path": model.name, "fingerprint": fingerprint(model)},
             "settings": {"add_bos": add_bos, "dtype": dtype},
@@ -93,7 +108,7 @@ class Results:
         try:
             before = read_json(path)
             found = {"model": before["model"]["fingerprint"], **before["settings"]}
-            finished = dict(before["tasks"])
+            finished: dict[str, TaskResult] = dict(before["tasks"])
             for result in finished.values():
                 _require_result(result)
         except (ValueError, KeyError, TypeError, AttributeError, OSError):
@@ -105,7 +120,8 @@ class Results:
                 held = as_given(found.get(name))
                 rule = f"holds results with {name} = {held}, and this call has {as_given(value)}"
                 raise ConfigError("output", str(path), rule, remedy)
-        return cls(path, content | {"tasks": finished}, show_withheld=show_withheld)
+        content["tasks"] = finished
+        return cls(path, content, show_withheld=show_withheld)
 
     def has(self, plan: TaskPlan) -> bool:
         """Whether the task is finished, with the same settings."""
@@ -124,10 +140,15 @@ class Results:
         counts = AnswerCounts.of_json(score.answers)
         if counts and counts.total:
             log.warning("%s: %s", plan.name, counts)
-        result = {
-            **asdict(score),
+        result: TaskResult = {
+            "version": score.version,
+            "shots": score.shots,
+            "samples": score.samples,
+            "metrics": score.metrics,
+            "leaves": score.leaves,
+            "answers": score.answers,
             "settings": plan.settings,
-            "truncated_prompts": score.answers["prompts_cut"],
+            "truncated_prompts": score.answers["prompts_cut"] or 0,
             "device": device,
             "torch": metadata.version("torch"),
             "transformers": metadata.version("transformers"),
@@ -142,7 +163,7 @@ class Results:
         if self._path:
             write_json(self._path, self._content)
 
-    def tasks_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
+    def tasks_of(self, names: list[str]) -> dict[str, TaskResult]:
         """Return the results of some tasks."""
         return {name: self._content["tasks"][name] for name in names}
 
@@ -153,12 +174,12 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 
 
-def _require_result(result: Any) -> None:
+def _require_result(result: TaskResult) -> None:
     """Raise TypeError or KeyError unless this is what `Results.add` keeps of a task."""
     numbers = [*result["metrics"].values(), *(result.get("answers") or {}).values()]
     withheld = result.get("withheld") or {"reason": "", "metrics": {}, "leaves": {}}
     if not (
-        all(isinstance(result[name], kind) for name, kind in _KINDS.items())
+        all(isinstance(result.get(name), kind) for name, kind in _KINDS.items())
         and all(isinstance(number, int | float | None) for number in numbers)
         and ASKED in (result.get("answers") or {ASKED: 0})
         and {*withheld} == {"reason", "metrics", "leaves"}
@@ -167,26 +188,26 @@ def _require_result(result: Any) -> None:
         raise TypeError
 
 
-def withhold(result: Mapping[str, Any], *, show: bool) -> dict[str, Any]:
+def withhold(result: TaskResult, *, show: bool) -> TaskResult:
     """Return a task's result with null for its metrics where too many answers are incomplete.
 
     Args:
         result: as ``Results.add`` makes it, or as this has returned it.
         show: give the metrics back all the same.
     """
-    kept = dict(result.get("withheld") or {})
-    whole = {**result, **{name: kept[name] for name in ("metrics", "leaves") if name in kept}}
+    whole = result.copy()
     counts = AnswerCounts.of_json(result.get("answers"))
     if counts is None:  # of a former version, which counted nothing
-        return dict(result)
-    if show or not counts.withheld:
-        return whole | {"withheld": None}
-    metrics, leaves = whole["metrics"], whole["leaves"]
-    return whole | {
-        "metrics": dict.fromkeys(metrics),
-        "leaves": {name: dict.fromkeys(its) for name, its in leaves.items()},
-        "withheld": {"reason": str(counts), "metrics": metrics, "leaves": leaves},
-    }
+        return whole
+    if kept := result.get("withheld"):
+        whole["metrics"], whole["leaves"] = kept["metrics"], kept["leaves"]
+    whole["withheld"] = None
+    if counts.withheld and not show:
+        metrics, leaves = whole["metrics"], whole["leaves"]
+        whole["metrics"] = dict.fromkeys(metrics)
+        whole["leaves"] = {name: dict.fromkeys(its) for name, its in leaves.items()}
+        whole["withheld"] = {"reason": str(counts), "metrics": metrics, "leaves": leaves}
+    return whole
 
 
 def fingerprint(model: ModelFolder) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mobilellama.pretrain.evaluation.answer_counts import MARK, WITHHELD, AnswerCounts
 from mobilellama.pretrain.evaluation.published_scores import (
@@ -10,6 +9,7 @@ from mobilellama.pretrain.evaluation.published_scores import (
     PUBLISHED,
     PUBLISHED_CHAT_HELLASWAG,
 )
+from mobilellama.pretrain.evaluation.task_result import Mean, TaskResult
 from mobilellama.table import aligned
 
 _HEAD = (
@@ -17,7 +17,7 @@ _HEAD = (
 )  # fmt: skip
 
 
-def score_table(tasks: Mapping[str, Mapping[str, Any]], model: str, *, limit: int | None) -> str:
+def score_table(tasks: Mapping[str, TaskResult], model: str, *, limit: int | None) -> str:
     """Return the table as text.
 
     Args:
@@ -37,30 +37,35 @@ def score_table(tasks: Mapping[str, Mapping[str, Any]], model: str, *, limit: in
     return "\n".join([title, table, *_notes(tasks, limit)])
 
 
-def mean_of_comparable(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def mean_of_comparable(tasks: Mapping[str, TaskResult]) -> Mean | None:
     """Return the plain mean accuracy over the tasks that can be compared: ours, and both sizes'.
 
     None where there are fewer than two.
     """
-    names = [name for name in tasks if not _difference(name, tasks[name])]
+    accuracies = {
+        name: accuracy
+        for name, result in tasks.items()
+        if not _difference(name, result) and (accuracy := result["metrics"].get("acc")) is not None
+    }
+    names = [*accuracies]
     if len(names) < 2:
         return None
     scores = [PUBLISHED[name] for name in names]
     return {
         "tasks": names,
-        "score": sum(tasks[name]["metrics"]["acc"] for name in names) / len(names),
+        "score": sum(accuracies.values()) / len(names),
         "mobilellama_1_4b": sum(score.mobilellama_1_4b for score in scores) / len(names),
         "mobilellama_2_7b": sum(score.mobilellama_2_7b for score in scores) / len(names),
     }
 
 
-def _difference(name: str, result: Mapping[str, Any]) -> str:
+def _difference(name: str, result: TaskResult) -> str:
     """Return what sets a result apart from the published one; nothing if they compare."""
     if name not in PUBLISHED:
         return "not published"
     if result.get("withheld"):
         return WITHHELD
-    if "acc" not in result["metrics"]:
+    if result["metrics"].get("acc") is None:
         return "no accuracy came out"
     if result["shots"] != PUBLISHED[name].shots:
         return f"{PUBLISHED[name].shots} shots were published"
@@ -69,7 +74,7 @@ def _difference(name: str, result: Mapping[str, Any]) -> str:
     return ""
 
 
-def _row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(name: str, result: TaskResult) -> tuple[str, ...]:
     metrics = result["metrics"]
     # Plain accuracy is what the paper has; a further task shows the first metric that it has.
     metric = "acc" if "acc" in metrics else next(iter(metrics), "-")
@@ -92,13 +97,13 @@ def _row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _marked(result: Mapping[str, Any]) -> bool:
+def _marked(result: TaskResult) -> bool:
     """Return whether a score is shown with a mark: some of its answers are incomplete."""
     counts = AnswerCounts.of_json(result.get("answers"))
     return counts is not None and counts.marked and not result.get("withheld")
 
 
-def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[str]:
+def _notes(tasks: Mapping[str, TaskResult], limit: int | None) -> list[str]:
     notes = []
     if limit is not None:
         notes.append(f"Only the first {limit} questions of each task (--limit): no measurement.")
@@ -113,9 +118,9 @@ def _notes(tasks: Mapping[str, Mapping[str, Any]], limit: int | None) -> list[st
         notes.append(f"Not compared: {', '.join(other)}.")
     for name, its in tasks.items():
         counts = AnswerCounts.of_json(its.get("answers"))
-        if its.get("withheld"):
+        if withheld := its.get("withheld"):
             remedy = "--show_withheld shows it all the same"
-            notes.append(f"{name} is {WITHHELD}: {its['withheld']['reason']}. {remedy}.")
+            notes.append(f"{name} is {WITHHELD}: {withheld['reason']}. {remedy}.")
         elif counts and counts.total:
             notes.append(f"{MARK if counts.marked else ' '} {name}: {counts}.".lstrip())
         elif counts is None and its["truncated_prompts"]:  # of a former version

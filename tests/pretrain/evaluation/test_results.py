@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from mobilellama.config import ConfigError
 from mobilellama.files.hub_folder import ModelFolder
 from mobilellama.pretrain.evaluation.results import Results, fingerprint, withhold
 from mobilellama.pretrain.evaluation.score_table import score_table
+from mobilellama.pretrain.evaluation.task_result import TaskResult
 from tests.pretrain.helpers.scores import result_of
 
 
@@ -25,9 +25,9 @@ def test_a_file_of_something_else_is_not_overwritten(base: Path, tmp_path: Path)
     head |= {"settings": {"add_bos": False, "dtype": "fp32"}}
     damaged = [
         {"piqa": 7},
-        {"piqa": {**result_of(0.7), "date": "d"}},
-        {"piqa": {**result_of(0.7), "date": "d", "settings": {}, "metrics": {"acc": "0.7"}}},
-        {"piqa": {**result_of(0.7), "date": "d", "settings": {}, "answers": {"empty": 1}}},
+        {"piqa": {name: value for name, value in result_of(0.7).items() if name != "settings"}},
+        {"piqa": {**result_of(0.7), "metrics": {"acc": "0.7"}}},
+        {"piqa": {**result_of(0.7), "answers": {"empty": 1}}},
     ]
     texts = [json.dumps(head | {"tasks": tasks}) for tasks in damaged]
     for text in ("mine", "[]", '{"model": 1}', *texts):
@@ -52,10 +52,12 @@ def test_the_fingerprint_knows_weights_config_and_tokenizer(base: Path, tmp_path
     assert fingerprint(ModelFolder(path=str(base), name=name)) == name
 
 
-def former(acc: float, *, truncated: int) -> dict[str, Any]:
+def former(acc: float, *, truncated: int) -> TaskResult:
     """Return a result of the version that counted cut prompts alone."""
-    kept = {name: value for name, value in result_of(acc).items() if name != "answers"}
-    return kept | {"truncated_prompts": truncated, "settings": {}, "date": "2026-01-01"}
+    result = result_of(acc)
+    result.pop("answers")
+    result["truncated_prompts"] = truncated
+    return result
 
 
 def test_results_of_the_version_that_counted_cut_prompts_alone_are_read(

@@ -8,7 +8,7 @@ of tokens goes through each subset (epochs). ``--json`` prints the same as JSON.
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.shards.dataset import totals_of_rows
@@ -22,6 +22,10 @@ from mobilellama.shards.order import (
     samples_for_epochs,
 )
 from mobilellama.shards.reader import TokenDataset
+
+if TYPE_CHECKING:  # imported where it is used: only a terminal's tables need it
+    from rich.console import Console
+    from rich.table import Table
 
 _MANY_EPOCHS = 100  # of one subset: published mixtures see none more than about 10 times
 
@@ -201,7 +205,7 @@ def _many_epochs(subsets: dict[str, SubsetSummary], budget_tokens: float) -> lis
     ]
 
 
-def _print_to(console: Any, summary: Summary) -> None:
+def _print_to(console: "Console", summary: Summary) -> None:
     console.print(f"dataset      {summary.path}", markup=False, soft_wrap=True)
     console.print(f"fingerprint  {summary.fingerprint}")
     console.print(
@@ -215,7 +219,7 @@ def _print_to(console: Any, summary: Summary) -> None:
         console.print(f"note: {remark}", markup=False, soft_wrap=True)
 
 
-def _content_table(summary: Summary) -> Any:
+def _content_table(summary: Summary) -> "Table":
     table = _table("content")
     for heading in (
         "buckets", "documents", "tokens", "training", "held out", "bytes a token", "bad records"
@@ -235,7 +239,7 @@ def _content_table(summary: Summary) -> Any:
     return table
 
 
-def _order_table(summary: Summary) -> Any:
+def _order_table(summary: Summary) -> "Table":
     mixture = summary.mixture or "in proportion to the samples"
     table = _table(
         f"order: seq_len {summary.seq_len}, mixture {mixture}, "
@@ -256,7 +260,7 @@ def _order_table(summary: Summary) -> Any:
     return table
 
 
-def _table(title: str) -> Any:
+def _table(title: str) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -246,7 +245,7 @@ def _epochs_field(field: str) -> str:
 def _read_lines(name_or_file: str, field: str) -> tuple[Path, dict[object, object]]:
     path = find_preset(name_or_file, PRESETS, field)
     try:
-        value: Any = read_yaml(path)
+        value: object = read_yaml(path)
     except ValueError as error:
         rule = f"{path} is not YAML ({one_line(error)})"
         raise ConfigError(field, name_or_file, rule, _REMEDY) from None

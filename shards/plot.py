@@ -10,7 +10,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from mobilellama.shards.info import SubsetSummary, Summary, SummaryConfig
 from mobilellama.shards.reader import TokenDataset
 
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def draw(summary: Summary, lengths: dict[str, Lengths]) -> "Figure":
     """Return the figure of lengths and mixture."""
     figure = new_figure(11.5, 1.9 + 0.72 * len(summary.subsets))
     figure.suptitle(_title(summary), x=0.01, ha="left", fontsize=11, color=INK)
-    panels: Any = figure.subfigures(1, 2, width_ratios=(1.3, 1), wspace=0.03)
+    panels = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.3, 1), wspace=0.03)[0]
     _draw_lengths(panels[0], summary, lengths)
     _draw_mixture(panels[1].subplots(), summary)
     return figure
@@ -112,7 +113,7 @@ def _title(summary: Summary) -> str:
     )
 
 
-def _draw_lengths(figure: Any, summary: Summary, lengths: dict[str, Lengths]) -> None:
+def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Lengths]) -> None:
     axes = figure.subplots(len(lengths), 1, sharex=True, squeeze=False)[:, 0]
     seen = np.flatnonzero(sum(mine.documents for mine in lengths.values()))
     for i, (axis, (name, mine)) in enumerate(zip(axes, lengths.items(), strict=True)):
@@ -175,7 +176,7 @@ def short_tick(tokens: float) -> str:
     return f"{tokens / size:g} {unit}".rstrip()
 
 
-def _draw_mixture(axis: Any, summary: Summary) -> None:
+def _draw_mixture(axis: "Axes", summary: Summary) -> None:
     names = list(summary.subsets)
     places = np.arange(len(names), dtype=float)
     corpus = [100 * summary.subsets[name].corpus_share for name in names]

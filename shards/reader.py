@@ -6,7 +6,7 @@ the buckets in windows.py, or are the packed rows of rows.py.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
@@ -28,6 +28,15 @@ from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
 from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER, TextTokenizer
+
+
+class _Description(TypedDict):
+    """The content of dataset.json that opening reads."""
+
+    fingerprint: str
+    files: NotRequired[dict[str, str]]
+    manifest_sha256: str
+    subsets: dict[str, dict[str, int]]
 
 
 class TokenDataset(Buckets):
@@ -105,7 +114,7 @@ class TokenDataset(Buckets):
         return Rows(self, subset, split)
 
 
-def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:
+def _read_description(path: Path) -> tuple[_Description, Identity]:
     """Return the content of dataset.json, checked for what opening needs, and its identity."""
     remedy = rebuild_manifest(path.parent)
     try:
@@ -113,7 +122,7 @@ def _read_description(path: Path) -> tuple[dict[str, Any], Identity]:
         version = description["identity"]["format_version"]
         missing = {"fingerprint", "manifest_sha256", "subsets"} - description.keys()
         if version == FORMAT_VERSION and not missing:
-            return description, Identity.from_json(description["identity"])
+            return cast(_Description, description), Identity.from_json(description["identity"])
     except SealError as error:
         raise DataError(f"{path}: is damaged ({error}). {remedy}") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ def is_finished(folder: Path, slice_: Slice, identity: Identity) -> bool:
 
 def gather(
     spool: BinaryIO, dtype: np.dtype, lengths: NDArray[np.int64], order: NDArray[np.int64]
-) -> Iterator[NDArray[Any]]:
+) -> Iterator[NDArray[np.generic]]:
     """Yield the spooled sequences in `order`, in blocks of about a million tokens.
 
     Args:

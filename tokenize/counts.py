@@ -1,7 +1,6 @@
 """What was read of a slice, and whether too much of it was bad."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from mobilellama.config import DataError
 
@@ -20,7 +19,7 @@ class Counts:
     """Bytes of the file (as it lies on disk) or rows, in the slice's unit."""
     records: int = 0
     bad_records: int = 0
-    bad_places: list[list[Any]] = field(default_factory=list)
+    bad_places: list[list[int | str]] = field(default_factory=list)
     """[place, reason] of the first 10,000 bad records."""
     empty_texts: int = 0
     replaced_surrogates: int = 0

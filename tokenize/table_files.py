@@ -10,7 +10,7 @@ The files are read as they are: texts stay texts, whatever they look like.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mobilellama.config import DataError, one_line
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
@@ -21,10 +21,13 @@ from mobilellama.tokenize.lines import hash_whole
 from mobilellama.tokenize.slice_lines import file_lines
 from mobilellama.tokenize.texts import BadRecordError, text_of_record
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _ROWS_AT_ONCE = 256
 _START_BYTES = 1 << 20  # in which a list begins
 
-Values = Iterator[tuple[int, Any]]
+Values = Iterator[tuple[int, object]]
 """(place, value of the text column, or the BadRecordError that says why there is none)."""
 
 
@@ -67,7 +70,7 @@ def _parquet_values(file: BinaryIO, path: Path, column: str) -> Values:
         ) from None
 
 
-def decoded(column: Any) -> list[Any]:
+def decoded(column: "pa.Array") -> list[object]:
     """Return an Arrow column's values; strings that are not UTF-8 as the bytes they are."""
     try:
         return column.to_pylist()
@@ -117,11 +120,11 @@ def _json_values(file: BinaryIO, path: Path, column: str) -> Values:
         yield number, _as_object(rows[number], column)
 
 
-def _as_object(value: Any, column: str) -> Any:
+def _as_object(value: object, column: str) -> object:
     return {column: value} if isinstance(value, str) else value
 
 
-def _rows_of(value: Any, path: Path, column: str) -> list[Any]:
+def _rows_of(value: object, path: Path, column: str) -> list[object]:
     """Return the records of a JSON file that is no list."""
     if not isinstance(value, dict):
         raise DataError(f"{path}: must hold a list of objects, or an object a line. Convert it")

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
@@ -29,6 +29,9 @@ from mobilellama.tokenize.sources import (
     require_few_slices,
     walk_files,
 )
+
+if TYPE_CHECKING:
+    import datasets
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +123,9 @@ def _is_compressed(path: str) -> bool:
     return Path(path).suffix in (".gz", ".zst", ".bz2", ".xz", ".zip", ".arrow", ".csv")
 
 
-def read_rows(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Iterator[tuple[int, Any]]:
+def read_rows(
+    slice_: Slice, sources: SourcesConfig, counts: Counts
+) -> Iterator[tuple[int, object]]:
     """Yield (row, value of the text column) of a slice of rows; `counts` says what was read.
 
     Raises:
@@ -153,13 +158,13 @@ def read_rows(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Iterator
         ).to_json()
 
 
-def _bytes_of(value: Any) -> bytes:
+def _bytes_of(value: object) -> bytes:
     if isinstance(value, str):
         return value.encode(errors="surrogatepass")
     return value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
 
 
-def _state_of(table: Any) -> FileState | None:
+def _state_of(table: "datasets.Dataset") -> FileState | None:
     """Return the state of a table's files; None where they are not to be seen."""
     try:
         statuses = [os.stat(file["filename"]) for file in table.cache_files]
@@ -194,7 +199,7 @@ def _rows_name(sources: SourcesConfig) -> str:
 
 
 @lru_cache(maxsize=1)
-def _open_rows(sources: SourcesConfig) -> Any:
+def _open_rows(sources: SourcesConfig) -> "datasets.Dataset":
     """Return the split as a table that gives rows by number, once a process."""
     import datasets
 
@@ -206,7 +211,8 @@ def _open_rows(sources: SourcesConfig) -> Any:
             if isinstance(table, datasets.DatasetDict):
                 table = table[sources.split]
         else:
-            table = datasets.load_dataset(sources.dataset, sources.name, split=sources.split)
+            loaded = datasets.load_dataset(sources.dataset, sources.name, split=sources.split)
+            table = cast(datasets.Dataset, loaded)  # a split's name gives one table
     except Exception as error:  # not found, no network, unknown split or configuration, ...
         rule = f"cannot be opened by datasets ({one_line(error)})"
         remedy = "Give a local folder, or a dataset's name on the hub with its name and split"

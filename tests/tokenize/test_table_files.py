@@ -47,7 +47,7 @@ def test_a_bad_line_is_skipped_and_counted_with_its_place(tmp_path: Path, name: 
     assert (counts.records, counts.bad_records, counts.replaced_surrogates) == (9, 6, 1)
     offsets = [content.index(line) for line in bad]
     assert [place for place, _ in counts.bad_places] == offsets
-    assert counts.bad_places[0][1].startswith("not JSON (Unterminated string")
+    assert str(counts.bad_places[0][1]).startswith("not JSON (Unterminated string")
     assert [reason for _, reason in counts.bad_places[1:4]] == [
         "'text' is not a string but a number",
         "no 'text'",
@@ -194,4 +194,4 @@ def test_parquet_columns_that_are_no_text_say_what_they_are(
     pq.write_table(pa.table({"text": column, "text.x": ["p", "q"]}), tmp_path / "a.parquet")
     texts, (counts,) = read(SourcesConfig(dataset=str(tmp_path)))
     assert texts == [[]] and counts.bad_records == 2
-    assert all(f"'text' is not a string but {reason}" in why for _, why in counts.bad_places)
+    assert all(f"'text' is not a string but {reason}" in str(why) for _, why in counts.bad_places)

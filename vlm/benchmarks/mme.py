@@ -8,7 +8,6 @@ categories of perception (the published number) and 800 for the four of cognitio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilellama.config import DataError, one_line
 from mobilellama.vlm.benchmarks.benchmark import (
@@ -188,14 +187,18 @@ def score(asked: Sequence[Asked[Key]], answers: Answers) -> Scores:
     for first, second in pairs(keys):
         both.setdefault(keys[first].category, []).append(right[first] and right[second])
     rows = {
-        category: _row([right[i] for i in numbers], both.get(category, []))
-        | {"other": sum(said[i] == "other" for i in numbers)}
+        category: _Row(
+            right=[right[i] for i in numbers],
+            both=both.get(category, []),
+            other=sum(said[i] == "other" for i in numbers),
+        )
         for category, numbers in by_category(keys).items()
     }
     tables: dict[str, Table] = {}
     for title, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
         if mine := {name: rows[name] for name in names if name in rows}:
-            tables[title] = {**mine, "sum": _sum(mine.values())}
+            shown = {name: row.columns() for name, row in mine.items()}
+            tables[title] = {**shown, "sum": _sum(mine.values())}
     found = sum(name in rows for name in PERCEPTION)
     whole = found == len(PERCEPTION)
     note = f"No score: {found} of the {len(PERCEPTION)} categories of perception are there."
@@ -209,15 +212,54 @@ def score(asked: Sequence[Asked[Key]], answers: Answers) -> Scores:
     )
 
 
-def _row(right: Sequence[bool], both: Sequence[bool]) -> dict[str, Any]:
-    """Return a category's measures: of its questions, and of its images."""
-    accuracy, plus = percent(sum(right), len(right)), percent(sum(both), len(both))
-    points = (accuracy or 0.0) + (plus or 0.0)
-    return {"questions": len(right), "accuracy": accuracy, "accuracy+": plus, "points": points}
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A category's measures: of its questions, and of its images."""
+
+    right: Sequence[bool]
+    """Of each question."""
+    both: Sequence[bool]
+    """Of each image: whether both of its questions are right."""
+    other: int
+    """Answers that are neither yes nor no."""
+
+    @property
+    def questions(self) -> int:
+        """How many there are."""
+        return len(self.right)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Per cent of the questions; None of none."""
+        return percent(sum(self.right), len(self.right))
+
+    @property
+    def accuracy_plus(self) -> float | None:
+        """Per cent of the images; None of none."""
+        return percent(sum(self.both), len(self.both))
+
+    @property
+    def points(self) -> float:
+        """The sum of both, at most 200."""
+        return (self.accuracy or 0.0) + (self.accuracy_plus or 0.0)
+
+    def columns(self) -> dict[str, float | int | None]:
+        """Return the row as the table has it."""
+        return {
+            "questions": self.questions,
+            "accuracy": self.accuracy,
+            "accuracy+": self.accuracy_plus,
+            "points": self.points,
+            "other": self.other,
+        }
 
 
-def _sum(rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: sum(row[name] for row in rows) for name in ("questions", "points", "other")}
+def _sum(rows: Collection[_Row]) -> dict[str, float | int | None]:
+    return {
+        "questions": sum(row.questions for row in rows),
+        "points": sum(row.points for row in rows),
+        "other": sum(row.other for row in rows),
+    }
 
 
 def submission(asked: Sequence[Asked[Key]], answers: Answers) -> Mapping[str, bytes]:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mobilellama.config import ConfigError, UserError
+from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.pickles import code_in, pickle_error
 from mobilellama.files.unmarked import without_marks
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 _WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth")
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+_MOST_NAMED = 3  # weights in one message
 _REMEDY = "Give a folder whose architecture transformers has, or convert it if you trust it"
 
 
@@ -59,13 +60,34 @@ def load_causal_model(model: str | Path, *, field: str = "model", **options: Any
 
     Raises:
         ConfigError: it would run code.
-        DataError: its weights are a pickle that would run code.
+        DataError: its weights are a pickle that would run code. Or one is missing, or has another
+            shape than config.json says.
     """
     from transformers import AutoModelForCausalLM
 
     _require_no_kernel(model, field)
-    options = {"weights_only": True, **options}
-    return _load(AutoModelForCausalLM.from_pretrained, model, field, **options)
+    # transformers gives weights that are missing random values, and only warns. Of weights of
+    # another shape it raises an error that advises to do the same. Both are in its report.
+    reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    options = {"weights_only": True, **reported, **options}
+    loaded, report = _load(AutoModelForCausalLM.from_pretrained, model, field, **options)
+    _require_whole(report, model)
+    return loaded
+
+
+def _require_whole(report: Mapping[str, Any], model: str | Path) -> None:
+    """Raise DataError if transformers' report has weights that did not come from the folder."""
+    faults = {str(name): "is missing" for name in report["missing_keys"]}
+    for name, found, needed in report["mismatched_keys"]:
+        faults[str(name)] = f"has shape {tuple(found)}, but config.json says {tuple(needed)}"
+    if not faults:
+        return
+    named = [f"{name} {fault}" for name, fault in sorted(faults.items())]
+    more = f"; and {len(named) - _MOST_NAMED:,} more" if len(named) > _MOST_NAMED else ""
+    raise DataError(
+        f"{model}: the weights are not those of config.json: {'; '.join(named[:_MOST_NAMED])}"
+        f"{more}. Copy the folder again, or correct config.json"
+    )
 
 
 def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> Any:

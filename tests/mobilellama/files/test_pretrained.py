@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mobilellama.config import ConfigError, UserError
+from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.pretrained import load_causal_model, load_config, load_tokenizer
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.generation.loading import load_model, read_config
@@ -160,3 +160,26 @@ def test_a_kernel_of_the_hub_is_refused(tmp_path: Path) -> None:
     for door in (load_causal_model, HfFolder):
         with pytest.raises(ConfigError, match="needs code from the Hub"):
             door(tmp_path / "model")
+
+
+def test_no_command_takes_random_values_for_weights_that_are_missing_or_of_another_shape(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("lm_eval")
+    import torch
+
+    folder = tmp_path / "model"
+    whole = tiny_llama(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torn = {name: torch.ones(1, 2) for name in [*whole][:4]}
+    torch.save(torn, folder / "pytorch_model.bin")
+    doors: list[Callable[[], object]] = [
+        lambda: load_causal_model(folder),
+        lambda: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
+        lambda: harness.load_model(
+            str(folder), None, add_bos=False, device="cpu", dtype="auto", batch_size=1
+        ),
+    ]
+    for door in doors:
+        with pytest.raises(DataError, match=r"has shape \(1, 2\), but.*; and \d+ more\. Copy"):
+            door()

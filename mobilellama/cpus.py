@@ -4,7 +4,8 @@ Every default number of threads and worker processes comes from here. The first 
 list decides:
 
 1. the field that the user gave;
-2. OMP_NUM_THREADS: what one process may use. The user sets it, or torchrun, which sets it to 1;
+2. OMP_NUM_THREADS: what one process may use. It does not count if torchrun set it, which gives 1
+   to each of several processes of a node unless the user has set another number;
 3. the smallest of SLURM's CPUs, the CPU quota of the control group (of a container), and the CPUs
    that this process may run on. Processes on the same CPUs get equal parts.
 """
@@ -16,7 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilellama.log import number_from_environment
+
 log = logging.getLogger(__name__)
+
+TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
+"""Variable that torchrun sets for each process that it starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +56,13 @@ def cpu_budget(
     """
     if given is not None:
         return CpuBudget(count=given, reason=field)
+    by_torchrun = False
     if omp := _omp_threads(os.environ):
-        return CpuBudget(count=omp, reason="OMP_NUM_THREADS")
+        by_torchrun = is_set_by_torchrun("OMP_NUM_THREADS")
+        if not by_torchrun:
+            return CpuBudget(count=omp, reason="OMP_NUM_THREADS")
+        # Work of one rank that asks for workers has a rank's part too.
+        processes = max(processes, number_from_environment("LOCAL_WORLD_SIZE") or 1)
     cpus = float(len(os.sched_getaffinity(0)))
     limits = [(cpus, "the CPUs that this process may use")]
     if (quota := cgroup_quota()) is not None:
@@ -66,6 +77,8 @@ def cpu_budget(
     count, reason = min(limits, key=lambda limit: limit[0])
     if processes > 1:
         reason += f", shared by {processes:,} processes"
+    if by_torchrun:
+        reason += f"; OMP_NUM_THREADS={omp} is torchrun's own"
     return CpuBudget(count=max(1, int(count // processes)), reason=reason)
 
 
@@ -87,6 +100,45 @@ def _omp_threads(environment: Mapping[str, str]) -> int | None:
     """Return OMP_NUM_THREADS. None: it is not set, or OpenMP does not take its value."""
     first = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list by level
     return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def is_set_by_torchrun(name: str, process: Path = Path("/proc/self")) -> bool:
+    """Return whether torchrun, and not the user, gave this process an environment variable.
+
+    The environment with which torchrun itself was started tells it: a variable that torchrun adds
+    later is not in it. torchrun is the nearest process above whose environment has no
+    TORCHELASTIC_RUN_ID. A process that cannot be read counts as the user's.
+
+    Args:
+        name: the variable.
+        process: this process's folder in /proc.
+    """
+    environment = _first_environment(process)
+    while environment is not None and TORCHRUN_MARK in environment:
+        process = process.parent / str(_parent(process))
+        environment = _first_environment(process)
+        if environment is not None and TORCHRUN_MARK not in environment:
+            return name not in environment
+    return False
+
+
+def _first_environment(process: Path) -> set[str] | None:
+    """Return the variables with which a process was started. None: they cannot be read."""
+    try:
+        pairs = (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    names = {os.fsdecode(pair.partition(b"=")[0]) for pair in pairs if b"=" in pair}
+    return names or None  # a program may overwrite the place in memory that the kernel shows
+
+
+def _parent(process: Path) -> int:
+    """Return the number of a process's parent; 0 if there is none."""
+    try:
+        status = (process / "stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    return int(status.rpartition(")")[2].split()[1])  # "PID (NAME) STATE PARENT ..."
 
 
 def _slurm_cpus(environment: Mapping[str, str]) -> tuple[str | None, float]:

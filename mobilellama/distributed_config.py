@@ -19,8 +19,9 @@ class DistributedConfig:
     nodes: int = 1
     """Number of nodes. Ignored under torchrun and SLURM."""
     threads: int | None = None
-    """CPU threads of each process. null: OMP_NUM_THREADS (torchrun sets it to 1), else an equal
-    part of the smallest number that SLURM, a container's quota and the CPU affinity allow."""
+    """CPU threads of each process. null: your OMP_NUM_THREADS (torchrun's own 1 does not count),
+    else an equal part of the smallest number that SLURM, a container's quota and the CPU affinity
+    allow."""
     deterministic: bool = False
     """On GPUs, use only kernels that give the same bits every time. Slower. CPUs always do this."""
 

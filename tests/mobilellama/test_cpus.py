@@ -165,3 +165,70 @@ def test_torch_keeps_within_the_budget_and_is_never_raised_above_its_own_default
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["3", "3"]
+
+
+def under_torchrun(tmp_path: Path, *, processes: int, **environment: str) -> list[str]:
+    """Return what the ranks of a real torchrun say of their CPUs, and of their workers'."""
+    code = tmp_path / "rank.py"
+    code.write_text(
+        "import os, subprocess, sys\n"
+        "os.sched_getaffinity = lambda process: set(range(16))\n"
+        "from mobilellama import cpus\n"
+        "cpus.cgroup_quota = lambda: None\n"
+        "said = cpus.cpu_budget().describe('CPU thread')\n"
+        "if len(sys.argv) < 2:\n"
+        "    child = [sys.executable, __file__, 'worker']\n"
+        "    same = subprocess.run(child, capture_output=True, text=True).stdout\n"
+        "    said += ' | ' + same\n"
+        "print(said, flush=True)\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    inherited = {name: value for name, value in os.environ.items() if name not in NAMES}
+    done = subprocess.run(
+        [*torchrun, f"--nproc_per_node={processes}", str(code)],
+        env=inherited | environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [line for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.slow
+def test_torchruns_own_omp_num_threads_is_told_from_the_users(tmp_path: Path) -> None:
+    said = f"8 CPU threads ({AFFINITY}, shared by 2 processes; OMP_NUM_THREADS=1 is torchrun's own)"
+    assert under_torchrun(tmp_path, processes=2) == [f"{said} | {said}"] * 2
+    said = "1 CPU thread (OMP_NUM_THREADS)"
+    lines = under_torchrun(tmp_path, processes=2, OMP_NUM_THREADS="1")
+    assert lines == [f"{said} | {said}"] * 2
+
+
+def proc(folder: Path, number: int, parent: int, *names: str) -> Path:
+    """Write what the kernel tells of a process."""
+    process = folder / str(number)
+    process.mkdir()
+    (process / "environ").write_text("".join(f"{name}=1\0" for name in names))
+    (process / "stat").write_text(f"{number} (a ) name) S {parent} {number} 0")
+    return process
+
+
+@pytest.mark.parametrize(
+    ("of_torchrun", "by_torchrun"),
+    [
+        (("PATH",), True),
+        (("PATH", "OMP_NUM_THREADS"), False),
+        ((), False),  # it cannot be read
+    ],
+)
+def test_the_environment_that_torchrun_was_started_with_tells_who_set_a_variable(
+    tmp_path: Path, of_torchrun: tuple[str, ...], by_torchrun: bool
+) -> None:
+    of_a_rank = ("OMP_NUM_THREADS", cpus.TORCHRUN_MARK)
+    proc(tmp_path, 7, 1, *of_torchrun)
+    proc(tmp_path, 8, 7, *of_a_rank)  # a shell around the rank
+    rank = proc(tmp_path, 9, 8, *of_a_rank)
+    assert cpus.is_set_by_torchrun("OMP_NUM_THREADS", rank) is by_torchrun
+
+
+def test_without_torchrun_omp_num_threads_is_the_users(tmp_path: Path) -> None:
+    proc(tmp_path, 7, 1, "PATH")
+    process = proc(tmp_path, 9, 7, "PATH", "OMP_NUM_THREADS")
+    assert not cpus.is_set_by_torchrun("OMP_NUM_THREADS", process)
+    assert not cpus.is_set_by_torchrun("OMP_NUM_THREADS", tmp_path / "gone")

@@ -32,6 +32,7 @@ from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.monitoring.throughput import flops_per_token
 from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.training_data import TrainingData, open_windows
 from mobilellama.pretrain.weight_source import DrawnWeights, WeightSource, shapes_of
@@ -45,6 +46,7 @@ def main(config: Config) -> int:
     # Before any process is started, so that mistakes are told once.
     run = RunFolder(config.run.folder)
     run.require_usable()
+    require_modules(config.metrics.sinks)
     data = open_windows(config)
     if start := open_start(config.init, config.model, run):
         remedy = f"Tokenise the text with --tokenizer {start.tokenizer and start.tokenizer.path}"

@@ -30,6 +30,7 @@ from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.optimizer import parameter_groups, trained
+from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.training_data import TrainingData, open_data
 from mobilellama.pretrain.weight_source import shapes_of
@@ -48,6 +49,7 @@ def main(config: Config) -> int:
     # Before any process is started, so that mistakes are told once.
     run = RunFolder(config.run.folder)
     run.require_usable()
+    require_modules(config.metrics.sinks)
     dataset = open_rows(config.data.path)
     seq_len = dataset.identity.rows.seq_len
     start = open_start(config.init, run)

@@ -35,6 +35,7 @@ from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.identity import precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, trained
+from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
@@ -79,6 +80,7 @@ def main(config: Config) -> int:
     # Before any process is started, so that mistakes are told once.
     run = RunFolder(config.run.folder)
     run.require_usable()
+    require_modules(config.metrics.sinks)
     start = open_start(config, run)
     lora = chosen_lora(config, start)
     config = replace(config, init=start.origin.init, vision=start.origin.vision, lora=lora)

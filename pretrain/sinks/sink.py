@@ -5,6 +5,10 @@ in ``SINKS``; another is named by its module, and nothing here changes:
 
     mobilellama pretrain run --metrics.sinks '[console, my_package.my_sink]' ...
 
+Every process imports the module at its start, before the processes are connected. A module that
+needs something which may not be there can have a function ``require() -> None``. It is called then,
+and raises ConfigError. ``open_sink`` is called later, on rank 0 alone.
+
 metrics.jsonl is always written, and must be: what goes on after a kill is cut back by it. A sink
 of the list is secondary: one that fails is switched off with a warning, and training goes on.
 """
@@ -84,6 +88,18 @@ def require_names(names: Iterable[str]) -> None:
             raise ConfigError(FIELD, name, f"must be of {', '.join(SINKS)}", remedy)
 
 
+def require_modules(names: Iterable[str]) -> None:
+    """Import the modules of these sinks, so that a mistake is told before processes start.
+
+    Raises:
+        ConfigError: a module or the package that it needs is not installed.
+    """
+    for name in names:
+        module = _import(name)
+        if require := getattr(module, "require", None):
+            require()
+
+
 def open_sinks(names: Iterable[str], context: SinkContext) -> "Secondary":
     """Open the sinks of these names.
 
@@ -92,17 +108,24 @@ def open_sinks(names: Iterable[str], context: SinkContext) -> "Secondary":
     """
     sinks = Secondary()
     for name in names:
-        module = name if "." in name else f"mobilellama.pretrain.sinks.{name}"
-        try:
-            opened = importlib.import_module(module)
-        except ImportError as error:
-            remedy = "Correct the name, or set PYTHONPATH"
-            raise ConfigError(FIELD, name, f"cannot be imported ({error})", remedy) from None
-        if not hasattr(opened, "open_sink"):
-            rule = "has no function open_sink(context)"
-            raise ConfigError(FIELD, name, rule, "See mobilellama/pretrain/sinks/sink.py")
-        sinks.open(name, opened.open_sink, context)
+        sinks.open(name, _import(name).open_sink, context)
     return sinks
+
+
+def _import(name: str) -> Any:
+    """Return the module of a sink."""
+    try:
+        module = importlib.import_module(
+            name if "." in name else f"mobilellama.pretrain.sinks.{name}"
+        )
+    except Exception as error:  # a user's module may raise any error while it is imported
+        remedy = "Correct the name or the module, or set PYTHONPATH"
+        rule = f"cannot be imported ({one_line(error)})"
+        raise ConfigError(FIELD, name, rule, remedy) from None
+    if not hasattr(module, "open_sink"):
+        rule = "has no function open_sink(context)"
+        raise ConfigError(FIELD, name, rule, "See mobilellama/pretrain/sinks/sink.py")
+    return module
 
 
 class Secondary:

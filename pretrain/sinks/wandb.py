@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mobilellama.config import ConfigError
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def require() -> None:
+    """Raise ConfigError if the package is not installed."""
+    if find_spec("wandb") is None:
+        remedy = "pip install 'mobilellama[wandb]', or leave it out"
+        raise ConfigError(FIELD, "wandb", "needs the package wandb", remedy)
+
+
 def open_sink(context: SinkContext) -> "WeightsAndBiases":
     """Begin the W&B run, or go on with it.
 
@@ -28,11 +36,9 @@ def open_sink(context: SinkContext) -> "WeightsAndBiases":
         ConfigError: the package is not installed.
         RuntimeError: nobody is logged in.
     """
-    try:
-        import wandb
-    except ImportError:
-        remedy = "pip install 'mobilellama[wandb]', or leave it out"
-        raise ConfigError(FIELD, "wandb", "needs the package wandb", remedy) from None
+    require()
+    import wandb
+
     # init would ask at the terminal, and the training would wait for the answer.
     if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
         raise RuntimeError(

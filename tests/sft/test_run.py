@@ -19,6 +19,7 @@ from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.frozen import FrozenError
 from mobilellama.pretrain.state.manifest import read_manifest
 from mobilellama.run_folder import RunFolder
+from mobilellama.sft.main import main as sft_main
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
 from mobilellama.shards.dataset import PackedManifestRow
@@ -487,3 +488,10 @@ def test_a_signal_saves_and_stops_and_the_same_command_goes_on(
     run_ranks(finetune_tiny, 2, base, chats, run.path, more)
     after = run.read_verdict()
     assert after is not None and (after.kind, after.step) == ("finished", verdict.step + 1)
+
+
+def test_a_sink_that_cannot_be_imported_is_refused_before_processes_start(tmp_path: Path) -> None:
+    given = ["--init=model", "--data.path=data", f"--run.folder={tmp_path}/run"]
+    with pytest.raises(ConfigError, match=r"metrics.sinks = no_package.sink: cannot be imported"):
+        sft_main(["run", *given, "--metrics.sinks=no_package.sink"])
+    assert not (tmp_path / "run").exists()

@@ -621,3 +621,11 @@ def test_a_run_knows_by_which_rules_its_records_are_read(
         receipt.unlink()
         assert reading_identity(RunFolder(old), held) == {}
     assert "the run's samples are made again, by version 2 of the rules" in caplog.text
+
+
+def test_a_sink_that_cannot_be_imported_is_refused_before_processes_start(tmp_path: Path) -> None:
+    inputs = ["--init=model", "--vision=tower", "--data.path=data", "--data.images=images"]
+    given = [*inputs, f"--run.folder={tmp_path}/run"]
+    with pytest.raises(ConfigError, match=r"metrics.sinks = no_package.sink: cannot be imported"):
+        main(["run", *given, "--metrics.sinks=no_package.sink"])
+    assert not (tmp_path / "run").exists()

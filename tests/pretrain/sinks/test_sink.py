@@ -21,6 +21,7 @@ from mobilellama.pretrain.sinks.sink import (
     MetricsRecord,
     SinkContext,
     open_sinks,
+    require_modules,
     require_names,
 )
 from mobilellama.run_folder import RunFolder
@@ -166,13 +167,20 @@ def test_a_name_of_no_sink_is_refused_with_the_config(name: str, message: str) -
     [
         ("users_own.absent", "metrics.sinks = users_own.absent: cannot be imported"),
         ("users_own.nothing", "metrics.sinks = users_own.nothing: has no function open_sink"),
+        ("users_own.broken", r"users_own.broken: cannot be imported \(division by zero\)"),
     ],
 )
-def test_a_module_that_is_no_sink_is_refused_when_it_is_opened(
+def test_a_module_that_is_no_sink_is_refused_before_processes_start(
     tmp_path: Path, users_module: str, name: str, message: str
 ) -> None:
+    (tmp_path / "users_own" / "broken.py").write_text("1 / 0\n")
+    require_modules([users_module, "console"])
     with pytest.raises(ConfigError, match=message):
-        open_sinks([name], context(tmp_path))
+        require_modules([users_module, name])
+    with pytest.raises(ConfigError, match=message):
+        main(["run", "--data.path=x", f"--run.folder={tmp_path}/run", f"--metrics.sinks={name}"])
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "kept.txt").exists()  # the user's own is imported, and not opened
 
 
 def test_the_help_names_every_sink(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama.config import ConfigError
+from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.sinks.wandb import run_id
 from mobilellama.run_folder import RunFolder
 
@@ -94,3 +96,9 @@ def test_attempts_of_a_run_share_an_id_that_no_other_run_has(
     other.create()
     other.begin_attempt({"started": "now"})
     assert run_id(other) != before
+
+
+def test_a_missing_package_is_told_before_processes_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobilellama.pretrain.sinks.wandb.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"metrics.sinks = wandb: needs the package wandb"):
+        require_modules(["console", "wandb"])

@@ -134,7 +134,10 @@ def main(config: Config) -> int:
     template = read_template(config.template)
     found = find_model(config.tokenizer, field="tokenizer", weights=False)
     config = replace(config, tokenizer=found.path)
-    tokenizer = open_tokenizer(found.path, as_is=config.tokenizer_as_is, trained=found.is_from_hub)
+    with found.errors_by_name():
+        tokenizer = open_tokenizer(
+            found.path, as_is=config.tokenizer_as_is, trained=found.is_from_hub
+        )
     special_tokens(template, tokenizer)  # refuses a template that the tokenizer cannot write
     plan = make_plan(config, template, tokenizer)
     work = PackingWork(

@@ -77,9 +77,10 @@ def main(config: Config) -> int:
     tokenizer = None
     if config.tokenizer is not None:
         found = find_model(config.tokenizer, field="tokenizer", weights=False)
-        tokenizer = open_known_tokenizer(
-            found.path, dataset.identity.tokenizer_sha256, owner=str(dataset.folder)
-        )
+        with found.errors_by_name():
+            tokenizer = open_known_tokenizer(
+                found.path, dataset.identity.tokenizer_sha256, owner=str(dataset.folder)
+            )
     if config.split == "train":
         view, sample, epoch = _train_sample(dataset, config)
         where = f"position {config.position:,} (seed {config.seed}), epoch {epoch:,}"

@@ -119,6 +119,40 @@ def test_a_name_that_is_not_there_and_a_path_that_is_gone_are_told_apart(
         assert f"model = tester/none: is no folder here and no model at {hub.url}" in none.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "wanted"),
+    [
+        (["sft", "chat", VLM], VLM),
+        (["sft", "generate", VLM, "--input", "{file}", "--output", "out"], VLM),
+        (["pretrain", "generate", VLM], VLM),
+        (["pretrain", "evaluate", VLM, "--tasks", "piqa"], VLM),
+        (["vlm", "chat", CHAT], CHAT),
+        (["vlm", "generate", CHAT, "--input", "{file}", "--output", "out"], CHAT),
+        (["vlm", "evaluate", CHAT, "--tasks", "gqa", "--data", ".", "--output", "out"], CHAT),
+        (["vlm", "import", VLM, "--dry-run"], VLM),
+        (["sft", "merge", "--adapter", CHAT, "--base", CHAT, "--output", "out"], CHAT),
+        (["sft", "merge", "--adapter", CHAT, "--base", VLM, "--output", "out"], VLM),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_by_its_name(
+    verb: list[str],
+    wanted: str,
+    command: Command,
+    hub: HubServer,
+    chat_model: Path,
+    assistant: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {CHAT: publish(hub, CHAT, chat_model), VLM: publish(hub, VLM, assistant)}
+    file = rows(tmp_path / "questions.jsonl", "What is it?")
+    done = command(*[word.replace("{file}", str(file)) for word in verb])
+    assert done.code == 2, done.err
+    error = done.err.splitlines()[-1]
+    assert names[wanted] in error and str(tmp_path / "cache") not in error, error
+
+
 def test_rows_are_prepared_with_a_models_tokenizer_without_its_weights(
     hub: HubServer, chat_model: Path, tmp_path: Path
 ) -> None:

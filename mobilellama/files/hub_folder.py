@@ -67,10 +67,10 @@ class ModelFolder:
         try:
             yield
         except ConfigError as error:
-            field, value, rule, remedy = error.args
-            if not self.is_from_hub or str(value) != self.path:
+            if not self.is_from_hub or not any(self.path in str(part) for part in error.args):
                 raise
-            raise ConfigError(field, self.name, rule, remedy) from None
+            parts = [str(part).replace(self.path, self.name) for part in error.args]
+            raise type(error)(*parts) from None
 
 
 class NotNowError(ConfigError):

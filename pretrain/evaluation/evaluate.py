@@ -49,7 +49,7 @@ from typing import Any, Literal
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.cpus import use_cpu_budget
-from mobilellama.files.hub_folder import find_model
+from mobilellama.files.hub_folder import ModelFolder, find_model
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.evaluation.data import LocalData
 from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
@@ -125,35 +125,47 @@ def main(config: Config) -> int:
     version = harness.require_harness()
     with environment(offline=config.data is not None), harness.quiet():
         found = find_model(config.model, field="model")
-        require_model(found.path)
-        tasks = harness.Tasks(config.task_names)
-        plans = [make_plan(config, tasks, name, version) for name in config.task_names]
-        tokenizer, add_bos = harness.load_tokenizer(
-            found.path, config.add_bos, as_is=config.tokenizer_as_is
+        with found.errors_by_name():
+            return _score(config, found, version)
+
+
+def _score(config: Config, found: ModelFolder, version: str) -> int:
+    """Score a model on every task, print the table.
+
+    Args:
+        config: what to do.
+        found: the model.
+        version: of the harness.
+    """
+    require_model(found.path)
+    tasks = harness.Tasks(config.task_names)
+    plans = [make_plan(config, tasks, name, version) for name in config.task_names]
+    tokenizer, add_bos = harness.load_tokenizer(
+        found.path, config.add_bos, as_is=config.tokenizer_as_is
+    )
+    use_cpu_budget()
+    device = find_device(config.device)
+    dtype = choose_dtype(
+        config.dtype, device, lambda: harness.read_config(found.path), prefer="precision"
+    )
+    results = Results.open(
+        config.output, found, add_bos=add_bos, dtype=dtype,
+        show_withheld=config.show_withheld,
+    )  # fmt: skip
+    missing = [plan for plan in plans if not results.has(plan)]
+    lm: Any = None
+    for plan in missing:
+        if lm is None:
+            lm = harness.load_model(
+                found.path, tokenizer, add_bos=add_bos, device=device,
+                dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
+            )  # fmt: skip
+        log.info("%s ...", plan.name)
+        started_s = time.monotonic()
+        score = harness.evaluate(
+            lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
         )
-        use_cpu_budget()
-        device = find_device(config.device)
-        dtype = choose_dtype(
-            config.dtype, device, lambda: harness.read_config(found.path), prefer="precision"
-        )
-        results = Results.open(
-            config.output, found, add_bos=add_bos, dtype=dtype,
-            show_withheld=config.show_withheld,
-        )  # fmt: skip
-        missing = [plan for plan in plans if not results.has(plan)]
-        lm: Any = None
-        for plan in missing:
-            if lm is None:
-                lm = harness.load_model(
-                    found.path, tokenizer, add_bos=add_bos, device=device,
-                    dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
-                )  # fmt: skip
-            log.info("%s ...", plan.name)
-            started_s = time.monotonic()
-            score = harness.evaluate(
-                lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
-            )
-            results.add(plan, score, time.monotonic() - started_s, device=str(device))
+        results.add(plan, score, time.monotonic() - started_s, device=str(device))
     print(score_table(results.tasks_of(config.task_names), found.name, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")

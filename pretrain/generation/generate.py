@@ -78,9 +78,11 @@ def main(config: Config) -> int:
     """Load the model and write the prompt's continuation."""
     logs.configure()
     quieten()
-    config = replace(config, model=find_model(config.model, field="model").path)
-    is_folder = (Path(config.model) / "config.json").is_file()
-    opened = _open_folder(config) if is_folder else _open_run(config)
+    found = find_model(config.model, field="model")
+    with found.errors_by_name():
+        here = replace(config, model=found.path)
+        is_folder = (Path(here.model) / "config.json").is_file()
+        opened = _open_folder(here) if is_folder else _open_run(here)
     write = sys.stdout.write
     write(config.prompt)
     finish = continue_text(opened, config, write=_written_at_once)

@@ -117,14 +117,17 @@ def find_tokenizer(
     Raises:
         ConfigError: no tokenizer was found, or it is another one.
     """
-    found = path or (run.path if run else None)
-    if found is None:
+    place = path or (run.path if run else None)
+    if place is None:
         rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
         raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
     expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
-    if path is not None:
-        found = find_model(path, field="tokenizer", weights=False).path
-    return open_known_tokenizer(found, expected, owner=f"{checkpoint.folder}'s dataset")
+    owner = f"{checkpoint.folder}'s dataset"
+    if path is None:
+        return open_known_tokenizer(place, expected, owner=owner)
+    found = find_model(path, field="tokenizer", weights=False)
+    with found.errors_by_name():
+        return open_known_tokenizer(found.path, expected, owner=owner)
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, torch.Size]:

@@ -102,8 +102,11 @@ def main(config: Config) -> int:
 
     logs.configure()
     quieten()
-    config = replace(config, model=find_model(config.model, field="model").path)
-    with opened(config) as (tokenizer, load):
+    found = find_model(config.model, field="model")
+    with (
+        found.errors_by_name(),
+        opened(replace(config, model=found.path)) as (tokenizer, load),
+    ):
         require_system_field(tokenizer, config.system)
         dialogue = Dialogue(
             tokenizer,

@@ -15,6 +15,7 @@ on its number and the seed, not on the batch around it (but for the last bits of
 bf16 may now and then turn a near tie).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +50,17 @@ def main(config: Config) -> int:
     logs.configure()
     quieten()
     found = find_model(config.model, field="model")
-    config = replace(config, model=found.path)
+    with found.errors_by_name():
+        return _answer(replace(config, model=found.path), found.note)
+
+
+def _answer(config: Config, note: Mapping[str, str]) -> int:
+    """Answer the rows with the model of a folder.
+
+    Args:
+        config: what to do.
+        note: what the file of answers notes of a model from the Hub.
+    """
     tokenizer = ChatTokenizer(config)  # first: a template that is broken is no row's fault
     rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
 
@@ -66,7 +77,7 @@ def main(config: Config) -> int:
     answers = answer_file(
         config,
         rows,
-        describe(config, tokenizer) | found.note,
+        describe(config, tokenizer) | note,
         prompt=prompt,
         load=load,
         tokenizer=tokenizer,

@@ -70,7 +70,9 @@ def main(config: Config) -> int:
         _merge_run(config, output, config.checkpoint)
     else:
         adapter = find_model(str(config.adapter), field="adapter")
-        _merge_folders(config, output, adapter, find_model(str(config.base), field="base"))
+        base = find_model(str(config.base), field="base")
+        with adapter.errors_by_name(), base.errors_by_name():
+            _merge_folders(config, output, adapter, base)
     print_files(output, started_s)
     print(f"Talk to it with\n  mobilellama sft chat {output}")
     return 0

@@ -99,10 +99,13 @@ def main(config: Config) -> int:
     dtype = dtype_as_published(config.dtype, find_device(config.device).type)
     config = replace(config, dtype=dtype)
     found = find_model(config.model, field="model")
-    here = replace(config, model=found.path)
-    stored = open_model(here.model, template=here.template, tokenizer_as_is=here.tokenizer_as_is)
-    settings = settings_of(here, stored) | found.note
-    return evaluate(config, settings, lambda: load_stored(stored, here))
+    with found.errors_by_name():
+        here = replace(config, model=found.path)
+        stored = open_model(
+            here.model, template=here.template, tokenizer_as_is=here.tokenizer_as_is
+        )
+        settings = settings_of(here, stored) | found.note
+        return evaluate(config, settings, lambda: load_stored(stored, here))
 
 
 def dtype_as_published(dtype: Dtype, device: str) -> Dtype:

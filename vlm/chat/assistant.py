@@ -268,11 +268,13 @@ def load(choice: AssistantChoice | str | Path, **fields: Any) -> Assistant:
     """
     if not isinstance(choice, AssistantChoice):
         choice = AssistantChoice(model=str(choice), **fields)
-    choice = replace(choice, model=find_model(choice.model, field="model").path)
-    stored = open_model(
-        choice.model, template=choice.template, tokenizer_as_is=choice.tokenizer_as_is
-    )
-    return load_stored(stored, choice)
+    found = find_model(choice.model, field="model")
+    with found.errors_by_name():
+        choice = replace(choice, model=found.path)
+        stored = open_model(
+            choice.model, template=choice.template, tokenizer_as_is=choice.tokenizer_as_is
+        )
+        return load_stored(stored, choice)
 
 
 def load_stored(stored: StoredModel, choice: AssistantChoice) -> Assistant:

@@ -48,15 +48,21 @@ class Config(AssistantChoice, ChatOptions):
 
 def main(config: Config) -> int:
     """Load the model and talk until the input ends."""
+    logs.configure()
+    quieten()
+    found = find_model(config.model, field="model")
+    with found.errors_by_name():
+        return _talk(replace(config, model=found.path))
+
+
+def _talk(config: Config) -> int:
+    """Talk with the model of a folder."""
     from mobilellama.sft.chat.dialogue import require_system_field
     from mobilellama.vlm.chat.assistant import load_stored
     from mobilellama.vlm.chat.image_dialogue import ImageDialogue
     from mobilellama.vlm.chat.image_source import open_image
     from mobilellama.vlm.formats.stored_model import open_model
 
-    logs.configure()
-    quieten()
-    config = replace(config, model=find_model(config.model, field="model").path)
     stored = open_model(
         config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
     )

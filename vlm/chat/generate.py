@@ -26,7 +26,7 @@ import hashlib
 import json
 import logging
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,13 +99,23 @@ class Config(AssistantChoice, FileOptions):
 
 def main(config: Config) -> int:
     """Answer the rows that have no answer yet."""
-    from mobilellama.vlm.chat.assistant import load_stored, settings_of
-    from mobilellama.vlm.formats.stored_model import open_model
-
     logs.configure()
     quieten()
     found = find_model(config.model, field="model")
-    config = replace(config, model=found.path)
+    with found.errors_by_name():
+        return _answer(replace(config, model=found.path), found.note)
+
+
+def _answer(config: Config, note: Mapping[str, str]) -> int:
+    """Answer the rows with the model of a folder.
+
+    Args:
+        config: what to do.
+        note: what the file of answers notes of a model from the Hub.
+    """
+    from mobilellama.vlm.chat.assistant import load_stored, settings_of
+    from mobilellama.vlm.formats.stored_model import open_model
+
     stored = open_model(
         config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
     )
@@ -133,7 +143,7 @@ def main(config: Config) -> int:
         answerer = _Answerer(load_stored(stored, config), config)
         return answerer.answer
 
-    settings = settings_of(config, stored) | describe_options(config) | found.note
+    settings = settings_of(config, stored) | describe_options(config) | note
     if named:
         names = dict.fromkeys(name for row in named for name in images_of(row.fields, folder))
         settings["images_sha256"] = fingerprint(Path(config.images or "."), [*names])

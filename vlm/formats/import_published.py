@@ -15,6 +15,7 @@ several dtypes are written in the narrowest one that holds all of them exactly.
 import logging
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,18 @@ def main(config: Config) -> int:
     logs.configure()
     found = find_model(config.model, field="model")
     vision = find_model(config.vision, field="vision") if config.vision else None
-    config = replace(config, model=found.path, vision=vision and vision.path)
+    with found.errors_by_name(), vision.errors_by_name() if vision else nullcontext():
+        here = replace(config, model=found.path, vision=vision and vision.path)
+        return _import(here, imported=found.name if found.is_from_hub else None)
+
+
+def _import(config: Config, *, imported: str | None) -> int:
+    """Report on the model of a folder, and write it unless told not to.
+
+    Args:
+        config: what to do.
+        imported: the name of a model from the Hub, for the card.
+    """
     if config.output is not None and not config.dry_run:
         require_free(Path(config.output))
         for read in filter(None, (config.model, config.vision)):
@@ -79,7 +91,7 @@ def main(config: Config) -> int:
             form="hf",
             dtype=dtype,
             base=None,
-            imported=found.name if found.is_from_hub else None,
+            imported=imported,
             trained=trained,
         )
         card.write(folder / "README.md")

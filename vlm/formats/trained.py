@@ -131,18 +131,22 @@ def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Traine
     if opened.form != "ours":
         rule, remedy = "is a published folder already", "Import it first: 'mobilellama vlm import'"
         raise ConfigError("checkpoint", path, rule, remedy)
-    if tokenizer is not None:
-        tokenizer = find_model(tokenizer, field="tokenizer", weights=False).path
     own = opened.folder / TEMPLATE_FILE
     return Trained(
         path=opened.folder,
         architecture=opened.architecture,
-        tokenizer=open_tokenizer(tokenizer or path),
+        tokenizer=_open_tokenizer(tokenizer or path),
         template=_template(template, own if own.is_file() else None, f"{path} has none"),
         weights=opened.weights,
         lora=LoraConfig(),
         published=opened.config.get("published") or {},
     )
+
+
+def _open_tokenizer(value: str) -> TextTokenizer:
+    found = find_model(value, field="tokenizer", weights=False)
+    with found.errors_by_name():
+        return open_tokenizer(found.path)
 
 
 def _template(given: str | None, own: Path | None, why: str) -> Template:

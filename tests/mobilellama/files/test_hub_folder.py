@@ -144,6 +144,9 @@ def test_an_error_about_a_model_from_the_hub_names_it_and_not_the_cache() -> Non
     with pytest.raises(ConfigError) as caught, found.errors_by_name():
         raise ConfigError("init", found.path, "is no model", "Give one")
     assert str(caught.value) == f"init = a/b@{COMMIT}: is no model. Give one."
+    with pytest.raises(ConfigError) as caught, found.errors_by_name():
+        raise ConfigError(f"{found.path}/config.json: model_type", "gan", "is unknown", "Give one")
+    assert str(caught.value).startswith(f"a/b@{COMMIT}/config.json: model_type = gan: is unknown")
     with pytest.raises(ConfigError, match="vision = /clip: is no tower"), found.errors_by_name():
         raise ConfigError("vision", "/clip", "is no tower", "Give one")
 

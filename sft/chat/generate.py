@@ -15,7 +15,6 @@ on its number and the seed, not on the batch around it (but for the last bits of
 bf16 may now and then turn a near tie).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def main(config: Config) -> int:
         return _answer(replace(config, model=found.path), found.note)
 
 
-def _answer(config: Config, note: Mapping[str, str]) -> int:
+def _answer(config: Config, note: dict[str, str]) -> int:
     """Answer the rows with the model of a folder.
 
     Args:

@@ -26,7 +26,7 @@ import hashlib
 import json
 import logging
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +106,7 @@ def main(config: Config) -> int:
         return _answer(replace(config, model=found.path), found.note)
 
 
-def _answer(config: Config, note: Mapping[str, str]) -> int:
+def _answer(config: Config, note: dict[str, str]) -> int:
     """Answer the rows with the model of a folder.
 
     Args:

@@ -96,13 +96,17 @@ def may_be_on_hub(value: str, *, owned: bool = True) -> bool:
     return not (slash and Path(owner).is_dir())
 
 
-def find_model(value: str, *, field: str, weights: bool = True) -> ModelFolder:
+def find_model(
+    value: str, *, field: str, weights: bool = True, offline_by: str | None = None
+) -> ModelFolder:
     """Return the folder of a model, downloaded if it is named by its name on the Hub.
 
     Args:
         value: a path, or OWNER/NAME or OWNER/NAME@REVISION.
         field: the field that gives it, for errors.
         weights: whether they are needed. A tokenizer or a config is there without them.
+        offline_by: the flag for which the command reads the cache alone, for errors. None: only
+            HF_HUB_OFFLINE decides that.
 
     Raises:
         ConfigError: it is no path that exists, and the Hub has no such model.
@@ -123,7 +127,10 @@ def find_model(value: str, *, field: str, weights: bool = True) -> ModelFolder:
     kind: type[ConfigError] = ConfigError
     remedy = "Give a folder, or OWNER/NAME or OWNER/NAME@REVISION of a model on the Hub"
     try:
-        folder = _download(match[1], match[2], weights)
+        if offline_by or _is_offline():
+            folder = _downloaded(match[1], match[2], weights)
+        else:
+            folder = _download(match[1], match[2], weights)
     except GatedRepoError:
         rule = "may be read on the Hub by those alone who accepted its terms"
         remedy = "Accept them on its page, and log in with 'hf auth login' or set HF_TOKEN"
@@ -132,9 +139,10 @@ def find_model(value: str, *, field: str, weights: bool = True) -> ModelFolder:
     except RepositoryNotFoundError:
         rule = f"is no folder here and no model at {_endpoint()} that your token may read"
     except LocalEntryNotFoundError:
-        rule = f"is no folder here, was not downloaded before, and {_unreachable()}"
-        kind = ConfigError if _is_offline() else NotNowError
-        remedy += f". 'hf download {match[1]}' downloads it where there is a network"
+        rule = f"is no folder here, was not downloaded before, and {_unreachable(offline_by)}"
+        kind = ConfigError if offline_by or _is_offline() else NotNowError
+        revision = f" --revision {match[2]}" if match[2] else ""
+        remedy += f". 'hf download {match[1]}{revision}' downloads it where there is a network"
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         rule = f"is no folder here, and {_endpoint()} could not give it ({one_line(error)})"
         kind = ConfigError if _refuses(error) else NotNowError
@@ -192,8 +200,6 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     import httpx2
     from huggingface_hub import HfApi, constants
 
-    if _is_offline():
-        return _downloaded(name, revision, weights)
     try:
         found = HfApi(library_name="mobilellama").model_info(name, revision=revision)
     except httpx2.TransportError as error:
@@ -273,7 +279,9 @@ def _refuses(error: Exception) -> bool:
     return status is not None and 400 <= status < 500 and status not in (408, 429)
 
 
-def _unreachable() -> str:
+def _unreachable(offline_by: str | None) -> str:
+    if offline_by:
+        return f"with {offline_by} nothing is downloaded"
     if _is_offline():
         return "HF_HUB_OFFLINE forbids asking the Hub"
     return f"{_endpoint()} cannot be reached"

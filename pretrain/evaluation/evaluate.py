@@ -124,7 +124,8 @@ def main(config: Config) -> int:
     logs.configure()
     version = harness.require_harness()
     with environment(offline=config.data is not None), harness.quiet():
-        found = find_model(config.model, field="model")
+        offline_by = None if config.data is None else "--data"
+        found = find_model(config.model, field="model", offline_by=offline_by)
         with found.errors_by_name():
             return _score(config, found, version)
 

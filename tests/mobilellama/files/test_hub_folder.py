@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ import json, sys
 from mobilellama.config import ConfigError
 from mobilellama.files.hub_folder import find_model
 try:
-    found = find_model(sys.argv[1], field="init", weights="texts" not in sys.argv)
+    offline_by = "--data" if "data" in sys.argv else None
+    weights = "texts" not in sys.argv
+    found = find_model(sys.argv[1], field="init", weights=weights, offline_by=offline_by)
     print(json.dumps([found.path, found.name]))
 except ConfigError as error:
     print(json.dumps([f"error, {'final' if error.final else 'try again'}", str(error)]))
@@ -157,6 +160,34 @@ def test_a_name_that_the_hub_does_not_know_is_refused(hub: HubServer, tmp_path: 
         "error, final",
         True,
     )
+
+
+def test_a_flag_that_reads_the_cache_alone_is_named_in_the_error(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    kind, message = answer(start(hub, tmp_path, "tester/tiny", "data"))
+    assert kind == "error, final" and not hub.requests
+    assert message.startswith(
+        "init = tester/tiny: is no folder here, was not downloaded before, and with --data nothing "
+        "is downloaded. Give a folder"
+    )
+    first = answer(start(hub, tmp_path, "tester/tiny"))
+    assert answer(start(hub, tmp_path, "tester/tiny", "data")) == first
+
+
+@pytest.mark.parametrize("name", ["tester/tiny", "tester/tiny@v1.0"])
+def test_the_command_that_the_error_names_fills_our_cache(
+    hub: HubServer, tmp_path: Path, name: str
+) -> None:
+    _, message = answer(start(hub, tmp_path, name, HF_HUB_OFFLINE="1"))
+    named = re.search(r"'hf (download [^']+)'", message)
+    assert named
+    hf = Path(sys.executable).with_name("hf")
+    place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
+    environment = os.environ | place | {"HF_HUB_OFFLINE": "0"}
+    subprocess.run([hf, *named[1].split()], env=environment, check=True, capture_output=True)
+    path, _ = answer(start(hub, tmp_path, name, HF_HUB_OFFLINE="1"))
+    assert (Path(path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
 def test_a_tokenizer_comes_without_weights_which_a_later_command_adds(

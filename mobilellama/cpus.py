@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.log import number_from_environment
+from mobilellama.progress import format_count
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,7 @@ class CpuBudget:
         Args:
             what: what is counted, in the singular.
         """
-        ending = "" if self.count == 1 else "es" if what.endswith("s") else "s"
-        return f"{self.count:,} {what}{ending} ({self.reason})"
+        return f"{format_count(self.count, what)} ({self.reason})"
 
 
 def cpu_budget(

@@ -156,6 +156,17 @@ def format_amount(value: float, unit: str) -> str:
     return f"{value * 1e6:.0f} bytes"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a count with its noun, such as "1 file" or "2,000 files".
+
+    Args:
+        count: the number.
+        noun: what is counted, in the singular.
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def _rate(value: float, unit: str) -> str:
     if unit == "MB" or value >= 100:
         return format_amount(value, unit)

@@ -11,11 +11,13 @@ from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.loop import Attempt, Training
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.metrics import Metrics
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.schedule import change_text, stored_schedule
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.loading import freeze, load_first_values, report_changes, restore
 from mobilellama.pretrain.validate import Validation
+from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -87,11 +89,15 @@ def report(job: Training, world: World, max_steps: int) -> None:
     """Log what trains, on what, and how its learning rates go."""
     train = job.config.train
     log.info(
-        "%s, %s, %s on %d x %s; %d micro-batches of %d samples a step; %s; %s",
+        "%s, %s, %s on %d x %s; %s of %s a step; %s; %s",
         count_text(job.model), resolved_precision(job), job.config.engine.kind, world.size,
-        world.device.type, train.grad_accum_steps(world.size), train.micro_batch_size, job.order,
+        world.device.type, format_count(train.grad_accum_steps(world.size), "micro-batch"),
+        format_count(train.micro_batch_size, "sample"), job.order,
         world.threads.describe("CPU thread"),
     )  # fmt: skip
+    if world.is_main:
+        for text in open_optimizer(job.config.optimizer).ignored():
+            log.warning("%s", text)
     for name, peak in job.learning_rates.items():
         rate = name.replace("_", " ").replace("/", " of the ")
         log.info("%s: %s", rate, job.config.schedule.describe(peak, max_steps))

@@ -26,7 +26,7 @@ from mobilellama import log as logs
 from mobilellama.config import DataError, require_at_least
 from mobilellama.cpus import cpu_budget
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.progress import Progress
+from mobilellama.progress import Progress, format_amount, format_count
 from mobilellama.shards.dataset import (
     DATASET,
     PLAN,
@@ -74,7 +74,8 @@ def main(config: Config) -> int:
     dataset = TokenDataset(config.dataset, field="dataset")
     checked = verify_dataset(dataset, workers=config.workers)
     print(
-        f"{dataset.folder}: good. {checked.files:,} files, {checked.bytes / 1e6:,.1f} MB, "
+        f"{dataset.folder}: good. {format_count(checked.files, 'file')}, "
+        f"{format_amount(checked.bytes / 1e6, 'MB')}, "
         f"{time.monotonic() - started_s:.1f} s; fingerprint {dataset.fingerprint}"
     )
     if config.sources is not None:
@@ -87,8 +88,8 @@ def _verify_sources(dataset: TokenDataset, sources: str, workers: int | None) ->
     checked = verify_sources(dataset.folder, dataset.identity, sources, workers=cores)
     unknown = f"; not known of {checked.unknown:,} others" * bool(checked.unknown)
     return (
-        f"{sources}: what {checked.buckets:,} buckets were made of, "
-        f"{checked.bytes / 1e6:,.1f} MB{unknown}"
+        f"{sources}: the sources of {format_count(checked.buckets, 'bucket')} are unchanged, "
+        f"{format_amount(checked.bytes / 1e6, 'MB')}{unknown}"
     )
 
 

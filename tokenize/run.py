@@ -25,7 +25,7 @@ from mobilellama import launcher
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
 from mobilellama.cpus import cpu_budget
-from mobilellama.progress import Progress
+from mobilellama.progress import Progress, format_amount, format_count
 from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
@@ -190,8 +190,9 @@ def _describe(plan: Plan) -> str:
     for subset in sorted({slice_.subset for slice_ in plan.slices}):
         mine = [slice_ for slice_ in plan.slices if slice_.subset == subset]
         size = sum(slice_.end - slice_.start for slice_ in mine)
-        shown = f"{size:,} rows" if mine[0].unit == "rows" else f"{size / 1e6:,.1f} MB"
-        files = len({slice_.source for slice_ in mine})
-        lines.append(f"{subset}: {files:,} sources, {len(mine):,} slices, {shown}")
+        is_rows = mine[0].unit == "rows"
+        shown = format_count(size, "row") if is_rows else format_amount(size / 1e6, "MB")
+        sources = format_count(len({slice_.source for slice_ in mine}), "source")
+        lines.append(f"{subset}: {sources}, {format_count(len(mine), 'slice')}, {shown}")
         lines += [f"  {part.name}  {part.source} [{part.start:,}, {part.end:,})" for part in mine]
     return "\n".join(lines)

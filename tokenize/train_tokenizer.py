@@ -17,6 +17,7 @@ from mobilellama import log as logs
 from mobilellama import signals
 from mobilellama.config import ConfigError, one_line, require_at_least, require_share
 from mobilellama.files.atomic import whole_file
+from mobilellama.progress import format_amount, format_count
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.counts import Counts
 from mobilellama.tokenize.documents import read_documents
@@ -92,8 +93,9 @@ def main(config: Config) -> int:
     with whole_file(output) as file:
         file.write(model)
     print(
-        f"{config.output}: {config.vocab_size:,} pieces from {sample.used_bytes / 1e6:,.1f} MB "
-        f"of text in {len(slices):,} slices"
+        f"{config.output}: {config.vocab_size:,} pieces from "
+        f"{format_amount(sample.used_bytes / 1e6, 'MB')} of text in "
+        f"{format_count(len(slices), 'slice')}"
     )
     return 0
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mobilellama.commandline.fields import Field, members_of
 from mobilellama.commandline.old_names import current_name
 from mobilellama.commandline.prose import filled, folded, plain
-from mobilellama.commandline.words import Command, thing_text
+from mobilellama.commandline.words import Command, flag_text, thing_text
 from mobilellama.config import ConfigError, as_given, did_you_mean
 
 WIDTH = 80
@@ -113,7 +113,7 @@ def _options(presets: Sequence[str]) -> list[str]:
 def _entry(told: _Told, command: Command) -> str:
     """Return the lines of a field."""
     its = told.field
-    flag = f"--{its.name} {type_text(its.type, commas=its.commas)}"
+    flag = f"{flag_text(its.name)} {type_text(its.type, commas=its.commas)}"
     if its.name == command.thing:
         flag = f"{thing_text(its.name)}, or {flag}"
     end = "required" if told.default is _REQUIRED else f"default: {value_text(told.default)}"

@@ -18,7 +18,14 @@ from mobilellama.commandline.config_files import ConfigFile, read_config_file
 from mobilellama.commandline.fields import fields_of
 from mobilellama.commandline.help_text import help_text
 from mobilellama.commandline.old_names import warn_of
-from mobilellama.commandline.words import Command, Given, missing_from, read_words, thing_text
+from mobilellama.commandline.words import (
+    Command,
+    Given,
+    flag_text,
+    missing_from,
+    read_words,
+    thing_text,
+)
 from mobilellama.config import ConfigError, one_line
 from mobilellama.files.presets import find_preset, preset_names, read_layers
 
@@ -135,7 +142,7 @@ def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command)
 
 
 def _as_flag(name: str, thing: str | None) -> str:
-    return thing_text(name) if name == thing else f"--{name}"
+    return thing_text(name) if name == thing else flag_text(name)
 
 
 def _parse(parser: Any, given: Given, command: Command) -> tuple[Any, Any]:

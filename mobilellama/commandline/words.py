@@ -21,6 +21,8 @@ OWN = ("config", "print_config")
 """Flags that are not fields."""
 _THINGS = {"checkpoint": "RUN", "folder": "MODEL", "data.path": "RECORDS"}
 """Field that a verb takes without a flag -> its name in the help, where that differs."""
+_SPELLED = {"dry_run": "dry-run"}
+"""Field -> its flag in help, where that differs. Any other flag is the field's name in a file."""
 _NUMBER = re.compile(r"-\.?\d.*")
 _TRUTH = ("true", "false", "yes", "no", "null")
 
@@ -105,6 +107,11 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
 def thing_text(field_: str) -> str:
     """Return the name of a verb's thing in help and messages: DATASET, RECORDS, RUN or MODEL."""
     return _THINGS.get(field_, field_.upper())
+
+
+def flag_text(field_: str) -> str:
+    """Return the flag of a field as help and documents write it."""
+    return f"--{_SPELLED.get(field_, field_)}"
 
 
 def _is_flag(word: str) -> bool:

@@ -28,7 +28,7 @@ class OptimizerConfig:
     beta2: float = 0.95
     """Decay of AdamW's second moment, or of Lion's average."""
     eps: float = 1e-8
-    """For adamw: added to the root of the second moment."""
+    """For adamw: added to the root of the second moment. lion does not use it."""
     weight_decay: float = 0.1
     """Decoupled decay of the matrices; norms have none."""
     max_grad_norm: float = 1.0

@@ -30,6 +30,8 @@ class OptimizerKind(ABC):
 
     state_names: ClassVar[tuple[str, ...]]
     """Keys of torch's state of a parameter that checkpoints store. "weight" is none of them."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Fields of the config that this optimizer does not read."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self.config = config
@@ -45,6 +47,15 @@ class OptimizerKind(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Return name and constants as one line, without learning rates, for cards."""
+
+    def ignored(self) -> list[str]:
+        """Return a sentence for each field that was changed and has no effect."""
+        defaults = {field.name: field.default for field in fields(self.config)}
+        return [
+            f"optimizer.{name} = {value:g} has no effect: {self.config.kind} does not use it"
+            for name in self.unused
+            if (value := getattr(self.config, name)) != defaults[name]
+        ]
 
     def first_state(self, values: Tensor, steps: int) -> dict[str, Any]:
         """Return torch's state of a parameter before its first step: here, zeros.

@@ -15,6 +15,7 @@ class Lion(OptimizerKind):
     """Steps by the sign of an average of the gradients."""
 
     state_names = ("exp_avg",)
+    unused = ("eps",)
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Build the optimizer."""

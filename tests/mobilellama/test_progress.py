@@ -15,7 +15,7 @@ import textwrap
 import pytest
 
 from mobilellama import progress
-from mobilellama.progress import Progress, format_duration
+from mobilellama.progress import Progress, format_count, format_duration
 
 WORK = """
 import time
@@ -234,3 +234,18 @@ def test_a_bar_within_another_takes_its_line_and_gives_it_back() -> None:
     first, second, message, outer = written
     assert first.startswith("first  ━") and second.startswith("second  ━"), written
     assert message.endswith(" W bad") and outer.startswith("outer  ━") and "100.0 %" in outer
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (0, "file", "0 files"),
+        (1, "file", "1 file"),
+        (2_000, "file", "2,000 files"),
+        (1, "micro-batch", "1 micro-batch"),
+        (2, "micro-batch", "2 micro-batches"),
+        (2, "worker process", "2 worker processes"),
+    ],
+)
+def test_one_thing_is_counted_in_the_singular(count: int, noun: str, text: str) -> None:
+    assert format_count(count, noun) == text

@@ -11,6 +11,7 @@ from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.hf.export_config import Config as ExportConfig
+from mobilellama.sft.main import main as sft_main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,12 @@ def test_a_section_or_a_field_is_shown_alone_with_the_docstring_of_the_class_tha
         "  --rates.floor INT|null (default: null)\n"
     )
     assert shown(capsys, Many, "--help=a") == "  --a INT (default: 1)\n      First of many.\n"
+
+
+def test_help_writes_the_flag_dry_run_as_documents_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        sft_main(["prepare", "--help", "dry_run"])
+    assert capsys.readouterr().out.startswith("  --dry-run true|false (default: false)\n")
 
 
 def test_help_is_asked_for_by_the_old_name_and_with_hyphens_too(

@@ -33,3 +33,11 @@ def test_three_steps_of_lion_equal_the_formula_in_float64() -> None:
         torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-6, atol=1e-7)
         kept = lion.state[parameter]["exp_avg"].double()
         torch.testing.assert_close(kept, average, rtol=1e-6, atol=1e-7)
+
+
+def test_an_eps_that_lion_does_not_use_is_told() -> None:
+    assert open_optimizer(OptimizerConfig(kind="lion", eps=1e-6)).ignored() == [
+        "optimizer.eps = 1e-06 has no effect: lion does not use it"
+    ]
+    assert open_optimizer(OptimizerConfig(kind="lion", beta1=0.8)).ignored() == []
+    assert open_optimizer(OptimizerConfig(kind="adamw", eps=1e-6)).ignored() == []

@@ -19,9 +19,9 @@ from mobilellama.vlm.projectors.table import find_projector, image_tokens
 class Architecture:
     """The architecture. Every field is part of a run's identity."""
 
-    language: dict[str, Any]
+    language: dict[str, object]
     """config.json of the language model, any that AutoModelForCausalLM builds."""
-    vision: dict[str, Any]
+    vision: dict[str, object]
     """config.json of the vision tower: CLIPVisionModel or SiglipVisionModel."""
     projector: str
     """Its name in the table of projectors."""
@@ -43,7 +43,7 @@ class Architecture:
             if "model_type" not in config:
                 rule, remedy = "has no model_type", "Give transformers' config.json"
                 raise ConfigError(f"model.{name}", sorted(config), rule, remedy)
-        layers = self.vision["num_hidden_layers"]
+        layers = _whole_number("vision", self.vision, "num_hidden_layers")
         if not -layers - 1 <= self.feature_layer <= -1:
             rule = f"must be between {-layers - 1} and -1, of a tower of {layers} layers"
             raise ConfigError("model.feature_layer", self.feature_layer, rule, "-2 is usual")
@@ -72,7 +72,7 @@ class Architecture:
     @property
     def patches(self) -> int:
         """Patches of an image, the class token not counted."""
-        return (self.image_pixels // self.vision["patch_size"]) ** 2
+        return (self.image_pixels // _whole_number("vision", self.vision, "patch_size")) ** 2
 
     @property
     def image_tokens(self) -> int:
@@ -87,24 +87,31 @@ class Architecture:
     @property
     def image_pixels(self) -> int:
         """Width and height of the images that the tower takes."""
-        return self.vision["image_size"]
+        return _whole_number("vision", self.vision, "image_size")
 
     @property
     def vision_width(self) -> int:
         """Width of the tower."""
-        return self.vision["hidden_size"]
+        return _whole_number("vision", self.vision, "hidden_size")
 
     @property
     def width(self) -> int:
         """Width of the language model."""
-        return self.language["hidden_size"]
+        return _whole_number("language", self.language, "hidden_size")
 
     @property
     def max_seq_len(self) -> int:
         """Tokens that the language model was made for."""
-        return self.language.get("max_position_embeddings") or 2048
+        if not self.language.get("max_position_embeddings"):
+            return 2048
+        return _whole_number("language", self.language, "max_position_embeddings")
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def vocab_size(self) -> int:
+        """Embeddings of the language model."""
+        return _whole_number("language", self.language, "vocab_size")
+
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as JSON gives them back, so that a resume finds them unchanged."""
         values = asdict(self)
         for name in ("mean", "std"):
@@ -118,3 +125,11 @@ class Architecture:
         for name in ("mean", "std"):
             images[name] = tuple(images[name])
         return Architecture(**{**values, "images": ImageProcessor(**images)})
+
+
+def _whole_number(part: str, config: Mapping[str, object], name: str) -> int:
+    value = config[name]
+    if not isinstance(value, int):
+        rule, remedy = "must be a whole number", "Give transformers' config.json"
+        raise ConfigError(f"model.{part}: {name}", repr(value), rule, remedy)
+    return value

@@ -161,7 +161,7 @@ class VisionLanguageModel(nn.Module):
         return torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device)
 
 
-def build_language_model(config: dict[str, Any], attention: str) -> Any:
+def build_language_model(config: dict[str, object], attention: str) -> Any:
     """Build any causal language model that transformers knows.
 
     Raises:
@@ -171,7 +171,7 @@ def build_language_model(config: dict[str, Any], attention: str) -> Any:
     from transformers import CONFIG_MAPPING
 
     kind = config["model_type"]
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         remedy = "Give a language model of transformers"
         raise ConfigError("init: model_type", kind, "is not known to transformers", remedy)
     known = CONFIG_MAPPING[kind].from_dict(config)

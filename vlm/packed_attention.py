@@ -6,7 +6,7 @@ is attended to by itself, at the cost of a loop.
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NAME = "sample_by_sample"
 
 
-def use(language_model: Any) -> None:
+def use(language_model: "PreTrainedModel") -> None:
     """Let a model of transformers that trains on packed rows attend so; it was built with sdpa."""
     from transformers import AttentionInterface
 
@@ -36,7 +39,7 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Return causal attention within each sample, (B, T, heads, width of a head), as sdpa does.
 

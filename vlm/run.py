@@ -145,7 +145,7 @@ def require_fit(config: Config, start: VisionLanguageStart) -> None:
     if config.train.seq_len > most:
         rule = f"exceeds the {most} positions of the language model"
         raise ConfigError("train.seq_len", config.train.seq_len, rule, f"Give {most} or less")
-    vocab_size = start.architecture.language["vocab_size"]
+    vocab_size = start.architecture.vocab_size
     if start.tokenizer.vocab_size > vocab_size:
         rule = f"has {start.tokenizer.vocab_size} ids, but its model {vocab_size} embeddings"
         raise ConfigError("init", config.init, rule, "Give a model with its own tokenizer")

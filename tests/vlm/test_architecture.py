@@ -51,6 +51,16 @@ def test_siglips_384_pixels_are_729_patches() -> None:
     assert made.patches == made.image_tokens == 729
 
 
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("vision", "num_hidden_layers"), ("vision", "image_size"), ("vision", "patch_size")],
+)
+def test_a_size_that_is_no_whole_number_is_refused_by_its_name(part: str, name: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        architecture(**{part: CLIP_L | {name: [24, 24]}})
+    assert f"model.{part}: {name} = [24, 24]: must be a whole number" in str(error.value)
+
+
 def test_json_brings_it_back() -> None:
     made = architecture(
         feature_layer=-1,

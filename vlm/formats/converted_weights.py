@@ -8,7 +8,7 @@ transformers; weights are joined when they are read, one parameter at a time.
 from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from mobilellama.config import DataError, one_line
 from mobilellama.pretrain.hf.weight_files import StoredWeights
 from mobilellama.pretrain.weight_source import WeightSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Parts = list[tuple[str, str]]
 """(stored name, the converter's pattern that it matched), in the order in which they are joined."""
@@ -33,7 +36,7 @@ class ConvertedWeights(WeightSource):
         DataError: weights that are to be joined do not fit together.
     """
 
-    def __init__(self, stored: StoredWeights, model: Any, where: str) -> None:
+    def __init__(self, stored: StoredWeights, model: "PreTrainedModel", where: str) -> None:
         self.paths = stored.paths
         self._stored, self._model, self._where = stored, model, where
         self._plain: dict[str, str] = {}

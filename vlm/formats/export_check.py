@@ -88,7 +88,7 @@ def _logits(model: VisionLanguageModel, source: WeightSource) -> Tensor:
     """Return logits on a drawn image and text, (1, T, V) fp32, without dropout."""
     fill(model, source)
     config, generator = model.config, torch.Generator().manual_seed(0)
-    texts = torch.randint(config.language["vocab_size"], (1, _TOKENS), generator=generator)
+    texts = torch.randint(config.vocab_size, (1, _TOKENS), generator=generator)
     places = torch.full((1, config.image_tokens), IMAGE)
     input_ids = torch.cat([texts[:, : _TOKENS // 2], places, texts[:, _TOKENS // 2 :]], dim=1)
     pixels = torch.randint(

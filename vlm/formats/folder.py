@@ -15,7 +15,7 @@ read off its weights, and published_tower.py says where the rest comes from.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.pretrained import require_no_code
@@ -82,7 +82,7 @@ class VlmFolder:
     form: Literal["ours", "published"]
     architecture: Architecture
     weights: NamedWeights
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     """Its config.json."""
     tower_source: str = ""
     """Of a published folder: where what the tower's weights do not show came from."""
@@ -168,7 +168,7 @@ def open_folder(
     )
 
 
-def _require_sizes(path: Path, values: Mapping[str, Any]) -> None:
+def _require_sizes(path: Path, values: Mapping[str, object]) -> None:
     """Raise ConfigError where config.json, of either form, has a size of another type.
 
     What builds a model of it names neither the file nor what to do.
@@ -185,9 +185,15 @@ def _require_sizes(path: Path, values: Mapping[str, Any]) -> None:
             if name == "intermediate_size" and isinstance(value, list):
                 continue  # Gemma 3n has one a layer
             _require_number(f"{path}: {prefix}{name}", value, whole=name in _SIZES)
+    _layer(path, values)
+
+
+def _layer(path: Path, values: Mapping[str, object]) -> int:
+    """Return which of the tower's layers is projected."""
     layer = values.get(_LAYER, -2)
     if type(layer) is not int:
         raise ConfigError(f"{path}: {_LAYER}", repr(layer), "must be a whole number", _FIX)
+    return layer
 
 
 def _require_number(field: str, value: object, *, whole: bool) -> None:
@@ -220,7 +226,7 @@ def with_images(
     return replace(architecture, images=images)
 
 
-def tied_weights(language: Mapping[str, Any]) -> dict[str, str]:
+def tied_weights(language: Mapping[str, object]) -> dict[str, str]:
     """Return the weight that a language model's head shares, by our names, if it shares one."""
     if not language.get("tie_word_embeddings", False):
         return {}
@@ -229,11 +235,11 @@ def tied_weights(language: Mapping[str, Any]) -> dict[str, str]:
 
 def published_architecture(
     folder: Path,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     weights: StoredWeights,
     *,
     vision: str | None = None,
-    tower: dict[str, Any] | None = None,
+    tower: dict[str, object] | None = None,
 ) -> tuple[Architecture, str]:
     """Return the architecture of a published MobileVLM folder, and where its tower's is said.
 
@@ -271,7 +277,7 @@ def published_architecture(
         projector=projector,
         squeeze=_squeeze(values, weights, projector),
         pooling=ORIGINAL.pooling,
-        feature_layer=values[_LAYER],
+        feature_layer=_layer(path, values),
         images=replace(found.images, transparency="ignored"),  # the original's convert("RGB")
     )
     return architecture, found.source
@@ -279,12 +285,12 @@ def published_architecture(
 
 def _tower(
     folder: Path,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     weights: StoredWeights,
     aspect_ratio: AspectRatio,
     *,
     vision: str | None,
-    tower: dict[str, Any] | None,
+    tower: dict[str, object] | None,
 ) -> PublishedTower:
     """Return the tower inside, or that of another folder."""
     if vision is not None and tower is not None:
@@ -297,12 +303,12 @@ def _tower(
     return read_tower(folder, values, weights, vision=vision, aspect_ratio=aspect_ratio)
 
 
-def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
+def _projector(path: Path, stated: object, weights: StoredWeights) -> str:
     """Return the kind of the projector whose weights are there, which the config must not deny."""
     try:
         kind = projector_kind(weights.names(), str(path.parent))
     except DataError:
-        if stated in published_projectors():
+        if isinstance(stated, str) and stated in published_projectors():
             return stated  # so that what is missing or unexpected gets listed
         raise
     if stated not in (None, kind):
@@ -311,17 +317,18 @@ def _projector(path: Path, stated: str | None, weights: StoredWeights) -> str:
     return kind
 
 
-def _squeeze(values: Mapping[str, Any], weights: StoredWeights, projector: str) -> Squeeze:
+def _squeeze(values: Mapping[str, object], weights: StoredWeights, projector: str) -> Squeeze:
     """Return the form of LDP's squeeze, which its weights show."""
     if find_projector(projector).rule != "squeeze":
         return ORIGINAL.squeeze
     name = published_name(f"{PROJECTOR}blocks.0.squeeze.reduce.bias", projector)
     if name not in weights.names():
         return ORIGINAL.squeeze  # so that what is missing gets listed
-    return squeeze_of(values["hidden_size"], weights.shape(name).numel())
+    width = cast(int, values["hidden_size"])  # checked when the folder was opened
+    return squeeze_of(width, weights.shape(name).numel())
 
 
-def _llama_config(values: Mapping[str, Any]) -> dict[str, Any]:
+def _llama_config(values: Mapping[str, object]) -> dict[str, object]:
     """Return the language model's part of a published config.json."""
     kept = {name: value for name, value in values.items() if not name.startswith(_LLAVA_KEYS)}
     kept.pop("_name_or_path", None)

@@ -93,7 +93,7 @@ def open_model(
         stored = _of_run(path, template)
     else:
         stored = _of_folder(path, template, tokenizer_as_is)
-    vocab_size = stored.architecture.language["vocab_size"]
+    vocab_size = stored.architecture.vocab_size
     if stored.tokenizer.vocab_size > vocab_size:
         rule = f"has {vocab_size} embeddings, but its tokenizer {stored.tokenizer.vocab_size} ids"
         raise ConfigError("model", path, rule, "Give a model with its own tokenizer")

@@ -20,7 +20,7 @@ _OTHERS = (
 _SIZES = ("hidden_size", "num_hidden_layers", "image_size", "patch_size")
 
 
-def open_tower(folder: str, *, field: str = "vision") -> tuple[dict[str, Any], NamedWeights]:
+def open_tower(folder: str, *, field: str = "vision") -> tuple[dict[str, object], NamedWeights]:
     """Return a tower's config and its weights under our names, not read yet.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -139,7 +139,7 @@ def _of_folder(path: str, tokenizer: str | None, template: str | None) -> Traine
         template=_template(template, own if own.is_file() else None, f"{path} has none"),
         weights=opened.weights,
         lora=LoraConfig(),
-        published=opened.config.get("published") or {},
+        published=cast("dict[str, object]", opened.config.get("published") or {}),
     )
 
 

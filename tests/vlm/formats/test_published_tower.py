@@ -51,7 +51,9 @@ def config_folder(folder: Path, *, mean: list[float] | None = None, **fields: An
 
 def heads(folder: Path, vision: Path | None = None) -> int:
     opened = open_folder(folder, vision=None if vision is None else str(vision))
-    return opened.architecture.vision["num_attention_heads"]
+    found = opened.architecture.vision["num_attention_heads"]
+    assert isinstance(found, int)
+    return found
 
 
 def transformers_features(folder: Path, **fields: Any) -> Any:

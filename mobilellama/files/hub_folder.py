@@ -11,14 +11,20 @@ all processes on the same file system see. With HF_HUB_OFFLINE the cache is all 
 """
 
 import logging
+import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobilellama.config import ConfigError, one_line
 from mobilellama.files.atomic import whole_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,8 @@ _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WITHOUT_OWNER = re.compile(r"[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _OF_FILES = (".json", ".jsonl", ".parquet", ".zst", ".gz", ".yaml", ".yml", ".model")
+_TOO_MANY = 429
+_PAUSES_S = (2.0, 4.0, 8.0, 16.0, 32.0)
 _WEIGHTS = (".safetensors", ".bin")
 _TEXTS = (".json", ".model", ".txt", ".jinja", ".yaml")
 
@@ -201,7 +209,8 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub import HfApi, constants
 
     try:
-        found = HfApi(library_name="mobilellama").model_info(name, revision=revision)
+        api = HfApi(library_name="mobilellama")
+        found = _asked_patiently(lambda: api.model_info(name, revision=revision))
     except httpx2.TransportError as error:
         log.warning("%s gives no answer (%s): using the cache", _endpoint(), one_line(error))
         return _downloaded(name, revision, weights)
@@ -212,6 +221,24 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
     folder = _snapshot(name, found.sha, kind)
     _keep_ref(folder, revision or constants.DEFAULT_REVISION)
     return folder
+
+
+def _asked_patiently(ask: Callable[[], "ModelInfo"]) -> "ModelInfo":
+    """Return the Hub's answer. While it says that too many ask, wait and ask again.
+
+    All ranks of a run ask at the same moment, so each waits another time.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for pause_s in _PAUSES_S:
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            if error.response.status_code != _TOO_MANY:
+                raise
+            log.info("%s is asked too often: asking again", _endpoint())
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
+    return ask()
 
 
 def _keep_ref(folder: Path, revision: str) -> None:

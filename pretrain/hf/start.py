@@ -6,11 +6,12 @@ always start from something: they add their own to what is here.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.distributed import OtherRankError, World
+from mobilellama.files.atomic import sha256_of_json
 from mobilellama.files.hub_folder import ModelFolder, find_model, is_same_model
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes, run_of
 from mobilellama.pretrain.hf.folder import HfFolder
@@ -76,11 +77,14 @@ class StartingPoint:
 
         Raises:
             DataError: a file is damaged. Raised on the rank that found it; OtherRankError on the
-                others, and where the ranks have different weights.
+                others, and where the ranks have different weights or commits of the Hub.
         """
-        mine = int(self.fingerprint[:15], 16)
+        # Each rank asked the Hub by itself, and a commit can come in between. Two commits can
+        # have the same weights, but another tokenizer.
+        mine = int(sha256_of_json([self.fingerprint, asdict(self.origin)])[:15], 16)
         if world.any(mine != world.broadcast(mine)):
-            raise OtherRankError(f"{init}: the ranks found different weights there. Start again")
+            what = "the ranks found different weights or commits there"
+            raise OtherRankError(f"{init}: {what}. Start again, or name a commit of the Hub")
         world.run_on_all(
             lambda: self.require_weights().verify(share=world.rank, shares=world.size),
             otherwise=f"{init}: another rank found it damaged",

@@ -25,7 +25,9 @@ from tests.pretrain.helpers.hub_server import TOKEN, File, HubServer, Repository
 FIND = """
 import json, sys
 from mobilellama.config import ConfigError
+from mobilellama.files import hub_folder
 from mobilellama.files.hub_folder import find_model
+hub_folder._PAUSES_S = (0.01, 0.01)
 try:
     offline_by = "--data" if "data" in sys.argv else None
     weights = "texts" not in sys.argv
@@ -134,6 +136,15 @@ def test_only_a_refusal_that_stays_is_final(
     found, message = answer(start(hub, tmp_path, "tester/tiny"))
     assert found == f"error, {kind}"
     assert f"and {hub.url} could not give it" in message
+
+
+def test_a_hub_that_is_asked_too_often_is_asked_again(hub: HubServer, tmp_path: Path) -> None:
+    hub.refuse_first["GET /api/models/tester/tiny$"] = [429, 429]
+    _, name = answer(start(hub, tmp_path, "tester/tiny"))
+    assert name == f"tester/tiny@{hub.repositories['tester/tiny'].sha}"
+    hub.refuse_first["GET /api/models/tester/tiny$"] = [503]  # a fault, not a full queue
+    found, _ = answer(start(hub, tmp_path, "tester/tiny"))
+    assert found == "error, try again"
 
 
 def test_a_revision_is_looked_up_once_and_is_known_offline(hub: HubServer, tmp_path: Path) -> None:

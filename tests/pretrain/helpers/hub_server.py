@@ -94,6 +94,8 @@ class HubServer(ThreadingHTTPServer):
         """A pattern; requests whose "METHOD PATH" matches get a closed connection."""
         self.refuse: dict[str, int] = {}
         """Pattern -> status; requests whose "METHOD PATH" matches get that status."""
+        self.refuse_first: dict[str, list[int]] = {}
+        """Pattern -> statuses; the next requests whose "METHOD PATH" matches get one each."""
         self.lock = Lock()
 
     def __enter__(self) -> "HubServer":
@@ -220,6 +222,9 @@ class Handler(BaseHTTPRequestHandler):
                 for pattern, status in hub.refuse.items():
                     if re.match(pattern, request):
                         raise RefusalError(status, "", "Not now")
+                for pattern, statuses in hub.refuse_first.items():
+                    if statuses and re.match(pattern, request):
+                        raise RefusalError(statuses.pop(0), "", "Not now")
                 self._route(request, body)
             except RefusalError as refusal:
                 headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}

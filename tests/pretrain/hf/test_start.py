@@ -12,8 +12,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from mobilellama.config import ConfigError
+from mobilellama.distributed import OtherRankError, World
+from mobilellama.distributed_config import DistributedConfig
+from mobilellama.pretrain.hf.start import StartingPoint
 from mobilellama.pretrain.main import main
 from mobilellama.pretrain.state.manifest import read_manifest
+from mobilellama.pretrain.weight_source import HeldWeights
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin, RunRecord
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -45,6 +49,29 @@ def weights_of(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def verify_as_found(inits: list[str]) -> str:
+    """Verify a start as a rank that found its own of these commits."""
+    world = World(DistributedConfig(accelerator="cpu", devices=2))
+    start = StartingPoint(
+        fingerprint="ab" * 32,
+        origin=Origin(init=inits[world.rank]),
+        weights=HeldWeights({"weight": torch.ones(1)}),
+    )
+    try:
+        start.verify(world, "tester/tiny")
+    except OtherRankError as error:
+        return str(error)
+    return "the same"
+
+
+def test_ranks_that_found_two_commits_of_a_model_do_not_begin() -> None:
+    first, second = (f"tester/tiny@{digit * 40}" for digit in "12")
+    assert run_ranks(verify_as_found, 2, [first, first]) == ["the same"] * 2
+    what = "tester/tiny: the ranks found different weights or commits there. Start again, or name"
+    refused = run_ranks(verify_as_found, 2, [first, second])
+    assert refused == [f"{what} a commit of the Hub"] * 2
 
 
 @pytest.mark.parametrize("engine", ["deepspeed", "ddp"])

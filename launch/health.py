@@ -30,6 +30,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from mobilellama import launcher
+from mobilellama.progress import format_count
 
 LOCAL = "local"
 """Folder, inside that of the reports, of the seconds that each node's own all-reduce took."""
@@ -144,7 +145,7 @@ def check_node(options: argparse.Namespace, report: NodeReport) -> list[str]:
     """
     found = []
     if ended := end_leftovers():
-        found.append(f"ended {ended} processes of a former start")
+        found.append(f"ended {format_count(ended, 'process')} of a former start")
     remove_scratch(options.scratch)
     report.stage = "asking for free room in the scratch folder"
     free_gib = shutil.disk_usage(options.scratch).free / 2**30

@@ -147,9 +147,14 @@ class _Line:
 
 
 def format_amount(value: float, unit: str) -> str:
-    """Return a whole count with its unit. MB become kB, GB or TB if these fit the size better."""
+    """Return a whole count with its unit. MB become kB, GB or TB if these fit the size better.
+
+    Args:
+        value: the count.
+        unit: MB, or a plural in s.
+    """
     if unit != "MB":
-        return f"{value:,.0f} {unit}"
+        return format_count(round(value), unit.removesuffix("s"))
     for name, size in _BYTES:
         if value >= size:
             return f"{value / size:,.1f} {name}"

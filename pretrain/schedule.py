@@ -20,6 +20,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from mobilellama.config import ConfigError, require_at_least, require_share
+from mobilellama.progress import format_count
 
 Kind = Literal["cosine", "wsd", "linear", "constant"]
 Shape = Literal["linear", "cosine", "sqrt"]
@@ -133,7 +134,7 @@ class ScheduleConfig:
         """
         warmup, fall = self.warmup(max_steps), self._fall(max_steps)
         begin = (
-            f"warm-up to {peak:g} over {_steps(warmup)}"
+            f"warm-up to {peak:g} over {format_count(warmup, 'step')}"
             if warmup
             else f"{peak:g} from the first step"
         )
@@ -203,7 +204,3 @@ def _percent(factor: float) -> str:
 def _part(ratio: float, max_steps: int) -> int:
     # As it is written: 0.07 * 100 is above 7 in binary, and would be rounded up to 8.
     return math.ceil(Fraction(str(ratio)) * max_steps)
-
-
-def _steps(count: int) -> str:
-    return f"{count:,} step" + ("" if count == 1 else "s")

@@ -37,6 +37,7 @@ from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, trained
 from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
+from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
 from mobilellama.sft.data.labels import special_tokens
@@ -262,7 +263,7 @@ def tuning(config: Config, start: VisionLanguageStart, world: World, facts: RunF
         learning_rates=rates,
         weights=lambda: first_weights(start, config, model),
         batches=batches,
-        order=f"{len(inputs.samples):,} samples, grouping {data.grouping}"
+        order=f"{format_count(len(inputs.samples), 'sample')}, grouping {data.grouping}"
         + (", packed" if data.pack else ""),
         heldout=None
         if data.validation is None

@@ -24,6 +24,7 @@ from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
 from mobilellama.pretrain.state.manifest import MANIFEST
 from mobilellama.pretrain.weight_source import WeightSource, shapes_of
+from mobilellama.progress import format_amount
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -232,7 +233,7 @@ def print_files(output: Path, started_s: float) -> None:
         output: the folder.
         started_s: ``time.monotonic()`` when the work began.
     """
-    size_gb = sum(path.stat().st_size for path in output.iterdir()) / 1e9
-    print(f"{output}: {size_gb:.2f} GB in {time.monotonic() - started_s:.0f} s")
+    size_mb = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    print(f"{output}: {format_amount(size_mb, 'MB')} in {time.monotonic() - started_s:.0f} s")
     for path in sorted(output.iterdir()):
         print(f"  {path.name:<34} {path.stat().st_size:>15,} bytes")

@@ -16,6 +16,7 @@ from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.frozen import write_frozen
 from mobilellama.pretrain.weight_source import WeightSource, require_shapes, shapes_of
+from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def restore(model: nn.Module, engine: Engine, checkpoint: Checkpoint, rank: int)
         rng.restore(states)
     checkpoint.close()
     consumed = checkpoint.manifest.consumed
-    log.info("resuming from %s, %d samples consumed", checkpoint.folder, consumed)
+    log.info("resuming from %s, %s consumed", checkpoint.folder, format_count(consumed, "sample"))
 
 
 def load_first_values(model: nn.Module, engine: Engine, weights: WeightSource) -> None:

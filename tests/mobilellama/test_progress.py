@@ -102,6 +102,7 @@ def test_no_work_yet_has_no_rate_to_divide_by(monkeypatch: pytest.MonkeyPatch) -
     ("total", "done", "unit", "said"),
     [
         (0, 0, "MB", "nothing to do"),
+        (1, 1, "files", "100.0 % of 1 file, 0.10 files/s"),
         (0.000_34, 0.000_34, "MB", "100.0 % of 340 bytes, 34 bytes/s"),
         (0.04, 0.02, "MB", "50.0 % of 40.0 kB, 2.0 kB/s"),
         (2_500_000, 1_250_000, "MB", "50.0 % of 2.5 TB, 125.0 GB/s"),

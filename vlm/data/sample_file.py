@@ -23,7 +23,7 @@ from mobilellama.files.atomic import (
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.files.temporary import remove_abandoned, temporaries, temporary_path
 from mobilellama.pool import Workers
-from mobilellama.progress import Progress
+from mobilellama.progress import Progress, format_count
 from mobilellama.sft.data.clean import CLEANING_VERSION
 from mobilellama.sft.data.reasons import Drop, count_names, excerpt, most_first
 from mobilellama.sft.data.records import READING_VERSION
@@ -111,8 +111,9 @@ class SampleReport:
         """Return the counts as one line."""
         refused = sum(self.refused.values())
         return (
-            f"{self.samples:,} samples of {self.records:,} records ({self.text_only:,} text only, "
-            f"{self.images:,} images), {self.tokens:,} tokens, {self.supervised:,} supervised; "
+            f"{format_count(self.samples, 'sample')} of {format_count(self.records, 'record')} "
+            f"({self.text_only:,} text only, {format_count(self.images, 'image')}), "
+            f"{format_count(self.tokens, 'token')}, {self.supervised:,} supervised; "
             f"{self.cut:,} cut, {self.left_out:,} left out, {refused:,} refused"
         )
 

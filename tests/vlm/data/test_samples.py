@@ -119,7 +119,7 @@ def test_refused_records_are_counted_by_reason_with_their_places(
     assert len(report.places["refused_no_image"]) == 5  # the first few
     assert report.places["refused_no_image"][0].startswith("d.json[1] (id none 0) has <image>")
     assert report.line() == (
-        "1 samples of 11 records (0 text only, 1 images), "
+        "1 sample of 11 records (0 text only, 1 image), "
         f"{report.tokens} tokens, {report.supervised} supervised; 0 cut, 0 left out, 10 refused"
     )
 

@@ -141,7 +141,7 @@ class LaunchFolder:
             values["jobs"] = [Job(**job) for job in values["jobs"]]
             launch = Launch(**values)
             if launch.step not in STEPS or not all(job.id.isdigit() for job in launch.jobs):
-                raise ValueError("no such step, or no number of a job")
+                raise ValueError("it names an unknown step or job")
             return launch
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(

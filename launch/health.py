@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     deadline_s = time.monotonic() + options.timeout_s
 
     def time_is_up() -> None:
-        report.write(f"BAD no end of {report.stage} in {options.timeout_s} s")
+        report.write(f"BAD {report.stage} did not end in {options.timeout_s} s")
         os._exit(1)
 
     # A thread, not SIGALRM: Python runs no signal's handler while a collective hangs.
@@ -282,7 +282,7 @@ def check_collectives(
         )
     # All read the same files: where one node stays away, nobody waits for it.
     if len(times) < place.nodes or max(times) > slow_s:
-        return [*found, "other nodes are not well"]
+        return [*found, "another node failed its check"]
     if place.nodes > 1:
         report.stage = "the all-reduce over all nodes"
         host = os.environ["MASTER_ADDR"]

@@ -197,7 +197,7 @@ class Supervisor:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         elif self._folder.run:
-            log.info("asking it to save and stop; again ends it at once")
+            log.info("asking it to save and stop; a second signal ends it at once")
             cause = launcher.signal_cause(signal.Signals(self._signals[0]).name)
             launcher.ask_to_stop(logs / "stop", cause)
         else:

@@ -153,7 +153,7 @@ def read_links(config: Config, overrides: Sequence[str]) -> list[Link]:
         after = known[-1:] if step.after is None else step.after
         for other in after:
             if other not in known:
-                rule = "is no step above this one"
+                rule = "is not a step above this one"
                 remedy = f"Above are {', '.join(known) or 'none'}{did_you_mean(other, known)}"
                 raise ConfigError(f"{place}.after", other, rule, remedy)
         try:
@@ -171,12 +171,12 @@ def require_apart(links: Sequence[Link]) -> None:
         for other in links[:i]:
             mine, theirs = link.order.folder, other.order.folder
             if {mine.made, mine.root} & {theirs.made, theirs.root}:
-                rule = f"is what step {other.name} makes too"
+                rule = f"is also the output of step {other.name}"
                 remedy = "Give each step a folder of its own"
                 raise ConfigError(f"step {link.name}", str(mine.made), rule, remedy)
             names = {script.name for script in link.order.scripts(mine.code)}
             if taken := names & {script.name for script in other.order.scripts(theirs.code)}:
-                rule = f"would be the name of a job of step {other.name} too"
+                rule = f"would also be the name of a job of step {other.name}"
                 remedy = "Give one of them another slurm.job_name, or folders of other names"
                 raise ConfigError(f"step {link.name}", taken.pop(), rule, remedy)
 

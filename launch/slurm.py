@@ -108,8 +108,8 @@ def submit(script: str, *options: str) -> str:
     if not number:
         said = " ".join((done.stdout + done.stderr).split()) or "nothing"
         raise UserError(
-            f"sbatch told no job's number for {script}, but: {said}. Look for it with "
-            "'squeue --me'; does slurm.extra hold --test-only?"
+            f"sbatch printed no job number for {script}. It printed: {said}. Look for the job "
+            "with 'squeue --me'; does slurm.extra hold --test-only?"
         )
     return number[1]
 

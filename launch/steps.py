@@ -175,11 +175,11 @@ def folder_of(step: Step, arguments: Sequence[str]) -> Path:
         rule, remedy = "is required", f"Give --{step.folder} FOLDER"
         raise ConfigError(f"--{step.folder}", "(not given)", rule, remedy)
     if not value.isprintable() or set('"%') & set(value):
-        rule = "has a character that no job script can hold"
+        rule = "has a character that a job script cannot hold"
         raise ConfigError(f"--{step.folder}", repr(value), rule, "Give another name")
     made = Path(os.path.abspath(value))
     if made.name == "" or Path.cwd().is_relative_to(made):
-        rule, remedy = "is this folder or one above it", "Give a folder of its own"
+        rule, remedy = "is the current folder or one above it", "Give a folder of its own"
         raise ConfigError(f"--{step.folder}", value, rule, remedy)
     return made
 

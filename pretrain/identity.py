@@ -15,9 +15,9 @@ from mobilellama.pretrain.training_data import TrainingData
 from mobilellama.run_folder import RunFolder
 
 _MEANINGS = {
-    "data.fingerprint": "the data, or what decides them, are not those that the run began with: "
-    "see data.path",
-    "data.reading_version": "the samples were made by other rules by which records are read: "
+    "data.fingerprint": "the data, or settings that decide them, have changed since the run "
+    "began: see data.path",
+    "data.reading_version": "the samples were made with other rules for reading records: "
     "restore the run's samples folder",
     "init.fingerprint": "the run began from other weights: see init",
 }

@@ -72,7 +72,7 @@ class ScheduleConfig:
         """Raise ConfigError for a decay that the kind has not, or that cannot be."""
         for name in ("decay_ratio", "decay_steps", "decay_shape"):
             if self.kind != "wsd" and (value := getattr(self, name)) is not None:
-                rule = f"belongs to kind wsd, and schedule.kind is {self.kind}"
+                rule = f"has no effect with schedule.kind {self.kind}"
                 raise ConfigError(f"schedule.{name}", value, rule, "Give null, or kind wsd")
         if self.decay_ratio is not None and not 0 < self.decay_ratio <= 1:
             rule, remedy = "must be above 0, and at most 1", "Give 0.1 for the last tenth"
@@ -80,8 +80,10 @@ class ScheduleConfig:
         if self.decay_steps is not None:
             require_at_least("schedule.decay_steps", self.decay_steps, 1)
             if self.decay_ratio is not None:
-                rule = f"stands beside schedule.decay_ratio = {self.decay_ratio:g}"
-                raise ConfigError("schedule.decay_steps", self.decay_steps, rule, "Give one")
+                rule = f"is given together with schedule.decay_ratio = {self.decay_ratio:g}"
+                raise ConfigError(
+                    "schedule.decay_steps", self.decay_steps, rule, "Give one of the two"
+                )
 
     def warmup(self, max_steps: int) -> int:
         """Return the steps of warm-up in a run of `max_steps`."""

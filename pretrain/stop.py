@@ -85,5 +85,5 @@ def _cause(find: Callable[[], str], plain: str) -> str:
     try:
         return find()
     except Exception as error:
-        log.warning("the cause of the stop is not found (%s)", one_line(error))
+        log.warning("the cause of the stop is unknown (%s)", one_line(error))
         return plain

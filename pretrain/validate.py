@@ -46,7 +46,7 @@ class HeldOutViews:
         missing = sorted(set(subsets) - set(self._views))
         if missing and is_main:
             log.warning(
-                "no validation on %s: what is held out has no sample of %d tokens",
+                "no validation on %s: the held-out part has no sample of %d tokens",
                 ", ".join(missing), seq_len,
             )  # fmt: skip
 
@@ -93,7 +93,7 @@ class Validation:
         self._engine.train(True)
         if len(sums) < 2 * len(self._names):
             if self._world.is_main:
-                log.info("step %d  the validation is left out", step)
+                log.info("step %d  validation is skipped", step)
             return {}
         totals = self._world.sum(sums)
         losses = {

@@ -102,7 +102,7 @@ def _find_template(given: str | None, checkpoint: Checkpoint, run: RunFolder | N
     if given is not None:
         return read_template(given, field="template")
     if run is None or not run.template.is_file():
-        rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
+        rule = f"is not given, and {checkpoint.folder} is not in a run that has one"
         remedy = "Give the template's name or file that the data was prepared with"
         raise ConfigError("template", "null", rule, remedy)
     return read_template(run.template, field="template")

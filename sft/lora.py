@@ -61,7 +61,7 @@ def adapted_linears(model: nn.Module, config: LoraConfig, *, prefix: str = "") -
         if target in heads - {*leaves}:
             raise not_adaptable(target)
         if target not in leaves:
-            rule = f"is no linear layer of the model, which has {', '.join(leaves)}"
+            rule = f"is not a linear layer of the model, which has {', '.join(leaves)}"
             remedy = f"Name some of them{did_you_mean(target, leaves)}"
             raise ConfigError("lora.targets", target, rule, remedy)
     wanted = {*leaves} if config.targets is None else {*config.targets}
@@ -133,7 +133,7 @@ def with_targets(
     log.info("LoRA adapts %d linear layers: %s", len(chosen), ", ".join(targets))
     others = [n for n, p in model.named_parameters() if n.startswith(prefix) and p.dim() > 2]
     if others:  # experts, whose weights are one tensor
-        log.info("%d weights are no linear layers and stay as they are: %s", len(others), others[0])
+        log.info("%d weights of other layers do not train, such as %s", len(others), others[0])
     return replace(config, targets=targets)
 
 

@@ -66,8 +66,8 @@ def not_adaptable(target: str) -> ConfigError:
     return ConfigError(
         "lora.targets",
         target,
-        "cannot be adapted: the loss reads the head's weight and the embedding is a look-up, "
-        "neither a call of a linear layer",
+        "cannot be adapted: LoRA adapts calls of linear layers, but the loss reads the head's "
+        "weight, and the embedding is a look-up",
         "Leave it out, or finetune all weights with lora.rank null",
     )
 

@@ -286,7 +286,7 @@ def _nothing_left(receipts: Sequence[Receipt]) -> str:
     ]
     why = f" ({'; '.join(places[:_FIRST_PLACES])})" if places else ""
     return (
-        f"not one conversation is left of {records:,} records{why}. "
+        f"no conversation is left of {records:,} records{why}. "
         "Give a file of conversations, or see --data.format and --seq_len"
     )
 
@@ -333,7 +333,9 @@ def _try(
     records = itertools.islice(read_records(slice_, work.data), limit)
     spool(spooled, records, work, encode, lambda *_: None)
     if spooled.tally.too_many(work.max_bad_share):
-        log.warning("%s: so many dropped records would fail the whole file", slice_.source)
+        log.warning(
+            "%s: with this share of dropped records it would fail as a whole", slice_.source
+        )
     before = sum(receipt.counts["conversations"] for receipt in receipts)
     layout = lay_out(spooled, slice_, work.identity, before)
     return make_receipt(spooled, layout, slice_, work.identity, {})

@@ -120,7 +120,7 @@ def end_of(config: Config, data: TrainingData) -> int | None:
     rows = sum(data.mixture.num_samples)
     num_samples = round(config.train.epochs * rows)
     if not num_samples:
-        rule = f"comes to none of the {rows:,} rows of {config.data.path}"
+        rule = f"gives no row to train on: {config.data.path} has {rows:,} rows"
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
     return num_samples
 

@@ -64,7 +64,7 @@ def _of_the_run_itself(run: RunFolder) -> FinetuningStart | None:
     if found is None:
         return None
     manifest = found[1]
-    remedy = "Give another folder. The model to start from belongs into --init"
+    remedy = "Give another folder. Give the model to start from as --init"
     record = manifest.record
     record.require("sft", field="run.folder", value=str(run.path), remedy=remedy)
     assert record.origin is not None

@@ -183,8 +183,8 @@ def build_language_model(config: dict[str, object], attention: str) -> Any:
         return build_causal_model(known, attn_implementation=attention)
     except ValueError as error:
         rules = {
-            "Unrecognized configuration": "is no causal model",
-            "trust_remote_code": "is no causal model without Python of its own, which is not run",
+            "Unrecognized configuration": "is not a causal model",
+            "trust_remote_code": "needs Python code of its own, and such code is not run",
             "does not support an attention implementation": f"has no '{attention}' attention",
         }
         for words, rule in rules.items():

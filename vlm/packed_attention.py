@@ -58,7 +58,7 @@ def attend(
         ConfigError: the model does not hand positions on, so that samples would see each other.
     """
     if position_ids is None:
-        rule = f"but {type(module).__name__} is not told where samples begin"
+        rule = f"needs to know where samples begin, but {type(module).__name__} is not told"
         raise ConfigError("data.pack", True, rule, "Set it to false")
     assert attention_mask is None and query.shape[2] == key.shape[2]
 

@@ -148,7 +148,7 @@ def require_fit(config: Config, start: VisionLanguageStart) -> None:
         raise ConfigError("train.seq_len", config.train.seq_len, rule, f"Give {most} or less")
     vocab_size = start.architecture.vocab_size
     if start.tokenizer.vocab_size > vocab_size:
-        rule = f"has {start.tokenizer.vocab_size} ids, but its model {vocab_size} embeddings"
+        rule = f"has {vocab_size} embeddings, but {start.tokenizer.vocab_size} ids in its tokenizer"
         raise ConfigError("init", config.init, rule, "Give a model with its own tokenizer")
 
 
@@ -294,7 +294,7 @@ def batches_of(config: Config, inputs: ImageTextInputs, world: World) -> ImageTe
     """
     train, samples = config.train, inputs.samples
     if not train.language_model and not samples.has_images.any():
-        rule = "would train nothing: no sample has an image, and the projector alone learns"
+        rule = "would train nothing: only the projector learns, and no sample has an image"
         raise ConfigError("train.language_model", False, rule, "Set it to true, or give images")
     by_epochs = train.max_steps is None
     order = SampleOrder(
@@ -375,9 +375,9 @@ def reading_identity(run: RunFolder, fingerprint: str) -> dict[str, int]:
         return {_READING: reading}
     if reading != 1:
         log.warning(
-            "the run's samples are made again, by version %d of the rules by which records are "
-            "read; it began with version 1. If its records have fields that these rules judge, "
-            "it goes on with other samples: restore %s to prevent that",
+            "the run's samples are made again, by version %d of the rules for reading records. It "
+            "began with version 1. If the new rules judge its records otherwise, it goes on with "
+            "other samples. Restore %s to prevent that",
             reading, samples_path(run, "train").parent,
         )  # fmt: skip
     return {}

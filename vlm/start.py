@@ -116,7 +116,7 @@ def _require_projector(config: Config, start: VisionLanguageStart) -> None:
     remedy = "Leave it out, or start from a language model and a tower"
     wanted, found = config.projector.kind, architecture.projector
     if wanted is not None and wanted != found:
-        rule = f"but what the run starts from has a projector of kind {found}"
+        rule = f"must be {found}, the kind of projector that the run starts from"
         raise ConfigError("projector.kind", wanted, rule, remedy)
     for name in ("squeeze", "pooling"):
         wanted = getattr(config.projector, name)
@@ -127,7 +127,7 @@ def _require_projector(config: Config, start: VisionLanguageStart) -> None:
                 "projector.%s has no effect on a projector of kind %s", name, architecture.projector
             )
         elif wanted != (found := getattr(architecture, name)):
-            rule = f"but the projector that the run starts from has {found}"
+            rule = f"must be {found}, as in the projector that the run starts from"
             raise ConfigError(f"projector.{name}", wanted, rule, remedy)
 
 
@@ -155,7 +155,7 @@ def _of_vlm_folder(config: Config) -> VisionLanguageStart:
     """Open a folder; `vision` is the tower of a published one that has none inside."""
     found = open_folder(config.init, field="init", vision=config.vision)
     if found.tower_source:
-        log.info("what the tower's weights do not show: %s", found.tower_source)
+        log.info("the tower's settings that its weights do not show: %s", found.tower_source)
     return VisionLanguageStart(
         architecture=_with_images(config, found.architecture),
         origin=Origin(init=config.init, vision=config.vision or None),
@@ -264,7 +264,11 @@ def _language_model(
             tied=tied_weights(language),
         )
         if others := [name for name in weights.ignored if not is_ignored(name)]:
-            log.info("%s: not read, as by transformers: %s", init, some(others))
+            log.info(
+                "%s: like transformers, does not read %s",
+                init,
+                some(others),
+            )
         tokenizer = open_tokenizer(init, field="init", as_is=tokenizer_as_is)
         return language, weights, tokenizer
     start = open_language_model(init)
@@ -296,7 +300,9 @@ def _with_projector(start: VisionLanguageStart, file: str) -> VisionLanguageStar
     kind = projector_kind(opened.names(), str(path))
     if kind != architecture.projector:
         rule = f"holds a projector of kind {kind}, but the run's is {architecture.projector}"
-        raise ConfigError("projector.weights", file, rule, "Give that kind's, or another kind")
+        raise ConfigError(
+            "projector.weights", file, rule, "Give a file of that kind, or another projector.kind"
+        )
     with torch.device("meta"):
         projector = build_projector(
             kind,

@@ -41,7 +41,7 @@ def outcome_row(outcome: Outcome, processes: int, wait_minutes: float) -> Row:
         if last and not last.is_active:
             found = f"job {outcome.job} is {last.state} before it started"
         if reason in _BUSY:
-            remedy = "The nodes are in use, which is no fault. Wait longer with --wait_minutes, "
+            remedy = "The nodes are in use; this is not a fault. Wait longer with --wait_minutes, "
             remedy += "or give another --slurm.partition"
             return Row("warning", "job", f"{found}: {reason or 'no reason given'}", remedy)
         remedies = [text for form, text in _REASONS.items() if re.match(form, reason)]
@@ -64,10 +64,10 @@ def stage_rows(stage: str, reports: Sequence[Report]) -> Iterator[Row]:
     if errors := {f"{report.node}: {report.error}": None for report in here if report.error}:
         yield Row("bad", stage, "; ".join([*errors][:2]), _REMEDIES[stage])
     elif any(report.stage in STAGES[: STAGES.index(stage)] for report in reports):
-        yield Row("skipped", stage, "not all processes came so far")
+        yield Row("skipped", stage, "not all processes reached it")
     elif here:
         names = ", ".join(sorted({report.node for report in here}))
-        yield Row("bad", stage, f"{names}: had not ended it when the job ended", _REMEDIES[stage])
+        yield Row("bad", stage, f"{names}: had not done it when the job ended", _REMEDIES[stage])
     else:
         yield from _JUDGES[stage](reports)
 
@@ -92,7 +92,7 @@ def files_rows(reports: Sequence[Report]) -> Iterator[Row]:
     """Yield whether each process saw the files of the others and of the login node."""
     writers = {f"from-{report.rank}": report.node for report in reports}
     unseen = {
-        f"{report.node} sees no file of {writers.get(name, 'the login node')}"
+        f"{report.node} does not see the file of {writers.get(name, 'the login node')}"
         for report in reports
         for name in report.unseen
     }
@@ -141,7 +141,7 @@ def clock_rows(reports: Sequence[Report]) -> Iterator[Row]:
         yield row(f"{late} is {apart_s:.2f} s ahead of {early}", apart_s)
     node, bounds = reports[0].node, reports[0].login_ahead_s
     if bounds is None:
-        found = f"{node} got no answer of the login node through the folder"
+        found = f"{node} got no answer from the login node through the folder"
         yield Row("warning", "clocks", found, _REMEDIES["shared folder"])
         return
     low_s, high_s = bounds

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def time_is_up() -> None:
-        report.error = f"no end of it in {_NODES_S:.0f} s"
+        report.error = f"it did not end in {_NODES_S:.0f} s"
         report.write(folder, report.stage)
         os._exit(1)
 

@@ -129,7 +129,7 @@ def partition_rows(partitions: Mapping[str, Partition], config: SlurmConfig) -> 
     for name, field in asked.items():
         if name not in partitions:
             remedy = f"Give one of {', '.join(partitions)}{did_you_mean(name, partitions)}"
-            yield Row("bad", f"partition {name}", f"{field}: there is none of that name", remedy)
+            yield Row("bad", f"partition {name}", f"{field}: no partition has this name", remedy)
     if not config.partition and not trains:
         remedy = f"Give --slurm.partition, one of {', '.join(partitions)}"
         yield Row("bad", "partition", "none is given, and the cluster has no default", remedy)

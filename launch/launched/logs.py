@@ -70,7 +70,8 @@ def main(config: Config) -> int:
             asked_s = time.monotonic()
             if is_over(folder, launch):
                 shown.print_new()
-                print(f"--- the job is over; mobilellama launch status {config.run}", flush=True)
+                told = f"--- the job is over; see 'mobilellama launch status {config.run}'"
+                print(told, flush=True)
                 return 0
 
 

@@ -70,7 +70,7 @@ def check_order(order: Order) -> None:
 def require_cwd(order: Order) -> None:
     """Raise ConfigError if a job script cannot name the folder that it starts in."""
     if not order.cwd.isprintable() or set('"%') & set(order.cwd):
-        rule = "has a character that no job script can hold"
+        rule = "has a character that a job script cannot hold"
         raise ConfigError("the current folder", repr(order.cwd), rule, "Launch from another one")
 
 

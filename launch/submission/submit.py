@@ -132,6 +132,6 @@ def require_not_active(order: Order, *, others: bool = True) -> None:
         raise ConfigError(
             "slurm.job_name",
             order.name,
-            f"is the name of your job {taken[0]} already",
+            f"is already the name of your job {taken[0]}",
             f"Give another name, or another folder; 'scancel {taken[0]}' ends that job",
         )

@@ -111,7 +111,7 @@ class LocalData:
         known = set(known)
         for name in sorted(set(map(str, found)) - known):
             near = did_you_mean(name, known)
-            raise DataError(f"{where}: '{name}' is no subject of MMLU{near}")
+            raise DataError(f"{where}: '{name}' is not a subject of MMLU{near}")
 
     def _missing(self, what: str) -> ConfigError:
         fields = ROW_FIELDS.get(self.task, ())

@@ -76,11 +76,11 @@ class Tasks:
         if name not in known:
             near = did_you_mean(name, known)
             remedy = f"'lm_eval ls tasks' lists them all{near}"
-            raise ConfigError("tasks", name, "is no task of the installed harness", remedy)
+            raise ConfigError("tasks", name, "is not a task of the installed harness", remedy)
         if name != _GROUP and name not in self.manager.all_subtasks:
             leaves = self.leaves(name)
             some = ",".join([*leaves][:5]) + (",..." if len(leaves) > 5 else "")
-            rule = f"stands for {len(leaves)} tasks, and has no score of its own here"
+            rule = f"is a group of {len(leaves)} tasks, and a group has no score here"
             raise ConfigError("tasks", name, rule, f"Name its tasks: {some}")
 
     def is_group(self, name: str) -> bool:
@@ -157,7 +157,7 @@ def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> 
     start = tokenizer.encode("a")[:1]
     puts_bos = tokenizer.bos_token_id is not None and start == [tokenizer.bos_token_id]
     if add_bos and not puts_bos:
-        rule = f"the tokenizer of {model} begins with {start} all the same"
+        rule = f"the tokenizer of {model} begins texts with {start}, even so"
         raise ConfigError("add_bos", "true", rule, "Leave add_bos away")
     # Told to add none, it is never asked for special tokens at all.
     return tokenizer, puts_bos if add_bos is None else add_bos
@@ -206,7 +206,7 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
-        rule = f"is no causal language model that transformers can load ({one_line(error)})"
+        rule = f"is not a causal language model that transformers can load ({one_line(error)})"
         raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
     start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id
     return CountingModel(
@@ -306,10 +306,10 @@ def _run(run: Any, name: str, **options: Any) -> dict[str, Any]:
     try:
         return run(**options)
     except AssertionError as error:
-        why = one_line(error) if str(error) else "an answer has no token, or more than the context"
+        why = one_line(error) if str(error) else "an answer has no tokens, or more than the context"
         raise UserError(
-            f"task '{name}': the harness cannot ask it of this model ({why.rstrip('.')}); name "
-            "other --tasks, or score a model with a longer context"
+            f"task '{name}': the harness cannot run it on this model ({why.rstrip('.')}). "
+            "Name other --tasks, or score a model with a longer context"
         ) from None
 
 
@@ -324,7 +324,7 @@ def _require_questions(leaf: str, task: Any) -> None:
         except Exception as error:  # whatever a packaged task's own code meets
             row = repr({key: document[key] for key in list(document)[:6]})[:300]
             raise DataError(
-                f"task '{leaf}': it can make no question of row {number} of its test data "
+                f"task '{leaf}': it cannot make a question of row {number} of its test data "
                 f"({type(error).__name__}: {one_line(error)}): {row}. Fix the row"
             ) from None
 

@@ -112,13 +112,13 @@ class Results:
             for result in finished.values():
                 _require_result(result)
         except (ValueError, KeyError, TypeError, AttributeError, OSError):
-            rule = "exists and is no results file of 'pretrain evaluate'"
+            rule = "exists, but is not a results file of 'pretrain evaluate'"
             raise ConfigError("output", str(path), rule, remedy) from None
         wanted = {"model": content["model"]["fingerprint"], **content["settings"]}
         for name, value in wanted.items():
             if found.get(name) != value:
                 held = as_given(found.get(name))
-                rule = f"holds results with {name} = {held}, and this call has {as_given(value)}"
+                rule = f"holds results with {name} = {held}, but this call has {as_given(value)}"
                 raise ConfigError("output", str(path), rule, remedy)
         content["tasks"] = finished
         return cls(path, content, show_withheld=show_withheld)
@@ -130,9 +130,9 @@ class Results:
             return False
         changed = [n for n, value in plan.settings.items() if stored["settings"].get(n) != value]
         if changed:
-            log.info("%s: done before with other %s; run again", plan.name, " and ".join(changed))
+            log.info("%s: scored before with other %s; run again", plan.name, " and ".join(changed))
             return False
-        log.info("%s: done already (%s)", plan.name, stored["date"])
+        log.info("%s: scored already (%s)", plan.name, stored["date"])
         return True
 
     def add(self, plan: TaskPlan, score: Score, duration_s: float, *, device: str) -> None:

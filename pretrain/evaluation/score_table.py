@@ -66,9 +66,9 @@ def _difference(name: str, result: TaskResult) -> str:
     if result.get("withheld"):
         return WITHHELD
     if result["metrics"].get("acc") is None:
-        return "no accuracy came out"
+        return "it has no accuracy"
     if result["shots"] != PUBLISHED[name].shots:
-        return f"{PUBLISHED[name].shots} shots were published"
+        return f"the published score is of {PUBLISHED[name].shots} shots"
     if name == "mmlu" and len(result["leaves"]) < MMLU_SUBJECTS:
         return f"{len(result['leaves'])} of {MMLU_SUBJECTS} subjects"
     return ""
@@ -106,20 +106,20 @@ def _marked(result: TaskResult) -> bool:
 def _notes(tasks: Mapping[str, TaskResult], limit: int | None) -> list[str]:
     notes = []
     if limit is not None:
-        notes.append(f"Only the first {limit} questions of each task (--limit): no measurement.")
+        notes.append(f"Only the first {limit} questions of each task (--limit): not a measurement.")
     elif other := [
         f"{name} {its['samples']:,} of {PUBLISHED[name].questions:,}"
         for name, its in tasks.items()
         if name in PUBLISHED and its["samples"] != PUBLISHED[name].questions
     ]:
-        notes.append(f"No measurement, for other numbers of questions: {', '.join(other)}.")
+        notes.append(f"Not a measurement: the numbers of questions differ: {', '.join(other)}.")
     known = {name: _difference(name, its) for name, its in tasks.items() if name in PUBLISHED}
     if other := [f"{name} ({what})" for name, what in known.items() if what]:
         notes.append(f"Not compared: {', '.join(other)}.")
     for name, its in tasks.items():
         counts = AnswerCounts.of_json(its.get("answers"))
         if withheld := its.get("withheld"):
-            remedy = "--show_withheld shows it all the same"
+            remedy = "--show_withheld shows it anyway"
             notes.append(f"{name} is {WITHHELD}: {withheld['reason']}. {remedy}.")
         elif counts and counts.total:
             notes.append(f"{MARK if counts.marked else ' '} {name}: {counts}.".lstrip())
@@ -131,5 +131,8 @@ def _notes(tasks: Mapping[str, TaskResult], limit: int | None) -> list[str]:
             f"{size} {base:.2f} -> {tuned:.2f}"
             for size, (base, tuned) in PUBLISHED_CHAT_HELLASWAG.items()
         )
-        notes.append(f"HellaSwag of the authors' chat models, base -> chat (shots unsaid): {chat}.")
+        notes.append(
+            "HellaSwag of the authors' chat models, base -> chat (they do not say how many shots): "
+            f"{chat}."
+        )
     return notes

@@ -126,7 +126,7 @@ def naming_memory(prompts: Sequence[Sequence[int]], device: torch.device) -> Ite
         longest = max(map(len, prompts))
         raise UserError(
             f"{len(prompts)} prompts of up to {longest:,} tokens and their answers do not fit "
-            f"into the memory of {device}: lower --batch_size, and the command goes on"
+            f"into the memory of {device}. Lower --batch_size and run the command again"
         ) from None
 
 
@@ -225,8 +225,8 @@ def _more_inputs(model: Any) -> dict[str, Any]:
 def _cache_of(output: Any, model: Any, rows: int) -> Any:
     cache, name = getattr(output, "past_key_values", None), type(model).__name__
     if cache is None:
-        raise UserError(f"{name} keeps no key-value cache, without which it cannot be used here")
+        raise UserError(f"{name} keeps no key-value cache, but this command needs one")
     if rows > 1 and not hasattr(cache, "batch_select_indices"):
         kind = type(cache).__name__
-        raise UserError(f"{name}'s cache, a {kind}, cannot drop a row: give --batch_size 1")
+        raise UserError(f"{name}'s cache, a {kind}, cannot drop a row. Give --batch_size 1")
     return cache

@@ -22,9 +22,11 @@ class Sampling:
         require_at_least("temperature", self.temperature, 0)
         if not 0 < self.top_p <= 1:
             rule = "must be above 0 and at most 1"
-            raise ConfigError("top_p", self.top_p, rule, "1 leaves no token out")
+            raise ConfigError("top_p", self.top_p, rule, "Give 1 to leave no token out")
         if self.top_k is not None:
             require_at_least("top_k", self.top_k, 1)
         if not self.repetition_penalty > 0:
             rule = "must be above 0"
-            raise ConfigError("repetition_penalty", self.repetition_penalty, rule, "1 is none")
+            raise ConfigError(
+                "repetition_penalty", self.repetition_penalty, rule, "Give 1 for no penalty"
+            )

@@ -182,9 +182,9 @@ def write_card(
 
     if license_name is None:
         log.warning(
-            "the card names no licence, for none was given: without one others may not use the "
-            "weights. --license NAME gives one, such as apache-2.0 (also the base's and the data's "
-            "licences count)"
+            "the card names no licence, because none was given. Without a licence others may not "
+            "use the weights. Give one with --license NAME, such as apache-2.0. The licences of "
+            "the base and of the data count too"
         )
     data = ModelCardData(
         license=license_name,

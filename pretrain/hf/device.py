@@ -35,9 +35,9 @@ def find_device(name: str) -> Any:
         device = torch.device(name)
     except RuntimeError:
         remedy = f"Use auto, cpu, cuda or cuda:N{did_you_mean(name, ['cuda', 'cpu'])}"
-        raise ConfigError("device", name, "is no device", remedy) from None
+        raise ConfigError("device", name, "is not a device", remedy) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        rule = f"is not there: {torch.cuda.device_count()} GPUs are seen"
+        rule = f"does not exist: torch sees {torch.cuda.device_count()} GPUs"
         raise ConfigError("device", name, rule, "Use auto or cpu")
     try:
         torch.zeros(1, device=device)  # other kinds; a GPU that another process holds

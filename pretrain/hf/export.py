@@ -105,6 +105,6 @@ def write_export(
     if config.checks(count_parameters(model)[0]):
         check_tokenizer(folder, tokenizer, add_bos=config.add_bos)
         difference = check_logits(folder, weights, model, dtype=config.weights_dtype)
-        log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
+        log.info("checked: transformers gives our ids, and logits within %.1g of ours", difference)
     else:
-        log.info("not compared with transformers; --check true does")
+        log.info("not compared with transformers; --check true compares")

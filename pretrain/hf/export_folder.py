@@ -37,7 +37,7 @@ _MADE_BY_MKFS = "lost+found"  # stands in an empty ext4
 def require_free(output: Path) -> None:
     """Raise ConfigError if it is a file, or holds something; warn of dead exports beside."""
     if output.exists() and not output.is_dir():
-        rule, remedy = "is a file, and a folder is written", "Give a folder, new or empty"
+        rule, remedy = "is a file, but the output is a folder", "Give a folder, new or empty"
         raise ConfigError("output", str(output), rule, remedy)
     if output.is_dir() and not os.access(output, os.W_OK | os.X_OK):
         rule, remedy = "may not be written to", "Give a folder that can be"
@@ -49,14 +49,14 @@ def require_free(output: Path) -> None:
         raise ConfigError("output", str(output), "exists and is not empty", remedy)
     for half in temporaries(output.parent.glob("*")):
         if half.final == output.name:
-            text = "%s is half an export, by a process that died or still runs"
+            text = "%s is an unfinished export; the process that made it died or still runs"
             log.warning(text, half.path)
 
 
 def require_outside(output: Path, folder: Path) -> None:
     """Raise ConfigError if `output` lies within a folder that is read: it is not ours to change."""
     if output.resolve().is_relative_to(folder.resolve()):
-        rule = f"lies within {folder}, which is read"
+        rule = f"lies within {folder}, which this command reads"
         raise ConfigError("output", str(output), rule, "Put it beside that folder")
 
 
@@ -120,7 +120,7 @@ def find_tokenizer(
     """
     place = path or (run.path if run else None)
     if place is None:
-        rule = f"is not given, and {checkpoint.folder} lies in no run that has one"
+        rule = f"is not given, and {checkpoint.folder} is not in a run that has one"
         raise ConfigError("tokenizer", "null", rule, "Give the dataset's tokenizer.model")
     expected = checkpoint.manifest.identity["data.tokenizer_sha256"]
     owner = f"{checkpoint.folder}'s dataset"

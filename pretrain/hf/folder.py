@@ -100,13 +100,13 @@ class HfFolder(WeightSource):
         names = self._weights.names()
         stray = [name for name in names if name.endswith(".rotary_emb.inv_freq")]
         if stray:
-            log.info("%s: %d stored rotary tables ignored", self.folder, len(stray))
+            log.info("%s: %d stored rotary tables are ignored", self.folder, len(stray))
         stored = set(names) - set(stray)
         wanted = set(self._shapes)
         if self.tied:
             log.warning(
-                "%s: its head is tied to its embedding; ours becomes a copy of it, and the two "
-                "part in training",
+                "%s: its head is tied to its embedding. Here the head is a copy, and training "
+                "changes the two apart",
                 self.folder,
             )
             stored, wanted = stored - {_HEAD}, wanted - {_HEAD}
@@ -116,15 +116,15 @@ class HfFolder(WeightSource):
             if "embed_tokens.weight" in unexpected:
                 hint = "; the names lack the prefix 'model.': save the model with its head"
             raise DataError(
-                f"{self.folder}: its weights are not those of its config.json's model: "
+                f"{self.folder}: its weights do not fit the model of its config.json: "
                 f"{some(missing)} missing, {some(unexpected)} unexpected{hint}"
             )
         for name in self._shapes if not self.tied else wanted:
             found, shape = self._weights.shape(name), self._shapes[name]
             if found != shape:
                 raise DataError(
-                    f"{self.folder}: '{name}' is {dims(found)}, but its config.json's model wants "
-                    f"{dims(shape)}"
+                    f"{self.folder}: '{name}' is {dims(found)}, but the model of its config.json "
+                    f"wants {dims(shape)}"
                 )
             if (dtype := self._weights.dtype(name)) not in FLOATS.values():
                 raise DataError(
@@ -182,7 +182,7 @@ def _require_same_computation(values: Mapping[str, Any], path: Path) -> None:
             rule = "attention must reach over max_position_embeddings"
             raise _refusal(path, "sliding_window", window, rule)
         if values.get("num_key_value_heads") is None:
-            rule = "must be given, since its default is not num_attention_heads"
+            rule = "must be given, because its default is not num_attention_heads"
             raise _refusal(path, "num_key_value_heads", None, rule)
 
 

@@ -64,7 +64,7 @@ def require_repo_id(field: str, repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        rule = f"is no name that the Hub allows ({one_line(error).rstrip('.')})"
+        rule = f"is not a name that the Hub allows ({one_line(error).rstrip('.')})"
     if rule:
         raise ConfigError(field, repo, rule, "Give USER/NAME or ORGANISATION/NAME")
 
@@ -87,7 +87,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
         raise ConfigError(
             "folder",
             str(folder),
-            f"is no exported model: it has no {' and no '.join(missing)}",
+            f"is not an exported model: it has no {' and no '.join(missing)}",
             "Give the --output of 'mobilellama pretrain export', 'sft export' or 'sft merge'",
         )
     import httpx2
@@ -145,12 +145,12 @@ def _refusal(error: Any, repo: str) -> str:
 
     status, owner = error.response.status_code, repo.split("/")[0]
     if status == 401:
-        what = "refused the token" if get_token() else "wants a token, and there is none"
+        what = "refused the token" if get_token() else "wants a token, but there is none"
         return f"the server {what}; log in with 'hf auth login' or set HF_TOKEN"
     if status == 403:
         return f"the token may not write to '{owner}'; use one with write access, or another owner"
     if status == 404:
-        return f"the server knows no '{repo}', nor an owner '{owner}' where it could be made"
+        return f"the server has no '{repo}', and no owner '{owner}' under which to make it"
     said = " ".join(error.server_message.split()) if error.server_message else one_line(error)
     return f"the server answered {status} ({said.rstrip('.')})"
 

@@ -131,7 +131,7 @@ def _of_the_run_itself(
     init: str | None, model: ModelConfig, run: RunFolder, folder: Path, manifest: Manifest
 ) -> LanguageModelStart | None:
     record = manifest.record
-    remedy = "Give another folder. The model to start from belongs into --init"
+    remedy = "Give another folder. Give the model to start from as --init"
     record.require("pretrain", field="run.folder", value=str(run.path), remedy=remedy)
     if record.origin is None:
         if init is not None:
@@ -245,7 +245,7 @@ def require_same_start(
         return
     if init == before.init and not Path(init).exists():
         # A folder then. The Hub may have another model of its name.
-        log.info("a resume needs no --init: %s is not there any more", init)
+        log.info("a resume needs no --init: %s no longer exists", init)
         return
     try:
         given = open_model(init)
@@ -275,7 +275,7 @@ def require_same_shapes(init: str, start: LanguageModelStart, model: ModelConfig
     for name in _RULES if isinstance(start.weights, HfFolder) else _RULES_OF_RUNS:
         before, now = getattr(start.model, name), getattr(model, name)
         if before != now:
-            log.warning("model.%s = %s, but the weights of %s are of %s", name, now, init, before)
+            log.warning("model.%s = %s, but %s was trained with %s", name, now, init, before)
 
 
 def _first_difference(weights: WeightSource, model: ModelConfig) -> str | None:

@@ -75,10 +75,10 @@ class _Pickle(WeightFile):
                 raise ValueError("it is truncated")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
         if not isinstance(content, dict) or not all(isinstance(n, str) for n in content):
-            raise ValueError("it is no dict of tensors")
+            raise ValueError("it is not a dict of tensors")
         others = [name for name, value in content.items() if not isinstance(value, Tensor)]
         if others:
-            raise ValueError(f"it holds what is no tensor: {some(others)}")
+            raise ValueError(f"it holds values that are not tensors: {some(others)}")
         self._tensors: dict[str, Tensor] = content
         self.shapes = {name: value.shape for name, value in content.items()}
         self.dtypes: dict[str, Any] = {name: value.dtype for name, value in content.items()}
@@ -105,7 +105,7 @@ def open_weights(path: Path) -> WeightFile:
         elif "global" in str(error).lower():  # torch names the function that it refuses
             raise pickle_error(path, "a function of torch") from None
         else:
-            what = "is damaged or no file of weights"
+            what = "is damaged, or is not a file of weights"
         raise DataError(f"{path}: {what}") from None
 
 
@@ -134,7 +134,7 @@ class StoredWeights(WeightSource):
         }
         for name, file_name in weight_map.items():
             if name not in files[file_name].shapes:
-                raise DataError(f"{folder / file_name}: lacks {name}, which the index says")
+                raise DataError(f"{folder / file_name}: lacks {name}, which the index names")
 
     def names(self) -> list[str]:
         """Return the names of all weights."""
@@ -178,10 +178,12 @@ def find_weights(folder: Path, field: str, remedy: str) -> tuple[list[Path], dic
         if not isinstance(weight_map, dict) or not weight_map:
             raise DataError(f"{index}: has no weight_map")
         if outside := [f for f in weight_map.values() if f != Path(str(f)).name]:
-            raise DataError(f"{index}: names {outside[0]!r}, which is no file beside it")
+            raise DataError(f"{index}: names {outside[0]!r}, which is not a file beside it")
         paths = [folder / file for file in sorted(set(weight_map.values()))]
         if absent := [path.name for path in paths if not path.is_file()]:
-            raise DataError(f"{folder}: its index names {some(absent)} not in the folder")
+            raise DataError(
+                f"{folder}: its index names {some(absent)}, which are not in the folder"
+            )
         return paths, weight_map
     raise ConfigError(field, str(folder), f"has no {' or '.join(_WHOLE_FILES)}", remedy)
 

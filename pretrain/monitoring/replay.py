@@ -54,7 +54,7 @@ def main(config: Config) -> int:
         rule = f"must be below train.global_batch_size = {batch}"
         raise ConfigError("first", config.first, rule, "Lower it")
     if train["max_steps"] and config.step > train["max_steps"]:
-        rule = f"is after the run's last, train.max_steps = {train['max_steps']}"
+        rule = f"is after the run's last step, train.max_steps = {train['max_steps']}"
         raise ConfigError("step", config.step, rule, "Lower it")
     start, end = positions_of(run, config.step, batch)
     dataset = open_dataset(config.dataset or facts["config"]["data"]["path"], identity)

@@ -192,7 +192,7 @@ class Watchdog:
 
     def _tell_alone(self, mine: RankState, minutes: float) -> None:
         """Tell without the help of files."""
-        text = f"{_beginning(mine, minutes)}Rank {mine.rank} leaves, and does not know where the "
+        text = f"{_beginning(mine, minutes)}Rank {mine.rank} ends, and does not know where the "
         text += f"others are: {self._logs} does not answer"
         signals.tell(f"mobilellama: error: {text}")
 
@@ -259,8 +259,8 @@ def describe(
     if not missing and not behind and world_size > 1:
         said += "All ranks are in the same place. "
     return (
-        f"{said}Stacks: {logs}/stacks-*. All leave without a verdict; the same command goes on "
-        "from the newest checkpoint"
+        f"{said}Stacks: {logs}/stacks-*. All ranks end without a verdict; the same command goes "
+        "on from the newest checkpoint"
     )
 
 

@@ -81,7 +81,7 @@ def require_names(names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ConfigError(FIELD, name, "is there twice", "Name each sink once")
+            raise ConfigError(FIELD, name, "is named twice", "Name each sink once")
         seen.add(name)
         if name not in SINKS and "." not in name:
             remedy = f"Or give a module of yours, such as package.module{did_you_mean(name, SINKS)}"

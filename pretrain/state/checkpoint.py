@@ -376,7 +376,7 @@ def prune(run: RunFolder, config: CheckpointConfig, *, attempt: int, written: in
     steps = run.checkpoint_steps()
     if later := [step for step in steps if step > written]:
         names = ", ".join(f"step-{step}" for step in later)
-        log.warning("%s: another start of the run wrote %s; kept", run.checkpoints, names)
+        log.warning("%s: another start of the run wrote %s; they are kept", run.checkpoints, names)
     for step in [step for step in steps if step <= written][: -config.keep_last]:
         if not config.keep_every_steps or step % config.keep_every_steps:
             run.remove_checkpoint(step, attempt)

@@ -92,7 +92,7 @@ class FrozenFile(WeightSource):
         """Raise FrozenError if the file's bytes have changed since it was written."""
         del shares
         if share == 0 and sha256_of_file(self.path) != self.fingerprint:
-            raise self._damaged("its sha256 is not its name. Restore it from a copy")
+            raise self._damaged("its sha256 differs from its name. Restore it from a copy")
 
     def names(self) -> list[str]:
         """Return the names of the parameters."""

@@ -66,7 +66,7 @@ class Manifest:
                 raise TypeError(f"{name} is {value!r}")
         for name in ("identity", "config", "counters", "receipts"):
             if not isinstance(getattr(self, name), dict):
-                raise TypeError(f"{name} is no object")
+                raise TypeError(f"{name} is not an object")
         if len(self.receipts) != self.world_size:
             raise TypeError(f"{len(self.receipts)} receipts of {self.world_size} ranks")
 

@@ -60,7 +60,7 @@ class FileOptions(Sampling):
         require_at_least("max_new_tokens", self.max_new_tokens, 1)
         require_at_least("seed", self.seed, 0)
         if Path(self.input).resolve() == Path(self.output).resolve():
-            raise ConfigError("output", self.output, "is the input", "Give another file")
+            raise ConfigError("output", self.output, "is the input file", "Give another file")
 
 
 @dataclass(frozen=True)

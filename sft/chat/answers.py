@@ -73,7 +73,7 @@ class Answers:
             return
         shown = str(self.path)
         if not self.meta.is_file():
-            rule = f"exists, and no {self.meta.name} says how it was made"
+            rule = f"exists, but has no {self.meta.name} that says how it was made"
             raise ConfigError("output", shown, rule, FRESH)
         try:
             found = dict(read_json(self.meta))

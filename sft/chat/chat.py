@@ -245,7 +245,7 @@ class Terminal:
             self._notice(self._left_out())
 
     def _left_out(self) -> str:
-        return f"the context is full: the {self._dialogue.left_out} oldest left out"
+        return f"the context is full: the {self._dialogue.left_out} oldest are left out"
 
     def _command(self, name: str, rest: str) -> None:
         try:
@@ -278,7 +278,8 @@ class Terminal:
         else:
             near = did_you_mean(name, self.commands)
             self._notice(
-                f"{name} is no command{near} (/help lists them; begin with a space to say it)"
+                f"{name} is not a command{near} (/help lists them; to send it as text, put a space "
+                "before it)"
             )
 
     def _retry(self) -> None:

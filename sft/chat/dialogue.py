@@ -144,7 +144,7 @@ class Dialogue(Generic[AttachedT]):
         if len(prompt) >= context:
             raise UserError(
                 f"your message makes a prompt of {len(prompt):,} tokens, and the model's context "
-                f"is {context:,}: shorten it, or the system text{self._or_attach_less()}"
+                f"is {context:,}. Shorten it, or the system text{self._or_attach_less()}"
             )
         return prompt, min(self._max_new_tokens, context - len(prompt))
 

@@ -141,8 +141,8 @@ def _require_unchanged(work: PackingWork, slice_: Slice) -> None:
     hashed = work.identity.rows.sources_sha256 or {}
     if source_sha256(slice_, work.data) != hashed[slice_.source]:
         raise DataError(
-            f"{slice_.source}: something wrote to it since it was hashed, at the start. Run the "
-            "same command again when nothing does"
+            f"{slice_.source}: has changed since this command hashed it at its start. Run the same "
+            "command again when no process writes to it"
         )
 
 

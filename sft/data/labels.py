@@ -115,7 +115,7 @@ def special_tokens(template: Template, tokenizer: TextTokenizer) -> dict[str, Sp
         found[token] = tokenizer.specials[token]
     if template.bos:
         if tokenizer.bos_id is None or tokenizer.bos_id < 0:
-            rule = f"but {tokenizer.path} has no begin token"
+            rule = f"needs a begin token, but {tokenizer.path} has none"
             raise ConfigError(f"{owner}: bos", True, rule, f"{remedy.capitalize()} without it")
         bos = tokenizer.specials.get(tokenizer.bos_token)
         found[BOS] = bos or SpecialToken(id=tokenizer.bos_id)

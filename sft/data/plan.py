@@ -77,7 +77,7 @@ def join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer, descriptor: in
         elif not alone:
             remedy += "; another process is making that dataset now"
         else:
-            log.info("nothing was finished in %s: it is begun anew", folder)
+            log.info("%s has no finished bucket: its plan is made again", folder)
             _replace(folder, theirs, plan)
             lock(descriptor, fcntl.LOCK_SH)
             return
@@ -100,14 +100,14 @@ def require_same_reading(folder: Path, plan: Plan, version: int) -> None:
     others = " and ".join(str(other) for other in sorted(versions - {version}))
     if len(finished) == len(plan.slices):
         log.warning(
-            "%s was made by version %s of the rules by which records are read; they are %d now. "
-            "Prepare into another folder to have fields judged that were passed over then",
+            "%s was made by version %s of the rules for reading records; the version is %d now. "
+            "To have the new rules judge all fields, prepare into another folder",
             folder, others, version,
         )  # fmt: skip
         return
     done = f"{len(finished):,} of its {len(plan.slices):,} buckets"
-    rule = f"has {done} by version {others} of the rules by which records are read"
-    remedy = f"They are {version} now: use another output folder, or remove {folder}"
+    rule = f"has {done} by version {others} of the rules for reading records"
+    remedy = f"The version is {version} now: use another output folder, or remove {folder}"
     raise ConfigError("output", str(folder), rule, remedy)
 
 
@@ -119,7 +119,7 @@ def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: 
             raise ConfigError(
                 "data.path",
                 found.source if found else planned.source,
-                f"is not what {owner} has in its place: {_shown(planned)}; now {_shown(found)}",
+                f"differs from {owner}, which has {_shown(planned)}; now there is {_shown(found)}",
                 "Restore the data as it was, or use another output folder",
             )
     had = (theirs.identity.packing and theirs.identity.packing.sources_sha256) or {}
@@ -128,7 +128,7 @@ def _require_same(theirs: Plan, plan: Plan, tokenizer: TextTokenizer, *, owner: 
             raise ConfigError(
                 "data.path",
                 source,
-                f"has other content, of the same size, than when {owner} was made: sha256 "
+                f"has other content of the same size since {owner} was made: sha256 "
                 f"{sha256[:12]}, which was {had[source][:12]}",
                 "Restore the data as it was, or use another output folder",
             )

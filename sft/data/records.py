@@ -315,7 +315,7 @@ def _of_record(fields: dict[str, object], turns: list[Turn]) -> list[Turn]:
 
 def _turns_of_list(turns: object, unread: list[str]) -> list[Turn]:
     if not isinstance(turns, list):
-        raise DropError(Drop.UNKNOWN_SHAPE, f"its turns are no list but {excerpt(turns)}")
+        raise DropError(Drop.UNKNOWN_SHAPE, f"its turns are not a list but {excerpt(turns)}")
     return [read_turn(turn, number, unread) for number, turn in enumerate(turns)]
 
 

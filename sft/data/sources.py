@@ -110,7 +110,7 @@ def find_slices(data: ConversationsConfig) -> tuple[Slice, ...]:
         return (_slice(0, source, len(_open_table(data)), unit="rows"),)
     if path.is_file():
         if not path.name.endswith(_ENDINGS):
-            rule = f"ends in none of {', '.join(_ENDINGS)}"
+            rule = f"must end in one of {', '.join(_ENDINGS)}"
             raise ConfigError("data.path", data.path, rule, "Convert the file")
         return (_slice(0, path.name, path.stat().st_size),)
     files = sorted(_data_files(path), key=str.encode)
@@ -132,7 +132,7 @@ def _data_files(folder: Path) -> Iterator[str]:
         if Path(path).name not in _DESCRIPTIONS and path.endswith(_ENDINGS):
             yield path
         elif path.endswith(_DATA_ALL_THE_SAME):
-            rule = f"holds {path}, which ends in none of {', '.join(_ENDINGS)}"
+            rule = f"holds {path}, which does not end in one of {', '.join(_ENDINGS)}"
             raise ConfigError("data.path", str(folder), rule, "Convert it, or move it away")
         else:
             others.append(path)
@@ -258,11 +258,11 @@ def _require_no_meaning(beside: dict[str, object], path: Path) -> None:
         unknown = []
     if told:
         raise DataError(
-            f"{path}: has {told[0]} beside its list of records, which no record would have. "
-            "Put it into each of them"
+            f"{path}: has {told[0]} beside its list of records. There it would be lost. Put it "
+            "into each record"
         )
     if unknown:
-        log.info("%s: beside its list of records not read: %s", path, ", ".join(unknown))
+        log.info("%s: fields beside its list of records are not read: %s", path, ", ".join(unknown))
 
 
 def _parquet_rows(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceRecord]:
@@ -383,7 +383,7 @@ def _open_table(data: ConversationsConfig) -> "Dataset":
 
 
 def _refuse_table(data: ConversationsConfig, error: Exception) -> NoReturn:
-    rule = f"is no file or folder, and datasets cannot open it ({one_line(error)})"
+    rule = f"is not a file or folder, and datasets cannot open it ({one_line(error)})"
     if Path(data.path).exists():
         rule = f"cannot be opened by datasets ({one_line(error)})"
     remedy = "Give a local file or folder, or a dataset's name on the hub with its split"

@@ -98,14 +98,14 @@ class Template:
         if not self.end:
             self._refuse("end", "must not be empty", "A model that learns no end does not stop")
         if self.system is not None and self.folded_system is not None:
-            self._refuse("folded_system", "is given beside 'system'", "Give one of the two")
+            self._refuse("folded_system", "is given together with 'system'", "Give one of the two")
         if self.default_system is not None and self.system is None and self.folded_system is None:
             remedy = "Give 'system' or 'folded_system' too"
-            self._refuse("default_system", "has no form to be written in", remedy)
+            self._refuse("default_system", "needs a form that says where it is written", remedy)
         for name in ("specials", "stop"):
             tokens = getattr(self, name)
             if "" in tokens or len(set(tokens)) < len(tokens):
-                self._refuse(name, "must name different tokens, none empty", "Fix the list")
+                self._refuse(name, "must name each token once, and no empty one", "Fix the list")
         written = "\0".join(form for form in self._forms if form)
         for token in self.specials:
             if token not in written:

@@ -208,7 +208,7 @@ class AdapterFolder:
             what = f"{module} has rank {rank}, but {CONFIG_FILE} says {declared}"
             raise DataError(f"{self.folder}: {what}")
         if not isinstance(alpha, int | float):
-            what = f"{CONFIG_FILE} says {module} has lora_alpha {alpha!r}, which is no number"
+            what = f"{CONFIG_FILE} says {module} has lora_alpha {alpha!r}, which is not a number"
             raise DataError(f"{self.folder}: {what}")
         root = math.sqrt(rank) if self._settings.get("use_rslora") else rank
         return LowRank(rank, alpha / root)
@@ -223,11 +223,11 @@ class AdapterFolder:
             )
         how = settings.get("init_lora_weights", True)
         if how not in _INITIALISATIONS:
-            rule = "changes the base model's weights, which only peft can do again"
+            rule = "changes the base model's weights, and only peft can repeat that"
             raise ConfigError(f"{path}: init_lora_weights", how, rule, remedy)
         for key, value in settings.items():
             if value and key not in _UNDERSTOOD:
-                rule = "is more than W + scaling * B @ A"
+                rule = "adds more than W + scaling * B @ A"
                 raise ConfigError(f"{path}: {key}", value, rule, remedy)
 
     def _read(self) -> dict[str, Tensor]:
@@ -264,7 +264,7 @@ class AdapterFolder:
             module, _, leaf = base_name(name).rpartition(".")
             if leaf != "weight" or not module.endswith((*kept, *_SAVED_UNASKED)):
                 raise DataError(
-                    f"{self.folder}: '{names[name]}' is no weight of a LoRA adapter, nor of its "
+                    f"{self.folder}: '{names[name]}' is not a weight of a LoRA adapter or of its "
                     "modules_to_save"
                 )
             whole[base_name(name)] = stored[names[name]].float()

@@ -55,14 +55,14 @@ def main(config: Config) -> int:
             write_card(config, folder, finetuned, kind="adapter", base=base, title=config.title)
             _write_adapter(folder, finetuned, str(base), checks=checks)
         if not checks:
-            log.info("not compared with transformers; --check true does")
+            log.info("not compared with transformers; --check true compares")
     finetuned.trained.close()
     print_files(output, started_s)
     if finetuned.lora.rank is None:
         print(f"Talk to it with\n  mobilellama sft chat {output}")
     else:
         print(
-            "This is the adapter. A whole model, for all that loads no adapters, is written by\n"
+            "This is the adapter. Write a whole model, for programs that load no adapters, with\n"
             f"  mobilellama sft merge {config.checkpoint} --output FOLDER"
         )
     if config.push:
@@ -77,7 +77,7 @@ def require_base(config: Config, base: str | None) -> None:
         rule = "is not given, and the run did not begin from a Hugging Face folder that is there"
         raise ConfigError("base", "null", rule, remedy)
     if config.push and Path(base).exists():
-        rule = "is a path of this machine, which says nothing to those who pull the adapter"
+        rule = "is a path of this machine, and others who load the adapter do not have it"
         raise ConfigError("base", base, rule, "Give the base's Hub name, USER/NAME")
 
 
@@ -114,7 +114,7 @@ def write_chat_model(
         difference = check_logits(
             folder, finetuned.weights, finetuned.model, dtype=config.weights_dtype
         )
-        log.info("checked: transformers' ids are ours, its logits within %.1g of ours", difference)
+        log.info("checked: transformers gives our ids, and logits within %.1g of ours", difference)
 
 
 def _write_chat_files(folder: Path, finetuned: Finetuned) -> None:
@@ -135,7 +135,7 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
     check_chat_ids(folder, finetuned.tokenizer, finetuned.template)
     here = base if Path(base).is_dir() else finetuned.base
     if here is None:
-        log.info("%s is no folder here, so the adapter is not computed with it", base)
+        log.info("%s is not a folder here, so the adapter is not tested with it", base)
         return
     try:
         model = find_model(here, field="base")
@@ -145,4 +145,4 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
     found = peft_logits(Path(model.path), folder, probe_ids(finetuned.model))
     what = f"{folder}: peft's logits on {model.name}"
     difference = require_same_logits(found, finetuned.unmerged_logits(), what=what)
-    log.info("checked: transformers' ids are ours, peft's logits within %.1g of ours", difference)
+    log.info("checked: transformers gives our ids, and peft logits within %.1g of ours", difference)

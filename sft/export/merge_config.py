@@ -27,7 +27,7 @@ class Config(OutputConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.checkpoint is None) == (self.adapter is None):
-            rule = "must be given, or adapter and base, and not both"
+            rule = "give either it, or adapter and base"
             remedy = "Give RUN, or --adapter FOLDER --base FOLDER"
             raise ConfigError("checkpoint", self.checkpoint, rule, remedy)
         if self.adapter is not None and self.base is None:

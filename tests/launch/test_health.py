@@ -225,7 +225,7 @@ def test_a_node_that_does_not_come_to_an_end_is_bad(
     nvidia_smi("exec /bin/sleep 5")
     assert checked("--timeout_s=1", gpus=8)[::2] == (
         1,
-        {"n2": "BAD no end of nvidia-smi in 1 s\n"},
+        {"n2": "BAD nvidia-smi did not end in 1 s\n"},
     )
 
 

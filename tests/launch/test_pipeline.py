@@ -39,15 +39,24 @@ def test_nested_fields_become_the_stages_options() -> None:
         ([EXPORT | {"args": ["a"]}], "steps[0].args = ['a']: must be 'field: value' lines"),
         ([EXPORT | {"step": "exprt"}], "steps[0].step = exprt: must be one of"),
         ([EXPORT, EXPORT], "steps[1].name = export: is the name of two steps"),
-        ([EXPORT | {"after": ["x"]}], "steps[0].after = x: is no step above this one"),
-        ([EXPORT | {"after": ["export"]}], "steps[0].after = export: is no step above"),
+        ([EXPORT | {"after": ["x"]}], "steps[0].after = x: is not a step above this one"),
+        ([EXPORT | {"after": ["export"]}], "steps[0].after = export: is not a step above"),
         ([EXPORT | {"args": None}], "steps[0] (export): --output = (not given): is required"),
         ([EXPORT | {"slurm": {"nodes": "two"}}], "steps[0] (export): slurm.nodes = two: expected"),
         ([EXPORT | {"slurm": {"time": 86400}}], "slurm.time = 86400: is a number. YAML reads"),
         ([EXPORT | {"slurm": {"env": {"A": True}}}], "slurm.env.A = true: must be a text"),
-        ([EXPORT | {"args": {"output": "/"}}], "--output = /: is this folder or one above it"),
-        ([EXPORT | {"args": {"output": ".."}}], "--output = ..: is this folder or one above it"),
-        ([EXPORT, EXPORT | {"name": "b"}], "step b = {cwd}/model: is what step export makes too"),
+        (
+            [EXPORT | {"args": {"output": "/"}}],
+            "--output = /: is the current folder or one above it",
+        ),
+        (
+            [EXPORT | {"args": {"output": ".."}}],
+            "--output = ..: is the current folder or one above it",
+        ),
+        (
+            [EXPORT, EXPORT | {"name": "b"}],
+            "step b = {cwd}/model: is also the output of step export",
+        ),
     ],
 )
 def test_a_chain_that_cannot_be_is_refused_before_anything_is_submitted(
@@ -59,9 +68,9 @@ def test_a_chain_that_cannot_be_is_refused_before_anything_is_submitted(
 def test_two_steps_whose_jobs_would_have_one_name_are_refused() -> None:
     other = EXPORT | {"name": "b", "args": {"checkpoint": "run", "output": "other/model"}}
     said = refused({"steps": [EXPORT, other]})
-    assert "step b = model: would be the name of a job of step export too" in said
+    assert "step b = model: would also be the name of a job of step export" in said
     said = refused({"steps": [EXPORT, PRETRAIN], "slurm": {"job_name": "same"}})
-    assert "step pretrain = same: would be the name of a job of step export too" in said
+    assert "step pretrain = same: would also be the name of a job of step export" in said
 
 
 def test_a_step_is_done_while_its_output_its_config_and_what_is_before_it_are_as_they_were() -> (

@@ -313,7 +313,7 @@ def test_the_number_of_a_job_is_the_last_line(
 def test_what_is_no_number_is_told(programs: Callable[..., None], printed: str) -> None:
     programs(sbatch=f'echo "{printed}"')
     message = refused(lambda: slurm.submit("a.sbatch"))
-    assert message.startswith("sbatch told no job's number for a.sbatch, but: ")
+    assert message.startswith("sbatch printed no job number for a.sbatch. It printed: ")
     assert (printed or "nothing") in message
 
 

@@ -184,7 +184,7 @@ def test_the_last_that_names_a_field_counts_as_on_the_stages_command_line(
 
 @pytest.mark.parametrize("name", ["a\nb", 'a"b', "a\x07", "50%x"])
 def test_a_folder_that_no_script_can_hold_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="no job script can hold"):
+    with pytest.raises(ConfigError, match="a job script cannot hold"):
         folder_of(STEPS["export"], ["--output", name])
 
 

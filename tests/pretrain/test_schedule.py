@@ -200,14 +200,17 @@ def test_the_steps_of_wsd_before_its_decay_do_not_know_how_long_the_run_is() -> 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"decay_steps": 5}, "schedule.decay_steps = 5: belongs to kind wsd, and schedule.kind is"),
-        ({"kind": "linear", "decay_shape": "sqrt"}, "schedule.decay_shape = sqrt: belongs to kind"),
+        ({"decay_steps": 5}, "schedule.decay_steps = 5: has no effect with schedule.kind "),
+        (
+            {"kind": "linear", "decay_shape": "sqrt"},
+            "schedule.decay_shape = sqrt: has no effect with",
+        ),
         ({"kind": "wsd", "decay_ratio": 0.0}, "schedule.decay_ratio = 0.0: must be above 0"),
         ({"kind": "wsd", "decay_ratio": 1.5}, "schedule.decay_ratio = 1.5: must be above 0"),
         ({"kind": "wsd", "decay_steps": 0}, "schedule.decay_steps = 0: must be at least 1"),
         (
             {"kind": "wsd", "decay_ratio": 0.1, "decay_steps": 5},
-            "schedule.decay_steps = 5: stands beside schedule.decay_ratio = 0.1",
+            "schedule.decay_steps = 5: is given together with schedule.decay_ratio = 0.1",
         ),
     ],
 )

@@ -225,8 +225,8 @@ def test_a_target_or_rank_that_the_model_does_not_have_is_refused_by_name() -> N
     with pytest.raises(ConfigError) as caught:
         inject(base_model(), LoraConfig(rank=2, targets=["v_proj", "q_porj"]))
     assert str(caught.value) == (
-        "lora.targets = q_porj: is no linear layer of the model, which has q_proj, k_proj, v_proj, "
-        "o_proj, gate_proj, up_proj, down_proj. Name some of them; did you mean 'q_proj'?"
+        "lora.targets = q_porj: is not a linear layer of the model, which has q_proj, k_proj, "
+        "v_proj, o_proj, gate_proj, up_proj, down_proj. Name some of them; did you mean 'q_proj'?"
     )
     with pytest.raises(ConfigError, match=r"lora\.rank = 33: is above 32, the most that q_proj"):
         inject(base_model(), LoraConfig(rank=33))

@@ -12,7 +12,7 @@ from mobilellama.sft.lora_config import LoraConfig
         ({"rank": 0}, "lora.rank = 0: must be at least 1"),
         ({"alpha": 0}, "lora.alpha = 0: must be at least 1"),
         ({"dropout": 1.0}, "lora.dropout = 1.0: must be at least 0 and below 1"),
-        ({"targets": ["lm_head"]}, "lora.targets = lm_head: cannot be adapted: the loss reads"),
+        ({"targets": ["lm_head"]}, "lora.targets = lm_head: cannot be adapted: LoRA adapts calls"),
         ({"targets": ["embed_tokens"]}, "lora.targets = embed_tokens: cannot be adapted"),
         ({"targets": []}, "lora.targets = []: must name linear layers"),
         ({"targets": ["q_proj", "q_proj"]}, "each once. Name at least one, none twice"),

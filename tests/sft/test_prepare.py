@@ -255,11 +255,11 @@ def test_other_data_or_another_tokenizer_in_the_same_folder_is_refused(
         file.write(json.dumps(hello()) + "\n")
     with pytest.raises(ConfigError) as error:
         prepare(small_tokenizer, tmp_path / "data", prepared, *more)
-    assert str(error.value).startswith("data.path = b.jsonl: is not what the plan in ")
+    assert str(error.value).startswith("data.path = b.jsonl: differs from the plan in ")
     (tmp_path / "data/b.jsonl").unlink()
     with pytest.raises(ConfigError) as error:
         prepare(small_tokenizer, tmp_path / "data", prepared, *more)
-    assert "data.path = c.jsonl: is not what the plan in" in str(error.value)
+    assert "data.path = c.jsonl: differs from the plan in" in str(error.value)
     other = tmp_path / "tokenizer.model"
     other.write_bytes(small_tokenizer.read_bytes() + b"\x1a\x00")  # an empty trainer_spec more
     with pytest.raises(ConfigError, match=r"tokenizer = .* has sha256"):
@@ -282,7 +282,7 @@ def test_data_that_changed_in_place_is_refused_by_the_files_name(
         prepare(small_tokenizer, tmp_path / "data", prepared, "--heldout_share", "0.1")
     old, new = (hashlib.sha256(text).hexdigest()[:12] for text in (content, path.read_bytes()))
     assert str(error.value) == (
-        f"data.path = b.jsonl: has other content, of the same size, than when the plan in "
+        f"data.path = b.jsonl: has other content of the same size since the plan in "
         f"{prepared} was made: sha256 {new}, which was {old}. Restore the data as it was, or use "
         f"another output folder, or remove {prepared} (3 of its 3 buckets are finished)."
     )
@@ -389,11 +389,11 @@ def test_a_few_bad_records_of_every_kind_are_dropped_by_name(
 
 def test_data_without_one_conversation_is_refused(small_tokenizer: Path, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3)
-    with pytest.raises(DataError, match="not one conversation is left of 3 records"):
+    with pytest.raises(DataError, match="no conversation is left of 3 records"):
         prepare(small_tokenizer, path, tmp_path / "out")
     assert not (tmp_path / "out/dataset.json").exists()
     empty = write_sharegpt(tmp_path / "b.json", [])
-    with pytest.raises(DataError, match="not one conversation is left of 0 records"):
+    with pytest.raises(DataError, match="no conversation is left of 0 records"):
         prepare(small_tokenizer, empty, tmp_path / "out_b")
 
 

@@ -25,4 +25,4 @@ def test_a_folder_that_has_gone_since_the_run_began_is_not_sought_on_the_hub(
     assert start.origin == Origin(init="out/model")
     assert start.weights is None
     assert asked == []
-    assert "a resume needs no --init: out/model is not there any more" in caplog.text
+    assert "a resume needs no --init: out/model no longer exists" in caplog.text

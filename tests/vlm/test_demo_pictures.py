@@ -68,7 +68,7 @@ def test_no_scan_that_is_asked_about_is_in_a_file_that_is_trained_on(
     assert not trained & asked
     for split, numbers in ((pictures.train, trained), (pictures.heldout, asked)):
         assert {int(picture.file[:4]) for picture in split} == numbers
-    # Nor under another number: no scan is there twice.
+    # Nor under another number: no scan is named twice.
     assert len(np.unique(scans.images.reshape(len(scans.images), -1), axis=0)) == 1_797
 
 

@@ -334,7 +334,7 @@ def test_flash_attn_is_used_where_it_is_there_on_gpus_in_half_precision() -> Non
     ("config", "message"),
     [
         ({"model_type": "llamma"}, r"init: model_type = llamma: is not known to transformers"),
-        ({"model_type": "clip_vision_model"}, r"init: model_type = .*: is no causal model"),
+        ({"model_type": "clip_vision_model"}, r"init: model_type = .*: is not a causal model"),
         (
             {"model_type": "gemma2", "final_logit_softcapping": 30.0},
             r"init: final_logit_softcapping = 30\.0: changes the logits after the head",

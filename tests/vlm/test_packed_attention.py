@@ -54,5 +54,7 @@ def test_a_sliding_window_is_kept_within_each_sample() -> None:
 
 def test_a_model_that_hands_no_positions_to_its_attention_is_not_trained_on_packed_rows() -> None:
     given = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(ConfigError, match=r"data\.pack = true: but Linear is not told where"):
+    with pytest.raises(
+        ConfigError, match=r"data\.pack = true: needs to know where samples begin, but Linear"
+    ):
         packed_attention.attend(nn.Linear(1, 1), given, given, given, None)

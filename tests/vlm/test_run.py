@@ -143,7 +143,7 @@ def test_starts_that_are_none_are_named(parts: Parts, tmp_path: Path, small_data
     for init, message in (
         (tmp_path / "none", r"init = .*none: is not a folder"),
         (small_dataset, r"init = .*: is neither a checkpoint nor a run's folder"),
-        (parts.tower, r"clip_vision_model.*is no causal model"),
+        (parts.tower, r"clip_vision_model.*is not a causal model"),
     ):
         parts.refuse(message, {}, run=run, init=init)
     empty = tmp_path / "empty"
@@ -156,7 +156,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_has_embeddings_is_refused(
     parts: Parts, tmp_path: Path, small_tokenizer: Path
 ) -> None:
     small = make_language_model(tmp_path / "small", small_tokenizer, vocab_size=700)
-    message = r"init = .*small: has 800 ids, but its model 700 embeddings"
+    message = r"init = .*small: has 700 embeddings, but 800 ids in its tokenizer"
     parts.refuse(message, {}, run=tmp_path / "run", init=small)
 
 
@@ -171,7 +171,7 @@ def test_help_tells_every_field_of_the_stage(capsys: pytest.CaptureFixture[str])
                   "--train.language_model", "--lora.rank", "--run.folder",
                   "--optimizer.projector_learning_rate"):  # fmt: skip
         assert field in out, field
-    assert "ldpnetv2 its second version's" in text
+    assert "vlm/projectors/table.py names the class of each kind" in text
     assert "mobilevlm_v2_1_7b_pretrain" in text  # the presets
     assert "vlm check-data" in text
 
@@ -190,7 +190,7 @@ def test_data_that_have_nothing_to_train_on_fail_with_the_reasons(
     parts: Parts, tmp_path: Path
 ) -> None:
     run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
-    with pytest.raises(AssertionError, match=r"of its 3 records none can be trained on"):
+    with pytest.raises(AssertionError, match=r"none of its 3 records can be trained on"):
         parts.train(1, run, {"data.template": "plain"}, data=data)  # texts are no captions
     told = verdict_of(run)
     assert told.startswith("failed: data.path = ") and "3 with: refused_not_plain" in told
@@ -202,7 +202,9 @@ def test_texts_alone_teach_a_projector_nothing_and_are_refused(
     parts: Parts, tmp_path: Path
 ) -> None:
     run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
-    with pytest.raises(AssertionError, match=r"would train nothing: no sample has an image"):
+    with pytest.raises(
+        AssertionError, match=r"would train nothing: only the projector learns, and no sample has"
+    ):
         parts.train(1, run, {"train.language_model": False}, data=data)
     assert verdict_of(run).startswith("failed: train.language_model = false")
 

@@ -129,7 +129,7 @@ def test_new_projectors_follow_the_original_unless_another_form_is_asked_for(
     assert (its.pooling, its.image_tokens) == ("2x2", 4)
     odd = make_tower(tmp_path / "odd", image_size=12)
     assert start_from(language_model, odd).architecture.image_tokens == 144
-    with pytest.raises(ConfigError, match=r"patches of an image = 9: .* where pooling is 2x2"):
+    with pytest.raises(ConfigError, match=r"patches of an image = 9: .* for the pooling 2x2"):
         start_from(language_model, odd, pooling="2x2")
     its = start_from(language_model, odd, kind="ldpnet", squeeze="quarter").architecture
     assert (its.squeeze, its.image_tokens) == ("quarter", 4)
@@ -163,7 +163,7 @@ def test_the_form_of_what_a_run_starts_from_cannot_be_changed(
 ) -> None:
     folder = make_published(tmp_path / "published", small_tokenizer, "ldpnetv2")
     assert start_from(folder, kind=None).architecture.image_tokens == 144
-    with pytest.raises(ConfigError, match=r"projector\.pooling = 2x2: but .* has 12x12"):
+    with pytest.raises(ConfigError, match=r"projector\.pooling = 2x2: must be 12x12"):
         start_from(folder, kind=None, pooling="2x2")
     start_from(folder, kind=None, squeeze="quarter")
     assert "projector.squeeze has no effect on a projector of kind ldpnetv2" in caplog.text
@@ -343,7 +343,7 @@ def test_the_kind_asked_for_must_be_that_of_what_the_run_starts_from(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
     folder = make_published(tmp_path / "published", small_tokenizer, "ldpnetv2")
-    with pytest.raises(ConfigError, match=r"projector\.kind = ldpnet: but .* of kind ldpnetv2"):
+    with pytest.raises(ConfigError, match=r"projector\.kind = ldpnet: must be ldpnetv2"):
         start_from(folder, kind="ldpnet")
 
 
@@ -366,7 +366,7 @@ def test_what_is_missing_is_named(language_model: Path, tower: Path, tmp_path: P
     (bare / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"init = .*bare: has no model\.safetensors"):
         start_from(bare, tower)
-    with pytest.raises(DataError, match=r"weights are not those of its model: 21 .*missing, 55"):
+    with pytest.raises(DataError, match=r"weights do not fit its model: 21 .*missing, 55"):
         shutil.copyfile(tower / "model.safetensors", bare / "model.safetensors")
         start_from(bare, tower)
 

@@ -75,7 +75,7 @@ def read_answers(path: Path, asked: Sequence[Asked[object]]) -> list[Reply | Non
         question_id = str(field(place, row, "question_id", (str, int)))
         text = field(place, row, "text", str)
         if question_id not in numbers_of:
-            raise DataError(f"{place}: the question_id {question_id} is no question's. {_REMEDY}")
+            raise DataError(f"{place}: no question has the question_id {question_id}. {_REMEDY}")
         mine = _of_this_prompt(place, row, {n: asked[n] for n in numbers_of[question_id]})
         waiting = [number for number in mine if answers[number] is None]
         if not waiting:
@@ -88,8 +88,8 @@ def read_answers(path: Path, asked: Sequence[Asked[object]]) -> list[Reply | Non
         without_prompt += row.get("prompt") is None
     if without_prompt:
         log.warning(
-            "%s: %s lines have no prompt, and are joined by question_id alone: nothing tells if "
-            "they were made for these questions", path, f"{without_prompt:,}",
+            "%s: %s lines have no prompt, and are joined by question_id alone. They may be answers "
+            "to other questions", path, f"{without_prompt:,}",
         )  # fmt: skip
     return answers
 
@@ -109,7 +109,7 @@ def _of_this_prompt(
     if prompt is None:
         if len({one.prompt for one in candidates.values()}) > 1:
             what = f"{len(candidates)} questions have the question_id {row['question_id']}"
-            raise DataError(f"{place}: {what}, and the line has no prompt, which tells them apart")
+            raise DataError(f"{place}: {what}, but the line has no prompt to tell them apart")
         return [*candidates]
     said = field(place, row, "prompt", str)
     if same := [number for number, one in candidates.items() if one.prompt == said]:
@@ -124,7 +124,7 @@ def _of_this_prompt(
     ]
     if not held:
         other = next(iter(candidates.values())).prompt
-        what = f"answers {row['prompt']!r}, and the question {row['question_id']} is {other!r}"
+        what = f"answers {row['prompt']!r}, but the question {row['question_id']} is {other!r}"
         raise DataError(f"{place}: {what}. {_REMEDY}")
     longest = max(len(bare[number]) for number in held)  # "Is it red?" lies in "Is it red? ..."
     return [number for number in held if len(bare[number]) == longest]
@@ -142,5 +142,5 @@ def require_same_image(place: str, row: Mapping[str, object], one: Asked[object]
     image = row.get("image")
     names = [path.name for path in one.images if isinstance(path, Path)]
     if isinstance(image, str) and names and PurePosixPath(image).name not in names:
-        what = f"is an answer about {image}, and the question {one.id} is about {names[0]}"
+        what = f"is an answer about {image}, but the question {one.id} is about {names[0]}"
         raise DataError(f"{place}: {what}. {_REMEDY}")

@@ -253,7 +253,7 @@ def require_own_image(place: str, image: str, *wanted: str) -> None:
     path = PurePosixPath(image)
     names = {*path.parent.parts, path.stem, path.name.split(".")[0]}
     if missing := [name for name in wanted if name not in names]:
-        what = f"the image {image} is another's: its question's id says {' and '.join(missing)}"
+        what = f"the image {image} is not the question's, whose id says {' and '.join(missing)}"
         raise DataError(f"{place}: {what}; take the published file")
 
 

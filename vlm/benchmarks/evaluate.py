@@ -188,7 +188,7 @@ def score(
     if counts.total:
         log.warning("%s: %s", plan.name, counts)
     if odd := odd_number(plan, config):
-        note = f"No measurement beside the published ones: {odd}."
+        note = f"Not comparable with the published scores: {odd}."
         log.warning("%s of %s: %s; check the files below --data", plan.name, config.data, odd)
         scores = replace(scores, notes=(*scores.notes, note))
     scores_file.add(plan.name, scores, {**settings, "limit": config.limit})
@@ -202,9 +202,9 @@ def print_all(config: Config, scores_file: ScoresFile, plans: Sequence[Benchmark
     """Print the model's scores above the published ones."""
     for plan in plans:
         if odd := odd_number(plan, config):
-            print(f"{plan.benchmark.title} is of {odd}: no measurement.")
+            print(f"{plan.benchmark.title} is of {odd}: not a measurement.")
     if config.limit is not None:
-        print(f"Only the first {config.limit} questions of each (--limit): no measurement.")
+        print(f"Only the first {config.limit} questions of each (--limit): not a measurement.")
     name = Path(config.model).name
     incomplete, withheld = scores_file.incomplete(), scores_file.withheld()
     scores = scores_file.scores()

@@ -86,12 +86,12 @@ def require_same_question(row: LlavaQuestion, entry: Mapping[str, object], path:
     if isinstance(text, str) and letters_and_digits(text) != letters_and_digits(
         without_instruction(row.text)
     ):
-        what = f"the question {row.id} is {text!r} in {path}, and {row.text!r} here"
+        what = f"the question {row.id} is {text!r} in {path}, but {row.text!r} here"
         raise DataError(f"{row.place}: {what}; {remedy}")
     image = entry.get("imageId")
     if image is not None and str(image) != PurePosixPath(row.image).stem:
         what = f"the question {row.id} is about the image {image} in {path}"
-        raise DataError(f"{row.place}: {what}, and about {row.image} here; {remedy}")
+        raise DataError(f"{row.place}: {what}, but about {row.image} here; {remedy}")
 
 
 def without_dots_in_lower_case(text: str) -> str:

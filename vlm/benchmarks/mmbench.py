@@ -120,10 +120,10 @@ def _ask(place: str, row: dict[str, str]) -> Asked[Key]:
         if is_absent(row.get(name)):
             raise DataError(f"{place}: has no {name}; take a dev file, which has the answers")
     if not row["index"].isdecimal():
-        raise DataError(f"{place}: the index {row['index']} is no number; download the file again")
+        raise DataError(f"{place}: the index {row['index']} is not a number; download it again")
     options = options_until_the_first_absent(row)
     if row["answer"] not in {*LETTERS}:
-        raise DataError(f"{place}: the answer {row['answer']} is no letter; download it again")
+        raise DataError(f"{place}: the answer {row['answer']} is not a letter; download it again")
     try:
         image = base64.b64decode(row["image"], validate=True)
     except binascii.Error as error:
@@ -236,7 +236,7 @@ def missing_rotations(keys: Sequence[Key]) -> list[str]:
     notes = []
     if short:
         what = f"{short:,} of {len(mains):,} questions have fewer rows than options"
-        notes.append(f"No measurement beside the published ones: {what}.")
+        notes.append(f"Not comparable with the published scores: {what}.")
     if alone:
         what = f"{alone:,} rows are rotations of a question that the table lacks"
         notes.append(f"{what}; they count in 'every row alone' only.")

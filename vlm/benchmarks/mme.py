@@ -70,10 +70,10 @@ def questions(data: Path) -> list[Asked[Key]]:
     for row in read_llava_questions(files["questions"]):
         key = find_key(str(row.id), row.text, answers)
         if key is None:
-            what = f"no question like {row.text!r} under {files['benchmark']} for {row.id}"
-            raise DataError(f"{row.place}: there is {what}")
+            what = f"has no question like {row.text!r} for {row.id}"
+            raise DataError(f"{row.place}: {files['benchmark']} {what}")
         if key.category not in (*PERCEPTION, *COGNITION):
-            raise DataError(f"{row.place}: '{key.category}' is no category of MME")
+            raise DataError(f"{row.place}: '{key.category}' is not a category of MME")
         require_own_image(row.place, row.image, key.category, key.file.removesuffix(".txt"))
         asked.append(row.with_key(files["benchmark"], key))
     require_pairs(asked, files["questions"])
@@ -86,8 +86,12 @@ def require_pairs(asked: Sequence[Asked[Key]], path: Path) -> None:
     for numbers in by_image(keys).values():
         if len(numbers) != 2 or len({keys[number].question for number in numbers}) != 2:
             one = asked[numbers[0]]
-            what = f"the question {one.prompt!r} of {one.id} has not one other of its image"
-            raise DataError(f"{path}: {what}, but {len(numbers) - 1}; take the published file")
+            what = (
+                f"the image of the question {one.prompt!r} of {one.id} has {len(numbers)} questions"
+            )
+            raise DataError(
+                f"{path}: {what}, but must have two different ones; take the published file"
+            )
 
 
 def read_tree(folder: Path) -> Found:

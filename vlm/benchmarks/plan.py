@@ -63,7 +63,7 @@ class Config(AssistantChoice):
                 remedy = f"Fix the name{did_you_mean(name, [*BENCHMARKS, ALL])}"
                 raise ConfigError("tasks", self.tasks, rule, remedy)
         if len(set(names)) < len(names):
-            raise ConfigError("tasks", self.tasks, "names one twice", "Fix the list")
+            raise ConfigError("tasks", self.tasks, "names a benchmark twice", "Fix the list")
         require_at_least("batch_size", self.batch_size, 1)
         for field in ("max_new_tokens", "limit"):
             if (value := getattr(self, field)) is not None:
@@ -140,7 +140,7 @@ def odd_number(plan: BenchmarkPlan, config: Config) -> str | None:
     published = PUBLISHED_QUESTIONS.get(plan.name, len(plan.asked))
     if config.limit is not None or len(plan.asked) == published:
         return None
-    return f"{len(plan.asked):,} questions, where the published have {published:,}"
+    return f"{len(plan.asked):,} questions, but the published benchmark has {published:,}"
 
 
 def describe(plan: BenchmarkPlan, model: Mapping[str, object]) -> dict[str, object]:

@@ -59,7 +59,7 @@ def questions(data: Path) -> list[Asked[Key]]:
     asked = []
     for row in rows:
         if row.category not in labels:
-            rule = f"the category {row.category} is none of {', '.join(CATEGORIES)}"
+            rule = f"the category {row.category} must be one of {', '.join(CATEGORIES)}"
             raise DataError(f"{row.place}: {rule}")
         key = Key(label=labels[row.category].take(row), category=row.category)
         asked.append(row.with_key(files["images"], key))
@@ -135,7 +135,7 @@ class Labels:
         names = {(label.image, label.text) for label in near}
         if len(names) > 1 and len({label.is_yes for label in near}) > 1:
             first, *_, last = near
-            both = f"{first.place} and {last.place} differ, and either may be the label {what}"
+            both = f"{first.place} and {last.place} differ, but either may be the label {what}"
             raise DataError(f"{row.place}: {both}; {_REMEDY}")
         left.remove(near[0])
         return near[0].is_yes

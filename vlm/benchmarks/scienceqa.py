@@ -97,7 +97,7 @@ def _key(place: str, problem: dict[str, object]) -> Key:
         grade=str(problem.get("grade")),
     )
     if not 0 <= key.right < min(key.choices, len(LETTERS)):
-        what = f"the answer {key.right} is none of its {key.choices} choices, or beyond E"
+        what = f"the answer {key.right} is not one of its {key.choices} choices, or is beyond E"
         raise DataError(f"{place}: {what}; download the file again")
     return key
 

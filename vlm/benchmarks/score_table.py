@@ -33,7 +33,7 @@ def score_tables(name: str, scores: Scores) -> str:
 
 def _why(title: str, incomplete: str, *, withheld: bool) -> str:
     if withheld:
-        return f"{title} is {WITHHELD}: {incomplete}. --show_withheld shows it all the same."
+        return f"{title} is {WITHHELD}: {incomplete}. --show_withheld shows it anyway."
     return f"{MARK} {title}: {incomplete}."
 
 

@@ -58,7 +58,7 @@ def questions(data: Path) -> list[Asked[Key]]:
         require_own_image(row.place, row.image, str(row.id))
         question = question_in_prompt(row.text)
         if question is None:
-            what = "the text is not a question and an instruction, a line of OCR tokens between"
+            what = "the text is not a question and an instruction, with OCR tokens between them"
             raise DataError(f"{row.place}: {what}; download the file again")
         answers = annotations.get((str(row.id), question))
         if answers is None:
@@ -83,7 +83,7 @@ def read_annotations(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
             raise DataError(f"{place}: must be an object; download the file again")
         answers = tuple(map(str, field(place, row, "answers", list)))
         if len(answers) != PEOPLE:
-            what = f"has {len(answers)} answers, and the rule is made for {PEOPLE}"
+            what = f"has {len(answers)} answers, but the rule needs {PEOPLE}"
             raise DataError(f"{place}: {what}; take the validation set")
         image = str(field(place, row, "image_id", (str, int)))
         annotations[image, field(place, row, "question", str).lower()] = answers

@@ -88,7 +88,7 @@ class Assistant:
         if room < 1:
             raise UserError(
                 f"the question makes a prompt of {len(prompt):,} tokens, and the model's context "
-                f"is {self.tokenizer.context_tokens:,}: shorten it, or ask about fewer images"
+                f"is {self.tokenizer.context_tokens:,}. Shorten it, or ask about fewer images"
             )
         [answer] = self.decode(
             [prompt],

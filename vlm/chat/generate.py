@@ -213,7 +213,7 @@ def place_images(row: PromptRow, folder: Path | None = None) -> PromptRow:
         images = images_of(row.fields, folder)
         turns = row.turns
         if row.fields.get("images") and not images and IMAGE_TEXT not in str(turns):
-            hint = "'images' is not read, 'image' may be a list"
+            hint = "'images' is not read; 'image' may be a list"
             raise DataError(f"{row.place} has images, but no image: {hint}; fix the line")
         asked = [turn for turn in turns if turn.role == "user"]
         if not any(IMAGE_TEXT in turn.content for turn in asked):

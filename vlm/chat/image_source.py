@@ -34,7 +34,9 @@ def open_image(source: ImageSource) -> Image.Image:
     if scheme is None or isinstance(source, bytes | Path):
         return read_image(source)
     if scheme[1].lower() not in ("http", "https"):
-        raise DataError(f"{show_name(source)}: is no http or https address. Give one, or a file")
+        raise DataError(
+            f"{show_name(source)}: is not an http or https address. Give one, or a file"
+        )
     return read_image(download(source), name=source)
 
 
@@ -68,7 +70,7 @@ def download(url: str, *, most_bytes: int = _MOST_BYTES, within_s: float = _WITH
                 said = f"{answer.status_code} {answer.reason_phrase}".strip()
                 raise DataError(f"{shown}: the server answers {said}. Check the address")
             if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
-                what = f"is packed by the server ({packed}), which was asked not to"
+                what = f"the server compresses it ({packed}), though asked not to"
                 raise DataError(f"{shown}: {what}. Download it, and give the file")
             # As they come: chunks of a set size, or unpacked ones, wait for a slow server's bytes.
             for chunk in answer.iter_raw():
@@ -80,5 +82,5 @@ def download(url: str, *, most_bytes: int = _MOST_BYTES, within_s: float = _WITH
                     raise DataError(f"{shown}: takes longer than {within_s:g} s. Try again")
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         why = one_line(error).rstrip(".") or type(error).__name__
-        raise DataError(f"{shown}: cannot be had ({why}). Check the address") from None
+        raise DataError(f"{shown}: cannot be fetched ({why}). Check the address") from None
     return bytes(content)

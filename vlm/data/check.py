@@ -105,7 +105,7 @@ def _require_writable(path: Path) -> None:
         try:
             read_report(path, field="output")
         except ConfigError:
-            rule = "exists, and is no report of this command's"
+            rule = "exists, but is not a report of this command"
             raise ConfigError("output", str(path), rule, "Give another file") from None
     trial = temporary_path(path)
     try:

@@ -72,8 +72,8 @@ class ImageCheck:
         kinds = ", ".join(f"{count:,} {fault}" for fault, count in self.faults.items())
         more = self.missing - len(self.examples)
         return (
-            f"of its {self.images:,} images {self.missing:,} cannot be used ({kinds}), which "
-            f"{len(self.left_out):,} samples need: {'; '.join(self.examples)}"
+            f"{self.missing:,} of its {self.images:,} images cannot be used ({kinds}); "
+            f"{len(self.left_out):,} samples need them: {'; '.join(self.examples)}"
             + (f"; and {more:,} more" if more else "")
         )
 

@@ -112,7 +112,7 @@ MEANING: dict[str, str] = {
     Refusal.NO_PLACE: f"has an image, but no {IMAGE_TEXT} in its questions",
     Refusal.NO_IMAGE: f"has {IMAGE_TEXT} in a question, but no image",
     Refusal.COUNTS_DIFFER: f"has more or fewer images than {IMAGE_TEXT} in its questions",
-    Refusal.NOT_ASKED: f"has {IMAGE_TEXT} in a turn that is no question",
+    Refusal.NOT_ASKED: f"has {IMAGE_TEXT} in a turn that is not a question",
     Refusal.NOT_PLAIN: "is not one question about one image with its answer, which 'plain' takes",
     **{drop.value: reasons.MEANING[drop] for drop in Drop},
 }
@@ -300,7 +300,7 @@ def require_places(turns: tuple[Turn, ...], images: tuple[str, ...], value: obje
             raise DropError(Refusal.NOT_ASKED, f"the {turn.role}'s: {excerpt(turn.content)}")
     places = sum(turn.content.count(IMAGE_TEXT) for turn in turns if turn.role == "user")
     if not images and not says_nothing(_field(value, _UNREAD_FIELD)):
-        hint = f"'{_UNREAD_FIELD}' is not read, '{_IMAGE_FIELD}' may be a list"
+        hint = f"'{_UNREAD_FIELD}' is not read; '{_IMAGE_FIELD}' may be a list"
         raise DropError(Refusal.PLURAL, hint)
     if places and not images:
         raise DropError(Refusal.NO_IMAGE, f"{places} of them")

@@ -196,7 +196,7 @@ def read_leave_out(path: str | Path, data: ConversationsConfig | None = None) ->
     """
     report = read_report(Path(path), field="data.leave_out")
     if data is not None and sources_of(find_slices(data)) != report["sources"]:
-        rule = f"was made of other files than {data.path} holds now, or of other sizes of them"
+        rule = f"is of other files, or other sizes of files, than {data.path} holds now"
         raise ConfigError("data.leave_out", str(path), rule, f"Run '{KIND}' on these again")
     return frozenset(report["leave_out"])
 
@@ -215,9 +215,9 @@ def read_report(path: Path, *, field: str) -> dict[str, Any]:
     except ValueError:
         raise ConfigError(field, str(path), "is not JSON", remedy) from None
     if not isinstance(report, dict) or report.get("kind") != KIND:
-        raise ConfigError(field, str(path), "is no report of the data", remedy)
+        raise ConfigError(field, str(path), "is not a report of the data", remedy)
     if report["format"] != FORMAT:
-        rule = f"is of format {report['format']}, and this version reads {FORMAT}"
+        rule = f"is of format {report['format']}, but this version reads {FORMAT}"
         raise ConfigError(field, str(path), rule, f"Run '{KIND}' again")
     return report
 

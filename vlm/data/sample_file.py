@@ -160,13 +160,13 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
         if not report.samples:
             counts = (f"{count:,} with: {reason}" for reason, count in report.refused.items())
             what = "; ".join(counts) or "there are none"
-            rule = f"of its {report.records:,} records none can be trained on ({what})"
-            remedy = "Raise train.seq_len where it is the reason, else see 'vlm check-data'"
+            rule = f"none of its {report.records:,} records can be trained on ({what})"
+            remedy = "Raise train.seq_len if it is the reason; otherwise see 'vlm check-data'"
             raise ConfigError("data.path", recipe.data.path, rule, remedy)
         if recipe.fingerprint() != fingerprint:
             raise DataError(
-                f"{recipe.data.path}: something wrote to it while it was tokenised. Run the same "
-                "command again when nothing does"
+                f"{recipe.data.path}: has changed while it was tokenised. Run the same command "
+                "again when no process writes to it"
             )
         fsync_path(temporary)  # the receipt must not outlive it in a power cut
         temporary.replace(path)

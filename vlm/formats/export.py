@@ -74,7 +74,7 @@ def main(config: Config) -> int:
         tower_name = require_publishable(trained, config.vision_tower)
         if trained.template.sha256 != read_template(ORIGINALS_TEMPLATE).sha256:
             log.warning(
-                "trained with the template %s; the original code asks with %s",
+                "trained with the template %s, but the original code asks with %s",
                 trained.template.name, ORIGINALS_TEMPLATE,
             )  # fmt: skip
     trained.weights.verify()
@@ -186,13 +186,13 @@ def write_our_small_files(folder: Path, trained: Trained, *, dtype: str) -> None
 
 def _check(config: Config, folder: Path, trained: Trained) -> None:
     if not config.checks(sum(shape.numel() for shape in trained.shapes.values())):
-        log.info("not read again; --check true does")
+        log.info("not read again; --check true reads it again")
         return
     check_weights(folder, trained, dtype=config.weights_dtype)
     if config.format == "hf":
         with _without_warnings():  # of a model_type that transformers does not know
             check_chat_ids(folder, trained.tokenizer, trained.template)
-    log.info("checked: the folder is read as what was trained, bit for bit")
+    log.info("checked: the folder reads back as the trained model, bit for bit")
     if trained.lora.rank is not None:
         difference = check_merged(trained)
         print(

@@ -43,11 +43,11 @@ def check_weights(folder: Path, trained: Trained, *, dtype: str) -> None:
         found, expected = (its | {"transparency": "", "language": {}} for its in (found, expected))
     if differing := [name for name in expected if found[name] != expected[name]]:
         names = ", ".join(differing)
-        raise RuntimeError(f"{folder}: is read with another {names}; the export was not kept")
+        raise RuntimeError(f"{folder}: reads back with another {names}; the export was not kept")
     for name in trained.shapes:
         wanted = cast(name, trained.weights.parameter(name), DTYPES[dtype])
         if not torch.equal(opened.weights.stored(name), wanted):
-            raise RuntimeError(f"{folder}: '{name}' is not as it was; the export was not kept")
+            raise RuntimeError(f"{folder}: '{name}' reads back changed; the export was not kept")
     opened.weights.close()
 
 

@@ -38,7 +38,7 @@ class Config(ExportConfig):
         if self.base is not None:
             require_repo_id("base", self.base)
         if self.push is not None and self.format != "hf":
-            rule = f"takes our form, and --format is {self.format}"
+            rule = f"needs --format hf, but --format is {self.format}"
             remedy = "Leave it out, and push the folder with 'hf upload USER/NAME FOLDER'"
             raise ConfigError("push", self.push, rule, remedy)
         if self.format != "mobilevlm":

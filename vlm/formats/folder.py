@@ -312,7 +312,7 @@ def _projector(path: Path, stated: object, weights: StoredWeights) -> str:
             return stated  # so that what is missing or unexpected gets listed
         raise
     if stated not in (None, kind):
-        rule = f"but its weights are those of {kind}"
+        rule = f"must be {kind}: the projector's weights are of that kind"
         raise ConfigError(f"{path}: mm_projector_type", str(stated), rule, _REMEDY)
     return kind
 

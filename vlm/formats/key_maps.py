@@ -67,8 +67,8 @@ def projector_kind(names: Iterable[str], where: str) -> str:
             return kind
     shown = ", ".join(sorted(found)[:3]) or "none"
     raise DataError(
-        f"{where}: its {len(found)} weights of a projector ({shown}, ...) are those of none of "
-        f"{', '.join(published_projectors())}"
+        f"{where}: its {len(found)} weights of a projector ({shown}, ...) are not those of "
+        f"{' or '.join(published_projectors())}"
     )
 
 

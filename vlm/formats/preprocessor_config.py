@@ -101,10 +101,10 @@ class _Preprocessor:
         self._require_known_steps()
         size_pixels, squashes = self._size()
         if squashes and aspect_ratio == "square":
-            rule = "asks for both sides, which squashes; 'square' keeps the shape"
+            rule = "sets both sides, which changes the shape, but 'square' keeps it"
             raise self._refusal("size", rule, "Choose the aspect ratio 'squash' or 'pad'")
         if not squashes and aspect_ratio == "squash":
-            rule = "asks for the shortest edge, which keeps the shape; 'squash' does not"
+            rule = "sets the shortest edge, which keeps the shape, but 'squash' does not"
             raise self._refusal("size", rule, "Choose the aspect ratio 'square' or 'pad'")
         return ImageProcessor(
             size_pixels=size_pixels,

@@ -53,16 +53,16 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
     architecture = trained.architecture
     kind = architecture.language["model_type"]
     if kind != "llama":
-        raise _refusal("language model", kind, "must be llama, the original's")
+        raise _refusal("language model", kind, "must be llama, as in the original")
     model_config(architecture.language, trained.path)  # refuses what the original does not compute
     if not isinstance(trained.tokenizer, Tokenizer):
         path = str(trained.tokenizer.path)
-        raise _refusal("tokenizer", path, "must be a sentencepiece model, LLaMA's kind")
+        raise _refusal("tokenizer", path, "must be a sentencepiece model, as LLaMA's is")
     tower = architecture.vision["model_type"]
     if tower != "clip_vision_model":
-        raise _refusal("vision tower", tower, "must be clip_vision_model, the original's")
+        raise _refusal("vision tower", tower, "must be clip_vision_model, as in the original")
     if architecture.projector_class.published_keys is None:
-        raise _refusal("projector", architecture.projector, "is none that the original has")
+        raise _refusal("projector", architecture.projector, "is not one of the original's")
     if (rule := architecture.differs_from_original) is not None:
         is_pooling, now = rule == "pooling", getattr(architecture, rule)
         theirs = "12 x 12 tokens" if is_pooling else "a squeeze that is rounded"
@@ -75,8 +75,8 @@ def require_publishable(trained: Trained, vision_tower: str | None) -> str:
         facts = tower_facts(architecture.vision)
         del facts["projection_dim"]  # of the layer after the tower
         if find_known(CLIP_NAME, facts) is None:
-            rule = f"is not given, and the tower has not the sizes of {CLIP_NAME}"
-            remedy = "Give the name by which the original code shall find such a tower"
+            rule = f"is not given, and the tower does not have the sizes of {CLIP_NAME}"
+            remedy = "Give the name under which the original code finds such a tower"
             raise ConfigError("vision_tower", "null", rule, remedy)
         return CLIP_NAME
     if not name.startswith(("openai", "laion")) and not Path(name).exists():

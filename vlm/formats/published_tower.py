@@ -195,7 +195,7 @@ def _checked(source: _Source, shown: _Shown, folder: Path) -> dict[str, object]:
         fits = found in value if isinstance(value, range) else found == value
         if found is not value and not fits:
             show = value[0] if isinstance(value, range) else value
-            rule = f"but the weights of {folder} show {show}"
+            rule = f"must be {show}, which the weights of {folder} show"
             raise ConfigError(f"{source.name}: {name}", repr(found), rule, _REMEDY)
     image_size = source.config.get("image_size", shown.image_sizes[0])
     sizes = {**shown.facts, "image_size": image_size}
@@ -204,7 +204,7 @@ def _checked(source: _Source, shown: _Shown, folder: Path) -> dict[str, object]:
         return tower_facts({**source.config, **sizes})
     except Exception as error:  # transformers' own checks of any field raise what they like
         shown_config = f"of {len(source.config)} fields"
-        rule = f"is no config of such a tower ({one_line(error)})"
+        rule = f"is not a config of such a tower ({one_line(error)})"
         raise ConfigError(source.name, shown_config, rule, _REMEDY) from None
 
 
@@ -222,7 +222,7 @@ def _require_computable(source: _Source, width: int) -> None:
         rule = "must be a number between 0 and 1"
         raise ConfigError(f"{source.name}: layer_norm_eps", repr(eps), rule, _REMEDY)
     if not isinstance(facts["hidden_act"], str) or facts["hidden_act"] not in ACT2FN:
-        rule = "is no activation that transformers knows"
+        rule = "is not an activation that transformers knows"
         raise ConfigError(f"{source.name}: hidden_act", repr(facts["hidden_act"]), rule, _REMEDY)
 
 
@@ -245,7 +245,7 @@ def _images(
             )
             return images, ""
     images = processor_of_class(str(config["model_type"]), size_pixels, aspect_ratio)
-    said = f"no {PREPROCESSOR_FILE}: mean and deviation are those that transformers gives such"
+    said = f"no {PREPROCESSOR_FILE}: transformers' mean and deviation for such"
     return images, f"; {said} a tower"
 
 

@@ -105,7 +105,7 @@ def write_projector(
         ConfigError: the projector has no published form.
     """
     if architecture.projector_class.published_keys is None:
-        rule = f"but the projector is {architecture.projector}, which has no published form"
+        rule = f"the projector {architecture.projector} has no published form"
         raise ConfigError("format", "projector", rule, "Export the model with --format hf")
     content = {
         published_name(name, architecture.projector): cast(name, source.parameter(name), dtype)

@@ -95,7 +95,9 @@ def open_model(
         stored = _of_folder(path, template, tokenizer_as_is)
     vocab_size = stored.architecture.vocab_size
     if stored.tokenizer.vocab_size > vocab_size:
-        rule = f"has {vocab_size} embeddings, but its tokenizer {stored.tokenizer.vocab_size} ids"
+        rule = (
+            f"has {vocab_size} embeddings, but {stored.tokenizer.vocab_size} ids in its tokenizer"
+        )
         raise ConfigError("model", path, rule, "Give a model with its own tokenizer")
     return stored
 
@@ -111,7 +113,7 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         remedy = f"Import it first: '{command}'"
         raise ConfigError("model", path, rule, remedy) from None
     if found.tower_source:
-        log.info("what the tower's weights do not show: %s", found.tower_source)
+        log.info("the tower's settings that its weights do not show: %s", found.tower_source)
     own = found.folder / TEMPLATE_FILE
     default = str(own) if own.is_file() else None
     if default is None and found.form == "published":

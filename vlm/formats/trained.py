@@ -104,7 +104,7 @@ def open_trained(
         path=checkpoint.folder,
         architecture=architecture,
         tokenizer=find_tokenizer(tokenizer, checkpoint, run),
-        template=_template(template, own, f"{checkpoint.folder} lies in no run that has one"),
+        template=_template(template, own, f"{checkpoint.folder} is not in a run that has one"),
         weights=trained_weights(checkpoint),
         checkpoint=checkpoint,
         run=run,

@@ -26,7 +26,7 @@ class WrongWeightsError(DataError):
         missing, unexpected = (self.problems[kind] for kind in ("missing", "unexpected"))
         if missing or unexpected:
             return (
-                f"{self.folder}: its weights are not those of its model: {some(missing)} missing, "
+                f"{self.folder}: its weights do not fit its model: {some(missing)} missing, "
                 f"{some(unexpected)} unexpected"
             )
         misfits = self.problems["misfits"]

@@ -34,7 +34,7 @@ class LDPv2(Projector):
         if rules.pooling == "12x12":
             return TOKEN_SIDE
         if side % 2:
-            rule = f"must be a square with a side that 2 divides, not {side}, where pooling is 2x2"
+            rule = f"must be a square with an even side for the pooling 2x2, but its side is {side}"
             remedy = "Choose the pooling 12x12, or a vision tower that gives such a grid"
             raise ConfigError("patches of an image", side * side, rule, remedy)
         return side // 2

@@ -104,7 +104,7 @@ def test_a_partition_that_is_not_there_is_bad(
     argv = [*CPUS, "--slurm.partition", "urgnt", "--folder", str(tmp_path)]
     code, printed = run_doctor(capsys, *argv)
     assert code == 1
-    assert "slurm.partition: there is none of that name" in printed
+    assert "slurm.partition: no partition has this name" in printed
     assert "Give one of main, urgent; did you mean 'urgent'?" in printed
     assert "skipped  job" in printed
     assert slurm.run("squeue", "-h").stdout == ""

@@ -61,7 +61,10 @@ def test_only_gpus_have_to_be_fast() -> None:
 def test_a_node_that_sees_no_files_of_another_is_named() -> None:
     row = rows_of(report(0, unseen=["from-1"]), report(1, unseen=["login"]))["shared folder"]
     assert row.verdict == "bad"
-    assert row.found == "node1 sees no file of node2; node2 sees no file of the login node"
+    assert (
+        row.found
+        == "node1 does not see the file of node2; node2 does not see the file of the login node"
+    )
 
 
 def test_versions_must_agree_between_nodes_and_should_agree_with_these() -> None:
@@ -85,14 +88,14 @@ def test_what_one_process_could_not_do_is_bad_and_what_follows_is_skipped() -> N
     ]
     assert rows["torch"].found == "node2: no torch"
     hung = rows_of(report(0, stage="rendezvous"), report(1, stage="rendezvous"))["rendezvous"]
-    assert hung.verdict == "bad" and hung.found.startswith("node1, node2: had not ended it")
+    assert hung.verdict == "bad" and hung.found.startswith("node1, node2: had not done it")
 
 
 @pytest.mark.parametrize(
     ("reason", "verdict", "says"),
     [
         ("", "warning", "no reason given"),
-        ("Priority", "warning", "no fault"),
+        ("Priority", "warning", "not a fault"),
         ("QOSMaxGRESPerUser", "bad", "A limit of your account or QOS"),
         ("AssocGrpGRES", "bad", "A limit of your account or QOS"),
         ("InvalidAccount", "bad", "A limit of your account or QOS"),

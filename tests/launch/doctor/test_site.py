@@ -75,7 +75,7 @@ def test_gpus_are_counted_among_other_resources(resources: str, gpus: int) -> No
         ({"nodes": 41, "gpus_per_node": 3}, "gpu", "ok", "the default"),
         ({"time": "3-0"}, "gpu", "warning", "Give --slurm.time 2-00:00:00 or less"),
         ({"partition": "gpus"}, "gpus", "bad", "Give one of gpu, cpu, old; did you mean 'gpu'?"),
-        ({"partition": "gpu,cp"}, "cp", "bad", "slurm.partition: there is none of that name"),
+        ({"partition": "gpu,cp"}, "cp", "bad", "slurm.partition: no partition has this name"),
     ],
 )
 def test_partitions_are_judged_by_what_is_asked_of_them(

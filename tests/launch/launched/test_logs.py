@@ -229,11 +229,13 @@ def test_a_followed_log_ends_with_the_job(
     run = str(folder.made)
     assert command.main(Config(run=run, follow=True)) == 0
     assert capsys.readouterr().out == (
-        f"step 1\n--- the job is over; mobilellama launch status {run}\n"
+        f"step 1\n--- the job is over; see 'mobilellama launch status {run}'\n"
     )
     path.unlink()
     assert command.main(Config(run=run, follow=True)) == 0  # waits for one that may yet come
-    assert capsys.readouterr().out == f"--- the job is over; mobilellama launch status {run}\n"
+    assert (
+        capsys.readouterr().out == f"--- the job is over; see 'mobilellama launch status {run}'\n"
+    )
 
 
 def test_a_local_run_is_never_over_for_those_who_follow_it(folder: LaunchFolder) -> None:

@@ -123,7 +123,9 @@ def test_two_runs_of_a_name_are_refused_and_ctrl_c_of_the_logs_leaves_the_job_al
     job = pretrain(small_dataset, run, fields)
     with pytest.raises(UserError, match=f"job {job} of it is in the queue already"):
         pretrain(small_dataset, run, fields)
-    with pytest.raises(ConfigError, match=rf"slurm\.job_name = run: is the name of your job {job}"):
+    with pytest.raises(
+        ConfigError, match=rf"slurm\.job_name = run: is already the name of your job {job}"
+    ):
         pretrain(small_dataset, tmp_path / "other" / "run", fields)
 
     wait_for_step(run, 2)

@@ -53,7 +53,9 @@ def test_mmlu_comes_in_one_file_or_a_folder_a_subject(data: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"has no mmlu/anatomy/dev.jsonl .* answer, subject"):
         LocalData(tmp_path, "mmlu", MMLU, 5)
     (tmp_path / "mmlu/anatomi").mkdir()
-    with pytest.raises(DataError, match=r"'anatomi' is no subject of MMLU; did you mean 'anatomy'"):
+    with pytest.raises(
+        DataError, match=r"'anatomi' is not a subject of MMLU; did you mean 'anatomy'"
+    ):
         LocalData(tmp_path, "mmlu", MMLU, 5)
     with pytest.raises(ConfigError, match=r"has no mmlu/test.jsonl nor mmlu/SUBJECT/test.jsonl"):
         LocalData(tmp_path / "piqa", "mmlu", MMLU, 5)

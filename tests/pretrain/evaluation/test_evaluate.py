@@ -208,7 +208,7 @@ def test_a_second_call_runs_only_what_is_missing(
     before = output.read_bytes()
     done = command("pretrain", "evaluate", *common, "--tasks", "piqa", "--add_bos")
     assert done.code == 2
-    assert "holds results with add_bos = false, and this call has true. Give another" in done.err
+    assert "holds results with add_bos = false, but this call has true. Give another" in done.err
     chat = write_model(tmp_path / "chat", small_tokenizer, add_bos=True)
     done = command("pretrain", "evaluate", *common, "--model", chat, "--tasks", "piqa")
     assert done.code == 2 and f"output = {output}: holds results with model = " in done.err
@@ -337,7 +337,7 @@ def test_a_context_too_short_for_the_prompts_withholds_the_score(
     arguments[arguments.index(output)] = tmp_path / "other.json"
     done = command("pretrain", "evaluate", *arguments)
     assert done.code == 2 and "Traceback" not in done.err
-    assert "task 'arc_easy': the harness cannot ask it of this model (an answer has" in done.err
+    assert "task 'arc_easy': the harness cannot run it on this model (an answer has" in done.err
 
 
 @pytest.mark.slow
@@ -351,5 +351,5 @@ def test_a_row_of_which_the_task_makes_no_question_is_named_before_the_model_ans
     fields = ["--model", base, "--data", tmp_path / "data", "--tasks", "arc_easy"]
     done = command("pretrain", "evaluate", *fields)
     assert done.code == 2
-    assert "task 'arc_easy': it can make no question of row 3 of its test data" in done.err
+    assert "task 'arc_easy': it cannot make a question of row 3 of its test data" in done.err
     assert done.err.rstrip().endswith("'answerKey': 'Z'}. Fix the row")

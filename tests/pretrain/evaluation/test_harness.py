@@ -56,9 +56,11 @@ def test_without_the_harness_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_name_that_stands_for_several_tasks_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"ai2_arc: stands for 2 tasks, .*: arc_challenge,arc_ea"):
+    with pytest.raises(
+        ConfigError, match=r"ai2_arc: is a group of 2 tasks, .*: arc_challenge,arc_ea"
+    ):
         harness.Tasks(["ai2_arc"])
-    with pytest.raises(ConfigError, match=r"mmlu_humanities: stands for 13 tasks, .*,\.\.\."):
+    with pytest.raises(ConfigError, match=r"mmlu_humanities: is a group of 13 tasks, .*,\.\.\."):
         harness.Tasks(["mmlu_humanities"])
 
 
@@ -66,5 +68,5 @@ def test_a_name_that_stands_for_several_tasks_is_told() -> None:
 def test_an_unknown_task_is_told() -> None:
     with pytest.raises(ConfigError) as caught:
         harness.Tasks(["arc_easy", "hellaswagg"])
-    assert "tasks = hellaswagg: is no task of the installed harness" in str(caught.value)
+    assert "tasks = hellaswagg: is not a task of the installed harness" in str(caught.value)
     assert str(caught.value).endswith("did you mean 'hellaswag'?")

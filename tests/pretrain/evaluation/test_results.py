@@ -32,7 +32,9 @@ def test_a_file_of_something_else_is_not_overwritten(base: Path, tmp_path: Path)
     texts = [json.dumps(head | {"tasks": tasks}) for tasks in damaged]
     for text in ("mine", "[]", '{"model": 1}', *texts):
         output.write_text(text)
-        with pytest.raises(ConfigError, match="exists and is no results file of 'pretrain eval"):
+        with pytest.raises(
+            ConfigError, match="exists, but is not a results file of 'pretrain eval"
+        ):
             Results.open(str(output), at(base), add_bos=False, dtype="fp32")
         assert output.read_text() == text
     with pytest.raises(ConfigError, match=r"its folder does not exist\. Make it"):

@@ -35,8 +35,8 @@ def test_the_table_compares_only_what_was_measured_alike() -> None:
         "lambada_openai      1.0      0  acc     100      0.00 %   0.4000  0.0500       -       -",
         # (0.61 + 0.53) / 2 and (0.68 + 0.61) / 2
         "mean of 2                                                 0.5500          0.5700  0.6450",
-        "Only the first 100 questions of each task (--limit): no measurement.",
-        "Not compared: piqa (0 shots were published), mmlu (56 of 57 subjects).",
+        "Only the first 100 questions of each task (--limit): not a measurement.",
+        "Not compared: piqa (the published score is of 0 shots), mmlu (56 of 57 subjects).",
         "* piqa: 4 of 200 answers are incomplete, 2.00 % (4 prompts cut).",
     ]
     assert "mean" not in score_table({"piqa": result_of(0.7)}, "m", limit=None)
@@ -48,7 +48,7 @@ def test_a_result_without_an_accuracy_is_not_compared() -> None:
     tasks = {"arc_easy": result_of(0.6), "boolq": result_of(0.5), "piqa": odd}
     mean = mean_of_comparable(tasks)
     assert mean and mean["tasks"] == ["arc_easy", "boolq"] and mean["score"] == 0.55
-    assert "Not compared: piqa (no accuracy came out)." in score_table(tasks, "m", limit=None)
+    assert "Not compared: piqa (it has no accuracy)." in score_table(tasks, "m", limit=None)
 
 
 def test_too_many_incomplete_answers_withhold_a_score_and_few_mark_it() -> None:
@@ -75,13 +75,13 @@ def test_too_many_incomplete_answers_withhold_a_score_and_few_mark_it() -> None:
     assert piqa.split()[5:] == ["10.50", "%", "withheld", "-", "-", "-"]
     assert last.startswith("mean of 3") and "0.5333*" in last
     assert odd == (
-        "No measurement, for other numbers of questions: arc_easy 100 of 2,376, boolq 100 of "
+        "Not a measurement: the numbers of questions differ: arc_easy 100 of 2,376, boolq 100 of "
         "3,270, piqa 100 of 1,838, rte 100 of 277."
     )
     assert first == "Not compared: piqa (withheld)."
     assert second == "* arc_easy: 20 of 200 answers are incomplete, 10.00 % (20 empty)."
     assert third == "boolq: 1 of 200 answers are incomplete, 0.50 % (1 empty)."
-    assert fourth == f"piqa is withheld: {why}. --show_withheld shows it all the same."
+    assert fourth == f"piqa is withheld: {why}. --show_withheld shows it anyway."
     # Nothing is lost: asked for, the score is back, with its mark.
     shown = withhold(tasks["piqa"], show=True)
     assert shown["metrics"] == stored["piqa"]["metrics"] and shown.get("withheld", "absent") is None

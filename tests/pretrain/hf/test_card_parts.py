@@ -24,7 +24,7 @@ def test_a_card_without_a_licence_names_none_and_a_warning_says_so(
     assert "license" not in text and "library_name: transformers" in text
     assert text.endswith("# a/b\n\nIt.\n\n## S\n\nt\n")
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING and "--license NAME gives one" in record.message
+    assert record.levelno == logging.WARNING and "Give one with --license NAME" in record.message
 
 
 def test_a_licence_that_is_given_stands_in_the_metadata_without_a_warning(

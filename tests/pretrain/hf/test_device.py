@@ -12,11 +12,11 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 def test_a_device_that_is_not_there_is_told() -> None:
     for name in ("gpu", "cuda:-1", ""):
-        with pytest.raises(ConfigError, match=f"^device = {name}: is no device. Use auto, cpu"):
+        with pytest.raises(ConfigError, match=f"^device = {name}: is not a device. Use auto, cpu"):
             find_device(name)
     with pytest.raises(ConfigError, match=r"device = cudaa: .*did you mean 'cuda'"):
         find_device("cudaa")
-    with pytest.raises(ConfigError, match=r"device = cuda:99: is not there: \d+ GPUs are seen"):
+    with pytest.raises(ConfigError, match=r"device = cuda:99: does not exist: torch sees \d+ GPUs"):
         find_device("cuda:99")
     with pytest.raises(ConfigError, match=r"device = xla: cannot be used \(.*\)\. Use auto, cpu"):
         find_device("xla")

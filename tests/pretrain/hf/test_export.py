@@ -112,7 +112,9 @@ def test_a_folder_that_holds_something_is_refused(
     message = refused(
         command, tmp_path, "--checkpoint", tiny_run, "--output", tmp_path / "out/notes.txt"
     )
-    assert "notes.txt: is a file, and a folder is written. Give a folder, new or empty." in message
+    assert (
+        "notes.txt: is a file, but the output is a folder. Give a folder, new or empty." in message
+    )
     (tmp_path / "out/notes.txt").unlink()
     arguments = ["--checkpoint", tiny_run, "--output", tmp_path / "out", "--check", "false"]
     assert command("pretrain", "export", *arguments).code == 0
@@ -227,4 +229,4 @@ def test_a_kill_leaves_no_folder_and_the_next_export_succeeds(
     assert not output.exists()
     done = command(*arguments, "--check", "false")
     assert done.code == 0 and sorted(path.name for path in output.iterdir()) == FILES
-    assert "is half an export" in done.err
+    assert "is an unfinished export" in done.err

@@ -13,7 +13,7 @@ from mobilellama.pretrain.hf.export_config import Config
     [
         ({"private": True}, "private = true: nothing is pushed"),
         ({"push": "no-owner"}, "push = no-owner: must name the owner"),
-        ({"push": "a/b--c"}, "push = a/b--c: is no name that the Hub allows"),
+        ({"push": "a/b--c"}, "push = a/b--c: is not a name that the Hub allows"),
         ({"max_shard_size_gb": 0}, "max_shard_size_gb = 0: must be at least"),
     ],
 )

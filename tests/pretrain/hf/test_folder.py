@@ -67,7 +67,7 @@ def test_a_bin_with_rotary_tables_is_read(
     as_bin(copied, tables)
     with caplog.at_level(logging.INFO):
         source = require_same_logits(copied)
-    assert f"{copied}: 2 stored rotary tables ignored" in caplog.text
+    assert f"{copied}: 2 stored rotary tables are ignored" in caplog.text
     assert source.names() == HfFolder(plain).names()
 
 
@@ -94,7 +94,7 @@ def test_a_tied_head_is_a_copy_of_the_embedding(
     folder = write_llama(tmp_path / "tied", tie_word_embeddings=True)
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     source = require_same_logits(folder)
-    assert "its head is tied to its embedding; ours becomes a copy" in caplog.text
+    assert "its head is tied to its embedding. Here the head is a copy" in caplog.text
     model = filled(source)
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
     assert model.lm_head.weight is not model.model.embed_tokens.weight
@@ -165,14 +165,16 @@ def test_names_must_be_exactly_the_models(copied: Path) -> None:
     with pytest.raises(DataError) as caught:
         HfFolder(copied)
     assert (
-        f"{copied}: its weights are not those of its config.json's model: 20 (model.embed_tokens"
+        f"{copied}: its weights do not fit the model of its config.json: 20 (model.embed_tokens"
         ".weight, model.layers.0.input_layernorm.weight, model.layers.0.mlp.down_proj.weight, ...) "
         "missing, 20 (embed_tokens.weight, layers.0.input_layernorm.weight, "
         "layers.0.mlp.down_proj.weight, ...) unexpected; the names lack the prefix 'model.'"
     ) in str(caught.value)
     without = {name: value for name, value in whole.items() if name != "lm_head.weight"}
     save_file(without, path)
-    with pytest.raises(DataError, match=r"model: 1 \(lm_head.weight\) missing, 0 unexpected$"):
+    with pytest.raises(
+        DataError, match=r"config.json: 1 \(lm_head.weight\) missing, 0 unexpected$"
+    ):
         HfFolder(copied)
     save_file(whole | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}, path)
     with pytest.raises(DataError, match=r"0 missing, 1 \(model.layers.0.self_attn.q_proj.bias\)"):
@@ -183,7 +185,9 @@ def test_shapes_and_dtypes_are_checked_against_the_config(copied: Path) -> None:
     path = copied / "model.safetensors"
     whole = load_file(path)
     save_file(whole | {"lm_head.weight": torch.ones(97, 32)}, path)
-    with pytest.raises(DataError, match=r"'lm_head.weight' is 97 x 32, but its .* wants 96 x 32"):
+    with pytest.raises(
+        DataError, match=r"'lm_head.weight' is 97 x 32, but the model .* wants 96 x 32"
+    ):
         HfFolder(copied)
     save_file(whole | {"lm_head.weight": torch.ones(96, 32, dtype=torch.int8)}, path)
     with pytest.raises(DataError, match=r"'lm_head.weight' is stored as I8; fp32, bf16 and fp16"):
@@ -201,7 +205,7 @@ def test_folders_that_are_no_model_are_told(copied: Path, tmp_path: Path) -> Non
         HfFolder(copied)
     index = copied / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"lm_head.weight": "../x.safetensors"}}')
-    with pytest.raises(DataError, match=r"names '../x.safetensors', which is no file beside it"):
+    with pytest.raises(DataError, match=r"names '../x.safetensors', which is not a file beside it"):
         HfFolder(copied)
     index.write_text("{}")
     with pytest.raises(DataError, match="has no weight_map"):

@@ -125,10 +125,10 @@ def test_refusals_of_the_server_are_told(hub: HubServer, client: Client, exporte
         done = client(hub.url, "push", "--folder", exported, "--repo", repo, **environment)
         return problem(done, exported, repo)
 
-    assert "wants a token, and there is none; log in" in message("tester/a", HF_TOKEN="")
+    assert "wants a token, but there is none; log in" in message("tester/a", HF_TOKEN="")
     assert "refused the token; log in" in message("tester/a", HF_TOKEN="hf_wrong")
     assert "the token may not write to 'someone'" in message("someone/a")
-    assert "knows no 'nobody/a', nor an owner 'nobody'" in message("nobody/a")
+    assert "has no 'nobody/a', and no owner 'nobody'" in message("nobody/a")
     assert hub.repositories == {}
     assert "HF_HUB_OFFLINE or" in message("tester/a", HF_HUB_OFFLINE="1")
     assert files_of(exported) == before

@@ -79,7 +79,7 @@ def test_a_dataset_that_has_moved_is_found_where_one_says_and_checked(
     ("arguments", "message"),
     [
         (["--step", "0"], "step = 0: must be at least 1"),
-        (["--step", "3"], "step = 3: is after the run's last, train.max_steps = 2"),
+        (["--step", "3"], "step = 3: is after the run's last step, train.max_steps = 2"),
         (["--step", "1", "--first", "8"], "first = 8: must be below train.global_batch_size = 8"),
     ],
 )

@@ -77,7 +77,8 @@ def test_a_rank_that_cannot_write_its_stacks_still_tells(tmp_path: Path) -> None
     (tmp_path / "logs/stacks-0003-rank-0.txt/in_the_way").mkdir(parents=True)
     script = f"""
 from pathlib import Path
-from tests.pretrain.monitoring.test_watchdog import hang, watched
+from tests.pretrain.monitoring.test_sign_of_life import hang
+from tests.pretrain.monitoring.test_watchdog import watched
 watched(Path({str(tmp_path)!r}), hang, {{"start_minutes": {TWO_SECONDS}}})
 """
     done = subprocess.run(

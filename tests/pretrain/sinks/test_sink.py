@@ -192,5 +192,5 @@ def test_the_help_names_every_sink(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_sink_that_is_named_twice_is_refused() -> None:
     """It would be opened twice, and closed once."""
-    with pytest.raises(ConfigError, match=r"metrics.sinks = wandb: is there twice. Name each sink"):
+    with pytest.raises(ConfigError, match=r"metrics.sinks = wandb: is named twice. Name each sink"):
         require_names(["console", "wandb", "wandb"])

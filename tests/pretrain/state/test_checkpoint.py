@@ -246,7 +246,7 @@ def test_retention_keeps_what_was_just_written_and_later_ones_of_others(
     config = CheckpointConfig(keep_last=1, keep_every_steps=None)
     prune(run, config, attempt=attempt, written=6)
     assert run.checkpoint_steps() == [6, 1000, 2000]
-    assert "another start of the run wrote step-1000, step-2000; kept" in caplog.text
+    assert "another start of the run wrote step-1000, step-2000; they are kept" in caplog.text
 
 
 def test_a_folder_that_appeared_under_the_name_of_a_checkpoint_is_set_aside_not_overwritten(

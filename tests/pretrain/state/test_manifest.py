@@ -84,7 +84,7 @@ def test_a_folder_of_any_other_name_is_the_users_and_a_step_is_not(tmp_path: Pat
     [
         ({"step": -1}, r"not a checkpoint's manifest \(step is -1\)"),
         ({"attempt": True}, r"not a checkpoint's manifest \(attempt is True\)"),
-        ({"counters": []}, r"not a checkpoint's manifest \(counters is no object\)"),
+        ({"counters": []}, r"not a checkpoint's manifest \(counters is not an object\)"),
         ({"world_size": 2}, r"not a checkpoint's manifest \(1 receipts of 2 ranks\)"),
         ({"consumed": None}, r"not a checkpoint's manifest \(.*'consumed'"),
         ({"more": 1}, r"not a checkpoint's manifest \(.*'more'"),

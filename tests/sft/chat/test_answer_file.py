@@ -73,7 +73,7 @@ def test_a_row_that_the_template_refuses_is_named_by_its_line() -> None:
 
 
 def test_the_output_is_another_file_than_the_input(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^output = .*: is the input\. Give another file"):
+    with pytest.raises(ConfigError, match=r"^output = .*: is the input file\. Give another file"):
         FileOptions(input=str(tmp_path / "a"), output=str(tmp_path / "x/../a"))
     fields: dict[str, Any] = {"input": "a", "output": "b"}
     for field in ("batch_size", "max_new_tokens"):

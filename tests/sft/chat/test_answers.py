@@ -83,7 +83,9 @@ def test_a_second_writer_is_refused_while_the_first_one_writes(path: Path) -> No
 
 def test_a_file_that_something_else_made_is_refused(path: Path) -> None:
     path.with_name(f"{path.name}.meta.json").unlink()
-    with pytest.raises(ConfigError, match=r"exists, and no answers\.jsonl\.meta\.json says how"):
+    with pytest.raises(
+        ConfigError, match=r"exists, but has no answers\.jsonl\.meta\.json that says how"
+    ):
         opened(path)
 
 

@@ -113,7 +113,7 @@ def test_misused_commands_are_answered_and_the_chat_goes_on(chat: Chat, tmp_path
         "/help", "  ", "the file", "/quit", "not answered",
     )  # fmt: skip
     assert outcome.code == 0
-    assert "[/sav is no command; did you mean '/save'? (/help lists them" in outcome.err
+    assert "[/sav is not a command; did you mean '/save'? (/help lists them" in outcome.err
     assert "[/save needs the name of a file]" in outcome.err
     assert f"[{tmp_path / 'there'} exists: give another name]" in outcome.err
     assert f"{tmp_path / 'no' / 'folder'} cannot be written (No such file or directory)" in (
@@ -161,7 +161,7 @@ def test_a_full_context_leaves_the_oldest_out_and_says_so(chat: Chat) -> None:
     lines = [f"{n} the file is opened and read" for n in range(12)]
     outcome = chat(*lines, max_new_tokens=30)
     assert outcome.code == 0
-    assert "[the context is full: the 1 oldest left out]" in outcome.err
+    assert "[the context is full: the 1 oldest are left out]" in outcome.err
     counts = [
         int(line.split()[5]) for line in outcome.err.splitlines() if "context is full" in line
     ]

@@ -42,6 +42,6 @@ def test_what_is_no_chat_folder_is_refused_with_a_remedy(
     (empty / "generation_config.json").write_text("{")
     with pytest.raises(DataError, match=r"generation_config\.json is not JSON"):
         ChatTokenizer(ModelChoice(model=str(empty)))
-    assert "is no device" in message(tiny_chat_model, device="gpu")
+    assert "is not a device" in message(tiny_chat_model, device="gpu")
     if not torch.cuda.is_available():
-        assert "0 GPUs are seen" in message(tiny_chat_model, device="cuda")
+        assert "torch sees 0 GPUs" in message(tiny_chat_model, device="cuda")

@@ -53,7 +53,7 @@ def test_data_that_changed_after_it_was_hashed_make_no_bucket(
     content = path.read_bytes()
     path.write_bytes(content.replace(b"e", b"E", 1))
     with encoding(job, tokenizer, 1) as encode:
-        with pytest.raises(DataError, match=r"a\.jsonl: something wrote to it since it was hashed"):
+        with pytest.raises(DataError, match=r"a\.jsonl: has changed since this command hashed it"):
             write_bucket(work, plan.slices[0], encode, lambda *_: None, 0)
         assert not list(work.folder.rglob("*.json"))
         path.write_bytes(content)

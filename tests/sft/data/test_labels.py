@@ -406,7 +406,7 @@ def test_a_token_that_the_tokenizer_reads_from_texts_is_kept_out_of_them(tmp_pat
             "template chatml: specials = <|im_start|>: is not a special token of",
         ),
         ("vicuna_v1", "chatml", "template vicuna_v1: specials = </s>: is not a special token of "),
-        ("plain", "chatml", "template plain: bos = true: but "),
+        ("plain", "chatml", "template plain: bos = true: needs a begin token, but "),
     ],
 )
 def test_a_template_that_does_not_fit_the_tokenizer_is_refused(

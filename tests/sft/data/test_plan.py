@@ -1,4 +1,4 @@
-"""A plan among several makers: joined, refused, or begun anew where nothing is lost."""
+"""A plan among several makers: joined, refused, or is made again where nothing is lost."""
 
 import fcntl
 import os
@@ -24,7 +24,7 @@ def test_a_plan_of_which_nothing_came_gives_way_to_another(
     wrong = write_lines(tmp_path / "wrong/b.jsonl", [hello(gpt="")] * 3)
     write_lines(tmp_path / "wrong/a.jsonl", [])
     good, output = write_lines(tmp_path / "good.jsonl", [hello()] * 20), tmp_path / "out"
-    with pytest.raises(DataError, match="not one conversation is left"):
+    with pytest.raises(DataError, match="no conversation is left"):
         prepare(small_tokenizer, wrong.parent, output)
     assert (output / "conversations/00001.json").exists()
     with pytest.raises(DataError, match="20 of 20 records give no conversation"):
@@ -39,7 +39,7 @@ def test_a_dataset_of_text_that_is_being_made_does_not_give_way(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
     path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
-    with pytest.raises(DataError, match="not one conversation is left"):
+    with pytest.raises(DataError, match="no conversation is left"):
         prepare(small_tokenizer, path, output)
     identity = read_json(output / "plan.json")["identity"]
     del identity["packing"]  # as 'tokenize run' writes it
@@ -55,7 +55,7 @@ def test_a_plan_that_another_process_works_on_does_not_give_way(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
     path, output = write_lines(tmp_path / "a.jsonl", [hello(gpt="")] * 3), tmp_path / "out"
-    with pytest.raises(DataError, match="not one conversation is left"):
+    with pytest.raises(DataError, match="no conversation is left"):
         prepare(small_tokenizer, path, output)
     before = digest(output)
     other = os.open(output, os.O_RDONLY)  # a lock is the open file's, not the process's
@@ -83,13 +83,13 @@ def test_buckets_of_other_rules_of_reading_are_not_mixed_with_new_ones(
     before = digest(output)
     assert prepare(small_tokenizer, conversations, output, *more) == 0  # finished: left alone
     assert digest(output) == before
-    assert "was made by version 1 of the rules by which records are read" in capsys.readouterr().err
+    assert "was made by version 1 of the rules for reading records" in capsys.readouterr().err
     (output / "conversations/00001.json").unlink()
     with pytest.raises(ConfigError) as error:
         prepare(small_tokenizer, conversations, output, *more)
     assert str(error.value) == (
-        f"output = {output}: has 2 of its 3 buckets by version 1 of the rules by which records "
-        f"are read. They are 2 now: use another output folder, or remove {output}."
+        f"output = {output}: has 2 of its 3 buckets by version 1 of the rules for reading "
+        f"records. The version is 2 now: use another output folder, or remove {output}."
     )
     before.pop("conversations/00001.json")
     assert digest(output) == before

@@ -154,7 +154,7 @@ def test_a_field_beside_a_list_of_records_that_matters_is_refused(
 ) -> None:
     path = tmp_path / "wrapped.json"
     path.write_text(json.dumps({"version": 1, **beside, "data": RECORDS}))
-    with pytest.raises(DataError, match="Put it into each of them") as error:
+    with pytest.raises(DataError, match="Put it into each record") as error:
         values(ConversationsConfig(path=str(path)))
     assert message in str(error.value)
 
@@ -387,8 +387,8 @@ def test_data_that_cannot_be_read_is_refused_before_anything_is_done(tmp_path: P
     endings = ".json, .jsonl, .jsonl.zst, .jsonl.gz, .parquet"
     for path, rule in {
         tmp_path / "empty": f"holds no file that ends in {endings}",
-        tmp_path / "csv": f"holds a.csv, which ends in none of {endings}",
-        tmp_path / "a.txt": f"ends in none of {endings}",
+        tmp_path / "csv": f"holds a.csv, which does not end in one of {endings}",
+        tmp_path / "a.txt": f"must end in one of {endings}",
         tmp_path / "missing": "is neither a file nor a folder",
         Path("missing.json"): "is neither a file nor a folder",
         Path("some/where/else"): "is neither a file nor a folder",
@@ -409,7 +409,9 @@ def test_a_name_that_is_not_on_the_hub_is_refused_in_one_message(tmp_path: Path)
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert "data.path = someone/nothing: is no file or folder, and datasets cannot open it" in last
+    assert (
+        "data.path = someone/nothing: is not a file or folder, and datasets cannot open it" in last
+    )
 
 
 def test_a_slice_of_a_single_file_knows_no_folder(tmp_path: Path) -> None:
@@ -432,7 +434,7 @@ def test_output_within_the_data_is_refused(tmp_path: Path) -> None:
 def test_a_link_that_loops_is_named_under_our_own_field(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").symlink_to("a.jsonl")
     with pytest.raises(
-        ConfigError, match=r"^data\.path = .*: holds the link a\.jsonl, which leads"
+        ConfigError, match=r"^data\.path = .*: holds the link a\.jsonl, whose target"
     ):
         find_slices(ConversationsConfig(path=str(tmp_path)))
 

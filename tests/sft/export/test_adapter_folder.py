@@ -181,10 +181,10 @@ def change(folder: Path, **settings: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"use_dora": True}, "adapter_config.json: use_dora = true: is more than W + scaling"),
+        ({"use_dora": True}, "adapter_config.json: use_dora = true: adds more than W + scaling"),
         ({"peft_type": "IA3"}, "adapter_config.json: peft_type = IA3: must be LORA"),
         ({"init_lora_weights": "pissa"}, "changes the base model's weights"),
-        ({"from_the_future": [1]}, "from_the_future = [1]: is more than W + scaling * B @ A"),
+        ({"from_the_future": [1]}, "from_the_future = [1]: adds more than W + scaling * B @ A"),
     ],
 )
 def test_variants_that_compute_something_else_are_refused(
@@ -243,7 +243,7 @@ def test_damaged_folders_are_told(base: Path, make_adapter: MakeAdapter, tmp_pat
     save_file(weights | {name: weights[name][:, :3].contiguous()}, path)
     assert "lora_A (4, 32) and lora_B (32, 3) do not multiply" in message()
     save_file(weights | {"base_model.model.model.norm.weight": torch.ones(32)}, path)
-    assert "'base_model.model.model.norm.weight' is no weight of a LoRA adapter" in message()
+    assert "'base_model.model.model.norm.weight' is not a weight of a LoRA adapter" in message()
     save_file(weights, path)
     change(adapter, r=8)
     assert "has rank 4, but adapter_config.json says 8" in message()

@@ -337,7 +337,7 @@ def test_a_flipped_byte_in_the_frozen_base_is_found(lora_run: Path, tmp_path: Pa
     content[-5] ^= 1
     path.write_bytes(content)
     for verb in ("export", "merge"):
-        with pytest.raises(UserError, match=r"frozen/.*: its sha256 is not its name"):
+        with pytest.raises(UserError, match=r"frozen/.*: its sha256 differs from its name"):
             main([verb, "--checkpoint", str(run), "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

@@ -11,8 +11,8 @@ from mobilellama.sft.export.merge_config import Config
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "checkpoint = null: must be given, or adapter and base, and not both"),
-        ({"checkpoint": "r", "adapter": "a", "base": "b"}, "checkpoint = r: must be given, or"),
+        ({}, "checkpoint = null: give either it, or adapter and base"),
+        ({"checkpoint": "r", "adapter": "a", "base": "b"}, "checkpoint = r: give either it, or"),
         ({"adapter": "a"}, "base = null: must be given: a holds no weights of its base"),
         ({"checkpoint": "r", "max_shard_size_gb": 0}, "max_shard_size_gb = 0: must be at least"),
     ],

@@ -133,7 +133,7 @@ def test_of_questions_that_hold_one_another_the_longest_is_meant(write: Write) -
 def test_an_answer_about_another_image_is_refused(write: Write, tmp_path: Path) -> None:
     one = Asked(id=1, images=(tmp_path / "v/1.jpg",), text="", prompt="q", key=None)
     assert texts_of(write(row(1, "a", image="elsewhere/1.jpg")), [one]) == ["a"]
-    message = r"a.jsonl:1: is an answer about 2.jpg, and the question 1 is about 1.jpg. Give the"
+    message = r"a.jsonl:1: is an answer about 2.jpg, but the question 1 is about 1.jpg. Give the"
     with pytest.raises(DataError, match=message):
         read_answers(write(row(1, "a", image="2.jpg")), [one])
 
@@ -147,12 +147,12 @@ def test_an_answer_may_be_empty_and_the_same_question_asked_twice(write: Write) 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row(9, "a")], "a.jsonl:1: the question_id 9 is no question's. Give the answers to the"),
+        ([row(9, "a")], "a.jsonl:1: no question has the question_id 9. Give the answers to the"),
         ([row(1, "a"), row(1, "b")], ":2: the question_id 1 has more answers than questions. G"),
-        ([row(2, "a", prompt="q")], ":1: answers 'q', and the question 2 is 'r'. Give the answers"),
+        ([row(2, "a", prompt="q")], ":1: answers 'q', but the question 2 is 'r'. Give the answers"),
         ([row(2, "a", prompt=7)], ":1: the field 'prompt' is a int; it must be of type str"),
         # Both would be taken for the second's, or for each other's.
-        ([row(3, "a")], ":1: 2 questions have the question_id 3, and the line has no prompt, whi"),
+        ([row(3, "a")], ":1: 2 questions have the question_id 3, but the line has no prompt to"),
         (
             [row(3, "a", prompt="s"), row(3, "b", prompt="s")],
             ":2: the question_id 3 has more answers than questions. Give",

@@ -72,5 +72,7 @@ def test_llavas_questions_are_read_by_line_with_their_ids_as_written(tmp_path: P
 
 def test_an_image_belongs_to_a_question_by_its_folders_and_its_name() -> None:
     require_own_image("f:1", "val/count/12.v2.jpg", "count", "12")
-    with pytest.raises(DataError, match=r"^f:1: the image val/count/12\.jpg is another's: .* 13;"):
+    with pytest.raises(
+        DataError, match=r"^f:1: the image val/count/12\.jpg is not the question's, .* 13;"
+    ):
         require_own_image("f:1", "val/count/12.jpg", "count", "13")

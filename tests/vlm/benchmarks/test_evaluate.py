@@ -166,7 +166,8 @@ def test_a_trial_is_no_measurement_and_the_whole_goes_on_from_it(
 ) -> None:
     assert run(Clerk(KNOWS_ALL), limit=2) == 0
     assert (
-        "Only the first 2 questions of each (--limit): no measurement." in capsys.readouterr().out
+        "Only the first 2 questions of each (--limit): not a measurement."
+        in capsys.readouterr().out
     )
     found = run.scores()
     assert found["average"] is None
@@ -203,7 +204,7 @@ def test_a_model_that_answers_nothing_gets_no_score_unless_it_is_asked_for(
     assert "POPE: withheld (mean F1 of the categories, %; 8 questions)" in out
     row = printed(out)
     assert row.pop("POPE") == "withheld" and {*row.values()} == {"-"}
-    remedy = "--show_withheld shows it all the same."
+    remedy = "--show_withheld shows it anyway."
     assert out.count(f"POPE is withheld: {why}. {remedy}") == 2
     # Asked for, it is scored of the answers that are there, and marked.
     assert run(None, tasks="pope", show_withheld=True) == 0

@@ -148,7 +148,7 @@ def test_another_order_gives_the_same_score_and_ids_may_be_numbers(tmp_path: Pat
     [
         (
             {"question": "Is it dark?"},
-            r"jsonl:1: the question 20 is 'Is it dark\?' in .*, and 'Is it",
+            r"jsonl:1: the question 20 is 'Is it dark\?' in .*, but 'Is it",
         ),
         (
             {"imageId": "n7"},

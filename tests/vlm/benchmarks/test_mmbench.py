@@ -169,8 +169,8 @@ def test_the_submission_has_the_converters_columns(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"answer": ""}, "has no answer; take a dev file"),
-        ({"answer": "AB"}, "the answer AB is no letter"),
-        ({"index": "1.5"}, "the index 1.5 is no number"),
+        ({"answer": "AB"}, "the answer AB is not a letter"),
+        ({"index": "1.5"}, "the index 1.5 is not a number"),
         ({"image": "%%%"}, "the image is not base64"),
         ({"image": ""}, "has no image"),
         ({"A": "nan"}, "has no A"),
@@ -237,7 +237,7 @@ def test_a_table_without_rotations_is_told_to_be_another_measure(tmp_path: Path)
     write_mmbench(tmp_path, rows)
     scores = score(questions(tmp_path), ["A", "B", "A", "A"])
     assert scores.notes == (
-        "No measurement beside the published ones: 1 of 2 questions have fewer rows than options.",
+        "Not comparable with the published scores: 1 of 2 questions have fewer rows than options.",
         "1 rows are rotations of a question that the table lacks; they count in 'every row alone' "
         "only.",
     )

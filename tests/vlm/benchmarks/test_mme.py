@@ -179,12 +179,14 @@ def test_an_image_without_two_different_questions_is_refused(tmp_path: Path) -> 
     path = tmp_path / "MME/llava_mme.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    message = r"'Is 1 here\?.* of code_reasoning/.* has not one other of its image, but 0; take the"
+    message = r"'Is 1 here\?.* of code_reasoning/.* has 1 questions, but must have two"
     with pytest.raises(DataError, match=message):
         questions(tmp_path)
     for twice in ([*lines, lines[0]], [lines[0], lines[0], *lines[2:]]):
         path.write_text("".join(twice))
-        with pytest.raises(DataError, match=r"'Is 0 here\?.* of existence/.* one other of its"):
+        with pytest.raises(
+            DataError, match=r"'Is 0 here\?.* of existence/.* has . questions, but must have two"
+        ):
             questions(tmp_path)
 
 
@@ -192,7 +194,7 @@ def test_a_question_that_the_tree_lacks_is_named(tmp_path: Path) -> None:
     write_mme(tmp_path)
     path = tmp_path / TREE / "count/count_0000.txt"
     path.write_text(path.read_text().replace("not here", "there"))
-    with pytest.raises(DataError, match=r"jsonl:4: there is no question like 'Is 0 not here\?"):
+    with pytest.raises(DataError, match=r"jsonl:4: .* has no question like 'Is 0 not here\?"):
         questions(tmp_path)
 
 
@@ -211,7 +213,7 @@ def test_a_category_that_mme_has_not_is_refused(tmp_path: Path) -> None:
     (tmp_path / TREE / "count").rename(tmp_path / TREE / "counts")
     path = tmp_path / "MME/llava_mme.jsonl"
     path.write_text(path.read_text().replace('"count/', '"counts/'))
-    with pytest.raises(DataError, match=r"jsonl:3: 'counts' is no category of MME"):
+    with pytest.raises(DataError, match=r"jsonl:3: 'counts' is not a category of MME"):
         questions(tmp_path)
 
 
@@ -235,5 +237,5 @@ def test_an_image_of_another_question_is_refused(tmp_path: Path, image: str) -> 
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows[0]["image"] == "existence/existence_0000.v2.png"
     write_lines(path, [rows[0] | {"image": image}, *rows[1:]])
-    with pytest.raises(DataError, match=rf"jsonl:1: the image {image} is another's"):
+    with pytest.raises(DataError, match=rf"jsonl:1: the image {image} is not the"):
         questions(tmp_path)

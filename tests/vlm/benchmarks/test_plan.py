@@ -26,10 +26,10 @@ def test_another_number_of_questions_than_published_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert run(Clerk(KNOWS_ALL), tasks="gqa,pope") == 0
-    odd = "4 questions, where the published have 12,578"
+    odd = "4 questions, but the published benchmark has 12,578"
     out = capsys.readouterr().out
-    assert f"No measurement beside the published ones: {odd}." in out
-    assert f"GQA is of {odd}: no measurement." in out
+    assert f"Not comparable with the published scores: {odd}." in out
+    assert f"GQA is of {odd}: not a measurement." in out
     assert "POPE is of" not in out  # whose number no source states
     assert f"gqa of {run.fields['data']}: {odd}" in caplog.text
     assert odd in run.scores()["benchmarks"]["gqa"]["notes"][-1]
@@ -43,7 +43,7 @@ def test_another_number_of_questions_than_published_is_told(
     ("fields", "message"),
     [
         ({"tasks": "gqa,pop"}, "'pop' must be one of gqa, .*did you mean 'pope'"),
-        ({"tasks": "gqa, gqa"}, "names one twice"),
+        ({"tasks": "gqa, gqa"}, "names a benchmark twice"),
         ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
         ({"limit": 0}, "limit = 0: must be at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens = 0: must be at least 1"),

@@ -133,7 +133,9 @@ def test_an_unknown_category_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pope/llava_pope_test.jsonl"
     line = path.read_text().splitlines()[0].replace('"random"', '"randomly"')
     path.write_text(path.read_text() + line)
-    with pytest.raises(DataError, match=r"jsonl:9: the category randomly is none of adversarial"):
+    with pytest.raises(
+        DataError, match=r"jsonl:9: the category randomly must be one of adversarial"
+    ):
         questions(tmp_path)
 
 
@@ -264,7 +266,7 @@ def test_questions_that_differ_in_signs_alone_keep_their_own_labels(tmp_path: Pa
     assert [one.key.label for one in questions(tmp_path)] == [True, False]
     unsaid = [row | {"text": "is there a c in the image"} for row in rows]
     write_random(tmp_path, unsaid, labels)
-    message = r"jsonl:1: .*random.json:1 and .*random.json:2 differ, and either may be the label"
+    message = r"jsonl:1: .*random.json:1 and .*random.json:2 differ, but either may be the label"
     with pytest.raises(DataError, match=message):
         questions(tmp_path)
 

@@ -107,7 +107,9 @@ def test_a_right_option_that_is_none_is_refused(tmp_path: Path, answer: int) -> 
     problems = json.loads(path.read_text())
     problems["4"]["answer"] = answer
     write_json(path, problems)
-    with pytest.raises(DataError, match=f"problem 4: the answer {answer} is none of its 2 choices"):
+    with pytest.raises(
+        DataError, match=f"problem 4: the answer {answer} is not one of its 2 choices"
+    ):
         questions(tmp_path)
 
 
@@ -180,7 +182,9 @@ def test_an_image_of_another_problem_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scienceqa/llava_test_CQM-A.json"
     rows = json.loads(path.read_text())
     write_json(path, [rows[0] | {"image": "5/image.png"}, *rows[1:]])
-    with pytest.raises(DataError, match=r"\[0\]: the image 5/image.png is another's: .* says 4;"):
+    with pytest.raises(
+        DataError, match=r"\[0\]: the image 5/image.png is not the question's, .* says 4;"
+    ):
         questions(tmp_path)
 
 

@@ -374,7 +374,7 @@ def test_what_is_no_model_is_refused_with_a_remedy(
         weights[f"language_model.{name}"] = weights[f"language_model.{name}"][:700].contiguous()
     (bare / "config.json").write_text(json.dumps(config))
     save_file(weights, bare / "model.safetensors", metadata={"format": "pt"})
-    assert "has 700 embeddings, but its tokenizer 800 ids" in message(bare, template="vicuna_v1")
+    assert "has 700 embeddings, but 800 ids in its tokenizer" in message(bare, template="vicuna_v1")
     (bare / "tokenizer.model").unlink()
     assert "holds neither tokenizer.model nor tokenizer.json" in message(bare, template="vicuna_v1")
 

@@ -122,7 +122,7 @@ def test_a_full_context_says_how_many_images_it_forgets(chat: Chat) -> None:
     lines = [part for n in range(6) for part in (f"/image {n}.png", f"{n} what is it and why?")]
     outcome = chat(*lines)
     assert outcome.code == 0
-    assert "[the context is full: the 1 oldest left out, and with them 1 of the images]" in (
+    assert "[the context is full: the 1 oldest are left out, and with them 1 of the images]" in (
         outcome.err
     )
 
@@ -132,7 +132,7 @@ def test_images_that_cannot_be_had_are_named(chat: Chat, pictures: Path, tmp_pat
     torn.write_bytes((pictures / "0.png").read_bytes()[:50])
     for image, message in (("absent.png", "absent.png: is not there"),
                            (str(torn), f"{torn}: is truncated or damaged"),
-                           ("ftp://there/a.png", "is no http or https address")):  # fmt: skip
+                           ("ftp://there/a.png", "is not an http or https address")):  # fmt: skip
         outcome = chat(WHAT, image=("0.png", image))
         assert outcome.code == 2 and message in outcome.err and outcome.out == ""
         talked = chat(f"/image {image}", WHAT)

@@ -195,8 +195,8 @@ def test_an_output_made_otherwise_is_refused(generate: Generate, tmp_path: Path)
     [
         ({"image": "0.png", "text": "<image> <image>"}, "1 image, 2 <image>"),
         ({"text": "<image>\nWhat?"}, "has <image> in a question, but no image"),
-        ({"images": ["0.png"], "text": "<image>"}, "'images' is not read, 'image' may be a list"),
-        ({"images": ["0.png"], "text": "a"}, "'images' is not read, 'image' may be a list"),
+        ({"images": ["0.png"], "text": "<image>"}, "'images' is not read; 'image' may be a list"),
+        ({"images": ["0.png"], "text": "a"}, "'images' is not read; 'image' may be a list"),
         ({"image": "../0.png", "text": "a"}, "has an image outside the images' folder (../0.png)"),
         ({"image": "/etc/0.png", "text": "a"}, "has an image outside the images' folder"),
         ({"image": 3, "text": "a"}, "neither a path nor a list of paths"),
@@ -205,7 +205,7 @@ def test_an_output_made_otherwise_is_refused(generate: Generate, tmp_path: Path)
         (
             {"image": "0.png", "messages": [{"role": "system", "content": "<image>"},
                                             {"role": "user", "content": "a"}]},
-            "in a turn that is no question",
+            "in a turn that is not a question",
         ),
     ],
 )  # fmt: skip

@@ -70,7 +70,7 @@ def test_an_answer_that_spells_an_images_place_is_text(
 def test_too_many_images_for_the_context_are_told(dialogue: ImageDialogue) -> None:
     for number in range(12):
         dialogue.show("unused", picture(number))
-    with pytest.raises(UserError, match="shorten it, or the system text, or attach less"):
+    with pytest.raises(UserError, match="Shorten it, or the system text, or attach less"):
         dialogue.ask(WHAT, write=unheard)
     assert len(dialogue.pending) == 12
     dialogue.reset()

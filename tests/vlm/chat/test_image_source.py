@@ -15,10 +15,13 @@ def test_an_address_that_gives_no_image_is_named(site: Site) -> None:
         (f"{site.url}/absent", "/absent: the server answers 404 Not Found. Check the address"),
         (page, "/page.html: is no image that Pillow knows"),
         (site.page("/empty", b""), "/empty: is empty"),
-        (site.page("/round", b"", code=302, Location="/round"), "/round: cannot be had"),
-        (site.page("/out", b"", code=302, Location="file:///etc/passwd"), "/out: cannot be had"),
-        ("http://127.0.0.1:1/a.png", "a.png: cannot be had"),
-        ("https://", "cannot be had"),
+        (site.page("/round", b"", code=302, Location="/round"), "/round: cannot be fetched"),
+        (
+            site.page("/out", b"", code=302, Location="file:///etc/passwd"),
+            "/out: cannot be fetched",
+        ),
+        ("http://127.0.0.1:1/a.png", "a.png: cannot be fetched"),
+        ("https://", "cannot be fetched"),
     ):
         with pytest.raises(DataError) as caught:
             open_image(url)
@@ -41,7 +44,7 @@ def test_an_answer_too_large_or_too_slow_is_left(site: Site) -> None:
 def test_an_answer_packed_against_the_request_is_left(site: Site) -> None:
     """Unpacking could hold bytes back, or make much of few."""
     url = site.page("/packed", b"\x1f\x8b", code=200, **{"Content-Encoding": "gzip"})
-    with pytest.raises(DataError, match=r"/packed: is packed by the server \(gzip\)"):
+    with pytest.raises(DataError, match=r"/packed: the server compresses it \(gzip\)"):
         download(url)
 
 

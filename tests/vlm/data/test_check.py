@@ -367,7 +367,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path) -> 
         check(data, images, "--output", str(tmp_path / "absent/report.json"))
     with pytest.raises(ConfigError, match=r"output = .*: is a folder"):
         check(data, images, "--output", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"exists, and is no report of this command's"):
+    with pytest.raises(ConfigError, match=r"exists, but is not a report of this command"):
         check(data, images, "--output", str(data))
     with pytest.raises(ConfigError, match=r"lies within data\.path"):
         check(tmp_path / "set", images, "--output", str(tmp_path / "set/report.json"))
@@ -396,8 +396,8 @@ def test_a_report_belongs_to_the_data_it_was_made_of(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read_leave_out(output, ConversationsConfig(path=str(data)))
     assert str(error.value) == (
-        f"data.leave_out = {output}: was made of other files than {data} holds now, or of other "
-        f"sizes of them. {RUN_AGAIN}."
+        f"data.leave_out = {output}: is of other files, or other sizes of files, than {data} "
+        f"holds now. {RUN_AGAIN}."
     )
 
 

@@ -96,10 +96,10 @@ def test_missing_images_are_counted_by_kind_and_named_and_the_run_is_refused(
     with pytest.raises(ConfigError) as caught:
         check(samples)
     told = str(caught.value)
-    assert told.startswith(f"data.images = {samples.parent / 'images'}: of its 6 images 3 cannot")
-    assert "(1 is not there, 1 is empty, 1 is a folder), which 4 samples need: " in told
+    assert told.startswith(f"data.images = {samples.parent / 'images'}: 3 of its 6 images cannot")
+    assert "(1 is not there, 1 is empty, 1 is a folder); 4 samples need them: " in told
     name = os.path.relpath(images[0], samples.parent / "images")
-    assert f"need: {name} is not there; " in told
+    assert f"need them: {name} is not there; " in told
     assert "set data.missing to skip" in told and "data.leave_out" in told
     assert read_image_check(samples) is None  # so that the next attempt looks again
     for path in images[4:]:
@@ -125,7 +125,7 @@ def test_skip_leaves_out_the_samples_that_need_them_and_says_so(
     with caplog.at_level(logging.WARNING):
         found = check(samples, "skip")
     assert found.left_out == [0, 3, 4, 6]
-    assert "left out by data.missing = skip: of its 6 images 2 cannot be used" in caplog.text
+    assert "left out by data.missing = skip: 2 of its 6 images cannot be used" in caplog.text
     opened, whole = (
         open_samples(samples, image_tokens=TOKENS),
         Samples(samples, image_tokens=TOKENS),
@@ -206,7 +206,7 @@ def test_a_damaged_list_is_not_believed(
 @pytest.mark.parametrize("policy", ["refuse", "skip"])
 def test_a_folder_of_other_images_is_refused_whatever_is_asked(samples: Path, policy: Any) -> None:
     (samples.parent / "none").mkdir()
-    with pytest.raises(ConfigError, match=r"6 cannot be used .*no image is left\. Give "):
+    with pytest.raises(ConfigError, match=r"6 of its 6 images .*no image is left\. Give "):
         check_images(samples, str(samples.parent / "none"), policy=policy, began=None)
 
 
@@ -226,7 +226,7 @@ def test_the_held_out_samples_stay_those_they_are_once_the_run_has_a_checkpoint(
     folder = str(samples.parent / "images")
     content = images[0].read_bytes()
     images[0].unlink()
-    with pytest.raises(ConfigError, match=r": for data\.validation, of its 6 images 1 ") as caught:
+    with pytest.raises(ConfigError, match=r": for data\.validation, 1 of its 6 images ") as caught:
         check_images(samples, folder, policy="refuse", began=None, are_held_out=True)
     assert "data.leave_out" not in str(caught.value)  # it lists records of data.path
     check_images(samples, folder, policy="skip", began=None, are_held_out=True)

@@ -159,12 +159,12 @@ def test_an_image_of_a_turn_that_is_left_out_is_missed() -> None:
         (
             llava("<image>q", "a", images=["a.jpg"]),
             Refusal.PLURAL,
-            "'images' is not read, 'image' may be a list",
+            "'images' is not read; 'image' may be a list",
         ),
         (
             llava("q", "a", images=["a.jpg"]),  # else it would be trained on without its image
             Refusal.PLURAL,
-            "'images' is not read, 'image' may be a list",
+            "'images' is not read; 'image' may be a list",
         ),
         (
             llava("<image><image>q", "a", image="a.jpg"),

@@ -14,11 +14,11 @@ from mobilellama.vlm.data.report import read_leave_out, spread
     [
         (None, "is not a file"),
         ("{", "is not JSON"),
-        ("[]", "is no report of the data"),
-        ('{"leave_out": []}', "is no report of the data"),
+        ("[]", "is not a report of the data"),
+        ('{"leave_out": []}', "is not a report of the data"),
         (
             '{"kind": "mobilellama vlm check-data", "format": 9}',
-            "is of format 9, and this version reads 1",
+            "is of format 9, but this version reads 1",
         ),
     ],
 )

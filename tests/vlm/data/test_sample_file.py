@@ -94,7 +94,7 @@ def test_samples_of_records_that_changed_meanwhile_do_not_count(
     path, given = tmp_path / "s.arrow", recipe.fingerprint()
     data = Path(recipe.data.path)
     data.write_bytes(data.read_bytes().replace(b"a", b"b", 1))
-    with pytest.raises(DataError, match="something wrote to it while it was tokenised"):
+    with pytest.raises(DataError, match="has changed while it was tokenised"):
         build_samples(path, recipe, fingerprint=given, workers=1)
     assert not [left.name for left in tmp_path.iterdir() if left.name.startswith(path.stem + ".")]
     build_samples(path, recipe, fingerprint=recipe.fingerprint(), workers=1)

@@ -93,7 +93,7 @@ def test_an_image_at_the_border_is_whole_or_its_record_is_refused(
         build(tmp_path, recipe)
     reason = "an image lies beyond" if room < 0 else "no token of an answer lies within"
     told = f"(1 with: {reason} train.seq_len = {until + room})"
-    assert f"of its 1 records none can be trained on {told}" in str(caught.value)
+    assert f"none of its 1 records can be trained on {told}" in str(caught.value)
     assert not [*tmp_path.glob("train.*")]
 
 

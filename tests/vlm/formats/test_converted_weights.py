@@ -128,7 +128,7 @@ def test_what_transformers_passes_over_is_passed_over_and_told(
     save_file(files | {"mtp.fc.weight": torch.zeros(2)}, path, metadata={"format": "pt"})
     caplog.set_level("INFO")
     start = open_start(config, RunFolder(config.run.folder))
-    assert "not read, as by transformers: 1 (mtp.fc.weight)" in caplog.text
+    assert "like transformers, does not read 1 (mtp.fc.weight)" in caplog.text
     for name, value in model.named_parameters():
         assert torch.equal(start.require_weights().stored(LANGUAGE + name), value), name
     start.close()

@@ -194,9 +194,9 @@ def test_a_folder_that_is_not_read_again_says_so(
     ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export(ours, tmp_path / "a", "--check", "false")
-    assert "not read again; --check true does" in capsys.readouterr().err
+    assert "not read again; --check true reads it again" in capsys.readouterr().err
     export(ours, tmp_path / "b")
-    assert "checked: the folder is read as what was trained" in capsys.readouterr().err
+    assert "checked: the folder reads back as the trained model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [(), ("--safetensors", "true")])
@@ -306,7 +306,7 @@ def test_a_checkpoint_out_of_its_run_needs_tokenizer_and_template(
     moved = tmp_path / "moved"
     shutil.copytree(run / "frozen", tmp_path / "frozen")
     shutil.copytree(run / "checkpoints/step-2", tmp_path / "steps/step-2")
-    with pytest.raises(ConfigError, match=r"tokenizer = null: .* lies in no run that has one"):
+    with pytest.raises(ConfigError, match=r"tokenizer = null: .* is not in a run that has one"):
         export(tmp_path / "steps/step-2", moved, "--template", "vicuna_v1")
     tokenizer = ("--tokenizer", str(small_tokenizer))
     export(tmp_path / "steps/step-2", moved, "--template", "vicuna_v1", *tokenizer)

@@ -11,7 +11,7 @@ from tests.vlm.helpers.exporting import export
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--format", "mobilevlm", "--push", "a/b"), "push = a/b: takes our form"),
+        (("--format", "mobilevlm", "--push", "a/b"), "push = a/b: needs --format hf"),
         (("--safetensors", "true"), "safetensors = true: has no effect with --format hf"),
         (("--vision_tower", "openai/x"), "vision_tower = openai/x: has no effect"),
         (("--base", "mine"), "base = mine: must name the owner"),

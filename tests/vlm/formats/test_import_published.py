@@ -173,8 +173,8 @@ def test_a_report_says_what_was_read_and_what_was_passed_over(
     assert lines[0].endswith("ldpnetv2, 144 tokens for an image of 16 pixels (pad)")
     assert lines.pop(6) == (
         "tower: heads 2, quick_gelu, epsilon 1e-05, layer -2, mean 0.4815 0.4578 0.4082, by "
-        f"{published / 'config.json'}: vision_config; no preprocessor_config.json: mean and "
-        "deviation are those that transformers gives such a tower"
+        f"{published / 'config.json'}: vision_config; no preprocessor_config.json: "
+        "transformers' mean and deviation for such a tower"
     )
     rows = [line.split() for line in lines[1:6]]
     shapes = parameter_shapes(open_folder(published).architecture)
@@ -232,10 +232,12 @@ def test_what_cannot_be_imported_is_refused(small_tokenizer: Path, tmp_path: Pat
         run("import", model=published)
     with pytest.raises(ConfigError, match="exists and is not empty"):
         run("import", model=published, output=tmp_path)
-    with pytest.raises(ConfigError, match=r"output = .*/sub: lies within .*/published, which is"):
+    with pytest.raises(ConfigError, match=r"output = .*/sub: lies within .*/published, which this"):
         run("import", model=published, output=published / "sub")
     assert run("import", model=published, output=tmp_path / "ours") == 0
-    with pytest.raises(ConfigError, match=r"output = .*/sub: lies within .*/ours, which is read"):
+    with pytest.raises(
+        ConfigError, match=r"output = .*/sub: lies within .*/ours, which this command reads"
+    ):
         run("export", checkpoint=tmp_path / "ours", output=tmp_path / "ours/sub")
     with pytest.raises(ConfigError, match="is in our form already"):
         run("import", model=tmp_path / "ours", output=tmp_path / "again")

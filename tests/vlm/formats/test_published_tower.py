@@ -135,9 +135,7 @@ def test_a_tower_without_an_image_processor_leaves_it_to_the_next_source(
     assert open_folder(folder, vision=str(given)).architecture.images.mean == tuple(HALF)
     opened = open_folder(folder)
     assert opened.architecture.images.mean == (0.48145466, 0.4578275, 0.40821073)
-    assert opened.tower_source.endswith(
-        "mean and deviation are those that transformers gives such a tower"
-    )
+    assert opened.tower_source.endswith("transformers' mean and deviation for such a tower")
 
 
 def test_the_folders_own_image_processor_goes_first(make: Make, tmp_path: Path) -> None:
@@ -165,15 +163,24 @@ def test_what_nothing_says_is_refused_with_the_remedy(make: Make, name: Any) -> 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"hidden_size": 64}, "hidden_size = 64: but the weights of .*published show 128"),
-        ({"num_hidden_layers": 4}, "num_hidden_layers = 4: but the weights of .* show 3"),
-        ({"image_size": 32}, "image_size = 32: but the weights of .* show 16"),
-        ({"intermediate_size": 9}, "intermediate_size = 9: but the weights of .* show 192"),
-        ({"model_type": "siglip_vision_model"}, "model_type = .* show clip_vision_model"),
+        (
+            {"hidden_size": 64},
+            "hidden_size = 64: must be 128, which the weights of .*published show",
+        ),
+        (
+            {"num_hidden_layers": 4},
+            "num_hidden_layers = 4: must be 3, which the weights of .* show",
+        ),
+        ({"image_size": 32}, "image_size = 32: must be 16, which the weights of .* show"),
+        (
+            {"intermediate_size": 9},
+            "intermediate_size = 9: must be 192, which the weights of .* show",
+        ),
+        ({"model_type": "siglip_vision_model"}, "model_type = .*: must be clip_vision_model"),
         ({"num_attention_heads": 3}, "num_attention_heads = 3: must be a whole number that div"),
         ({"num_attention_heads": "8"}, "num_attention_heads = '8': must be a whole number"),
-        ({"hidden_act": "none_such"}, "hidden_act = 'none_such': is no activation"),
-        ({"hidden_act": ["gelu"]}, r"hidden_act = \['gelu'\]: is no activation"),
+        ({"hidden_act": "none_such"}, "hidden_act = 'none_such': is not an activation"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act = \['gelu'\]: is not an activation"),
         ({"layer_norm_eps": 0}, "layer_norm_eps = 0: must be a number between 0 and 1"),
     ],
 )
@@ -210,4 +217,7 @@ def test_a_run_starts_from_it_with_vision_for_its_config_alone(
     published = make()
     architecture = start_from(published, folder, kind=None).architecture
     assert architecture.vision["num_attention_heads"] == 8
-    assert f"what the tower's weights do not show: vision = {folder}; images as" in caplog.text
+    assert (
+        f"the tower's settings that its weights do not show: vision = {folder}; images as"
+        in caplog.text
+    )

@@ -58,8 +58,8 @@ def test_it_trains_is_exported_in_our_form_and_is_a_start(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "codes [0, 0, 2, 2, 0]" in done.stdout, done.stderr
-    assert "projector = one_token: is none that the original has" in done.stderr
-    assert "the projector is one_token, which has no published form" in done.stderr
+    assert "projector = one_token: is not one of the original's" in done.stderr
+    assert "the projector one_token has no published form" in done.stderr
     assert json.loads((folder / "config.json").read_text())["projector"] == "one_token"
     assert "one_token, 16 patches to 1 tokens" in (folder / "README.md").read_text()
     with safe_open(folder / "model.safetensors", "pt") as file:

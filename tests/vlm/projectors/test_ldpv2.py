@@ -38,5 +38,5 @@ def test_at_the_published_grid_both_poolings_are_the_same_bit_for_bit(dtype: tor
 
 
 def test_an_odd_grid_is_refused_by_the_forward_pass_too() -> None:
-    with pytest.raises(ConfigError, match="a side that 2 divides, not 3"):
+    with pytest.raises(ConfigError, match="an even side for the pooling 2x2, but its side is 3"):
         initialised("ldpnetv2")(features(1, 9))

@@ -177,8 +177,8 @@ def test_another_grid_than_the_published_tells_the_poolings_apart(
         (
             "ldpnetv2",
             729,
-            "patches of an image = 729: must be a square with a side that 2 divides, not 27, where "
-            "pooling is 2x2. Choose the pooling 12x12, or",
+            "patches of an image = 729: must be a square with an even side for the pooling 2x2, "
+            "but its side is 27. Choose the pooling 12x12, or",
         ),
         (
             "ldpnet2",

@@ -95,7 +95,7 @@ def make_job(
     )
     data, run = open_windows(config), RunFolder(folder)
     facts = facts_of(config, data, precision)
-    number = begin(world, run, facts, partial(save_dataset_texts, data.dataset))
+    number = begin(config, world, run, facts, partial(save_dataset_texts, data.dataset))
     job = pretraining(config, data, world, facts)
     return job, assemble(job, run, world, number, None)
 

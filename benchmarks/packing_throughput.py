@@ -47,7 +47,7 @@ from mobilellama.pretrain.model import build_on
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.run import new_weights
 from mobilellama.pretrain.sections import ModelConfig
-from mobilellama.pretrain.state.loading import begin
+from mobilellama.pretrain.state.loading import load_first_values
 from mobilellama.pretrain.training_data import open_data
 from mobilellama.sft.config import Config
 from mobilellama.sft.data.packing import pack
@@ -240,7 +240,7 @@ def main() -> None:
         )  # fmt: skip
         groups = parameter_groups(model.named_parameters(), config.optimizer)
         engine = build_engine(model, groups, config, world, "fp32")
-        begin(model, engine, new_weights(model, seed=0))
+        load_first_values(model, engine, new_weights(model, seed=0))
         whole = RowInputs(seq_len=options.seq_len, pad_id=0)
         epochs = {
             "packed": PackedEpoch(engine, config, whole, model_config),

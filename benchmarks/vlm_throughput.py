@@ -49,7 +49,7 @@ from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import named_generator
 from mobilellama.pretrain.prefetch import Prefetcher
-from mobilellama.pretrain.state.loading import begin
+from mobilellama.pretrain.state.loading import load_first_values
 from mobilellama.pretrain.weight_source import DrawnWeights, shapes_of
 from mobilellama.sft.data.packing import pack
 from mobilellama.shards.order import DEFAULT_SEED
@@ -232,7 +232,7 @@ def build(architecture: Architecture, config: Config, world: World) -> Engine:
     engine = build_engine(
         cast(nn.Module, model), groups_of(trained, config), config, world, config.engine.precision
     )
-    begin(cast(nn.Module, model), engine, weights)
+    load_first_values(cast(nn.Module, model), engine, weights)
     engine.train(True)
     return engine
 

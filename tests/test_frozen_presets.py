@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mobilellama.commandline.parser import parse_config
-from mobilellama.files.presets import preset_names, read_layers
+from mobilellama.files.presets import Layer, preset_names, read_layers
 
 FROZEN: dict[str, dict[str, dict[str, Any]]] = json.loads(
     (Path(__file__).parent / "frozen_presets.json").read_text()
@@ -30,11 +30,21 @@ def presets_of(stage: str) -> Path:
     return importlib.import_module(f"mobilellama.{stage}.main").PRESETS
 
 
+def sections_in(layer: Layer) -> dict[str, dict[str, Any]]:
+    """What one file sets itself, section by section."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, fields in layer.values.items():
+        assert isinstance(section, str)
+        assert isinstance(fields, dict)
+        found[section] = fields
+    return found
+
+
 def sections_of(stage: str, name: str) -> dict[str, dict[str, Any]]:
     """What a preset sets, section by section."""
     merged: dict[str, dict[str, Any]] = {}
     for layer in read_layers(presets_of(stage) / f"{name}.yaml", presets_of(stage)):
-        for section, fields in layer.values.items():
+        for section, fields in sections_in(layer).items():
             merged.setdefault(section, {}).update(fields)
     return merged
 
@@ -68,10 +78,12 @@ def test_no_preset_says_what_its_bases_say(stage: str) -> None:
         below = {
             (section, field): value
             for base in bases
-            for section, fields in base.values.items()
+            for section, fields in sections_in(base).items()
             for field, value in fields.items()
         }
-        said = {(s, field): v for s, fields in own.values.items() for field, v in fields.items()}
+        said = {
+            (s, field): v for s, fields in sections_in(own).items() for field, v in fields.items()
+        }
         twice = [
             f"{s}.{field}" for (s, field), v in said.items() if below.get((s, field), ...) == v
         ]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import lock, read_json, write_json
@@ -23,6 +23,15 @@ from mobilellama.vlm.benchmarks.benchmark import Scores
 from mobilellama.vlm.benchmarks.published_scores import average
 
 FORMAT = 1
+
+
+class _Kept(TypedDict):
+    """Of what the file has of a benchmark, what is read again."""
+
+    score: float | None
+    settings: dict[str, object]
+    incomplete: NotRequired[str | None]
+    withheld: NotRequired[bool]
 
 
 class ScoresFile:
@@ -35,7 +44,7 @@ class ScoresFile:
     def __init__(self, path: Path, *, model: str, model_sha256: str, overwrite: bool) -> None:
         self.path = path
         self._model = {"path": model, "sha256": model_sha256}
-        self._benchmarks: dict[str, Any] = {}
+        self._benchmarks: dict[str, _Kept] = {}
         self._read(overwrite=overwrite)
 
     def _read(self, *, overwrite: bool) -> None:
@@ -45,9 +54,8 @@ class ScoresFile:
         shown, remedy = str(self.path.parent), "Give another --output, or --overwrite this one"
         try:
             before = read_json(self.path)
-            found, finished = before["model"]["sha256"], dict(before["benchmarks"])
-            for its in finished.values():
-                _require_scores(its)
+            found = before["model"]["sha256"]
+            finished = {name: _kept(its) for name, its in dict(before["benchmarks"]).items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             rule = f"holds a {self.path.name} that 'vlm evaluate' has not written"
             raise ConfigError("output", shown, rule, remedy) from None
@@ -66,11 +74,9 @@ class ScoresFile:
         try:
             lock(folder, fcntl.LOCK_EX)
             self._read(overwrite=True)
-            self._benchmarks[name] = {
-                **asdict(scores),
-                "settings": dict(settings),
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            kept = asdict(scores) | {"settings": dict(settings), "date": date}
+            self._benchmarks[name] = _kept(kept)
             content = {"format": FORMAT, "model": self._model, "benchmarks": self._benchmarks}
             write_json(self.path, content | {"average": average(self.scores())})
         finally:
@@ -88,15 +94,18 @@ class ScoresFile:
         """Return which of these benchmarks' scores are withheld."""
         return {name for name, its in self._in_full() if its.get("withheld")}
 
-    def _in_full(self) -> list[tuple[str, dict[str, Any]]]:
+    def _in_full(self) -> list[tuple[str, _Kept]]:
         found = self._benchmarks.items()
         return [(name, its) for name, its in found if its["settings"].get("limit") is None]
 
 
-def _require_scores(its: Any) -> None:
-    """Raise TypeError or KeyError unless this is what `ScoresFile.add` keeps of a benchmark."""
+def _kept(its: object) -> _Kept:
+    """Return it; raise TypeError or KeyError unless `ScoresFile.add` keeps such of a benchmark."""
+    if not isinstance(its, dict):
+        raise TypeError
     score, settings = its["score"], its["settings"]
     if isinstance(score, bool) or not isinstance(score, int | float | None):
         raise TypeError
     if not isinstance(settings, dict) or not isinstance(its.get("incomplete"), str | None):
         raise TypeError
+    return cast(_Kept, its)

@@ -44,6 +44,7 @@ from mobilellama.vlm.data.report import (
     read_report,
     sources_of,
 )
+from mobilellama.vlm.data.report_content import Report
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _require_writable(path: Path) -> None:
         raise ConfigError("output", str(path), rule, remedy) from None
 
 
-def check(config: Config, folder: Path) -> dict[str, object]:
+def check(config: Config, folder: Path) -> Report:
     """Return the report on the data.
 
     Args:

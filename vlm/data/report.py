@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import read_json
@@ -21,6 +21,7 @@ from mobilellama.table import below_remarks, counted
 from mobilellama.vlm.data.orientation import MEANING as MEANING_OF_MARK
 from mobilellama.vlm.data.orientation import UPRIGHT
 from mobilellama.vlm.data.records import MEANING, Record, Refused
+from mobilellama.vlm.data.report_content import ImageCounts, RecordCounts, Report, Spread
 
 KIND = "mobilellama vlm check-data"
 FORMAT = 1
@@ -59,7 +60,7 @@ class RecordTally:
         """All records, the refused ones too."""
         return self.by_images.total() + self.refused.total()
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> RecordCounts:
         """Return the counts for the file."""
         return {
             "records": self.records,
@@ -127,7 +128,7 @@ class ImageTally:
         if len(examples) < _EXAMPLES:
             examples.append({"image": name, "detail": detail})
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> ImageCounts:
         """Return the counts for the file."""
         good = self.modes.total()
         kinds: dict[str, list[str]] = {}
@@ -166,7 +167,7 @@ def _keep(examples: list[str], name: str) -> None:
         examples.append(name)
 
 
-def spread(values: Counter[int]) -> dict[str, int] | None:
+def spread(values: Counter[int]) -> Spread | None:
     """Return the least, the (lower) median and the greatest of counted values; None of none."""
     if not values:
         return None
@@ -201,7 +202,7 @@ def read_leave_out(path: str | Path, data: ConversationsConfig | None = None) ->
     return frozenset(report["leave_out"])
 
 
-def read_report(path: Path, *, field: str) -> dict[str, Any]:
+def read_report(path: Path, *, field: str) -> Report:
     """Return the value of a report's file.
 
     Raises:
@@ -219,19 +220,19 @@ def read_report(path: Path, *, field: str) -> dict[str, Any]:
     if report["format"] != FORMAT:
         rule = f"is of format {report['format']}, but this version reads {FORMAT}"
         raise ConfigError(field, str(path), rule, f"Run '{KIND}' again")
-    return report
+    return cast(Report, report)
 
 
-def describe(report: Mapping[str, Any]) -> str:
+def describe(report: Report) -> str:
     """Return the report as text for a terminal."""
-    by_images: dict[str, int] = report["records_by_images"]
-    sources = len(report["sources"])
+    by_images = report["records_by_images"]
+    sources, refused = len(report["sources"]), report["refused_records"]
     lines = [
         counted("records read", report["records"], f"in {sources:,} source{'s' * (sources != 1)}"),
         *(counted(_with(int(count)), records) for count, records in by_images.items()),
         *(counted("  changed", found["count"], found["meaning"])
           for found in report["mended"].values()),
-        counted("records refused", report["refused_records"], _share(report, "refused_records")),
+        counted("records refused", refused, _share(refused, report["records"])),
     ]  # fmt: skip
     for found in report["refused"].values():
         lines.append(counted("  refused", found["count"], found["meaning"]))
@@ -240,8 +241,8 @@ def describe(report: Mapping[str, Any]) -> str:
     lines += lines_of_unread(report["unread_fields"])
     lines.append(counted("images", report["images"], _modes(report["modes"])))
     for side in ("width", "height"):
-        if spread := report[side]:
-            low, middle, high = spread["min"], spread["median"], spread["max"]
+        if sizes := report[side]:
+            low, middle, high = sizes["min"], sizes["median"], sizes["max"]
             lines.append(counted(f"  {side}", middle, f"pixels, the median of {low:,} to {high:,}"))
     lines += _lines_of_marks(report)
     lines.append(counted("images broken", report["broken_images"]))
@@ -258,7 +259,7 @@ def describe(report: Mapping[str, Any]) -> str:
     return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
-def _lines_of_marks(report: Mapping[str, Any]) -> list[str]:
+def _lines_of_marks(report: Report) -> list[str]:
     """Return what is said of EXIF's orientation."""
     turned, broken = report["turned_images"], report["broken_exif"]
     remark = "marked so by EXIF: see images.orientation of 'vlm run'" if turned else ""
@@ -288,5 +289,5 @@ def _modes(modes: Mapping[str, int]) -> str:
     return ", ".join(f"{mode} {count:,}" for mode, count in modes.items())
 
 
-def _share(report: Mapping[str, Any], name: str) -> str:
-    return f"{100 * report[name] / report['records']:.2f} %" if report["records"] else ""
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else ""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from mobilellama.config import DataError, one_line
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.files.sealed import read_sealed_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class Samples:
 
         self._path = path
         try:
-            self._reader: Any = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._reader: pa.RecordBatchFileReader = pa.ipc.open_file(pa.memory_map(str(path)))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: cannot be read ({error}); remove it and run again") from None
         self._bytes = path.stat().st_size
@@ -70,7 +73,7 @@ class Samples:
         self.has_images: NDArray[np.bool_] = images[kept] > 0
         """Whether each has an image."""
 
-    def _batch(self, number: int) -> Any:
+    def _batch(self, number: int) -> "pa.RecordBatch":
         return self._reader.get_batch(number)
 
     def __len__(self) -> int:
@@ -106,15 +109,15 @@ class Samples:
             yield self._batch(number)["images"].to_pylist()
 
 
-def _token_counts(batch: Any) -> NDArray[np.int64]:
+def _token_counts(batch: "pa.RecordBatch") -> NDArray[np.int64]:
     return _list_lengths(batch["input_ids"])
 
 
-def _image_counts(batch: Any) -> NDArray[np.int64]:
+def _image_counts(batch: "pa.RecordBatch") -> NDArray[np.int64]:
     return _list_lengths(batch["images"])
 
 
-def _supervised_counts(batch: Any) -> NDArray[np.int64]:
+def _supervised_counts(batch: "pa.RecordBatch") -> NDArray[np.int64]:
     column = batch["supervised"]
     values = column.values.to_numpy(zero_copy_only=False).astype(np.int64)
     sums = np.concatenate([[0], values.cumsum()])
@@ -122,7 +125,7 @@ def _supervised_counts(batch: Any) -> NDArray[np.int64]:
     return sums[offsets[1:]] - sums[offsets[:-1]]
 
 
-def _list_lengths(column: Any) -> NDArray[np.int64]:
+def _list_lengths(column: "pa.ListArray") -> NDArray[np.int64]:
     return np.diff(column.offsets.to_numpy()).astype(np.int64)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
 from mobilellama.files.atomic import sha256_of_json
@@ -84,8 +84,8 @@ class BenchmarkPlan:
     """One benchmark's questions, and how they are asked."""
 
     name: str
-    benchmark: Benchmark[Any]
-    asked: list[Asked[Any]]
+    benchmark: Benchmark[object]
+    asked: list[Asked[object]]
     """All of them, whatever the limit."""
     max_new_tokens: int
     aspect_ratio: Literal["square", "pad"] | None
@@ -118,7 +118,7 @@ def make_plans(config: Config) -> list[BenchmarkPlan]:
     return plans
 
 
-def _aspect_ratio(config: Config, benchmark: Benchmark[Any]) -> Literal["square", "pad"] | None:
+def _aspect_ratio(config: Config, benchmark: Benchmark[object]) -> Literal["square", "pad"] | None:
     if config.aspect_ratio == "original":
         return benchmark.aspect_ratio
     return None if config.aspect_ratio == "model" else config.aspect_ratio

@@ -44,7 +44,7 @@ from mobilellama.vlm.data.report import (
     read_report,
     sources_of,
 )
-from mobilellama.vlm.data.report_content import Report
+from mobilellama.vlm.data.report_content import DataReport
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _require_writable(path: Path) -> None:
         raise ConfigError("output", str(path), rule, remedy) from None
 
 
-def check(config: Config, folder: Path) -> Report:
+def check(config: Config, folder: Path) -> DataReport:
     """Return the report on the data.
 
     Args:

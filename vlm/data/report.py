@@ -21,7 +21,7 @@ from mobilellama.table import below_remarks, counted
 from mobilellama.vlm.data.orientation import MEANING as MEANING_OF_MARK
 from mobilellama.vlm.data.orientation import UPRIGHT
 from mobilellama.vlm.data.records import MEANING, Record, Refused
-from mobilellama.vlm.data.report_content import ImageCounts, RecordCounts, Report, Spread
+from mobilellama.vlm.data.report_content import DataReport, ImageCounts, RecordCounts, Spread
 
 KIND = "mobilellama vlm check-data"
 FORMAT = 1
@@ -202,7 +202,7 @@ def read_leave_out(path: str | Path, data: ConversationsConfig | None = None) ->
     return frozenset(report["leave_out"])
 
 
-def read_report(path: Path, *, field: str) -> Report:
+def read_report(path: Path, *, field: str) -> DataReport:
     """Return the value of a report's file.
 
     Raises:
@@ -220,10 +220,10 @@ def read_report(path: Path, *, field: str) -> Report:
     if report["format"] != FORMAT:
         rule = f"is of format {report['format']}, but this version reads {FORMAT}"
         raise ConfigError(field, str(path), rule, f"Run '{KIND}' again")
-    return cast(Report, report)
+    return cast(DataReport, report)
 
 
-def describe(report: Report) -> str:
+def describe(report: DataReport) -> str:
     """Return the report as text for a terminal."""
     by_images = report["records_by_images"]
     sources, refused = len(report["sources"]), report["refused_records"]
@@ -259,7 +259,7 @@ def describe(report: Report) -> str:
     return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
-def _lines_of_marks(report: Report) -> list[str]:
+def _lines_of_marks(report: DataReport) -> list[str]:
     """Return what is said of EXIF's orientation."""
     turned, broken = report["turned_images"], report["broken_exif"]
     remark = "marked so by EXIF: see images.orientation of 'vlm run'" if turned else ""

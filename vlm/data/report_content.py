@@ -68,7 +68,7 @@ class ImageCounts(TypedDict):
     broken: dict[str, FoundImages]
 
 
-class Report(RecordCounts, ImageCounts):
+class DataReport(RecordCounts, ImageCounts):
     """The whole report."""
 
     kind: str

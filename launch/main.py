@@ -158,13 +158,21 @@ def launch_pipeline(argv: Sequence[str]) -> int:
 
 
 def take_file(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return what --config names, and the other words."""
+    """Return what --config names, and the other words.
+
+    Raises:
+        ConfigError: it is given twice.
+    """
     file, others = None, []
     words = iter(argv)
     for word in words:
         flag, inline, value = word.partition("=")
         if flag == "--config":
-            file = value if inline else next(words, "")
+            second = value if inline else next(words, "")
+            if file is not None:
+                rule = f"is a second file beside {file}; a pipeline is one file"
+                raise ConfigError("--config", second, rule, "Remove one of them")
+            file = second
         else:
             others.append(word)
     return file, others

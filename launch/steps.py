@@ -115,7 +115,8 @@ def find_step(name: str, *, field: str) -> Step:
 def given(step: Step, arguments: Sequence[str], field: str) -> object:
     """Return the value that a stage's arguments give to a field; None if they do not.
 
-    As on the stage's command line, the last counts: an option, or a --config file that has it.
+    As on the stage's command line, the last option counts; without one, the last --config file
+    that has the field.
     A run or a model without a flag is found where it comes before all flags: only the stage knows
     which flag takes the word that follows it.
 
@@ -125,7 +126,7 @@ def given(step: Step, arguments: Sequence[str], field: str) -> object:
         field: its dotted name.
     """
     stage, verb = step.command
-    value = None
+    value = of_files = None
     if arguments and not arguments[0].startswith("-") and _thing(stage, verb) == field:
         value = arguments[0]
     for i, word in enumerate(arguments):
@@ -138,8 +139,8 @@ def given(step: Step, arguments: Sequence[str], field: str) -> object:
             value = said
         elif name == "config":
             in_file = _in_file(said or "", field, step.presets)
-            value = value if in_file is None else in_file
-    return value
+            of_files = of_files if in_file is None else in_file
+    return of_files if value is None else value
 
 
 def _thing(stage: str, verb: str) -> str | None:

@@ -101,7 +101,9 @@ def _first(told: Mapping[str, _Told], first: Sequence[str]) -> list[str]:
 def _options(presets: Sequence[str]) -> list[str]:
     """Return the entries of the options that are not fields."""
     names = f", or a preset: {', '.join(presets)}" if presets else ""
-    config = f"YAML file of fields{names}. Later files override earlier ones."
+    config = (
+        f"YAML file of fields{names}. Later files override earlier ones, and fields override files."
+    )
     return [
         "  --config FILE",
         *_wrapped(config, _INDENT, _INDENT),

@@ -45,7 +45,7 @@ def parse_config(
     thing: str | None = None,
     first: Sequence[str] = (),
 ) -> T:
-    """Build the config from a YAML file (or preset), then overrides, then defaults.
+    """Build the config from YAML files (or presets), fields of the command line, and defaults.
 
     Args:
         config_class: the frozen dataclass.

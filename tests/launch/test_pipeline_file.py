@@ -63,3 +63,9 @@ def test_a_file_of_another_shape_is_refused_by_name(text: str, message: str) -> 
     with pytest.raises(UserError, match=r"pipeline\.yaml") as caught:
         main(["pipeline", "--config", "pipeline.yaml"])
     assert message in str(caught.value)
+
+
+def test_a_second_file_is_refused() -> None:
+    words = ["--config", "a.yaml", "--dry-run", "--config=b.yaml"]
+    with pytest.raises(UserError, match=r"--config = b\.yaml: is a second file beside a\.yaml"):
+        main(["pipeline", *words])

@@ -164,13 +164,13 @@ def test_a_step_that_does_not_exist_is_met_with_the_nearest() -> None:
     [
         (["--config", "ONE", "--config", "TWO"], "two"),
         (["--config=TWO", "--config=ONE"], "one"),
-        (["--run.folder", "three", "--config", "TWO"], "two"),
+        (["--run.folder", "three", "--config", "TWO"], "three"),
         (["--config", "TWO", "--run.folder", "three"], "three"),
         (["--config", "ONE", "--config", "OTHER"], "one"),
         (["--config", "ONE", "--config", "a_preset"], "one"),
     ],
 )
-def test_the_last_that_names_a_field_counts_as_on_the_stages_command_line(
+def test_a_flag_counts_before_the_last_file_as_on_the_stages_command_line(
     tmp_path: Path, words: list[str], value: str
 ) -> None:
     (tmp_path / "ONE").write_text("run: {folder: one}\n")

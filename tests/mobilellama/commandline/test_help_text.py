@@ -91,7 +91,8 @@ Do it.
   --rates.kind flat|steep (default: steep)
       How it falls.
   --config FILE
-      YAML file of fields. Later files override earlier ones.
+      YAML file of fields. Later files override earlier ones, and fields
+      override files.
   --print_config
       Print the resulting config, and do nothing else.
 """

@@ -1,7 +1,8 @@
-"""Run any stage as SLURM jobs that survive preemption, time limits and dead nodes.
+r"""Run any stage as SLURM jobs that survive preemption, time limits and dead nodes.
 
-    mobilellama launch pretrain --config mobilellama_1_4b --data.path DATASET --run.folder RUN
-        --slurm.nodes 20 --slurm.time 48:00:00 [--slurm.partition p ...] [--dry-run | --local]
+    mobilellama launch pretrain --config mobilellama_1_4b --data.path DATASET \
+        --run.folder RUN --slurm.nodes 20 --slurm.time 48:00:00 \
+        [--slurm.partition p ...] [--dry-run | --local]
 
 Give the stage's own fields as without 'launch'. --slurm.FIELD says where the stage runs. Its
 defaults for a site are in ~/.config/mobilellama/slurm.yaml.
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.cli import Verb, run_stage
+from mobilellama.commandline.help_text import WIDTH
 from mobilellama.commandline.parser import parse_config
+from mobilellama.commandline.prose import filled, listed
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.launch.config import HowConfig, read_options, split_options, take_site_file
 from mobilellama.launch.steps import STEPS, Step, find_step
@@ -26,15 +29,18 @@ VERBS = {
     ),
     "status": Verb(
         module="mobilellama.launch.launched.status",
+        thing="run",
         help="show jobs and steps: state, nodes, restarts, last step, tokens/s, time left",
     ),
     "logs": Verb(
         module="mobilellama.launch.launched.logs",
+        thing="run",
         help="show the output of one process of a run; with --follow, also its new lines",
         interrupted="the job goes on",
     ),
     "cancel": Verb(
         module="mobilellama.launch.launched.cancel",
+        thing="run",
         help="end the jobs of a run for good; with --save, write a checkpoint first",
     ),
     "doctor": Verb(
@@ -54,7 +60,6 @@ VERBS = {
         help="check a cluster for a new user, with a verdict for each check",
     ),
 }
-_TAKES_RUN = ("status", "logs", "cancel")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,8 +80,6 @@ def main(argv: Sequence[str]) -> int:
             f"See 'mobilellama launch --help'{did_you_mean(argv[0], known)}",
         )
     verb, *rest = argv
-    if verb in _TAKES_RUN and rest and not rest[0].startswith("-"):
-        rest = ["--run", *rest]  # 'launch status RUN'
     if verb == "doctor":
         mine, theirs = split_options(rest)
         files, mine = take_site_file(mine)
@@ -86,13 +89,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _help() -> str:
     lines = ["usage: mobilellama launch STEP [the stage's fields] [--slurm.FIELD VALUE ...]"]
-    lines += ["       mobilellama launch VERB [RUN] [--field VALUE ...]", "", __doc__ or ""]
-    lines += ["steps:"]
-    lines += [
-        f"  {name:<13} {' '.join(step.command):<18} {step.help}" for name, step in STEPS.items()
-    ]
-    lines += ["", "verbs:"]
-    lines += [f"  {name:<13} {verb.help}" for name, verb in VERBS.items()]
+    lines += ["       mobilellama launch VERB [RUN] [--field VALUE ...]", ""]
+    lines += [filled(__doc__ or "", WIDTH), "", "steps:"]
+    steps = {f"{name:<13} {' '.join(step.command)}": step.help for name, step in STEPS.items()}
+    lines += [*listed(steps, WIDTH), "", "verbs:"]
+    lines += listed({f"{name:<13}": verb.help for name, verb in VERBS.items()}, WIDTH)
     return "\n".join([*lines, "", "'mobilellama launch STEP --help' lists SLURM's fields."])
 
 

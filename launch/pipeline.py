@@ -2,7 +2,7 @@
 
     mobilellama launch pipeline --config pipeline.yaml [--slurm.FIELD VALUE ...] [--dry-run]
 
-    slurm: {account: my-project}          # for all steps; overrides the site's file
+    slurm: {account: my-project}    # for all steps, before the site's file
     steps:
       - step: tokenize
         args: {tokenizer: tokenizer.model, sources: {root: RedPajama-Data-1T},

@@ -8,6 +8,8 @@ import sys
 
 from mobilellama import __version__, signals, streams
 from mobilellama.cli import report
+from mobilellama.commandline.help_text import WIDTH
+from mobilellama.commandline.prose import listed
 from mobilellama.config import ConfigError, MachineError, UserError, did_you_mean
 from mobilellama.files.atomic import DISK_FULL
 
@@ -28,7 +30,7 @@ def _help() -> str:
     lines = ["usage: mobilellama STAGE VERB [--config FILE] [--section.field VALUE ...]", ""]
     lines += ["Train small language models from raw web text, and vision-language models.", ""]
     lines += ["stages:"]
-    lines += [f"  {stage:<9} {about}" for stage, about in STAGES.items()]
+    lines += listed(STAGES, WIDTH)
     return "\n".join([*lines, "", "'mobilellama STAGE --help' lists its verbs."])
 
 

@@ -14,13 +14,14 @@ import importlib.util
 import os
 import socket
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama import signals
+from mobilellama.commandline.help_text import WIDTH
 from mobilellama.commandline.parser import parse_config
+from mobilellama.commandline.prose import folded, listed
 from mobilellama.config import ConfigError, UserError, did_you_mean
 from mobilellama.launcher import tell_failure
 from mobilellama.log import (
@@ -101,10 +102,9 @@ def _docstring_of(module: str) -> str | None:
 
 
 def _stage_help(stage: str, about: str, verbs: Mapping[str, Verb]) -> str:
-    width = max(map(len, verbs))
     lines = [f"usage: mobilellama {stage} VERB [--config FILE] [--section.field VALUE ...]", ""]
-    lines += [*textwrap.wrap(about, 90), "", "verbs:"]
-    lines += [f"  {name:<{width}}  {verb.help}" for name, verb in verbs.items()]
+    lines += [*folded(about, WIDTH), "", "verbs:"]
+    lines += listed({name: verb.help for name, verb in verbs.items()}, WIDTH)
     end = f"'mobilellama {stage} VERB --help' shows the fields set first, '--help all' all."
     return "\n".join([*lines, "", end])
 

@@ -1,4 +1,4 @@
-"""The ``pretrain`` stage: train a language model on bucket files, look at it, export it."""
+"""Stage ``pretrain``: train a language model on bucket files, look at it, export it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,4 +96,6 @@ INPUTS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb of the stage."""
-    return run_stage("pretrain", __doc__ or "", VERBS, argv)
+    return run_stage(
+        "pretrain", "Train a language model on bucket files, look at it, export it.", VERBS, argv
+    )

@@ -1,4 +1,4 @@
-"""The ``sft`` stage: make a chat model of a language model, talk to it, export it."""
+"""Stage ``sft``: make a chat model of a language model, talk to it, export it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,4 +122,6 @@ INPUTS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb of the stage."""
-    return run_stage("sft", __doc__ or "", VERBS, argv)
+    return run_stage(
+        "sft", "Make a chat model of a language model, talk to it, export it.", VERBS, argv
+    )

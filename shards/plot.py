@@ -54,7 +54,7 @@ def main(config: Config) -> int:
     for remark in summary.remarks:
         log.warning("%s", remark)
     write_png(draw(summary, count_lengths(dataset)), config.output)
-    print(config.output)
+    print(f"wrote {config.output}")
     return 0
 
 

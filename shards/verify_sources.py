@@ -52,7 +52,7 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
         workers: files read at the same time.
 
     Raises:
-        ConfigError: there is no such folder or file.
+        ConfigError: there is no such folder or file, or it has none of the sources.
         DataError: a source is missing or differs; the message names the first.
     """
     root = Path(given)
@@ -75,6 +75,9 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
     if bad:
         part, fault = bad[0]
         others = f" (and {len(bad) - 1:,} more bad)" if len(bad) > 1 else ""
+        if not any(part.path.exists() for part in parts):
+            rule = f"holds none of the files that the dataset was made of, such as {part.path}"
+            raise ConfigError("sources", given, rule, "Give the corpus that it was made of")
         raise DataError(
             f"{part.path}: bytes {part.start:,} to {part.end:,}, of which bucket "
             f"{part.slice_.name} was made: {fault}{others}. Restore it, or make "
@@ -103,4 +106,5 @@ def _path_of(slice_: Slice, root: Path) -> Path:
         return root
     path = root / slice_.source
     # A source of which another column than "text" was read is called FILE#COLUMN.
-    return path if path.exists() else root / slice_.source.rpartition("#")[0]
+    file, mark, _ = slice_.source.rpartition("#")
+    return root / file if mark and not path.exists() else path

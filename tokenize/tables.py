@@ -52,6 +52,10 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
     subset = sources.subset or folder.resolve().name
     if folder.is_dir() and not _is_saved(folder):
         return _file_slices(sources, folder, subset)
+    if folder.is_file():  # not asked for on the Hub, which would take half a minute offline
+        rule = "is a file, but must be a folder or a dataset's name on the Hub"
+        remedy = "Give the folder that holds the file"
+        raise ConfigError("sources.dataset", sources.dataset, rule, remedy)
     rows = len(_open_rows(sources))
     count = -(-max(rows, 1) // sources.rows_per_slice)
     require_few_slices(count, "sources.rows_per_slice", sources.rows_per_slice)

@@ -1,4 +1,4 @@
-"""The ``vlm`` stage: make a vision-language model of a chat model, ask it about images."""
+"""Stage ``vlm``: make a vision-language model of a chat model, ask it about images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -172,4 +172,6 @@ INPUTS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb of the stage."""
-    return run_stage("vlm", __doc__ or "", VERBS, argv)
+    return run_stage(
+        "vlm", "Make a vision-language model of a chat model, ask it about images.", VERBS, argv
+    )

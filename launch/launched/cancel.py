@@ -20,7 +20,7 @@ class Config:
     """Fields of 'launch cancel'."""
 
     run: str
-    """A run's folder, or the output of another launched step. The flag --run may be omitted."""
+    """A run's folder, or the output of another launched step."""
     save: bool = False
     """Let the run finish its training step, write a checkpoint and end."""
 

@@ -30,7 +30,7 @@ class Config:
     """Fields of 'launch logs'."""
 
     run: str
-    """A run's folder, or the output of another launched step. The flag --run may be omitted."""
+    """A run's folder, or the output of another launched step."""
     rank: str = "0"
     """Number of the process. batch: the job script."""
     start: str | None = None

@@ -80,6 +80,8 @@ def help_text(
             raise ConfigError("--help", asked, rule, remedy)
     names = [*told] if asked == ALL or len(told) <= MOST_SHOWN else _first(told, first)
     word = f" {thing_text(command.thing)}" if command.thing else ""
+    if command.thing and not told[command.thing].field.is_required:
+        word = f" [{thing_text(command.thing)}]"
     flag = "--section.field" if sections else "--field"
     head = f"usage: {command.prog}{word} [--config FILE] [{flag} VALUE ...]"
     lines = [*_wrapped(head, "", " " * 11), "", filled(plain(about), WIDTH).strip(), ""]

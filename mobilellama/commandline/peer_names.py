@@ -72,6 +72,9 @@ OURS: dict[str, tuple[str, ...]] = {
     "nproc_per_node": ("distributed.devices",),
     "devices": ("distributed.devices",),
     "tokenizer_model": ("tokenizer",),
+    "input": ("sources.root", "data.path"),
+    "output_prefix": ("output",),
+    "dry_run": ("print_config",),
 }
 """Their name, with underscores -> our names. A verb has at most one or two of them."""
 

@@ -5,6 +5,7 @@ Tables and commands keep their form.
 
 import re
 import textwrap
+from collections.abc import Mapping
 
 _COMMANDS = ("mobilellama ", "torchrun ", "python ")
 _LAST_COLUMN = re.compile(r".*\S  +(?=\S)")
@@ -57,6 +58,20 @@ def folded(text: str, width: int, first: str = "", others: str = "") -> list[str
         text, width, initial_indent=first, subsequent_indent=others,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+
+
+def listed(names: Mapping[str, str], width: int) -> list[str]:
+    """Return lines of names and what they mean, in two columns, folded to a width.
+
+    Args:
+        names: name -> what it means. A name may have columns of its own.
+        width: the greatest length of a line.
+    """
+    widest = max(map(len, names))
+    lines: list[str] = []
+    for name, meaning in names.items():
+        lines += folded(meaning, width, f"  {name:<{widest}}  ", " " * (widest + 4))
+    return lines
 
 
 def _indented(lines: list[str], width: int) -> list[str]:

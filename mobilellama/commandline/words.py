@@ -199,7 +199,7 @@ def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
         if (above := ".".join(parts[:end])) in known.by_name:
             remedy = f"Give --{above} VALUE. {remedy}"
             return ConfigError(flag, value, f"is not a field: --{above} has none", remedy)
-    ours = our_name(name, set(known.by_name))
+    ours = our_name(name, {*known.by_name, *OWN})
     near = f"; it is --{ours} here" if ours else did_you_mean(f"--{name}", command.flags)
     return ConfigError(flag, value, "is not a field", remedy + near)
 

@@ -46,15 +46,20 @@ def read_yaml_text(text: str) -> Any:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except yaml.YAMLError as error:
-        raise ValueError(one_line(error)) from None
+        raise ValueError(_without_source(error)) from None
     try:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise ValueError(one_line(error)) from None
+        raise ValueError(_without_source(error)) from None
     except Exception as error:  # the parser raises an IndexError for "!!int ''", for example
         raise ValueError(
             f"it holds a value that does not fit its tag ({one_line(error)})"
         ) from None
+
+
+def _without_source(error: Exception) -> str:
+    """Return the parser's message without its name for a text that is not a file."""
+    return one_line(error).replace(' in "<unicode string>", line', " at line")
 
 
 def _count(node: "yaml.Node", known: "dict[yaml.Node, int | None]", level: int) -> int:

@@ -20,7 +20,7 @@ class SentencepieceModel:
     """A sentencepiece BPE model with LLaMA's special ids: <unk> 0, <s> 1, </s> 2.
 
     Raises:
-        ConfigError: the file is missing, is not a sentencepiece model, or has no </s>.
+        ConfigError: the file is missing or empty, is not a sentencepiece model, or has no </s>.
     """
 
     def __init__(
@@ -30,10 +30,12 @@ class SentencepieceModel:
         if not self.path.is_file():
             raise ConfigError(field, str(path), "is not a file", remedy)
         self.model_bytes = self.path.read_bytes()
+        if not self.model_bytes:
+            raise ConfigError(field, str(path), "is empty", remedy)
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.model_bytes)
-        except (RuntimeError, ValueError) as error:
-            rule = f"is not a sentencepiece model ({error})"
+        except (RuntimeError, ValueError):  # the message names a line of C++ and no cause
+            rule = "is not a sentencepiece model"
             raise ConfigError(field, str(path), rule, remedy) from None
         if self.processor.eos_id() < 0:
             raise ConfigError(field, str(path), "has no </s> piece", "Train it with one")

@@ -18,7 +18,7 @@ def test_the_picture_is_a_png_with_something_on_it(
 ) -> None:
     path = tmp_path / "dataset.png"
     code, out, _ = cli("shards", "plot", small_dataset, "--output", path)
-    assert (code, out) == (0, f"{path}\n")
+    assert (code, out) == (0, f"wrote {path}\n")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert 1200 < picture.width < 2400 and 400 < picture.height < 2000

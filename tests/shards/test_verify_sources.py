@@ -33,5 +33,7 @@ def test_verify_compares_the_sources_by_their_hashes(
     (root / "c4/a.jsonl").unlink()
     assert told(shards_main, verify) == 2
     assert "bucket c4/00000 was made: cannot be read (and 2 more bad)" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"sources = .*holds none of the files .*c4/book/"):
+        verify_sources(output, identity_of(output), str(root / "c4"), workers=1)
     with pytest.raises(ConfigError, match="is neither a folder nor a file"):
         verify_sources(output, identity_of(output), str(tmp_path / "none"), workers=1)

@@ -16,6 +16,12 @@ from tests.helpers.text_tables import TEXTS, read, write_json_lines, write_parqu
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def test_a_file_is_refused_before_the_hub_is_asked(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "a.jsonl", TEXTS[:3])
+    with pytest.raises(ConfigError, match=r"a\.jsonl: is a file, .* Give the folder that holds"):
+        find_slices(SourcesConfig(dataset=str(tmp_path / "a.jsonl")), 10)
+
+
 def test_a_local_folder_is_sliced_by_data_file(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data/b.parquet", [*TEXTS[:300]])
     write_json_lines(tmp_path / "data/c/d.jsonl", [*TEXTS[300:600]])

@@ -7,6 +7,7 @@ import pytest
 from mobilellama.commandline.fields import fields_of
 from mobilellama.commandline.parser import parse_config
 from mobilellama.commandline.peer_names import OURS, our_name
+from mobilellama.commandline.words import OWN
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.config import Config
 
@@ -21,6 +22,7 @@ from mobilellama.pretrain.config import Config
         ("--seed", "--train.seed"),
         ("--training.seq_len", "--train.seq_len"),
         ("--output_dir", "--run.folder"),
+        ("--dry-run", "--print_config"),
     ],
 )
 def test_a_name_of_another_trainer_is_met_with_ours(flag: str, ours: str) -> None:
@@ -32,7 +34,7 @@ def test_a_name_of_another_trainer_is_met_with_ours(flag: str, ours: str) -> Non
 
 
 def test_every_name_of_ours_is_a_field_of_a_verb() -> None:
-    known: set[str] = set()
+    known = set(OWN)
     for stage in ("tokenize", "shards", "pretrain", "sft", "vlm"):
         for verb in importlib.import_module(f"mobilellama.{stage}.main").VERBS.values():
             known |= set(fields_of(importlib.import_module(verb.module).Config).by_name)

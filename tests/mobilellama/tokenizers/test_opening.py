@@ -105,7 +105,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
             "file, a tokenizer.json, or a folder on this machine that holds one of them."
         )
     (tmp_path / "notes.txt").write_text("a, b")
-    with pytest.raises(ConfigError, match=r"is not a sentencepiece model .*or a folder on this"):
+    with pytest.raises(ConfigError, match=r"is not a sentencepiece model\..*or a folder on this"):
         open_tokenizer(tmp_path / "notes.txt")
     with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
         open_tokenizer(tmp_path / "absent.json")

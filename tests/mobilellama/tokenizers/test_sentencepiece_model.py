@@ -22,8 +22,11 @@ def test_what_is_no_model_is_refused_by_its_field(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"base = .*: is not a file\. Give the path of a"):
         SentencepieceModel(path, field="base")
     path.write_bytes(b"of another kind")
-    with pytest.raises(ConfigError, match=r"base = .*: is not a sentencepiece model .*Give this"):
+    with pytest.raises(ConfigError, match=r"base = .*: is not a sentencepiece model\. Give this"):
         SentencepieceModel(path, field="base", remedy="Give this")
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"base = .*: is empty\. Give the path of a"):
+        SentencepieceModel(path, field="base")
 
 
 def test_a_model_that_cannot_end_a_text_is_refused(small_tokenizer: Path, tmp_path: Path) -> None:

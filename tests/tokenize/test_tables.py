@@ -17,7 +17,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_a_file_is_refused_before_the_hub_is_asked(tmp_path: Path) -> None:
-    write_json_lines(tmp_path / "a.jsonl", TEXTS[:3])
+    write_json_lines(tmp_path / "a.jsonl", [*TEXTS[:3]])
     with pytest.raises(ConfigError, match=r"a\.jsonl: is a file, .* Give the folder that holds"):
         find_slices(SourcesConfig(dataset=str(tmp_path / "a.jsonl")), 10)
 

@@ -101,6 +101,8 @@ def report_changes(before: Mapping[str, object], now: Mapping[str, object]) -> N
         if not isinstance(fields, dict) or not isinstance(old, dict):
             fields, old = {"": fields}, {"": old}
         for name, value in fields.items():
+            if name == "steps" and value == fields.get("max_steps"):
+                continue  # the resolved length, which max_steps tells under the user's own name
             if name in old and old[name] != value:
                 field = f"{section}.{name}".rstrip(".")
                 log.info("changed since the checkpoint: %s = %s, was %s", field, value, old[name])

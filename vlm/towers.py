@@ -5,16 +5,19 @@ what LLaVA takes of CLIP (arXiv 2304.08485, section 4.1). The layers above it ar
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilellama.config import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel, SiglipVisionModel
 
 _CLIP, _SIGLIP = "clip_vision_model", "siglip_vision_model"
 
 
-def build_tower(config: Mapping[str, object]) -> nn.Module:
+def build_tower(config: Mapping[str, object]) -> "CLIPVisionModel | SiglipVisionModel":
     """Build the tower that a config.json describes, its weights not initialised.
 
     Raises:
@@ -36,7 +39,9 @@ def build_tower(config: Mapping[str, object]) -> nn.Module:
     raise ConfigError("vision: model_type", kind, rule, "Give the folder of such a tower")
 
 
-def patch_features(tower: Any, pixel_values: Tensor, feature_layer: int) -> Tensor:
+def patch_features(
+    tower: "CLIPVisionModel | SiglipVisionModel", pixel_values: Tensor, feature_layer: int
+) -> Tensor:
     """Return a hidden state of each patch.
 
     Args:
@@ -49,9 +54,10 @@ def patch_features(tower: Any, pixel_values: Tensor, feature_layer: int) -> Tens
         (B, patches, width of the tower).
     """
     hidden_BPD = tower.embeddings(pixel_values)
-    has_class_token = hasattr(tower, "pre_layrnorm")  # CLIP, in its own spelling
-    if has_class_token:
-        hidden_BPD = tower.pre_layrnorm(hidden_BPD)
+    first_norm = getattr(tower, "pre_layrnorm", None)  # of CLIP alone, in its own spelling
+    has_class_token = first_norm is not None
+    if first_norm is not None:
+        hidden_BPD = first_norm(hidden_BPD)
     layers = tower.encoder.layers
     for layer in layers[: len(layers) + 1 + feature_layer]:
         hidden_BPD = layer(hidden_BPD, attention_mask=None)

@@ -1,7 +1,6 @@
 """A folder with a vision tower's weights: CLIP's or SigLIP's, alone or in a whole model."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -39,7 +38,7 @@ def open_tower(folder: str, *, field: str = "vision") -> tuple[dict[str, object]
     config = tower_config(read_object(path))
     require_no_code(folder, field=field)
     with torch.device("meta"):
-        tower: Any = build_tower(config)
+        tower = build_tower(config)
     # A whole model's config leaves out what is as the class has it.
     config = {name: getattr(tower.config, name) for name in _SIZES} | config
     stored = StoredWeights(Path(folder), field, remedy)

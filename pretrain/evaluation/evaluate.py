@@ -4,11 +4,11 @@
 
 FOLDER is what 'pretrain export' or 'sft export' wrote, or any causal language model of
 transformers. The tasks are the ten of MobileLLaMA's table by default, with its number of
-examples in the prompt; any other of the harness may be named. Results are written after each
-task, and a second call with the same --output goes on where the first one ended.
+examples in the prompt. You can name any other task of the harness. Results are written after
+each task, and a second call with the same --output continues where the first one ended.
 
-Without a network, --data DIR holds one folder a task, with a JSON object a line (or .parquet,
-as the hub has it), and nothing is fetched:
+Without a network, give --data DIR: then nothing is fetched. DIR holds one folder for each task,
+with one JSON object a line (or .parquet files, as on the Hub):
 
     task            shots  file under DIR                   fields of a row
     arc_easy            0  arc_easy/test.jsonl              question, choices.text,
@@ -26,11 +26,11 @@ as the hub has it), and nothing is fetched:
     piqa                0  piqa/validation.jsonl            goal, sol1, sol2, label
     mmlu                5  mmlu/test.jsonl, mmlu/dev.jsonl  question, choices, answer, subject
 
-Of each task are counted, in the table and in the results: prompts that were longer than the
-model's context and have lost their beginning, empty answers, answers that the most tokens have cut
-off, likelihoods that are no number. Over 1 % of the requests, the score is marked with * and a
-line below says why; over 10 % it is withheld (null in the results), unless --show_withheld asks
-for it.
+The table and the results count for each task: prompts that were longer than the model's context
+and have lost their beginning, empty answers, answers that were cut off at the most tokens, and
+likelihoods that are not numbers. If these are over 1 % of the requests, the score is marked with *
+and a line below says why. If they are over 10 %, the score is withheld (null in the results),
+unless --show_withheld asks for it.
 
 MMLU's 57 subjects may also lie in folders, mmlu/SUBJECT/test.jsonl and dev.jsonl. With examples
 in the prompt other tasks need their training split too, TASK/train.jsonl.

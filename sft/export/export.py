@@ -140,7 +140,7 @@ def _write_adapter(folder: Path, finetuned: Finetuned, base: str, *, checks: boo
     try:
         model = find_model(here, field="base")
     except ConfigError as error:  # the adapter is whole without it
-        log.warning("the adapter is not computed with its base: %s", error)
+        log.warning("the adapter is not tested with its base: %s", error)
         return
     found = peft_logits(Path(model.path), folder, probe_ids(finetuned.model))
     what = f"{folder}: peft's logits on {model.name}"

@@ -4,10 +4,10 @@ r"""Score a model on GQA, ScienceQA, TextVQA, POPE, MME and MMBench, beside the 
     mobilellama vlm evaluate --tasks gqa,pope ...
     mobilellama vlm evaluate NAME --tasks gqa --data DIR --answers FILE --output RESULTS
 
-Each question is asked as the original scripts of MobileVLM and LLaVA-1.5 ask it, answered
-greedily, and scored by the original's rules with all their quirks. DIR holds a folder for each
-benchmark, as LLaVA's docs/Evaluation.md (playground/data/eval) or MobileVLM's README
-(data/benchmark_data) has one made:
+The command asks each question as the original scripts of MobileVLM and LLaVA-1.5 do, answers it
+greedily, and scores it by the original's rules with all their quirks. DIR holds a folder for each
+benchmark, in the layout of LLaVA's docs/Evaluation.md (playground/data/eval) or MobileVLM's README
+(data/benchmark_data):
 
     gqa        gqa/llava_gqa_testdev_balanced.jsonl   LLaVA's questions (eval.zip)
                gqa/testdev_balanced_questions.json    GQA's; or in gqa/data/
@@ -25,27 +25,29 @@ benchmark, as LLaVA's docs/Evaluation.md (playground/data/eval) or MobileVLM's R
                MME/MME_Benchmark_release_version/     or mme/images/
     mmbench    mmbench/mmbench_dev_en_20231003.tsv    or mmbench_dev_20230712.tsv
 
-RESULTS is a folder, gone on with if it exists:
+RESULTS is a folder. If it exists, the command continues it:
 
     BENCHMARK.jsonl   the answers, as LLaVA's scorers read them; an interrupted or killed call
-                      goes on after the last
+                      continues after the last
     scores.json       all scores, and their average once all six are there
     submissions/      what the originals' converters make: GQA's predictions, MME's text files,
                       MMBench's table (as .tsv: for its server, save it as .xlsx)
 
-The published number is GQA's accuracy, ScienceQA's of questions with an image, TextVQA's soft
-accuracy, POPE's mean F1, MME's points of perception, and MMBench's accuracy over all rotations
-of the options; the average counts MME's points by 20. MMBench asks ChatGPT what an unclear answer
-chooses; here it chooses nothing. The published scores are of fp16, and so are scores on a GPU here
-unless --dtype says otherwise; docs/vision_language.md lists what differs from the originals.
+The published numbers are GQA's accuracy, ScienceQA's accuracy of questions with an image, TextVQA's
+soft accuracy, POPE's mean F1, MME's points of perception, and MMBench's accuracy over all rotations
+of the options. The average counts MME's points divided by 20. The original MMBench asks ChatGPT
+what an unclear answer chooses; here it chooses nothing. The published scores are of fp16. Scores on
+a GPU here are too, unless --dtype says otherwise. docs/vision_language.md lists what differs from
+the originals.
 
 Empty answers, answers that were cut off, and missing ones are counted for each benchmark, in its
-table and in scores.json. Over 1 %, a score is marked with * and a line below the table says why;
-over 10 % it is withheld (null in scores.json), unless --show_withheld asks for it: where a model
-answers nothing, POPE's rule takes each answer for yes, and gives 66.67.
+table and in scores.json. If they are over 1 %, the score is marked with * and a line below the
+table says why. If they are over 10 %, it is withheld (null in scores.json), unless --show_withheld
+asks for it. For example, if a model answers nothing, POPE's rule counts each answer as yes, and the
+score is 66.67.
 
---answers scores what a model has answered elsewhere: a file as LLaVA's scripts write it, or a
-folder of gqa.jsonl and so on. No image is read then; their folders must be there, but may be
+--answers scores answers that were made elsewhere: a file as LLaVA's scripts write it, or a folder
+of gqa.jsonl and so on. The command then reads no images. Their folders must exist, but can be
 empty. A question without an answer counts as wrong.
 """
 

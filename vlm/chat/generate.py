@@ -2,9 +2,9 @@ r"""Answer a file of questions about images in batches.
 
     mobilellama vlm generate DIR --input questions.jsonl --images DIR --output answers.jsonl
 
-Each input line is {"text": ...}, {"messages": [...]} or {"conversations": [...]} (an answer that
-ends it is left out), and most have "image": a path within --images, or a list of paths. <image>
-stands in the questions once for each image, or nowhere: the images then come before the first
+Each input line is {"text": ...}, {"messages": [...]} or {"conversations": [...]}. An answer at its
+end is left out. A line can have "image": a path within --images, or a list of paths. Write <image>
+in the questions once for each image, or not at all: then the images come before the first
 question. As in training, a question with one <image> begins with it. Other fields, such as
 "question_id", are copied. Each output line, in the same order, adds
 
@@ -15,11 +15,11 @@ question. As in training, a question with one <image> begins with it. Other fiel
     "tokens"   tokens of the answer, its end included
     "error"    what is wrong with the image, where "finish" is "image_error"
 
-Interrupted or killed, the same command goes on after the last answer, if the images are the same
-(a sample of them is looked at), wherever their folder lies. A row's answer depends
-on its number and the seed, not on the batch around it (but for the last bits of sums, which in
-bf16 may now and then turn a near tie). The command ends with 0 if every row could be answered, with
-1 if images could not be read, and with 130 if it was stopped.
+After an interruption or a kill, the same command continues after the last answer. The images must
+be the same (a sample of them is compared), but their folder may have moved. A row's answer depends
+on its number and the seed, not on the other rows of its batch, except for the last bits of sums:
+in bf16 they can sometimes decide between two almost equal tokens. The exit code is 0 if every row
+was answered, 1 if images could not be read, and 130 if the command was stopped.
 """
 
 import hashlib

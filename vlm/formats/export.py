@@ -4,11 +4,11 @@
     mobilellama vlm export RUN --output FOLDER --format mobilevlm
     mobilellama vlm export RUN --output FOLDER --format projector
 
-RUN is a run's folder (its newest checkpoint), RUN/checkpoints/step-N, or a folder in
-our form, which it writes in another. Of a LoRA run every format holds the merged model, W + alpha
-/ rank * B @ A in fp32, rounded once. Without --dtype a run is written in bf16, and a folder in its
-own dtype: every weight then stays as it is, bit for bit. Where a folder has several dtypes, the
-narrowest one is taken that holds all of them exactly.
+RUN is a run's folder (its newest checkpoint), RUN/checkpoints/step-N, or a folder in our form.
+For a LoRA run every format holds the merged model: W + alpha / rank * B @ A in fp32, rounded once.
+Without --dtype a run is written in bf16, and a folder in its own dtype, so that every weight stays
+the same, bit for bit. If a folder has several dtypes, the command takes the narrowest dtype that
+holds all of them exactly.
 
     hf         ours: config.json, model*.safetensors, template.yaml, the tokenizer's files,
                generation_config.json, preprocessor_config.json, README.md, and of a run
@@ -16,10 +16,11 @@ narrowest one is taken that holds all of them exactly.
     mobilevlm  the names and fields of the published folders, for the original code and for
                converters made for it: pytorch_model*.bin, as those have (--safetensors true for
                safetensors), with the tower inside, and LLaMA's slow tokenizer
-    projector  mm_projector.bin alone, as the original's first stage leaves it
+    projector  mm_projector.bin alone, as the original's first stage writes it
 
-'vlm run --init' starts from the first two, '--projector.weights' from the third. FOLDER is
-written beside itself, checked, and renamed: there is a whole export or none.
+'vlm run --init' starts from the first two, '--projector.weights' from the third. The
+command writes the export beside FOLDER, checks it, and then renames it: FOLDER is never half an
+export.
 """
 
 import logging

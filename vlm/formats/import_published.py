@@ -3,11 +3,11 @@
     mobilellama vlm import PUBLISHED --output FOLDER
     mobilellama vlm import PUBLISHED --dry_run true
 
-Every weight must be there, in its shape, and none besides; only tables that older versions of
-transformers stored (position_ids, inv_freq) are passed over. What was read is printed; where
-something is wrong, all of it. Every weight keeps its value. Where all have one dtype (bf16, fp16
-or fp32) they keep it, and 'vlm export --format mobilevlm' gives them back bit for bit. Weights of
-several dtypes are written in the narrowest one that holds all of them exactly.
+The folder must hold every weight in its shape, and no others. Tables that older versions of
+transformers stored (position_ids, inv_freq) are ignored. The command prints what it read, and all
+that is wrong. Every weight keeps its value. Weights of one dtype (bf16, fp16 or fp32) keep it, and
+'vlm export --format mobilevlm' writes them back bit for bit. Weights of several dtypes are written
+in the narrowest dtype that holds all of them exactly.
 
 'vlm run --init PUBLISHED' needs no import: it reads published folders as they are.
 """

@@ -48,6 +48,8 @@ class Temporary:
         """
         if self.host == socket.gethostname():
             return not Path(f"/proc/{self.pid}").exists()
+        if others_after_s == 0:
+            return True  # whatever the other machine's clock wrote
         try:
             return time.time() - self.path.stat().st_mtime >= others_after_s
         except FileNotFoundError:

@@ -15,13 +15,13 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilellama.config import ConfigError, one_line
-from mobilellama.files.atomic import whole_file
+from mobilellama.files.atomic import read_json, whole_file
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -30,13 +30,15 @@ log = logging.getLogger(__name__)
 
 MODEL = "model"
 """The key of a note that says which model made a file."""
-_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+# No "..": the revision is part of a path in the cache.
+_NAME = re.compile(r"(?!.*\.\.)([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_WITHOUT_OWNER = re.compile(r"[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
+_WITHOUT_OWNER = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*(?:@\w[\w./-]*)?")
 _OF_FILES = (".json", ".jsonl", ".parquet", ".zst", ".gz", ".yaml", ".yml", ".model")
 _TOO_MANY = 429
 _PAUSES_S = (2.0, 4.0, 8.0, 16.0, 32.0)
 _WEIGHTS = (".safetensors", ".bin")
+_SHARD = re.compile(r"-\d+-of-\d+\.")
 _TEXTS = (".json", ".model", ".txt", ".jinja", ".yaml")
 
 
@@ -140,7 +142,7 @@ def find_model(
         else:
             folder = _download(match[1], match[2], weights)
     except GatedRepoError:
-        rule = "may be read on the Hub by those alone who accepted its terms"
+        rule = "is on the Hub only for users who accepted its terms"
         remedy = "Accept them on its page, and log in with 'hf auth login' or set HF_TOKEN"
     except RevisionNotFoundError:
         rule = f"names a revision that {match[1]} does not have"
@@ -262,14 +264,27 @@ def _downloaded(name: str, revision: str | None, weights: bool) -> Path:
     """Return the folder of what was downloaded before.
 
     Raises:
-        LocalEntryNotFoundError: nothing was, or no weights were and they are needed.
+        LocalEntryNotFoundError: nothing was, or the weights are needed and not all of them were.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     folder = _snapshot(name, revision, "", local_files_only=True)
-    if weights and not any(any(folder.glob(f"*{ending}")) for ending in _WEIGHTS):
-        raise LocalEntryNotFoundError(f"{folder} has no weights")
+    if weights and not any(_has_all_weights(folder, ending) for ending in _WEIGHTS):
+        raise LocalEntryNotFoundError(f"{folder} has no weights, or not all of them")
     return folder
+
+
+def _has_all_weights(folder: Path, ending: str) -> bool:
+    """Return whether a folder has a kind of weights, with all files that its index names."""
+    files = {path.name for path in folder.glob(f"*{ending}")}
+    indexes = [*folder.glob(f"*{ending}.index.json")]
+    if not indexes:
+        return any(_SHARD.search(name) is None for name in files)
+    named: set[str] = set()
+    for index in indexes:
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            named |= {*read_json(index)["weight_map"].values()}
+    return bool(named) and named <= files
 
 
 def _snapshot(

@@ -147,6 +147,32 @@ def test_a_hub_that_is_asked_too_often_is_asked_again(hub: HubServer, tmp_path: 
     assert found == "error, try again"
 
 
+def test_offline_a_download_that_broke_has_not_all_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "hub/models--tester--tiny/snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    place = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    def found() -> str:
+        command = [sys.executable, "-c", FIND, f"tester/tiny@{COMMIT}"]
+        done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True)
+        return json.loads(done.stdout.splitlines()[-1])[0]
+
+    (folder / shards[0]).touch()
+    assert found() == "error, final"  # a shard without the index
+    index = {"weight_map": dict(zip("ab", shards, strict=True))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert found() == "error, final"
+    (folder / shards[1]).touch()
+    assert found() == str(folder)
+
+
+@pytest.mark.parametrize("value", ["a/b@../../x", "a/b@x/../y", "a/b@/etc/x", "a/b..c"])
+def test_a_name_that_would_leave_the_cache_is_a_path(value: str) -> None:
+    assert find_model(value, field="init") == ModelFolder(path=value, name=value)
+    assert not may_be_on_hub(value)
+
+
 def test_a_revision_is_looked_up_once_and_is_known_offline(hub: HubServer, tmp_path: Path) -> None:
     first = answer(start(hub, tmp_path, "tester/tiny@v1.0"))
     assert len(hub.sent(r"GET /api/models/tester/tiny/revision/[^/]*$")) == 1

@@ -79,7 +79,8 @@ class RunRecord:
     template: str | None = None
     """Name of the chat template of its samples. None: plain text, or not known."""
     lora: Adapters | None = None
-    """None: the run trains the weights themselves."""
+    """The adapters of the run. An export's record has them too, also where its weights are merged.
+    None: the run trains the weights themselves."""
     trains_language_model: bool = True
     """False: the run trains only the projector."""
 

@@ -24,6 +24,7 @@ export.
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from mobilellama.pretrain.hf.export_folder import (
 )
 from mobilellama.pretrain.hf.hub import push
 from mobilellama.pretrain.hf.weights import DTYPES, write_weights
+from mobilellama.run_record import RECORD_FILE
 from mobilellama.sft.chat.folder import check_chat_ids, write_chat_files
 from mobilellama.sft.data.template import read_template
 from mobilellama.vlm.data.images import PREPROCESSOR_FILE
@@ -138,6 +140,8 @@ def _write_folder(config: Config, folder: Path, trained: Trained, tower_name: st
         write_our_small_files(folder, trained, dtype=config.weights_dtype)
         if trained.record is not None:
             trained.record.write(folder)
+        elif (trained.path / RECORD_FILE).is_file():  # of the run that the folder was exported from
+            shutil.copyfile(trained.path / RECORD_FILE, folder / RECORD_FILE)
         write_weights(
             trained.weights,
             folder,

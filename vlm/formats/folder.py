@@ -94,6 +94,12 @@ def is_vlm_folder(folder: str | Path) -> bool:
     return path.is_file() and read_object(path).get("model_type") in (OURS, PUBLISHED)
 
 
+def is_our_folder(folder: str | Path) -> bool:
+    """Whether a folder is a vision-language model's in our form, which always has a tower."""
+    path = Path(folder) / "config.json"
+    return path.is_file() and read_object(path).get("model_type") == OURS
+
+
 def open_folder(
     folder: str | Path,
     *,

@@ -127,6 +127,7 @@ MobileVLM's code."""
         checkpoint = self.trained.checkpoint
         assert checkpoint is not None
         manifest, config = checkpoint.manifest, self.trained.config
+        origin = manifest.record.origin
         train, optimizer = config["train"], config["optimizer"]
         rates = {"learning rate": optimizer["learning_rate"]}
         if own := optimizer["projector_learning_rate"]:
@@ -134,7 +135,7 @@ MobileVLM's code."""
         rows = [
             *(
                 (f"began from ({name})", f"`{public_name(its)}`")
-                for name, its in config["origin"].items()
+                for name, its in (origin.parts() if origin else {}).items()
             ),
             ("trained", self._what_trained()),
             *tuning_rows(manifest, config),

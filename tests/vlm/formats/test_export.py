@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.hf.weights import DTYPES
+from mobilellama.run_record import RECORD_FILE, Origin, RunRecord
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.labels import encode_prompt
 from mobilellama.sft.data.template import read_template
@@ -53,6 +54,13 @@ def test_a_folder_in_our_form_is_written_in_another_dtype(ours: Path, tmp_path: 
         assert value.dtype == torch.float32 and torch.equal(value, before[name].float())
     assert json.loads((wide / "config.json").read_text())["dtype"] == "float32"
     assert "# Wide" in (wide / "README.md").read_text()
+
+
+def test_a_folder_in_our_form_keeps_the_record_of_its_run(ours: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ours, tmp_path / "with_record")
+    RunRecord(stage="vlm", origin=Origin(init="chat")).write(folder)
+    written = export(folder, tmp_path / "again", "--check", "false")
+    assert (written / RECORD_FILE).read_bytes() == (folder / RECORD_FILE).read_bytes()
 
 
 def test_a_projector_alone_is_a_dict_with_the_originals_names(ours: Path, tmp_path: Path) -> None:

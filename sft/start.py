@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from mobilellama.pretrain.hf import start as plain
-from mobilellama.pretrain.hf.start import LanguageModelStart, require_same_start
+from mobilellama.pretrain.hf.start import LanguageModelStart, StartingPoint, require_same_start
+from mobilellama.pretrain.hf.start import open_language_model as open_with_weights
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
@@ -14,11 +14,16 @@ from mobilellama.sft.lora_config import LoraConfig, lora_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuningStart(LanguageModelStart):
-    """What finetuning starts from."""
+class AdaptedStart(StartingPoint):
+    """What a run starts from that can train adapters."""
 
     lora: LoraConfig | None = None
     """The adapter of a run that resumes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningStart(LanguageModelStart, AdaptedStart):
+    """What finetuning starts from."""
 
 
 def open_start(init: str, run: RunFolder) -> FinetuningStart:
@@ -33,14 +38,9 @@ def open_start(init: str, run: RunFolder) -> FinetuningStart:
         require_same_start(init, resumed, open_language_model)
         return resumed
     start = open_language_model(init)
-    return FinetuningStart(
-        # Conversations are packed into rows: tokens must not attend to other conversations.
-        model=replace(start.model, attention="per_document"),
-        origin=start.origin,
-        fingerprint=start.fingerprint,
-        weights=start.weights,
-        tokenizer=start.tokenizer,
-    )
+    # Conversations are packed into rows: tokens must not attend to other conversations.
+    model = replace(start.model, attention="per_document")
+    return FinetuningStart(**vars(replace(start, model=model)))
 
 
 def open_language_model(init: str) -> LanguageModelStart:
@@ -50,7 +50,7 @@ def open_language_model(init: str) -> LanguageModelStart:
         ConfigError: `init` is neither, or its model has parts that our model cannot compute.
         DataError: its files are damaged.
     """
-    return plain.open_language_model(init, _merged_weights)
+    return open_with_weights(init, _merged_weights)
 
 
 def _merged_weights(checkpoint: Checkpoint, model: ModelConfig) -> WeightSource:

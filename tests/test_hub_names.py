@@ -298,6 +298,18 @@ def test_two_ranks_finetune_a_name_after_one_download_and_go_on_without_the_hub(
     assert read_manifest(RunFolder(run).checkpoint(2)).record.origin == Origin(init=name)
 
 
+def test_a_second_tower_is_refused_before_it_is_downloaded(
+    command: Command, hub: HubServer, assistant: Path, tmp_path: Path
+) -> None:
+    publish(hub, "tester/tower", make_tower(tmp_path / "tower"))
+    given = ["--init", assistant, "--vision", "tester/tower", "--run.folder", tmp_path / "run"]
+    data = ["--data.path", "x.json", "--data.images", ".", "--data.template", "vicuna_v1"]
+    done = command("vlm", "run", *given, *data, "--distributed.accelerator", "cpu")
+    assert done.code == 2
+    assert f"vision = tester/tower: is given, but {assistant} has a tower of its own" in done.err
+    assert not hub.requests
+
+
 @pytest.mark.slow
 def test_two_ranks_train_on_a_tower_and_a_language_model_of_the_hub(
     hub: HubServer, small_tokenizer: Path, tmp_path: Path

@@ -21,7 +21,6 @@ from mobilellama.files.hub_folder import find_model
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
-from mobilellama.pretrain.hf.start import StartingPoint
 from mobilellama.pretrain.hf.weight_files import (
     StoredWeights,
     WeightFile,
@@ -41,14 +40,20 @@ from mobilellama.pretrain.weight_source import (
 )
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin
-from mobilellama.sft.lora_config import LoraConfig, lora_of
-from mobilellama.sft.start import open_language_model
+from mobilellama.sft.lora_config import lora_of
+from mobilellama.sft.start import AdaptedStart, open_language_model
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.formats.converted_weights import ConvertedWeights
-from mobilellama.vlm.formats.folder import is_vlm_folder, open_folder, tied_weights, with_images
+from mobilellama.vlm.formats.folder import (
+    is_our_folder,
+    is_vlm_folder,
+    open_folder,
+    tied_weights,
+    with_images,
+)
 from mobilellama.vlm.formats.key_maps import (
     after_prefix,
     is_ignored,
@@ -69,13 +74,11 @@ _SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embedd
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionLanguageStart(StartingPoint):
+class VisionLanguageStart(AdaptedStart):
     """What a stage of a vision-language model starts from."""
 
     architecture: Architecture
     tokenizer: TextTokenizer
-    lora: LoraConfig | None = None
-    """The adapter of a run that resumes."""
 
 
 def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
@@ -89,11 +92,21 @@ def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
         _require_projector(config, resumed)
         return resumed
     init = find_model(config.init, field="init")
+    if config.vision:
+        with init.errors_by_name():
+            _require_no_tower(init.path, config.vision)  # before the tower is downloaded
     vision = find_model(config.vision, field="vision") if config.vision else None
     with init.errors_by_name(), vision.errors_by_name() if vision else nullcontext():
         start = _open_new(replace(config, init=init.path, vision=vision and vision.path))
     origin = replace(start.origin, init=init.name, revision=init.revision)
     return replace(start, origin=replace(origin, vision=vision.name) if vision else origin)
+
+
+def _require_no_tower(init: str, vision: str) -> None:
+    """Raise ConfigError if the model to start from has a tower, so that another has no place."""
+    if is_our_folder(init) or (not is_vlm_folder(init) and is_vlm_checkpoint(init)):
+        rule = f"is given, but {init} has a tower of its own"
+        raise ConfigError("vision", vision, rule, "Leave it out")
 
 
 def _open_new(config: Config) -> VisionLanguageStart:
@@ -166,9 +179,6 @@ def _of_vlm_folder(config: Config) -> VisionLanguageStart:
 
 
 def _of_vlm_checkpoint(config: Config) -> VisionLanguageStart:
-    if config.vision is not None:
-        rule = f"is given, but {config.init} has a tower of its own"
-        raise ConfigError("vision", config.vision, rule, "Leave it out")
     checkpoint = find_checkpoint(config.init)
     run = run_of(checkpoint)
     architecture = Architecture.from_dict(checkpoint.manifest.config["model"])

@@ -299,7 +299,7 @@ def require_same_tokenizer(start: LanguageModelStart, dataset: TokenDataset, rem
     """Raise ConfigError if the model was trained with another tokenizer than the dataset's.
 
     Args:
-        start: the model; one whose tokenizer is not at hand is taken.
+        start: the model. If it has no tokenizer, nothing is compared.
         dataset: the field ``data.path``.
         remedy: how to make a dataset with the model's.
     """

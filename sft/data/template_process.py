@@ -55,7 +55,7 @@ class TemplateBrokenError(Exception):
     """A template is not Jinja; the message says where."""
 
 
-Rendered: TypeAlias = "str | list[int]"
+Rendered: TypeAlias = str | list[int]
 """A conversation's text, or its ids."""
 
 

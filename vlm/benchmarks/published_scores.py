@@ -24,9 +24,8 @@ class PublishedScores:
     """As printed; None where the source prints none."""
 
 
-def _row(*six: float, average: float | None = None, **others: float) -> PublishedScores:
-    scores = dict(zip(AVERAGED, six, strict=True)) | others
-    return PublishedScores(scores=scores, average=average)
+def _row(*six: float, average: float | None = None) -> PublishedScores:
+    return PublishedScores(scores=dict(zip(AVERAGED, six, strict=True)), average=average)
 
 
 PUBLISHED: dict[str, PublishedScores] = {

@@ -67,7 +67,8 @@ class ImageTextConfig(RecordsConfig):
     """The records and their images."""
 
     images: str
-    """Folder to which the records' image paths are relative; an absolute one must lead into it."""
+    """Folder to which the records' image paths are relative. An absolute path must be of a file in
+    it."""
 
     def require_images(self) -> Path:
         """Return the folder of the images.

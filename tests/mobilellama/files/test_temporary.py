@@ -59,7 +59,8 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
     for path in (alive, dead, other, old):
         path.touch()
     os.utime(old, (0, 0))
-    os.utime(other, (time.time() + 600,) * 2)  # that machine's clock is ahead of ours
+    ahead_s = time.time() + 600
+    os.utime(other, (ahead_s, ahead_s))  # that machine's clock is ahead of ours
     folder = tmp_path / f"subset.tmp.{HOST}.{DEAD}.0123abcd"
     folder.mkdir()
     remove_abandoned(temporaries(tmp_path.iterdir()), others_after_s=86_400)

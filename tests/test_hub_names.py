@@ -227,7 +227,7 @@ def test_an_adapter_of_a_base_of_the_hub_is_checked_with_its_commit_and_names_it
     given = ["sft", "export", run, "--check", "true", "--output"]
     done = command(*given, tmp_path / "adapter")
     assert done.code == 0, done.err
-    assert "checked: transformers gives our ids, peft's logits within" in done.err
+    assert "checked: transformers gives our ids, and peft logits within" in done.err
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     commit = name.partition("@")[2]
     assert config["base_model_name_or_path"] == "tester/base" and config["revision"] == commit

@@ -8,13 +8,23 @@ nothing is downloaded.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.pickles import code_in, pickle_error
 from mobilellama.files.unmarked import without_marks
+from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
+
+if TYPE_CHECKING:  # they import torch, which --help does without
+    import torch
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    Loaded = TypeVar("Loaded", bound=PreTrainedModel)
+
+T = TypeVar("T")
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 _WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth")
@@ -23,7 +33,15 @@ _MOST_NAMED = 3  # weights in one message
 _REMEDY = "Give a folder whose architecture transformers has, or convert it if you trust it"
 
 
-def load_config(model: str | Path, *, field: str = "model") -> Any:
+class _Report(TypedDict):
+    """What transformers says of the weights that it loaded."""
+
+    missing_keys: set[str]
+    mismatched_keys: set[tuple[str, Sequence[int], Sequence[int]]]
+    """The name, the shape in the file and the shape in the model."""
+
+
+def load_config(model: str | Path, *, field: str = "model") -> "PretrainedConfig":
     """Return transformers' config of a folder.
 
     Raises:
@@ -34,29 +52,35 @@ def load_config(model: str | Path, *, field: str = "model") -> Any:
     return _load(AutoConfig.from_pretrained, model, field)
 
 
-def load_tokenizer(model: str | Path, *, field: str = "model", **options: Any) -> Any:
+def load_tokenizer(
+    model: str | Path, *, field: str = "model", add_bos_token: bool | None = None
+) -> ForeignTokenizer:
     """Return transformers' tokenizer of a folder.
 
     Args:
         model: which.
         field: the field that names it, for errors.
-        options: of ``AutoTokenizer.from_pretrained``.
+        add_bos_token: whether encoding puts the begin token first. None: as the folder says.
 
     Raises:
         ConfigError: it would run code.
     """
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer.from_pretrained, model, field, **options)
+    load = cast(Callable[..., ForeignTokenizer], AutoTokenizer.from_pretrained)
+    options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+    return _load(load, model, field, **options)
 
 
-def load_causal_model(model: str | Path, *, field: str = "model", **options: Any) -> Any:
+def load_causal_model(
+    model: str | Path, *, field: str = "model", dtype: "torch.dtype | str | None" = None
+) -> "PreTrainedModel":
     """Return transformers' causal language model of a folder.
 
     Args:
         model: which.
         field: the field that names it, for errors.
-        options: of ``AutoModelForCausalLM.from_pretrained``.
+        dtype: the dtype of the weights, or its name. None: transformers' own choice.
 
     Raises:
         ConfigError: it would run code.
@@ -69,13 +93,16 @@ def load_causal_model(model: str | Path, *, field: str = "model", **options: Any
     # transformers gives weights that are missing random values, and only warns. Of weights of
     # another shape it raises an error that advises to do the same. Both are in its report.
     reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    options = {"weights_only": True, **reported, **options}
-    loaded, report = _load(AutoModelForCausalLM.from_pretrained, model, field, **options)
+    options = reported if dtype is None else {**reported, "dtype": dtype}
+    load = cast(
+        "Callable[..., tuple[PreTrainedModel, _Report]]", AutoModelForCausalLM.from_pretrained
+    )
+    loaded, report = _load(load, model, field, weights_only=True, **options)
     _require_whole(report, model)
     return loaded
 
 
-def _require_whole(report: Mapping[str, Any], model: str | Path) -> None:
+def _require_whole(report: _Report, model: str | Path) -> None:
     """Raise DataError if transformers' report has weights that did not come from the folder."""
     faults = {str(name): "is missing" for name in report["missing_keys"]}
     for name, found, needed in report["mismatched_keys"]:
@@ -90,7 +117,9 @@ def _require_whole(report: Mapping[str, Any], model: str | Path) -> None:
     )
 
 
-def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> Any:
+def load_adapted(
+    model: "PreTrainedModel", adapter: str | Path, *, field: str = "adapter"
+) -> "PeftModel":
     """Return a model with the peft adapter of a folder added.
 
     Raises:
@@ -106,7 +135,9 @@ def load_adapted(model: Any, adapter: str | Path, *, field: str = "adapter") -> 
         raise
 
 
-def load_tower(tower_class: Any, folder: str | Path, *, field: str = "vision") -> Any:
+def load_tower(
+    tower_class: "type[Loaded]", folder: str | Path, *, field: str = "vision"
+) -> "Loaded":
     """Return a folder's model as a given class of transformers.
 
     Raises:
@@ -115,7 +146,7 @@ def load_tower(tower_class: Any, folder: str | Path, *, field: str = "vision") -
     return _load(tower_class.from_pretrained, folder, field, weights_only=True)
 
 
-def build_causal_model(config: Any, **options: Any) -> Any:
+def build_causal_model(config: "PretrainedConfig", **options: object) -> "PreTrainedModel":
     """Build the causal language model of a transformers config, without reading weights.
 
     Raises:
@@ -124,6 +155,12 @@ def build_causal_model(config: Any, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+
+
+def moved(model: "Loaded", device: "torch.device | str") -> "Loaded":
+    """Move a model to a device, and return it. The type that transformers states is wrong."""
+    cast("torch.nn.Module", model).to(device)
+    return model
 
 
 def require_no_code(folder: str | Path, *, field: str) -> None:
@@ -150,7 +187,7 @@ def foreign_code(model: str | Path, field: str) -> ConfigError:
     return ConfigError(field, str(model), f"{where}, which no command here runs", _REMEDY)
 
 
-def _load(load: Callable[..., Any], model: str | Path, field: str, /, **options: Any) -> Any:
+def _load(load: Callable[..., T], model: str | Path, field: str, /, **options: object) -> T:
     try:
         with without_marks(Path(model)) as folder:
             return load(str(folder), trust_remote_code=False, local_files_only=True, **options)
@@ -188,7 +225,7 @@ def _require_no_kernel(model: str | Path, field: str) -> None:
             raise ConfigError(field, str(model), f"{rule}, which no command here runs", remedy)
 
 
-def _reference(values: Mapping[str, Any]) -> str | None:
+def _reference(values: Mapping[str, object]) -> str | None:
     """Return the first class that ``auto_map`` names, such as ``modeling_x.X``; else None."""
     named = values.get("auto_map")
     found = named.values() if isinstance(named, Mapping) else [named] if named else []
@@ -196,7 +233,7 @@ def _reference(values: Mapping[str, Any]) -> str | None:
     return next((str(one) for one in flat if one), None)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     """Return a JSON object; an empty one if it cannot be read."""
     try:
         value = json.loads(path.read_bytes())

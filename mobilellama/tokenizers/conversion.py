@@ -20,13 +20,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
-from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
-from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer, merges_of
+from mobilellama.tokenizers.fast_tokenizer import Piece, broken_rules, fast_tokenizer, merges_of
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.same_ids import PROBES
 from mobilellama.tokenizers.sentencepiece_model import NORMAL, SentencepieceModel
+from mobilellama.tokenizers.tokenizer_json import TokenizerJson
 
 _SPACE = "▁"
 _FIRST_PIECE = 259  # <unk>, <s>, </s> and 256 bytes come before it
@@ -46,6 +46,13 @@ Merge = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class _ScoredPiece:
+    piece: str
+    score: float
+    type: int = NORMAL
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fault:
     """A text that gets other ids from a tokenizer.json than from its model."""
 
@@ -54,7 +61,7 @@ class Fault:
     """The ids that the file gives."""
     expected: list[int]
     """The ids that the model gives. If the file lost its scores: other ids that are possible."""
-    corrected: dict[str, Any] | None
+    corrected: TokenizerJson | None
     """The content that gives the model's ids. None: it cannot be known."""
 
     @property
@@ -99,7 +106,7 @@ def find_fault(tokenizer: HfTokenizer, model: SentencepieceModel | None) -> Faul
     return _fault_without_scores(tokenizer, pieces) if is_llamas_kind(tokenizer.content) else None
 
 
-def is_llamas_kind(content: Mapping[str, Any]) -> bool:
+def is_llamas_kind(content: TokenizerJson) -> bool:
     """Whether a tokenizer.json comes from sentencepiece: byte pieces, and no split at spaces."""
     part = content.get("model") or {}
     has_bytes = part.get("byte_fallback") and "<0x00>" in (part.get("vocab") or {})
@@ -118,6 +125,7 @@ def _fault_without_scores(tokenizer: HfTokenizer, pieces: Sequence[str]) -> Faul
         pieces: its vocabulary in the order of the ids.
     """
     part = tokenizer.content["model"]
+    ids = part.get("vocab", {})
     merges = [_pair(merge) for merge in part.get("merges", [])]
     by_ids = merges_of(_scored(pieces, spaces_last=False))
     if not {*merges} <= {*by_ids}:
@@ -127,8 +135,8 @@ def _fault_without_scores(tokenizer: HfTokenizer, pieces: Sequence[str]) -> Faul
     if missing := [piece for piece in map("".join, by_ids) if piece not in made]:
         text = missing[0].replace(_SPACE, " ")
         found = tokenizer.encode(text, begins=False)
-        return Fault(text=text, found=found, expected=[part["vocab"][missing[0]]], corrected=None)
-    places = [(part["vocab"][left + right], len(left)) for left, right in merges]
+        return Fault(text=text, found=found, expected=[ids[missing[0]]], corrected=None)
+    places = [(ids[left + right], len(left)) for left, right in merges]
     if places != sorted(places):
         return None  # ordered by scores: other writers put the longer left part first
     natural = _as(tokenizer, _fast(by_ids))
@@ -138,13 +146,13 @@ def _fault_without_scores(tokenizer: HfTokenizer, pieces: Sequence[str]) -> Faul
     return _compare(tokenizer, natural)
 
 
-def _compare(tokenizer: HfTokenizer, corrected: dict[str, Any]) -> Fault | None:
+def _compare(tokenizer: HfTokenizer, corrected: TokenizerJson) -> Fault | None:
     """Return the first text on which a file and its correction differ."""
     parts = ("normalizer", "pre_tokenizer")
     content = tokenizer.content
     if all(content.get(name) == corrected.get(name) for name in parts) and (
         [_pair(merge) for merge in content["model"].get("merges", [])]
-        == [_pair(merge) for merge in corrected["model"]["merges"]]
+        == [_pair(merge) for merge in corrected["model"].get("merges", [])]
     ):
         return None
     right = HfTokenizer(tokenizer.path, content=corrected)
@@ -155,14 +163,14 @@ def _compare(tokenizer: HfTokenizer, corrected: dict[str, Any]) -> Fault | None:
     return None
 
 
-def _disputed(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+def _disputed(found: TokenizerJson, expected: TokenizerJson) -> Iterator[str]:
     """Yield texts on which the merges of two files may differ.
 
     These are pieces that one file merges at another place in the order, or never, and longer
     texts with such a piece.
     """
     ours = [_pair(merge) for merge in found["model"].get("merges", [])]
-    theirs = [_pair(merge) for merge in expected["model"]["merges"]]
+    theirs = [_pair(merge) for merge in expected["model"].get("merges", [])]
     pairs = zip_longest(ours, theirs, fillvalue=("", ""))
     moved = [pair for pair in pairs if "".join(pair[0]) != "".join(pair[1])]
     merges = [merge for pair in moved for merge in pair if merge != ("", "")]
@@ -184,7 +192,7 @@ def _disputed(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator
         yield "\n" + text.replace(_SPACE, " ")
 
 
-def _as(tokenizer: HfTokenizer, fast: Mapping[str, Any]) -> dict[str, Any]:
+def _as(tokenizer: HfTokenizer, fast: TokenizerJson) -> TokenizerJson:
     """Return a file's content with the merges and the steps of another. Its added tokens stay.
 
     With "legacy": false in tokenizer_config.json, the file's own steps are right and stay too.
@@ -194,8 +202,8 @@ def _as(tokenizer: HfTokenizer, fast: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_steps(
-    content: Mapping[str, Any], other: Mapping[str, Any], *, merges_alone: bool
-) -> dict[str, Any]:
+    content: TokenizerJson, other: TokenizerJson, *, merges_alone: bool
+) -> TokenizerJson:
     """Return the content of a tokenizer.json with another's merges and steps.
 
     Args:
@@ -203,12 +211,13 @@ def with_steps(
         other: the content with the merges and the steps to use.
         merges_alone: take only the merges; the steps stay too.
     """
-    model = {name: other["model"][name] for name in _MERGING if name in other["model"]}
+    merging = cast(Mapping[str, object], other["model"])
+    chosen = {name: merging[name] for name in _MERGING if name in merging}
     steps = {} if merges_alone else {name: other.get(name) for name in _STEPS}
-    return {**content, **steps, "model": content["model"] | model}
+    return cast(TokenizerJson, {**content, **steps, "model": {**content["model"], **chosen}})
 
 
-def _fast(merges: list[Merge]) -> dict[str, Any]:
+def _fast(merges: list[Merge]) -> TokenizerJson:
     """Return the parts that decide the ids, for a model with LLaMA's steps."""
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     back = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
@@ -235,17 +244,15 @@ def _is_llamas(pieces: Sequence[str]) -> bool:
     return digest.hexdigest() == _LLAMA_SHA256
 
 
-def _scored(pieces: Sequence[str], *, spaces_last: bool) -> list[Any]:
+def _scored(pieces: Sequence[str], *, spaces_last: bool) -> Sequence[Piece]:
     """Return pieces with falling scores. Pieces of only spaces can get the lowest score."""
     return [
-        SimpleNamespace(
-            piece=piece, type=NORMAL, score=_LAST if spaces_last and not piece.strip(_SPACE) else -i
-        )
+        _ScoredPiece(piece=piece, score=_LAST if spaces_last and not piece.strip(_SPACE) else -i)
         for i, piece in enumerate(pieces)
     ]
 
 
-def _pair(merge: Any) -> Merge:
+def _pair(merge: str | Sequence[str]) -> Merge:
     """Return the two parts of a merge. Older files write them with a space between them."""
     left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
     return left, right

@@ -8,17 +8,22 @@ the ids. This file corrects transformers' tokenizer to give the same.
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from mobilellama.config import ConfigError
 from mobilellama.files.pretrained import load_tokenizer
 from mobilellama.tokenizers.conversion import is_llamas_kind, with_steps
 from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer
+from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import WrongIdsError, model_beside, open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
+from mobilellama.tokenizers.tokenizer_json import TokenizerJson
+
+if TYPE_CHECKING:  # it is imported where it is used
+    from tokenizers import Tokenizer as FastTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +31,31 @@ _KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length",
 
 
 def load_exact_tokenizer(
-    model: str | Path, *, field: str = "model", as_is: bool = False, **options: Any
-) -> Any:
+    model: str | Path,
+    *,
+    field: str = "model",
+    as_is: bool = False,
+    add_bos_token: bool | None = None,
+) -> ForeignTokenizer:
     """Return transformers' tokenizer of a folder.
 
     Args:
         model: the folder.
         field: the field that names it, for errors.
         as_is: take the ids of tokenizer.json unchanged.
-        options: further arguments of ``AutoTokenizer.from_pretrained``.
+        add_bos_token: whether encoding puts the begin token first. None: as the folder says.
 
     Raises:
         WrongIdsError: the folder's tokenizer.json gives other ids than its model does.
         ConfigError: the tokenizer would run code of the folder.
     """
     ours = _opened(model, field, as_is=as_is)
-    inner = load_tokenizer(model, field=field, **options)
-    content = None if ours is None else _content(inner, ours)
-    return inner if content is None else _rebuilt(inner, content)
+    inner = load_tokenizer(model, field=field, add_bos_token=add_bos_token)
+    backend: FastTokenizer | None = getattr(inner, "backend_tokenizer", None)
+    if ours is None or backend is None:
+        return inner
+    content = _content(inner, backend, ours)
+    return inner if content is None else _rebuilt(inner, backend, content)
 
 
 def _opened(model: str | Path, field: str, *, as_is: bool) -> TextTokenizer | None:
@@ -63,11 +75,11 @@ def _opened(model: str | Path, field: str, *, as_is: bool) -> TextTokenizer | No
         return opened
 
 
-def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:
+def _content(
+    inner: ForeignTokenizer, backend: "FastTokenizer", ours: TextTokenizer
+) -> TokenizerJson | None:
     """Return the tokenizer.json that gives our ids. None: transformers' own gives them."""
-    if not hasattr(inner, "backend_tokenizer"):
-        return None
-    theirs = json.loads(inner.backend_tokenizer.to_str())
+    theirs: TokenizerJson = json.loads(backend.to_str())
     if isinstance(ours, Tokenizer):
         if rules := broken_rules(ours):
             if type(inner).__name__ == "LlamaTokenizer":
@@ -86,17 +98,18 @@ def _content(inner: Any, ours: TextTokenizer) -> dict[str, Any] | None:
     return None if wanted == theirs else wanted
 
 
-def _rebuilt(inner: Any, content: dict[str, Any]) -> Any:
+def _rebuilt(
+    inner: ForeignTokenizer, backend: "FastTokenizer", content: TokenizerJson
+) -> ForeignTokenizer:
     """Return a copy of `inner` with another tokenizer.json."""
     from tokenizers import Tokenizer as FastTokenizer
     from transformers import PreTrainedTokenizerFast
 
-    backend = FastTokenizer.from_str(json.dumps(content))
-    rebuilt: Any = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    rebuilt = PreTrainedTokenizerFast(
+        tokenizer_object=FastTokenizer.from_str(json.dumps(content)),
         clean_up_tokenization_spaces=False,
         **{name: getattr(inner, name) for name in _KEPT},
     )
     # The post-processor puts <s> first if transformers was told to.
-    rebuilt.backend_tokenizer.post_processor = inner.backend_tokenizer.post_processor
-    return rebuilt
+    rebuilt.backend_tokenizer.post_processor = backend.post_processor
+    return cast(ForeignTokenizer, rebuilt)

@@ -1,6 +1,7 @@
 """Turn a sentencepiece model into a ``tokenizers.Tokenizer`` that gives the same ids."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from mobilellama.config import ConfigError
 from mobilellama.tokenizers.hf_files import begin_with
@@ -11,11 +12,33 @@ from mobilellama.tokenizers.sentencepiece_model import (
     SentencepieceModel,
 )
 
+if TYPE_CHECKING:  # it is imported where it is used
+    from tokenizers import Tokenizer as FastTokenizer
+
 _BPE = 2  # TrainerSpec.ModelType.BPE
 _SPACE = "▁"  # sentencepiece writes it for a space, U+2581
 
 
-def fast_tokenizer(tokenizer: SentencepieceModel, *, add_bos: bool = True) -> Any:
+class Piece(Protocol):
+    """A piece of a sentencepiece model."""
+
+    @property
+    def piece(self) -> str:
+        """The text, with marks for spaces."""
+        ...
+
+    @property
+    def type(self) -> int:
+        """Its kind, such as ``NORMAL``."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """The higher one is merged first."""
+        ...
+
+
+def fast_tokenizer(tokenizer: SentencepieceModel, *, add_bos: bool = True) -> "FastTokenizer":
     """Build the ``tokenizers.Tokenizer`` that encodes exactly as sentencepiece does.
 
     transformers' own conversion orders merges by id and ignores scores. That gives wrong ids for
@@ -86,11 +109,11 @@ def _require_exact(tokenizer: SentencepieceModel) -> None:
         )
 
 
-def merges_of(pieces: Any) -> list[tuple[str, str]]:
+def merges_of(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
     """Return every (left, right) that makes a piece, in the order of merging.
 
     Args:
-        pieces: the pieces of a ModelProto, or objects with piece, type and score.
+        pieces: the pieces of a ModelProto, or others.
     """
     names = {piece.piece for piece in pieces}
     merges = []

@@ -3,7 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it is imported where it is used
+    from tokenizers.processors import PostProcessor
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -14,7 +17,7 @@ _INPUTS = ["input_ids", "attention_mask"]
 def write_hf_files(
     folder: Path,
     tokenizer_json: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     *,
     max_length_tokens: int,
     add_bos: bool,
@@ -53,7 +56,7 @@ def write_hf_files(
     (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
 
 
-def is_written_by_us(config: Mapping[str, Any]) -> bool:
+def is_written_by_us(config: Mapping[str, object]) -> bool:
     """Whether ``write_hf_files`` wrote a tokenizer_config.json.
 
     transformers writes another class name, or omits these keys.
@@ -67,7 +70,7 @@ def is_written_by_us(config: Mapping[str, Any]) -> bool:
     )
 
 
-def begin_with(bos: str, bos_id: int | None) -> Any:
+def begin_with(bos: str, bos_id: int | None) -> "PostProcessor":
     """Return the post-processor of ``tokenizers`` that puts `bos` before each text.
 
     If the id is None, it puts nothing there.

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, cast
 
 from mobilellama.config import ConfigError, one_line
 from mobilellama.files.atomic import whole_file
@@ -30,6 +30,10 @@ from mobilellama.tokenizers.text_tokenizer import (
     SpecialToken,
     require_same_tokenizer,
 )
+from mobilellama.tokenizers.tokenizer_json import Step, Token, TokenizerJson
+
+if TYPE_CHECKING:  # it is imported where it is used
+    from tokenizers import Tokenizer
 
 _MAP_FILE = "special_tokens_map.json"
 _ADDED_FILE = "added_tokens.json"
@@ -59,7 +63,7 @@ class HfTokenizer:
         path: str | Path,
         *,
         field: str = "tokenizer",
-        content: dict[str, Any] | None = None,
+        content: TokenizerJson | None = None,
     ) -> None:
         given = Path(path)
         self.path = given / TOKENIZER_FILE if given.is_dir() else given
@@ -67,7 +71,7 @@ class HfTokenizer:
             raise ConfigError(field, str(path), f"holds no {TOKENIZER_FILE}", _REMEDY)
         self._field = field
         self._bytes = self.path.read_bytes() if content is None else _written(content)
-        self.content = _read_json(self.path, field) if content is None else content
+        self.content = _read_tokenizer(self.path, field) if content is None else content
         """The content of tokenizer.json."""
         folder = self.path.parent
         # tokenizer_config.json overrides the map. Older folders have only the map.
@@ -166,7 +170,7 @@ class HfTokenizer:
         if not config.get("pad_token") and self.pad_id is not None:
             config["pad_token"] = self._backend.id_to_token(self.pad_id)
         step = begin_with(self.bos_token, self.bos_id if add_bos else None)
-        tokenizer = self.content | {"post_processor": json.loads(step.__getstate__())}
+        tokenizer = {**self.content, "post_processor": json.loads(step.__getstate__())}
         write_hf_files(
             folder,
             json.dumps(tokenizer, indent=2, ensure_ascii=False),
@@ -198,11 +202,11 @@ class HfTokenizer:
         """The tokens named bos, eos, unk or pad."""
         return {token for name in _NAMES if (token := _spelling(self.config.get(name)))}
 
-    def _is_special(self, token: Mapping[str, Any]) -> bool:
+    def _is_special(self, token: Token) -> bool:
         return token.get("special", False) or token["content"] in self._named
 
     @cached_property
-    def _continuing(self) -> Any:
+    def _continuing(self) -> "Tokenizer":
         """The ``tokenizers.Tokenizer`` that puts no space before a text."""
         value = copy.deepcopy(self.content)
         value["normalizer"] = _without_prepend(value.get("normalizer"))
@@ -214,16 +218,16 @@ class HfTokenizer:
                 step["add_prefix_space"] = False
         return self._backend if value == self.content else self._make(value)
 
-    def _make(self, value: dict[str, Any]) -> Any:
+    def _make(self, value: TokenizerJson) -> "Tokenizer":
         """Return the ``tokenizers.Tokenizer`` that encodes a special token's spelling as text."""
         from tokenizers import Tokenizer
 
         added = [
-            token | {"special": self._is_special(token)} for token in value.get("added_tokens", [])
+            {**token, "special": self._is_special(token)} for token in value.get("added_tokens", [])
         ]
         plain = {"truncation": None, "padding": None, "added_tokens": added}
         try:
-            tokenizer = Tokenizer.from_str(json.dumps(value | plain))
+            tokenizer = Tokenizer.from_str(json.dumps({**value, **plain}))
         except Exception as error:  # the library raises no narrower type
             rule = f"is not a tokenizer ({one_line(error)})"
             raise ConfigError(self._field, str(self.path), rule, _REMEDY) from None
@@ -239,18 +243,23 @@ def added_tokens(folder: Path, *, field: str) -> list[str]:
     """
     tokens = [
         token["content"]
-        for token in _read_json(folder / TOKENIZER_FILE, field).get("added_tokens", [])
+        for token in _read_tokenizer(folder / TOKENIZER_FILE, field).get("added_tokens", [])
     ]
     decoder = _read_json(folder / CONFIG_FILE, field).get("added_tokens_decoder", {})
-    tokens += [token["content"] for token in decoder.values()]
+    tokens += [token["content"] for token in cast(dict[str, Token], decoder).values()]
     return [*tokens, *_read_json(folder / _ADDED_FILE, field)]
 
 
-def _written(content: Mapping[str, Any]) -> bytes:
+def _written(content: Mapping[str, object]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False).encode()
 
 
-def _read_json(path: Path, field: str) -> dict[str, Any]:
+def _read_tokenizer(path: Path, field: str) -> TokenizerJson:
+    """Return the content of a tokenizer.json. ``tokenizers`` checks the types of its values."""
+    return cast(TokenizerJson, _read_json(path, field))
+
+
+def _read_json(path: Path, field: str) -> dict[str, object]:
     """Return the JSON object in a file. Return an empty one if there is no file."""
     if not path.is_file():
         return {}
@@ -263,25 +272,28 @@ def _read_json(path: Path, field: str) -> dict[str, Any]:
     return value
 
 
-def _spelling(token: Any) -> str | None:
+def _spelling(token: object) -> str | None:
     """Return the text of a token. The files give it alone, or in an object."""
-    return token.get("content") if isinstance(token, dict) else token or None
+    spelt = token.get("content") if isinstance(token, dict) else token
+    return str(spelt) if spelt else None
 
 
-def _steps(value: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+def _steps(value: Step | None, key: Literal["normalizers", "pretokenizers"]) -> list[Step]:
     """Return all steps of a part of tokenizer.json, at any depth. The caller may edit them."""
     if value is None:
         return []
     if value["type"] == "Sequence":
-        return [step for part in value[key] for step in _steps(part, key)]
+        return [step for part in value.get(key, []) for step in _steps(part, key)]
     return [value]
 
 
-def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_prepend(normalizer: Step | None) -> Step | None:
     """Return a normaliser without the step that puts a space before every text."""
     if normalizer is None or normalizer["type"] == "Prepend":
         return None
     if normalizer["type"] == "Sequence":
-        parts = [_without_prepend(part) for part in normalizer["normalizers"]]
-        return normalizer | {"normalizers": [part for part in parts if part is not None]}
+        parts = [_without_prepend(part) for part in normalizer.get("normalizers", [])]
+        changed = normalizer.copy()
+        changed["normalizers"] = [part for part in parts if part is not None]
+        return changed
     return normalizer

@@ -4,7 +4,6 @@ A sentencepiece model and the tokenizer.json made from it are different files wi
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
@@ -45,7 +44,7 @@ def same_ids(a: TextTokenizer, b: TextTokenizer) -> bool:
     return all(a.encode(text, begins=True) == b.encode(text, begins=True) for text in PROBES)
 
 
-def _facts(tokenizer: TextTokenizer) -> Mapping[str, Any]:
+def _facts(tokenizer: TextTokenizer) -> Mapping[str, object]:
     return {
         "vocab_size": tokenizer.vocab_size,
         # sentencepiece gives -1 if there is no <s>

@@ -9,18 +9,21 @@ from collections import Counter
 from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
 from mobilellama.pretrain.evaluation.answer_counts import AnswerCounts, says_nothing
 
 _HFLM: Any = huggingface.HFLM  # typed as Any: a decorator hides its members
+_Continuation = tuple[tuple[str, str], list[int], list[int]]
+"""The context and the continuation as texts; the ids of each."""
 KINDS = ("prompts_cut", "empty", "cut_off", "not_a_number")
 
 
 class CountingModel(_HFLM):
     """The harness's model, with the counts of its requests since `take_counts` was called."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(**options)
         self._requests = 0
         self._bad = Counter[str]()
@@ -43,7 +46,9 @@ class CountingModel(_HFLM):
         self._requests, self._bad, self._cut_prompts = 0, Counter(), set()
         return counts
 
-    def _loglikelihood_tokens(self, requests: Any, *arguments: Any, **options: Any) -> Any:
+    def _loglikelihood_tokens(
+        self, requests: list[_Continuation], *arguments: object, **options: object
+    ) -> list[tuple[float, bool]]:
         answers = super()._loglikelihood_tokens(requests, *arguments, **options)
         self._requests += len(requests)
         for (_, context, continuation), (likelihood, _) in zip(requests, answers, strict=True):
@@ -53,7 +58,7 @@ class CountingModel(_HFLM):
                 self._bad["not_a_number"] += 1
         return answers
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer prompts, and count the empty answers."""
         answers = super().generate_until(requests, disable_tqdm=disable_tqdm)
         self._requests += len(requests)
@@ -80,7 +85,9 @@ class CountingModel(_HFLM):
         self._cut_prompts.update(cut)
         return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
 
-    def _model_generate(self, context: Any, max_length: int, stop: Any, **options: Any) -> Any:
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **options: object
+    ) -> torch.Tensor:
         generated = super()._model_generate(context, max_length, stop, **options)
         for row, is_cut in zip(generated.tolist(), self._is_cut, strict=True):
             ids = row[context.shape[1] :]

@@ -12,13 +12,16 @@ than the one that is scored is read only where the prompt has examples.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from mobilellama.config import ConfigError, DataError, did_you_mean, one_line
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.files.json_lines import read_json_lines
+
+if TYPE_CHECKING:  # it is imported where it is used
+    from datasets import DatasetDict
 
 ROW_FIELDS: dict[str, tuple[str, ...]] = {
     "arc_easy": ("question", "choices.text", "choices.label", "answerKey"),
@@ -33,9 +36,19 @@ ROW_FIELDS: dict[str, tuple[str, ...]] = {
     "mmlu": ("question", "choices", "answer"),
 }
 _SHARED_FOLDERS = {"truthfulqa_mc1": "truthfulqa", "truthfulqa_mc2": "truthfulqa"}
-_SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[str, object]]
+
+
+class Spec(TypedDict):
+    """What a group's member overrides of a packaged task. A split is None where it has no rows."""
+
+    task: str
+    training_split: str | None
+    validation_split: str | None
+    test_split: str | None
+    fewshot_split: str | None
+    custom_dataset: "Callable[..., DatasetDict]"
 
 
 class LocalData:
@@ -53,11 +66,11 @@ class LocalData:
     """
 
     def __init__(
-        self, folder: Path, task: str, leaves: Mapping[str, Mapping[str, Any]], shots: int
+        self, folder: Path, task: str, leaves: Mapping[str, Mapping[str, object]], shots: int
     ) -> None:
         self.folder, self.task, self.shots = folder, task, shots
         self._files: dict[Path, Rows] = {}
-        self.specs: list[dict[str, Any]] = []
+        self.specs: list[Spec] = []
         """Overrides of the packaged configs, for a group of the harness's task manager."""
         subjects = {leaf: str(config.get("dataset_name")) for leaf, config in leaves.items()}
         for leaf, config in leaves.items():
@@ -95,7 +108,7 @@ class LocalData:
         fields = ROW_FIELDS["mmlu"]
         if paths := _files_of(folder, split):
             rows = self._read(paths, (*fields, "subject"))
-            self._require_known({row["subject"] for row in rows}, subjects, paths[0])
+            self._require_known({str(row["subject"]) for row in rows}, subjects, paths[0])
             found = [row for row in rows if row["subject"] == subject]
         elif any((folder / name).is_dir() for name in subjects):
             self._require_known((p.name for p in folder.iterdir() if p.is_dir()), subjects, folder)
@@ -132,18 +145,18 @@ class LocalData:
         return rows
 
 
-def _splits(config: Mapping[str, Any], shots: int) -> tuple[str, list[str]]:
+def _splits(config: Mapping[str, object], shots: int) -> tuple[str, list[str]]:
     """Return the split that is scored, and (where there are shots) the one of the examples."""
     scored = config.get("test_split") or config.get("validation_split")
-    if not scored:
+    if not isinstance(scored, str):
         rule = "has neither a test nor a validation split"
         raise ConfigError("tasks", config.get("task"), rule, "Leave it out, or run without --data")
     keys = ("fewshot_split", "training_split", "validation_split")
-    examples = next((config[key] for key in keys if config.get(key)), scored)
+    examples = next((str(config[key]) for key in keys if config.get(key)), scored)
     return scored, [examples] if shots else []
 
 
-def _spec(leaf: str, config: Mapping[str, Any], rows: Mapping[str, Rows]) -> dict[str, Any]:
+def _spec(leaf: str, config: Mapping[str, object], rows: Mapping[str, Rows]) -> Spec:
     """Return what a group's member overrides of the packaged task: its rows and its splits."""
     from datasets import Dataset, DatasetDict
     from pyarrow import ArrowException
@@ -156,9 +169,20 @@ def _spec(leaf: str, config: Mapping[str, Any], rows: Mapping[str, Rows]) -> dic
     except (ArrowException, TypeError, ValueError) as error:
         what = f"a field changes its type from row to row ({one_line(error)})"
         raise DataError(f"task '{leaf}': {what}") from None
-    splits = {key: config.get(key) if config.get(key) in rows else None for key in _SPLIT_KEYS}
-    # A function, not a partial: the harness copies a spec deeply.
-    return {"task": leaf, **splits, "custom_dataset": lambda **_: made}
+
+    def split_of(key: str) -> str | None:
+        split = config.get(key)
+        return split if isinstance(split, str) and split in rows else None
+
+    return {
+        "task": leaf,
+        "training_split": split_of("training_split"),
+        "validation_split": split_of("validation_split"),
+        "test_split": split_of("test_split"),
+        "fewshot_split": split_of("fewshot_split"),
+        # A function, not a partial: the harness copies a spec deeply.
+        "custom_dataset": lambda **_: made,
+    }
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
@@ -188,7 +212,7 @@ def _read_file(path: Path, fields: tuple[str, ...]) -> Rows:
         raise DataError(f"{path}: is empty")
     for place, row in placed:
         for field in fields:
-            value: Any = row
+            value: object = row
             for part in field.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
             if value is None:

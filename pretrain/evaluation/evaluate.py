@@ -44,7 +44,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
@@ -57,6 +57,9 @@ from mobilellama.pretrain.evaluation.results import TOKENIZER_FILES, Results, Ta
 from mobilellama.pretrain.evaluation.score_table import score_table
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype, find_device
 from mobilellama.run_record import require_language_model
+
+if TYPE_CHECKING:  # it imports torch, which --help does without
+    from mobilellama.pretrain.evaluation.counting_model import CountingModel
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +157,7 @@ def _score(config: Config, found: ModelFolder, version: str) -> int:
         show_withheld=config.show_withheld,
     )  # fmt: skip
     missing = [plan for plan in plans if not results.has(plan)]
-    lm: Any = None
+    lm: CountingModel | None = None
     for plan in missing:
         if lm is None:
             lm = harness.load_model(
@@ -223,8 +226,12 @@ def make_plan(config: Config, tasks: harness.Tasks, name: str, version: str) -> 
     if config.data is None:
         return TaskPlan(name=name, shots=shots, specs=None, settings={**settings, "data": "hub"})
     leaves = tasks.leaves(name)
-    own = next(iter(leaves.values())).get("num_fewshot") or 0
-    data = LocalData(Path(config.data), name, leaves, own if shots is None else shots)
+    if shots is None:
+        own = next(iter(leaves.values())).get("num_fewshot")
+        shots_of_data = own if isinstance(own, int) else 0
+    else:
+        shots_of_data = shots
+    data = LocalData(Path(config.data), name, leaves, shots_of_data)
     if len(data.specs) < len(leaves):
         log.warning("%s: the data has %d of %d subjects", name, len(data.specs), len(leaves))
     settings["data"] = data.sha256

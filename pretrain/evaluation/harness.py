@@ -8,15 +8,24 @@ loaded to do so; an empty context is scored after <s>, which a base model has ne
 
 import importlib.metadata
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
 from mobilellama.files import pretrained
+from mobilellama.pretrain.evaluation.data import Spec
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
+from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
+
+if TYPE_CHECKING:  # they import torch, which --help does without
+    import torch
+    from lm_eval.api.task import ConfigurableTask
+    from transformers import PretrainedConfig
+
+    from mobilellama.pretrain.evaluation.counting_model import CountingModel
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +44,16 @@ _FOLDERS = (
 _GROUP = "mmlu"
 _SEED = 1234  # the harness's own, for the choice of examples
 _BOOTSTRAP_ITERATIONS = 1000  # only for metrics whose standard error has no formula
+
+_Found = TypedDict(
+    "_Found",
+    {
+        "results": dict[str, dict[str, object]],
+        "n-shot": dict[str, int],
+        "n-samples": dict[str, dict[str, int]],
+    },
+)
+"""What is read of the harness's results: each by the name of a task."""
 
 
 def require_harness() -> str:
@@ -64,7 +83,7 @@ class Tasks:
 
         root = Path(lm_eval.tasks.__file__).parent
         folders: list[str | Path] = [root / folder for folder in _FOLDERS]
-        self.manager: Any = TaskManager(include_defaults=False, include_path=folders)
+        self.manager = TaskManager(include_defaults=False, include_path=folders)
         if not set(names) <= set(self.manager.all_tasks):
             log.info("reading the index of all tasks ...")
             self.manager = TaskManager()
@@ -87,15 +106,16 @@ class Tasks:
         """Whether the name stands for several tasks that make one score."""
         return name == _GROUP
 
-    def config(self, name: str) -> dict[str, Any]:
+    def config(self, name: str) -> dict[str, object]:
         """Return a packaged task's or group's config; functions are not resolved."""
-        return dict(self.manager.task_index[name].cfg)
+        return dict(self.manager.task_index[name].cfg or {})
 
-    def leaves(self, name: str) -> dict[str, dict[str, Any]]:
+    def leaves(self, name: str) -> dict[str, dict[str, object]]:
         """Return the configs of the tasks that a name stands for: of itself, unless a group."""
         entry = self.manager.task_index[name]
         if name in self.manager.all_groups:
-            members = [m if isinstance(m, str) else m["task"] for m in entry.cfg["task"]]
+            listed = entry.cfg["task"] if entry.cfg else []
+            members = [m if isinstance(m, str) else m["task"] for m in listed]
         elif name in self.manager.all_tags:
             members = sorted(entry.tags)
         else:
@@ -135,7 +155,9 @@ def quiet() -> Iterator[None]:
         enable_progress_bars()
 
 
-def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> tuple[Any, bool]:
+def load_tokenizer(
+    model: str, add_bos: bool | None, *, as_is: bool = False
+) -> tuple[ForeignTokenizer, bool]:
     """Return the tokenizer, and whether it puts <s> first.
 
     Args:
@@ -146,9 +168,8 @@ def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> 
     Raises:
         ConfigError: there is none, or it cannot be told to.
     """
-    options: dict[str, Any] = {} if add_bos is None else {"add_bos_token": add_bos}
     try:
-        tokenizer: Any = load_exact_tokenizer(model, as_is=as_is, **options)
+        tokenizer = load_exact_tokenizer(model, as_is=as_is, add_bos_token=add_bos)
     except UserError:
         raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
@@ -163,7 +184,7 @@ def load_tokenizer(model: str, add_bos: bool | None, *, as_is: bool = False) -> 
     return tokenizer, puts_bos if add_bos is None else add_bos
 
 
-def read_config(model: str) -> Any:
+def read_config(model: str) -> "PretrainedConfig":
     """Return transformers' config of a model.
 
     Args:
@@ -182,8 +203,14 @@ def read_config(model: str) -> Any:
 
 
 def load_model(
-    model: str, tokenizer: Any, *, add_bos: bool, device: Any, dtype: Any, batch_size: int | str
-) -> Any:
+    model: str,
+    tokenizer: ForeignTokenizer,
+    *,
+    add_bos: bool,
+    device: "torch.device | str",
+    dtype: str,
+    batch_size: int | str,
+) -> "CountingModel":
     """Return the harness's model.
 
     Args:
@@ -191,7 +218,7 @@ def load_model(
         tokenizer: from ``load_tokenizer``.
         add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
             end of a former document.
-        device: a torch.device.
+        device: cpu, cuda, ...
         dtype: torch's dtype of the weights.
         batch_size: requests a forward pass, or "auto".
 
@@ -202,7 +229,7 @@ def load_model(
     from mobilellama.pretrain.evaluation.counting_model import CountingModel
 
     try:
-        loaded: Any = pretrained.load_causal_model(model, dtype=dtype)
+        loaded = pretrained.load_causal_model(model, dtype=dtype)
     except UserError:
         raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
@@ -210,7 +237,7 @@ def load_model(
         raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
     start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id
     return CountingModel(
-        pretrained=loaded.to(device),
+        pretrained=pretrained.moved(loaded, device),
         tokenizer=tokenizer,
         add_bos_token=add_bos,
         prefix_token_id=start,
@@ -237,11 +264,11 @@ class Score:
 
 
 def evaluate(
-    lm: Any,
+    lm: "CountingModel",
     tasks: Tasks,
     name: str,
     *,
-    specs: list[dict[str, Any]] | None,
+    specs: list[Spec] | None,
     shots: int | None,
     limit: int | None,
 ) -> Score:
@@ -261,9 +288,8 @@ def evaluate(
     from datasets.exceptions import DatasetsError
     from lm_eval import evaluator
 
-    run: Any = evaluator.simple_evaluate  # typed as Any: a decorator hides its parameters
     # A bare dict would be taken for a new task; only a group's members are merged.
-    wanted: Any = [name] if specs is None else [{"group": "local_data", "task": specs}]
+    wanted = [name] if specs is None else [{"group": "local_data", "task": specs}]
     try:
         built = tasks.manager.load(wanted)
     except (OSError, DatasetsError) as error:
@@ -273,24 +299,27 @@ def evaluate(
         ) from None
     if specs is not None:
         for leaf, task in built["tasks"].items():
-            _require_questions(leaf, task)
+            # Every task that is read from a file is of this class.
+            _require_questions(leaf, cast("ConfigurableTask", task))
     lm.take_counts()
-    found = _run(
-        run,
-        name,
-        model=lm,
-        # Flat: a group beside its own sub-groups is refused as a duplicate.
-        tasks=[*built["tasks"].values()],
-        task_manager=tasks.manager,
-        num_fewshot=shots,
-        limit=limit,
-        bootstrap_iters=_BOOTSTRAP_ITERATIONS,
-        log_samples=False,
-        fewshot_random_seed=_SEED,
-    )
+    # The harness's decorator hides the type.
+    run = cast(Callable[..., _Found], evaluator.simple_evaluate)
+    with _explained(name):
+        found = run(
+            model=lm,
+            # Flat: a group beside its own sub-groups is refused as a duplicate.
+            tasks=[*built["tasks"].values()],
+            task_manager=tasks.manager,
+            num_fewshot=shots,
+            limit=limit,
+            bootstrap_iters=_BOOTSTRAP_ITERATIONS,
+            log_samples=False,
+            fewshot_random_seed=_SEED,
+        )
     counts = {leaf: int(found["n-samples"][leaf]["effective"]) for leaf in built["tasks"]}
     by_leaf = {leaf: _numbers(found["results"][leaf]) for leaf in counts}
-    version = tasks.config(name).get("metadata", {}).get("version", "unknown")
+    described = tasks.config(name).get("metadata")
+    version = described.get("version", "unknown") if isinstance(described, dict) else "unknown"
     return Score(
         version=str(version),
         shots=max(int(found["n-shot"][leaf]) for leaf in counts),
@@ -301,10 +330,11 @@ def evaluate(
     )
 
 
-def _run(run: Any, name: str, **options: Any) -> dict[str, Any]:
-    """Call the harness; what it asserts of a request is told as the user's to fix."""
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Tell what the harness asserts of a request as the user's to fix."""
     try:
-        return run(**options)
+        yield
     except AssertionError as error:
         why = one_line(error) if str(error) else "an answer has no tokens, or more than the context"
         raise UserError(
@@ -313,9 +343,10 @@ def _run(run: Any, name: str, **options: Any) -> dict[str, Any]:
         ) from None
 
 
-def _require_questions(leaf: str, task: Any) -> None:
+def _require_questions(leaf: str, task: "ConfigurableTask") -> None:
     """Raise DataError naming the first local row of which the task can make no question."""
-    for number, document in enumerate(task.eval_docs, start=1):
+    documents = cast(Iterable[dict[str, object]], task.eval_docs)
+    for number, document in enumerate(documents, start=1):
         try:
             task.doc_to_text(document)
             task.doc_to_target(document)
@@ -329,7 +360,7 @@ def _require_questions(leaf: str, task: Any) -> None:
             ) from None
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
     """Return ``{"acc": ..., "acc_stderr": ...}`` of the harness's ``{"acc,none": ...}``."""
     return {
         key.removesuffix(",none"): float(value)

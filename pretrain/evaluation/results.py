@@ -20,6 +20,7 @@ from mobilellama.config import ConfigError, as_given
 from mobilellama.files.atomic import read_json, write_json
 from mobilellama.files.hub_folder import ModelFolder
 from mobilellama.pretrain.evaluation.answer_counts import ASKED, AnswerCounts
+from mobilellama.pretrain.evaluation.data import Spec
 from mobilellama.pretrain.evaluation.harness import Score
 from mobilellama.pretrain.evaluation.score_table import mean_of_comparable
 from mobilellama.pretrain.evaluation.task_result import Mean, TaskResult
@@ -38,7 +39,7 @@ class TaskPlan:
 
     name: str
     shots: int | None
-    specs: list[dict[str, object]] | None
+    specs: list[Spec] | None
     """Overrides that bring local data; None fetches."""
     settings: dict[str, object]
     """What a stored result must have been made with to stand for this one."""

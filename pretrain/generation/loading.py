@@ -3,14 +3,21 @@
 import logging
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobilellama.config import ConfigError, UserError, one_line
 from mobilellama.cpus import use_cpu_budget
-from mobilellama.files.pretrained import build_causal_model, load_causal_model, load_config
+from mobilellama.files.pretrained import (
+    build_causal_model,
+    load_causal_model,
+    load_config,
+    moved,
+)
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, Placement, choose_dtype, find_device
 
 if TYPE_CHECKING:  # they import torch, which --help does without
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from mobilellama.pretrain.sections import ModelConfig
     from mobilellama.pretrain.weight_source import WeightSource
     from mobilellama.tokenizers.text_tokenizer import TextTokenizer
@@ -36,7 +43,7 @@ def quieten() -> None:
     transformers_logging.set_verbosity_error()
 
 
-def load_model(choice: HfChoice) -> Any:
+def load_model(choice: HfChoice) -> "PreTrainedModel":
     """Return the folder's model on its device, in evaluation mode.
 
     Raises:
@@ -47,7 +54,7 @@ def load_model(choice: HfChoice) -> Any:
 
     device, dtype = find_device(choice.device), find_dtype(choice)
     try:
-        model = load_causal_model(choice.model, dtype=dtype).to(device)
+        model = moved(load_causal_model(choice.model, dtype=dtype), device)
     except torch.OutOfMemoryError as error:
         rule = f"does not fit into the memory of {device} ({one_line(error)})"
         raise ConfigError("model", choice.model, rule, "Use another device or dtype") from None
@@ -60,7 +67,7 @@ def load_model(choice: HfChoice) -> Any:
 
 def build_model(
     choice: HfChoice, source: "WeightSource", model: "ModelConfig", tokenizer: "TextTokenizer"
-) -> Any:
+) -> "PreTrainedModel":
     """Return a run's model as transformers' LLaMA, on its device, in evaluation mode.
 
     Args:
@@ -95,7 +102,7 @@ def build_model(
     return _ready(built, choice)
 
 
-def _ready(model: Any, choice: HfChoice) -> Any:
+def _ready(model: "PreTrainedModel", choice: HfChoice) -> "PreTrainedModel":
     use_cpu_budget()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = str(model.dtype).removeprefix("torch.")
@@ -108,7 +115,7 @@ def unreadable(folder: str, what: str, error: Exception) -> ConfigError:
     return ConfigError("model", folder, f"{what} ({one_line(error).rstrip('.')})", _REMEDY)
 
 
-def read_config(folder: str) -> Any:
+def read_config(folder: str) -> "PretrainedConfig":
     """Return transformers' config of a folder.
 
     Raises:

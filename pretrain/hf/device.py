@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mobilellama.config import ConfigError, did_you_mean, one_line
+
+if TYPE_CHECKING:  # it takes long to import, which --help does without
+    import torch
 
 DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """torch's and transformers' names of the dtypes."""
@@ -21,7 +24,7 @@ class Placement:
     fp16 as fp32."""
 
 
-def find_device(name: str) -> Any:
+def find_device(name: str) -> "torch.device":
     """Return the torch.device of a name; of "auto", the first GPU where one is seen.
 
     Raises:
@@ -48,7 +51,11 @@ def find_device(name: str) -> Any:
 
 
 def choose_dtype(
-    name: str, device: Any, read_config: Callable[[], Any], *, prefer: Literal["speed", "precision"]
+    name: str,
+    device: "torch.device",
+    read_config: Callable[[], object],
+    *,
+    prefer: Literal["speed", "precision"],
 ) -> str:
     """Return the dtype of the weights: bf16, fp16 or fp32.
 
@@ -76,7 +83,7 @@ def choose_dtype(
     return "fp32" if stored == "fp16" else stored
 
 
-def _stored(config: Any) -> str:
+def _stored(config: object) -> str:
     """Return the dtype that a config names; fp32 where it names none of ours."""
     stored = str(getattr(config, "dtype", None)).removeprefix("torch.")  # a string in version 4
     return {name: short for short, name in DTYPE_NAMES.items()}.get(stored, "fp32")

@@ -3,68 +3,13 @@
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Protocol
 
 from mobilellama.config import DataError, UserError, one_line
 from mobilellama.files.atomic import read_json
 from mobilellama.pretrain.generation.loading import read_config, unreadable
 from mobilellama.sft.chat.model_choice import ModelChoice
-from mobilellama.sft.data.template_process import Rendered
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
-
-
-class AddedToken(Protocol):
-    """A token beside the model's own, as transformers has it."""
-
-    content: str
-
-
-class TokenizedText(Protocol):
-    """What one of transformers' tokenizers makes of a text."""
-
-    input_ids: list[int]
-
-
-class ForeignTokenizer(Protocol):
-    """What is asked of one of transformers' tokenizers."""
-
-    chat_template: str | None
-    eos_token_id: int | None
-    model_max_length: int
-    """Tokens; a huge number where the folder does not say."""
-
-    @property
-    def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The added tokens by their ids."""
-        ...
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> TokenizedText:
-        """Return the ids of a text."""
-        ...
-
-    def decode(
-        self,
-        token_ids: list[int],
-        *,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> str:
-        """Return the text of ids."""
-        ...
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return every token with its id."""
-        ...
-
-    def convert_tokens_to_ids(self, tokens: str) -> int:
-        """Return a token's id."""
-        ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], /, **options: bool
-    ) -> Rendered:
-        """Return a conversation's text, or its ids."""
-        ...
+from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -14,11 +14,13 @@ from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.generation.loading import load_model, read_config
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.sft.chat.model_choice import ModelChoice
+from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.model import build_language_model
 from tests.helpers.foreign_code import write_code, write_pickle
 
+UNREAD = cast(ForeignTokenizer, None)  # the model is refused first
 RULE = "its config.json needs its own Python code (evil.Evil), which no command here runs"
 
 
@@ -40,7 +42,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lambda folder: load_causal_model(folder),
         lambda folder: harness.read_config(str(folder)),
         lambda folder: harness.load_model(
-            str(folder), None, add_bos=False, device="cpu", dtype="auto", batch_size=1
+            str(folder), UNREAD, add_bos=False, device="cpu", dtype="auto", batch_size=1
         ),
         lambda folder: read_config(str(folder)),
         lambda folder: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
@@ -113,7 +115,7 @@ def test_a_pickle_of_weights_is_not_run(tmp_path: Path, canary: Path, way: str) 
         lambda: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
         lambda: HfFolder(folder),
         lambda: harness.load_model(
-            str(folder), None, add_bos=False, device="cpu", dtype="auto", batch_size=1
+            str(folder), UNREAD, add_bos=False, device="cpu", dtype="auto", batch_size=1
         ),
     ]
     said = set()
@@ -177,7 +179,7 @@ def test_no_command_takes_random_values_for_weights_that_are_missing_or_of_anoth
         lambda: load_causal_model(folder),
         lambda: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
         lambda: harness.load_model(
-            str(folder), None, add_bos=False, device="cpu", dtype="auto", batch_size=1
+            str(folder), UNREAD, add_bos=False, device="cpu", dtype="auto", batch_size=1
         ),
     ]
     for door in doors:

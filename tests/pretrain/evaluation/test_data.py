@@ -46,7 +46,7 @@ def test_mmlu_comes_in_one_file_or_a_folder_a_subject(data: Path, tmp_path: Path
         for spec, (subject, n) in zip(specs, SUBJECTS.items(), strict=True):
             made = spec["custom_dataset"]()
             assert {split: len(rows) for split, rows in made.items()} == {"test": n, "dev": 5}
-            assert {row["subject"] for row in made["test"]} == {subject}
+            assert {*made["test"]["subject"]} == {subject}
             assert (spec["test_split"], spec["fewshot_split"]) == ("test", "dev")
     assert "dev" not in LocalData(tmp_path, "mmlu", MMLU, 0).specs[0]["custom_dataset"]()
     (tmp_path / "mmlu/anatomy/dev.jsonl").unlink()

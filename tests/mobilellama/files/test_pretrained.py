@@ -99,7 +99,7 @@ def test_code_beside_an_architecture_that_transformers_has_is_not_needed(
 def test_a_causal_model_that_only_auto_map_names_is_not_run(canary: Path) -> None:
     """CLIP is known, but is no causal model: transformers would ask whether to run the code."""
     config = {"model_type": "clip", "auto_map": {"AutoModelForCausalLM": "evil.Evil"}}
-    with pytest.raises(ConfigError, match="is no causal model without Python of its own"):
+    with pytest.raises(ConfigError, match="needs Python code of its own, and such code is not run"):
         build_language_model(config, "sdpa")
 
 

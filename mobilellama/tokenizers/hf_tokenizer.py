@@ -30,7 +30,7 @@ from mobilellama.tokenizers.text_tokenizer import (
     SpecialToken,
     require_same_tokenizer,
 )
-from mobilellama.tokenizers.tokenizer_json import Step, Token, TokenizerJson
+from mobilellama.tokenizers.tokenizer_json import TextStep, Token, TokenizerJson
 
 if TYPE_CHECKING:  # it is imported where it is used
     from tokenizers import Tokenizer
@@ -278,7 +278,7 @@ def _spelling(token: object) -> str | None:
     return str(spelt) if spelt else None
 
 
-def _steps(value: Step | None, key: Literal["normalizers", "pretokenizers"]) -> list[Step]:
+def _steps(value: TextStep | None, key: Literal["normalizers", "pretokenizers"]) -> list[TextStep]:
     """Return all steps of a part of tokenizer.json, at any depth. The caller may edit them."""
     if value is None:
         return []
@@ -287,7 +287,7 @@ def _steps(value: Step | None, key: Literal["normalizers", "pretokenizers"]) -> 
     return [value]
 
 
-def _without_prepend(normalizer: Step | None) -> Step | None:
+def _without_prepend(normalizer: TextStep | None) -> TextStep | None:
     """Return a normaliser without the step that puts a space before every text."""
     if normalizer is None or normalizer["type"] == "Prepend":
         return None

@@ -3,15 +3,15 @@
 from typing import Required, TypedDict
 
 
-class Step(TypedDict, total=False):
+class TextStep(TypedDict, total=False):
     """A normaliser, a pre-tokenizer or a decoder."""
 
     type: Required[str]
-    normalizers: "list[Step]"
+    normalizers: "list[TextStep]"
     """The parts of a Sequence."""
-    pretokenizers: "list[Step]"
+    pretokenizers: "list[TextStep]"
     """The parts of a Sequence."""
-    decoders: "list[Step]"
+    decoders: "list[TextStep]"
     """The parts of a Sequence."""
     prepend: str
     prepend_scheme: str
@@ -51,9 +51,9 @@ class TokenizerJson(TypedDict, total=False):
 
     model: Required[MergingModel]
     added_tokens: list[Token]
-    normalizer: Step | None
-    pre_tokenizer: Step | None
-    decoder: Step | None
+    normalizer: TextStep | None
+    pre_tokenizer: TextStep | None
+    decoder: TextStep | None
     post_processor: object
     truncation: object
     padding: object

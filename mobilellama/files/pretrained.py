@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.files.pickles import code_in, pickle_error
 from mobilellama.files.unmarked import without_marks
-from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 
 if TYPE_CHECKING:  # they import torch, which --help does without
     import torch

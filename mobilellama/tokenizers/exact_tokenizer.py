@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mobilellama.config import ConfigError
+from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.files.pretrained import load_tokenizer
 from mobilellama.tokenizers.conversion import is_llamas_kind, with_steps
 from mobilellama.tokenizers.fast_tokenizer import broken_rules, fast_tokenizer
-from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 from mobilellama.tokenizers.hf_files import TOKENIZER_FILE
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import WrongIdsError, model_beside, open_tokenizer

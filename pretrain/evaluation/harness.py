@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, one_line
 from mobilellama.files import pretrained
+from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.pretrain.evaluation.data import Spec
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
-from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 
 if TYPE_CHECKING:  # they import torch, which --help does without
     import torch

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mobilellama.config import DataError, UserError, one_line
 from mobilellama.files.atomic import read_json
+from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.pretrain.generation.loading import read_config, unreadable
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
-from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

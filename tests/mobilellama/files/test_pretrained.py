@@ -9,12 +9,12 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.files.pretrained import load_causal_model, load_config, load_tokenizer
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.generation.loading import load_model, read_config
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.sft.chat.model_choice import ModelChoice
-from mobilellama.tokenizers.foreign_tokenizer import ForeignTokenizer
 from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.model import build_language_model

@@ -128,7 +128,7 @@ def test_vlm_run_takes_every_record(made: tuple[Path, Any]) -> None:
     counts = {}
     for name in ("captions", "conversations"):
         data = ImageTextConfig(path=str(folder / f"{name}.json"), images=str(folder / "images"))
-        read = list(read_vlm_records(data, plain=name == "captions"))
+        read = list(read_vlm_records(data, plain=name == "captions", folder=None))
         taken = [one for one in read if isinstance(one, Record)]
         assert len(taken) == len(read) and not any(one.fixes for one in taken)
         counts[name] = Counter(len(one.images) for one in taken)
@@ -142,7 +142,7 @@ def test_every_conversation_fits_the_demos_context(
     template, tokenizer = read_template(str(DEMO / "chat.yaml")), open_tokenizer(small_tokenizer)
     folder, _ = made
     data = ImageTextConfig(path=str(folder / "conversations.json"), images=str(folder / "images"))
-    for one in read_vlm_records(data):
+    for one in read_vlm_records(data, folder=None):
         assert isinstance(one, Record)
         ids = encode(template, tokenizer, one.turns).ids
         assert len(ids) + 16 * len(one.images) < 256

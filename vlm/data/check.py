@@ -170,6 +170,7 @@ def _read(config: Config, slices: Sequence[Slice], title: str) -> Iterator[Recor
     with Progress(title, total=total, unit=unit) as progress:
         yield from read_vlm_records(
             config.data,
+            folder=Path(config.images),
             plain=config.plain,
             slices=slices,
             on_read=lambda read: progress.advance(read / amount, records=1),

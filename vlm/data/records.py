@@ -160,6 +160,7 @@ class Refused:
 def read_vlm_records(
     data: sources.ConversationsConfig,
     *,
+    folder: Path | None,
     plain: bool = False,
     slices: Sequence[Slice] | None = None,
     on_read: Callable[[int], None] | None = None,
@@ -170,6 +171,7 @@ def read_vlm_records(
 
     Args:
         data: where the records are.
+        folder: of the images; without one, no absolute path is taken.
         plain: whether they are for the template 'plain'.
         slices: of ``find_slices(data)``; None finds them.
         on_read: called with the bytes (of a table the rows) of the data read since its last call.
@@ -178,7 +180,6 @@ def read_vlm_records(
         ConfigError: no such file or folder, or nothing readable in it.
         DataError: a file is corrupt or truncated, or has another size than in `slices`.
     """
-    folder = Path(data.images) if isinstance(data, ImageTextConfig) else None
     for slice_ in sources.find_slices(data) if slices is None else slices:
         before = 0
         for source in sources.read_records(slice_, data):

@@ -242,7 +242,8 @@ def _batches(
     """Yield the records that are to be encoded, some at a time; count the others."""
     batch: list[Record] = []
     has_system = (recipe.template.system or recipe.template.folded_system) is not None
-    for record in read_vlm_records(recipe.data, plain=recipe.template.is_caption, on_read=on_read):
+    folder, plain = Path(recipe.data.images), recipe.template.is_caption
+    for record in read_vlm_records(recipe.data, folder=folder, plain=plain, on_read=on_read):
         report.records += 1
         if record.place in recipe.leave_out:
             report.left_out += 1

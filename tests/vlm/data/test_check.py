@@ -186,7 +186,7 @@ def test_what_is_not_left_out_can_be_read_whole(tmp_path: Path) -> None:
         {"place": "records.json[8]", "id": "made_8", "detail": "/etc/passwd"}
     ]
     left_out = read_leave_out(tmp_path / "report.json", ConversationsConfig(path=str(data)))
-    found = list(read_vlm_records(ConversationsConfig(path=str(data))))
+    found = list(read_vlm_records(ConversationsConfig(path=str(data)), folder=None))
     assert report["leave_out"] == [item.place for item in found if item.place in left_out]
     kept = [item for item in found if item.place not in left_out]
     assert {"records.json[3]", "records.json[8]"} < left_out
@@ -224,6 +224,15 @@ def test_an_image_that_many_records_name_is_decoded_once(tmp_path: Path) -> None
     assert report["leave_out"] == [f"records.json[{i}]" for i in range(3)]
 
 
+def test_an_absolute_path_into_the_folder_is_taken_as_training_takes_it(tmp_path: Path) -> None:
+    data, images = write_llava(tmp_path, records=5, images=4)
+    relative, text = data.read_text(), '"image": "'
+    data.write_text(relative.replace(text, f"{text}{images.resolve()}/"))
+    assert data.read_text() != relative
+    code, report = checked(data, images, tmp_path / "report.json", "--workers", "1")
+    assert (code, report["leave_out"], report["records"], report["images"]) == (0, [], 5, 4)
+
+
 def test_a_symbolic_link_may_lead_out_of_the_folder(tmp_path: Path) -> None:
     data, images = write_llava(tmp_path, records=5, images=2)
     (images / "a/00000.jpg").rename(tmp_path / "elsewhere.jpg")
@@ -253,10 +262,10 @@ def test_data_that_changes_between_the_readings_is_refused(tmp_path: Path) -> No
     data, _ = write_llava(tmp_path, records=5, images=2)
     config = ConversationsConfig(path=str(data))
     slices = find_slices(config)
-    assert len(list(read_vlm_records(config, slices=slices))) == 5
+    assert len(list(read_vlm_records(config, slices=slices, folder=None))) == 5
     data.write_text(data.read_text() + "\n")
     with pytest.raises(DataError, match="bytes before reading, but it had"):
-        list(read_vlm_records(config, slices=slices))
+        list(read_vlm_records(config, slices=slices, folder=None))
 
 
 def test_its_processes_load_no_heavy_library() -> None:

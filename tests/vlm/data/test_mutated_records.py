@@ -13,7 +13,7 @@ def test_every_mutated_record_is_taken_or_refused_for_one_reason(
 ) -> None:
     path = write_mutated(tmp_path / "a.jsonl", 2_000, seed=12)
     data = ImageTextConfig(path=str(path), images=str(tmp_path))
-    found = list(read_vlm_records(data))
+    found = list(read_vlm_records(data, folder=None))
     refused = Counter(str(item.reason) for item in found if isinstance(item, Refused))
     assert len(found) == 2_000
     assert all(item.describe() for item in found if isinstance(item, Refused))

@@ -268,14 +268,16 @@ def test_an_absolute_path_into_the_folder_is_relative_to_it(tmp_path: Path) -> N
 def test_an_absolute_path_is_taken_where_the_data_name_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([llava("<image>q", "a", image=f"{tmp_path}/images/a.png")]))
-    (found,) = read_vlm_records(ImageTextConfig(path=str(path), images=str(tmp_path / "images")))
+    (found,) = read_vlm_records(
+        ImageTextConfig(path=str(path), images=str(tmp_path / "images")), folder=tmp_path / "images"
+    )
     assert isinstance(found, Record) and found.images == ("a.png",)
 
 
 def test_a_tables_column_of_images_is_seen_too(tmp_path: Path) -> None:
     rows = [llava("q", "a", images=["a.jpg"])]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    (found,) = read_vlm_records(ConversationsConfig(path=str(tmp_path / "a.parquet")))
+    (found,) = read_vlm_records(ConversationsConfig(path=str(tmp_path / "a.parquet")), folder=None)
     assert isinstance(found, Refused) and found.reason is Refusal.PLURAL
 
 
@@ -323,9 +325,9 @@ def test_every_kind_of_file_gives_the_same_records_in_its_order(tmp_path: Path) 
     ]
     pq.write_table(pa.Table.from_pylist(as_lists), tmp_path / "rows.parquet")
     for path in sorted(tmp_path.iterdir()):
-        found = list(read_vlm_records(ConversationsConfig(path=str(path))))
+        found = list(read_vlm_records(ConversationsConfig(path=str(path)), folder=None))
         assert outline(found) == READ, path
-    found = list(read_vlm_records(ConversationsConfig(path=str(tmp_path))))
+    found = list(read_vlm_records(ConversationsConfig(path=str(tmp_path)), folder=None))
     assert [item.place for item in found] == [
         *(f"lines.jsonl:{i}" for i in range(1, 5)),
         *(f"list.json[{i}]" for i in range(4)),
@@ -338,14 +340,14 @@ def test_a_saved_table_keeps_ids_and_images(tmp_path: Path) -> None:
 
     as_lists = [{**value, "image": value.get("image") or []} for value in (VALUES[2], VALUES[3])]
     datasets.Dataset.from_list(as_lists).save_to_disk(str(tmp_path / "saved"))
-    found = list(read_vlm_records(ConversationsConfig(path=str(tmp_path / "saved"))))
+    found = list(read_vlm_records(ConversationsConfig(path=str(tmp_path / "saved")), folder=None))
     assert outline(found) == READ[2:]
 
 
 def test_a_line_that_is_no_json_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_text(json.dumps(VALUES[0]) + "\n{oops\n" + json.dumps(VALUES[2]) + "\n")
-    found = list(read_vlm_records(ConversationsConfig(path=str(path))))
+    found = list(read_vlm_records(ConversationsConfig(path=str(path)), folder=None))
     assert outline(found) == [READ[0], ("PLACE", "dropped_not_json"), READ[2]]
 
 
@@ -353,7 +355,9 @@ def test_reading_tells_how_much_of_the_data_is_read(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text(json.dumps(VALUES))
     read: list[int] = []
-    list(read_vlm_records(ConversationsConfig(path=str(tmp_path)), on_read=read.append))
+    list(
+        read_vlm_records(ConversationsConfig(path=str(tmp_path)), on_read=read.append, folder=None)
+    )
     assert len(read) == 2 * len(VALUES) and min(read) > 0
     assert sum(read) == sum(path.stat().st_size for path in tmp_path.iterdir())
 
@@ -361,13 +365,15 @@ def test_reading_tells_how_much_of_the_data_is_read(tmp_path: Path) -> None:
 def test_the_made_datasets_are_wholly_good(tmp_path: Path) -> None:
     path, images = write_llava(tmp_path / "mixed", records=20, images=10)
     found = [
-        r for r in read_vlm_records(ConversationsConfig(path=str(path))) if isinstance(r, Record)
+        r
+        for r in read_vlm_records(ConversationsConfig(path=str(path)), folder=None)
+        if isinstance(r, Record)
     ]
     assert [len(record.images) for record in found] == [1, 1, 2, 1, 0] * 4
     named = {name for record in found for name in record.images}
     assert len(named) == 10 and all(image_path(images, name).is_file() for name in named)
     path, _ = write_llava(tmp_path / "captions", records=6, images=4, captions=True)
-    found = list(read_vlm_records(ConversationsConfig(path=str(path)), plain=True))
+    found = list(read_vlm_records(ConversationsConfig(path=str(path)), plain=True, folder=None))
     assert all(isinstance(item, Record) for item in found) and len(found) == 6
 
 

@@ -35,7 +35,7 @@ def record(question: str, answer: str, image: Any = None, name: str = "r") -> di
 
 def test_a_sample_is_its_records_ids_labels_and_images(recipe: Recipe, tmp_path: Path) -> None:
     samples, report = build(tmp_path, recipe)
-    records = [r for r in read_vlm_records(recipe.data) if isinstance(r, Record)]
+    records = [r for r in read_vlm_records(recipe.data, folder=None) if isinstance(r, Record)]
     tokenizer = Tokenizer(recipe.tokenizer)
     assert len(samples) == len(records) == report.samples == report.records == 20
     for number, made in enumerate(records):

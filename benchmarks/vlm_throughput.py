@@ -359,7 +359,7 @@ def compare_ways(options: Namespace, world: World, scratch: Path) -> dict[str, A
     law = make_law(LAW_SAMPLES, seed=options.seed, seq_len=seq_len, image_tokens=image_tokens)
     made = pick(law, options.records)
     files = (
-        write_samples(scratch / "samples.arrow", made, architecture.language["vocab_size"]),
+        write_samples(scratch / "samples.arrow", made, architecture.vocab_size),
         write_images(scratch / "images", options.images_pixels),
     )
     epochs: dict[str, ImageTextEpoch] = {}

@@ -219,7 +219,7 @@ def test_an_image_that_is_gone_is_told_before_the_first_step_and_skipped_where_a
     with pytest.raises(AssertionError, match=r"a/00002\.png is not there"):
         parts.train(2, run, fields)
     told = verdict_of(run)
-    assert told.startswith("failed: data.images = ") and "which 2 samples need" in told
+    assert told.startswith("failed: data.images = ") and "2 samples need them" in told
     assert not RunFolder(run).read_metrics()
     parts.train(2, run, fields | {"data.missing": "skip"})
     assert losses_of(run)[4]["consumed"] == 16  # of the 18 samples

@@ -463,7 +463,7 @@ def test_a_second_stage_starts_from_a_first_with_all_its_weights(
     assert_same(values_of(step, PROJECTOR), values_of(start, PROJECTOR))
     with pytest.raises(ConfigError, match="has a tower of its own"):
         start_from(run, tower)
-    with pytest.raises(ConfigError, match="of kind ldpnetv2"):
+    with pytest.raises(ConfigError, match=r"projector\.kind = ldpnet: must be ldpnetv2"):
         start_from(run, kind="ldpnet")
 
 

@@ -147,7 +147,8 @@ def test_two_runs_of_a_name_are_refused_and_ctrl_c_of_the_logs_leaves_the_job_al
     capsys.readouterr()
     assert main(["status"]) == 0
     row = capsys.readouterr().out.splitlines()[1].split()
-    assert row[:5] == ["run", "pretrain", job, "running", "node[1-2]"]
+    assert row[0] == "run"  # its age follows, in two words
+    assert row[3:7] == ["pretrain", job, "running", "node[1-2]"]
 
 
 def test_where_users_may_not_requeue_the_script_submits_itself_again(

@@ -37,6 +37,7 @@ from tests.sft.helpers.preparing import (
     prepare,
     processes_of_group,
     start,
+    start_until_a_receipt,
 )
 
 
@@ -212,12 +213,7 @@ def test_kills_change_no_byte_and_leave_no_process(small_tokenizer: Path, tmp_pa
 def test_ctrl_c_stops_with_a_message_and_without_a_traceback(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
-    for seed in range(12):
-        write_lines(tmp_path / f"data/{seed:02}.jsonl", make_conversations(120, seed=seed))
-    process = start(small_tokenizer, tmp_path / "data", tmp_path / "out", workers=2)
-    limit = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*/*.json")) and time.monotonic() < limit:
-        time.sleep(0.01)
+    process = start_until_a_receipt(small_tokenizer, tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

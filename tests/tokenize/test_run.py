@@ -18,6 +18,8 @@ from mobilellama.shards.verify import verify_dataset
 from mobilellama.tokenize.main import main
 from tests.helpers.tokenizing import start
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
 
@@ -91,7 +93,6 @@ def test_no_file_tells_where_or_when_it_was_made_but_receipts_when_the_source_wa
         assert one["source_file"] == other["source_file"] and one["tokens"] == other["tokens"]
 
 
-@pytest.mark.slow
 def test_kills_at_random_instants_change_no_byte(
     many_slices: tuple[list[str | Path], Path],
     tokenize_command: Command,
@@ -110,7 +111,6 @@ def test_kills_at_random_instants_change_no_byte(
     assert digest(tmp_path / "out") == digest(expected)
 
 
-@pytest.mark.slow
 def test_three_runs_at_once_into_one_folder_write_the_same_bytes(
     many_slices: tuple[list[str | Path], Path], digest: Digest, tmp_path: Path
 ) -> None:
@@ -123,7 +123,6 @@ def test_three_runs_at_once_into_one_folder_write_the_same_bytes(
     assert digest(tmp_path / "out") == digest(expected)
 
 
-@pytest.mark.slow
 def test_the_redpajama_sample_gives_the_same_bytes_after_kills_and_with_one_worker(
     redpajama_sample: Path,
     llama_tokenizer: Path,

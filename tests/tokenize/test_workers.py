@@ -16,6 +16,8 @@ import pytest
 
 from tests.helpers.tokenizing import RECEIPTS, start, wait_for
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Digest = Callable[[Path], dict[str, str]]
 

@@ -39,6 +39,8 @@ from tests.vlm.helpers.llava_data import write_llava
 from tests.vlm.helpers.tiny_samples import PROCESSOR, ROW, build_data, open_data
 from tests.vlm.helpers.tiny_vlm import LANGUAGE, VISION
 
+pytestmark = pytest.mark.slow
+
 ENGINES = {"ddp": 0, "zero 1": 1, "zero 2": 2}
 RECORDS, BATCH, RANKS = 42, 8, 2
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)

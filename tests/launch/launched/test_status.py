@@ -127,14 +127,18 @@ def test_older_launches_than_the_newest_are_counted_and_all_and_json_show_them(
     assert len(json.loads(capsys.readouterr().out)) == 22
 
 
-def test_one_damaged_launch_does_not_hide_the_others(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def launch_a_bad_and_a_good_one(tmp_path: Path) -> None:
     for name in ("bad", "good"):
         folder = LaunchFolder(tmp_path / name, train=True)
         folder.create()
         folder.write(replace(LOCAL, folder=str(tmp_path / name), name=name))
         remember(tmp_path / name)
+
+
+def test_one_damaged_launch_does_not_hide_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch_a_bad_and_a_good_one(tmp_path)
     (tmp_path / "bad" / "launch" / "launch.json").write_text("{")
     assert [status.name for status in list_known(known(), [])] == ["good"]
     assert f"{tmp_path}/bad/launch/launch.json: is damaged" in caplog.text
@@ -143,11 +147,7 @@ def test_one_damaged_launch_does_not_hide_the_others(
 def test_one_launch_that_cannot_be_read_does_not_hide_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("bad", "good"):
-        folder = LaunchFolder(tmp_path / name, train=True)
-        folder.create()
-        folder.write(replace(LOCAL, folder=str(tmp_path / name), name=name))
-        remember(tmp_path / name)
+    launch_a_bad_and_a_good_one(tmp_path)
     # Reading a folder as a file fails for every user, as a file that is another user's does.
     (tmp_path / "bad" / "launch" / "run.failed").mkdir()
     remember(tmp_path / ("x" * 300))  # no file system takes such a name

@@ -92,6 +92,7 @@ def test_pushed_and_loaded_back_it_is_the_same_model(
     assert (hub.sent("PUT"), hub.sent("POST .*/commit/")) == (uploads, commits)
 
 
+@pytest.mark.slow
 def test_export_pushes_what_it_wrote_and_takes_away_a_former_exports_shards(
     hub: HubServer, client: Client, exported: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_broken_connection_is_told_and_the_same_push_goes_on(
     assert files_of(exported) == before
 
 
+@pytest.mark.slow
 def test_an_export_whose_push_fails_stays(
     hub: HubServer, client: Client, tiny_run: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_rank_that_hangs_is_named_and_all_leave_with_their_stacks(tmp_path: Pa
         assert any(line.endswith(f" in {function}") for line in stacks)
 
 
+@pytest.mark.slow
 def test_a_rank_that_cannot_write_its_stacks_still_tells(tmp_path: Path) -> None:
     (tmp_path / "logs/stacks-0003-rank-0.txt/in_the_way").mkdir(parents=True)
     script = f"""
@@ -100,6 +101,7 @@ def stopped_for_a_while(world: World, watchdog: Watchdog, folder: Path) -> str:
     return "done"
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_and_goes_on_has_not_been_hanging(tmp_path: Path) -> None:
     ranks = Ranks(watched, 1, tmp_path, stopped_for_a_while, {"start_minutes": TWO_SECONDS})
     wait_for(lambda: (tmp_path / "ready").exists())

@@ -201,7 +201,7 @@ def test_an_output_made_otherwise_is_refused(
     meta.write_text("{")
     assert "meta.json is damaged" in refusal()
     meta.unlink()
-    assert "no answers.jsonl.meta.json says how it was made" in refusal()
+    assert "no answers.jsonl.meta.json that says how it was made" in refusal()
     assert len(generate.rows(overwrite=True)) == 4
 
 

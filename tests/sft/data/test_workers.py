@@ -2,13 +2,16 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.sft.helpers.conversations import make_conversations, write_lines
-from tests.sft.helpers.preparing import digest, prepare, processes_of_group, start
+from tests.sft.helpers.preparing import (
+    digest,
+    prepare,
+    processes_of_group,
+    start_until_a_receipt,
+)
 
 
 def test_two_workers_write_the_bytes_that_one_writes(
@@ -23,12 +26,7 @@ def test_two_workers_write_the_bytes_that_one_writes(
 def test_a_killed_worker_ends_the_command_with_a_message(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
-    for seed in range(12):
-        write_lines(tmp_path / f"data/{seed:02}.jsonl", make_conversations(120, seed=seed))
-    process = start(small_tokenizer, tmp_path / "data", tmp_path / "out", workers=2)
-    limit = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*/*.json")) and time.monotonic() < limit:
-        time.sleep(0.01)
+    process = start_until_a_receipt(small_tokenizer, tmp_path)
     for one in processes_of_group(process.pid):
         if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes():
             os.kill(int(one), signal.SIGKILL)

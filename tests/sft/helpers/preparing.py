@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mobilellama.sft.data.split import split_conversation
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.main import main
 from mobilellama.tokenizers.tokenizer import Tokenizer
+from tests.sft.helpers.conversations import make_conversations, write_lines
 
 SEQ_LEN = 256
 NAMES = ("a.json", "b.jsonl", "c.jsonl")
@@ -72,3 +74,14 @@ def processes_of_group(group: int) -> list[str]:
             continue
         found += [path.parent.name] * (itself == str(group) and state != "Z")
     return found
+
+
+def start_until_a_receipt(tokenizer: Path, folder: Path) -> subprocess.Popen[str]:
+    """Prepare twelve files made under `folder` by two processes; return once a bucket is done."""
+    for seed in range(12):
+        write_lines(folder / f"data/{seed:02}.jsonl", make_conversations(120, seed=seed))
+    process = start(tokenizer, folder / "data", folder / "out", workers=2)
+    limit = time.monotonic() + 60
+    while not list((folder / "out").glob("*/*.json")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return process

@@ -75,7 +75,7 @@ def environment() -> dict[str, Any]:
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
-    packages = ("torch", "deepspeed", "lightning", "sentencepiece", "numpy")
+    packages = ("torch", "deepspeed", "lightning-fabric", "sentencepiece", "numpy")
     return {
         "commit": commit or "unknown",
         "cpu": _cpu_name(),

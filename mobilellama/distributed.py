@@ -53,8 +53,8 @@ class World:
 
     def __init__(self, config: DistributedConfig) -> None:
         """Start the other processes if needed, and join the process group."""
-        from lightning.fabric import Fabric
-        from lightning.fabric.strategies import DDPStrategy  # pyright: ignore[reportPrivateImportUsage]
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
         cuda = uses_cuda(config)
         if not cuda:

@@ -20,12 +20,12 @@ _LIBRARIES = {
     "datasets": logging.ERROR,
     "fsspec": logging.ERROR,
     "huggingface_hub": logging.WARNING,
-    "lightning": logging.WARNING,
-    "lightning.fabric": logging.WARNING,
-    "lightning.pytorch": logging.WARNING,
+    "lightning_fabric": logging.WARNING,
     "transformers": logging.ERROR,
 }
-_WARNING_OF_THE_FUTURE = r"(torch|deepspeed|lightning|transformers|huggingface_hub|datasets|peft)\b"
+_WARNING_OF_THE_FUTURE = (
+    r"(torch|deepspeed|lightning_fabric|transformers|huggingface_hub|datasets|peft)\b"
+)
 
 
 def rank_from_environment() -> int:

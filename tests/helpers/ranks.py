@@ -21,7 +21,7 @@ PRELOADED = [
     "deepspeed.runtime.engine",
     "deepspeed.runtime.zero.muon.original_muon",
     "deepspeed.runtime.zero.muon.muon_optimizer",
-    "lightning.fabric",
+    "lightning_fabric",
     "peft",
     "pyarrow",
     "transformers.models.clip.modeling_clip",

@@ -24,7 +24,8 @@ def require_slurm(mode: Mode | None = None) -> None:
 
 def _started(mode: Mode | None) -> Iterator[Cluster]:
     require_slurm(mode)
-    quick = {"slurmd_timeout": 6, "kill_wait": 3, "cred_expire": 5, "grace": 5}
+    # The grace of a preemption is long: a run that saves on a busy machine must not be killed.
+    quick = {"slurmd_timeout": 6, "kill_wait": 3, "cred_expire": 5, "grace": 30}
     with Cluster(nodes=3, gpus=8, mode=mode, **quick) as cluster:
         yield cluster
 

@@ -558,9 +558,9 @@ def test_a_mark_that_cannot_be_written_ends_the_job_instead_of_counting_anew(job
 @pytest.mark.parametrize(
     ("warning", "cause"),
     [
-        ("USR1", "SLURM: the job's time ends, or it is preempted"),
+        ("USR1", "SLURM, because the job's time ends or it is preempted"),
         ("USR2", "a person or program that sent the job a signal (USR2)"),
-        ("TERM", "SLURM: the job is ended, requeued or preempted"),
+        ("TERM", "SLURM, because the job is ended, requeued or preempted"),
     ],
 )
 def test_a_warned_run_saves_and_goes_on(job: Job, warning: str, cause: str) -> None:
@@ -568,7 +568,7 @@ def test_a_warned_run_saves_and_goes_on(job: Job, warning: str, cause: str) -> N
         "begin 1; until_asked; save 10; verdict stopped 1", warn=signal.Signals[f"SIG{warning}"]
     )
     assert (ended.code, ended.calls, job.marks()) == (0, REQUEUED, {})
-    assert f"stopped by {cause}: asking to save and stop, within 270 s" in ended.said
+    assert f"asked to save and stop within 270 s, by {cause}" in ended.said
     assert (job.folder.logs / "7.0/stop").exists()
 
 
@@ -582,7 +582,7 @@ def test_a_warned_run_that_does_not_stop_is_ended_in_time(make_job: Callable[...
     job = make_job(warn_s=40)  # it has 20 s, of the fast clock
     ended = job.start("begin 1; until_asked; until_killed", warn=signal.SIGUSR1)
     assert (ended.code, ended.calls) == (0, REQUEUED)
-    assert "asking to save and stop, within 20 s" in ended.said
+    assert "asked to save and stop within 20 s" in ended.said
     assert job.marks() == {"run.failures": "1\nstep 0"}
 
 
@@ -590,14 +590,14 @@ def test_a_run_is_asked_once_however_often_the_job_is_warned(job: Job) -> None:
     step = 'begin 1; until_asked; kill -TERM "$PPID"; /bin/sleep 0.05; save 10; verdict stopped 1'
     ended = job.start(step, warn=signal.SIGUSR1)
     assert (ended.code, ended.calls) == (0, REQUEUED)
-    assert ended.said.count("asking to save and stop") == 1
+    assert ended.said.count("asked to save and stop") == 1
 
 
 def test_a_warning_before_the_run_has_begun_ends_it(job: Job) -> None:
     (job.cluster / "early").touch()
     ended = job.start("until_killed")
     assert (ended.code, ended.calls) == (0, REQUEUED)
-    assert "stopped before it began, by SLURM: the job's time ends" in ended.said
+    assert "stopped before it began, by SLURM, because the job's time ends" in ended.said
     assert not job.was_started
 
 

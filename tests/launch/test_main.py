@@ -53,7 +53,7 @@ def test_it_answers_on_a_login_node_without_torch_or_a_stage(
         "import sys; from mobilellama.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "names = ('torch', 'transformers', 'numpy', 'pyarrow', 'lightning')\n"
+        "names = ('torch', 'transformers', 'numpy', 'pyarrow', 'lightning_fabric')\n"
         "stages = ('tokenize', 'shards', 'pretrain', 'sft', 'vlm')\n"
         "stages = tuple(f'mobilellama.{stage}.' for stage in stages)\n"
         "found = [n for n in names if n in sys.modules]\n"

@@ -272,7 +272,7 @@ def require(path: str) -> tuple[LaunchFolder, Launch]:
 
 
 def parts_of(launch: Launch) -> Sequence[str]:
-    """Return the parts of a launch, in order."""
+    """Return the parts of a launch, the first one first."""
     return ("tasks", "finish") if STEPS[launch.step].finish else ("run",)
 
 

@@ -25,8 +25,8 @@ from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.launched.logs import Follower, first_error
 from mobilellama.launch.launched.progress_made import progress_made
-from mobilellama.launch.submission.check import check_order
-from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.check import check_config
+from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
 from mobilellama.launch.submission.submit import require_not_active
 
@@ -40,11 +40,13 @@ _OF_A_RANK = {
 _KILL_AFTER_S = 10.0
 
 
-def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bool) -> int:
+def run_locally(
+    request: LaunchRequest, *, processes: int | None, check: bool, dry_run: bool
+) -> int:
     """Run a step to its end and return its exit code.
 
     Args:
-        order: what to run.
+        request: what to run.
         processes: of training; None is one a GPU, and without GPUs what the stage itself starts.
         check: whether to read the stage's config first.
         dry_run: only print the command.
@@ -52,31 +54,31 @@ def run_locally(order: Order, *, processes: int | None, check: bool, dry_run: bo
     Raises:
         UserError: it failed for good; the message is the step's own.
     """
-    folder = order.folder
+    folder = request.folder
     if processes is None:
         processes = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    command = local_command(order, processes)
+    command = local_command(request, processes)
     if dry_run:
         print(shlex.join(command))
         return 0
     if check:
-        check_order(order)
+        check_config(request)
     folder.create()
     # Held to the end, and by the step itself: two of one folder would be in each other's way.
     with folder.submitting() as held:
-        require_not_active(order, others=False)
-        order.write_configs()
+        require_not_active(request, others=False)
+        request.write_configs()
         code = take_snapshot(folder.code)
         folder.clear_marks()
-        folder.write(order.launch())
-        return Supervisor(order, command, code, held.fileno(), processes).run()
+        folder.write(request.launch())
+        return Supervisor(request, command, code, held.fileno(), processes).run()
 
 
-def local_command(order: Order, processes: int) -> list[str]:
+def local_command(request: LaunchRequest, processes: int) -> list[str]:
     """Return the command of a step: torchrun for training on several processes."""
-    python = order.slurm.python or sys.executable
-    stage = [python, "-m", "mobilellama", *order.step.command, *order.frozen[0]]
-    if order.step.kind != "train":
+    python = request.slurm.python or sys.executable
+    stage = [python, "-m", "mobilellama", *request.step.command, *request.frozen[0]]
+    if request.step.kind != "train":
         return stage  # its progress bars want the terminal
     logged = f'exec {shlex.join(stage)} >> "$MOBILELLAMA_LOGS/rank-${{RANK:-0}}.log" 2>&1'
     if processes < 1:
@@ -89,19 +91,19 @@ class Supervisor:
     """Starts a step again and again until it is done, has failed for good, or was stopped."""
 
     def __init__(
-        self, order: Order, command: list[str], code: Path, held: int, processes: int
+        self, request: LaunchRequest, command: list[str], code: Path, held: int, processes: int
     ) -> None:
         """Take note of what is run.
 
         Args:
-            order: the step.
+            request: the step.
             command: its command line.
             code: the snapshot.
             held: descriptor of the locked file, which the step inherits.
             processes: of training.
         """
-        self._order, self._command, self._code, self._held = order, command, code, held
-        self._folder: LaunchFolder = order.folder
+        self._request, self._command, self._code, self._held = request, command, code, held
+        self._folder: LaunchFolder = request.folder
         self._processes = processes
         self._signals: list[int] = []
         self._attempt_before = 0
@@ -110,21 +112,21 @@ class Supervisor:
         """Run to the end."""
         failures, wait_s = 0, _FIRST_WAIT_S
         while True:
-            before = progress_made(self._order.step, self._folder)
+            before = progress_made(self._request.step, self._folder)
             self._attempt_before = self._folder.run.newest_attempt() if self._folder.run else 0
             logs = self._new_logs()
             log.info("start on this machine, %s saved; logs in %s", before, logs)
             code = self._start(logs)
             if (done := self._conclude(code, logs)) is not None:
                 return done
-            now = progress_made(self._order.step, self._folder)
+            now = progress_made(self._request.step, self._folder)
             failures, wait_s = (failures + 1, wait_s * 2) if now == before else (1, _FIRST_WAIT_S)
             reason = f"exit code {code}: {first_error(logs) or 'no message'}"
-            if failures >= self._order.slurm.max_failures:
+            if failures >= self._request.slurm.max_failures:
                 self._give_up(f"{reason}; {failures} times in a row with {now} saved")
             log.warning(
                 "%s; failure %d of %d with %s saved; starting again",
-                reason, failures, self._order.slurm.max_failures, now,
+                reason, failures, self._request.slurm.max_failures, now,
             )  # fmt: skip
             if self._wait(min(wait_s, _LONGEST_WAIT_S)):
                 return 130
@@ -143,7 +145,7 @@ class Supervisor:
         paths = [str(self._code), os.environ.get("PYTHONPATH", "")]
         # A launcher's variables in this shell would make one rank of many of the run.
         environment = {n: v for n, v in slurm.environment().items() if n not in _OF_A_RANK}
-        environment |= {name: str(value) for name, value in self._order.slurm.env.items()}
+        environment |= {name: str(value) for name, value in self._request.slurm.env.items()}
         environment |= {
             launcher.LAUNCH: str(self._folder.root),
             launcher.STOP_FILE: str(logs / "stop"),
@@ -153,7 +155,7 @@ class Supervisor:
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        if self._order.step.kind == "train" and self._processes > 1:
+        if self._request.step.kind == "train" and self._processes > 1:
             # Else torchrun would give each process one CPU.
             threads = cpu_budget(processes=self._processes)
             environment.setdefault("OMP_NUM_THREADS", str(threads.count))
@@ -161,7 +163,7 @@ class Supervisor:
             # A session of its own: the terminal's Ctrl-C comes to us alone, who ask for a stop.
             process = subprocess.Popen(
                 self._command,
-                cwd=self._order.cwd,
+                cwd=self._request.cwd,
                 env=environment,
                 start_new_session=True,
                 pass_fds=(self._held,),
@@ -237,8 +239,8 @@ class Supervisor:
             self._give_up(verdict.message, told=True)
         finished = verdict.kind == "finished" if verdict else code == 0 and not self._folder.run
         if finished:
-            part = "finish" if self._order.step.finish else "run"
-            self._folder.mark(part, "finished").write_text(self._order.launch().signature + "\n")
+            part = "finish" if self._request.step.finish else "run"
+            self._folder.mark(part, "finished").write_text(self._request.launch().signature + "\n")
             return 0
         if verdict and verdict.kind == "stopped":
             log.info("%s; the same command goes on from there", verdict.message)
@@ -250,6 +252,6 @@ class Supervisor:
         return None
 
     def _give_up(self, message: str, *, told: bool = False) -> None:
-        part = "finish" if self._order.step.finish else "run"
+        part = "finish" if self._request.step.finish else "run"
         self._folder.mark(part, "failed").write_text(f"{message}\n")
         raise UserError(message)

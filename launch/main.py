@@ -109,29 +109,31 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     options = read_options(mine, prog=f"mobilellama launch {name}", about=about(name, step))
 
     # After --help has been answered; local.py alone needs what SLURM does not.
-    from mobilellama.launch.submission.check import check_inputs, check_order
-    from mobilellama.launch.submission.order import Order
+    from mobilellama.launch.submission.check import check_config, check_inputs
+    from mobilellama.launch.submission.request import LaunchRequest
     from mobilellama.launch.submission.submit import dry_run, submit
 
-    order = Order(step_name=name, arguments=list(theirs), slurm=options.slurm, cwd=str(Path.cwd()))
-    order.folder  # noqa: B018  the arguments must name it
+    request = LaunchRequest(
+        step_name=name, arguments=list(theirs), slurm=options.slurm, cwd=str(Path.cwd())
+    )
+    request.folder  # noqa: B018  the arguments must name it
     if options.check:
-        check_inputs(order)
+        check_inputs(request)
     if options.local:
         from mobilellama.launch.local import run_locally
 
         return run_locally(
-            order, processes=options.processes, check=options.check, dry_run=options.dry_run
+            request, processes=options.processes, check=options.check, dry_run=options.dry_run
         )
     if options.dry_run:
-        print(dry_run(order), end="")
+        print(dry_run(request), end="")
         return 0
     if options.check:
-        check_order(order)
-    launch = submit(order)
+        check_config(request)
+    launch = submit(request)
     for job in launch.jobs:
         print(f"job {job.id}: {job.part} of {launch.name}; script {job.script}")
-    made = os.path.relpath(order.folder.made)
+    made = os.path.relpath(request.folder.made)
     print(f"See 'mobilellama launch status {shlex.quote(made)}'")
     return 0
 

@@ -33,8 +33,8 @@ from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder, current_jobs
 from mobilellama.launch.local import run_locally
 from mobilellama.launch.pipeline_file import Config, Link, read_links
-from mobilellama.launch.submission.check import check_inputs, check_order
-from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.check import check_config, check_inputs
+from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.submit import dry_run, submit
 from mobilellama.table import aligned
 
@@ -57,9 +57,9 @@ def main(config: Config, overrides: Sequence[str] = ()) -> int:
         for link in todo:
             print(f"##### {link.name}")
             if config.local:
-                run_locally(link.order, processes=config.processes, check=False, dry_run=True)
+                run_locally(link.request, processes=config.processes, check=False, dry_run=True)
             else:
-                print(dry_run(link.order))
+                print(dry_run(link.request))
         return 0
     if config.check:
         check_all(todo)
@@ -86,7 +86,7 @@ def check_all_inputs(links: Sequence[Link], todo: Sequence[Link]) -> None:
         UserError: something is not there; the message has all of it.
     """
     wrong: list[str | None] = []
-    outputs = [link.order.folder.made for link in links]
+    outputs = [link.request.folder.made for link in links]
     for link in todo:
         made = outputs[: links.index(link)]
         wrong.append(_complaint(link, partial(check_inputs, made=made, beside=outputs)))
@@ -100,13 +100,13 @@ def check_all(links: Sequence[Link]) -> None:
         UserError: some are wrong; the message has all of them.
     """
     with ThreadPoolExecutor(_CHECKS_AT_ONCE) as pool:
-        _require_none(list(pool.map(lambda link: _complaint(link, check_order), links)))
+        _require_none(list(pool.map(lambda link: _complaint(link, check_config), links)))
 
 
-def _complaint(link: Link, check: Callable[[Order], None]) -> str | None:
+def _complaint(link: Link, check: Callable[[LaunchRequest], None]) -> str | None:
     """Return what a check says against a step, if it does."""
     try:
-        check(link.order)
+        check(link.request)
     except UserError as error:
         return f"{link.name}: {error}"
     return None
@@ -144,7 +144,7 @@ def launch_all(links: Sequence[Link], todo: Sequence[Link]) -> list[tuple[str, s
             continue
         if state == "waiting" or jobs:
             slurm.cancel(jobs)  # it waits for a job that failed, or that another took over from
-        launch = submit(link.order, after=after)
+        launch = submit(link.request, after=after)
         submitted.add(link.name)
         last_job[link.name] = launch.jobs[-1].id
         ids = ", ".join(job.id for job in launch.jobs)
@@ -153,14 +153,14 @@ def launch_all(links: Sequence[Link], todo: Sequence[Link]) -> list[tuple[str, s
 
 
 def queue_state(link: Link) -> tuple[State, list[str]]:
-    """Return whether a step is in the queue, and its jobs there, in order.
+    """Return whether a step is in the queue, and its jobs there, the first part's first.
 
     One that can never start, since what it waits for has failed, is absent.
 
     Raises:
         ConfigError: it is there with other settings.
     """
-    folder: LaunchFolder = link.order.folder
+    folder: LaunchFolder = link.request.folder
     launch = folder.read()
     if launch is None:
         return "absent", []
@@ -169,7 +169,7 @@ def queue_state(link: Link) -> tuple[State, list[str]]:
     active = [n for n in numbers if any(state.is_active for state in states[n])]
     if not active:
         return "absent", []
-    if launch.signature not in link.order.launch().signatures:
+    if launch.signature not in link.request.launch().signatures:
         rule = f"is in the queue with other settings (job {active[0]})"
         remedy = f"End it first: mobilellama launch cancel {folder.made}"
         raise ConfigError(f"step {link.name}", str(folder.made), rule, remedy)
@@ -186,8 +186,8 @@ def run_all(links: Sequence[Link], todo: Sequence[Link], *, processes: int | Non
         if link not in todo:
             log.info("%s: done", link.name)
             continue
-        log.info("%s: %s", link.name, " ".join(link.order.step.command))
-        code = run_locally(link.order, processes=processes, check=False, dry_run=False)
+        log.info("%s: %s", link.name, " ".join(link.request.step.command))
+        code = run_locally(link.request, processes=processes, check=False, dry_run=False)
         if code or not link.is_done:
             log.info("%s: stopped; the same command goes on from there", link.name)
             return code

@@ -10,7 +10,7 @@ from mobilellama.files.yaml_file import read_yaml
 from mobilellama.launch.config import HowConfig, SlurmConfig, as_arguments, read_options
 from mobilellama.launch.folder import parts_of
 from mobilellama.launch.steps import find_step
-from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.request import LaunchRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Config(HowConfig):
     """Fields of 'launch pipeline'."""
 
     steps: list[StepConfig]
-    """The steps, in order."""
+    """The steps, the first one first."""
     slurm: dict[str, object] | None = None
     """Where and how all steps run, over the site's file."""
 
@@ -44,13 +44,13 @@ class Link:
     """A step of the chain, ready to be launched."""
 
     name: str
-    order: Order
+    request: LaunchRequest
     after: list[str]
 
     @property
     def is_done(self) -> bool:
         """Whether this very step was finished."""
-        folder, launch = self.order.folder, self.order.launch()
+        folder, launch = self.request.folder, self.request.launch()
         return folder.made.exists() and folder.is_finished(parts_of(launch)[-1], launch.signatures)
 
 
@@ -157,10 +157,10 @@ def read_links(config: Config, overrides: Sequence[str]) -> list[Link]:
                 remedy = f"Above are {', '.join(known) or 'none'}{did_you_mean(other, known)}"
                 raise ConfigError(f"{place}.after", other, rule, remedy)
         try:
-            order = read_order(config, step, overrides)
+            request = read_request(config, step, overrides)
         except ConfigError as error:
             raise UserError(f"{place} ({name}): {error}") from None
-        links.append(Link(name=name, order=order, after=after))
+        links.append(Link(name=name, request=request, after=after))
     require_apart(links)
     return links
 
@@ -169,30 +169,30 @@ def require_apart(links: Sequence[Link]) -> None:
     """Raise ConfigError if two steps make the same folder, or their jobs have one name."""
     for i, link in enumerate(links):
         for other in links[:i]:
-            mine, theirs = link.order.folder, other.order.folder
+            mine, theirs = link.request.folder, other.request.folder
             if {mine.made, mine.root} & {theirs.made, theirs.root}:
                 rule = f"is also the output of step {other.name}"
                 remedy = "Give each step a folder of its own"
                 raise ConfigError(f"step {link.name}", str(mine.made), rule, remedy)
-            names = {script.name for script in link.order.scripts(mine.code)}
-            if taken := names & {script.name for script in other.order.scripts(theirs.code)}:
+            names = {script.name for script in link.request.scripts(mine.code)}
+            if taken := names & {script.name for script in other.request.scripts(theirs.code)}:
                 rule = f"would also be the name of a job of step {other.name}"
                 remedy = "Give one of them another slurm.job_name, or folders of other names"
                 raise ConfigError(f"step {link.name}", taken.pop(), rule, remedy)
 
 
-def read_order(config: Config, step: StepConfig, overrides: Sequence[str]) -> Order:
+def read_request(config: Config, step: StepConfig, overrides: Sequence[str]) -> LaunchRequest:
     """Return a step as it is to be launched."""
     words = [*_slurm_words(config.slurm or {}), *_slurm_words(step.slurm or {}), *overrides]
     options = read_options(words, prog="mobilellama launch pipeline", about="")
-    order = Order(
+    request = LaunchRequest(
         step_name=step.step,
         arguments=as_arguments(step.args or {}),
         slurm=options.slurm,
         cwd=str(Path.cwd()),
     )
-    order.folder  # noqa: B018  the arguments must name it
-    return order
+    request.folder  # noqa: B018  the arguments must name it
+    return request
 
 
 def _slurm_words(values: Mapping[str, object]) -> list[str]:

@@ -71,7 +71,7 @@ class World:
             num_nodes=max(1, config.world_size // devices),
             strategy=DDPStrategy(process_group_backend="nccl" if cuda else "gloo"),
         )
-        # Before the launch: Lightning sets OMP_NUM_THREADS for the processes that it starts.
+        # Before Fabric starts processes: it sets OMP_NUM_THREADS for them.
         self.threads = cpu_budget(config.threads, field="distributed.threads", processes=devices)
         """CPU threads of this process."""
         with _told_to_children(self.threads):

@@ -69,7 +69,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def examine(config: Config) -> Generator[Row, None, None]:
-    """Yield the rows in order. A check that needs a bad part is skipped."""
+    """Yield the rows, one by one. A check that needs a bad part is skipped."""
     yield (row := site.commands_row())
     if row.verdict == "bad":
         yield Row("skipped", "the rest", "needs SLURM's commands")

@@ -2,7 +2,7 @@
 
     srun python -m mobilellama.launch.doctor.node FOLDER GPUS
 
-A process goes through the STAGES in order. It writes FOLDER/rank-N.json at each of them, so that
+A process goes through the STAGES one by one. It writes FOLDER/rank-N.json at each of them, so that
 also a process that hangs has said where.
 """
 

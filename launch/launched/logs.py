@@ -90,7 +90,7 @@ def starts(folder: LaunchFolder) -> list[Path]:
 
 
 def _begun(path: Path) -> tuple[float, int]:
-    """Order starts: each writes its environment first, and never again."""
+    """Return what sorts starts by time: each writes its environment first, and never again."""
     environment = path / "environment"
     begun_s = environment.stat().st_mtime if environment.is_file() else 0.0
     return begun_s, int(path.name.rpartition(".")[2])

@@ -9,41 +9,43 @@ from pathlib import Path
 from mobilellama.config import ConfigError, UserError
 from mobilellama.inputs import input_paths, require_inputs
 from mobilellama.launch.steps import given
-from mobilellama.launch.submission.order import Order
+from mobilellama.launch.submission.request import LaunchRequest
 
 
-def check_inputs(order: Order, made: Iterable[Path] = (), *, beside: Collection[Path] = ()) -> None:
+def check_inputs(
+    request: LaunchRequest, made: Iterable[Path] = (), *, beside: Collection[Path] = ()
+) -> None:
     """Look at what the step reads, before it waits in a queue.
 
     Args:
-        order: what to launch.
+        request: what to launch.
         made: what other steps will have made by then.
         beside: what all steps of its pipeline make, later ones too.
 
     Raises:
         ConfigError: something is not there.
     """
-    run = order.folder.run
+    run = request.folder.run
     require_inputs(
-        input_paths(*order.step.command),
-        partial(given, order.step, order.arguments),
+        input_paths(*request.step.command),
+        partial(given, request.step, request.arguments),
         resumes=bool(run and run.checkpoint_steps()),
         made=made,
-        outputs=[order.folder.made, *beside],
+        outputs=[request.folder.made, *beside],
     )
 
 
-def check_order(order: Order) -> None:
+def check_config(request: LaunchRequest) -> None:
     """Read the stage's config as the job will, without torch, and say what is wrong with it.
 
     Raises:
         ConfigError: a field is unknown, missing or of the wrong type.
         UserError: the stage's command cannot be run.
     """
-    command = [*order.step.command, *order.arguments]
+    command = [*request.step.command, *request.arguments]
     done = subprocess.run(
         [sys.executable, "-m", "mobilellama", *command, "--print_config"],
-        cwd=order.cwd, capture_output=True, text=True, errors="replace", check=False,
+        cwd=request.cwd, capture_output=True, text=True, errors="replace", check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if line.startswith("mobilellama: ")]
@@ -55,23 +57,23 @@ def check_order(order: Order) -> None:
     if missing:
         names = missing.removeprefix("mobilellama: missing: ")
         rule = "is required" if "," not in names else "are required"
-        remedy = f"See 'mobilellama {' '.join(order.step.command)} --help'"
+        remedy = f"See 'mobilellama {' '.join(request.step.command)} --help'"
         raise ConfigError(names, "(not given)", rule, remedy)
     if done.returncode == 2 and text:
         raise UserError(text)
     if done.returncode:
         tail = "\n".join(done.stderr.splitlines()[-5:])
         raise UserError(
-            f"mobilellama {' '.join(order.step.command)} cannot be run here:\n{tail}\n"
+            f"mobilellama {' '.join(request.step.command)} cannot be run here:\n{tail}\n"
             "If it can only be run on the nodes, give --no-check"
         )
 
 
-def require_cwd(order: Order) -> None:
+def require_cwd(request: LaunchRequest) -> None:
     """Raise ConfigError if a job script cannot name the folder that it starts in."""
-    if not order.cwd.isprintable() or set('"%') & set(order.cwd):
+    if not request.cwd.isprintable() or set('"%') & set(request.cwd):
         rule = "has a character that a job script cannot hold"
-        raise ConfigError("the current folder", repr(order.cwd), rule, "Launch from another one")
+        raise ConfigError("the current folder", repr(request.cwd), rule, "Launch from another one")
 
 
 def require_syntax(script: Path) -> None:

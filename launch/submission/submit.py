@@ -12,8 +12,8 @@ from mobilellama.launch import slurm
 from mobilellama.launch.folder import Job, Launch, current_jobs
 from mobilellama.launch.launched.known import remember
 from mobilellama.launch.submission.check import require_cwd, require_syntax
-from mobilellama.launch.submission.order import Order
 from mobilellama.launch.submission.render import Script, array_of
+from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
 
 log = logging.getLogger(__name__)
@@ -30,20 +30,20 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def dry_run(order: Order) -> str:
+def dry_run(request: LaunchRequest) -> str:
     """Return the scripts as they would be submitted."""
-    return "\n".join(script.text() for script in order.scripts())
+    return "\n".join(script.text() for script in request.scripts())
 
 
-def prepare(order: Order) -> list[Script]:
+def prepare(request: LaunchRequest) -> list[Script]:
     """Make the launch folder, the snapshot and the scripts, and ask SLURM whether it takes them.
 
     Raises:
         UserError: it does not.
     """
-    order.folder.create()
-    order.write_configs()
-    scripts = order.scripts(take_snapshot(order.folder.code))
+    request.folder.create()
+    request.write_configs()
+    scripts = request.scripts(take_snapshot(request.folder.code))
     for script in scripts:
         with whole_file(script.path) as file:
             file.write(script.text().encode())
@@ -52,11 +52,11 @@ def prepare(order: Order) -> list[Script]:
     return scripts
 
 
-def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
+def submit(request: LaunchRequest, *, after: Sequence[str] = ()) -> Launch:
     """Submit a step.
 
     Args:
-        order: what to launch.
+        request: what to launch.
         after: jobs that must have succeeded.
 
     Returns:
@@ -66,25 +66,25 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
         UserError: it is in the queue already, or SLURM refuses it.
     """
     slurm.require_commands("sbatch", "squeue", "scontrol", "scancel")
-    require_cwd(order)
-    folder = order.folder
+    require_cwd(request)
+    folder = request.folder
     folder.create()
     with folder.submitting():
-        drop_held(order)
-        require_not_active(order)
-        scripts = prepare(order)
-        launch = order.launch()
+        drop_held(request)
+        require_not_active(request)
+        scripts = prepare(request)
+        launch = request.launch()
         folder.clear_marks()
         jobs: list[Job] = []
         depends = list(after)
         for script in scripts:
             options = [f"--dependency=afterok:{':'.join(depends)}"] if depends else []
             if script.part == "tasks":
-                missing = folder.tasks_missing(order.slurm.tasks, launch.signatures)
+                missing = folder.tasks_missing(request.slurm.tasks, launch.signatures)
                 if not missing:
-                    log.info("all %d tasks are done", order.slurm.tasks)
+                    log.info("all %d tasks are done", request.slurm.tasks)
                     continue
-                options.append(f"--array={array_of(missing, order.slurm.max_running)}")
+                options.append(f"--array={array_of(missing, request.slurm.max_running)}")
             # At once: a job that is not written down could not be found again.
             with signals_held_back():
                 number = slurm.submit(str(script.path), *options)
@@ -99,10 +99,10 @@ def submit(order: Order, *, after: Sequence[str] = ()) -> Launch:
     return replace(launch, jobs=jobs)
 
 
-def drop_held(order: Order) -> None:
+def drop_held(request: LaunchRequest) -> None:
     """Cancel what of a former launch can never start, since what it waits for has failed."""
-    launch = order.folder.read()
-    jobs = current_jobs(order.folder, launch) if launch else {}
+    launch = request.folder.read()
+    jobs = current_jobs(request.folder, launch) if launch else {}
     held = [
         number
         for numbers in jobs.values()
@@ -112,14 +112,14 @@ def drop_held(order: Order) -> None:
     slurm.cancel(held)
 
 
-def require_not_active(order: Order, *, others: bool = True) -> None:
+def require_not_active(request: LaunchRequest, *, others: bool = True) -> None:
     """Raise UserError if the run is in the queue.
 
     Args:
-        order: what is to be launched.
+        request: what is to be launched.
         others: refuse also if another of this user's jobs has its name.
     """
-    folder = order.folder
+    folder = request.folder
     launch = folder.read()
     mine = current_jobs(folder, launch) if launch else {}
     for number in (number for numbers in mine.values() for number in numbers):
@@ -128,10 +128,10 @@ def require_not_active(order: Order, *, others: bool = True) -> None:
                 f"{folder.made}: job {number} of it is in the queue already. Look at it with "
                 f"'mobilellama launch status {folder.made}', or end it with 'launch cancel'"
             )
-    if others and (taken := slurm.named(order.name)):
+    if others and (taken := slurm.named(request.name)):
         raise ConfigError(
             "slurm.job_name",
-            order.name,
+            request.name,
             f"is already the name of your job {taken[0]}",
             f"Give another name, or another folder; 'scancel {taken[0]}' ends that job",
         )

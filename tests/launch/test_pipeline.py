@@ -24,7 +24,7 @@ def refused(values: Any, *words: str) -> str:
 
 def test_nested_fields_become_the_stages_options() -> None:
     [link] = links(TOKENIZE)
-    assert link.order.arguments == ["--output=data", "--sources.root=corpus"]
+    assert link.request.arguments == ["--output=data", "--sources.root=corpus"]
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_a_step_is_done_while_its_output_its_config_and_what_is_before_it_are_as
 
     assert names() == ["pretrain", "export"]
     for link in links(train, EXPORT):
-        link.order.folder.create()
-        link.order.folder.made.mkdir(exist_ok=True)
-        mark = link.order.folder.mark("run", "finished")
-        mark.write_text(f"{link.order.launch().signature}\n")
+        link.request.folder.create()
+        link.request.folder.made.mkdir(exist_ok=True)
+        mark = link.request.folder.mark("run", "finished")
+        mark.write_text(f"{link.request.launch().signature}\n")
     assert names() == []
     Path("model").rmdir()
     assert names() == ["export"]
@@ -106,14 +106,14 @@ def test_the_scripts_name_copies_of_config_files_that_an_edit_does_not_change() 
         "args": {"run": {"folder": "run"}, "config": "recipe.yaml"},
     }
     [link] = links(train)
-    link.order.folder.create()
-    link.order.write_configs()
-    [script] = link.order.scripts()
+    link.request.folder.create()
+    link.request.write_configs()
+    [script] = link.request.scripts()
     [copy] = Path("run/launch").glob("config-*.yaml")
     assert f"--config={copy.absolute()}" in script.text()
     Path("recipe.yaml").write_text("train: {max_steps: 6}\n")
     assert copy.read_text() == "train: {max_steps: 5}\n"
-    assert f"--config={copy.absolute()}" not in links(train)[0].order.scripts()[0].text()
+    assert f"--config={copy.absolute()}" not in links(train)[0].request.scripts()[0].text()
 
 
 def test_a_file_that_is_not_there_or_not_given_is_told() -> None:

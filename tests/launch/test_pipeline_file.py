@@ -34,7 +34,7 @@ def test_a_step_waits_for_the_one_above_or_for_those_it_names() -> None:
 def test_slurms_fields_of_a_step_count_more_than_those_of_all_and_the_command_line_most() -> None:
     step: dict[str, Any] = PRETRAIN | {"slurm": {"nodes": 20, "env": {"A": "x"}}}
     config = Config(steps=[StepConfig(**step)], slurm={"nodes": 2, "account": "a"})
-    slurm = read_links(config, ["--slurm.time=90"])[0].order.slurm
+    slurm = read_links(config, ["--slurm.time=90"])[0].request.slurm
     assert (slurm.nodes, slurm.account, slurm.time, slurm.env) == (20, "a", "90", {"A": "x"})
 
 

@@ -43,7 +43,7 @@ def test_the_field_decides_before_omp_num_threads(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert world(threads=1).threads.reason == "distributed.threads"
     assert torch.get_num_threads() == 1
-    assert os.environ["OMP_NUM_THREADS"] == "7"  # put back after the launch
+    assert os.environ["OMP_NUM_THREADS"] == "7"  # put back after the start
 
 
 def test_one_process_uses_all_its_cpus_and_leaves_no_variable_behind() -> None:

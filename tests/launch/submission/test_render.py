@@ -16,22 +16,22 @@ import mobilellama
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.steps import STEPS
-from mobilellama.launch.submission.order import Order
 from mobilellama.launch.submission.render import Script, array_of
+from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.submit import dry_run
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "MOBILELLAMA_UPDATE_GOLDEN"
 PRETRAIN = ["--config", "mobilellama_1_4b", "--data.path", "/data", "--run.folder", "/runs/1_4b"]
 TOKENIZE = ["--tokenizer", "tokenizer.model", "--sources.root", "/raw", "--output", "/data/red"]
-ORDERS = {
-    "one_node": Order(
+REQUESTS = {
+    "one_node": LaunchRequest(
         step_name="pretrain",
         arguments=PRETRAIN,
         slurm=SlurmConfig(python="/opt/python"),
         cwd="/home/u",
     ),
-    "twenty_nodes": Order(
+    "twenty_nodes": LaunchRequest(
         step_name="sft",
         arguments=[*PRETRAIN[:-1], "/runs/chat model", "--title", 'it\'s $HOME; "quoted"'],
         slurm=SlurmConfig(
@@ -52,7 +52,7 @@ ORDERS = {
         ),
         cwd="/home/u/my work",
     ),
-    "array": Order(
+    "array": LaunchRequest(
         step_name="tokenize",
         arguments=TOKENIZE,
         slurm=SlurmConfig(
@@ -69,13 +69,15 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", REQUESTS)
 def test_the_dry_run_prints_the_scripts_that_are_kept_as_examples(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobilellama.launch.submission.order.snapshot_name", lambda: "3f2a91c04b7d")
+    monkeypatch.setattr(
+        "mobilellama.launch.submission.request.snapshot_name", lambda: "3f2a91c04b7d"
+    )
     monkeypatch.setattr(mobilellama, "__version__", "0.0.0")
-    text, path = dry_run(ORDERS[name]), GOLDEN / f"{name}.sbatch"
+    text, path = dry_run(REQUESTS[name]), GOLDEN / f"{name}.sbatch"
     if os.environ.get(UPDATE):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8"), f"if it is meant: {UPDATE}=1 pytest"
@@ -383,19 +385,19 @@ def test_a_job_is_called_by_the_folder_that_it_makes(
 ) -> None:
     slurm = SlurmConfig(job_name=job_name)
     arguments = ["--run.folder", made]
-    order = Order(step_name="pretrain", arguments=arguments, slurm=slurm, cwd="/")
-    assert order.name == name
-    assert order.scripts(Path("/code"))[0].name == name
+    request = LaunchRequest(step_name="pretrain", arguments=arguments, slurm=slurm, cwd="/")
+    assert request.name == name
+    assert request.scripts(Path("/code"))[0].name == name
 
 
 def test_the_scripts_of_an_array_are_two_and_bear_the_launchs_signature() -> None:
-    order = ORDERS["array"]
-    scripts = order.scripts(Path("/code/x"))
+    request = REQUESTS["array"]
+    scripts = request.scripts(Path("/code/x"))
     assert [(script.part, script.name) for script in scripts] == [
         ("tasks", "red"),
         ("finish", "red-finish"),
     ]
-    assert {script.signature for script in scripts} == {order.launch().signature}
+    assert {script.signature for script in scripts} == {request.launch().signature}
     for script in scripts:
-        assert f"\nSIGNATURE={order.launch().signature}\n" in script.text()
+        assert f"\nSIGNATURE={request.launch().signature}\n" in script.text()
         assert f"\nSCRIPT={shlex.quote(str(script.path))}\n" in script.text()

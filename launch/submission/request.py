@@ -18,7 +18,7 @@ _NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class LaunchRequest:
     """A step as it is to be launched."""
 
     step_name: str
@@ -67,7 +67,7 @@ class Order:
                 file.write(content)
 
     def scripts(self, code: Path | None = None) -> list[Script]:
-        """Return the job scripts, in order.
+        """Return the job scripts, the first part's first.
 
         Args:
             code: the snapshot; None names the one that would be taken.

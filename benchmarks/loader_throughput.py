@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from mobilellama.pretrain.data import MixedBatches, WindowInputs
-from mobilellama.shards.dataset import Identity, Receipt, bucket_name, write_dataset
+from mobilellama.shards.dataset import Identity, Receipt, bucket_name
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import DEFAULT_SEED, open_order
 from mobilellama.shards.reader import TokenDataset

@@ -52,8 +52,9 @@ from mobilellama.pretrain.training_data import open_data
 from mobilellama.sft.config import Config
 from mobilellama.sft.data.packing import pack
 from mobilellama.sft.row_inputs import RowInputs
-from mobilellama.shards.dataset import Identity, Receipt, write_dataset
+from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.shards.format import write_index
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows

@@ -67,9 +67,9 @@ from mobilellama.shards.dataset import (
     Receipt,
     Slice,
     read_receipt,
-    write_dataset,
 )
 from mobilellama.shards.format import dtype_for_vocabulary
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk

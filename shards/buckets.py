@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.config import DataError
-from mobilellama.shards.dataset import MANIFEST, Identity, ManifestRow, bucket_name
+from mobilellama.shards.dataset import MANIFEST, Identity, bucket_name
 from mobilellama.shards.format import BucketIndex, little_endian, read_index, require_uncut
+from mobilellama.shards.manifest import ManifestRow
 
 # A map holds a file descriptor, of which a process often may have 1,024; a corpus of 1.3T
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
-from mobilellama.shards.dataset import totals_of_rows
+from mobilellama.shards.manifest import totals_of_rows
 from mobilellama.shards.mixture import PERIOD, read_epochs
 from mobilellama.shards.order import (
     DEFAULT_SEED,

@@ -20,10 +20,9 @@ from mobilellama.shards.dataset import (
     TEMPLATE,
     Identity,
     maker,
-    rebuild_manifest,
     tokenizer_file,
-    totals_of_rows,
 )
+from mobilellama.shards.manifest import rebuild_manifest, totals_of_rows
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Split, View, Windows
 from mobilellama.tokenizers.opening import open_known_tokenizer

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.shards.buckets import Buckets
-from mobilellama.shards.dataset import PackedManifestRow, bucket_name
+from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.format import BucketIndex
+from mobilellama.shards.manifest import PackedManifestRow
 from mobilellama.shards.windows import Span, Split
 
 

@@ -31,18 +31,20 @@ from mobilellama.shards.dataset import (
     DATASET,
     PLAN,
     Identity,
-    ManifestRow,
-    PackedManifestRow,
     Plan,
     bucket_name,
-    fingerprint_of_rows,
     maker,
     read_receipt,
-    rebuild_manifest,
-    row_hashes,
     tokenizer_file,
 )
 from mobilellama.shards.format import index_bytes, little_endian
+from mobilellama.shards.manifest import (
+    ManifestRow,
+    PackedManifestRow,
+    fingerprint_of_rows,
+    rebuild_manifest,
+    row_hashes,
+)
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER

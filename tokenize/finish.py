@@ -26,9 +26,9 @@ from mobilellama.shards.dataset import (
     Slice,
     bucket_name,
     read_receipt,
-    write_dataset,
 )
 from mobilellama.shards.format import read_index
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.source_file import SourceRange
 from mobilellama.table import aligned
 from mobilellama.tokenize.bucket_files import is_finished

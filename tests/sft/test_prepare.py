@@ -21,8 +21,8 @@ from mobilellama.sft.data.labels import encode
 from mobilellama.sft.data.records import read_turns
 from mobilellama.sft.data.template import read_template
 from mobilellama.sft.main import main
-from mobilellama.shards.dataset import PackedManifestRow
 from mobilellama.shards.main import main as shards_main
+from mobilellama.shards.manifest import PackedManifestRow
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.tokenizers.opening import open_tokenizer

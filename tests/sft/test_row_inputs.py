@@ -11,8 +11,9 @@ from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.sft.row_inputs import RowInputs
-from mobilellama.shards.dataset import Identity, Receipt, write_dataset
+from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.shards.format import write_index
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows

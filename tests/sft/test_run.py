@@ -22,7 +22,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.sft.main import main as sft_main
 from mobilellama.sft.row_inputs import RowInputs
 from mobilellama.sft.start import open_start
-from mobilellama.shards.dataset import PackedManifestRow
+from mobilellama.shards.manifest import PackedManifestRow
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.tokenizer import Tokenizer

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilellama.shards.dataset import Identity, Receipt, bucket_name, write_dataset
+from mobilellama.shards.dataset import Identity, Receipt, bucket_name
 from mobilellama.shards.format import write_index
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.reader import TokenDataset
 
 EOS_ID = 2

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.shards.dataset import bucket_name, write_dataset
+from mobilellama.shards.dataset import bucket_name
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset

@@ -8,8 +8,9 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
-from mobilellama.shards.dataset import Identity, Receipt, write_dataset
+from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.shards.format import write_index
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows

@@ -118,7 +118,8 @@ class Answer:
         del frame
         self.ask(signal.Signals(number).name)
         if self.leaves:
-            return  # the thread ends the process
+            # Not left to the thread: on a busy machine it may look when `leaves` is over.
+            os._exit(128 + number)
         if not self.notes:
             raise KeyboardInterrupt
         if self._breaks:

@@ -63,6 +63,22 @@ def test_a_call_that_leaves_nothing_behind_is_left_at_once(number: signal.Signal
     assert err == "mobilellama: interrupted: what is kept\n"
 
 
+def test_a_signal_ends_such_a_call_even_if_the_thread_that_reads_signals_is_late() -> None:
+    script = (
+        "import signal\n"
+        "from mobilellama import signals\n"
+        "with signals.answering('what is kept') as answer:\n"
+        "    answer.hear = lambda number: None  # a busy machine: it looks when all is over\n"
+        "    print('ready', flush=True)\n"
+        "    with signals.leaving_at_once(): signal.raise_signal(signal.SIGINT)\n"
+        "    print('went on')\n"
+    )
+    process = started(script)
+    out, err = process.communicate()
+    assert (out, process.returncode) == ("", 130)
+    assert err == "mobilellama: interrupted: what is kept\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_work_that_does_not_look_is_ended_by_an_exception_and_cleans_up(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]

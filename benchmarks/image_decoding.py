@@ -15,7 +15,7 @@ image is resized, which both do with Pillow and which is most of the work: trans
 it as an array twice, scales it in fp64 and resizes what it then crops away. Where nothing is
 resized, 0.3.
 
-    python benchmarks/image_decoding.py
+    python benchmarks/image_decoding.py --output benchmarks/results/image_decoding.json
 """
 
 import tempfile
@@ -57,13 +57,14 @@ def main() -> None:
                 "results": measure(candidates(aspect_ratio), paths, rounds=options.rounds),
             }
     paired.save(
-        "image_decoding",
         {
             "what": f"JPEG files to {SIZE_PIXELS} x {SIZE_PIXELS} pixels, page cache warm; "
             "ratios are of CPU time, images_per_s of the clock",
-            "settings": vars(options) | {"pillow": PIL.__version__, "transformers": version},
+            "settings": paired.settings(options)
+            | {"pillow": PIL.__version__, "transformers": version},
             "cases": results,
         },
+        options,
     )
 
 

@@ -6,6 +6,8 @@ one array of sample numbers (8 bytes a sample, which the corpus of 1.3T tokens m
 process); ours is ``MixedBatches.at``, as the training loop calls it: it locates the samples
 in a mixture of subsets by arithmetic, asks the kernel for their pages, and stores nothing.
 The tokens are random ids: what they say changes nothing here.
+
+    python benchmarks/loader_throughput.py --output benchmarks/results/loader_throughput.json
 """
 
 import tempfile
@@ -59,12 +61,12 @@ def main() -> None:
     for figures in summary.values():
         figures["million_tokens_per_cpu_s"] = round(tokens / figures["median_cpu_s"] / 1e6, 1)
     paired.save(
-        "loader_throughput",
         {
             "what": "int64 input_ids and labels of random ids, page cache warm; CPU time",
-            "settings": vars(options) | {"buckets": SUBSETS, "tokens_per_round": tokens},
+            "settings": paired.settings(options) | {"buckets": SUBSETS, "tokens_per_round": tokens},
             "results": summary,
         },
+        options,
     )
 
 

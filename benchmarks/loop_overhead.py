@@ -1,11 +1,14 @@
-"""Our training loop beside a bare loop around the same engine, on two processes.
+r"""Our training loop beside a bare loop around the same engine, on two processes.
 
 The bare loop has its batches in memory and does nothing but forward, backward and step. Ours
 also reads the data, adds up losses by subset, reduces them with the stop flag, watches the
 loss, and writes metrics. DeepSpeed beside DDP is reported too. Checkpoints and validation
 have costs of their own and are left out.
 
-    python benchmarks/loop_overhead.py --dataset runs/demo/dataset     (after make demo)
+After make demo:
+
+    python benchmarks/loop_overhead.py --dataset runs/demo/dataset \
+        --output benchmarks/results/loop_overhead_fp32_width_256.json
 
 The loop's cost does not depend on the model's width: with ``--width 32`` a step is short, and
 what the loop adds stands out of a noisy machine's noise, in seconds a step.
@@ -137,13 +140,13 @@ def main() -> None:
             added_s = statistics.median(a - b for a, b in both) / options.steps
             result[f"our loop / bare loop, {kind}"]["added_cpu_s_per_step"] = round(added_s, 5)
         paired.save(
-            f"loop_overhead_{options.precision}_width_{options.width}",
             {
                 "what": "CPU seconds of both processes, demo preset, 2 processes",
                 "steps_per_round": options.steps,
                 "rounds": options.rounds,
                 "ratios": result,
             },
+            options,
         )
         shutil.rmtree(scratch)
     close()

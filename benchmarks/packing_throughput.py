@@ -18,7 +18,7 @@ by the inverse of a padded row's mean fill. Two things pull at that: the head is
 supervised tokens alone, equally many in three of the four (towards 1), and a row's padding attends
 to itself like a conversation of that length (away from 1).
 
-    python benchmarks/packing_throughput.py
+    python benchmarks/packing_throughput.py --output benchmarks/results/packing_throughput.json
 """
 
 import random
@@ -272,10 +272,9 @@ def main() -> None:
             "tokens_per_cpu_s": round(tokens / seconds, 1),
         }
     paired.save(
-        "packing_throughput",
         {
             "what": "CPU seconds to train on the same conversations once, and as ratio to packed",
-            "options": vars(options),
+            "options": paired.settings(options),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "conversations": {"parts": len(masks), "tokens": tokens, "supervised": supervised},
             "predicted": {
@@ -284,6 +283,7 @@ def main() -> None:
             },
             "measured": measured,
         },
+        options,
     )
     close()
 

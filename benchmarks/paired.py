@@ -5,6 +5,10 @@ median ratio over the rounds, with its range. Odd rounds run in the opposite ord
 what one candidate leaves behind (caches, frequency) falls upon each alike. Times are CPU
 seconds of this process (and of its finished children), which other load on the machine
 disturbs least.
+
+Every benchmark prints its result. It writes a file only where it is told to:
+
+    python benchmarks/image_decoding.py --output benchmarks/results/image_decoding.json
 """
 
 import argparse
@@ -17,8 +21,6 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def cpu_s() -> float:
@@ -92,21 +94,30 @@ def _cpu_name() -> str:
     return platform.processor()
 
 
-def save(name: str, result: Mapping[str, Any]) -> Path:
-    """Write ``results/NAME.json`` with the environment and the command, and print it."""
+def save(result: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Print a result with the environment and the command; write it where ``--output`` says."""
     command = "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     value = {"command": command, "environment": environment(), **result}
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(value, indent=2) + "\n")
-    print(json.dumps(value, indent=2))
-    return path
+    text = json.dumps(value, indent=2) + "\n"
+    print(text, end="")
+    if options.output:
+        Path(options.output).write_text(text)
 
 
 def arguments(about: str | None, **options: Any) -> argparse.Namespace:
-    """Parse ``--name VALUE`` options with these defaults."""
+    """Parse ``--name VALUE`` options with these defaults, and ``--output FILE``."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for name, default in options.items():
         parser.add_argument(f"--{name}", default=default, type=type(default))
-    return parser.parse_args()
+    parser.add_argument("--output", default="", help="write the result to this file too")
+    given = parser.parse_args()
+    if not Path(given.output).parent.is_dir():  # not only after minutes of measuring
+        parser.error(f"--output {given.output}: its folder does not exist. Create it")
+    return given
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that say what was measured: all but ``--output``."""
+    return {name: value for name, value in vars(options).items() if name != "output"}

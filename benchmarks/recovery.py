@@ -1,4 +1,4 @@
-"""From a disturbance to training again, on a real SLURM of virtual nodes on this machine.
+r"""From a disturbance to training again, on a real SLURM of virtual nodes on this machine.
 
 Each disturbance hits a run on 2 of 3 nodes, 2 processes each, and beside it the floor: a job of
 one line on the same nodes, which SLURM restarts after the same disturbance, and the bare command
@@ -9,7 +9,10 @@ under srun, which starts without our script. What our job script and the requeue
 The run is the demo's model. SLURM's own delays are set as short as they go (SlurmdTimeout 6 s,
 cred_expire 5 s); at most sites they are 300 s and 120 s, and recovery takes that much longer.
 
-    python benchmarks/recovery.py --dataset runs/demo/dataset     (after make demo)
+After make demo:
+
+    python benchmarks/recovery.py --dataset runs/demo/dataset --health full \
+        --output benchmarks/results/recovery_health_full.json
 """
 
 import os
@@ -171,9 +174,7 @@ def main() -> None:
                 row["ratio"] = row["ours_s"] / (row["floor_s"] + row["bare_start_s"])
                 seconds[name].append({k: round(v, 2) for k, v in row.items()})
                 print(name, seconds[name][-1], flush=True)
-    paired.save(
-        f"recovery_health_{options.health}", {"what": __doc__, **summary(seconds, options.rounds)}
-    )
+    paired.save({"what": __doc__, **summary(seconds, options.rounds)}, options)
 
 
 def summary(seconds: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tokenise throughput: our whole path from .jsonl to finished dataset beside bare sentencepiece.
+r"""Tokenise throughput: our whole path from .jsonl to finished dataset beside bare sentencepiece.
 
 Both candidates encode the same documents with the same model on one core:
 
@@ -9,6 +9,9 @@ Both candidates encode the same documents with the same model on one core:
 
 Run with ``--corpus`` and ``--tokenizer`` on a corpus in RedPajama's layout; without them on
 Python's own library, with a tokenizer trained on it.
+
+    python benchmarks/tokenize_throughput.py --corpus CORPUS --tokenizer tokenizer.model \
+        --output benchmarks/results/tokenize_throughput.json
 """
 
 import contextlib
@@ -82,7 +85,6 @@ def main() -> None:
         row["text_mb_per_cpu_s"] = round(text_mb / row["median_cpu_s"], 3)
     corpus_name = Path(options.corpus).name or "Python's library"
     paired.save(
-        "tokenize_throughput",
         {
             "corpus": corpus_name,
             "documents": len(texts),
@@ -90,6 +92,7 @@ def main() -> None:
             "vocab_size": processor.vocab_size(),
             "candidates": summary,
         },
+        options,
     )
 
 

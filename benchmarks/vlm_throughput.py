@@ -1,4 +1,4 @@
-"""Vision-language training of the second stage: padded, grouped by length and packed, in one run.
+r"""Vision-language training of the second stage: padded, grouped by length and packed, in one run.
 
     padded           a sample a row, drawn at random; a micro-batch as long as its longest
     grouped          a step's samples all with an image or none, and of similar lengths: the default
@@ -14,8 +14,9 @@ Predicted is that time goes with the positions that the language model computes,
 Tower, projector and head pull the measured ratio towards 1: the images and the supervised tokens
 are as many in all three. Attention pulls away from 1: what is padded is attended to as well.
 
-    python benchmarks/vlm_throughput.py
-    python benchmarks/vlm_throughput.py --shape 1_7b --device cuda --records 2048 --rounds 3
+    python benchmarks/vlm_throughput.py --output benchmarks/results/vlm_throughput.json
+    python benchmarks/vlm_throughput.py --shape 1_7b --device cuda --records 2048 --rounds 3 \
+        --output benchmarks/results/vlm_throughput_1_7b.json
 
 The second is for a GPU: MobileVLM-1.7B's true shape with random weights in bf16 by its presets,
 samples/s of both stages in wall-clock time, images read ahead by threads as in training. Give
@@ -469,8 +470,7 @@ def main() -> None:
     measure = compare_ways if options.shape == "demo" else published_shape
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(options, world, Path(scratch))
-    name = "vlm_throughput" if options.shape == "demo" else "vlm_throughput_1_7b"
-    paired.save(name, {"options": vars(options), **result})
+    paired.save({"options": paired.settings(options), **result}, options)
     close()
 
 

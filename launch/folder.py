@@ -288,3 +288,8 @@ def current_jobs(folder: LaunchFolder, launch: Launch) -> dict[str, list[str]]:
             if job.isdigit() and job not in others
         ]
     return jobs
+
+
+def is_local(folder: LaunchFolder, launch: Launch) -> bool:
+    """Return whether a launch runs by --local. Then SLURM has no job of it."""
+    return not current_jobs(folder, launch)

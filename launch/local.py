@@ -23,6 +23,7 @@ from mobilellama.config import UserError
 from mobilellama.cpus import cpu_budget
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder
+from mobilellama.launch.launched.known import remember
 from mobilellama.launch.launched.logs import Follower, first_error
 from mobilellama.launch.launched.progress_made import progress_made
 from mobilellama.launch.submission.check import check_config
@@ -71,6 +72,7 @@ def run_locally(
         code = take_snapshot(folder.code)
         folder.clear_marks()
         folder.write(request.launch())
+        remember(folder.made)
         return Supervisor(request, command, code, held.fileno(), processes).run()
 
 
@@ -115,7 +117,9 @@ class Supervisor:
             before = progress_made(self._request.step, self._folder)
             self._attempt_before = self._folder.run.newest_attempt() if self._folder.run else 0
             logs = self._new_logs()
-            log.info("start on this machine, %s saved; logs in %s", before, logs)
+            # Other steps than training print to this terminal.
+            place = f"; logs in {logs}" if self._folder.run else ""
+            log.info("start on this machine, %s saved%s", before, place)
             code = self._start(logs)
             if (done := self._conclude(code, logs)) is not None:
                 return done

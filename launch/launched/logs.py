@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.launch import slurm
-from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, require
+from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, is_local, require
 
 _POLL_S = 0.5
 _ASK_SLURM_EVERY_S = 15.0
@@ -53,7 +53,7 @@ def main(config: Config) -> int:
     folder, launch = require(config.run)
     path = log_file(folder, rank=config.rank, start=config.start)
     if path is None and not config.follow:
-        raise UserError(f"{folder.logs}: {_nothing(config, folder)}")
+        raise UserError(f"{folder.logs}: {_nothing(config, folder, launch)}")
     shown = Follower(path or folder.logs / "none yet", last_lines=config.lines)
     shown.print_new()
     if not config.follow:
@@ -70,15 +70,17 @@ def main(config: Config) -> int:
             asked_s = time.monotonic()
             if is_over(folder, launch):
                 shown.print_new()
-                told = f"--- the job is over; see 'mobilellama launch status {config.run}'"
+                told = f"--- it is over; see 'mobilellama launch status {config.run}'"
                 print(told, flush=True)
                 return 0
 
 
 def is_over(folder: LaunchFolder, launch: Launch) -> bool:
-    """Return whether no job of a launch is in the queue any more; a local run never is."""
+    """Return whether nothing of a launch waits or runs any more."""
     jobs = [job for jobs in current_jobs(folder, launch).values() for job in jobs]
-    return bool(jobs) and not any(slurm.is_active(job) for job in jobs)
+    if not jobs:  # by --local
+        return not folder.is_at_work()
+    return not any(slurm.is_active(job) for job in jobs)
 
 
 def starts(folder: LaunchFolder) -> list[Path]:
@@ -86,10 +88,10 @@ def starts(folder: LaunchFolder) -> list[Path]:
     if not folder.logs.is_dir():
         return []
     found = [path for path in folder.logs.iterdir() if re.fullmatch(r"\w+\.\d+", path.name)]
-    return sorted((path for path in found if path.is_dir()), key=_begun)
+    return sorted((path for path in found if path.is_dir()), key=begun)
 
 
-def _begun(path: Path) -> tuple[float, int]:
+def begun(path: Path) -> tuple[float, int]:
     """Return what sorts starts by time: each writes its environment first, and never again."""
     environment = path / "environment"
     begun_s = environment.stat().st_mtime if environment.is_file() else 0.0
@@ -120,7 +122,9 @@ def first_error(logs: Path) -> str | None:
     return next(iter([*causes, *found]), None)
 
 
-def _nothing(config: Config, folder: LaunchFolder) -> str:
+def _nothing(config: Config, folder: LaunchFolder, launch: Launch) -> str:
+    if is_local(folder, launch) and (folder.run is None or config.rank == "batch"):
+        return "holds no such log. By --local, only the processes of a training have logs"
     names: Sequence[str] = [path.name for path in starts(folder)]
     if config.start and config.start not in names:
         return f"holds no start {config.start}; there are {', '.join(names) or 'none yet'}"

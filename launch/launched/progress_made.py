@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.steps import Step
+from mobilellama.progress import format_count
 
 NOTHING = "nothing"
 """What a step has saved that is done in one go."""
@@ -14,7 +15,7 @@ def progress_made(step: Step, folder: LaunchFolder) -> str:
     if folder.run:
         return f"step {max(folder.run.checkpoint_steps(), default=0)}"
     if step.makes_buckets:
-        return f"{count_buckets(folder.made)} buckets"
+        return format_count(count_buckets(folder.made), "bucket")
     return NOTHING
 
 

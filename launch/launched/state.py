@@ -13,9 +13,11 @@ from mobilellama.launch.folder import (
     Launch,
     LaunchFolder,
     current_jobs,
+    is_local,
     parts_of,
     task_number,
 )
+from mobilellama.launch.launched.logs import begun, starts
 from mobilellama.launch.launched.progress_made import progress_made
 from mobilellama.launch.steps import STEPS
 from mobilellama.run_folder import RunFolder
@@ -29,7 +31,8 @@ _WORDS = {
     "requeue_hold": "held",
 }
 """SLURM's states whose names are not plain."""
-_NOT_OVER = {*(state.lower() for state in slurm.ACTIVE), "held", "waiting", "running on a machine"}
+_LOCAL_STOPPED = "stopped"
+_NOT_OVER = {*(state.lower() for state in slurm.ACTIVE), "held", "waiting"} - {_LOCAL_STOPPED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Part:
     job: str
     """SLURM's number of the newest job; empty where there is none."""
     state: str
-    """finished, failed, cancelled, held, or SLURM's own state in lower case.
+    """finished, failed, cancelled, held, stopped (by --local), or SLURM's own state in lower case.
 
     What people read is ``shown``; programs read this.
     """
@@ -86,6 +89,8 @@ class Status:
     parts: list[Part]
     saved: str
     """What is whole on the disk."""
+    is_local: bool = False
+    """Whether it runs by --local, so that no job has a number."""
     progress: RunProgress = field(default_factory=RunProgress)
     """Of a run; empty for other steps."""
     message: str = ""
@@ -109,13 +114,15 @@ def status_of(folder: LaunchFolder, launch: Launch, silence: list[str] | None = 
     """
     jobs = current_jobs(folder, launch)
     silence = [] if silence is None else silence
-    parts = [
-        part_of(name, folder, launch, jobs.get(name, []), silence) for name in parts_of(launch)
-    ]
+    local = is_local(folder, launch)
+    # By --local one command does what the jobs of all parts do, and has the mark of the last.
+    names = parts_of(launch)[-1:] if local else parts_of(launch)
+    parts = [part_of(name, folder, launch, jobs.get(name, []), silence) for name in names]
     failures = folder.failures()
     deciding = next((part for part in parts if part.state != "finished"), parts[-1])
     message = "\n".join(
-        text if part == "run" else f"{_shown_part(part)}: {text}" for part, text in failures.items()
+        text if part == "run" or local else f"{_shown_part(part)}: {text}"
+        for part, text in failures.items()
     )
     verdict = folder.run.read_verdict() if folder.run else None
     if not message and verdict and verdict.kind != "finished":
@@ -128,6 +135,7 @@ def status_of(folder: LaunchFolder, launch: Launch, silence: list[str] | None = 
         state=deciding.state,
         parts=parts,
         saved=progress_made(STEPS[launch.step], folder),
+        is_local=local,
         progress=progress_of(folder.run) if folder.run else {},
         message=message,
         changed=last_change(folder).isoformat(timespec="seconds"),
@@ -158,7 +166,11 @@ def part_of(
 ) -> Part:
     """Return the state of one part, from its jobs and the marks of its script."""
     states, unknown = _ask(jobs, [] if silence is None else silence)
-    restarts = sum(state.restarts for state in states) + max(0, len(jobs) - 1)
+    local = is_local(folder, launch)
+    if local:
+        restarts = _local_restarts(folder)
+    else:
+        restarts = sum(state.restarts for state in states) + max(0, len(jobs) - 1)
     nodes = ",".join(sorted({state.nodes for state in states if state.nodes and state.is_active}))
     active = any(state.is_active for state in states)
     state, reason = summed_up(states) if states else ("", unknown)
@@ -179,18 +191,24 @@ def part_of(
         reason = "by scancel or the cluster's staff"
     elif failed and not active:
         state = "failed"
+    if not state and local:
+        state = "running" if folder.is_at_work() else _LOCAL_STOPPED
     return Part(
-        part=part,
+        part="run" if local else part,
         job=jobs[-1] if jobs else "",
-        state=state or ("unknown" if launch.jobs else _local_state(folder)),
+        state=state or "unknown",
         reason=reason,
         nodes=nodes,
         restarts=restarts,
     )
 
 
-def _local_state(folder: LaunchFolder) -> str:
-    return "running on a machine" if folder.is_at_work() else "stopped on a machine"
+def _local_restarts(folder: LaunchFolder) -> int:
+    """Return how often --local has started a launch again by itself."""
+    if not folder.launch.is_file():
+        return 0
+    launched_s = folder.launch.stat().st_mtime  # one clock: starts are told by their files too
+    return max(0, sum(begun(path)[0] >= launched_s for path in starts(folder)) - 1)
 
 
 def _ask(jobs: Sequence[str], silence: list[str]) -> tuple[list[slurm.JobState], str]:
@@ -223,7 +241,9 @@ def summed_up(states: Sequence[slurm.JobState]) -> tuple[str, str]:
     bad = [state for state in states if state.state != "COMPLETED"]
     if bad:
         reason = bad[0].reason or (f"exit code {bad[0].exit_code}" if bad[0].exit_code else "")
-        return bad[0].state.lower(), reason
+        # SLURM's STOPPED keeps its nodes; a launch that is stopped here is over.
+        state = "suspended" if bad[0].state == "STOPPED" else bad[0].state.lower()
+        return state, reason
     return ("completed", "") if states else ("", "")
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.launched.progress_made import NOTHING
 from mobilellama.launch.launched.state import Part, Status, number_of
-from mobilellama.progress import format_duration
+from mobilellama.progress import format_count, format_duration
 from mobilellama.run_folder import RunFolder
 from mobilellama.table import aligned, narrowed
 
@@ -30,7 +30,8 @@ def table(found: Sequence[Status], *, now_s: float, width: int | None = None) ->
     notes = []
     for status in found:
         part = deciding_part(status)
-        names = [status.name, age(status.submitted, now_s), status.step, part.job, part.shown]
+        job = _job_cell(status, part)
+        names = [status.name, age(status.submitted, now_s), status.step, job, part.shown]
         restarts = str(sum(part.restarts for part in status.parts))
         rows.append([*names, part.nodes, restarts, *_progress_cells(status)])
         if status.message and status.state not in ("finished", "running"):
@@ -75,6 +76,10 @@ def in_largest_unit(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
+def _job_cell(status: Status, part: Part) -> str:
+    return "--local" if status.is_local else part.job
+
+
 def _progress_cells(status: Status) -> tuple[str, str, str]:
     progress = status.progress
     if "step" not in progress:
@@ -103,14 +108,13 @@ def describe(status: Status, folder: LaunchFolder, *, width: int | None = None) 
         facts["speed"] = f"{rate:,.0f} tokens/s, {format_duration(left_s)} left"
     if progress:
         starts, again = progress.get("attempts", 0), progress.get("repeated_steps", 0)
-        facts["starts"] = f"{starts}, {again} steps done again"
+        facts["starts"] = f"{starts}, {format_count(again, 'step')} done again"
     facts["logs"] = str(folder.logs)
     lines += [f"{name:<9} {value}" for name, value in facts.items()]
     rows = [("part", "job", "state", "nodes", "restarts", "reason")]
-    rows += [
-        (part.part, part.job, part.shown, part.nodes, str(part.restarts), part.reason)
-        for part in status.parts
-    ]
+    for part in status.parts:
+        job, restarts = _job_cell(status, part), str(part.restarts)
+        rows.append((part.part, job, part.shown, part.nodes, restarts, part.reason))
     lines += ["", _shown(rows, width)]
     if folder.run and (begun := start_rows(folder.run)):
         lines += ["", _shown(begun, width)]

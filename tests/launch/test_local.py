@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from mobilellama.launch.launched.status import Config as StatusConfig
+from mobilellama.launch.launched.status import main as status_main
 from mobilellama.run_folder import RunFolder
 from tests.launch.helpers.jobs import (
     SLOW,
@@ -108,7 +110,7 @@ def test_a_mistake_ends_it_at_once_and_a_crash_after_three_times(
 
 
 def test_a_pipeline_runs_here_and_is_not_done_twice(
-    small_corpus: Path, small_tokenizer: Path, tmp_path: Path
+    small_corpus: Path, small_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = TINY | {"train.max_steps": 2, "data.path": str(tmp_path / "data")}
     steps = [
@@ -133,3 +135,6 @@ def test_a_pipeline_runs_here_and_is_not_done_twice(
     assert said == ["tokenize: done", "pretrain: done", "export: done"]
     assert RunFolder(tmp_path / "run").newest_attempt() == 1
     assert not list(itertools.chain(tmp_path.glob("*.tmp*")))
+    assert status_main(StatusConfig(json=True)) == 0
+    shown = [(s["step"], s["state"], s["is_local"]) for s in json.loads(capsys.readouterr().out)]
+    assert shown == [(s, "finished", True) for s in ("tokenize", "pretrain", "export")]

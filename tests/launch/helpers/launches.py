@@ -29,6 +29,7 @@ TASKS = replace(
         Job(part="finish", id="9", script="finish.sbatch"),
     ],
 )
+LOCAL_TASKS = replace(TASKS, jobs=[])
 
 
 def launched(root: Path, launch: Launch) -> LaunchFolder:

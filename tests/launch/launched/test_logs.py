@@ -198,6 +198,7 @@ def test_where_there_is_nothing_to_show_it_is_said_why(folder: LaunchFolder) -> 
     assert refused(lambda: command.main(Config(run=run, start="9.0", rank="3"))) == (
         f"{folder.logs}: holds no log of rank 3 yet. Has the job begun? See 'launch status'"
     )
+    folder.write(replace(LAUNCH, jobs=[Job(part="run", id="9", script="job.sbatch")]))
     assert refused(lambda: command.main(Config(run=run, rank="batch"))) == (
         f"{folder.logs}: holds no log of rank batch yet. Has the job begun? See 'launch status'"
     )
@@ -229,17 +230,28 @@ def test_a_followed_log_ends_with_the_job(
     run = str(folder.made)
     assert command.main(Config(run=run, follow=True)) == 0
     assert capsys.readouterr().out == (
-        f"step 1\n--- the job is over; see 'mobilellama launch status {run}'\n"
+        f"step 1\n--- it is over; see 'mobilellama launch status {run}'\n"
     )
     path.unlink()
     assert command.main(Config(run=run, follow=True)) == 0  # waits for one that may yet come
-    assert (
-        capsys.readouterr().out == f"--- the job is over; see 'mobilellama launch status {run}'\n"
-    )
+    assert capsys.readouterr().out == f"--- it is over; see 'mobilellama launch status {run}'\n"
 
 
-def test_a_local_run_is_never_over_for_those_who_follow_it(folder: LaunchFolder) -> None:
-    assert not is_over(folder, LAUNCH)
+def test_a_local_run_is_over_when_its_command_is(folder: LaunchFolder) -> None:
+    with folder.submitting():
+        assert not is_over(folder, LAUNCH)
+    assert is_over(folder, LAUNCH)
+
+
+def test_it_is_said_which_logs_a_local_step_has(folder: LaunchFolder, tmp_path: Path) -> None:
+    export = LaunchFolder(tmp_path / "model", train=False)
+    export.create()
+    export.write(replace(LAUNCH, step="export"))
+    said = "holds no such log. By --local, only the processes of a training have logs"
+    asked = Config(run=str(export.made))
+    assert refused(lambda: command.main(asked)) == f"{export.logs}: {said}"
+    asked = Config(run=str(folder.made), rank="batch")
+    assert refused(lambda: command.main(asked)) == f"{folder.logs}: {said}"
 
 
 def test_a_letter_that_comes_in_two_parts_is_shown_whole(

@@ -17,12 +17,15 @@ def test_a_run_is_at_its_newest_whole_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_dataset_is_as_far_as_its_receipts(tmp_path: Path) -> None:
-    for name in ("code/0.json", "code/12.json", "code/12.bin", "web/3.json", "dataset.json"):
+    step = STEPS["tokenize"]
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/0.json").touch()
+    assert progress_made(step, LaunchFolder.of(step, tmp_path)) == "1 bucket"
+    for name in ("code/12.json", "code/12.bin", "web/3.json", "dataset.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "code/facts.json").touch()
     assert count_buckets(tmp_path) == 3
-    step = STEPS["tokenize"]
     assert progress_made(step, LaunchFolder.of(step, tmp_path)) == "3 buckets"
 
 

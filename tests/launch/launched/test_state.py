@@ -1,6 +1,7 @@
 """The state of a launch, from SLURM's word, the marks of the job script and the run's folder."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mobilellama.launch.folder import LaunchFolder, task_name
 from mobilellama.launch.launched.state import Part, part_of, status_of, summed_up
 from mobilellama.launch.launched.table import describe
 from mobilellama.launch.slurm import JobState
-from tests.launch.helpers.launches import LOCAL, RUN, TASKS, launched, mark, trained
+from tests.launch.helpers.launches import LOCAL, LOCAL_TASKS, RUN, TASKS, launched, mark, trained
 
 
 def state(text: str) -> JobState:
@@ -123,7 +124,7 @@ def test_the_newest_of_several_jobs_counts_and_the_others_were_restarts(
 @pytest.mark.parametrize(
     ("marks", "state"),
     [
-        ({}, "stopped on a machine"),
+        ({}, "stopped"),
         ({"run_finished": LOCAL.signature}, "finished"),
         ({"run_failed": "loss = nan"}, "failed"),
     ],
@@ -136,8 +137,54 @@ def test_a_local_run_needs_no_slurm(
     mark(folder, **marks)
     status = status_of(folder, LOCAL)
     assert status.state == state
-    assert status.parts[0].job == ""
+    assert (status.is_local, status.is_over, status.parts[0].job) == (True, True, "")
     assert status.message == marks.get("run_failed", "")
+
+
+@pytest.mark.parametrize(
+    ("marks", "state"),
+    [
+        ({}, "stopped"),
+        ({"finish_finished": LOCAL_TASKS.signature}, "finished"),
+        ({"finish_failed": "the disk is full"}, "failed"),
+    ],
+)
+def test_an_array_that_runs_on_a_machine_is_one_command(
+    tmp_path: Path, marks: dict[str, str], state: str
+) -> None:
+    folder = launched(tmp_path, LOCAL_TASKS)
+    mark(folder, **marks)
+    status = status_of(folder, LOCAL_TASKS)
+    (part,) = status.parts
+    assert (status.state, part.part, part.state, part.reason) == (state, "run", state, "")
+    assert status.message == marks.get("finish_failed", "")
+
+
+def test_a_local_run_is_running_while_its_command_is(tmp_path: Path) -> None:
+    folder = launched(tmp_path, LOCAL)
+    with folder.submitting():
+        status = status_of(folder, LOCAL)
+    assert (status.state, status.is_over) == ("running", False)
+
+
+def test_the_restarts_of_a_local_run_are_those_of_its_newest_launch(tmp_path: Path) -> None:
+    folder = launched(tmp_path, LOCAL)
+    launched_s = folder.launch.stat().st_mtime
+    for number, after_s in enumerate((-90, -60, 0, 30, 60)):
+        environment = folder.logs / f"local.{number}" / "environment"
+        environment.parent.mkdir()
+        environment.touch()
+        os.utime(environment, (0, launched_s + after_s))
+    assert status_of(folder, LOCAL).parts[0].restarts == 2
+
+
+def test_a_job_that_slurm_has_stopped_keeps_its_nodes_and_is_not_over(
+    tmp_path: Path, says: Callable[..., None]
+) -> None:
+    folder = launched(tmp_path, RUN)
+    says(job7="JobState=STOPPED NodeList=n1")
+    status = status_of(folder, RUN)
+    assert (status.state, status.is_over) == ("suspended", False)
 
 
 def test_where_slurm_is_not_installed_the_marks_alone_tell(

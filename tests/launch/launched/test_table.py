@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.launched.state import Part, Status
 from mobilellama.launch.launched.table import age, describe, table
 from tests.launch.helpers.launches import RUN, TASKS, launched, trained
@@ -70,6 +71,22 @@ def test_launches_are_listed_a_line_each_with_reasons_below() -> None:
         "",
         "b: Priority",
         "red: task 3: the disk is full",
+    ]
+
+
+def test_a_local_launch_is_listed_like_the_others(tmp_path: Path) -> None:
+    part = Part(part="run", job="", state="running", reason="", nodes="", restarts=1)
+    local = made("running", parts=[part], progress=PROGRESS | {"repeated_steps": 1}, is_local=True)
+    assert table([local], now_s=NOW_S).splitlines() == [
+        "run   age  step          job  state    restarts      progress  tokens/s  left",
+        "1_4b  2 d  pretrain  --local  running         1  1,234/20,000    98,765   1 d",
+    ]
+    shown = describe(local, LaunchFolder(tmp_path, train=True)).splitlines()
+    assert shown[0] == "1_4b: pretrain, running"
+    assert "starts    2, 1 step done again" in shown
+    assert shown[-2:] == [
+        "part      job  state    nodes  restarts  reason",
+        "run   --local  running                1",
     ]
 
 

@@ -72,7 +72,7 @@ def test_the_pages_lead_from_a_new_folder_to_a_job_and_to_its_end(
             (command,) = commands("cancel", "README.md")
             assert "cancelled" in said_by(command, tmp_path)
             wait_for(lambda: follower.poll() is not None, "the end of logs --follow")
-            assert "the job is over" in str(follower.communicate()[0])
+            assert "it is over" in str(follower.communicate()[0])
         finally:
             if follower.poll() is None:
                 follower.send_signal(signal.SIGINT)

@@ -16,7 +16,7 @@ from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.assemble import assemble
 from mobilellama.pretrain.config import StageConfig
-from mobilellama.pretrain.identity import require_same_identity
+from mobilellama.pretrain.identity import require_end_ahead, require_same_identity
 from mobilellama.pretrain.loop import Attempt, RunFacts, Training, TrainState, train
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
@@ -50,7 +50,8 @@ def run_attempt(
         verify: checks what is trained on first; all ranks call it. None checks nothing.
 
     Raises:
-        ConfigError: the folder holds another run, which is left as it is.
+        ConfigError: the folder holds another run, or one that is beyond its last step. It is left
+            as it is.
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
     run = RunFolder(config.run.folder)
@@ -155,14 +156,15 @@ def begin(
     """Make the run's folder and this attempt on rank 0; return the attempt's number.
 
     Raises:
-        ConfigError: the folder holds another run. It, and an attempt that may be at work in
-            it, are left as they are.
+        ConfigError: the folder holds another run, or one that is beyond its last step. It, and an
+            attempt that may be at work in it, are left as they are.
     """
     number = 0
 
     def make() -> None:
         nonlocal number
         require_same_identity(run, facts.identity, optimizer=config.optimizer.kind)
+        require_end_ahead(run, facts.config["train"].get("max_steps"))
         run.create()
         newest = newest_readable(run)
         saved = newest[1].step if newest else 0

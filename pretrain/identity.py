@@ -1,4 +1,4 @@
-"""What defines a run: the fields that a resume must find unchanged."""
+"""What a resume must find: the fields that define a run unchanged, and an end that is ahead."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -80,3 +80,19 @@ def require_same_identity(
         rule = f"{folder} holds the state of {as_given(before)}"
         remedy = "Use that, or begin another run.folder with its weights (--init)"
         raise ConfigError("optimizer.kind", optimizer, rule, remedy)
+
+
+def require_end_ahead(run: RunFolder, max_steps: int | None) -> None:
+    """Raise ConfigError if a run has passed the step that it would end at.
+
+    Args:
+        run: the run's folder.
+        max_steps: the value of ``train.max_steps``.
+    """
+    found = newest_readable(run)
+    if max_steps is None or found is None or found[1].step <= max_steps:
+        return
+    folder, step = found[0], found[1].step
+    rule = f"the run is at step {step} already ({folder})"
+    remedy = f"Give {step} or more, or another run.folder for a shorter run"
+    raise ConfigError("train.max_steps", max_steps, rule, remedy)

@@ -53,9 +53,9 @@ def main(config: Config) -> int:
     if config.first >= batch:
         rule = f"must be below train.global_batch_size = {batch}"
         raise ConfigError("first", config.first, rule, "Lower it")
-    if train["max_steps"] and config.step > train["max_steps"]:
-        rule = f"is after the run's last step, train.max_steps = {train['max_steps']}"
-        raise ConfigError("step", config.step, rule, "Lower it")
+    last = last_step(run, train["max_steps"])
+    if last is not None and config.step > last:
+        raise ConfigError("step", config.step, f"is after the run's last step, {last}", "Lower it")
     start, end = positions_of(run, config.step, batch)
     dataset = open_dataset(config.dataset or facts["config"]["data"]["path"], identity)
     seq_len, shares = identity["train.seq_len"], identity["data.mixture"]
@@ -84,6 +84,22 @@ def positions_of(run: RunFolder, step: int, batch: int) -> tuple[int, int]:
     before = max((known for known in consumed if known < step), default=0)
     start = consumed.get(before, 0) + (step - 1 - before) * batch
     return start, min(start + batch, consumed.get(step, start + batch))
+
+
+def last_step(run: RunFolder, max_steps: int | None) -> int | None:
+    """Return the run's last step: done already, or to come. None: its epochs decide it.
+
+    A run of an older version can have steps after the max_steps of its newest attempt.
+
+    Args:
+        run: the run's folder.
+        max_steps: of the newest attempt. None: the run goes by epochs.
+    """
+    verdict = run.read_verdict()
+    if max_steps is None:
+        return verdict.step if verdict and verdict.kind == "finished" else None
+    done = max((record["step"] for record in run.read_metrics()), default=0)
+    return max(max_steps, done, *run.checkpoint_steps())
 
 
 def read_facts(run: RunFolder) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run is: the fields that a resume finds unchanged."""
+"""What a run is: the fields that a resume finds unchanged, and an end that is ahead."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,9 +6,10 @@ from typing import Literal
 import pytest
 import torch
 
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.engine import resolve_precision
-from mobilellama.pretrain.identity import precision_of
+from mobilellama.pretrain.identity import precision_of, require_end_ahead
 from mobilellama.run_folder import RunFolder
 from tests.pretrain.helpers.tiny import train_tiny
 
@@ -31,3 +32,26 @@ def test_auto_is_what_the_run_began_with_whatever_the_machine_would_choose(
 def test_auto_of_a_new_run_is_the_machines(tmp_path: Path) -> None:
     auto = EngineConfig(precision="auto")
     assert precision_of(auto, RunFolder(tmp_path), CPU) == resolve_precision("auto", CPU)
+
+
+def test_a_run_that_would_end_before_its_step_is_refused_and_left_as_it_is(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    fields = {"train.max_steps": 2, "engine.kind": "ddp", "validation.every_steps": None}
+    assert train_tiny(small_dataset, tmp_path, fields) == 0
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    message = (
+        rf"train.max_steps = 1: the run is at step 2 already \({tmp_path}/checkpoints/step-2\)\. "
+        r"Give 2 or more, or another run.folder for a shorter run\."
+    )
+    with pytest.raises(ConfigError, match=message):
+        train_tiny(small_dataset, tmp_path, fields | {"train.max_steps": 1})
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_run_may_end_where_it_is_or_later_and_a_new_run_anywhere(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    for max_steps in (4, 5, None):  # None: the epochs decide it
+        require_end_ahead(RunFolder(tiny_run), max_steps)
+    require_end_ahead(RunFolder(tmp_path), 1)

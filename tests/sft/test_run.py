@@ -277,6 +277,9 @@ def test_more_epochs_go_on_where_the_short_last_step_ended(
     assert records[first]["consumed"] == rows
     assert records[max(records)]["consumed"] == 2 * rows
     assert max(records) == first + first
+    message = rf"train.epochs = 1.0: the run is beyond them already, at step {max(records)} "
+    with pytest.raises(AssertionError, match=message):
+        run_ranks(finetune_tiny, 1, base, chats, run, EPOCHS | {"train.epochs": 1})
 
 
 def test_a_missing_frozen_file_stops_the_run_with_its_name(

@@ -13,6 +13,8 @@ from mobilellama.files.atomic import read_json
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.pretrain.main import main
+from mobilellama.pretrain.monitoring.replay import last_step
+from mobilellama.run_folder import RunFolder
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from tests.helpers.ranks import run_ranks
@@ -79,7 +81,7 @@ def test_a_dataset_that_has_moved_is_found_where_one_says_and_checked(
     ("arguments", "message"),
     [
         (["--step", "0"], "step = 0: must be at least 1"),
-        (["--step", "3"], "step = 3: is after the run's last step, train.max_steps = 2"),
+        (["--step", "3"], "step = 3: is after the run's last step, 2"),
         (["--step", "1", "--first", "8"], "first = 8: must be below train.global_batch_size = 8"),
     ],
 )
@@ -88,6 +90,31 @@ def test_a_step_or_sample_that_does_not_exist_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         main(["replay", "--run", str(run), *arguments])
+
+
+def test_all_steps_of_a_run_are_shown_though_its_newest_attempt_was_to_end_earlier(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorter = tmp_path / "run"
+    shutil.copytree(run, shorter)
+    attempt = shorter / "attempts/0001.json"
+    config = read_json(attempt)["config"]
+    edit_sealed(attempt, config=config | {"train": config["train"] | {"max_steps": 1}})
+    shown = []
+    for folder in (run, shorter):
+        assert main(["replay", "--run", str(folder), "--step", "2"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    with pytest.raises(ConfigError, match="is after the run's last step, 2"):
+        main(["replay", "--run", str(shorter), "--step", "3"])
+
+
+def test_a_run_by_epochs_ends_at_the_step_of_its_verdict(run: Path, tmp_path: Path) -> None:
+    by_epochs = tmp_path / "run"
+    shutil.copytree(run, by_epochs)
+    assert last_step(RunFolder(by_epochs), None) == 2
+    edit_sealed(by_epochs / "verdict.json", kind="stopped")
+    assert last_step(RunFolder(by_epochs), None) is None
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

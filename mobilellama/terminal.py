@@ -1,4 +1,4 @@
-"""Facts about the terminal of standard error: whether it is one, and the width of its lines."""
+"""Facts about the terminal: whether standard error is one, and the width of lines."""
 
 import os
 import sys
@@ -28,12 +28,26 @@ def columns(stream: TextIO | None = None) -> int | None:
     shown: TextIO = sys.stderr if stream is None else stream
     if not shown.isatty():
         return None
-    if (width := os.environ.get("COLUMNS", "")).isdigit() and int(width):
-        return int(width)
+    if width := _told_columns():
+        return width
     try:
         return os.get_terminal_size(shown.fileno()).columns or _DEFAULT_COLUMNS
     except OSError:
         return _DEFAULT_COLUMNS
+
+
+def result_columns() -> int | None:
+    """Return the width of a command's result: COLUMNS, else that of the terminal of stdout.
+
+    None: the result goes into a pipe or a file, and its lines have any length.
+    """
+    return _told_columns() or columns(sys.stdout)
+
+
+def _told_columns() -> int | None:
+    """Return the value of COLUMNS. None if it is unset or not a width."""
+    width = os.environ.get("COLUMNS", "")
+    return int(width) or None if width.isdigit() else None
 
 
 def clear_line(*, leaving: bool = False) -> str:

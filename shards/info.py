@@ -1,14 +1,18 @@
 """Show the content of a dataset, and how much of each subset a run would see.
 
 The first table has the counts of the manifest. Tokens include the EOS of each document. Held-out
-tokens are for validation. Bytes per token are bytes of UTF-8 text. The second table has the order
-of samples: whole samples, the rest of tokens at the ends of buckets, and how many times a budget
-of tokens goes through each subset (epochs). ``--json`` prints the same as JSON.
+tokens are for validation. Bytes per token are bytes of UTF-8 text; packed rows have none, because
+their tokens include those of the template. The second table has the order of samples: whole
+samples, the rest of tokens at the ends of buckets, and how many times a budget of tokens goes
+through each subset (epochs). ``--json`` prints the same as JSON.
+
+In a terminal the tables fit its width. Elsewhere their lines have any length, unless COLUMNS is
+set.
 """
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
 from mobilellama.shards.manifest import totals_of_rows
@@ -22,11 +26,12 @@ from mobilellama.shards.order import (
     samples_for_epochs,
 )
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.table import aligned, narrowed
+from mobilellama.terminal import result_columns
 
-if TYPE_CHECKING:  # imported where it is used: only a terminal's tables need it
-    from rich.console import Console
-    from rich.table import Table
-
+_SPARE_CONTENT = ("bad records", "bytes a token", "buckets", "held out", "training")
+_SPARE_ORDER = ("tail tokens", "of corpus", "budget tokens", "samples")
+"""Columns that a narrow terminal does not show, the first one first."""
 _MANY_EPOCHS = 100  # of one subset: published mixtures see none more than about 10 times
 
 
@@ -89,7 +94,7 @@ class SubsetSummary:
     bytes_in: int
     """UTF-8 bytes of the texts."""
     bytes_per_token: float | None
-    """None where there is no token."""
+    """None where there is no token, and for packed rows, whose tokens are also the template's."""
     records: int
     bad_records: int
     empty_texts: int
@@ -146,6 +151,7 @@ def summarise(
         once = dict.fromkeys(num_samples, 1)
         budget_tokens = samples_for_epochs(num_samples, epochs or once) * seq_len
     counts = totals_of_rows(dataset.manifest)
+    is_text = dataset.identity.packing is None  # rows hold the template's tokens too
     for name, view in windows.items():
         counts[name] |= {"samples": len(view), "tail_tokens": view.tail_tokens}
     total = dict.fromkeys(next(iter(counts.values()), {}), 0)
@@ -157,7 +163,7 @@ def summarise(
         return SubsetSummary(
             **count,
             heldout_tokens=tokens - count["train_tokens"],
-            bytes_per_token=count["bytes_in"] / tokens if tokens else None,
+            bytes_per_token=count["bytes_in"] / tokens if tokens and is_text else None,
             corpus_share=count["train_tokens"] / max(total["train_tokens"], 1),
             share=share,
             epochs=budget_tokens * share / whole if whole else 0.0,
@@ -180,19 +186,6 @@ def summarise(
     )
 
 
-def _print_tables(summary: Summary) -> None:
-    from rich.console import Console
-
-    # Elsewhere than on a terminal rich takes 80 columns and cuts numbers off.
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
-    # Not by rich itself: it ends the process with code 1 where the reader of a pipe has left.
-    with console.capture() as text:
-        _print_to(console, summary)
-    print(text.get(), end="", flush=True)
-
-
 def _many_epochs(subsets: dict[str, SubsetSummary], budget_tokens: float) -> list[str]:
     """Return what is said of subsets that a budget would repeat more often than can be meant."""
     often = {name: row.epochs for name, row in subsets.items() if row.epochs >= _MANY_EPOCHS}
@@ -205,73 +198,63 @@ def _many_epochs(subsets: dict[str, SubsetSummary], budget_tokens: float) -> lis
     ]
 
 
-def _print_to(console: "Console", summary: Summary) -> None:
-    console.print(f"dataset      {summary.path}", markup=False, soft_wrap=True)
-    console.print(f"fingerprint  {summary.fingerprint}")
-    console.print(
+def _print_tables(summary: Summary) -> None:
+    print(f"dataset      {summary.path}")
+    print(f"fingerprint  {summary.fingerprint}")
+    print(
         f"tokenizer    {summary.tokenizer_sha256} (sha256), {summary.vocab_size:,} ids, "
-        f"{summary.dtype}",
-        soft_wrap=True,
+        f"{summary.dtype}"
     )
-    console.print(_content_table(summary))
-    console.print(_order_table(summary))
-    for remark in summary.remarks:
-        console.print(f"note: {remark}", markup=False, soft_wrap=True)
-
-
-def _content_table(summary: Summary) -> "Table":
-    table = _table("content")
-    for heading in (
-        "buckets", "documents", "tokens", "training", "held out", "bytes a token", "bad records"
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for name, row in _rows(summary):
-        table.add_row(
-            name,
-            f"{row.buckets:,}",
-            f"{row.documents:,}",
-            f"{row.tokens:,}",
-            f"{row.train_tokens:,}",
-            f"{row.heldout_tokens:,}",
-            "-" if row.bytes_per_token is None else f"{row.bytes_per_token:.2f}",
-            f"{row.bad_records:,}",
-        )
-    return table
-
-
-def _order_table(summary: Summary) -> "Table":
+    print(f"\ncontent\n{_table(summary, _CONTENT, spare=_SPARE_CONTENT)}")
     mixture = summary.mixture or "in proportion to the samples"
-    table = _table(
-        f"order: seq_len {summary.seq_len}, mixture {mixture}, "
+    print(
+        f"\norder: seq_len {summary.seq_len}, mixture {mixture}, "
         f"budget {summary.budget_tokens:,.0f} tokens"
     )
-    for heading in ("samples", "tail tokens", "of corpus", "of mixture", "budget tokens", "epochs"):
-        table.add_column(heading, justify="right")
-    for name, row in _rows(summary):
-        table.add_row(
-            name,
-            f"{row.samples:,}",
-            f"{row.tail_tokens:,}",
-            f"{100 * row.corpus_share:.2f} %",
-            f"{100 * row.share:.2f} %" if row.share else "-",
-            f"{summary.budget_tokens * row.share:,.0f}" if row.share else "-",
-            f"{row.epochs:.3f}" if row.share else "-",
-        )
-    return table
+    print(_table(summary, _order(summary.budget_tokens), spare=_SPARE_ORDER))
+    if summary.remarks:
+        print("", *(f"note: {remark}" for remark in summary.remarks), sep="\n")
 
 
-def _table(title: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def _table(
+    summary: Summary, columns: Mapping[str, Callable[[SubsetSummary], str]], *, spare: Sequence[str]
+) -> str:
+    """Return a table that fits the result's width, and below it the columns that it leaves out.
 
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("subset")
-    return table
+    Args:
+        summary: of the dataset.
+        columns: heading -> what it shows of a subset.
+        spare: headings of columns to leave out, the first one first.
+    """
+    rows = [["subset", *columns]]
+    for name, row in (*summary.subsets.items(), ("total", summary.total)):
+        rows.append([name, *(show(row) for show in columns.values())])
+    shown = narrowed(rows, result_columns(), spare=spare)
+    if left_out := [heading for heading in columns if heading not in shown[0]]:
+        remark = f"(no room for {', '.join(left_out)}: use a wider terminal, or --json)"
+        return f"{aligned(shown)}\n{remark}"
+    return aligned(shown)
 
 
-def _rows(summary: Summary) -> list[tuple[str, SubsetSummary]]:
-    from rich.markup import escape  # a folder may be called [red]
+_CONTENT: dict[str, Callable[[SubsetSummary], str]] = {
+    "buckets": lambda row: f"{row.buckets:,}",
+    "documents": lambda row: f"{row.documents:,}",
+    "tokens": lambda row: f"{row.tokens:,}",
+    "training": lambda row: f"{row.train_tokens:,}",
+    "held out": lambda row: f"{row.heldout_tokens:,}",
+    "bytes a token": lambda row: (
+        "-" if row.bytes_per_token is None else f"{row.bytes_per_token:.2f}"
+    ),
+    "bad records": lambda row: f"{row.bad_records:,}",
+}
 
-    rows = [*summary.subsets.items(), ("total", summary.total)]
-    return [(escape(name), row) for name, row in rows]
+
+def _order(budget_tokens: float) -> dict[str, Callable[[SubsetSummary], str]]:
+    return {
+        "samples": lambda row: f"{row.samples:,}",
+        "tail tokens": lambda row: f"{row.tail_tokens:,}",
+        "of corpus": lambda row: f"{100 * row.corpus_share:.2f} %",
+        "of mixture": lambda row: f"{100 * row.share:.2f} %" if row.share else "-",
+        "budget tokens": lambda row: f"{budget_tokens * row.share:,.0f}" if row.share else "-",
+        "epochs": lambda row: f"{row.epochs:,.3f}" if row.share else "-",
+    }

@@ -11,7 +11,6 @@ progress of a run comes from its folder. RUN is a run's folder, or the output of
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from mobilellama.launch.folder import find, require
 from mobilellama.launch.launched.known import known
 from mobilellama.launch.launched.state import Status, status_of
 from mobilellama.launch.launched.table import describe, table
-from mobilellama.terminal import columns
+from mobilellama.terminal import result_columns
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def main(config: Config) -> int:
         if config.json:
             print(json.dumps(asdict(status), indent=2))
         else:
-            print(describe(status, folder, width=columns(sys.stdout)))
+            print(describe(status, folder, width=result_columns()))
         return 0
     every = known()
     asked = every if config.all or config.json else every[-_SHOWN:]
@@ -67,7 +66,7 @@ def main(config: Config) -> int:
         keeps_all = config.all or bool(silence)
         shown = found if keeps_all else [one for one in found if not ended_long_ago(one, now_s)]
         if shown:
-            print(table(shown, now_s=now_s, width=columns(sys.stdout)))
+            print(table(shown, now_s=now_s, width=result_columns()))
         counts = [(len(found) - len(shown), "that ended over a week ago")]
         counts += [(len(every) - len(asked), "launched earlier")]
         if hidden := " and ".join(f"{count} {what}" for count, what in counts if count):

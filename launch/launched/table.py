@@ -110,7 +110,7 @@ def describe(status: Status, folder: LaunchFolder, *, width: int | None = None) 
         starts, again = progress.get("attempts", 0), progress.get("repeated_steps", 0)
         facts["starts"] = f"{starts}, {format_count(again, 'step')} done again"
     facts["logs"] = str(folder.logs)
-    lines += [f"{name:<9} {value}" for name, value in facts.items()]
+    lines += [f"{name:<9} {value}".rstrip() for name, value in facts.items()]
     rows = [("part", "job", "state", "nodes", "restarts", "reason")]
     for part in status.parts:
         job, restarts = _job_cell(status, part), str(part.restarts)

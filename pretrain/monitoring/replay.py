@@ -69,7 +69,8 @@ def main(config: Config) -> int:
     for position in range(start + config.first, min(start + config.first + config.count, end)):
         located = mixture.locate(position)
         subset, sample = mixture.subsets[int(located.subset)], int(located.sample)
-        print(f"step {config.step}, position {position}, epoch {int(located.epoch)} of {subset}")
+        epoch = f"epoch {int(located.epoch):,} of {subset}"
+        print(f"step {config.step:,}, position {position:,}, {epoch}")
         print(render(describe_sample(dataset, views[subset], sample)))
     return 0
 

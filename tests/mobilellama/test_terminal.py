@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from mobilellama.log import message_width
-from mobilellama.terminal import columns, fitted, is_terminal
+from mobilellama.terminal import columns, fitted, is_terminal, result_columns
 
 PARTS = [(0, "step 1"), (2, "lr 0.1"), (0, "loss 2"), (1, "9 tokens/s"), (1, "")]
 
@@ -73,3 +73,21 @@ def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setenv("COLUMNS", "132")
         patch.setattr(sys, "stderr", stream)
         assert (is_terminal(), columns(), message_width()) == (False, None, None)
+
+
+def test_a_result_in_a_pipe_has_the_width_of_columns_or_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open(os.devnull, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        for told, width in ((None, None), ("", None), ("0", None), ("wide", None), ("90", 90)):
+            patch.delenv("COLUMNS", raising=False)
+            if told is not None:
+                patch.setenv("COLUMNS", told)
+            assert result_columns() == width
+    with terminal(monkeypatch) as set_width, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", sys.stderr)
+        set_width(50)
+        assert result_columns() == 50
+        patch.setenv("COLUMNS", "90")
+        assert result_columns() == 90

@@ -95,6 +95,23 @@ def test_the_table_shows_totals_and_remarks(make_dataset: MakeDataset, cli: Cli)
     assert "5,507" in out and "note: subset 'tiny' is left out: it has no whole sample" in out
 
 
+@pytest.mark.parametrize("columns", [None, 60])
+def test_the_tables_fit_the_width_that_is_told_and_have_no_blanks_at_their_ends(
+    small_dataset: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int | None
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = cli("shards", "info", small_dataset, "--seq_len", 64)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines == [line.rstrip() for line in lines]
+    table = lines[lines.index("content") + 1 :][: 2 + len(TokenDataset(small_dataset).subsets)]
+    is_cut = any(line.startswith("(no room for ") and "bad records" in line for line in lines)
+    assert is_cut == (columns is not None) == ("bad records" not in table[0])
+    assert max(map(len, table)) <= (columns or 200)
+
+
 def test_a_dataset_too_small_for_one_sample_is_still_described(
     make_dataset: MakeDataset, cli: Cli
 ) -> None:

@@ -10,6 +10,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.shards.dataset import Identity, Receipt
 from mobilellama.shards.format import write_index
+from mobilellama.shards.info import summarise
 from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
@@ -80,6 +81,13 @@ def test_a_row_tells_its_mask_and_where_its_conversations_start(dataset: TokenDa
     assert training.boundaries(1).tolist() == []
     assert heldout.boundaries(0).tolist() == [1, 2]
     assert [training.supervised(i) for i in range(3)] == [3, 5, 4]
+
+
+def test_bytes_a_token_are_not_told_of_rows_which_hold_the_template_too(
+    dataset: TokenDataset,
+) -> None:
+    summary = summarise(dataset, seq_len=6, mixture=None, budget_tokens=None)
+    assert (summary.total.tokens, summary.total.bytes_per_token) == (26, None)
 
 
 def test_another_length_than_the_packed_one_is_refused(dataset: TokenDataset) -> None:

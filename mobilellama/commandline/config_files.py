@@ -12,6 +12,7 @@ from mobilellama.commandline.peer_names import our_name
 from mobilellama.commandline.words import Command, parts_of
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.files.presets import Layer
+from mobilellama.files.yaml_file import line_of
 
 
 @dataclass(kw_only=True)
@@ -20,12 +21,18 @@ class ConfigFile:
 
     path: Path
     """The file."""
-    names: set[str] = field(default_factory=set)
-    """Dotted names of the fields in the file."""
+    values: dict[str, object] = field(default_factory=dict)
+    """The fields in the file: dotted name of today -> value."""
+    spellings: dict[str, str] = field(default_factory=dict)
+    """Dotted name of today -> the name in the file."""
     old_names: dict[str, str] = field(default_factory=dict)
     """Old names in the file -> today's names."""
     text: str | None = None
     """The text that the parser reads instead of the file. None: it reads the file."""
+
+    def place_of(self, name: str) -> str:
+        """Return where the file has a field, as ``mine.yaml, line 3``."""
+        return _place(self.path, self.spellings[name])
 
 
 def read_config_file(layer: Layer, command: Command) -> ConfigFile:
@@ -46,14 +53,12 @@ class _Reader:
         self._command, self._fields = command, command.fields
         self._file = ConfigFile(path=path)
         self._edits: dict[str, object] = {}  # today's name -> value, where name or value is changed
-        self._leaves: dict[str, object] = {}  # today's name -> value
 
     def read(self, values: Mapping[object, object]) -> ConfigFile:
         """Return the fields of the file."""
         self._walk(values, "")
-        self._file.names = set(self._leaves)
         if self._edits or self._file.old_names:
-            self._file.text = _as_yaml(self._leaves)
+            self._file.text = _as_yaml(self._file.values)
         return self._file
 
     def _walk(self, values: Mapping[object, object], above: str) -> None:
@@ -83,7 +88,7 @@ class _Reader:
         return name
 
     def _take(self, said: str, name: str, value: object) -> None:
-        if name in self._leaves:
+        if name in self._file.values:
             raise self._error(said, value, f"gives {name}, which the file gives already")
         if name != said.replace("-", "_"):
             self._file.old_names[said] = name
@@ -93,11 +98,18 @@ class _Reader:
             self._edits[name] = value
         if name != said:
             self._edits[name] = value
-        self._leaves[name] = value
+        self._file.values[name] = value
+        self._file.spellings[name] = said
 
     def _error(self, said: str, value: object, rule: str, near: str = "") -> ConfigError:
         remedy = f"See '{self._command.prog} --help all'{near}"
-        return ConfigError(said, value, f"{rule} (in {self._file.path})", remedy)
+        return ConfigError(said, value, f"{rule} (in {_place(self._file.path, said)})", remedy)
+
+
+def _place(path: Path, name: str) -> str:
+    """Return the place of a field in a file, which writes it by this name."""
+    line = line_of(path, name)
+    return f"{path}, line {line}" if line else str(path)
 
 
 def _as_yaml(leaves: Mapping[str, object]) -> str:

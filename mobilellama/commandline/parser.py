@@ -26,12 +26,13 @@ from mobilellama.commandline.words import (
     read_words,
     thing_text,
 )
-from mobilellama.config import ConfigError, one_line
+from mobilellama.config import ConfigError, as_given, one_line
 from mobilellama.files.presets import find_preset, preset_names, read_layers
 
 T = TypeVar("T")
 
 _CHOICES = re.compile(r"(?:a )?Literal\[([^\]]*)\]")
+_IN_FILE = "(in a config file)"
 _COMMAS = re.compile(r", (?![^\[]*\])")  # not those in brackets
 
 
@@ -76,9 +77,12 @@ def parse_config(
     given = read_words(argv, command)
     files = _read_files(given, command, presets)
     _require_fields(given, files, command)
-    parsed, made = _parse(_parser(config_class, prog), given, command)
-    config = config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
-    _require_64_bits(parsed)  # last, because a field's own rule says more
+    try:
+        parsed, made = _parse(_parser(config_class, prog), given, command)
+        config = config_class(**{field.name: made[field.name] for field in fields(config_class)})  # type: ignore[arg-type]
+        _require_64_bits(parsed)  # last, because a field's own rule says more
+    except ConfigError as error:
+        raise _with_place(error, given, files, command) from None
     return config
 
 
@@ -129,7 +133,7 @@ def _read_files(given: Given, command: Command, presets: Path | None) -> list[Co
 
 def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command) -> None:
     """Raise ConfigError if a required field is not given. With --print_config, print it only."""
-    names = given.names.union(*(file.names for file in files))
+    names = given.names.union(*(file.values for file in files))
     missing = missing_from(names, command.fields)
     if not missing:
         return
@@ -218,8 +222,29 @@ def _choices(found: re.Match[str]) -> str:
 
 
 def _given_to(field: str, given: Given) -> str:
-    """Return the value that the command line gives to a field."""
+    """Return the value that the command line gives to a field, or that a file does."""
     for word in reversed(given.words):
         if word.startswith(f"--{field}="):
             return word.partition("=")[2]
-    return "(in the config file)"
+    return _IN_FILE
+
+
+def _with_place(
+    error: ConfigError, given: Given, files: Sequence[ConfigFile], command: Command
+) -> ConfigError:
+    """Return a field's error with the file and the line that gave the value.
+
+    The parser stops at the first file with a wrong value, also where a later file or the command
+    line gives another. So the value decides which file it was, and else the order.
+    """
+    field, value, rule, remedy = error.args
+    mapping = command.fields.mapping_of(field)  # the user chooses its keys
+    name = mapping.name if mapping else field
+    having = [file for file in files if name in file.values]
+    same = [file for file in having if as_given(file.values[name]) == as_given(value)]
+    is_told = field in given.names and (not same or _given_to(field, given) == as_given(value))
+    if not having or is_told:
+        return error
+    file = (same or having[-1:])[0]
+    value = as_given(file.values[name]) if value == _IN_FILE else value
+    return ConfigError(field, value, f"{rule} (in {file.place_of(name)})", remedy)

@@ -57,6 +57,30 @@ def read_yaml_text(text: str) -> Any:
         ) from None
 
 
+def line_of(path: Path, name: str) -> int | None:
+    """Return the line of a field in a YAML file. None if the file does not write it by this name.
+
+    Args:
+        path: a file that was read before.
+        name: the dotted name of the field, as the file writes it.
+    """
+    import yaml
+
+    return _line_in(yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader), name)
+
+
+def _line_in(node: "yaml.Node | None", name: str) -> int | None:
+    import yaml
+
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        if key.value == name:
+            return key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and name.startswith(f"{key.value}."):
+            if line := _line_in(value, name.removeprefix(f"{key.value}.")):
+                return line
+    return None
+
+
 def _without_source(error: Exception) -> str:
     """Return the parser's message without its name for a text that is not a file."""
     return one_line(error).replace(' in "<unicode string>", line', " at line")

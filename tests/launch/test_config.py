@@ -153,7 +153,7 @@ def test_a_time_that_yaml_makes_a_number_is_refused_in_a_file(
     site.write_text(f"slurm:\n  time: {written}\n")
     assert refused() == (
         f"slurm.time = {read}: is a number. YAML reads 24:00:00 as seconds, but SLURM reads a "
-        "number as minutes. Put it in quotes."
+        f"number as minutes (in {site}, line 2). Put it in quotes."
     )
     site.write_text(f"slurm:\n  time: '{written}'\n")
     assert options().slurm.time == written
@@ -167,7 +167,7 @@ def test_an_unknown_field_is_met_with_the_nearest(site: Path) -> None:
     )
     site.write_text("slurm:\n  partitoin: gpu\n")
     assert refused() == (
-        f"slurm.partitoin = gpu: is not a field (in {site}). "
+        f"slurm.partitoin = gpu: is not a field (in {site}, line 2). "
         "See 'mobilellama launch pretrain --help all'; did you mean 'slurm.partition'?"
     )
 
@@ -351,13 +351,20 @@ def test_an_option_without_its_value_does_not_take_the_next_option_for_it(swallo
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ("{A: true}", "slurm.env.A = true: must be a text or a number. Put it in quotes."),
-        ("{1: x}", "slurm.env = 1: x: is not a name for an environment variable. Fix the name."),
+        (
+            "{A: true}",
+            "slurm.env.A = true: must be a text or a number (in SITE, line 1). Put it in quotes.",
+        ),
+        (
+            "{1: x}",
+            "slurm.env = 1: x: is not a name for an environment variable (in SITE, line 1). "
+            "Fix the name.",
+        ),
     ],
 )
 def test_values_of_variables_are_texts_or_numbers(site: Path, env: str, message: str) -> None:
     site.write_text(f"slurm: {{env: {env}}}\n")
-    assert refused() == message
+    assert refused() == message.replace("SITE", str(site))
 
 
 @pytest.mark.parametrize("scratch", ["~/x", "tmp", "$TMPDIR"])

@@ -28,27 +28,53 @@ def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
     [
         (
             "train:\n  seqlen: 3\n",
-            f"train.seqlen = 3: is not a field (in FILE). {ALL}; did you mean 'train.seq_len'?",
+            f"train.seqlen = 3: is not a field (in FILE, line 2). "
+            f"{ALL}; did you mean 'train.seq_len'?",
         ),
         (
             "trian:\n  seq_len: 3\n",
-            f"trian = {{'seq_len': 3}}: is not a field (in FILE). {ALL}; did you mean 'train'?",
+            f"trian = {{'seq_len': 3}}: is not a field (in FILE, line 1). "
+            f"{ALL}; did you mean 'train'?",
         ),
         (
             "train: 3\n",
-            f"train = 3: is a section, and must hold 'field: value' lines (in FILE). {ALL}.",
+            "train = 3: is a section, and must hold 'field: value' lines (in FILE, line 1). "
+            f"{ALL}.",
         ),
         (
             "train:\n",
-            f"train = null: is a section, and must hold 'field: value' lines (in FILE). {ALL}.",
+            "train = null: is a section, and must hold 'field: value' lines (in FILE, line 1). "
+            f"{ALL}.",
         ),
         (
             "optimizer:\n  lr: 3e-4\n",
-            "optimizer.lr = 3e-4: is not a field (in FILE). "
+            "optimizer.lr = 3e-4: is not a field (in FILE, line 2). "
             f"{ALL}; it is optimizer.learning_rate here.",
         ),
-        ("train:\n  seq_len: abc\n", f"train.seq_len = abc: expected an int. {HELP}."),
-        ("train:\n  seq_len: 0\n", "train.seq_len = 0: must be at least 1. Give 1 or more."),
+        (
+            "train:\n  seq_len: abc\n",
+            f"train.seq_len = abc: expected an int (in FILE, line 2). {HELP}.",
+        ),
+        (
+            "run:\n\n  max_hours: soon  # or later\n",
+            f"run.max_hours = soon: expected float or null (in FILE, line 3). {HELP}.",
+        ),
+        (
+            "engine: {kind: fsdp}\n",
+            f"engine.kind = fsdp: expected one of deepspeed, ddp (in FILE, line 1). {HELP}.",
+        ),
+        (
+            "train.max-steps: [1]\n",
+            f"train.max_steps = [1]: expected an int (in FILE, line 1). {HELP}.",
+        ),
+        (
+            "train:\n  seq_len: 0\n",
+            "train.seq_len = 0: must be at least 1 (in FILE, line 2). Give 1 or more.",
+        ),
+        (
+            "train:\n  max_steps: 99999999999999999999\n",
+            "train.max_steps = 99999999999999999999: must fit into 64 bits (in FILE, line 2). ",
+        ),
         ("- 1\n", "--config = FILE: must hold 'field: value' lines. Fix the file."),
         ("", "--config = FILE: must hold 'field: value' lines. Fix the file."),
         ("train: [1\n", "--config = FILE: is not YAML (while parsing a flow sequence"),
@@ -61,6 +87,22 @@ def test_a_config_file_with_a_mistake_is_named_with_it(
     file = tmp_path / "config.yaml"
     file.write_text(text, errors="surrogateescape")
     assert refused(*RUN, "--config", file, *GIVEN).startswith(message.replace("FILE", str(file)))
+
+
+def test_a_value_is_blamed_on_what_gave_it(refused: Callable[..., str], tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("train:\n  seq_len: 0\n  max_steps: abc\n")
+    two.write_text("builds_on: one.yaml\n\ntrain: {seq_len: -1, max_steps: 1}\n")
+    base = (*RUN, *GIVEN, "--config", two)
+    assert f"train.max_steps = abc: expected an int (in {one}, line 3). " in refused(*base)
+    flag = ("--train.max_steps", "q")
+    assert f"train.max_steps = abc: expected an int (in {one}, line 3). " in refused(*base, *flag)
+    one.write_text("train:\n  seq_len: 0\n")
+    rule = "must be at least 1"
+    assert f"train.seq_len = -1: {rule} (in {two}, line 3). " in refused(*base)
+    assert f"train.seq_len = 0: {rule} (in {one}, line 2). " in refused(*base, "--config", one)
+    assert f"train.seq_len = -2: {rule}. " in refused(*base, "--train.seq_len", "-2")
+    assert "train.max_steps = q: expected an int. " in refused(*base, *flag)
 
 
 def test_the_command_line_overrules_files_and_later_files_overrule_former_ones(

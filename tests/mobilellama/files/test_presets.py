@@ -170,18 +170,18 @@ def test_values_are_read_as_in_a_file_without_a_base(
         ),
         (
             "inner: {base: small}\n",
-            "inner.base = small: is not a field (in HERE/mine.yaml). "
+            "inner.base = small: is not a field (in HERE/mine.yaml, line 1). "
             "See 'test --help all'; did you mean 'inner.size'?",
         ),
         (
             "builds_on: broken.yaml\n",
-            "inner.sise = 3: is not a field (in HERE/broken.yaml). "
+            "inner.sise = 3: is not a field (in HERE/broken.yaml, line 1). "
             "See 'test --help all'; did you mean 'inner.size'?",
         ),
         ("builds_on: list.yaml\n", "--config = HERE/list.yaml: must hold 'field: value' lines. "
             "Fix the file."),
-        ("builds_on: small\ninner: {size: abc}\n", "inner.size = abc: expected an int. "
-            "See 'test --help'."),
+        ("builds_on: small\ninner: {size: abc}\n", "inner.size = abc: expected an int "
+            "(in HERE/mine.yaml, line 2). See 'test --help'."),
     ],
 )  # fmt: skip
 def test_a_base_with_a_mistake_is_named_with_its_file(

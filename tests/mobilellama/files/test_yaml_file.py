@@ -8,7 +8,7 @@ import yaml
 
 from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError
-from mobilellama.files.yaml_file import read_yaml
+from mobilellama.files.yaml_file import line_of, read_yaml
 from mobilellama.pretrain.config import Config
 from mobilellama.sft.data.template import read_template
 
@@ -114,3 +114,13 @@ def test_an_ordinary_file_is_read_as_it_was(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "f") == yaml.safe_load(text)
     (tmp_path / "f").write_text("")
     assert read_yaml(tmp_path / "f") is None
+
+
+def test_the_line_of_a_field_is_found_by_its_name_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("a: &x\n  b: 1\n  c:\n    d: 2\n# e\n\ne.f: {g: 3,\n  h.i: 4}\n[j]: 5\nk: *x\n")
+    lines = {"a": 1, "a.b": 2, "a.c.d": 4, "e.f": 7, "e.f.g": 7, "e.f.h.i": 8, "k.b": 2}
+    assert {name: line_of(path, name) for name in lines} == lines
+    assert [line_of(path, name) for name in ("b", "a.b.c", "e", "j", "z")] == [None] * 5
+    path.write_text("")
+    assert line_of(path, "a") is None

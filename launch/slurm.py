@@ -1,5 +1,6 @@
 """SLURM's commands: submit, ask, cancel. Errors name the command and what it said."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,6 +20,13 @@ NEVER = "DependencyNeverSatisfied"
 """Reason of a job that waits for one that has failed."""
 
 _TIMEOUT_S = 60
+# What the commands print, as Slurm 22.05 and later, where no controller can be asked.
+_NO_CLUSTER = "Could not establish a configuration source"
+_NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out on send/recv operation")
+_REMEDY = (
+    "Run this on a node of a SLURM cluster whose controller is up ('scontrol ping' tells), or use "
+    "--local to run on this machine"
+)
 # What sbatch would hand on to a job that is submitted from inside of another, and what would
 # overrule the options of our scripts. Where the cluster is, is left.
 _OF_A_JOB = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|MOBILELLAMA)_")
@@ -63,7 +71,7 @@ def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one of SLURM's commands.
 
     Raises:
-        UserError: it is not here, gives no answer, or (with `check`) refuses.
+        UserError: it is not here, reaches no controller, or (with `check`) refuses.
     """
     require_commands(argv[0])
     try:
@@ -72,13 +80,21 @@ def call(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
             stdin=subprocess.DEVNULL, check=False, env=environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{argv[0]}: no answer in {_TIMEOUT_S} s. Is the controller up? See 'scontrol ping'"
-        ) from None
+        raise UserError(f"{argv[0]}: no answer in {_TIMEOUT_S} s. {_REMEDY}") from None
+    if done.returncode:
+        _require_controller(argv[0], done.stderr)
     if check and done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise UserError(f"{shlex.join(argv)}: {said or f'exit code {done.returncode}'}")
     return done
+
+
+def _require_controller(name: str, said: str) -> None:
+    """Raise UserError if a command says that it has reached no controller."""
+    if _NO_CLUSTER in said:
+        raise UserError(f"{name}: SLURM has no configuration on this machine. {_REMEDY}")
+    if any(words in said for words in _NO_ANSWER):
+        raise UserError(f"{name}: SLURM's controller does not answer. {_REMEDY}")
 
 
 def environment() -> dict[str, str]:
@@ -150,7 +166,7 @@ def states(job: str) -> list[JobState]:
         records = [dict(_PAIR.findall(line)) for line in done.stdout.splitlines()]
         return [_state(record) for record in records if "JobState" in record]
     if "Invalid job id" not in done.stderr:
-        raise UserError(f"scontrol: {_said(done)}. Is the controller up? See 'scontrol ping'")
+        raise UserError(f"scontrol: {_said(done)}. {_REMEDY}")
     return _from_accounting(job)
 
 
@@ -217,7 +233,9 @@ def cancel(jobs: Sequence[str], *, timeout_s: float = 60.0) -> list[str]:
     end_s = time.monotonic() + timeout_s
     left = list(jobs)
     while left:
-        call("scancel", *left, check=False)
+        require_commands("scancel")
+        with contextlib.suppress(UserError):  # is_active tells of a controller that stays silent
+            call("scancel", *left, check=False)
         time.sleep(1.0)
         left = [job for job in left if is_active(job)]
         if time.monotonic() > end_s:

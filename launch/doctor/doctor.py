@@ -78,7 +78,8 @@ def examine(config: Config) -> Generator[Row, None, None]:
         rules = site.parse_site(slurm.call("scontrol", "show", "config").stdout)
         partitions = site.ask_partitions(config.slurm)
     except UserError as error:
-        yield Row("bad", "controller", str(error), "Is SLURM_CONF right? See 'scontrol ping'")
+        found, _, remedy = str(error).partition(". ")
+        yield Row("bad", "controller", found, remedy or "Is SLURM_CONF right? See 'scontrol ping'")
         yield Row("skipped", "the rest", "needs an answer of the controller")
         return
     known = [rules.get(name, "?") for name in ("SLURM_VERSION", "ClusterName")]

@@ -48,6 +48,10 @@ ARRAY = (
     "\n"
 )
 
+NO_CONTROLLER = (
+    "Run this on a node of a SLURM cluster whose controller is up ('scontrol ping' tells), or use "
+    "--local to run on this machine"
+)
 Programs = Callable[..., None]
 
 
@@ -263,8 +267,45 @@ def test_a_command_that_gives_no_answer_is_told(
     monkeypatch.setattr(slurm, "_TIMEOUT_S", 0.05)
     programs(squeue="exec /bin/sleep 5")
     assert refused(lambda: slurm.call("squeue")) == (
-        "squeue: no answer in 0.05 s. Is the controller up? See 'scontrol ping'"
+        f"squeue: no answer in 0.05 s. {NO_CONTROLLER}"
     )
+
+
+# What the commands of Slurm 22.05 print without a slurm.conf, and with one of a controller that is
+# down.
+NO_CONF = """\
+NAME: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
+NAME: error: fetch_config: DNS SRV lookup failed
+NAME: error: _establish_config_source: failed to fetch config
+NAME: fatal: Could not establish a configuration source
+"""
+DOWN = {
+    "squeue": "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n",
+    "scontrol": "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n",
+    "sbatch": "sbatch: error: Batch job submission failed: Unable to contact slurm controller "
+    "(connect failure)\n",
+    "scancel": "scancel: error: Kill job error on job id 7: Unable to contact slurm controller "
+    "(connect failure)\n",
+}
+CALLS: dict[str, Callable[[], object]] = {
+    "squeue": lambda: slurm.named("a"),
+    "scontrol": lambda: slurm.states("7"),
+    "sbatch": lambda: slurm.test_submit("job.sbatch"),
+    "scancel": lambda: slurm.call("scancel", "7", check=False),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_machine_without_a_controller_is_told_with_one_remedy(
+    programs: Programs, name: str
+) -> None:
+    no_conf = NO_CONF.replace("NAME", name)
+    for printed, what in (
+        (no_conf, "SLURM has no configuration on this machine"),
+        (DOWN[name], "SLURM's controller does not answer"),
+    ):
+        programs(**{name: f"{{\n{shows(printed)}\n}} >&2; exit 1"})
+        assert refused(CALLS[name]) == f"{name}: {what}. {NO_CONTROLLER}"
 
 
 def test_jobs_of_a_name_are_found_once_each(programs: Programs, tmp_path: Path) -> None:
@@ -285,7 +326,7 @@ def test_a_silent_controller_is_not_taken_for_a_forgotten_job(
     programs: Callable[..., None],
 ) -> None:
     programs(scontrol="echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
-    assert "Is the controller up?" in refused(lambda: slurm.is_active("7"))
+    assert "SLURM's controller does not answer" in refused(lambda: slurm.is_active("7"))
 
 
 def test_what_belongs_to_a_job_is_not_handed_on_to_the_next(

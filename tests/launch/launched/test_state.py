@@ -347,7 +347,7 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_concluded(
     folder.create()
     part = part_of("run", folder, RUN, ["7"])
     assert part.state == "unknown"
-    assert "Unable to contact slurm controller. Is the controller up?" in part.reason
+    assert "scontrol: SLURM's controller does not answer. " in part.reason
 
 
 @pytest.mark.parametrize("value", ["null", '"x"', "NaN", "[]", "1e999"])

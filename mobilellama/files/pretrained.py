@@ -10,7 +10,7 @@ nothing is downloaded.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.foreign_tokenizer import ForeignTokenizer
@@ -90,14 +90,21 @@ def load_causal_model(
     from transformers import AutoModelForCausalLM
 
     _require_no_kernel(model, field)
-    # transformers gives weights that are missing random values, and only warns. Of weights of
-    # another shape it raises an error that advises to do the same. Both are in its report.
+    options = {} if dtype is None else {"dtype": dtype}
+    return _load_whole(AutoModelForCausalLM.from_pretrained, model, field, **options)
+
+
+def _load_whole(
+    load: Callable[..., object], model: str | Path, field: str, /, **options: object
+) -> Any:
+    """Return what a ``from_pretrained`` loads, with every weight from the folder.
+
+    transformers gives weights that are missing random values, and only warns. Of weights of another
+    shape it raises an error that advises to do the same. Both are in its report.
+    """
     reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    options = reported if dtype is None else {**reported, "dtype": dtype}
-    load = cast(
-        "Callable[..., tuple[PreTrainedModel, _Report]]", AutoModelForCausalLM.from_pretrained
-    )
-    loaded, report = _load(load, model, field, weights_only=True, **options)
+    load_both = cast("Callable[..., tuple[object, _Report]]", load)
+    loaded, report = _load(load_both, model, field, weights_only=True, **reported, **options)
     _require_whole(report, model)
     return loaded
 
@@ -141,9 +148,10 @@ def load_tower(
     """Return a folder's model as a given class of transformers.
 
     Raises:
-        DataError: its weights are a pickle that would run code.
+        DataError: its weights are a pickle that would run code. Or one is missing, or has another
+            shape than config.json says.
     """
-    return _load(tower_class.from_pretrained, folder, field, weights_only=True)
+    return _load_whole(tower_class.from_pretrained, folder, field)
 
 
 def build_causal_model(config: "PretrainedConfig", **options: object) -> "PreTrainedModel":

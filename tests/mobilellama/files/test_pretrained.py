@@ -10,7 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.foreign_tokenizer import ForeignTokenizer
-from mobilellama.files.pretrained import load_causal_model, load_config, load_tokenizer
+from mobilellama.files.pretrained import (
+    load_causal_model,
+    load_config,
+    load_tokenizer,
+    load_tower,
+)
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.generation.loading import load_model, read_config
 from mobilellama.pretrain.hf.folder import HfFolder
@@ -19,6 +24,7 @@ from mobilellama.vlm.formats.folder import open_folder
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.model import build_language_model
 from tests.helpers.foreign_code import write_code, write_pickle
+from tests.vlm.helpers.tiny_vlm import make_tower
 
 UNREAD = cast(ForeignTokenizer, None)  # the model is refused first
 RULE = "its config.json needs its own Python code (evil.Evil), which no command here runs"
@@ -185,3 +191,21 @@ def test_no_command_takes_random_values_for_weights_that_are_missing_or_of_anoth
     for door in doors:
         with pytest.raises(DataError, match=r"has shape \(1, 2\), but.*; and \d+ more\. Copy"):
             door()
+
+
+def test_a_tower_with_a_weight_missing_or_of_another_shape_is_refused(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import CLIPVisionModel
+
+    file = make_tower(tmp_path / "tower") / "model.safetensors"
+    weights = load_file(file)
+    loaded = load_tower(CLIPVisionModel, file.parent)
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    lost = next(name for name in weights if name.endswith("layers.1.mlp.fc1.weight"))
+    faults = {"is missing": {}, r"has shape \(1,\), but": {lost: torch.ones(1)}}
+    for fault, instead in faults.items():
+        rest = {name: value for name, value in weights.items() if name != lost}
+        save_file(rest | instead, file, metadata={"format": "pt"})
+        with pytest.raises(DataError, match=rf"layers.1.mlp.fc1.weight {fault}"):
+            load_tower(CLIPVisionModel, file.parent)

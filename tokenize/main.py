@@ -35,7 +35,15 @@ VERBS = {
 # What a job reads: 'mobilellama launch' looks at it before it submits.
 INPUTS = {
     "run": (
-        InputPath(field="tokenizer", kind="file", remedy="Give a sentencepiece .model file"),
+        InputPath(
+            field="tokenizer",
+            kind="path",
+            remedy=(
+                "Give a sentencepiece .model file, or a folder or a model on the Hub that holds "
+                "tokenizer.model"
+            ),
+            name="owned",
+        ),
         InputPath(
             field="sources.root",
             kind="folder",

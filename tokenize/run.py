@@ -25,6 +25,7 @@ from mobilellama import launcher
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
 from mobilellama.cpus import cpu_budget
+from mobilellama.files.hub_folder import find_model
 from mobilellama.progress import Progress, format_amount, format_count
 from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
@@ -38,6 +39,7 @@ from mobilellama.tokenize.plan import join_plan
 from mobilellama.tokenize.slices import find_slices
 from mobilellama.tokenize.sources import SourcesConfig
 from mobilellama.tokenize.workers import write_buckets
+from mobilellama.tokenizers.opening import open_sentencepiece
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ class Config:
     """Fields of 'tokenize run'."""
 
     tokenizer: str
-    """Path of a sentencepiece .model file."""
+    """A sentencepiece .model file, a folder with tokenizer.model, or the name on the Hub of a model
+    that has it: OWNER/NAME or OWNER/NAME@REVISION."""
     sources: SourcesConfig
     """The corpus."""
     output: str
@@ -92,7 +95,9 @@ class Config:
 def main(config: Config) -> int:
     """Write the buckets that are missing, then finish the dataset."""
     logs.configure()
-    tokenizer = Tokenizer(config.tokenizer)
+    found = find_model(config.tokenizer, field="tokenizer", weights=False)
+    with found.errors_by_name():
+        tokenizer = open_sentencepiece(found.path)
     plan = make_plan(config, tokenizer)
     if config.dry_run:
         print(_describe(plan))

@@ -287,7 +287,7 @@ def test_bad_records_reach_the_manifest_and_the_table(
     ("changes", "message"),
     [
         (["--sources.root", "/nowhere"], "sources.root = /nowhere: is not a folder. Give the"),
-        (["--tokenizer", "/nowhere"], "tokenizer = /nowhere: is not a file. Give the path of a"),
+        (["--tokenizer", "/nowhere"], "tokenizer = /nowhere: is neither a file nor a folder. G"),
         (["--sources.rot", "x"], "--sources.rot = x: is not a field."),
         (["--heldout_share", "1.5"], "heldout_share = 1.5: must be at least 0 and below 1."),
         (["--workers", "0"], "workers = 0: must be at least 1. Give 1 or more."),

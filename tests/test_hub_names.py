@@ -12,7 +12,9 @@ from pathlib import Path
 
 import peft
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mobilellama.files.hub_folder import find_model
@@ -151,6 +153,56 @@ def test_a_model_of_another_kind_is_refused_by_its_name(
     assert done.code == 2, done.err
     error = done.err.splitlines()[-1]
     assert names[wanted] in error and str(tmp_path / "cache") not in error, error
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [["pretrain", "generate"], ["sft", "chat"], ["vlm", "chat"], ["vlm", "import", "--dry-run"]],
+)
+def test_wrong_weights_are_told_by_the_models_name_and_then_by_the_path(
+    verb: list[str],
+    command: Command,
+    hub: HubServer,
+    chat_model: Path,
+    assistant: Path,
+    tmp_path: Path,
+) -> None:
+    whole = {"vlm chat": assistant, "vlm import": assistant.parent / "published"}
+    folder = shutil.copytree(whole.get(" ".join(verb[:2]), chat_model), tmp_path / "torn")
+    file = next(folder.glob("*.safetensors"), folder / "pytorch_model.bin")
+    if file.suffix == ".bin":
+        weights = torch.load(file)
+        torch.save({name: weights[name] for name in [*weights][:-1]}, file)
+    else:
+        weights = load_file(file)
+        save_file({name: weights[name] for name in [*weights][:-1]}, file, {"format": "pt"})
+    name = publish(hub, "tester/torn", folder)
+    done = command(*verb[:2], "tester/torn", *verb[2:])
+    assert done.code == 2, done.err
+    error = done.err.splitlines()[-1].partition("error: ")[2]
+    cache = tmp_path / "cache/models--tester--torn"
+    assert error.startswith(f"{name}: "), error
+    assert error.endswith(
+        f"Its files are in {cache}/snapshots/{name.partition('@')[2]}. To download them again, "
+        f"remove {cache}"
+    )
+    assert str(cache) not in done.out
+
+
+def test_text_is_tokenised_with_a_folders_tokenizer_or_a_names_without_its_weights(
+    command: Command, hub: HubServer, chat_model: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    name = publish(hub, CHAT, chat_model)
+    prints = set()
+    given = ["--sources.root", small_corpus, "--workers", 1, "--output"]
+    for i, tokenizer in enumerate((CHAT, name, chat_model, chat_model / "tokenizer.model")):
+        done = command("tokenize", "run", "--tokenizer", tokenizer, *given, tmp_path / str(i))
+        assert done.code == 0, done.err
+        prints.add(TokenDataset(tmp_path / str(i)).fingerprint)
+    assert len(prints) == 1
+    assert hub.sent("GET /tester/chat/resolve/") and not hub.sent(WEIGHTS)
+    done = command("tokenize", "run", "--tokenizer", "tester/none", *given, tmp_path / "none")
+    assert done.code == 2 and "tokenizer = tester/none: is no folder here and no" in done.err
 
 
 def test_rows_are_prepared_with_a_models_tokenizer_without_its_weights(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilellama.config import ConfigError, one_line
+from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files.atomic import read_json, whole_file
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class ModelFolder:
     def errors_by_name(self) -> Iterator[None]:
         """Name a model from the Hub by its name in the errors of the work inside.
 
-        Its folder is in a cache, so its path is not what the user gave.
+        Its folder is in a cache, so its path is not what the user gave. Of damaged files the error
+        also says where they are.
         """
         try:
             yield
@@ -81,6 +82,12 @@ class ModelFolder:
                 raise
             parts = [str(part).replace(self.path, self.name) for part in error.args]
             raise type(error)(*parts) from None
+        except DataError as error:
+            if not self.is_from_hub or self.path not in str(error):
+                raise
+            said = str(error).replace(self.path, self.name).removesuffix(".")
+            again = f"To download them again, remove {Path(self.path).parent.parent}"
+            raise DataError(f"{said}. Its files are in {self.path}. {again}") from None
 
 
 class NotNowError(ConfigError):

@@ -64,6 +64,7 @@ def _import(config: Config, *, imported: str | None) -> int:
         config: what to do.
         imported: the name of a model from the Hub, for the card.
     """
+    shown = imported or config.model
     if config.output is not None and not config.dry_run:
         require_free(Path(config.output))
         for read in filter(None, (config.model, config.vision)):
@@ -71,7 +72,8 @@ def _import(config: Config, *, imported: str | None) -> int:
     try:
         opened = open_folder(config.model, vision=config.vision)
     except WrongWeightsError as error:
-        print(_all_that_is_wrong(error))
+        is_of_tower = str(error.folder) != config.model
+        print(_all_that_is_wrong(error, str(error.folder) if is_of_tower else shown))
         raise
     if opened.form != "published":
         rule = "is in our form already"
@@ -150,10 +152,10 @@ def report(opened: VlmFolder, trained: Trained) -> str:
     )
 
 
-def _all_that_is_wrong(error: WrongWeightsError) -> str:
+def _all_that_is_wrong(error: WrongWeightsError, model: str) -> str:
     kinds = {"missing": "missing", "unexpected": "unexpected", "misfits": "of another kind"}
     lines = [line for kind, name in kinds.items() for line in _listed(name, error.problems[kind])]
-    return "\n".join([str(error.folder), *lines])
+    return "\n".join([model, *lines])
 
 
 def _listed(kind: str, names: list[str]) -> list[str]:

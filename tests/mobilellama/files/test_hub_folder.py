@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.files.hub_folder import (
     ModelFolder,
     find_model,
@@ -189,6 +189,21 @@ def test_an_error_about_a_model_from_the_hub_names_it_and_not_the_cache() -> Non
     assert str(caught.value).startswith(f"a/b@{COMMIT}/config.json: model_type = gan: is unknown")
     with pytest.raises(ConfigError, match="vision = /clip: is no tower"), found.errors_by_name():
         raise ConfigError("vision", "/clip", "is no tower", "Give one")
+
+
+def test_an_error_about_weights_names_the_model_first_and_then_where_its_files_are() -> None:
+    cache = "/cache/models--a--b"
+    found = ModelFolder(path=f"{cache}/snapshots/{COMMIT}", name=f"a/b@{COMMIT}")
+    with pytest.raises(DataError) as caught, found.errors_by_name():
+        raise DataError(f"{found.path}/model.safetensors: is damaged")
+    assert str(caught.value) == (
+        f"a/b@{COMMIT}/model.safetensors: is damaged. Its files are in {found.path}. "
+        f"To download them again, remove {cache}"
+    )
+    for others in (found, ModelFolder(path="/clip", name="/clip")):
+        with pytest.raises(DataError) as caught, others.errors_by_name():
+            raise DataError("/clip: is damaged")
+        assert str(caught.value) == "/clip: is damaged"
 
 
 def test_a_name_that_the_hub_does_not_know_is_refused(hub: HubServer, tmp_path: Path) -> None:

@@ -165,15 +165,21 @@ def build_language_model(config: dict[str, object], attention: str) -> Any:
     """Build any causal language model that transformers knows.
 
     Raises:
-        ConfigError: transformers does not know it, or its logits are not hidden states times a
-            head.
+        ConfigError: transformers does not know it, it is not causal, or its logits are not hidden
+            states times a head.
     """
     from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     kind = config["model_type"]
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         remedy = "Give a language model of transformers"
         raise ConfigError("init: model_type", kind, "is not known to transformers", remedy)
+    # They build as causal models too, but their tokens see later ones unless is_decoder is set,
+    # and the heads of most have a layer of their own before the last one.
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        rule = "is a family whose models fill in masked tokens"
+        raise ConfigError("init: model_type", kind, rule, "Give a causal language model")
     known = CONFIG_MAPPING[kind].from_dict(config)
     for name, plain in _OTHER_LOGITS.items():  # what config.json leaves out has a default there
         if (value := getattr(known, name, plain)) not in (None, plain):

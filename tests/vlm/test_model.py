@@ -335,6 +335,9 @@ def test_flash_attn_is_used_where_it_is_there_on_gpus_in_half_precision() -> Non
     [
         ({"model_type": "llamma"}, r"init: model_type = llamma: is not known to transformers"),
         ({"model_type": "clip_vision_model"}, r"init: model_type = .*: is not a causal model"),
+        ({"model_type": "bert"}, r"init: model_type = bert: is a family whose models fill in mask"),
+        ({"model_type": "roberta", "is_decoder": True}, r"init: model_type = roberta: is a family"),
+        ({"model_type": "bloom"}, r"init: model_type = bloom: has no 'sdpa' attention\."),
         (
             {"model_type": "gemma2", "final_logit_softcapping": 30.0},
             r"init: final_logit_softcapping = 30\.0: changes the logits after the head",

@@ -44,7 +44,8 @@ class ImageTextData(DataConfig):
     """What to do if images are missing. They are looked for before the first step. refuse: stop and
     name them; skip: train without the samples that need them. A resume keeps the first choice."""
     template: str = "vicuna_v1"
-    """Chat template: a name or a YAML file. plain is the template of first stages, for captions."""
+    """Chat template: a name or a YAML file. plain is the template of first stages, for captions;
+    plain_no_bos is the same for tokenizers without a begin token."""
     aspect_ratio: AspectRatio = "pad"
     """square: cut out the centre; pad: put the whole image on a square of the mean colour; squash:
     distort the whole image to a square."""

@@ -32,6 +32,7 @@ PHI3 = [
 KINDS: dict[str, tuple[str, list[Any], str | None, str | None]] = {
     "chatml": ("byte_level_lines", ["<|im_start|>", "<|im_end|>"], None, "<|endoftext|>"),
     "qwen2": ("byte_level_lines", ["<|im_start|>", "<|im_end|>"], None, "<|endoftext|>"),
+    "plain_no_bos": ("byte_level_lines", ["<|im_end|>"], None, "<|endoftext|>"),
     "phi2": ("byte_level", ["</s>"], None, "<|endoftext|>"),
     "phi3": ("prepend", PHI3, "<s>", "<|endoftext|>"),
     "llama_3": (
@@ -104,6 +105,10 @@ TABLES = {
 <s> S⏎Q1A1⏎Q2A2⏎
         ^^^  ^^^
 """,
+    "plain_no_bos": """
+S⏎Q1A1⏎Q2A2⏎
+    ^^^  ^^^
+""",
     "phi2": """
 S USER: Q1 ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>
                      ^^^^^^^                   ^^^^^^^
@@ -145,6 +150,11 @@ S USER: Q1 ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>
                                                          ^^^^^^^^^^^^^^^
 """,
 }
+
+
+def test_every_template_has_a_tokenizer_and_a_table() -> None:
+    assert sorted([*SENTENCEPIECE, *KINDS]) == NAMES
+    assert sorted(TABLES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -286,11 +296,13 @@ def test_a_prompt_is_the_beginning_of_the_trained_conversation(
     for question, answer in itertools.product(SEAMS[:10], SEAMS):
         given = turns(question, answer, question, answer)
         whole = encode(template, tokenizer, given)
-        for end in (1, 3):
+        # A caption's template puts nothing between an answer and an empty question's answer.
+        for end in (1,) if template.is_caption and not question else (1, 3):
             prompt = encode_prompt(template, tokenizer, given[:end])
             assert whole.ids[: len(prompt)].tolist() == prompt.tolist()
             assert not (template.prompt and whole.supervised[len(prompt) - 1])
-            assert whole.supervised[len(prompt)]
+            # A conversation's first token has nothing before it that could predict it.
+            assert whole.supervised[len(prompt)] == (len(prompt) > 0)
 
 
 def exported(template: Template, tokenizer: TextTokenizer, folder: Path) -> Any:
@@ -305,7 +317,7 @@ def exported(template: Template, tokenizer: TextTokenizer, folder: Path) -> Any:
 def cut_is_a_seam(template: Template, given: list[Turn]) -> bool:
     """Whether the cut before each answer is where the tokenizer itself cuts the whole string."""
     pairs = itertools.pairwise(turn.content for turn in given if turn.role != "system")
-    if template.name == "plain":  # nothing parts a question from its answer but their own texts
+    if template.is_caption:  # nothing parts a question from its answer but their own texts
         return all(
             a.startswith(" ") and q[-1:] != " " for q, a in itertools.islice(pairs, 0, None, 2)
         )
@@ -336,7 +348,7 @@ def test_an_exported_tokenizers_chat_template_gives_the_same_ids(
         assert encode(template, tokenizer, given).ids.tolist() == whole, given
         prompt = loaded.apply_chat_template(messages[:-1], add_generation_prompt=True).input_ids
         assert encode_prompt(template, tokenizer, given[:-1]).tolist() == prompt
-    assert compared > (1 if name == "plain" else 80)
+    assert compared > (1 if template.is_caption else 80)
 
 
 def test_the_cut_goes_before_the_whole_strings_ids_where_they_differ(tokenizer_of: Open) -> None:

@@ -88,6 +88,7 @@ GOLDEN = {
         "<s>[INST] Be brief.\n\nQ1 [/INST] A1</s>[INST] Q2 [/INST]",
     ),
     "plain": ("<s>Q1A1\n", "<s>Be brief.\nQ1A1\nQ2A2\n", "<s>Be brief.\nQ1A1\nQ2"),
+    "plain_no_bos": ("Q1A1\n", "Be brief.\nQ1A1\nQ2A2\n", "Be brief.\nQ1A1\nQ2"),
 }
 
 HOSTILE = (

@@ -87,6 +87,8 @@ def main(config: Config) -> int:
     config = replace(config, init=start.origin.init, vision=start.origin.vision, lora=lora)
     orientation = start.architecture.images.orientation
     log.info("images are taken %s (images.orientation)", _ORIENTATIONS[orientation])
+    side, tokens = start.architecture.images.size_pixels, start.architecture.image_tokens
+    log.info("each image is made %d x %d pixels, which become %d tokens", side, side, tokens)
     template = read_template(config.data.template, field="data.template")
     recipe = recipe_of(config, start, template)
     require_fit(config, start)

@@ -82,8 +82,8 @@ class MixtureConfig(DataConfig):
     """Which samples, in which order, of several subsets."""
 
     mixture: str | None = None
-    """Mixture preset (redpajama), or YAML file of 'subset: weight' lines, or of 'epochs:' and
-    'subset: epochs' lines below it. null: the corpus as it is."""
+    """Mixture preset, such as redpajama, or YAML file of 'subset: weight' lines, or of 'epochs:'
+    and 'subset: epochs' lines below it. null: the corpus as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

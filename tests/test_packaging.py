@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama.files.presets import preset_names
+
 ROOT = Path(__file__).parents[1]
 STAGES = ("launch", "pretrain", "sft", "shards", "tokenize", "vlm")
 
@@ -61,5 +63,5 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
     )  # fmt: skip
     where, presets, mixtures = done.stdout.splitlines()
     assert where.startswith(str(tmp_path))
-    assert presets == "['demo', 'mobilellama_1_4b', 'mobilellama_2_7b']"
-    assert mixtures == "['redpajama']"
+    assert presets == str(preset_names(ROOT / "pretrain/presets"))
+    assert mixtures == str(preset_names(ROOT / "shards/mixtures"))

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mobilellama.files.presets import preset_names
+from mobilellama.pretrain.main import PRESETS
 from tests.helpers.command_line import ALL, GIVEN, HELP, RUN
 
 
 def test_a_config_that_is_neither_file_nor_preset_is_met_with_the_nearest(
     refused: Callable[..., str],
 ) -> None:
-    names = "demo, mobilellama_1_4b, mobilellama_2_7b"
+    names = ", ".join(preset_names(PRESETS))
     for arguments in (("--config", "mobilelama_1_4b"), ("--config=mobilelama_1_4b",)):
         assert refused(*RUN, *arguments, *GIVEN) == (
             f"--config = mobilelama_1_4b: is neither a file nor a preset ({names}). "

@@ -33,6 +33,8 @@ from mobilellama.launch.submission.submit import require_not_active
 
 log = logging.getLogger(__name__)
 
+FAILED = 2
+"""Exit code of a step that failed for good, as of every command that a user must fix."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 60.0
 _POLL_S = 0.2
 _OF_A_RANK = {
@@ -53,7 +55,7 @@ def run_locally(
         dry_run: only print the command.
 
     Raises:
-        UserError: it failed for good; the message is the step's own.
+        UserError: it failed for good, with a message that the terminal does not show yet.
     """
     folder = request.folder
     if processes is None:
@@ -240,7 +242,7 @@ class Supervisor:
         if verdict and verdict.attempt <= self._attempt_before:
             verdict = None  # a former start's
         if verdict and verdict.kind == "failed":
-            self._give_up(verdict.message, told=True)
+            return self._give_up(verdict.message, shown=self._was_shown(verdict.message, logs))
         finished = verdict.kind == "finished" if verdict else code == 0 and not self._folder.run
         if finished:
             part = "finish" if self._request.step.finish else "run"
@@ -252,10 +254,21 @@ class Supervisor:
         if self._signals:
             return 130
         if (logs / "failed").is_file():
-            self._give_up((logs / "failed").read_text().strip(), told=True)
+            message = (logs / "failed").read_text().strip()
+            return self._give_up(message, shown=self._was_shown(message, logs))
         return None
 
-    def _give_up(self, message: str, *, told: bool = False) -> None:
+    def _was_shown(self, message: str, logs: Path) -> bool:
+        """Return whether a start's own error is in the terminal already; of a run, rank 0's is."""
+        if self._folder.run is None:
+            return True
+        log = logs / "rank-0.log"
+        return log.is_file() and message in log.read_text(errors="replace")
+
+    def _give_up(self, message: str, *, shown: bool = False) -> int:
+        """Mark that it has failed for good; return the exit code, or raise what is not shown."""
         part = "finish" if self._request.step.finish else "run"
         self._folder.mark(part, "failed").write_text(f"{message}\n")
-        raise UserError(message)
+        if not shown:
+            raise UserError(message)
+        return FAILED

@@ -31,7 +31,7 @@ from typing import Literal
 from mobilellama.config import ConfigError, UserError
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder, current_jobs
-from mobilellama.launch.local import run_locally
+from mobilellama.launch.local import FAILED, run_locally
 from mobilellama.launch.pipeline_file import Config, Link, read_links
 from mobilellama.launch.submission.check import check_config, check_inputs
 from mobilellama.launch.submission.request import LaunchRequest
@@ -188,6 +188,8 @@ def run_all(links: Sequence[Link], todo: Sequence[Link], *, processes: int | Non
             continue
         log.info("%s: %s", link.name, " ".join(link.request.step.command))
         code = run_locally(link.request, processes=processes, check=False, dry_run=False)
+        if code == FAILED:  # the step has said why
+            return code
         if code or not link.is_done:
             log.info("%s: stopped; the same command goes on from there", link.name)
             return code

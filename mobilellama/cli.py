@@ -14,21 +14,23 @@ import importlib.util
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilellama import signals
+from mobilellama import launcher, signals
 from mobilellama.commandline.help_text import WIDTH
 from mobilellama.commandline.parser import parse_config
 from mobilellama.commandline.prose import folded, listed
 from mobilellama.config import ConfigError, UserError, did_you_mean
-from mobilellama.launcher import tell_failure
 from mobilellama.log import (
     has_launcher,
     local_rank_from_environment,
     rank_from_environment,
 )
+
+_CAUSE_FIRST_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +116,18 @@ def report(error: UserError, *, alone: bool = False) -> int:
 
     All processes of a run have the same ConfigError, so only the first process of each node prints
     it. (One node may lack a folder that the others have.) Other errors are printed by every
-    process that has one.
+    process that has one. The consequence of another process's error is printed only to a log of
+    its own, and after it.
 
     Args:
         error: the error.
         alone: whether this is the only process, even if the shell sets RANK or similar.
     """
+    if error.told_here:
+        # A launcher that sees one rank end kills the others: the one with the cause ends first.
+        time.sleep(_CAUSE_FIRST_S)
+        if not launcher.has_own_log():
+            return 2
     rank = local_rank = 0
     if not alone:
         with contextlib.suppress(ConfigError):  # a RANK that is not a number counts as 0
@@ -128,5 +136,5 @@ def report(error: UserError, *, alone: bool = False) -> int:
         where = "" if rank == 0 else f" [rank {rank} on {socket.gethostname()}]"
         print(f"mobilellama: error:{where} {error}", file=sys.stderr)
     if error.final:
-        tell_failure(str(error))
+        launcher.tell_failure(str(error))
     return 2

@@ -16,6 +16,8 @@ class UserError(Exception):
 
     final = True
     """Whether the same command would fail again, so that a launcher does not retry."""
+    told_here = False
+    """Whether another process of this node prints the cause, of which this is a consequence."""
 
 
 class ConfigError(UserError, ValueError):

@@ -43,9 +43,14 @@ def uses_cuda(config: DistributedConfig) -> bool:
 
 
 class OtherRankError(UserError):
-    """Another rank has an error that the user can fix, and prints it."""
+    """Another rank has an error, and prints it."""
 
     final = False
+
+    def __init__(self, message: str, *, told_here: bool = False) -> None:
+        """Take the message, and whether that rank is on this node."""
+        super().__init__(message)
+        self.told_here = told_here
 
 
 class World:
@@ -76,6 +81,7 @@ class World:
         """CPU threads of this process."""
         with _told_to_children(self.threads):
             self.fabric.launch()
+        self._ranks_per_node = devices
         self.waits_for_main = False
         """Whether this rank waits for long work of rank 0."""
         self.rank: int = self.fabric.global_rank
@@ -120,6 +126,17 @@ class World:
         """Return whether the flag is set on any rank. All ranks call it together."""
         return self.sum([float(flag)])[0] > 0
 
+    def any_and_here(self, flag: bool) -> tuple[bool, bool]:
+        """Return whether the flag is set on any rank, and on any of this node.
+
+        All ranks call it together.
+        """
+        flags = [0.0] * -(-self.size // self._ranks_per_node)
+        node = (self.rank - self.local_rank) // self._ranks_per_node
+        flags[node] = float(flag)
+        counts = self.sum(flags)
+        return sum(counts) > 0, counts[node] > 0
+
     def broadcast(self, value: int) -> int:
         """Return rank 0's value on every rank. All ranks call it together."""
         shared = torch.tensor([value], dtype=torch.int64, device=self.device)
@@ -144,8 +161,8 @@ class World:
 
         Raises:
             StoppedError: on every rank, if the work was ended early.
-            OtherRankError: on the other ranks, if `work` raised an error that the user can fix;
-                RuntimeError for other errors. Rank 0 raises the error itself.
+            OtherRankError: on the other ranks, if `work` raised an error. Rank 0 raises the error
+                itself.
         """
         error: Exception | StoppedError | None = None
         if takes_long:
@@ -156,22 +173,23 @@ class World:
                     work()
             except (Exception, StoppedError) as raised:
                 error = raised
-        kinds = (Exception | StoppedError, UserError | OSError, StoppedError)
+        kinds = (Exception, StoppedError)
         mine = [float(isinstance(error, kind)) for kind in kinds]
         if takes_long:
             flags = torch.tensor(mine)
             self.waits_for_main = not self.is_main
             dist.all_reduce(flags, group=self._patient)
             self.waits_for_main = False
-            failed, by_user, stopped = flags.tolist()
+            failed, stopped = flags.tolist()
         else:
-            failed, by_user, stopped = self.sum(mine)
+            failed, stopped = self.sum(mine)
         if error is not None:
             raise error
         if stopped:
             raise StoppedError
         if failed:
-            raise (OtherRankError if by_user else RuntimeError)("rank 0 failed; see its message")
+            what = "another rank failed; see the message of rank 0"
+            raise OtherRankError(what, told_here=self.rank == self.local_rank)
 
     def run_on_all(self, work: Callable[[], object], *, otherwise: str) -> None:
         """Call `work` on every rank. If it fails on one rank, stop all.
@@ -189,12 +207,12 @@ class World:
                 work()
         except (Exception, StoppedError) as raised:
             error = raised
-        kinds = (Exception, StoppedError)
-        failed, stopped = self.sum([float(isinstance(error, kind)) for kind in kinds])
+        failed, failed_here = self.any_and_here(isinstance(error, Exception))
+        stopped = self.any(isinstance(error, StoppedError))
         if isinstance(error, Exception):
             raise error
         if failed:
-            raise OtherRankError(otherwise)
+            raise OtherRankError(otherwise, told_here=failed_here)
         if stopped:
             raise StoppedError
 

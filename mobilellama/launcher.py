@@ -34,6 +34,11 @@ _WARNED_WITHIN_S = 1800
 """A warning this close to the end of the job's time means that the time is over."""
 
 
+def has_own_log() -> bool:
+    """Return whether this process prints to a log of its own, as all ranks of a launch do."""
+    return LAUNCH in os.environ
+
+
 def stop_file() -> Path | None:
     """Return the file with which the launcher asks for a stop; None without a launcher."""
     name = os.environ.get(STOP_FILE)

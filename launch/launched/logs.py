@@ -21,7 +21,7 @@ from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, is_loc
 
 _POLL_S = 0.5
 _ASK_SLURM_EVERY_S = 15.0
-_CONSEQUENCE = "the connection to another rank is lost"
+_CONSEQUENCE = "another rank"
 _ERROR = re.compile(r"^(mobilellama: error:|[A-Za-z0-9_.]*(Error|Exception)\b)")
 
 
@@ -110,7 +110,7 @@ def log_file(folder: LaunchFolder, *, rank: str, start: str | None) -> Path | No
 def first_error(logs: Path) -> str | None:
     """Return the first line with an error that a process of a start printed.
 
-    That a connection to another was lost is what most say, and a consequence.
+    That another rank failed, or that the connection to it is lost, is a consequence.
     """
     found = [
         line[:500]

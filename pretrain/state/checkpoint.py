@@ -122,12 +122,14 @@ def save(
         # Raised later: this rank must reach the collective below, or the others wait there.
         error = raised
     # Collective, and the barrier before the commit: when it returns, every rank has fsynced.
-    if world.any(error is not None):
+    failed, failed_here = world.any_and_here(error is not None)
+    if failed:
         if world.is_main:
             run.require_newest(attempt)
             # The half-written files take space that the next try may need.
             shutil.rmtree(folder, ignore_errors=True)
-        raise error or OtherRankError(f"{folder}: another rank could not write its part")
+        what = f"{folder}: another rank could not write its part"
+        raise error or OtherRankError(what, told_here=failed_here)
     world.run_on_main(commit)
 
 
@@ -334,11 +336,13 @@ def open_newest(run: RunFolder, world: World, *, attempt: int) -> Checkpoint | N
             problem = error
         bad = isinstance(problem, DataError)
         # Collective: all ranks must take the same checkpoint, so one rank's finding is all ranks'.
-        is_bad, unreadable = world.sum([float(bad), float(problem is not None and not bad)])
+        is_bad = world.any(bad)
+        unreadable, unreadable_here = world.any_and_here(problem is not None and not bad)
         if problem and not bad:  # the disk or the frozen file failed: the checkpoint may be good
             raise problem
         if unreadable:
-            raise OtherRankError(f"{folder}: another rank could not read it")
+            what = f"{folder}: another rank could not read it"
+            raise OtherRankError(what, told_here=unreadable_here)
         if not is_bad:
             return checkpoint
         if problem:

@@ -418,6 +418,7 @@ def test_the_number_of_failures_may_be_given(make_job: Callable[..., Job]) -> No
             "mobilellama: error: the connection to another rank is lost. See below",
             "mobilellama: error: the connection to another rank is lost. See below",
         ),
+        ("mobilellama: error: data: another rank found it damaged\\nOSError: x", "OSError: x"),
         ("no error at all", ""),
     ],
 )

@@ -11,6 +11,7 @@ from mobilellama.config import UserError
 from mobilellama.distributed import OtherRankError, World, close
 from mobilellama.distributed_config import DistributedConfig
 from mobilellama.signals import StoppedError
+from tests.helpers.ranks import run_ranks
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,8 @@ def test_a_world_of_one_sums_and_broadcasts_what_it_has() -> None:
     assert (made.rank, made.size, made.is_main, made.device.type) == (0, 1, True, "cpu")
     assert made.sum([1.5, 2**53 - 1.0]) == [1.5, 2**53 - 1.0]  # fp64: counts stay exact
     assert (made.any(True), made.any(False), made.broadcast(7)) == (True, False, 7)
+    assert made.any_and_here(True) == (True, True)
+    assert made.any_and_here(False) == (False, False)
 
 
 @pytest.mark.parametrize("takes_long", [False, True])
@@ -89,3 +92,35 @@ def test_a_stop_that_was_asked_for_breaks_long_work_off() -> None:
 
 def test_what_another_rank_met_is_no_verdict() -> None:
     assert OtherRankError.final is False and issubclass(OtherRankError, UserError)
+
+
+def errors_of_two_ranks() -> list[tuple[str, bool]]:
+    """Let rank 0 fail, then rank 1; return what this rank meets, and whether it is told here."""
+    made, met = World(DistributedConfig(accelerator="cpu")), list[tuple[str, bool]]()
+
+    def work() -> None:
+        raise OSError("disk")
+
+    def work_of_1() -> None:
+        if made.rank == 1:
+            raise UserError("bad file")
+
+    for call in (
+        lambda: made.run_on_main(work),
+        lambda: made.run_on_main(work, takes_long=True),
+        lambda: made.run_on_all(work_of_1, otherwise="another rank found a bad file"),
+    ):
+        try:
+            call()
+        except (UserError, OSError) as error:
+            met.append((str(error), getattr(error, "told_here", False)))
+    return met
+
+
+@pytest.mark.slow
+def test_the_ranks_beside_the_one_that_failed_know_that_it_tells_the_error() -> None:
+    consequence = ("another rank failed; see the message of rank 0", True)
+    assert run_ranks(errors_of_two_ranks, 2) == [
+        [("disk", False)] * 2 + [("another rank found a bad file", True)],
+        [consequence] * 2 + [("bad file", False)],
+    ]

@@ -1,6 +1,7 @@
 """What a command is told by its launcher, and what it tells in return."""
 
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mobilellama import __main__ as command
-from mobilellama import launcher
+from mobilellama import cli, launcher
 from mobilellama.config import ConfigError, DataError, MachineError, UserError
 from mobilellama.distributed import OtherRankError
 from mobilellama.run_folder import FencedError
@@ -120,7 +121,7 @@ def test_an_error_that_another_start_would_meet_is_told(
     "error",
     [
         MachineError("/data: the disk is full"),
-        OtherRankError("rank 0 failed; see its message"),
+        OtherRankError("another rank failed; see the message of rank 0"),
         FencedError("attempt 1 was superseded by attempt 2"),
         PermissionError(13, "Permission denied", "/data"),
         OSError(28, "No space left on device", "/data"),
@@ -131,6 +132,26 @@ def test_an_error_that_may_be_mended_by_the_next_start_is_not_told(
 ) -> None:
     assert run(error) == 2
     assert not failed.exists()
+
+
+def test_the_consequence_of_another_ranks_error_comes_after_it_and_in_a_log_of_its_own_alone(
+    run: Callable[[Exception], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """torchrun kills the other ranks when one ends, so the one with the cause must be first."""
+    monkeypatch.delenv(launcher.LAUNCH, raising=False)
+    monkeypatch.setattr(cli, "_CAUSE_FIRST_S", 0.2)
+    for has_own_log in (False, True):
+        begun_s = time.monotonic()
+        assert run(OtherRankError("another rank failed", told_here=True)) == 2
+        assert time.monotonic() - begun_s >= 0.2
+        said = "mobilellama: error: another rank failed\n" if has_own_log else ""
+        assert capsys.readouterr().err == said
+        monkeypatch.setenv(launcher.LAUNCH, str(tmp_path))
+    assert run(OtherRankError("the connection to another rank is lost")) == 2
+    assert "connection" in capsys.readouterr().err
 
 
 def test_what_is_no_users_error_is_not_told(failed: Path, run: Callable[[Exception], int]) -> None:

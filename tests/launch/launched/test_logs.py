@@ -143,6 +143,7 @@ def test_only_the_last_lines_are_shown_at_first_and_then_all(
     assert capsys.readouterr().out == "\nd\ne\nf\n"
 
 
+OTHER = "mobilellama: error: data: another rank found a bad bucket"
 LOST = "mobilellama: error: [rank 1 on n1] the connection to another rank is lost"
 
 
@@ -155,6 +156,7 @@ LOST = "mobilellama: error: [rank 1 on n1] the connection to another rank is los
         ({"r0": "mobilellama: error: bad\n"}, "mobilellama: error: bad"),
         ({"r0": "torch.OutOfMemoryError: CUDA\n"}, "torch.OutOfMemoryError: CUDA"),
         ({"r0": "some.library.Exception\n"}, "some.library.Exception"),
+        ({"r0": f"{OTHER}\n", "r1": "mobilellama: error: bad\n"}, "mobilellama: error: bad"),
         ({"r0": f"{LOST}\n", "r1": "step 1\n"}, LOST),
         ({"r0": f"{LOST}\n", "r1": f"{LOST}\nRuntimeError: x\n"}, "RuntimeError: x"),
         ({"r0": f"{LOST}\nRuntimeError: x\n", "r1": "KeyError: y\n"}, "RuntimeError: x"),

@@ -285,6 +285,7 @@ LAYERS: dict[str, list[str]] = {
         "commandline tokenizers",
         REST,
     ],
+    "tokenize": ["encoding", REST],
     "pretrain": [
         "optimizers",
         "attention linear_cross_entropy model optimizer schedule sections weight_source",

@@ -12,7 +12,7 @@ from mobilellama.cli import Verb, run_stage
 from mobilellama.commandline.fields import fields_of
 from mobilellama.commandline.help_text import MOST_SHOWN
 
-HEAVY = {"torch", "lightning_fabric", "deepspeed", "transformers", "datasets"}
+HEAVY = {"torch", "lightning_fabric", "deepspeed", "transformers", "datasets", "numba"}
 # Prints the heavy modules that reading a verb's command line imports, a verb a line.
 READ = """
 import contextlib, io, sys

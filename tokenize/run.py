@@ -20,6 +20,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mobilellama import launcher
 from mobilellama import log as logs
@@ -33,7 +34,7 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenize.bucket import Work
 from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenize.changes import SourceChecks
-from mobilellama.tokenize.encoder import ENCODER_VERSION
+from mobilellama.tokenize.encoding.encoder import ENCODER_VERSION, why_plain
 from mobilellama.tokenize.finish import finish_dataset, sweep
 from mobilellama.tokenize.plan import join_plan
 from mobilellama.tokenize.slices import find_slices
@@ -76,6 +77,9 @@ class Config:
     """Number of this task in a job array, from 0."""
     task_count: int = 1
     """Number of tasks in the job array. If it is above 1, run 'tokenize finish' after all tasks."""
+    encoder: Literal["fast", "sentencepiece"] = "fast"
+    """Both give the same ids. 'sentencepiece' is about 20 times slower. It is for a model or a
+    document with which the fast encoder is suspected of a fault."""
     dry_run: bool = False
     """Print the subsets and their slices, and write nothing."""
 
@@ -117,7 +121,7 @@ def main(config: Config) -> int:
         log.info("%d of %d buckets are there already", len(mine) - len(missing), len(mine))
     sweep(folder, plan.slices, others_after_s=_ABANDONED_S)
     try:
-        _write(config, plan, missing)
+        _write(config, plan, missing, tokenizer)
         checks.require_unchanged(mine)  # against a change in the midst of the run
     except KeyboardInterrupt:
         there = sum(is_finished(folder, slice_, plan.identity) for slice_ in mine)
@@ -167,13 +171,17 @@ def _finished_fingerprint(folder: Path, plan: Plan) -> str | None:
     return dataset.fingerprint
 
 
-def _write(config: Config, plan: Plan, missing: list[Slice]) -> None:
+def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: Tokenizer) -> None:
     work = Work(
         folder=Path(config.output),
         identity=plan.identity,
         sources=config.sources,
         max_bad_share=config.max_bad_share,
+        plain=config.encoder == "sentencepiece",
     )
+    obstacle = None if work.plain else why_plain(tokenizer)
+    if obstacle is not None:
+        log.info("%s: sentencepiece encodes, slower than usual: %s", config.tokenizer, obstacle)
     budget = cpu_budget(config.workers)
     if missing:
         log.info("%s", budget.describe("worker process"))

@@ -20,7 +20,7 @@ from mobilellama.progress import Progress
 from mobilellama.shards.dataset import TOKENIZER, Slice
 from mobilellama.tokenize.bucket import Work, write_bucket
 from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
-from mobilellama.tokenize.encoder import Encoder
+from mobilellama.tokenize.encoding.encoder import Encoder
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
     """Write a slice's bucket, in a worker."""
     reporter = _Reporter(tell)
     try:
-        encoder = _make_encoder(work.folder, work.identity.tokenizer_sha256)
+        encoder = _make_encoder(work.folder, work.identity.tokenizer_sha256, work.plain)
         write_bucket(work, slice_, encoder, reporter.advance)
         reporter.send()
     except (UserError, OSError) as error:
@@ -116,10 +116,10 @@ def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
 
 
 @lru_cache(maxsize=1)
-def _make_encoder(folder: Path, tokenizer_sha256: str) -> Encoder:
+def _make_encoder(folder: Path, tokenizer_sha256: str, plain: bool) -> Encoder:
     tokenizer = Tokenizer(folder / TOKENIZER)
     tokenizer.require_sha256(tokenizer_sha256, field="tokenizer", owner=f"the plan in {folder}")
-    return Encoder(tokenizer)
+    return Encoder(tokenizer, plain=plain)
 
 
 class _Reporter:

@@ -11,7 +11,7 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb
 from mobilellama.config import ConfigError
 
 # ModelProto.SentencePiece.Type
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 _REMEDY = "Give the path of a sentencepiece .model file"
 

@@ -1,6 +1,6 @@
 """Use a sentencepiece model, such as LLaMA's, as a tokenizer: encode texts, and write its files.
 
-Corpora are encoded by ``tokenize/encoder.py``, not here.
+Corpora are encoded by ``tokenize/encoding/encoder.py``, not here.
 """
 
 from collections.abc import Mapping, Sequence

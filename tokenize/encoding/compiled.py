@@ -1,0 +1,109 @@
+"""Load the kernel (kernel.py), compiled for this machine.
+
+numba has a cache of its own. It is not enough here: it stops with a traceback at a truncated file,
+and where neither the package nor the home may be written to; two versions of numba with one home
+overwrite each other's files; machines of two kinds that start at once may read each other's code.
+So numba writes its cache into a new folder, and kernel_file.py keeps that as one file with a
+digest, whose name holds a hash of all that decides the code. numba reads its copy in a new folder.
+"""
+
+import hashlib
+import io
+import os
+import platform
+import tempfile
+import zipfile
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilellama.tokenize.encoding.kernel_file import read_or_make
+from mobilellama.tokenize.encoding.memo import LONGEST_UNIT_BYTES, make_memo
+from mobilellama.tokenize.encoding.merges import Merges
+
+Kernel = Callable[..., tuple[int, int]]
+
+_SOURCES = ("kernel.py", "memo.py", "merges.py")  # what is compiled, and the constants in it
+
+
+@lru_cache(maxsize=1)
+def load_kernel() -> Kernel:
+    """Return ``kernel.encode``, compiled. The first call takes 0.5 s, or 7 s without a file."""
+    from mobilellama.tokenize.encoding.kernel import encode
+
+    is_compiled = False
+
+    def compile_it() -> bytes:
+        nonlocal is_compiled
+        is_compiled = True
+        return _compile(encode, None)
+
+    content = read_or_make(f"kernel-{_key()}.bin", compile_it)
+    if not is_compiled:
+        _compile(encode, content)
+    return encode
+
+
+def _key() -> str:
+    """Return a hash of all that decides the compiled code, and where numba looks for it."""
+    import llvmlite.binding as llvm
+
+    folder = Path(__file__).parent
+    facts = [str(folder), platform.python_implementation(), platform.python_version()]
+    facts += [version(package) for package in ("numba", "llvmlite", "numpy")]
+    facts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    facts += [
+        f"{name}={value}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
+    ]
+    digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape"))
+    for name in _SOURCES:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _compile(encode: Kernel, content: bytes | None) -> bytes:
+    """Let numba compile `encode`, or load it from `content`; return numba's cache as a zip."""
+    import numba
+
+    config: Any = vars(numba)["config"]
+    before = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
+    with tempfile.TemporaryDirectory(prefix="mobilellama-kernel-") as scratch:
+        if content is not None:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                archive.extractall(scratch)
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = scratch, ""
+        try:
+            encode.enable_caching()  # pyright: ignore[reportFunctionMemberAccess]
+            _call(encode)
+        finally:
+            config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for path in sorted(Path(scratch).rglob("*.nb?")):
+                archive.write(path, path.relative_to(scratch))
+    return packed.getvalue()
+
+
+def _call(encode: Kernel) -> None:
+    """Encode no document, with arguments of the types that FastEncoding gives."""
+    nothing = np.zeros(1, np.int32)
+    encode(
+        np.frombuffer(bytes(64), np.uint8),
+        np.ndarray(57, np.dtype("<u8"), bytes(64), strides=(1,)),
+        np.zeros(1, np.int64),
+        0,
+        0,
+        np.zeros(1 << 16, np.uint8),
+        Merges(nothing, nothing, np.zeros(1, np.uint64), np.uint64(63), nothing),
+        make_memo(0),
+        np.zeros((3, LONGEST_UNIT_BYTES), np.int32),
+        nothing,
+        np.zeros(0, np.int64),
+        np.zeros((0, 4), np.int64),
+    )

@@ -91,7 +91,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
             "pad_id": -1, "minloglevel": 2, "character_coverage": 1.0, **settings,
         }  # fmt: skip
         model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(  # pyright: ignore[reportAttributeAccessIssue]
+        sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines), model_writer=model, **chosen
         )
         path = tmp_path_factory.mktemp("model") / "tokenizer.model"

@@ -58,9 +58,9 @@ def test_two_versions_that_start_at_once_compile_once_each_and_need_no_place_in_
         "TMPDIR": str(temporary),
     }
     children = [
-        start(small_tokenizer, **places, NUMBA_OPT=level) for level in ("1", "3") for _ in range(3)
+        start(small_tokenizer, **places, NUMBA_OPT=level) for level in ("1", "3") for _ in range(2)
     ]
-    assert sorted(hits_of(child, ids) for child in children) == [0, 0, 1, 1, 1, 1]
+    assert sorted(hits_of(child, ids) for child in children) == [0, 0, 1, 1]
     (cache,) = temporary.iterdir()  # numba's own folders are gone
     assert len([*cache.glob("kernel-*.bin")]) == 2
     assert not [*ROOT.glob("tokenize/encoding/__pycache__/*.nb?")]

@@ -45,6 +45,7 @@ from mobilellama.pretrain.data import MixedBatches, Sample
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import build_on
 from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.run import new_weights
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.loading import load_first_values
@@ -240,7 +241,8 @@ def main() -> None:
             gradient_checkpointing=False, adapt=None,
         )  # fmt: skip
         groups = parameter_groups(model.named_parameters(), config.optimizer)
-        engine = build_engine(model, groups, config, world, "fp32")
+        optimizer = open_optimizer(config.optimizer)
+        engine = build_engine(model, groups, optimizer, config, world, "fp32")
         load_first_values(model, engine, new_weights(model, seed=0))
         whole = RowInputs(seq_len=options.seq_len, pad_id=0)
         epochs = {

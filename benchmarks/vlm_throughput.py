@@ -49,6 +49,7 @@ from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.data import StepBatch
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.model import named_generator
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.pretrain.state.loading import load_first_values
 from mobilellama.pretrain.weight_source import DrawnWeights, shapes_of
@@ -231,7 +232,12 @@ def build(architecture: Architecture, config: Config, world: World) -> Engine:
             if not value.requires_grad:
                 value.copy_(weights.parameter(name))
     engine = build_engine(
-        cast(nn.Module, model), groups_of(trained, config), config, world, config.engine.precision
+        cast(nn.Module, model),
+        groups_of(trained, config),
+        open_optimizer(config.optimizer),
+        config,
+        world,
+        config.engine.precision,
     )
     load_first_values(cast(nn.Module, model), engine, weights)
     engine.train(True)

@@ -12,7 +12,6 @@ from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.loop import Attempt, Training
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
 from mobilellama.pretrain.monitoring.metrics import Metrics
-from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.schedule import change_text, stored_schedule
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
@@ -85,7 +84,9 @@ def start_engine(job: Training, world: World) -> Engine:
     if job.config.engine.compile and world.device.type == "cuda":
         for layer in job.layers:
             layer.compile()
-    return build_engine(job.model, job.groups, job.config, world, resolved_precision(job))
+    return build_engine(
+        job.model, job.groups, job.optimizer, job.config, world, resolved_precision(job)
+    )
 
 
 def resolved_precision(job: Training) -> str:
@@ -104,7 +105,7 @@ def report(job: Training, world: World, max_steps: int) -> None:
         world.threads.describe("CPU thread"),
     )  # fmt: skip
     if world.is_main:
-        for text in open_optimizer(job.config.optimizer).ignored():
+        for text in job.optimizer.ignored():
             log.warning("%s", text)
     for name, peak in job.learning_rates.items():
         rate = name.replace("_", " ").replace("/", " of the ")

@@ -8,11 +8,13 @@ from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.optimizer import ParameterGroup
+from mobilellama.pretrain.optimizers.kind import OptimizerKind
 
 
 def build_engine(
     model: nn.Module,
     groups: list[ParameterGroup],
+    optimizer: OptimizerKind,
     config: StageConfig,
     world: World,
     precision: str,
@@ -23,7 +25,7 @@ def build_engine(
             model,
             groups,
             precision=precision,
-            optimizer=config.optimizer,
+            optimizer=optimizer,
             rank=world.rank,
             world_size=world.size,
         )
@@ -32,7 +34,7 @@ def build_engine(
         groups,
         config=config.engine,
         precision=precision,
-        optimizer=config.optimizer,
+        optimizer=optimizer,
         micro_batch_size=config.train.micro_batch_size,
         world_size=world.size,
     )

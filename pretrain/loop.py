@@ -21,6 +21,7 @@ from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.tally import Tally
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.optimizer import ParameterGroup
+from mobilellama.pretrain.optimizers.kind import OptimizerKind
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.pretrain.state import checkpoint
 from mobilellama.pretrain.stop import SAVING, StopRequest
@@ -68,6 +69,8 @@ class Training:
     """The parts of the model that are compiled, each by itself."""
     groups: list[ParameterGroup]
     """The parameters that train."""
+    optimizer: OptimizerKind
+    """Updates them. The stage opens it, so that no engine reads its constants."""
     learning_rates: dict[str, float]
     """Peak rates by the names that metrics give them."""
     weights: Callable[[], WeightSource]

@@ -32,6 +32,7 @@ from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.monitoring.throughput import flops_per_token
 from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.training_data import TrainingData, open_windows
@@ -115,6 +116,7 @@ def pretraining(
         model=model,
         layers=model.model.layers,
         groups=parameter_groups(model.named_parameters(), optimizer),
+        optimizer=open_optimizer(optimizer),
         learning_rates={"learning_rate": optimizer.learning_rate},
         weights=lambda: start.require_weights() if start else new_weights(model, seed=train.seed),
         batches=data.batches(train, world),

@@ -30,6 +30,7 @@ from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.model import LanguageModel, build_on
 from mobilellama.pretrain.optimizer import parameter_groups, trained
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.training_data import TrainingData, open_data
@@ -164,6 +165,7 @@ def finetuning(
         model=model,
         layers=model.model.layers,
         groups=parameter_groups(trained(model), optimizer),
+        optimizer=open_optimizer(optimizer),
         learning_rates={"learning_rate": optimizer.learning_rate},
         weights=lambda: with_new_adapters(start.require_weights(), shapes_of(model), train.seed),
         batches=data.batches(train, world),

@@ -35,6 +35,7 @@ from mobilellama.pretrain.attempt import run_attempt
 from mobilellama.pretrain.identity import precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, trained
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
 from mobilellama.progress import format_count
@@ -262,6 +263,7 @@ def tuning(config: Config, start: VisionLanguageStart, world: World, facts: RunF
         model=model,
         layers=layers_of(model),
         groups=groups_of(trained(model), config),
+        optimizer=open_optimizer(optimizer),
         learning_rates=rates,
         weights=lambda: first_weights(start, config, model),
         batches=batches,

@@ -11,8 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepReport
 from mobilellama.pretrain.model import LossSums
 from mobilellama.pretrain.optimizer import ParameterGroup, torch_groups
-from mobilellama.pretrain.optimizers.config import OptimizerConfig
-from mobilellama.pretrain.optimizers.kind import open_optimizer
+from mobilellama.pretrain.optimizers.kind import OptimizerKind
 
 
 class DDPEngine:
@@ -24,14 +23,14 @@ class DDPEngine:
         groups: list[ParameterGroup],
         *,
         precision: str,
-        optimizer: OptimizerConfig,
+        optimizer: OptimizerKind,
         rank: int,
         world_size: int,
     ) -> None:
         """Wrap the model; torch.distributed is already initialised."""
-        self.optimizer = open_optimizer(optimizer)
-        self._steps = self.optimizer.build(torch_groups(groups))
-        self._groups, self._max_grad_norm = groups, optimizer.max_grad_norm
+        self.optimizer = optimizer
+        self._steps = optimizer.build(torch_groups(groups))
+        self._groups, self._max_grad_norm = groups, optimizer.config.max_grad_norm
         self._rank, self._world_size = rank, world_size
         self._parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._device_type = self._parameters[0][1].device.type

@@ -26,8 +26,7 @@ from mobilellama.pretrain.engines.engine import Fragment, StateSource, StepRepor
 from mobilellama.pretrain.engines.gradient_order import GradientOrder
 from mobilellama.pretrain.model import LossSums
 from mobilellama.pretrain.optimizer import ParameterGroup, torch_groups
-from mobilellama.pretrain.optimizers.config import OptimizerConfig
-from mobilellama.pretrain.optimizers.kind import open_optimizer
+from mobilellama.pretrain.optimizers.kind import OptimizerKind
 
 
 class DeepSpeedEngine:
@@ -40,7 +39,7 @@ class DeepSpeedEngine:
         *,
         config: EngineConfig,
         precision: str,
-        optimizer: OptimizerConfig,
+        optimizer: OptimizerKind,
         micro_batch_size: int,
         world_size: int,
     ) -> None:
@@ -53,7 +52,7 @@ class DeepSpeedEngine:
         sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
         backend = torch.distributed.get_backend()
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-        self.optimizer = open_optimizer(optimizer)
+        self.optimizer = optimizer
         bf16 = precision == "bf16"
         settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -72,7 +71,7 @@ class DeepSpeedEngine:
             # DeepSpeed refuses optimizers that are not on its own list. ZeRO steps flat partitions:
             # it can take any that steps each element by itself, as ours do (optimizers/kind.py).
             "zero_allow_untested_optimizer": True,
-            "gradient_clipping": optimizer.max_grad_norm,
+            "gradient_clipping": optimizer.config.max_grad_norm,
             "steps_per_print": sys.maxsize,
         }
         if bf16:
@@ -84,7 +83,7 @@ class DeepSpeedEngine:
             settings["communication_data_type"] = config.communication_dtype
         self._engine: Any
         self._zero: Any  # DeepSpeedZeroOptimizer, or under bf16 BF16_Optimizer
-        built = self.optimizer.build(torch_groups(groups))
+        built = optimizer.build(torch_groups(groups))
         with redirect_stdout(StringIO()):  # DeepSpeed prints a page of memory figures
             self._engine, self._zero, *_ = deepspeed.initialize(
                 model=model,
@@ -93,7 +92,9 @@ class DeepSpeedEngine:
                 dist_init_required=False,
             )
         if self._zero.optimizer is not built:  # it builds torch's Adagrad anew, without the groups
-            rule = f"builds its own optimizer in the place of optimizer.kind = {optimizer.kind}"
+            rule = (
+                f"builds its own optimizer in the place of optimizer.kind = {optimizer.config.kind}"
+            )
             raise ConfigError("engine.kind", "deepspeed", rule, "Use --engine.kind ddp")
         self._groups, self._world_size = groups, world_size
         self._names = {parameter: name for name, parameter in model.named_parameters()}

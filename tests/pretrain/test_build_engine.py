@@ -12,6 +12,7 @@ from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sections import MixtureConfig
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.engine_steps import MODEL
@@ -30,7 +31,8 @@ def test_ddp_takes_the_configs_optimizer_and_the_worlds_rank(world: World) -> No
     model = LanguageModel(MODEL)
     config = config_of(EngineConfig(kind="ddp"))
     groups = parameter_groups(model.named_parameters(), config.optimizer)
-    engine = build_engine(model, groups, config, world, "fp32")
+    optimizer = open_optimizer(config.optimizer)
+    engine = build_engine(model, groups, optimizer, config, world, "fp32")
     assert isinstance(engine, DDPEngine)
     names = [name for name, _ in model.named_parameters()]
     loss = engine.forward(
@@ -47,7 +49,8 @@ def kind_and_owned(kind: str, zero_stage: int) -> tuple[str, int]:
     model = LanguageModel(MODEL)
     config = config_of(EngineConfig(kind=kind, zero_stage=zero_stage))  # pyright: ignore[reportArgumentType]
     groups = parameter_groups(model.named_parameters(), config.optimizer)
-    engine = build_engine(model, groups, config, world, "bf16")
+    optimizer = open_optimizer(config.optimizer)
+    engine = build_engine(model, groups, optimizer, config, world, "bf16")
 
     class Nothing:
         optimizer_step = 0

@@ -14,6 +14,7 @@ from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.model import build_on, init_parameter
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sections import ModelConfig, ValidationConfig
 from mobilellama.pretrain.validate import HeldOutViews, Validation
 from mobilellama.shards.reader import TokenDataset
@@ -35,7 +36,7 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
     model, optimizer = build_model(), OptimizerConfig()
     engine = DDPEngine(
         model, parameter_groups(model.named_parameters(), optimizer), precision="fp32",
-        optimizer=optimizer, rank=world.rank, world_size=world.size,
+        optimizer=open_optimizer(optimizer), rank=world.rank, world_size=world.size,
     )  # fmt: skip
     dataset = TokenDataset(folder)
     inputs = WindowInputs(per_document=False)

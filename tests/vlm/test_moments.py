@@ -24,6 +24,7 @@ from mobilellama.pretrain.engines.deepspeed import DeepSpeedEngine
 from mobilellama.pretrain.engines.engine import Engine, Fragment
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.sft.lora import inject
 from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.sft.row_inputs import RowInputs
@@ -140,12 +141,12 @@ def build_model(stage: str) -> tuple[nn.Module, list[Any]]:
 def build_engine(model: nn.Module, groups: list[Any], kind: str, world: World) -> Engine:
     if kind == "ddp":
         return DDPEngine(
-            model, groups, precision="fp32", optimizer=OPTIMIZER, rank=world.rank,
+            model, groups, precision="fp32", optimizer=open_optimizer(OPTIMIZER), rank=world.rank,
             world_size=world.size,
         )  # fmt: skip
     config = EngineConfig(zero_stage=2 if ENGINES[kind] == 2 else 1)
     return DeepSpeedEngine(
-        model, groups, config=config, precision="fp32", optimizer=OPTIMIZER,
+        model, groups, config=config, precision="fp32", optimizer=open_optimizer(OPTIMIZER),
         micro_batch_size=2, world_size=world.size,
     )  # fmt: skip
 

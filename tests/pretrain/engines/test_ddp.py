@@ -8,13 +8,19 @@ from mobilellama.pretrain.engines.ddp import DDPEngine
 from mobilellama.pretrain.engines.engine import Fragment
 from mobilellama.pretrain.model import LanguageModel
 from mobilellama.pretrain.optimizer import parameter_groups
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from tests.pretrain.helpers.engine_steps import MODEL, OPTIMIZER, batch_of
 
 
 def engine_of(model: LanguageModel, *, rank: int = 0, world_size: int = 1) -> DDPEngine:
     groups = parameter_groups(model.named_parameters(), OPTIMIZER)
     return DDPEngine(
-        model, groups, precision="fp32", optimizer=OPTIMIZER, rank=rank, world_size=world_size
+        model,
+        groups,
+        precision="fp32",
+        optimizer=open_optimizer(OPTIMIZER),
+        rank=rank,
+        world_size=world_size,
     )
 
 

@@ -14,6 +14,7 @@ from mobilellama.pretrain.engines.gradient_order import GradientOrderError
 from mobilellama.pretrain.model import LossSums
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from tests.helpers.ranks import run_ranks
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2)
@@ -50,7 +51,7 @@ def take_steps(zero: int, ways: list[list[str]]) -> list[str]:
     engine = DeepSpeedEngine(
         model, parameter_groups(model.named_parameters(), OPTIMIZER),
         config=EngineConfig(zero_stage=2 if zero == 2 else 1), precision="fp32",
-        optimizer=OPTIMIZER, micro_batch_size=1, world_size=world.size,
+        optimizer=open_optimizer(OPTIMIZER), micro_batch_size=1, world_size=world.size,
     )  # fmt: skip
     engine.load(Zeros())
     said = []

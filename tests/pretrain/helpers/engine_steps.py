@@ -15,6 +15,7 @@ from mobilellama.pretrain.engines.engine import Engine, Fragment, StepReport
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.optimizers.config import OptimizerConfig
+from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sections import ModelConfig
 
 MODEL = ModelConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2, d_ff=48, max_seq_len=16)
@@ -47,13 +48,13 @@ def make_engine(
     groups = parameter_groups(model.named_parameters(), optimizer)
     if kind == "ddp":
         engine: Engine = DDPEngine(
-            model, groups, precision=precision, optimizer=optimizer,
+            model, groups, precision=precision, optimizer=open_optimizer(optimizer),
             rank=world.rank, world_size=world.size,
         )  # fmt: skip
     else:
         config = EngineConfig(zero_stage=2 if zero == 2 else 1)
         engine = DeepSpeedEngine(
-            model, groups, config=config, precision=precision, optimizer=optimizer,
+            model, groups, config=config, precision=precision, optimizer=open_optimizer(optimizer),
             micro_batch_size=micro, world_size=world.size,
         )  # fmt: skip
     engine.load(Initial())

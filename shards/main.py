@@ -15,6 +15,11 @@ VERBS = {
         thing="dataset",
         help="compare every file with its sha256; say what to rebuild",
     ),
+    "audit": Verb(
+        module="mobilellama.shards.audit.audit",
+        thing="dataset",
+        help="encode documents of the corpus anew with plain sentencepiece, and compare the ids",
+    ),
     "show": Verb(
         module="mobilellama.shards.show",
         thing="dataset",

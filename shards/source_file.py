@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mobilellama.files.typed_json import from_json
+from mobilellama.shards.dataset import Slice
 
 _CHUNK_BYTES = 1 << 22
 
@@ -79,3 +80,11 @@ def sha256_of_range(path: Path, start: int, end: int) -> str:
             digest.update(chunk)
             start += len(chunk)
     return digest.hexdigest()
+
+
+def locate(slice_: Slice, root: Path) -> tuple[Path, str]:
+    """Return the file of a slice of bytes below the corpus's root, and the column of its text."""
+    path = root / slice_.source
+    # A source of which another column than "text" was read is called FILE#COLUMN.
+    file, mark, column = slice_.source.rpartition("#")
+    return (root / file, column) if mark and not path.exists() else (path, "text")

@@ -9,7 +9,7 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import PLAN, Identity, Plan, Slice, read_receipt
-from mobilellama.shards.source_file import SourceRange, sha256_of_range
+from mobilellama.shards.source_file import SourceRange, locate, sha256_of_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator
     for slice_ in plan.slices:
         if slice_.unit != "bytes":
             continue
-        path = _path_of(slice_, root)
+        path = root if root.is_file() else locate(slice_, root)[0]
         if sha256 := hashes.get(slice_.source):
             yield _Part(slice_=slice_, path=path, start=0, end=slice_.size, sha256=sha256)
             continue
@@ -99,12 +99,3 @@ def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator
         if receipt and (known := SourceRange.from_json(receipt.source_file)):
             start, end, sha256 = known.start, known.end, known.sha256
             yield _Part(slice_=slice_, path=path, start=start, end=end, sha256=sha256)
-
-
-def _path_of(slice_: Slice, root: Path) -> Path:
-    if root.is_file():
-        return root
-    path = root / slice_.source
-    # A source of which another column than "text" was read is called FILE#COLUMN.
-    file, mark, _ = slice_.source.rpartition("#")
-    return root / file if mark and not path.exists() else path

@@ -286,6 +286,11 @@ LAYERS: dict[str, list[str]] = {
         REST,
     ],
     "tokenize": ["encoding", REST],
+    "shards": [
+        "buckets dataset format manifest packing permute reader rows source_file windows",
+        "audit",
+        REST,
+    ],
     "pretrain": [
         "optimizers",
         "attention linear_cross_entropy model optimizer schedule sections weight_source",

@@ -9,10 +9,10 @@ from tests.shards.conftest import Cli
 def test_the_stage_lists_its_verbs(cli: Cli) -> None:
     code, out, _ = cli("shards", "--help")
     assert code == 0
-    assert all(f"\n  {verb} " in out for verb in ("info", "verify", "show", "plot"))
+    assert all(f"\n  {verb} " in out for verb in ("info", "verify", "audit", "show", "plot"))
 
 
-@pytest.mark.parametrize("verb", ["info", "verify", "show", "plot"])
+@pytest.mark.parametrize("verb", ["info", "verify", "audit", "show", "plot"])
 def test_every_verb_explains_its_fields(verb: str) -> None:
     out = subprocess.run(
         [sys.executable, "-m", "mobilellama", "shards", verb, "--help"],
@@ -24,7 +24,9 @@ def test_every_verb_explains_its_fields(verb: str) -> None:
 def test_an_unknown_verb_is_answered_with_a_suggestion(cli: Cli) -> None:
     code, _, err = cli("shards", "verfy")
     assert code == 2
-    assert "must be one of info, verify, show, plot" in err and "did you mean 'verify'?" in err
+    assert (
+        "must be one of info, verify, audit, show, plot" in err and "did you mean 'verify'?" in err
+    )
 
 
 def test_a_folder_that_is_no_dataset_is_refused_by_a_fresh_process() -> None:

@@ -45,6 +45,8 @@ class Verb:
     """One line for the stage's ``--help``."""
     thing: str | None = None
     """The field that takes a word without a flag: ``dataset``, ``run`` or ``model``."""
+    meant: tuple[str, ...] = ()
+    """The fields that a word too many is most likely meant for. Its error names their flags."""
     first: tuple[str, ...] = ()
     """The fields that people set first: --help shows these and those that are required, where the
     verb has too many to show all."""
@@ -89,6 +91,7 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
             presets=verb.presets,
             thing=verb.thing,
             first=verb.first,
+            meant=verb.meant,
         )
         with leaving():
             module = importlib.import_module(verb.module)  # may take many seconds

@@ -11,6 +11,7 @@ VERBS = {
     "run": Verb(
         module="mobilellama.pretrain.run",
         config="mobilellama.pretrain.config",
+        meant=("data.path",),
         first=(
             "data.mixture",
             "train.max_steps",
@@ -28,35 +29,41 @@ VERBS = {
     "plot": Verb(
         module="mobilellama.pretrain.monitoring.plot",
         thing="run",
+        meant=("output",),
         help="a run's losses, rates and speed as a picture",
     ),
     "replay": Verb(
         module="mobilellama.pretrain.monitoring.replay",
         thing="run",
+        meant=("step",),
         help="the text that a step was trained on",
     ),
     "generate": Verb(
         module="mobilellama.pretrain.generation.generate",
         help="continue a text with an exported model, a Hugging Face folder or a run",
         thing="model",
+        meant=("prompt",),
         interrupted="the text stays as far as it came",
     ),
     "export": Verb(
         module="mobilellama.pretrain.hf.export",
         config="mobilellama.pretrain.hf.export_config",
         thing="checkpoint",
+        meant=("output",),
         help="write a checkpoint as a Hugging Face folder, and push it if asked to",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "evaluate": Verb(
         module="mobilellama.pretrain.evaluation.evaluate",
         thing="model",
+        meant=("tasks",),
         help="score an exported model on language benchmarks, beside the published scores",
         interrupted="tasks that were scored are kept; run the same command again",
     ),
     "push": Verb(
         module="mobilellama.pretrain.hf.hub",
         thing="folder",
+        meant=("repo",),
         help="push an exported folder to the Hugging Face Hub",
         interrupted="what was pushed stays there, and the same command pushes the rest",
     ),

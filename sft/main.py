@@ -20,12 +20,14 @@ VERBS = {
             "dry_run",
         ),
         thing="data.path",
+        meant=("output",),
         help="conversations to packed, masked rows: a dataset folder",
         interrupted="finished buckets stay, and the same command goes on",
     ),
     "run": Verb(
         module="mobilellama.sft.run",
         config="mobilellama.sft.config",
+        meant=("data.path", "init"),
         first=(
             "lora.rank",
             "train.epochs",
@@ -43,6 +45,7 @@ VERBS = {
         module="mobilellama.sft.export.export",
         config="mobilellama.sft.export.export_config",
         thing="checkpoint",
+        meant=("output",),
         help="write a checkpoint as a Hugging Face chat model, or its LoRA adapter",
         interrupted="nothing half-written counts; run the same command again",
     ),
@@ -50,6 +53,7 @@ VERBS = {
         module="mobilellama.sft.export.merge",
         config="mobilellama.sft.export.merge_config",
         thing="checkpoint",
+        meant=("output",),
         help="add a LoRA adapter to its base in fp32 and write a Hugging Face folder",
         interrupted="nothing half-written counts; run the same command again",
     ),
@@ -62,6 +66,7 @@ VERBS = {
     "generate": Verb(
         module="mobilellama.sft.chat.generate",
         thing="model",
+        meant=("input",),
         first=(
             "template",
             "system",

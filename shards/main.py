@@ -23,11 +23,13 @@ VERBS = {
     "show": Verb(
         module="mobilellama.shards.show",
         thing="dataset",
+        meant=("position",),
         help="the sample at a position as text, and the source files it comes from",
     ),
     "plot": Verb(
         module="mobilellama.shards.plot",
         thing="dataset",
+        meant=("output",),
         help="document lengths and the mixture as a picture",
     ),
 }

@@ -68,3 +68,10 @@ def test_a_verb_of_many_fields_shows_ten_first(stage: str, verb: str) -> None:
     required = {name for name, field in known.items() if field.is_required}
     assert {*its.first} <= {*known} - required
     assert len({*its.first}) == (0 if len(known) <= MOST_SHOWN else 10 - len(required))
+
+
+@pytest.mark.parametrize(("stage", "verb"), ALL_VERBS)
+def test_a_word_too_many_is_met_with_flags_that_the_verb_has(stage: str, verb: str) -> None:
+    its = verbs_of(stage)[verb]
+    known = fields_of(importlib.import_module(its.config or its.module).Config).by_name
+    assert {*its.meant} <= {*known} - {its.thing}

@@ -8,6 +8,7 @@ from mobilellama.inputs import InputPath
 VERBS = {
     "run": Verb(
         module="mobilellama.tokenize.run",
+        meant=("sources.root", "sources.dataset"),
         first=(
             "sources.root",
             "sources.dataset",
@@ -23,11 +24,13 @@ VERBS = {
     ),
     "finish": Verb(
         module="mobilellama.tokenize.finish",
+        meant=("output",),
         help="make the dataset of the buckets that the tasks of a job array wrote",
         interrupted="no half-written file is used; run the same command again",
     ),
     "train-tokenizer": Verb(
         module="mobilellama.tokenize.train_tokenizer",
+        meant=("sources.root", "sources.dataset"),
         help="train a sentencepiece model with LLaMA's settings on a sample of a corpus",
         interrupted="no model is kept; run the same command again",
     ),

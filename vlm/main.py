@@ -12,12 +12,14 @@ VERBS = {
     "check-data": Verb(
         module="mobilellama.vlm.data.check",
         thing="data.path",
+        meant=("images",),
         help="read every record and open every image; list what cannot be trained on",
         interrupted="nothing is kept; run the same command again",
     ),
     "run": Verb(
         module="mobilellama.vlm.run",
         config="mobilellama.vlm.config",
+        meant=("data.path", "init"),
         first=(
             "vision",
             "projector.kind",
@@ -34,6 +36,7 @@ VERBS = {
         module="mobilellama.vlm.formats.export",
         config="mobilellama.vlm.formats.export_config",
         thing="checkpoint",
+        meant=("output",),
         first=(
             "format",
             "dtype",
@@ -51,12 +54,14 @@ VERBS = {
         module="mobilellama.vlm.formats.import_published",
         config="mobilellama.vlm.formats.import_config",
         thing="model",
+        meant=("output",),
         help="write a published MobileVLM folder in our form",
         interrupted="nothing half-written counts; run the same command again",
     ),
     "chat": Verb(
         module="mobilellama.vlm.chat.chat",
         thing="model",
+        meant=("image",),
         first=(
             "image",
             "system",
@@ -74,6 +79,7 @@ VERBS = {
     "generate": Verb(
         module="mobilellama.vlm.chat.generate",
         thing="model",
+        meant=("input",),
         first=(
             "images",
             "template",
@@ -89,6 +95,7 @@ VERBS = {
     "evaluate": Verb(
         module="mobilellama.vlm.benchmarks.evaluate",
         thing="model",
+        meant=("tasks",),
         first=(
             "template",
             "batch_size",

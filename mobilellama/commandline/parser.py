@@ -45,6 +45,7 @@ def parse_config(
     presets: Path | None = None,
     thing: str | None = None,
     first: Sequence[str] = (),
+    meant: tuple[str, ...] = (),
 ) -> T:
     """Build the config from YAML files (or presets), fields of the command line, and defaults.
 
@@ -56,6 +57,7 @@ def parse_config(
         presets: folder of YAML files. --config may name them without path and suffix.
         thing: the field that takes a word without a flag.
         first: the fields that --help shows besides the required ones.
+        meant: the fields that a word too many is most likely meant for.
 
     Raises:
         ConfigError: a field is unknown or missing, has the wrong type, or breaks a rule.
@@ -65,6 +67,7 @@ def parse_config(
         prog=prog,
         fields=fields_of(config_class),
         thing=thing,
+        meant=meant,
     )
     if (asked := _asks_for_help(argv)) is not None:
         names = preset_names(presets) if presets else ()

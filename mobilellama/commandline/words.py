@@ -39,6 +39,8 @@ class Command:
     """The fields of the config."""
     thing: str | None = None
     """The field that takes a word without a flag."""
+    meant: tuple[str, ...] = ()
+    """The fields that a word too many is most likely meant for, for its error."""
 
     @property
     def flags(self) -> list[str]:
@@ -73,7 +75,7 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
         word = words.pop(0)
         if not _is_flag(word):
             _require_given(word, command.thing or command.prog)
-            given.words.append(_as_thing(word, command, given, thing))
+            given.words.append(_as_thing(word, command, given, thing, argv))
             thing = word
             continue
         flag, inline, value = word.partition("=")
@@ -95,7 +97,7 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
         if its is not None and its.is_mapping and value and value.startswith("{"):
             _require_readable(value, name)
         if name == command.thing and thing is not None and value != thing:
-            raise _second_thing(value or "(no value)", thing, command)
+            raise _second_thing(value or "(no value)", thing, command, "Remove one of them")
         given.words.append(f"--{name}" if value is None else f"--{name}={value}")
     for i, word in enumerate(given.words):
         if values := lists.get(word.removeprefix("--")):
@@ -127,7 +129,9 @@ def _require_given(value: str, field_: str) -> None:
         raise ConfigError(field_, "(empty)", "must not be empty", "Is a shell variable unset?")
 
 
-def _as_thing(word: str, command: Command, given: Given, former: str | None) -> str:
+def _as_thing(
+    word: str, command: Command, given: Given, former: str | None, argv: Sequence[str]
+) -> str:
     """Return a word without a flag as ``--field=WORD``.
 
     Args:
@@ -135,17 +139,33 @@ def _as_thing(word: str, command: Command, given: Given, former: str | None) -> 
         command: what may be given.
         given: what was given before.
         former: an earlier word without a flag.
+        argv: the whole command line.
     """
-    remedy = f"See '{command.prog} --help'"
     if command.thing is None:
-        raise ConfigError(command.prog, word, "is not a flag or the value of a flag", remedy)
+        rule = "is not a flag or the value of a flag"
+        remedy = f"{_flag_meant(command, argv) or 'Remove it'}. See '{command.prog} --help'"
+        raise ConfigError(command.prog, word, rule, remedy)
     start = f"--{command.thing}="
     if former is not None:
-        raise _second_thing(word, former, command)
+        meant = _flag_meant(command, argv)
+        raise _second_thing(word, former, command, meant or "Remove one of them")
     for flag in given.words:
         if flag.startswith(start) and flag != f"{start}{word}":
-            raise _second_thing(word, flag.removeprefix(start), command)
+            raise _second_thing(word, flag.removeprefix(start), command, "Remove one of them")
     return f"{start}{word}"
+
+
+def _flag_meant(command: Command, argv: Sequence[str]) -> str | None:
+    """Return what to do with a word too many, if one can guess it.
+
+    If the flag that it may be meant for is there already, the word is most likely a part of a text
+    with blanks.
+    """
+    flags = [flag_text(name) for name in command.meant]
+    there = {word.partition("=")[0].replace("_", "-") for word in argv}
+    if used := next((flag for flag in flags if flag.replace("_", "-") in there), None):
+        return f"Remove it. If it belongs to the value of {used}, put that value in quotes"
+    return f"Give its flag before it: {' or '.join(flags)}" if flags else None
 
 
 def _require_readable(mapping: str, name: str) -> None:
@@ -156,12 +176,12 @@ def _require_readable(mapping: str, name: str) -> None:
         raise ConfigError(name, mapping, one_line(error), "Correct the mapping") from None
 
 
-def _second_thing(second: str, former: str, command: Command) -> ConfigError:
+def _second_thing(second: str, former: str, command: Command, remedy: str) -> ConfigError:
     """Return the error for a thing that is given twice."""
     assert command.thing is not None
     name = thing_text(command.thing)
     rule = f"is a second {name} beside {former}; the command takes one"
-    return ConfigError(name, second, rule, f"Remove one of them. See '{command.prog} --help'")
+    return ConfigError(name, second, rule, f"{remedy}. See '{command.prog} --help'")
 
 
 def _name_of(flag: str, value: str, command: Command, given: Given) -> str:

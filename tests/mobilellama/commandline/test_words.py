@@ -1,6 +1,6 @@
 """What a command line may look like, and what it is taken for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -35,6 +35,8 @@ class _Config:
     """Texts."""
     setup: list[str] = field(default_factory=list, metadata={"commas": False})
     """Lines."""
+    dry_run: bool = False
+    """A flag with a hyphen."""
     train: _Section = field(default_factory=_Section)
     """A section."""
 
@@ -113,6 +115,35 @@ def test_what_is_none_of_these_is_refused(argv: list[str], message: str) -> None
     with pytest.raises(ConfigError) as error:
         words(*argv)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("thing", "argv", "remedy"),
+    [
+        ("dataset", ["A", "B"], "Give its flag before it: --train.seq_len or --dry-run. See 'p"),
+        ("dataset", ["A", "--budget", "3", "B"], "Give its flag before it: --train.seq_len or --d"),
+        (None, ["B"], "Give its flag before it: --train.seq_len or --dry-run. See 'p --help'."),
+        (
+            None,
+            ["B", "--train.seq-len", "1"],
+            "Remove it. If it belongs to the value of --train.seq_len, put that value in quotes. ",
+        ),
+        (
+            "dataset",
+            ["A", "--dry_run=1", "B"],
+            "Remove it. If it belongs to the value of --dry-run, put that value in quotes. See 'p",
+        ),
+        ("dataset", ["A", "--dataset", "B"], "Remove one of them. See 'p --help'."),
+    ],
+)
+def test_a_word_too_many_is_met_with_the_flags_that_it_may_be_meant_for(
+    thing: str | None, argv: list[str], remedy: str
+) -> None:
+    command = replace(COMMAND, thing=thing, meant=("train.seq_len", "dry_run"))
+    with pytest.raises(ConfigError) as error:
+        read_words(argv, command)
+    assert error.value.args[1] == "B"
+    assert f"{error.value.args[3]}.".startswith(remedy)
 
 
 def test_a_mapping_with_a_key_twice_is_refused() -> None:

@@ -86,9 +86,7 @@ def build_model(
     from mobilellama.pretrain.hf.config import llama_config
     from mobilellama.pretrain.hf.weights import DTYPES, cast
 
-    device = find_device(choice.device)
-    masters = SimpleNamespace(dtype="float32")
-    short = choose_dtype(choice.dtype, device, lambda: masters, prefer="speed")
+    device, short = find_device(choice.device), find_run_dtype(choice)
     config = LlamaConfig(**llama_config(model, tokenizer, short))
     try:
         with torch.device(device):
@@ -134,3 +132,10 @@ def find_dtype(choice: HfChoice) -> str:
     device = find_device(choice.device)
     short = choose_dtype(choice.dtype, device, lambda: read_config(choice.model), prefer="speed")
     return DTYPE_NAMES[short]
+
+
+def find_run_dtype(choice: HfChoice) -> str:
+    """Return the short name of the dtype to load a run in. Its masters are fp32."""
+    masters = SimpleNamespace(dtype="float32")
+    device = find_device(choice.device)
+    return choose_dtype(choice.dtype, device, lambda: masters, prefer="speed")

@@ -85,14 +85,8 @@ class ChatOptions(Sampling):
 class Config(ModelChoice, ChatOptions):
     """Fields of 'sft chat'."""
 
-    model: str
-    """A Hugging Face chat folder (what 'sft export' writes, or any other's), a name on the Hub
-    (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'sft run': its folder, whose newest checkpoint
-    is taken, or a checkpoint's own."""
-
     def __post_init__(self) -> None:
-        if not self.is_run:
-            ModelChoice.__post_init__(self)
+        ModelChoice.__post_init__(self)
         ChatOptions.__post_init__(self)
 
 
@@ -105,12 +99,12 @@ def main(config: Config) -> int:
     found = find_model(config.model, field="model")
     with (
         found.errors_by_name(),
-        opened(replace(config, model=found.path)) as (tokenizer, load),
+        opened(replace(config, model=found.path)) as model,
     ):
-        require_system_field(tokenizer, config.system)
+        require_system_field(model.tokenizer, config.system)
         dialogue = Dialogue(
-            tokenizer,
-            load(),
+            model.tokenizer,
+            model.load(),
             sampling=config,
             max_new_tokens=config.max_new_tokens,
             system=config.system,

@@ -2,6 +2,8 @@ r"""Answer a file of prompts in batches, with a chat model.
 
     mobilellama sft generate DIR --input prompts.jsonl --output answers.jsonl
 
+DIR is a chat model's Hugging Face folder or its name on the Hub, or a run of 'sft run'.
+
 Each input line is {"prompt": ...}, {"messages": [...]} or {"conversations": [...]} (an answer
 that ends it is left out); other fields are copied. Each output line, in the same order, adds
 
@@ -20,8 +22,7 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.files.hub_folder import find_model
-from mobilellama.pretrain.generation.loading import find_dtype, load_model, quieten
-from mobilellama.pretrain.hf.fingerprint import identify
+from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.sft.chat.answer_file import (
     ADDED,
     AnswerBatch,
@@ -30,9 +31,9 @@ from mobilellama.sft.chat.answer_file import (
     answer_file,
     describe_options,
 )
+from mobilellama.sft.chat.finetuned_model import OpenedModel, opened
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.prompts import PromptRow, read_prompts
-from mobilellama.sft.chat.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,41 +55,42 @@ def main(config: Config) -> int:
 
 
 def _answer(config: Config, note: dict[str, str]) -> int:
-    """Answer the rows with the model of a folder.
+    """Answer the rows with the model of a folder or of a run.
 
     Args:
         config: what to do.
         note: what the file of answers notes of a model from the Hub.
     """
-    tokenizer = ChatTokenizer(config)  # first: a template that is broken is no row's fault
-    rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
+    with opened(config) as model:  # first: a template that is broken is no row's fault
+        tokenizer = model.tokenizer
+        rows = read_prompts(Path(config.input), system=config.system, reserved=ADDED)
 
-    def prompt(row: PromptRow) -> tuple[list[int], int]:
-        ids = tokenizer.prompt(row.turns)
-        return ids, len(ids)
+        def prompt(row: PromptRow) -> tuple[list[int], int]:
+            ids = tokenizer.prompt(row.turns)
+            return ids, len(ids)
 
-    def load() -> AnswerBatch:
-        model = load_model(config)
-        return lambda batch, stop: answer_batch(
-            batch, [one.prompt for one in batch], model, tokenizer, config, stop
+        def load() -> AnswerBatch:
+            loaded = model.load()
+            return lambda batch, stop: answer_batch(
+                batch, [one.prompt for one in batch], loaded, tokenizer, config, stop
+            )
+
+        answers = answer_file(
+            config,
+            rows,
+            describe(config, model) | note,
+            prompt=prompt,
+            load=load,
+            tokenizer=tokenizer,
         )
-
-    answers = answer_file(
-        config,
-        rows,
-        describe(config, tokenizer) | note,
-        prompt=prompt,
-        load=load,
-        tokenizer=tokenizer,
-    )
     return 130 if len(answers) < len(rows) else 0
 
 
-def describe(config: Config, tokenizer: ChatTokenizer) -> dict[str, object]:
+def describe(config: Config, model: OpenedModel) -> dict[str, object]:
     """Return what the answers depend on, as it is kept beside them."""
     return {
-        "model_sha256": identify(config.model),
-        "chat_template": tokenizer.inner.chat_template,
-        "dtype": str(find_dtype(config)).removeprefix("torch."),
+        "model_sha256": model.sha256(),
+        "chat_template": model.tokenizer.inner.chat_template,
+        "dtype": model.dtype().removeprefix("torch."),
         **describe_options(config),
     }

@@ -1,4 +1,4 @@
-"""Which Hugging Face chat folder answers, and where it runs."""
+"""Which chat model answers, of a folder or of a run, and where it runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from mobilellama.pretrain.generation.loading import HfChoice
 from mobilellama.run_record import require_language_model
 
 _REMEDY = (
-    "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes, or a name on "
-    "the Hub"
+    "Give a folder of AutoModelForCausalLM and AutoTokenizer, as 'sft export' writes, a name on "
+    "the Hub, or a run of 'sft run'"
 )
 
 
@@ -19,10 +19,11 @@ class ModelChoice(HfChoice):
     """Which model, and where it runs."""
 
     model: str
-    """A Hugging Face chat folder (what 'sft export' writes, or any other's), or a name on the Hub:
-    OWNER/NAME or OWNER/NAME@REVISION."""
+    """A Hugging Face chat folder (what 'sft export' writes, or any other's), a name on the Hub
+    (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'sft run': its folder, whose newest checkpoint
+    is taken, or a checkpoint's own."""
     template: str | None = None
-    """A chat template's name or YAML file; None: the one in the folder."""
+    """A chat template's name or YAML file; None: the one in the folder or the run."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
@@ -35,18 +36,14 @@ class ModelChoice(HfChoice):
         return has_steps and not (folder / "config.json").is_file()
 
     def __post_init__(self) -> None:
-        if may_be_on_hub(self.model):
-            return  # its folder is looked at when it is downloaded
+        if may_be_on_hub(self.model) or self.is_run:
+            return  # it is looked at when it is downloaded or opened
         folder = Path(self.model)
         if (folder / "adapter_config.json").is_file():
             remedy = "Make a whole model of it with 'mobilellama sft merge'"
             raise ConfigError("model", self.model, "is an adapter without its base", remedy)
         if not (folder / "config.json").is_file():
             rule = "has no config.json" if folder.is_dir() else "is not a folder"
-            remedy = _REMEDY
-            if self.is_run:
-                exports = "'sft export', or of 'vlm run' with 'vlm export'"
-                remedy = f"It looks like a run or a checkpoint: write it out with {exports}"
-            raise ConfigError("model", self.model, rule, remedy)
+            raise ConfigError("model", self.model, rule, _REMEDY)
         remedy = "Ask it with 'mobilellama vlm chat' or 'vlm generate'"
         require_language_model(folder, field="model", remedy=remedy)

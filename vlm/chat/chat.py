@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilellama import log as logs
-from mobilellama.config import UserError
+from mobilellama.config import DataError, UserError
 from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import quieten
 from mobilellama.sft.chat.chat import COMMANDS, ChatOptions, Terminal
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from mobilellama.vlm.chat.image_dialogue import ImageDialogue  # which imports torch
 
 
@@ -60,14 +62,13 @@ def _talk(config: Config) -> int:
     from mobilellama.sft.chat.dialogue import require_system_field
     from mobilellama.vlm.chat.assistant import load_stored
     from mobilellama.vlm.chat.image_dialogue import ImageDialogue
-    from mobilellama.vlm.chat.image_source import open_image
     from mobilellama.vlm.formats.stored_model import open_model
 
     stored = open_model(
         config.model, template=config.template, tokenizer_as_is=config.tokenizer_as_is
     )
     require_system_field(stored.prompts, config.system)
-    images = {source: open_image(source) for source in config.image}  # before the weights
+    images = {source: _open_given(source) for source in config.image}  # before the weights
     dialogue = ImageDialogue(
         load_stored(stored, config),
         sampling=config,
@@ -78,6 +79,16 @@ def _talk(config: Config) -> int:
     for source in config.image:
         dialogue.show(source, images[source])
     return ImageTerminal(dialogue, interactive=sys.stdin.isatty()).run()
+
+
+def _open_given(source: str) -> "Image":
+    """Decode an image of the command line."""
+    from mobilellama.vlm.chat.image_source import open_image
+
+    try:
+        return open_image(source)
+    except DataError as error:
+        raise DataError(f"--image {error}") from None
 
 
 class ImageTerminal(Terminal):

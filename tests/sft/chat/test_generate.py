@@ -21,6 +21,7 @@ from tests.sft.helpers.tiny_chat_model import (
     copy_chat_model,
 )
 
+MADE = Path(__file__).parents[2] / "fixtures/made_by_22bff75"
 WORDS = "the file is opened and its lines are read one after another by the loop".split()
 
 
@@ -342,3 +343,21 @@ def test_a_run_that_is_killed_goes_on_to_the_same_answers(
     different = sum(one != other for one, other in zip(resumed, afresh, strict=True))
     # Other batches sum in another order: of 8000 tokens, one may come to a tie and turn.
     assert different <= 1
+
+
+def test_a_run_answers_as_the_folder_that_is_made_of_it_and_is_gone_on_with(
+    command: Command, tmp_path: Path
+) -> None:
+    run = MADE / "chat_run"
+    merged = tmp_path / "merged"
+    assert command("sft", "merge", run, "--output", merged, "--dtype", "fp32").code == 0
+    rows = {}
+    for name, model in (("run", run), ("folder", merged)):
+        folder = tmp_path / f"answers_of_{name}"
+        folder.mkdir()
+        generate = Generate(command, model, folder)
+        write_rows(generate.input, [{"prompt": text} for text in questions(3)])
+        rows[name] = generate.rows()
+        assert generate().code == 0  # all rows have answers already
+        assert read_rows(generate.output) == rows[name]
+    assert rows["run"] == rows["folder"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.pretrain.generation.loading import load_model
+from mobilellama.sft.chat.finetuned_model import opened
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 from tests.sft.helpers.tiny_chat_model import copy_chat_model
@@ -18,15 +18,14 @@ def test_what_is_no_chat_folder_is_refused_with_a_remedy(
 ) -> None:
     def message(folder: Path, **fields: Any) -> str:
         with pytest.raises(ConfigError) as caught:
-            choice = ModelChoice(model=str(folder), **fields)
-            ChatTokenizer(choice)
-            load_model(choice)
+            with opened(ModelChoice(model=str(folder), **fields)) as model:
+                model.load()
         return str(caught.value)
 
     assert "is not a folder" in message(tmp_path / "absent")
     assert "has no config.json" in message(tmp_path)
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert "sft export" in message(tmp_path / "run")
+    assert "has no whole checkpoint" in message(tmp_path / "run")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").touch()
     assert "sft merge" in message(tmp_path / "adapter")

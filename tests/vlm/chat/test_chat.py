@@ -135,6 +135,7 @@ def test_images_that_cannot_be_had_are_named(chat: Chat, pictures: Path, tmp_pat
                            ("ftp://there/a.png", "is not an http or https address")):  # fmt: skip
         outcome = chat(WHAT, image=("0.png", image))
         assert outcome.code == 2 and message in outcome.err and outcome.out == ""
+        assert f"mobilellama: error: --image {image}: " in outcome.err
         talked = chat(f"/image {image}", WHAT)
         assert talked.code == 0 and message in talked.err and talked.out == chat(WHAT).out
     assert "[/image needs a file or an address]" in chat("/image").err

@@ -1,5 +1,6 @@
 """A dataset of tokens opened for training: its order, this rank's batches, what is held out."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.order import open_order, shares_text
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.windows import View
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ def open_data(
         raise ConfigError(
             "model.vocab_size",
             vocab_size,
-            f"is below the {dataset.identity.vocab_size} pieces of the tokenizer that "
+            f"is below the {dataset.identity.vocab_size:,} pieces of the tokenizer that "
             f"{config.data.path} was made with",
             "Take a model with that many rows of embedding, or another tokenizer for the data",
         )
@@ -106,7 +109,27 @@ def open_windows(config: Config) -> TrainingData:
         raise ConfigError(
             "train.global_batch_size",
             config.train.global_batch_size,
-            f"exceeds the {num_samples} samples of {data.seq_len} tokens in {config.data.path}",
+            f"exceeds the {num_samples:,} samples of {data.seq_len} tokens in {config.data.path}",
             "Lower it or train.seq_len, or tokenise more text",
         )
+    if unused := unused_rows_text(config, pieces=dataset.identity.vocab_size):
+        log.info("%s", unused)
     return data
+
+
+def unused_rows_text(config: Config, *, pieces: int) -> str:
+    """Return one line on the rows of the embedding that stand for no token; empty without such.
+
+    Args:
+        config: of the run.
+        pieces: of the tokenizer.
+    """
+    rows = config.model.vocab_size
+    if rows == pieces:
+        return ""
+    # Given weights have the rows that they have.
+    remedy = "" if config.init else f". A new run with --model.vocab_size {pieces} has no such rows"
+    return (
+        f"{rows - pieces:,} of {rows:,} rows of the embedding are never trained: model.vocab_size "
+        f"is {rows:,}, but the tokenizer has {pieces:,} pieces{remedy}"
+    )

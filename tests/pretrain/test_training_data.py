@@ -1,5 +1,6 @@
 """A dataset opened for training: the order, the batches of a rank, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from mobilellama.config import ConfigError
 from mobilellama.distributed import World
 from mobilellama.pretrain.config import Config, RunConfig
 from mobilellama.pretrain.sections import MixtureConfig, ModelConfig, TrainConfig
-from mobilellama.pretrain.training_data import open_windows
+from mobilellama.pretrain.training_data import open_windows, unused_rows_text
 from mobilellama.shards.reader import TokenDataset
 
 
@@ -45,7 +46,7 @@ def test_every_subset_is_in_the_order_and_a_sample_is_as_long_as_asked(
         ({"micro_batch_size": 3}, r"^train\.global_batch_size = 8: must be a multiple of"),
         (
             {"global_batch_size": 1_000_000, "micro_batch_size": 1},
-            r"^train\.global_batch_size = 1000000: exceeds the \d+ samples of 32 tokens in ",
+            r"^train\.global_batch_size = 1000000: exceeds the [\d,]+ samples of 32 tokens in ",
         ),
         ({"seq_len": 9_000_000}, r"^train\.seq_len = 9000000: no bucket of"),
     ],
@@ -65,3 +66,18 @@ def test_a_vocabulary_below_the_tokenizers_is_refused(small_dataset: Path) -> No
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"^model\.vocab_size = 799: is below the 800 pieces"):
         open_windows(small)
+
+
+def test_rows_of_the_embedding_that_stand_for_no_token_are_told_with_the_remedy(
+    small_dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    open_windows(config_of(small_dataset))
+    told = (
+        "32 of 832 rows of the embedding are never trained: model.vocab_size is 832, but the "
+        "tokenizer has 800 pieces"
+    )
+    assert caplog.messages == [f"{told}. A new run with --model.vocab_size 800 has no such rows"]
+    config = config_of(small_dataset)
+    assert unused_rows_text(replace(config, init="folder"), pieces=800) == told
+    assert unused_rows_text(config, pieces=832) == ""

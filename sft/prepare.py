@@ -219,7 +219,7 @@ def _write_missing(
     missing = {slice_.name for slice_ in plan.slices if not is_finished(folder, slice_, identity)}
     if missing and len(missing) < len(plan.slices):
         there = len(plan.slices) - len(missing)
-        log.info("%d of %d buckets are there already", there, len(plan.slices))
+        log.info("%s buckets are there already", f"{there:,} of {len(plan.slices):,}")
     name, unit = _unit(plan.slices)
     total = sum(slice_.size for slice_ in plan.slices if slice_.name in missing) / unit
     workers = 1

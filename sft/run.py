@@ -104,7 +104,7 @@ def require_fit(start: FinetuningStart, seq_len: int) -> None:
     if seq_len > start.model.max_seq_len:
         raise ConfigError(
             "init",
-            f"a model of {start.model.max_seq_len} positions",
+            f"a model of {start.model.max_seq_len:,} positions",
             f"is too short for the dataset's rows of {seq_len} tokens",
             f"Prepare with --seq_len {start.model.max_seq_len} or less",
         )

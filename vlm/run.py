@@ -147,11 +147,12 @@ def require_fit(config: Config, start: VisionLanguageStart) -> None:
     """Raise ConfigError unless the language model takes samples of this length."""
     most = start.architecture.max_seq_len
     if config.train.seq_len > most:
-        rule = f"exceeds the {most} positions of the language model"
+        rule = f"exceeds the {most:,} positions of the language model"
         raise ConfigError("train.seq_len", config.train.seq_len, rule, f"Give {most} or less")
     vocab_size = start.architecture.vocab_size
-    if start.tokenizer.vocab_size > vocab_size:
-        rule = f"has {vocab_size} embeddings, but {start.tokenizer.vocab_size} ids in its tokenizer"
+    ids = start.tokenizer.vocab_size
+    if ids > vocab_size:
+        rule = f"has {vocab_size:,} embeddings, but {ids:,} ids in its tokenizer"
         raise ConfigError("init", config.init, rule, "Give a model with its own tokenizer")
 
 

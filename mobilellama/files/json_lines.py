@@ -117,7 +117,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise DataError(f"{place}: must be a JSON object. Fix the line")
             yield place, value
     for what, count in odd.items():
-        log.warning("%s: %d of its lines have %s", path, count, what)
+        log.warning("%s: %s of its lines have %s", path, f"{count:,}", what)
 
 
 def parse_exactly(line: bytes, odd: Counter[str]) -> Any:

@@ -70,7 +70,7 @@ def main(config: Config) -> int:
         located = mixture.locate(position)
         subset, sample = mixture.subsets[int(located.subset)], int(located.sample)
         epoch = f"epoch {int(located.epoch):,} of {subset}"
-        print(f"step {config.step:,}, position {position:,}, {epoch}")
+        print(f"step {config.step}, position {position}, {epoch}")
         print(render(describe_sample(dataset, views[subset], sample)))
     return 0
 

@@ -131,7 +131,7 @@ def answer_file(
     with _naming(path), Answers(path, settings, overwrite=config.overwrite) as answers:
         done = _kept(answers, rows)
         if done:
-            log.info("%s has %d of %d answers already", config.output, len(done), len(rows))
+            log.info("%s has %s answers already", config.output, f"{len(done):,} of {len(rows):,}")
         asked = ask(rows, prompt, start=len(done))
         stop, started_s = StopRequest(), time.monotonic()
         if asked:

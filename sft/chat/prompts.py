@@ -81,8 +81,8 @@ def read_prompts(
         remedy = f'Give a JSON-lines file such as {{"{question}": "..."}} on every line'
         raise ConfigError("input", str(path), "has no prompts", remedy)
     for name, count in unread.items():
-        told = "%s: %d of its rows have %s, which is copied, and not shown to the model. "
-        log.warning(told + "Write it into 'messages' to have it read", path, count, name)
+        told = "%s: %s of its rows have %s, which is copied, and not shown to the model. "
+        log.warning(told + "Write it into 'messages' to have it read", path, f"{count:,}", name)
     return rows
 
 

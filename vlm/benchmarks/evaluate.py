@@ -239,7 +239,8 @@ def answer(
         done = answers.keep([_row(one) for one in plan.asked], added=("text",))[: config.limit]
         left = plan.asked[len(done) : config.limit]
         if done:
-            log.info("%s has %d of %d answers already", path, len(done), len(done) + len(left))
+            total = len(done) + len(left)
+            log.info("%s has %s answers already", path, f"{len(done):,} of {total:,}")
         if left:
             model = assistant()
             with Progress(plan.name, total=len(left), unit="questions") as progress:

@@ -143,9 +143,9 @@ class Assistant:
         missing = {*range(len(questions))} - {*fitting}
         if too_long := [questions[row].text for row in sorted(missing)]:
             log.warning(
-                "%d of %d questions fill the context of %s tokens and get an empty answer; one "
-                "begins %r",
-                len(too_long), len(questions), self.tokenizer.context_tokens, too_long[0][:60],
+                "%s questions fill the context of %s tokens and get an empty answer; one begins %r",
+                f"{len(too_long):,} of {len(questions):,}", f"{self.tokenizer.context_tokens:,}",
+                too_long[0][:60],
             )  # fmt: skip
 
     def pixels(

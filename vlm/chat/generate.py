@@ -273,8 +273,9 @@ def report_image_errors(answers: Sequence[AnsweredRow]) -> int:
     if errors:
         more = ", ..." if len(errors) > _SHOWN else ""
         log.error(
-            "%d rows have an image that cannot be read: %s%s. Fix the images and answer those "
+            "%s an image that cannot be read: %s%s. Fix the images and answer those "
             "rows in another --output, or all with --overwrite",
-            len(errors), "; ".join(errors[:_SHOWN]), more,
+            f"{len(errors):,} rows have" if len(errors) > 1 else "1 row has",
+            "; ".join(errors[:_SHOWN]), more,
         )  # fmt: skip
     return len(errors)

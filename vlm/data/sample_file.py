@@ -327,7 +327,7 @@ def report_refusals(report: SampleReport) -> None:
     """Log what was left aside, with the first places of each reason."""
     log.info("%s", report.line())
     for reason, count in Counter(report.refused).most_common():
-        log.warning("%d refused: %s", count, "; ".join(report.places[reason]))
+        log.warning("%s refused: %s", f"{count:,}", "; ".join(report.places[reason]))
     if names := most_first(report.unread_fields):
         shown = [f"{excerpt(name)} ({count:,})" for name, count in names.items()]
         more = f" and {len(shown) - _NAMES_SHOWN:,} more" if len(shown) > _NAMES_SHOWN else ""

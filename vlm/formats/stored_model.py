@@ -94,10 +94,9 @@ def open_model(
     else:
         stored = _of_folder(path, template, tokenizer_as_is)
     vocab_size = stored.architecture.vocab_size
-    if stored.tokenizer.vocab_size > vocab_size:
-        rule = (
-            f"has {vocab_size} embeddings, but {stored.tokenizer.vocab_size} ids in its tokenizer"
-        )
+    ids = stored.tokenizer.vocab_size
+    if ids > vocab_size:
+        rule = f"has {vocab_size:,} embeddings, but {ids:,} ids in its tokenizer"
         raise ConfigError("model", path, rule, "Give a model with its own tokenizer")
     return stored
 

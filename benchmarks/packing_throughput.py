@@ -24,7 +24,7 @@ to itself like a conversation of that length (away from 1).
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,9 @@ class FullInputs(RowInputs):
 class LongestInputs:
     """Rows padded to the longest of their batch."""
 
-    def supervised_tokens(self, samples: Sequence[Sample]) -> int:
+    def supervised_tokens(self, samples: Iterable[Sample], count: int) -> int:
         """Return how many of the samples' tokens are supervised."""
-        return RowInputs(seq_len=1, pad_id=0).supervised_tokens(samples)
+        return RowInputs(seq_len=1, pad_id=0).supervised_tokens(samples, count)
 
     def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Return input_ids, labels and position_ids, each (samples, longest) int64."""

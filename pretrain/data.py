@@ -1,19 +1,24 @@
 """From a position in the run to this rank's micro-batches: a pure function."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilellama.shards.mixture import Mixture
+from mobilellama.shards.mixture import PERIOD, Located, Mixture
 from mobilellama.shards.windows import View
 
 Sample = tuple[View, int] | None
 """A view and a number in it; None is a place after the run's end."""
+
+_LOCATED_AT_ONCE = 8_192
+"""Samples of a rank that are located together: one by one, numpy's cost a call is most of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +72,13 @@ class Inputs(Protocol):
         """Return the model's arguments, each (samples, ...)."""
         ...
 
-    def supervised_tokens(self, samples: Sequence[Sample]) -> int:
-        """Return how many of the samples' tokens are supervised."""
+    def supervised_tokens(self, samples: Iterable[Sample], count: int) -> int:
+        """Return how many of the samples' tokens are supervised.
+
+        Args:
+            samples: they are located only if they are looked at.
+            count: how many they are, those after the run's end left out.
+        """
         ...
 
 
@@ -107,18 +117,14 @@ class MixedBatches:
         self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._seq_len = self._views[0].seq_len
         share = global_batch_size // world_size
-        self._mine = slice(rank * share, (rank + 1) * share)
+        self._all, self._mine = range(global_batch_size), range(rank * share, (rank + 1) * share)
+        self._located = lru_cache(maxsize=4)(self._locate_steps)
 
     def at(self, position: int) -> StepBatch:
         """Return this rank's part of the step that begins at a position."""
-        located = self._mixture.locate(position + np.arange(self._global_batch_size))
-        order = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
-        samples: list[Sample] = [(self._views[i], j) for i, j in order]
-        count = self.num_samples(position)
-        samples[count:] = [None] * (self._global_batch_size - count)
-        inputs = self._inputs.stack(samples[self._mine])
-        groups = torch.from_numpy(located.subset[self._mine])
-        size = self._micro_batch_size
+        inputs = self._inputs.stack(list(self._samples(position, self._mine)))
+        groups = torch.tensor(self._locate(position, self._mine)[0])
+        count, size = self.num_samples(position), self._micro_batch_size
         return StepBatch(
             micro_batches=[
                 MicroBatch(
@@ -127,11 +133,32 @@ class MixedBatches:
                 )
                 for k in range(0, len(groups), size)
             ],
-            supervised_tokens=self._inputs.supervised_tokens(samples),
+            supervised_tokens=self._inputs.supervised_tokens(
+                self._samples(position, self._all), count
+            ),
             first_position=position,
             num_samples=count,
             tokens=count * self._seq_len,
         )
+
+    def _samples(self, position: int, places: range) -> Iterator[Sample]:
+        """Give the samples at some places of the step that begins at a position."""
+        count = self.num_samples(position)
+        for place, i, j in zip(places, *self._locate(position, places), strict=True):
+            yield (self._views[i], j) if place < count else None
+
+    def _locate(self, position: int, places: range) -> tuple[list[int], list[int]]:
+        """Return the subset and the number of each of these samples."""
+        step, offset = divmod(position, self._global_batch_size)
+        at_once = min(PERIOD // self._global_batch_size, _LOCATED_AT_ONCE // len(places)) or 1
+        first = offset + (step - step % at_once) * self._global_batch_size
+        located = self._located(first, at_once, places)
+        return located.subset[step % at_once].tolist(), located.sample[step % at_once].tolist()
+
+    def _locate_steps(self, first: int, steps: int, places: range) -> Located:
+        """Return where some places of consecutive steps lead, arrays of (steps, places)."""
+        starts = first + self._global_batch_size * np.arange(steps)
+        return self._mixture.locate(starts[:, None] + np.array(places))
 
     def num_samples(self, position: int) -> int:
         """Return how many samples the step that begins at a position takes."""
@@ -148,13 +175,15 @@ class MixedBatches:
 class WindowInputs:
     """Pretraining's: every token of a window is supervised."""
 
-    def __init__(self, *, per_document: bool) -> None:
+    def __init__(self, *, seq_len: int, eos_id: int | None) -> None:
         """Prepare.
 
         Args:
-            per_document: give position_ids that restart at each document.
+            seq_len: tokens that a window predicts.
+            eos_id: what documents end with, to give position_ids that restart after it; None:
+                give none.
         """
-        self._per_document = per_document
+        self._seq_len, self._eos_id = seq_len, eos_id
 
     def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Return the model's arguments, each (samples, seq_len) int64."""
@@ -164,28 +193,36 @@ class WindowInputs:
         assert len(places) == len(samples)  # pretraining ends with a whole step
         for view, i in places:
             view.read_ahead(i)
-        ids = torch.from_numpy(np.stack([view.tokens(i) for view, i in places]).astype(np.int64))
-        inputs = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
-        if self._per_document:
-            position_ids = [positions_in_documents(v.seq_len, v.boundaries(i)) for v, i in places]
-            inputs["position_ids"] = torch.from_numpy(np.stack(position_ids))
-        return inputs
+        ids = np.concatenate([view.tokens(i) for view, i in places]).reshape(len(places), -1)
+        stacked = {"input_ids": ids[:, :-1].astype(np.int64), "labels": ids[:, 1:].astype(np.int64)}
+        if self._eos_id is not None:
+            lengths = document_lengths(ids[:, :-1] == self._eos_id)
+            positions = positions_in_documents(lengths.tolist())
+            stacked["position_ids"] = positions.reshape(len(ids), -1)
+        return {name: torch.from_numpy(value) for name, value in stacked.items()}
 
-    def supervised_tokens(self, samples: Sequence[Sample]) -> int:
+    def supervised_tokens(self, samples: Iterable[Sample], count: int) -> int:
         """Return the number of tokens that the samples predict."""
-        return sum(sample[0].seq_len for sample in samples if sample is not None)
+        return count * self._seq_len
 
 
-def positions_in_documents(seq_len: int, starts: np.ndarray) -> np.ndarray:
-    """Return each token's position in its document, (seq_len,) int64.
+def document_lengths(ends: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the tokens of each document in samples that are laid end to end.
 
     Args:
-        seq_len: tokens of the sample.
-        starts: offsets at which a new document starts, ascending; one past the end is left out.
+        ends: (samples, seq_len), where documents end. The last one of a sample ends there too.
 
-    Example: seq_len 6, starts [2, 5] -> [0, 1, 0, 1, 2, 0].
+    Example: 0 1 0 0, 1 0 0 0 -> 2, 2, 1, 3.
     """
-    begin = np.zeros(seq_len, dtype=np.int64)
-    inside = starts[starts < seq_len]
-    begin[inside] = inside
-    return np.arange(seq_len) - np.maximum.accumulate(begin)
+    ends = ends.copy()
+    ends[:, -1] = True
+    return np.diff(np.flatnonzero(ends), prepend=-1)
+
+
+def positions_in_documents(lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Return each token's position in its document, for documents that are laid end to end.
+
+    Example: lengths 2, 3, 1 -> 0, 1, 0, 1, 2, 0.
+    """
+    counting = np.arange(max(lengths))
+    return np.concatenate([counting[:length] for length in lengths])

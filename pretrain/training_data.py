@@ -99,7 +99,10 @@ def open_windows(config: Config) -> TrainingData:
     data = open_data(
         config,
         dataset,
-        WindowInputs(per_document=config.model.attention == "per_document"),
+        WindowInputs(
+            seq_len=config.train.seq_len,
+            eos_id=dataset.identity.eos_id if config.model.attention == "per_document" else None,
+        ),
         seq_len=config.train.seq_len,
         vocab_size=config.model.vocab_size,
         mixture=config.data.mixture,

@@ -1,6 +1,7 @@
 """From packed rows to the model's arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,12 +53,12 @@ class RowInputs:
             count = len(tokens)
             ids[k, :count] = tokens
             labels[k, : count - 1] = np.where(mask[1:], ids[k, 1:count], IGNORED)
-            starts = np.append(rows.boundaries(i), count)
-            position_ids[k] = positions_in_documents(self._seq_len, starts)
+            starts = [0, *rows.boundaries(i).tolist(), count, self._seq_len]
+            position_ids[k] = positions_in_documents([b - a for a, b in pairwise(starts)])
         stacked = {"input_ids": ids, "labels": labels, "position_ids": position_ids}
         return {name: torch.from_numpy(value) for name, value in stacked.items()}
 
-    def supervised_tokens(self, samples: Sequence[Sample]) -> int:
+    def supervised_tokens(self, samples: Iterable[Sample], count: int) -> int:
         """Return how many of the samples' tokens are supervised."""
         places = (_rows_of(sample) for sample in samples if sample is not None)
         return sum(rows.supervised(i) for rows, i in places)

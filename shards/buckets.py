@@ -7,6 +7,7 @@ time after that, since reading a map of a file that was cut ends the process.
 import mmap
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,21 @@ from mobilellama.shards.manifest import ManifestRow
 # tokens has some 2,600 buckets. Opening one again costs some 20 microseconds.
 _OPEN_BUCKETS = 512
 _OPEN_INDEXES = 96  # and as many masks
+
+
+class _MappedFile(NamedTuple):
+    """A file that is mapped while it is in use."""
+
+    values: NDArray[Any]
+    mapped: mmap.mmap | None
+    """None: the file is empty, which cannot be mapped."""
+    path: Path
+
+    def uncut(self) -> NDArray[Any]:
+        """Return the values, if the file is still as long as when it was mapped."""
+        if self.mapped is not None:
+            require_uncut(self.mapped, self.path)
+        return self.values
 
 
 class Buckets:
@@ -57,10 +73,7 @@ class Buckets:
         Raises:
             DataError: the file is missing or has another size.
         """
-        ids, mapped = self._map(name, tokens)
-        if mapped is not None:
-            require_uncut(mapped, self.folder / f"{name}.bin")
-        return ids
+        return self._map(name, tokens).uncut()
 
     def bucket_mask(self, name: str, tokens: int) -> NDArray[np.uint8]:
         """Return a byte for each token of bucket ``SUBSET/NNNNN``, mapped: 1 is supervised.
@@ -68,10 +81,7 @@ class Buckets:
         Raises:
             DataError: the file is missing or has another size.
         """
-        mask, mapped = self._mask(name, tokens)
-        if mapped is not None:
-            require_uncut(mapped, self.folder / f"{name}.mask")
-        return mask
+        return self._mask(name, tokens).uncut()
 
     def bucket_index(self, name: str) -> BucketIndex:
         """Return where the documents of bucket ``SUBSET/NNNNN`` are.
@@ -80,48 +90,39 @@ class Buckets:
             DataError: the file is missing, truncated or no index.
         """
         index = self._index(name)
-        require_uncut(index.mapped, self.folder / f"{name}.idx")
+        require_uncut(index.mapped, index.path)
         return index
 
     def advise(self, name: str, tokens: int, start: int, length: int) -> None:
         """Ask the kernel to read ahead `length` tokens from token `start` of a bucket."""
-        ids, mapped = self._map(name, tokens)
+        ids, mapped, _ = self._map(name, tokens)
         if mapped is None:
             return
         first = start * ids.itemsize
         aligned = first - first % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, aligned, first - aligned + length * ids.itemsize)
 
-    def _open_bucket(self, name: str, tokens: int) -> tuple[NDArray[np.integer], mmap.mmap | None]:
-        path = self.folder / f"{name}.bin"
-        dtype = little_endian(self.identity.dtype)
+    def _open_bucket(self, name: str, tokens: int) -> _MappedFile:
+        return self._open(f"{name}.bin", little_endian(self.identity.dtype), tokens)
+
+    def _open_mask(self, name: str, tokens: int) -> _MappedFile:
+        return self._open(f"{name}.mask", np.dtype(np.uint8), tokens)
+
+    def _open(self, name: str, dtype: np.dtype, count: int) -> _MappedFile:
+        path, expected = self.folder / name, count * dtype.itemsize
         size = path.stat().st_size if path.is_file() else -1
-        if size != tokens * dtype.itemsize:
+        if size != expected:
             raise DataError(
                 f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but the manifest says "
-                f"{tokens * dtype.itemsize} bytes. Run 'mobilellama shards verify "
-                f"{self.folder}', which says what to rebuild"
+                f"{expected} bytes. Run 'mobilellama shards verify {self.folder}', which says what "
+                "to rebuild"
             )
-        if tokens == 0:  # nothing can be mapped, and nothing is read
-            return np.empty(0, dtype), None
+        if count == 0:
+            return _MappedFile(np.empty(0, dtype), None, path)
         with open(path, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # A plain array over the map: slicing np.memmap, a subclass, costs several times more.
-        return np.frombuffer(mapped, dtype), mapped
-
-    def _open_mask(self, name: str, tokens: int) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
-        path = self.folder / f"{name}.mask"
-        size = path.stat().st_size if path.is_file() else -1
-        if size != tokens:
-            raise DataError(
-                f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but the manifest says "
-                f"{tokens} bytes. Run 'mobilellama shards verify {self.folder}'"
-            )
-        if tokens == 0:
-            return np.empty(0, np.uint8), None
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, np.uint8), mapped
+        return _MappedFile(np.frombuffer(mapped, dtype), mapped, path)
 
     def _open_index(self, name: str) -> BucketIndex:
         return read_index(self.folder / f"{name}.idx")

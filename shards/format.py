@@ -93,6 +93,7 @@ class BucketIndex:
     """(documents + 1,) the first sequence of each document, then the number of sequences."""
     mapped: mmap.mmap
     """What the arrays are views of."""
+    path: Path
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -141,6 +142,7 @@ def read_index(path: Path) -> BucketIndex:
         byte_offsets=data[lengths_end:offsets_end].view("<i8"),
         documents=data[offsets_end:].view("<i8"),
         mapped=mapped,
+        path=path,
     )
 
 

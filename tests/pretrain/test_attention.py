@@ -1,11 +1,9 @@
 """Attention within documents equals the documents run one by one; nothing sees the future."""
 
-import numpy as np
 import pytest
 import torch
 
 from mobilellama.pretrain.attention import Documents, attend
-from mobilellama.pretrain.data import positions_in_documents
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.sections import ModelConfig
 
@@ -122,32 +120,6 @@ def test_no_token_sees_another_document() -> None:
     differs = (before != after).any(dim=-1)
     assert differs[0].tolist() == [False] * 2 + [True] * 3 + [False] * 7
     assert not differs[1].any()
-
-
-def test_positions_restart_after_each_eos_which_belongs_to_the_document_it_ends() -> None:
-    """EOS is 2; `starts` are the offsets after each EOS.
-
-    input     7  2  8  9  2  5 | 6 (the last token's label)
-    position  0  1  0  1  2  0
-    """
-    ids = np.array([7, 2, 8, 9, 2, 5, 6])
-    starts = np.flatnonzero(ids[:-1] == 2) + 1
-    assert starts.tolist() == [2, 5]
-    assert positions_in_documents(6, starts).tolist() == [0, 1, 0, 1, 2, 0]
-
-
-@pytest.mark.parametrize(
-    ("starts", "expected"),
-    [
-        ([], [0, 1, 2, 3]),
-        ([1, 2, 3], [0, 0, 0, 0]),  # documents that are nothing but EOS
-        ([4], [0, 1, 2, 3]),  # the sample's last input is EOS: the next document's is not here
-        ([1, 4], [0, 0, 1, 2]),
-    ],
-)
-def test_positions_at_the_edges(starts: list[int], expected: list[int]) -> None:
-    given = np.array(starts, dtype=np.int64)
-    assert positions_in_documents(4, given).tolist() == expected
 
 
 def test_a_decoder_layer_compiles_without_a_break() -> None:

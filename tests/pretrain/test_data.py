@@ -1,6 +1,6 @@
 """Batches against the order and the bucket files by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilellama.pretrain.data import MixedBatches, StepBatch, WindowInputs
-from mobilellama.shards.mixture import Mixture
+from mobilellama.pretrain.data import (
+    MixedBatches,
+    Sample,
+    StepBatch,
+    WindowInputs,
+    document_lengths,
+    positions_in_documents,
+)
+from mobilellama.shards.mixture import PERIOD, Mixture
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.windows import View
@@ -34,7 +41,7 @@ def batches(
 ) -> MixedBatches:
     return MixedBatches(
         *order,
-        WindowInputs(per_document=per_document),
+        WindowInputs(seq_len=SEQ_LEN, eos_id=2 if per_document else None),
         global_batch_size=BATCH,
         micro_batch_size=micro_batch_size,
         rank=rank,
@@ -113,3 +120,62 @@ def test_positions_restart_after_each_eos(order: tuple[Mixture, Mapping[str, Vie
 def test_causal_batches_have_no_positions(order: tuple[Mixture, Mapping[str, View]]) -> None:
     inputs = batches(order, per_document=False).at(0).micro_batches[0].inputs
     assert inputs.keys() == {"input_ids", "labels"}
+
+
+def test_a_step_s_batch_does_not_depend_on_which_steps_are_located_with_it(
+    order: tuple[Mixture, Mapping[str, View]],
+) -> None:
+    """Steps are located many at once; these begin on both sides of where such a table ends."""
+    mixture, windows = order
+    reader, own = batches(order, rank=3, world_size=4), BATCH // 4
+    ends = [8192 // own * BATCH, PERIOD, 5 * PERIOD]
+    for position in [end + shift for end in ends for shift in (-BATCH - 5, -BATCH, -3, 0, 7)]:
+        located = mixture.locate(position + np.arange(BATCH - own, BATCH))
+        pairs = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
+        expected = [windows[mixture.subsets[i]].tokens(j).tolist() for i, j in pairs]
+        got = joined([reader.at(position)])
+        assert got["groups"].tolist() == located.subset.tolist()
+        assert got["input_ids"].tolist() == [ids[:-1] for ids in expected]
+        assert got["labels"].tolist() == [ids[1:] for ids in expected]
+
+
+def test_a_batch_can_be_written_to_without_changing_what_is_read_next(
+    order: tuple[Mixture, Mapping[str, View]],
+) -> None:
+    reader, kept = batches(order), joined([batches(order).at(0)])
+    for micro in reader.at(0).micro_batches:
+        micro.groups.fill_(-1)
+        for value in micro.inputs.values():
+            value.fill_(-1)
+    again = joined([reader.at(0)])
+    assert all(torch.equal(again[name], kept[name]) for name in kept)
+
+
+def test_a_rank_of_pretraining_locates_no_other_rank_s_samples() -> None:
+    def others() -> Iterator[Sample]:
+        raise AssertionError("a sample is looked at")
+        yield
+
+    assert WindowInputs(seq_len=SEQ_LEN, eos_id=None).supervised_tokens(others(), 5) == 5 * SEQ_LEN
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths", "positions"),
+    [
+        # 2 is EOS. It belongs to the document that it ends.
+        ([[7, 2, 8, 9, 2, 5]], [2, 3, 1], [0, 1, 0, 1, 2, 0]),
+        ([[7, 8, 9]], [3], [0, 1, 2]),
+        ([[7, 8, 2]], [3], [0, 1, 2]),  # the next document's first token is not here
+        ([[2, 2, 2]], [1, 1, 1], [0, 0, 0]),
+        # A sample ends the document that it cuts; the next sample begins at 0.
+        ([[7, 2, 8], [9, 5, 6]], [2, 1, 3], [0, 1, 0, 0, 1, 2]),
+        ([[7, 8, 2], [2, 5, 6]], [3, 1, 2], [0, 1, 2, 0, 0, 1]),
+    ],
+)
+def test_positions_count_from_the_start_of_each_document(
+    ids: list[list[int]], lengths: list[int], positions: list[int]
+) -> None:
+    ends = np.array(ids) == 2
+    assert document_lengths(ends).tolist() == lengths
+    assert positions_in_documents(lengths).tolist() == positions
+    assert (ends == (np.array(ids) == 2)).all()  # what is given is not changed

@@ -39,7 +39,7 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
         optimizer=open_optimizer(optimizer), rank=world.rank, world_size=world.size,
     )  # fmt: skip
     dataset = TokenDataset(folder)
-    inputs = WindowInputs(per_document=False)
+    inputs = WindowInputs(seq_len=32, eos_id=None)
     validation = Validation(
         ValidationConfig(every_steps=5, samples_per_subset=samples),
         HeldOutViews(dataset, dataset.subsets, 32, inputs, is_main=True),

@@ -83,7 +83,7 @@ def test_the_supervised_tokens_of_a_batch_are_those_of_its_labels(rows: Rows) ->
     inputs = RowInputs(seq_len=SEQ_LEN, pad_id=0)
     samples = [(rows, 0), (rows, 1), None, (rows, 2)]
     labels = inputs.stack(samples)["labels"]
-    assert inputs.supervised_tokens(samples) == int((labels != -100).sum()) == 3 + 5 + 4
+    assert inputs.supervised_tokens(samples, 3) == int((labels != -100).sum()) == 3 + 5 + 4
 
 
 MODEL = ModelConfig(
@@ -106,7 +106,7 @@ def test_packed_loss_and_gradients_equal_those_of_one_conversation_at_a_time(row
     inputs = RowInputs(seq_len=SEQ_LEN, pad_id=0)
     samples = [(rows, 0), (rows, 1), (rows, 2), None]
     sums = packed(**inputs.stack(samples))
-    tokens = inputs.supervised_tokens(samples)
+    tokens = inputs.supervised_tokens(samples, 3)
     (sums.loss_sum / tokens).backward()
 
     alone, total = build(), torch.tensor(0.0)
@@ -132,7 +132,7 @@ def test_the_loss_is_the_mean_over_supervised_tokens_computed_by_hand(rows: Rows
         second = model.logits(torch.tensor([[8, 9, 2]]))[0]
     terms = [(first[1], 7), (first[2], 2), (second[1], 2)]
     by_hand = sum(-float(logits[t] - logits.exp().sum().log()) for logits, t in terms) / 3
-    assert float(sums.loss_sum) / inputs.supervised_tokens([(rows, 0)]) == pytest.approx(by_hand)
+    assert float(sums.loss_sum) / inputs.supervised_tokens([(rows, 0)], 1) == pytest.approx(by_hand)
     assert sums.sample_tokens.tolist() == [3]
 
 

@@ -68,18 +68,17 @@ class ImageTextInputs:
         width = max([sum(map(len, parts)) for parts in ids] + [1])
         input_ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
         labels = np.full((len(rows), width), IGNORED, dtype=np.int64)
-        position_ids = np.tile(np.arange(width), (len(rows), 1))
+        position_ids = np.empty_like(input_ids)
         pixels: list[NDArray[np.uint8]] = []
         for k, (row, parts) in enumerate(zip(held, ids, strict=True)):
-            start, starts = 0, []
+            start = 0
             for sample, part in zip(row, parts, strict=True):
                 place = slice(start, start + len(part))
                 input_ids[k, place] = part
                 labels[k, place] = _next_labels(sample, part, self._image_tokens)
                 pixels += self._pixels(sample)
                 start += len(part)
-                starts.append(start)
-            position_ids[k] = positions_in_documents(width, np.array(starts, dtype=np.int64))
+            position_ids[k] = positions_in_documents([*map(len, parts), width - start])
         stacked = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
         if any(len(row) > 1 for row in rows):
             stacked["position_ids"] = torch.from_numpy(position_ids)

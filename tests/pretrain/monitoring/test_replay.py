@@ -44,7 +44,7 @@ def test_the_second_step_s_samples_are_shown_in_order(
     dataset = TokenDataset(small_dataset)
     mixture, windows = open_order(dataset, seq_len=32, mixture=None, seed=1337)
     batches = MixedBatches(
-        mixture, windows, WindowInputs(per_document=False), global_batch_size=8,
+        mixture, windows, WindowInputs(seq_len=32, eos_id=None), global_batch_size=8,
         micro_batch_size=8, rank=0, world_size=1,
     )  # fmt: skip
     ids = batches.at(8).micro_batches[0].inputs["input_ids"][1].tolist()

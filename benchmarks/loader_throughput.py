@@ -1,70 +1,77 @@
-"""Loader throughput: what training reads with, beside a bare memmap and a stored permutation.
+r"""Loader throughput: what training reads with, beside a memmap in a stored order, and peers.
 
-Both read as many samples from a warm page cache and give input_ids and labels as contiguous
-int64 tensors, micro-batch by micro-batch, on one thread. The bare loader knows one file and
-one array of sample numbers (8 bytes a sample, which the corpus of 1.3T tokens makes 5 GB a
-process); ours is ``MixedBatches.at``, as the training loop calls it: it locates the samples
-in a mixture of subsets by arithmetic, asks the kernel for their pages, and stores nothing.
-The tokens are random ids: what they say changes nothing here.
+All read as many samples from a warm page cache and give input_ids and labels as contiguous int64
+tensors, on one thread. The tokens are random ids: what they say changes nothing here.
 
-    python benchmarks/loader_throughput.py --output benchmarks/results/loader_throughput.json
+    bare_memmap         one file, one array of sample numbers (8 bytes a sample, which the corpus of
+                        1.3T tokens makes 5 GB a process), micro-batches made as most code does
+    bare_one_array      the same, but converted as ours: the floor of what can be read this way
+    ours                MixedBatches.at, as the training loop calls it: samples located in a mixture
+                        of subsets by arithmetic, their pages asked for ahead, nothing stored
+    ours_per_document   the same, and position_ids that restart at each document
+    ours_rank_of_160    one rank of a run with a global batch of 2560: 16 samples of each step
+    litdata, megatron_gpt_dataset, mosaicml_streaming, tinyllama_packed_dataset
+                        through their own classes (loader_peers.py), where they are installed;
+                        "not_run" in the result says which were not, and why
+
+Where ours spends more than bare_one_array, a sample: the order (0.5 us: two Feistel
+networks, a share of a period's deal), the pages asked for ahead (1.8 us, a system call that only a
+cold disk or a network folder pays back), the file's length checked before its map is read (0.5 us,
+a system call: a map of a file that was cut would end the process), slices and tuples. TinyLlama's
+PackedDataset does none of these: it opens so many files, permutes the blocks of these alone, and
+reads them to the end before it opens the next; a run cannot begin elsewhere than at the start.
+
+    python benchmarks/loader_throughput.py --packed_dataset lit_gpt/packed_dataset.py \
+        --output benchmarks/results/loader_throughput.json
 """
 
+import argparse
+import itertools
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import paired
 import torch
+from loader_peers import DOCUMENT_TOKENS, EOS_ID, PEERS, VOCAB_SIZE, loader, packed_dataset
 from numpy.typing import NDArray
 
 from mobilellama.pretrain.data import MixedBatches, WindowInputs
 from mobilellama.shards.dataset import Identity, Receipt, bucket_name
 from mobilellama.shards.manifest import write_dataset
-from mobilellama.shards.mixture import PERIOD
 from mobilellama.shards.order import DEFAULT_SEED, open_order
 from mobilellama.shards.reader import TokenDataset
 
 SUBSETS = {"arxiv": 1, "c4": 2, "common_crawl": 4, "github": 1}  # buckets of each
-EOS_ID, DOCUMENT_TOKENS = 2, 1000
 
 
 def main() -> None:
     options = paired.arguments(
         __doc__, million_tokens=200, seq_len=2048, global_batch_size=32, micro_batch_size=8,
-        steps=3000, rounds=7,
+        steps=600, rounds=7, packed_dataset="",
     )  # fmt: skip
     torch.set_num_threads(1)
     samples = options.steps * options.global_batch_size
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder) / "dataset", options.million_tokens * 1_000_000)
         flat = join_buckets(dataset, Path(folder) / "flat.bin")
-        mixture, windows = open_order(
-            dataset, seq_len=options.seq_len, mixture=None, seed=DEFAULT_SEED
-        )
-        batches = MixedBatches(
-            mixture, windows, WindowInputs(per_document=False),
-            global_batch_size=options.global_batch_size,
-            micro_batch_size=options.micro_batch_size, rank=0, world_size=1,
-        )  # fmt: skip
-        summary = paired.measure(
-            {
-                "bare_memmap": bare_loader(
-                    flat, options.seq_len, samples, options.micro_batch_size
-                ),
-                "ours": our_loader(batches, options.steps, options.global_batch_size),
-            },
-            rounds=options.rounds,
-        )
-    tokens = samples * options.seq_len
+        candidates = bare_loaders(flat, options.seq_len, samples, options.micro_batch_size)
+        candidates |= our_loaders(dataset, samples, options)
+        peers, not_run = peer_loaders(flat, Path(folder), samples, options)
+        summary = paired.measure(candidates | peers, rounds=options.rounds)
     for figures in summary.values():
-        figures["million_tokens_per_cpu_s"] = round(tokens / figures["median_cpu_s"] / 1e6, 1)
+        figures["us_per_sample"] = round(figures["median_cpu_s"] / samples * 1e6, 2)
     paired.save(
         {
             "what": "int64 input_ids and labels of random ids, page cache warm; CPU time",
-            "settings": paired.settings(options) | {"buckets": SUBSETS, "tokens_per_round": tokens},
+            "settings": paired.settings(options) | {"buckets": SUBSETS, "samples": samples},
             "results": summary,
+            "ratio_of_per_document_to_ours": round(
+                summary["ours_per_document"]["us_per_sample"] / summary["ours"]["us_per_sample"], 3
+            ),
+            "not_run": not_run,
         },
         options,
     )
@@ -73,7 +80,7 @@ def main() -> None:
 def make_dataset(folder: Path, tokens: int) -> TokenDataset:
     """Write a dataset of random ids (without hashes or .idx files, which no loader reads)."""
     identity = Identity(
-        tokenizer_sha256="0" * 64, vocab_size=32_000, eos_id=EOS_ID, dtype="uint16", seed=0,
+        tokenizer_sha256="0" * 64, vocab_size=VOCAB_SIZE, eos_id=EOS_ID, dtype="uint16", seed=0,
         slice_bytes=1 << 30, heldout_share=0.0, encoder_version=1,
     )  # fmt: skip
     generator = np.random.default_rng(0)
@@ -82,7 +89,7 @@ def make_dataset(folder: Path, tokens: int) -> TokenDataset:
     for subset, buckets in SUBSETS.items():
         (folder / subset).mkdir(parents=True)
         for bucket in range(buckets):
-            ids = generator.integers(3, 32_000, each, dtype="<u2")
+            ids = generator.integers(3, VOCAB_SIZE, each, dtype="<u2")
             ids[DOCUMENT_TOKENS - 1 :: DOCUMENT_TOKENS] = EOS_ID
             ids.tofile(folder / f"{bucket_name(subset, bucket)}.bin")
             receipts.append(
@@ -106,37 +113,82 @@ def join_buckets(dataset: TokenDataset, path: Path) -> NDArray[np.uint16]:
     return np.memmap(path, dtype="<u2", mode="r")
 
 
-def bare_loader(
+def bare_loaders(
     flat: NDArray[np.uint16], seq_len: int, samples: int, micro_batch_size: int
-) -> Callable[[], None]:
-    """Return a pass over so many samples of one memmap, in a stored order."""
+) -> dict[str, Callable[[], None]]:
+    """Return passes over so many samples of one memmap, in a stored order."""
     order = np.random.default_rng(0).permutation((len(flat) - 1) // seq_len)
     starts = np.resize(order * seq_len, (samples // micro_batch_size, micro_batch_size))
 
-    def read() -> None:
+    def read(convert: Callable[[list[NDArray[np.uint16]]], object]) -> None:
         for micro in starts:
-            inputs_of([flat[start : start + seq_len + 1] for start in micro.tolist()])
+            convert([flat[start : start + seq_len + 1] for start in micro.tolist()])
 
-    return read
+    return {"bare_memmap": partial(read, stacked), "bare_one_array": partial(read, joined)}
 
 
-def inputs_of(rows: list[NDArray[np.uint16]]) -> dict[str, torch.Tensor]:
-    """Return input_ids and labels, (samples, seq_len) int64, as training wants them."""
+def stacked(rows: list[NDArray[np.uint16]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return input_ids and labels, (samples, seq_len) int64, as most code makes them."""
     ids = torch.from_numpy(np.stack(rows).astype(np.int64))
-    return {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
-def our_loader(batches: MixedBatches, steps: int, global_batch_size: int) -> Callable[[], None]:
-    """Return a pass over so many steps."""
-    first = 0
+def joined(rows: list[NDArray[np.uint16]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same, copied into one array and converted once, as ours does."""
+    ids = np.concatenate(rows).reshape(len(rows), -1)
+    inputs, labels = ids[:, :-1].astype(np.int64), ids[:, 1:].astype(np.int64)
+    return torch.from_numpy(inputs), torch.from_numpy(labels)
 
-    def read() -> None:
-        nonlocal first
-        for step in range(steps):
-            batches.at(first + step * global_batch_size)
-        first += 2 * PERIOD  # new positions each round: no round profits from the last's tables
 
-    return read
+def our_loaders(
+    dataset: TokenDataset, samples: int, options: argparse.Namespace
+) -> dict[str, Callable[[], None]]:
+    """Return passes over so many samples of a rank, as training reads them."""
+    mixture, windows = open_order(dataset, seq_len=options.seq_len, mixture=None, seed=DEFAULT_SEED)
+
+    def loader(global_batch_size: int, world_size: int, eos_id: int | None) -> Callable[[], None]:
+        batches = MixedBatches(
+            mixture, windows, WindowInputs(seq_len=options.seq_len, eos_id=eos_id),
+            global_batch_size=global_batch_size, micro_batch_size=options.micro_batch_size,
+            rank=world_size // 2, world_size=world_size,
+        )  # fmt: skip
+        steps = samples * world_size // global_batch_size
+        first = itertools.count(step=steps * global_batch_size)  # no round has read it before
+
+        def read() -> None:
+            start = next(first)
+            for step in range(steps):
+                batches.at(start + step * global_batch_size)
+
+        return read
+
+    return {
+        "ours": loader(options.global_batch_size, 1, None),
+        "ours_per_document": loader(options.global_batch_size, 1, EOS_ID),
+        "ours_rank_of_160": loader(2560, 160, None),
+    }
+
+
+def peer_loaders(
+    flat: NDArray[np.uint16], scratch: Path, samples: int, options: argparse.Namespace
+) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """Return passes over so many samples by each peer, and why others are missing."""
+    peers, not_run = dict(PEERS), {}
+    if options.packed_dataset:
+        peers["tinyllama_packed_dataset"] = packed_dataset(options.packed_dataset)
+    else:
+        not_run["tinyllama_packed_dataset"] = "--packed_dataset is not given"
+    passes = {}
+    for name, make in peers.items():
+        folder = scratch / name
+        folder.mkdir()
+        try:
+            epoch = make(flat, folder, options.seq_len)
+        except ImportError as error:
+            not_run[name] = str(error)
+            continue
+        passes[name] = loader(epoch, samples, options.micro_batch_size)
+    return passes, not_run
 
 
 if __name__ == "__main__":

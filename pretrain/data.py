@@ -148,7 +148,7 @@ class MixedBatches:
             yield (self._views[i], j) if place < count else None
 
     def _locate(self, position: int, places: range) -> tuple[list[int], list[int]]:
-        """Return the subset and the number of each of these samples."""
+        """Return the subset and the number of each of the samples at some places of a step."""
         step, offset = divmod(position, self._global_batch_size)
         at_once = min(PERIOD // self._global_batch_size, _LOCATED_AT_ONCE // len(places)) or 1
         first = offset + (step - step % at_once) * self._global_batch_size
@@ -196,7 +196,7 @@ class WindowInputs:
         ids = np.concatenate([view.tokens(i) for view, i in places]).reshape(len(places), -1)
         stacked = {"input_ids": ids[:, :-1].astype(np.int64), "labels": ids[:, 1:].astype(np.int64)}
         if self._eos_id is not None:
-            lengths = document_lengths(ids[:, :-1] == self._eos_id)
+            lengths = document_lengths((ids == self._eos_id)[:, :-1])
             positions = positions_in_documents(lengths.tolist())
             stacked["position_ids"] = positions.reshape(len(ids), -1)
         return {name: torch.from_numpy(value) for name, value in stacked.items()}

@@ -88,7 +88,9 @@ def test_the_pipeline_of_the_docs_is_understood(capsys: pytest.CaptureFixture[st
     assert [link.after for link in links[:3]] == [[], ["tokenize"], ["pretrain"]]
     for link in links:
         require_understood(
-            link.order.step.command[0], [link.order.step.command[1], *link.order.arguments], capsys
+            link.request.step.command[0],
+            [link.request.step.command[1], *link.request.arguments],
+            capsys,
         )
 
 

@@ -162,7 +162,7 @@ class VisionLanguageModel(nn.Module):
 
 
 def build_language_model(config: dict[str, object], attention: str) -> Any:
-    """Build any causal language model that transformers knows.
+    """Build a causal language model of transformers.
 
     Raises:
         ConfigError: transformers does not know it, it is not causal, or its logits are not hidden

@@ -30,6 +30,7 @@ from mobilellama.launch.submission.check import check_config
 from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
 from mobilellama.launch.submission.submit import require_not_active
+from mobilellama.terminal import SHOWN_WIDTH, columns
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,8 @@ class Supervisor:
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        if self._folder.run and (width := columns(sys.stdout)):
+            environment[SHOWN_WIDTH] = str(width)
         if self._request.step.kind == "train" and self._processes > 1:
             # Else torchrun would give each process one CPU.
             threads = cpu_budget(processes=self._processes)

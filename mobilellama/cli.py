@@ -22,13 +22,14 @@ from pathlib import Path
 from mobilellama import launcher, signals
 from mobilellama.commandline.help_text import WIDTH
 from mobilellama.commandline.parser import parse_config
-from mobilellama.commandline.prose import folded, listed
+from mobilellama.commandline.prose import listed
 from mobilellama.config import ConfigError, UserError, did_you_mean
 from mobilellama.log import (
     has_launcher,
     local_rank_from_environment,
     rank_from_environment,
 )
+from mobilellama.terminal import folded
 
 _CAUSE_FIRST_S = 2.0
 

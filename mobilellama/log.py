@@ -9,7 +9,7 @@ import sys
 import warnings
 
 from mobilellama.config import ConfigError
-from mobilellama.terminal import clear_line, columns
+from mobilellama.terminal import clear_line, columns, shown_width, wrapped
 
 _OURS = ("mobilellama", "__main__", "demo", "benchmarks", "root")
 # Libraries that have their own handler, and the lowest level of theirs that is shown. Warnings of
@@ -68,8 +68,8 @@ class _Handler(logging.StreamHandler):
         return super().filter(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Replace a progress bar by the message. The bar is drawn again below it."""
-        return clear_line() + super().format(record)
+        """Replace a progress bar by the message, in lines that fit. It is drawn again below."""
+        return clear_line() + wrapped(super().format(record), columns())
 
 
 class _LibraryLogger(logging.Logger):
@@ -94,7 +94,7 @@ class _LibraryLogger(logging.Logger):
 
 def message_width() -> int | None:
     """Return how many characters of a log message fit into a line; None without a terminal."""
-    width = columns()
+    width = shown_width()
     return None if width is None else width - len("2026-01-31 12:00:00 I ")
 
 

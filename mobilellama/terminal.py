@@ -2,9 +2,12 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
+SHOWN_WIDTH = "MOBILELLAMA_WIDTH"
+"""Variable: the width of the terminal in which a launcher shows this process's log."""
 _DEFAULT_COLUMNS = 80  # if the terminal does not tell; rich uses the same
 
 _ERASE_LINE = "\r\x1b[2K"
@@ -48,6 +51,46 @@ def _told_columns() -> int | None:
     """Return the value of COLUMNS. None if it is unset or not a width."""
     width = os.environ.get("COLUMNS", "")
     return int(width) or None if width.isdigit() else None
+
+
+def shown_width() -> int | None:
+    """Return the width of the terminal that shows this process's messages; None if none does.
+
+    It is stderr, or the terminal of a launcher that shows the log.
+    """
+    width = os.environ.get(SHOWN_WIDTH, "")
+    return columns() or (int(width) if width.isdigit() else None)
+
+
+def folded(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+    """Return the lines of a text, broken only at blanks.
+
+    Args:
+        text: one paragraph.
+        width: the greatest length of a line.
+        first: the prefix of the first line.
+        others: the prefix of the other lines.
+    """
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=others,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Return a text whose lines are broken at blanks where they do not fit.
+
+    Args:
+        text: one or more lines.
+        width: of a line. None leaves the text as it is.
+    """
+    if width is None:
+        return text
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if len(line) > width:  # others keep their tabs
+            lines[i] = "\n".join(folded(line, width, others=" " * 4))
+    return "\n".join(lines)
 
 
 def clear_line(*, leaving: bool = False) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import Launch, LaunchFolder, current_jobs, is_local, require
+from mobilellama.terminal import columns, wrapped
 
 _POLL_S = 0.5
 _ASK_SLURM_EVERY_S = 15.0
@@ -132,11 +133,11 @@ def _nothing(config: Config, folder: LaunchFolder, launch: Launch) -> str:
 
 
 class Follower:
-    """Prints what is added to a file, whole lines where it can."""
+    """Prints what is added to a file; in a terminal, in lines that fit."""
 
     def __init__(self, path: Path, *, last_lines: int | None = None) -> None:
         self.path, self._offset = path, 0
-        self._last_lines = last_lines
+        self._last_lines, self._ends_in_line = last_lines, False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def print_new(self) -> None:
@@ -152,5 +153,8 @@ class Follower:
             new = b"".join(new.splitlines(keepends=True)[-self._last_lines :])
             self._last_lines = None
         if new:
-            sys.stdout.write(self._decoder.decode(new))
+            text = self._decoder.decode(new)
+            begun, newline, rest = text.partition("\n") if self._ends_in_line else ("", "", text)
+            self._ends_in_line = not text.endswith("\n")
+            sys.stdout.write(begun + newline + wrapped(rest, columns(sys.stdout)))
             sys.stdout.flush()

@@ -17,9 +17,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mobilellama.commandline.fields import Field, members_of
 from mobilellama.commandline.old_names import current_name
-from mobilellama.commandline.prose import filled, folded, plain
+from mobilellama.commandline.prose import filled, plain
 from mobilellama.commandline.words import Command, flag_text, thing_text
 from mobilellama.config import ConfigError, as_given, did_you_mean
+from mobilellama.terminal import folded
 
 WIDTH = 80
 MOST_SHOWN = 12

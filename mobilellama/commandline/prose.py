@@ -4,8 +4,9 @@ Tables and commands keep their form.
 """
 
 import re
-import textwrap
 from collections.abc import Mapping
+
+from mobilellama.terminal import folded
 
 _COMMANDS = ("mobilellama ", "torchrun ", "python ")
 _LAST_COLUMN = re.compile(r".*\S  +(?=\S)")
@@ -43,21 +44,6 @@ def _is_rest(line: str, indent: str) -> bool:
     """Return whether a line continues a paragraph whose other lines have this indent."""
     rest = line.removeprefix(indent)
     return line.startswith(indent) and rest[:1].strip() != "" and not _ITEM.match(line)
-
-
-def folded(text: str, width: int, first: str = "", others: str = "") -> list[str]:
-    """Return the lines of a text, broken only at blanks.
-
-    Args:
-        text: one paragraph.
-        width: the greatest length of a line.
-        first: the prefix of the first line.
-        others: the prefix of the other lines.
-    """
-    return textwrap.wrap(
-        text, width, initial_indent=first, subsequent_indent=others,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
 
 
 def listed(names: Mapping[str, str], width: int) -> list[str]:

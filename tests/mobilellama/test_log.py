@@ -1,5 +1,7 @@
 """One policy for what is told: our records, and what libraries say that is worth it, once."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -79,6 +81,21 @@ logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry
     assert done.stderr.count("Retrying") == 1 and done.stderr.endswith(
         "W Retrying in 1s [Retry 1/5].\n"
     )
+
+
+def test_in_a_terminal_a_long_message_is_broken_between_words() -> None:
+    code = (
+        "import logging, mobilellama.log; mobilellama.log.configure(); "
+        "logging.getLogger('mobilellama').info('a message of more than %d letters', 20)"
+    )
+    reader, writer = pty.openpty()
+    environment = os.environ | {"COLUMNS": "42", "TERM": "xterm"}
+    subprocess.run([sys.executable, "-c", code], stderr=writer, env=environment, check=True)
+    os.close(writer)
+    first, second = os.read(reader, 1000).decode().splitlines()
+    os.close(reader)
+    assert first.endswith(" I a message of more") and len(first) <= 42
+    assert second == "    than 20 letters"
 
 
 def test_a_message_without_a_bar_has_no_escapes() -> None:

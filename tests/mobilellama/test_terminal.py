@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from mobilellama.log import message_width
-from mobilellama.terminal import columns, fitted, is_terminal, result_columns
+from mobilellama.terminal import SHOWN_WIDTH, columns, fitted, is_terminal, result_columns, wrapped
 
 PARTS = [(0, "step 1"), (2, "lr 0.1"), (0, "loss 2"), (1, "9 tokens/s"), (1, "")]
 
@@ -45,6 +45,43 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], object
 )
 def test_parts_are_left_out_until_the_line_fits(width: int | None, line: str) -> None:
     assert fitted(PARTS, width) == line
+
+
+LINE = "12:00 I 2 micro-batches  of 2 samples; logs in /a/folder/whose/name/is/long/x"
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (None, [LINE]),
+        (len(LINE), [LINE]),
+        (
+            40,
+            [
+                "12:00 I 2 micro-batches  of 2 samples;",
+                "    logs in",
+                "    /a/folder/whose/name/is/long/x",
+            ],
+        ),
+    ],
+)
+def test_a_line_that_is_too_long_is_broken_between_words_alone(
+    width: int | None, lines: list[str]
+) -> None:
+    assert wrapped(f"{LINE}\n\n\tshort\n", width).split("\n") == [*lines, "", "\tshort", ""]
+
+
+def test_a_path_that_no_line_holds_stays_whole() -> None:
+    assert wrapped(f"in {'x' * 50} it", 20) == f"in\n    {'x' * 50}\n    it"
+
+
+def test_a_log_that_a_launcher_shows_is_as_wide_as_its_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open(os.devnull, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        patch.setenv(SHOWN_WIDTH, "80")
+        assert (columns(), message_width()) == (None, 58)  # its file is no terminal
 
 
 def test_the_width_is_the_terminals_or_what_the_environment_says(

@@ -1,6 +1,8 @@
 """Logs of a launch: which one is shown, what is added to it, and which error was the first."""
 
 import os
+import pty
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +112,27 @@ def test_what_is_added_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFix
             shown.print_new()
         shown.print_new()
     assert capsys.readouterr().out == "step 1\nstep 2\nstep 3\n"
+
+
+def test_in_a_terminal_long_lines_are_broken_between_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pty.openpty()
+    path = tmp_path / "log"
+    path.touch()
+    with os.fdopen(writer, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        patch.setenv("COLUMNS", "20")
+        shown = Follower(path)
+        for text in ("a line of over twenty letters\nwith an", " end\nand some more of twenty\n"):
+            with open(path, "a") as file:
+                file.write(text)
+            shown.print_new()
+        printed = os.read(reader, 1000).decode().replace("\r\n", "\n")
+    os.close(reader)
+    assert printed == (
+        "a line of over\n    twenty letters\nwith an end\nand some more of\n    twenty\n"
+    )
 
 
 def test_bytes_that_are_no_text_are_shown_as_such(

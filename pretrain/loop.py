@@ -17,7 +17,7 @@ from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.data import Batches
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
-from mobilellama.pretrain.monitoring.metrics import Metrics
+from mobilellama.pretrain.monitoring.metrics import Metrics, StepResult
 from mobilellama.pretrain.monitoring.tally import Tally
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.optimizer import ParameterGroup
@@ -129,7 +129,7 @@ def train(
         None when the run is finished, else the reason of the stop. The last step is saved in both
         cases.
     """
-    engine, world, max_steps = attempt.engine, attempt.world, attempt.max_steps
+    world, max_steps = attempt.world, attempt.max_steps
     data = Prefetcher(
         job.batches,
         position=state.consumed,
@@ -147,59 +147,23 @@ def train(
         stop_now = stop_now or world.any(stop.requested())
         return not stop_now
 
-    engine.train(True)
+    attempt.engine.train(True)
     try:
         if state.step == 0:
             # A resumed run has this loss in its metrics already.
             validate(attempt, 0, go_on, stop, watchdog)
         stop.now(SAVING)
         while state.step < max_steps and not stop_now:
-            started_s, waited_s = time.perf_counter(), data.wait_s
-            watchdog.mark("waiting for data", step=state.step)
-            # The CPU waits here only if the threads of the prefetcher are slower than the step.
-            batch = data.next()
-            tally = Tally(len(job.batches.group_names), world.device)
-            for i, micro in enumerate(batch.micro_batches):
-                watchdog.mark("forward and backward")
-                last = i + 1 == len(batch.micro_batches)
-                # DDP decides in forward whether this backward reduces, so it needs `last` here.
-                sums = engine.forward(micro.inputs, last=last)
-                # Divide by the supervised tokens of the whole step, on all ranks. A mean for each
-                # micro-batch would give tokens of short micro-batches more weight.
-                engine.backward(sums.loss_sum / batch.supervised_tokens)
-                # The sums stay on the device: .item() here would wait for the GPU every time.
-                tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
-            watchdog.mark("optimizer step")
-            # A pure function of the step: a resume has no scheduler state to restore.
-            factor = job.config.schedule.factor(state.step, max_steps)
-            # Collective and host-device sync: gradients are summed over ranks, and the CPU reads
-            # their norm to know whether the step was applied.
-            report = engine.step(factor)
-            watchdog.mark("adding up the losses")
-            # The loop's own collective, one a step, and a host-device sync. The request to stop
-            # travels with the losses, so all ranks learn of it at the same step.
-            totals = world.sum(tally.with_flag(stop.requested()))
-            losses, stop_now = tally.losses(totals), totals[-1] > 0
-
-            positions = range(batch.first_position, batch.first_position + batch.num_samples)
-            # All ranks see the same losses here. If the watch ends the run, it ends on all ranks.
-            attempt.watch.record(
-                losses.mean, applied=report.applied, step=state.step + 1, positions=positions
-            )
+            result = take_step(job, attempt, data, state.step, stop, watchdog)
+            stop_now = result.stop_requested
             # A skipped step counts too: step, position and schedule never drift apart.
             state.step += 1
-            state.consumed += batch.num_samples
+            state.consumed += result.num_samples
             watchdog.mark("writing metrics", step=state.step)
             attempt.metrics.record(
+                result,
                 step=state.step,
                 consumed=state.consumed,
-                num_samples=batch.num_samples,
-                tokens=batch.tokens,
-                losses=losses,
-                report=report,
-                lr_factor=factor,
-                step_s=time.perf_counter() - started_s,
-                data_wait_s=data.wait_s - waited_s,
                 watch=attempt.watch,
                 final=stop_now or state.step == max_steps,
             )
@@ -220,6 +184,68 @@ def train(
     if state.step >= max_steps:
         return None
     return stop.reason or "another rank was asked to stop"
+
+
+def take_step(
+    job: Training,
+    attempt: Attempt,
+    data: Prefetcher,
+    steps_done: int,
+    stop: StopRequest,
+    watchdog: Watchdog,
+) -> StepResult:
+    """Take the next step, from its data to the losses of all ranks. All ranks call it together.
+
+    Args:
+        job: what to train, on what, and how.
+        attempt: does it.
+        data: reads the samples ahead.
+        steps_done: the steps before this one. The learning rate depends on them.
+        stop: asked once. The losses carry its answer to all ranks.
+        watchdog: is told the start of each part.
+    """
+    engine, world = attempt.engine, attempt.world
+    started_s, waited_s = time.perf_counter(), data.wait_s
+    watchdog.mark("waiting for data", step=steps_done)
+    # The CPU waits here only if the threads of the prefetcher are slower than the step.
+    batch = data.next()
+    tally = Tally(len(job.batches.group_names), world.device)
+    for i, micro in enumerate(batch.micro_batches):
+        watchdog.mark("forward and backward")
+        last = i + 1 == len(batch.micro_batches)
+        # DDP decides in forward whether this backward reduces, so it needs `last` here.
+        sums = engine.forward(micro.inputs, last=last)
+        # Divide by the supervised tokens of the whole step, on all ranks. A mean for each
+        # micro-batch would give tokens of short micro-batches more weight.
+        engine.backward(sums.loss_sum / batch.supervised_tokens)
+        # The sums stay on the device: .item() here would wait for the GPU every time.
+        tally.add(micro.groups, sums.sample_loss_sums, sums.sample_tokens)
+    watchdog.mark("optimizer step")
+    # A pure function of the step: a resume has no scheduler state to restore.
+    factor = job.config.schedule.factor(steps_done, attempt.max_steps)
+    # Collective and host-device sync: gradients are summed over ranks, and the CPU reads
+    # their norm to know whether the step was applied.
+    report = engine.step(factor)
+    watchdog.mark("adding up the losses")
+    # The loop's own collective, one a step, and a host-device sync. The request to stop
+    # travels with the losses, so all ranks learn of it at the same step.
+    totals = world.sum(tally.with_flag(stop.requested()))
+    losses, stop_requested = tally.losses(totals), totals[-1] > 0
+    positions = range(batch.first_position, batch.first_position + batch.num_samples)
+    # All ranks see the same losses here. If the watch ends the run, it ends on all ranks.
+    attempt.watch.record(
+        losses.mean, applied=report.applied, step=steps_done + 1, positions=positions
+    )
+    return StepResult(
+        num_samples=batch.num_samples,
+        tokens=batch.tokens,
+        losses=losses,
+        report=report,
+        lr_factor=factor,
+        step_s=time.perf_counter() - started_s,
+        data_wait_s=data.wait_s - waited_s,
+        stop_requested=stop_requested,
+    )
 
 
 def validate(

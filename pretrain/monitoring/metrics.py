@@ -3,6 +3,7 @@
 import logging
 import resource
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -22,6 +23,26 @@ from mobilellama.pretrain.sinks.sink import (
 from mobilellama.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step did, on all ranks together."""
+
+    num_samples: int
+    """Over all ranks."""
+    tokens: int
+    """Over all ranks, those included that the loss does not count."""
+    losses: Losses
+    report: StepReport
+    lr_factor: float
+    """Each group had this times its peak learning rate."""
+    step_s: float
+    """From the fetch of the data to the losses."""
+    data_wait_s: float
+    """The part of it in which the data were not ready."""
+    stop_requested: bool
+    """Whether a rank was asked to stop: the same on all ranks."""
 
 
 class Metrics:
@@ -85,29 +106,25 @@ class Metrics:
         self._step_s = self._data_wait_s = 0.0
 
     def record(
-        self,
-        *,
-        step: int,
-        consumed: int,
-        num_samples: int,
-        tokens: int,
-        losses: Losses,
-        report: StepReport,
-        lr_factor: float,
-        step_s: float,
-        data_wait_s: float,
-        watch: LossWatch,
-        final: bool,
+        self, result: StepResult, *, step: int, consumed: int, watch: LossWatch, final: bool
     ) -> None:
-        """Take note of a step; at the interval's end, or a final step, write."""
+        """Take note of a step; at the interval's end, or a final step, write.
+
+        Args:
+            result: the step.
+            step: the number of this step, from 1.
+            consumed: samples of the run so far, this step's included.
+            watch: its counts are written.
+            final: whether this attempt takes no more steps.
+        """
         self._num_steps += 1
-        self._num_samples += num_samples
-        self._num_tokens += tokens
+        self._num_samples += result.num_samples
+        self._num_tokens += result.tokens
         for i in range(len(self._group_names)):
-            self._loss_sums[i] += losses.loss_sums[i]
-            self._supervised_tokens[i] += losses.tokens[i]
-        self._step_s += step_s
-        self._data_wait_s += data_wait_s
+            self._loss_sums[i] += result.losses.loss_sums[i]
+            self._supervised_tokens[i] += result.losses.tokens[i]
+        self._step_s += result.step_s
+        self._data_wait_s += result.data_wait_s
         if step % self._config.every_steps and not final:
             return
         supervised = sum(self._supervised_tokens)
@@ -116,8 +133,8 @@ class Metrics:
             "consumed": consumed,
             **({"tokens": consumed * self._seq_len} if self._seq_len else {}),
             "loss": sum(self._loss_sums) / max(supervised, 1.0),
-            "grad_norm": report.grad_norm,
-            **{name: peak * lr_factor for name, peak in self._peak_lrs.items()},
+            "grad_norm": result.report.grad_norm,
+            **{name: peak * result.lr_factor for name, peak in self._peak_lrs.items()},
             "samples_per_s": self._num_samples / self._step_s,
             "tokens_per_s_per_gpu": per_gpu,
             "supervised_share": supervised / max(self._num_tokens, 1),

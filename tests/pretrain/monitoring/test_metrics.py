@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mobilellama.distributed import World
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.config import MetricsConfig
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
-from mobilellama.pretrain.monitoring.metrics import Metrics
+from mobilellama.pretrain.monitoring.metrics import Metrics, StepResult
 from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.run_folder import RunFolder
 
@@ -41,17 +42,23 @@ def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int 
     )
 
 
-def see(to: Metrics, step: int, losses: Losses, **changed: Any) -> None:
-    facts: dict[str, Any] = {
-        "report": StepReport(grad_norm=0.5, applied=True),
-        "lr_factor": 0.5,
-        "step_s": 2.0,
-        "data_wait_s": 0.25,
-        "watch": LossWatch(LossWatchConfig()),
-        "final": False,
-    }
+def see(to: Metrics, step: int, losses: Losses, *, final: bool = False, **changed: Any) -> None:
+    result = StepResult(
+        num_samples=4,
+        tokens=400,
+        losses=losses,
+        report=StepReport(grad_norm=0.5, applied=True),
+        lr_factor=0.5,
+        step_s=2.0,
+        data_wait_s=0.25,
+        stop_requested=False,
+    )
     to.record(
-        step=step, consumed=4 * step, num_samples=4, tokens=400, losses=losses, **(facts | changed)
+        replace(result, **changed),
+        step=step,
+        consumed=4 * step,
+        watch=LossWatch(LossWatchConfig()),
+        final=final,
     )
 
 

@@ -11,16 +11,18 @@ With --sources, the corpus is compared with the hashes of the bytes that were re
 of older versions have no such hashes. Buckets of a table (a dataset on the Hub, a save_to_disk
 folder) can only be compared by the same 'tokenize run'.
 
-If anything differs, the command prints the first bad file in the manifest's order, and exits
-with code 2.
+If anything differs, the command names the bad files and the buckets to write again, and exits with
+code 2. With --redo it also removes the receipts of these buckets. The same 'tokenize run' (or 'sft
+prepare') then writes these buckets again, and no others.
 """
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 from mobilellama import log as logs
 from mobilellama.config import DataError, require_at_least
@@ -49,6 +51,9 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify_sources import verify_sources
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 
+log = logging.getLogger(__name__)
+
+_BUCKETS_SHOWN = 20
 _COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 
 
@@ -63,6 +68,9 @@ class Config:
     file) that the dataset was made of."""
     workers: int | None = None
     """Files to read at the same time. None: one for each CPU that this process may use."""
+    redo: bool = False
+    """Remove the receipts of bad buckets, so that the same 'tokenize run' (or 'sft prepare') writes
+    these buckets again. All files are read, even if a file has a wrong size."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:
@@ -74,7 +82,7 @@ def main(config: Config) -> int:
     logs.configure()
     started_s = time.monotonic()
     dataset = TokenDataset(config.dataset, field="dataset")
-    checked = verify_dataset(dataset, workers=config.workers)
+    checked = verify_dataset(dataset, workers=config.workers, redo=config.redo)
     print(
         f"{dataset.folder}: good. {format_count(checked.files, 'file')}, "
         f"{format_amount(checked.bytes / 1e6, 'MB')}, "
@@ -111,11 +119,22 @@ class _File:
     size: int | None
     """None where any size will do, the hash being checked anyway."""
     sha256: str
-    remedy: str
+    bucket: str | None = None
+    """``SUBSET/NNNNN`` of a file of a bucket."""
+    remedy: str = ""
+    """What to do about another file."""
+
+
+_Fault = tuple[_File, str]
+"""A bad file, and what is wrong with it."""
 
 
 def verify_dataset(
-    dataset: TokenDataset, *, workers: int | None = None, buckets: Collection[str] | None = None
+    dataset: TokenDataset,
+    *,
+    workers: int | None = None,
+    buckets: Collection[str] | None = None,
+    redo: bool = False,
 ) -> Checked:
     """Check the hashes of all files, or of some buckets' files.
 
@@ -124,23 +143,27 @@ def verify_dataset(
         workers: files read at the same time; None: as many as this process may use cores.
         buckets: ``SUBSET/NNNNN`` of the buckets to check; None checks all, and the
             descriptions too. Ranks that share the work take ``bucket_names(dataset)[rank::R]``.
+        redo: remove the receipts of bad buckets.
 
     Raises:
-        DataError: a file is missing or differs. Names the first in the manifest's order.
+        DataError: a file is missing or differs. Names the first in the manifest's order, and the
+            buckets to write again.
     """
+    faults: list[_Fault] = []
     if buckets is None:
         _check_descriptions(dataset)
-        _check_described_files(dataset)
+        faults += _faults_of_receipts(dataset)
+        faults += _faults_of_described(dataset, known={file.path for file, _ in faults})
     files = list(_files(dataset, buckets))
-    # Sizes first: a truncated file need not wait for a terabyte of hashes.
-    _refuse((file, fault) for file in files if (fault := _fault_of_size(file)))
-    with Progress("verify", total=_megabytes(files), unit="MB") as progress:
-        hashes = _hash_all(files, cpu_budget(workers).count, progress)
-    _refuse(
-        (file, fault)
-        for file, found in zip(files, hashes, strict=True)
-        if (fault := _fault_of_hash(file, found))
-    )
+    wrong = {file: fault for file in files if (fault := _fault_of_size(file))}
+    faults += wrong.items()
+    if faults and not redo:  # a truncated file need not wait for a terabyte of hashes
+        _refuse(dataset, faults, redo=False)
+    whole = [file for file in files if file not in wrong]
+    with Progress("verify", total=_megabytes(whole), unit="MB") as progress:
+        faults += _hash_all(whole, cpu_budget(workers).count, progress)
+    if faults:
+        _refuse(dataset, faults, redo=redo)
     return Checked(files=len(files), bytes=sum(file.path.stat().st_size for file in files))
 
 
@@ -159,8 +182,7 @@ def _files(dataset: TokenDataset, buckets: Collection[str] | None) -> Iterator[_
                     path=folder / f"{name}.{ending}",
                     size=_expected_size(ending, row, identity),
                     sha256=sha256,
-                    remedy=f"To rebuild: remove {folder / name}.* and run the same "
-                    f"'mobilellama {maker(folder)}' again; it redoes only what is missing",
+                    bucket=name,
                 )
     if buckets is None:
         yield _File(
@@ -191,7 +213,11 @@ def _fault_of_size(file: _File) -> str | None:
     return f"{size:,} bytes, expected {file.size:,}"
 
 
-def _fault_of_hash(file: _File, found: str) -> str | None:
+def _fault_of_hash(file: _File) -> str | None:
+    try:
+        found = sha256_of_file(file.path)
+    except OSError as error:  # a bad block of the disk is what this command is for
+        return f"cannot be read ({error.strerror})"
     if found == file.sha256:
         return None
     return f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
@@ -201,39 +227,54 @@ def _megabytes(files: Iterable[_File]) -> float:
     return sum(file.path.stat().st_size for file in files) / 1e6
 
 
-def _hash_all(files: list[_File], workers: int, progress: Progress) -> list[str]:
+def _hash_all(files: list[_File], workers: int, progress: Progress) -> list[_Fault]:
     """Hash the files in threads (hashing and reading both release the interpreter's lock)."""
-    hashes = [""] * len(files)
+    faults: dict[int, str] = {}
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        running: dict[Future[str], int] = {
-            pool.submit(_sha256, file.path): i for i, file in enumerate(files)
+        running: dict[Future[str | None], int] = {
+            pool.submit(_fault_of_hash, file): i for i, file in enumerate(files)
         }
         try:
             for future in as_completed(running):
                 i = running[future]
-                hashes[i] = future.result()
+                if fault := future.result():
+                    faults[i] = fault
                 progress.advance(_megabytes([files[i]]))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a terabyte
             raise
-    return hashes
+    return [(files[i], faults[i]) for i in sorted(faults)]
 
 
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of_file(path)
-    except OSError as error:  # a bad block of the disk is what this command is for
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+def _refuse(dataset: TokenDataset, faults: list[_Fault], *, redo: bool) -> NoReturn:
+    """Raise DataError for the first of the bad files; log the others, and name the buckets.
 
-
-def _refuse(bad: Iterable[tuple[_File, str]]) -> None:
-    """Raise DataError for the first of the bad files, and count the others."""
-    faults = list(bad)
-    if not faults:
-        return
+    Args:
+        dataset: the dataset.
+        faults: the bad files, at least one.
+        redo: remove the receipts of bad buckets.
+    """
+    order = {name: i for i, name in enumerate(bucket_names(dataset))}
+    faults.sort(key=lambda fault: order.get(fault[0].bucket or "", len(order)))
+    for file, fault in faults[1:]:
+        log.warning("%s: %s", file.path, fault)
+    bad = list(dict.fromkeys(file.bucket for file, _ in faults if file.bucket is not None))
+    remedies = list(dict.fromkeys(file.remedy for file, _ in faults if file.remedy))
+    if bad:
+        again = f"the same 'mobilellama {maker(dataset.folder)}' again: it writes only these"
+        shown = ", ".join(bad[:_BUCKETS_SHOWN])
+        more = f" and {len(bad) - _BUCKETS_SHOWN:,} more" if len(bad) > _BUCKETS_SHOWN else ""
+        if redo:
+            for name in bad:
+                (dataset.folder / f"{name}.json").unlink(missing_ok=True)
+            done = f"Bad buckets: {shown}{more}. Their receipts are removed. Run {again}"
+        else:
+            verify = f"'mobilellama shards verify {dataset.folder} --redo true'"
+            done = f"Bad buckets: {shown}{more}. Run {verify}, then {again}"
+        remedies.insert(0, done)
     file, fault = faults[0]
     others = f" (and {len(faults) - 1:,} more bad)" if len(faults) > 1 else ""
-    raise DataError(f"{file.path}: {fault}{others}. {file.remedy}")
+    raise DataError(f"{file.path}: {fault}{others}. {'. '.join(remedies)}")
 
 
 def _check_descriptions(dataset: TokenDataset) -> None:
@@ -263,23 +304,41 @@ def _check_descriptions(dataset: TokenDataset) -> None:
             f"{plan}: its identity is not that of {DATASET}, which the fingerprint confirms. "
             "Restore it from a copy (only tokenising reads it)"
         )
+
+
+def _faults_of_receipts(dataset: TokenDataset) -> Iterator[_Fault]:
+    """Yield the receipts that are broken, or belong to another plan."""
+    if not (dataset.folder / PLAN).is_file():
+        return
+    planned = Plan.read(dataset.folder)
     for slice_ in planned.slices:
-        read_receipt(dataset.folder, slice_, planned.identity)
+        try:
+            read_receipt(dataset.folder, slice_, planned.identity)
+        except DataError as error:
+            path = dataset.folder / f"{slice_.name}.json"
+            fault = str(error).removeprefix(f"{path}: ").partition(". Remove ")[0]
+            yield _File(path=path, size=None, sha256="", bucket=slice_.name), fault
 
 
-def _check_described_files(dataset: TokenDataset) -> None:
-    """Raise DataError unless the files that dataset.json names have their sha256.
+def _faults_of_described(dataset: TokenDataset, known: Collection[Path]) -> Iterator[_Fault]:
+    """Yield the files that dataset.json names and that do not have their sha256.
 
     The plan and receipts may be missing, since only tokenising needs them.
+
+    Args:
+        dataset: the dataset.
+        known: files that are known to be bad.
     """
     folder = dataset.folder
     made_again = f"Run the same 'mobilellama {maker(folder)}' again: it writes the file anew"
     for name, sha256 in dataset.described_files.items():
         path = folder / name
-        for_making_alone = name == PLAN or (path.suffix == ".json" and path.stem.isdigit())
-        if path == tokenizer_file(folder) or (for_making_alone and not path.exists()):
+        is_receipt = path.suffix == ".json" and path.stem.isdigit()
+        may_be_missing = name == PLAN or is_receipt
+        if path in {tokenizer_file(folder), *known} or (may_be_missing and not path.exists()):
             continue
-        remedy = _COPY_TOKENIZER if name.startswith(HF_FOLDER) else made_again
-        file = _File(path=path, size=None, sha256=sha256, remedy=remedy)
-        fault = _fault_of_size(file) or _fault_of_hash(file, _sha256(path))
-        _refuse([(file, fault)] if fault else [])
+        bucket, remedy = (name.removesuffix(".json"), "") if is_receipt else (None, made_again)
+        remedy = _COPY_TOKENIZER if name.startswith(HF_FOLDER) else remedy
+        file = _File(path=path, size=None, sha256=sha256, bucket=bucket, remedy=remedy)
+        if fault := _fault_of_size(file) or _fault_of_hash(file):
+            yield file, fault

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -6,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import DataError
+from mobilellama.files.atomic import sha256_of_file
+from mobilellama.shards import verify
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import bucket_names, verify_dataset
 from mobilellama.tokenize.main import main as tokenize_main
@@ -25,10 +28,8 @@ def flip(path: Path, offset: int = -5) -> None:
     path.write_bytes(content)
 
 
-def remove_and_tokenize_again(copy: Path, bucket: str, corpus: Path, tokenizer: Path) -> None:
+def tokenize_again(copy: Path, corpus: Path, tokenizer: Path) -> None:
     """Do what the message says."""
-    for path in copy.glob(f"{bucket}.*"):
-        path.unlink()
     arguments = ["--tokenizer", str(tokenizer), "--sources.root", str(corpus)]
     arguments += ["--output", str(copy), "--heldout_share", "0.02", "--workers", "1"]
     assert tokenize_main(["run", *arguments]) == 0
@@ -42,22 +43,67 @@ def test_a_good_dataset_passes_and_says_what_was_checked(small_dataset: Path, cl
     assert f"fingerprint {dataset.fingerprint}" in out
 
 
-@pytest.mark.parametrize("ending", ["bin", "idx"])
-def test_a_flipped_bit_is_found_and_the_named_remedy_restores_the_dataset(
-    ending: str, copy: Path, cli: Cli, small_corpus: Path, small_tokenizer: Path
+def test_bad_buckets_are_named_and_only_they_are_written_again(
+    copy: Path, cli: Cli, small_corpus: Path, small_tokenizer: Path
 ) -> None:
-    before = TokenDataset(copy).fingerprint
-    content = (copy / f"common_crawl/00001.{ending}").read_bytes()
-    flip(copy / f"common_crawl/00001.{ending}")
-    code, _, err = cli("shards", "verify", copy)
-    assert code == 2 and "Traceback" not in err
-    stem = copy / "common_crawl/00001"
-    assert f"mobilellama: error: {stem}.{ending}: sha256 " in err
-    assert f"remove {stem}.* and run the same 'mobilellama tokenize run' again" in err
-    remove_and_tokenize_again(copy, "common_crawl/00001", small_corpus, small_tokenizer)
-    assert (copy / f"common_crawl/00001.{ending}").read_bytes() == content
-    assert TokenDataset(copy).fingerprint == before
+    def state() -> dict[str, tuple[bytes, int]]:
+        files = [path for path in copy.rglob("*") if path.is_file()]
+        return {str(p.relative_to(copy)): (p.read_bytes(), p.stat().st_ino) for p in files}
+
+    before = state()
+    flip(copy / "common_crawl/00001.bin")
+    flip(copy / "github/00000.idx")
+    os.truncate(copy / "github/00001.bin", 10)
+    (copy / "wikipedia/00000.json").write_text('{"subset"')
+    code, out, err = cli("shards", "verify", copy)
+    assert (code, out) == (2, "") and "Traceback" not in err
+    assert "github/00001.bin: 10 bytes, expected " in err  # sizes and receipts first
+    assert (
+        f"Bad buckets: github/00001, wikipedia/00000. Run 'mobilellama shards verify {copy} --redo "
+        "true', then the same 'mobilellama tokenize run' again: it writes only these\n"
+    ) in err
+    assert (copy / "github/00001.json").exists()
+    code, out, err = cli("shards", "verify", copy, "--redo", "true", "--workers", 2)
+    assert (code, out) == (2, "")
+    assert f"mobilellama: error: {copy}/common_crawl/00001.bin: sha256 " in err
+    assert " (and 3 more bad). " in err
+    for line in ("github/00000.idx: sha256 ", "github/00001.bin: 10 bytes", "00000.json: not a re"):
+        assert line in err
+    assert (
+        "Bad buckets: common_crawl/00001, github/00000, github/00001, wikipedia/00000. Their "
+        "receipts are removed. Run the same 'mobilellama tokenize run' again: it writes only these"
+    ) in err
+    left = sorted(str(path.relative_to(copy)) for path in copy.glob("*/*.json"))
+    assert left == ["common_crawl/00000.json"]
+    tokenize_again(copy, small_corpus, small_tokenizer)
+    after = state()
+    assert {name: data for name, (data, _) in after.items()} == {
+        name: data for name, (data, _) in before.items()
+    }
+    for ending in ("bin", "idx", "json"):  # this bucket was good, and stayed
+        name = f"common_crawl/00000.{ending}"
+        assert after[name] == before[name]
     assert cli("shards", "verify", copy)[0] == 0
+
+
+def test_a_file_that_cannot_be_read_is_one_of_the_bad_ones(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk with a bad block: the other files are still compared."""
+    flip(copy / "wikipedia/00000.bin")
+
+    def hashed(path: Path) -> str:
+        if path.name == "00000.idx" and path.parent.name == "github":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return sha256_of_file(path)
+
+    monkeypatch.setattr(verify, "sha256_of_file", hashed)
+    with pytest.raises(DataError) as caught:
+        verify_dataset(TokenDataset(copy))
+    assert f"{copy}/github/00000.idx: cannot be read (Input/output error) (and 1 m" in str(
+        caught.value
+    )
+    assert "Bad buckets: github/00000, wikipedia/00000. Run " in str(caught.value)
 
 
 def test_a_truncated_and_a_missing_file_are_named_with_their_sizes(copy: Path) -> None:
@@ -66,9 +112,14 @@ def test_a_truncated_and_a_missing_file_are_named_with_their_sizes(copy: Path) -
     os.truncate(path, size - 4096)
     with pytest.raises(DataError) as caught:
         verify_dataset(TokenDataset(copy))
-    assert f"{path}: {size - 4096:,} bytes, expected {size:,}. To rebuild:" in str(caught.value)
+    assert (
+        f"{path}: {size - 4096:,} bytes, expected {size:,}. Bad buckets: github/00000. Run"
+        in str(caught.value)
+    )
     path.unlink()
-    with pytest.raises(DataError, match=r"github/00000\.bin: missing\. To rebuild:"):
+    with pytest.raises(
+        DataError, match=r"github/00000\.bin: missing\. Bad buckets: github/00000\. Run"
+    ):
         verify_dataset(TokenDataset(copy))
 
 
@@ -78,7 +129,7 @@ def test_the_first_bad_file_in_the_manifest_s_order_is_named_and_the_others_coun
     flip(copy / "wikipedia/00000.bin")
     flip(copy / "github/00001.idx")
     flip(copy / "github/00001.bin")
-    with pytest.raises(DataError, match=r"github/00001\.bin: sha256 .* \(and 2 more bad\)\. To"):
+    with pytest.raises(DataError, match=r"github/00001\.bin: sha256 .* \(and 2 more bad\)\. Bad"):
         verify_dataset(TokenDataset(copy), workers=3)
 
 
@@ -144,7 +195,9 @@ def test_a_broken_receipt_is_found_with_a_remedy_and_a_missing_one_is_let_be(cop
     (copy / "github/00000.json").unlink()
     verify_dataset(TokenDataset(copy))
     (copy / "github/00000.json").write_text('{"subset"')
-    with pytest.raises(DataError, match=r"github/00000.json: not a receipt. Remove .* run again"):
+    with pytest.raises(
+        DataError, match=r"github/00000.json: not a receipt. Bad buckets: github/00000. Run"
+    ):
         verify_dataset(TokenDataset(copy))
 
 

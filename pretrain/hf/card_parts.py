@@ -11,6 +11,7 @@ from mobilellama.pretrain.optimizers.kind import optimizer_text
 from mobilellama.pretrain.schedule import schedule_text
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.manifest import Manifest
+from mobilellama.pretrain.state.stored_fields import StoredConfig
 from mobilellama.run_folder import RunFolder
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
@@ -79,7 +80,7 @@ def architecture_table(model: ModelConfig, tokenizer: TextTokenizer, weights: st
 
 
 def recipe_rows(
-    manifest: Manifest, config: Mapping[str, Any], rates: Mapping[str, float]
+    manifest: Manifest, config: StoredConfig, rates: Mapping[str, float]
 ) -> list[tuple[str, str]]:
     """Return rows of the training's table: optimizer, learning rates, precision.
 
@@ -95,7 +96,7 @@ def recipe_rows(
     ]
 
 
-def tuning_rows(manifest: Manifest, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def tuning_rows(manifest: Manifest, config: StoredConfig) -> list[tuple[str, str]]:
     """Return rows of the training's table for a run that is counted in epochs."""
     train = config["train"]
     return [

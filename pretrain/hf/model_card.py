@@ -62,6 +62,7 @@ class Card:
     def _introduction(self) -> str:
         parameters, without_embedding = count_parameters(self.model)
         step, steps = self.manifest.step, self.manifest.config["train"]["max_steps"]
+        assert steps is not None  # pretraining has no epochs
         stage = "at the end of" if step >= steps else f"after {step:,} of the {steps:,} steps of"
         return (
             f"A base language model of the LLaMA architecture, {self._start()}: "

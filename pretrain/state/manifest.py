@@ -11,6 +11,7 @@ from mobilellama.commandline.old_names import as_current
 from mobilellama.config import DataError, UserError
 from mobilellama.files.sealed import read_sealed_json
 from mobilellama.files.typed_json import from_json
+from mobilellama.pretrain.state.stored_fields import RunIdentity, StoredConfig
 from mobilellama.run_folder import step_of
 from mobilellama.run_record import RECORD, RunRecord, record_of
 
@@ -44,11 +45,11 @@ class Manifest:
     """Optimizer steps that changed the weights: skipped ones do not count."""
     world_size: int
     attempt: int
-    identity: dict[str, Any]
+    identity: RunIdentity
     """The fields that must not change during a run."""
     record: RunRecord
     """What the run is."""
-    config: dict[str, Any]
+    config: StoredConfig
     """The resolved config, under today's field names. The file has the names of old_names.py."""
     counters: dict[str, Any]
     """Number of skipped steps, and the history of the loss watch."""

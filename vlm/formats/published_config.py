@@ -154,7 +154,7 @@ def published_config(
     if "max_sequence_length" in given:  # MobileLLaMA-1.4B's
         own["max_sequence_length"] = given["max_sequence_length"]
     if architecture.projector_class.has_published_rate:
-        optimizer = trained.config.get("optimizer", {})
+        optimizer = trained.config["optimizer"] if trained.config else {}
         own["mm_projector_lr"] = optimizer.get("projector_learning_rate")
     kept.pop("vision_config", None)
     facts |= _vision_config(trained, vision_tower)

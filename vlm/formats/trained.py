@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -14,6 +14,7 @@ from mobilellama.pretrain.hf.export_folder import find_checkpoint, find_tokenize
 from mobilellama.pretrain.hf.weights import narrowest_dtype
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
+from mobilellama.pretrain.state.stored_fields import StoredConfig
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
@@ -62,9 +63,9 @@ class Trained:
         return parameter_shapes(self.architecture)
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """The config of the run; empty for a folder."""
-        return self.checkpoint.manifest.config if self.checkpoint else {}
+    def config(self) -> StoredConfig | None:
+        """The config of the run; None for a folder."""
+        return self.checkpoint.manifest.config if self.checkpoint else None
 
     @property
     def record(self) -> RunRecord | None:

@@ -126,7 +126,7 @@ MobileVLM's code."""
     def _training(self) -> str:
         checkpoint = self.trained.checkpoint
         assert checkpoint is not None
-        manifest, config = checkpoint.manifest, self.trained.config
+        manifest, config = checkpoint.manifest, checkpoint.manifest.config
         origin = manifest.record.origin
         train, optimizer = config["train"], config["optimizer"]
         rates = {"learning rate": optimizer["learning_rate"]}
@@ -168,7 +168,9 @@ MobileVLM's code."""
 
     @property
     def _records(self) -> str:
-        return Path(self.trained.config["data"]["path"]).name
+        config = self.trained.config
+        assert config is not None
+        return Path(config["data"]["path"]).name
 
     def _data(self) -> str:
         checkpoint, trained = self.trained.checkpoint, self.trained

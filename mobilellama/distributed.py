@@ -20,6 +20,7 @@ import torch.distributed as dist
 from mobilellama.config import ConfigError, UserError
 from mobilellama.cpus import CpuBudget, cpu_budget
 from mobilellama.distributed_config import DistributedConfig
+from mobilellama.log import has_launcher
 from mobilellama.signals import StoppedError, breaking_off
 
 
@@ -151,13 +152,37 @@ class World:
         """
         return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
-    def run_on_main(self, work: Callable[[], object], *, takes_long: bool = False) -> None:
+    def from_main(self, find: Callable[[], str]) -> str:
+        """Return on every rank the text that `find` returns on rank 0, however long it takes.
+
+        A request to stop does not end it.
+
+        Raises:
+            OtherRankError: see ``run_on_main``.
+        """
+        found = ""
+
+        def work() -> None:
+            nonlocal found
+            found = find()
+
+        self.run_on_main(work, takes_long=True, may_stop=False)
+        content = found.encode()
+        size = self.broadcast(len(content))
+        content = content if self.is_main else bytes(size)
+        shared = torch.tensor(list(content), dtype=torch.uint8, device=self.device)
+        dist.broadcast(shared, src=0)
+        return bytes(shared.tolist()).decode()
+
+    def run_on_main(
+        self, work: Callable[[], object], *, takes_long: bool = False, may_stop: bool = True
+    ) -> None:
         """Call `work` on rank 0, and tell every rank how it ended.
 
         Args:
             work: is called on rank 0.
-            takes_long: whether it may take longer than the half hour that a collective waits. A
-                request to stop on rank 0 then ends the work early.
+            takes_long: whether it may take longer than the half hour that a collective waits.
+            may_stop: whether a request to stop on rank 0 ends work early that takes long.
 
         Raises:
             StoppedError: on every rank, if the work was ended early.
@@ -169,18 +194,16 @@ class World:
             _ = self._patient  # a collective: make it before the work, while all ranks are here
         if self.is_main:
             try:
-                with breaking_off() if takes_long else nullcontext():
+                with breaking_off() if takes_long and may_stop else nullcontext():
                     work()
             except (Exception, StoppedError) as raised:
                 error = raised
         kinds = (Exception, StoppedError)
         mine = [float(isinstance(error, kind)) for kind in kinds]
         if takes_long:
-            flags = torch.tensor(mine)
             self.waits_for_main = not self.is_main
-            dist.all_reduce(flags, group=self._patient)
+            failed, stopped = self._sum_patiently(mine)
             self.waits_for_main = False
-            failed, stopped = flags.tolist()
         else:
             failed, stopped = self.sum(mine)
         if error is not None:
@@ -190,6 +213,35 @@ class World:
         if failed:
             what = "another rank failed; see the message of rank 0"
             raise OtherRankError(what, told_here=self.rank == self.local_rank)
+
+    def run_on_each_node(self, work: Callable[[], object], *, otherwise: str) -> None:
+        """Call `work` on the first rank of each node, however long it takes; all ranks wait for it.
+
+        A request to stop does not end it.
+
+        Raises:
+            OtherRankError: with the text `otherwise`, on the ranks where `work` did not fail. A
+                rank where it failed raises its error.
+        """
+        error: Exception | None = None
+        _ = self._patient
+        if self.local_rank == 0:
+            try:
+                work()
+            except Exception as raised:
+                error = raised
+        self._sum_patiently([0.0])  # from here on all ranks are here
+        failed, failed_here = self.any_and_here(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise OtherRankError(otherwise, told_here=failed_here)
+
+    def _sum_patiently(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all ranks; wait up to a day for the last one."""
+        total = torch.tensor(values)
+        dist.all_reduce(total, group=self._patient)
+        return total.tolist()
 
     def run_on_all(self, work: Callable[[], object], *, otherwise: str) -> None:
         """Call `work` on every rank. If it fails on one rank, stop all.
@@ -215,6 +267,53 @@ class World:
             raise OtherRankError(otherwise, told_here=failed_here)
         if stopped:
             raise StoppedError
+
+
+class Ranks:
+    """The ranks of a run, also before they are needed: some work is done by one for all.
+
+    If a launcher started the ranks, they join for the first such work. Otherwise only this process
+    is there, and works alone. It tells the others when it starts them (``join``), so that mistakes
+    which are found before are told once.
+    """
+
+    def __init__(self, config: DistributedConfig) -> None:
+        self._config = config
+        self._world: World | None = None
+        self._told: list[Callable[[World], object]] = []
+
+    def from_main(self, find: Callable[[], str]) -> str:
+        """Return on every rank the text that `find` returns on rank 0. All ranks call it.
+
+        Raises:
+            OtherRankError: see ``World.run_on_main``.
+        """
+        if self._others_wait:
+            return self.join().from_main(find)
+        found = find()
+        self._told.append(lambda world: world.from_main(lambda: found))
+        return found
+
+    def run_on_each_node(self, work: Callable[[], object], *, otherwise: str) -> None:
+        """Call `work` on the first rank of each node; see ``World.run_on_each_node``."""
+        if self._others_wait:
+            self.join().run_on_each_node(work, otherwise=otherwise)
+            return
+        work()
+        self._told.append(lambda world: world.run_on_each_node(lambda: None, otherwise=otherwise))
+
+    def join(self) -> World:
+        """Return the world of all ranks. Start the other ranks if no launcher did."""
+        if self._world is None:
+            self._world = World(self._config)
+            for tell in self._told:
+                tell(self._world)
+        return self._world
+
+    @property
+    def _others_wait(self) -> bool:
+        """Whether there are other ranks already, which call the same methods."""
+        return self._world is not None or (has_launcher() and self._config.world_size > 1)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.assemble import assemble
 from mobilellama.pretrain.config import StageConfig
+from mobilellama.pretrain.hf.hub_names import HUB
 from mobilellama.pretrain.identity import require_end_ahead, require_same_identity
 from mobilellama.pretrain.loop import Attempt, RunFacts, Training, TrainState, train
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
@@ -184,6 +185,7 @@ def begin(
                 "torch": torch.__version__,
                 "identity": facts.identity,
                 RECORD: asdict(facts.record),
+                HUB: facts.hub,
                 "config": as_stored(facts.config),
             }
         )

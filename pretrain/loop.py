@@ -7,7 +7,7 @@ up losses and stop flags over all ranks in one reduction, log, validate, save a 
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -53,6 +53,8 @@ class RunFacts:
     """What the run is."""
     config: dict[str, Any]
     """The resolved config, with the model and, where a stage says it, where its parts are from."""
+    hub: dict[str, str] = field(default_factory=dict)
+    """Names on the Hub, as they were given, and the commits that this attempt took of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

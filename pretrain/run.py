@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from mobilellama import log as logs
-from mobilellama.distributed import World, close
+from mobilellama.distributed import Ranks, World, close
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
 from mobilellama.pretrain.config import Config
+from mobilellama.pretrain.hf.hub_names import open_on_all
 from mobilellama.pretrain.hf.start import StartingPoint, open_start, require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
@@ -49,14 +50,18 @@ def main(config: Config) -> int:
     run.require_usable()
     require_modules(config.metrics.sinks)
     data = open_windows(config)
-    if start := open_start(config.init, config.model, run):
+    ranks = Ranks(config.distributed)
+    start, commits = open_on_all(
+        ranks, run, [config.init], partial(open_start, config.init, config.model, run)
+    )
+    if start:
         remedy = f"Tokenise the text with --tokenizer {start.tokenizer and start.tokenizer.path}"
         require_same_tokenizer(start, data.dataset, remedy)
         config = replace(config, init=start.origin.init)
-    world = World(config.distributed)
+    world = ranks.join()
     logs.configure(rank=world.rank)
     precision = precision_of(config.engine, run, world.device)
-    facts = facts_of(config, data, precision, start)
+    facts = replace(facts_of(config, data, precision, start), hub=commits)
 
     def build(checkpoint: Checkpoint | None) -> Training:
         if start and checkpoint is None:

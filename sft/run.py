@@ -23,8 +23,9 @@ import torch
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
-from mobilellama.distributed import World, close
+from mobilellama.distributed import Ranks, World, close
 from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
+from mobilellama.pretrain.hf.hub_names import open_on_all
 from mobilellama.pretrain.hf.start import require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
@@ -53,7 +54,8 @@ def main(config: Config) -> int:
     require_modules(config.metrics.sinks)
     dataset = open_rows(config.data.path)
     seq_len = dataset.identity.rows.seq_len
-    start = open_start(config.init, run)
+    ranks = Ranks(config.distributed)
+    start, commits = open_on_all(ranks, run, [config.init], partial(open_start, config.init, run))
     with torch.device("meta"):
         lora = with_targets(config.lora, LanguageModel(start.model), before=start.lora)
     config = replace(config, init=start.origin.init, lora=lora)
@@ -64,10 +66,10 @@ def main(config: Config) -> int:
     inputs = RowInputs(seq_len=seq_len, pad_id=0 if pad_id is None else pad_id)
     data = open_data(config, dataset, inputs, seq_len=seq_len, vocab_size=start.model.vocab_size)
     data = replace(data, end=end_of(config, data))
-    world = World(config.distributed)
+    world = ranks.join()
     logs.configure(rank=world.rank)
     precision = precision_of(config.engine, run, world.device)
-    facts = facts_of(config, start, data, precision)
+    facts = replace(facts_of(config, start, data, precision), hub=commits)
 
     def build(checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:

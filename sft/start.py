@@ -1,7 +1,9 @@
 """What finetuning starts from: a language model, its adapters merged, or the run's own state."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
+from mobilellama.files.hub_folder import FindModel, find_model
 from mobilellama.pretrain.hf.start import LanguageModelStart, StartingPoint, require_same_start
 from mobilellama.pretrain.hf.start import open_language_model as open_with_weights
 from mobilellama.pretrain.sections import ModelConfig
@@ -26,8 +28,13 @@ class FinetuningStart(LanguageModelStart, AdaptedStart):
     """What finetuning starts from."""
 
 
-def open_start(init: str, run: RunFolder) -> FinetuningStart:
+def open_start(init: str, run: RunFolder, find: FindModel = find_model) -> FinetuningStart:
     """Open what a run starts from. If the run has a checkpoint, take the facts from there.
+
+    Args:
+        init: the field of that name.
+        run: the run's folder.
+        find: finds the folder of `init`.
 
     Raises:
         ConfigError: `init` is neither a Hugging Face folder nor a checkpoint, or its model has
@@ -35,22 +42,22 @@ def open_start(init: str, run: RunFolder) -> FinetuningStart:
         DataError: its files are damaged.
     """
     if resumed := _of_the_run_itself(run):
-        require_same_start(init, resumed, open_language_model)
+        require_same_start(init, resumed, partial(open_language_model, find=find))
         return resumed
-    start = open_language_model(init)
+    start = open_language_model(init, find)
     # Conversations are packed into rows: tokens must not attend to other conversations.
     model = replace(start.model, attention="per_document")
     return FinetuningStart(**vars(replace(start, model=model)))
 
 
-def open_language_model(init: str) -> LanguageModelStart:
+def open_language_model(init: str, find: FindModel = find_model) -> LanguageModelStart:
     """Open a Hugging Face folder of Llama's shape, or a run's folder or checkpoint.
 
     Raises:
         ConfigError: `init` is neither, or its model has parts that our model cannot compute.
         DataError: its files are damaged.
     """
-    return open_with_weights(init, _merged_weights)
+    return open_with_weights(init, _merged_weights, find)
 
 
 def _merged_weights(checkpoint: Checkpoint, model: ModelConfig) -> WeightSource:

@@ -344,6 +344,15 @@ def test_two_ranks_finetune_a_name_after_one_download_and_go_on_without_the_hub(
     arguments = (Path(CHAT), dataset, run)
     run_ranks(at_hub, 2, *place, *arguments, {"train.max_steps": 1})
     assert len(hub.sent(WEIGHTS)) == 1
+    assert len(hub.sent("GET /api/models/tester/chat$")) == 1
+    # Start again from nothing but the first attempt's file: the branch has moved since then.
+    first = (RunFolder(run).checkpoint(1) / "rank-0.safetensors").read_bytes()
+    shutil.rmtree(RunFolder(run).checkpoint(1))
+    other = write_tiny_chat_model(tmp_path / "other", chat_model / "tokenizer.model")
+    (other / "later").touch()
+    assert publish(hub, CHAT, other) != name
+    run_ranks(at_hub, 2, *place, *arguments, {"train.max_steps": 1})
+    assert (RunFolder(run).checkpoint(1) / "rank-0.safetensors").read_bytes() == first
     asked = len(hub.requests)
     run_ranks(at_hub, 2, *place, *arguments, {"train.max_steps": 2})
     assert len(hub.requests) == asked
@@ -375,6 +384,7 @@ def test_two_ranks_train_on_a_tower_and_a_language_model_of_the_hub(
     fields = {"vision": "tester/tower", "train.max_steps": 1}
     run_ranks(at_hub, 2, *place, Path("tester/language"), records, images, run, fields)
     assert len(hub.sent(WEIGHTS)) == 2  # one of each
+    assert len(hub.sent("GET /api/models/tester/(tower|language)$")) == 2
     record = read_manifest(RunFolder(run).checkpoint(1)).record
     assert record.origin == Origin(init=language, vision=tower)
     asked = len(hub.requests)

@@ -29,9 +29,10 @@ from torch import nn
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, MachineError
-from mobilellama.distributed import World, close
+from mobilellama.distributed import Ranks, World, close
 from mobilellama.files.atomic import sha256_of_json, whole_file
 from mobilellama.pretrain.attempt import run_attempt
+from mobilellama.pretrain.hf.hub_names import open_on_all
 from mobilellama.pretrain.identity import precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, trained
@@ -83,7 +84,9 @@ def main(config: Config) -> int:
     run = RunFolder(config.run.folder)
     run.require_usable()
     require_modules(config.metrics.sinks)
-    start = open_start(config, run)
+    ranks = Ranks(config.distributed)
+    named = [config.init, config.vision]
+    start, commits = open_on_all(ranks, run, named, partial(open_start, config, run))
     lora = chosen_lora(config, start)
     config = replace(config, init=start.origin.init, vision=start.origin.vision, lora=lora)
     orientation = start.architecture.images.orientation
@@ -96,10 +99,11 @@ def main(config: Config) -> int:
     special_tokens(template, start.tokenizer)  # refuses a template of other tokenizers
     config.train.grad_accum_steps(config.distributed.world_size)
     fingerprint = recipe.fingerprint() if logs.rank_from_environment() == 0 else ""
-    world = World(config.distributed)
+    world = ranks.join()
     logs.configure(rank=world.rank)
     precision = precision_of(config.engine, run, world.device)
     facts = facts_of(config, start, recipe, fingerprint, precision)
+    facts = replace(facts, hub=commits)
 
     def build(checkpoint: Checkpoint | None) -> Training:
         if checkpoint is None:

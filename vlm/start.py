@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files.hub_folder import find_model
+from mobilellama.files.hub_folder import FindModel, find_model
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
@@ -81,8 +81,13 @@ class VisionLanguageStart(AdaptedStart):
     tokenizer: TextTokenizer
 
 
-def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
+def open_start(config: Config, run: RunFolder, find: FindModel = find_model) -> VisionLanguageStart:
     """Open what a run starts from; where it has a checkpoint already, what that says of it.
+
+    Args:
+        config: of the run.
+        run: the run's folder.
+        find: finds the folders of `init` and `vision`.
 
     Raises:
         ConfigError: a part is missing, or two do not fit.
@@ -91,11 +96,11 @@ def open_start(config: Config, run: RunFolder) -> VisionLanguageStart:
     if resumed := _of_the_run_itself(config, run):
         _require_projector(config, resumed)
         return resumed
-    init = find_model(config.init, field="init")
+    init = find(config.init, field="init")
     if config.vision:
         with init.errors_by_name():
             _require_no_tower(init.path, config.vision)  # before the tower is downloaded
-    vision = find_model(config.vision, field="vision") if config.vision else None
+    vision = find(config.vision, field="vision") if config.vision else None
     with init.errors_by_name(), vision.errors_by_name() if vision else nullcontext():
         start = _open_new(replace(config, init=init.path, vision=vision and vision.path))
     origin = replace(start.origin, init=init.name, revision=init.revision)

@@ -8,6 +8,7 @@
 A name is resolved to a commit once, and its files are downloaded into huggingface_hub's cache.
 Processes that want the same file wait for one download: the cache has a lock for each file, which
 all processes on the same file system see. With HF_HUB_OFFLINE the cache is all that is read.
+pretrain/hf/hub_names.py gives all ranks of a run the same commit.
 """
 
 import logging
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.files.atomic import read_json, whole_file
@@ -90,10 +91,26 @@ class ModelFolder:
             raise DataError(f"{said}. Its files are in {self.path}. {again}") from None
 
 
+class FindModel(Protocol):
+    """Returns the folder of a model: ``find_model``, or what asks it only once for a run."""
+
+    def __call__(self, value: str, *, field: str, weights: bool = True) -> ModelFolder:
+        """Return the folder of a value; see ``find_model``."""
+        ...
+
+
 class NotNowError(ConfigError):
     """The Hub cannot be asked, or its answer is an error that can pass. A retry can succeed."""
 
     final = False
+
+
+def has_form_of_name(value: str) -> bool:
+    """Return whether a value is OWNER/NAME or OWNER/NAME@REVISION by its characters alone.
+
+    It may be a path too: ``may_be_on_hub`` also looks at the folders of this machine.
+    """
+    return _NAME.fullmatch(value) is not None
 
 
 def may_be_on_hub(value: str, *, owned: bool = True) -> bool:
@@ -114,7 +131,13 @@ def may_be_on_hub(value: str, *, owned: bool = True) -> bool:
 
 
 def find_model(
-    value: str, *, field: str, weights: bool = True, offline_by: str | None = None
+    value: str,
+    *,
+    field: str,
+    weights: bool = True,
+    offline_by: str | None = None,
+    commit: str | None = None,
+    is_downloaded: bool = False,
 ) -> ModelFolder:
     """Return the folder of a model, downloaded if it is named by its name on the Hub.
 
@@ -124,13 +147,16 @@ def find_model(
         weights: whether they are needed. A tokenizer or a config is there without them.
         offline_by: the flag for which the command reads the cache alone, for errors. None: only
             HF_HUB_OFFLINE decides that.
+        commit: what a name was resolved to before. None: the Hub is asked which it is.
+        is_downloaded: whether another process has downloaded the commit. The Hub is then asked only
+            if the files are not in the cache.
 
     Raises:
         ConfigError: it is no path that exists, and the Hub has no such model.
         NotNowError: the Hub cannot be asked, or cannot answer now.
     """
     match = _NAME.fullmatch(value)
-    if match is None or not may_be_on_hub(value):
+    if match is None or (commit is None and not may_be_on_hub(value)):
         return ModelFolder(path=value, name=value)
     import httpx2
     from huggingface_hub.errors import (
@@ -143,22 +169,26 @@ def find_model(
 
     kind: type[ConfigError] = ConfigError
     remedy = "Give a folder, or OWNER/NAME or OWNER/NAME@REVISION of a model on the Hub"
+    wanted = commit or match[2]
     try:
         if offline_by or _is_offline():
-            folder = _downloaded(match[1], match[2], weights)
+            folder = _downloaded(match[1], wanted, weights)
         else:
-            folder = _download(match[1], match[2], weights)
+            folder = _download(match[1], wanted, weights, is_downloaded=is_downloaded)
     except GatedRepoError:
         rule = "is on the Hub only for users who accepted its terms"
         remedy = "Accept them on its page, and log in with 'hf auth login' or set HF_TOKEN"
     except RevisionNotFoundError:
         rule = f"names a revision that {match[1]} does not have"
+        if commit is not None:
+            rule = f"was commit {commit} at an earlier start, which {match[1]} no longer has"
+            remedy = "Name another revision, OWNER/NAME@REVISION, or give another run.folder"
     except RepositoryNotFoundError:
         rule = f"is no folder here and no model at {_endpoint()} that your token may read"
     except LocalEntryNotFoundError:
         rule = f"is no folder here, was not downloaded before, and {_unreachable(offline_by)}"
         kind = ConfigError if offline_by or _is_offline() else NotNowError
-        revision = f" --revision {match[2]}" if match[2] else ""
+        revision = f" --revision {wanted}" if wanted else ""
         remedy += f". 'hf download {match[1]}{revision}' downloads it where there is a network"
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         rule = f"is no folder here, and {_endpoint()} could not give it ({one_line(error)})"
@@ -212,11 +242,17 @@ def is_same_model(value: str, name: str, revision: str | None) -> bool:
     return match[2] in (None, name.rpartition("@")[2], revision)
 
 
-def _download(name: str, revision: str | None, weights: bool) -> Path:
+def _download(
+    name: str, revision: str | None, weights: bool, *, is_downloaded: bool = False
+) -> Path:
     """Return the folder of a repository's files, whose name is the commit."""
     import httpx2
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
+    if is_downloaded:
+        with suppress(LocalEntryNotFoundError):  # this process has another cache
+            return _downloaded(name, revision, weights)
     try:
         api = HfApi(library_name="mobilellama")
         found = _asked_patiently(lambda: api.model_info(name, revision=revision))
@@ -235,7 +271,8 @@ def _download(name: str, revision: str | None, weights: bool) -> Path:
 def _asked_patiently(ask: Callable[[], "ModelInfo"]) -> "ModelInfo":
     """Return the Hub's answer. While it says that too many ask, wait and ask again.
 
-    All ranks of a run ask at the same moment, so each waits another time.
+    The tasks of a job array and the nodes of a run ask at the same moment, so each waits another
+    time.
     """
     from huggingface_hub.errors import HfHubHTTPError
 

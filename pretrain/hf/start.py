@@ -7,12 +7,13 @@ always start from something: they add their own to what is here.
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import sha256_of_json
-from mobilellama.files.hub_folder import ModelFolder, find_model, is_same_model
+from mobilellama.files.hub_folder import FindModel, ModelFolder, find_model, is_same_model
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, parameter_shapes, run_of
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.pretrain.sections import ModelConfig
@@ -77,14 +78,14 @@ class StartingPoint:
 
         Raises:
             DataError: a file is damaged. Raised on the rank that found it; OtherRankError on the
-                others, and where the ranks have different weights or commits of the Hub.
+                others, and where the ranks have different weights.
         """
-        # Each rank asked the Hub by itself, and a commit can come in between. Two commits can
-        # have the same weights, but another tokenizer.
+        # A node can have another folder at the same path. Of a model of the Hub all ranks have
+        # the same commit: see hub_names.py.
         mine = int(sha256_of_json([self.fingerprint, asdict(self.origin)])[:15], 16)
         if world.any(mine != world.broadcast(mine)):
-            what = "the ranks found different weights or commits there"
-            raise OtherRankError(f"{init}: {what}. Start again, or name a commit of the Hub")
+            what = "the ranks found different weights there"
+            raise OtherRankError(f"{init}: {what}. Give every node the same files")
         world.run_on_all(
             lambda: self.require_weights().verify(share=world.rank, shares=world.size),
             otherwise=f"{init}: another rank found it damaged",
@@ -105,13 +106,16 @@ class LanguageModelStart(StartingPoint):
     """The model's tokenizer. None if the folder has none."""
 
 
-def open_start(init: str | None, model: ModelConfig, run: RunFolder) -> LanguageModelStart | None:
+def open_start(
+    init: str | None, model: ModelConfig, run: RunFolder, find: FindModel = find_model
+) -> LanguageModelStart | None:
     """Open what a pretraining run starts from; None where its weights are drawn.
 
     Args:
         init: the field of that name.
         model: the run's architecture.
         run: where it has a checkpoint already, what that says counts.
+        find: finds the folder of `init`.
 
     Raises:
         ConfigError: `init` is no language model, one of another shape, or not what the run began
@@ -119,16 +123,21 @@ def open_start(init: str | None, model: ModelConfig, run: RunFolder) -> Language
         DataError: its files are damaged.
     """
     if found := newest_readable(run):
-        return _of_the_run_itself(init, model, run, *found)
+        return _of_the_run_itself(init, model, run, *found, find)
     if init is None:
         return None
-    start = _open_plain(init)
+    start = _open_plain(init, find)
     require_same_shapes(init, start, model)
     return start
 
 
 def _of_the_run_itself(
-    init: str | None, model: ModelConfig, run: RunFolder, folder: Path, manifest: Manifest
+    init: str | None,
+    model: ModelConfig,
+    run: RunFolder,
+    folder: Path,
+    manifest: Manifest,
+    find: FindModel,
 ) -> LanguageModelStart | None:
     record = manifest.record
     remedy = "Give another folder. Give the model to start from as --init"
@@ -147,12 +156,12 @@ def _of_the_run_itself(
         tokenizer=None,
     )
     if init is not None:
-        require_same_start(init, start, _open_plain)
+        require_same_start(init, start, partial(_open_plain, find=find))
     return start
 
 
-def _open_plain(init: str) -> LanguageModelStart:
-    return open_language_model(init, _plain_weights)
+def _open_plain(init: str, find: FindModel) -> LanguageModelStart:
+    return open_language_model(init, _plain_weights, find)
 
 
 def _plain_weights(checkpoint: Checkpoint, model: ModelConfig) -> WeightSource:
@@ -163,18 +172,21 @@ def _plain_weights(checkpoint: Checkpoint, model: ModelConfig) -> WeightSource:
     return CheckpointWeights(checkpoint, parameter_shapes(model))
 
 
-def open_language_model(init: str, weights_of: WeightsOf) -> LanguageModelStart:
+def open_language_model(
+    init: str, weights_of: WeightsOf, find: FindModel = find_model
+) -> LanguageModelStart:
     """Open a Hugging Face folder of Llama's shape, or a run's folder or checkpoint.
 
     Args:
         init: its path, or its name on the Hub.
         weights_of: (checkpoint, its architecture) -> the weights by the model's plain names.
+        find: finds the folder of `init`.
 
     Raises:
         ConfigError: `init` is neither, or its model has parts that our model cannot compute.
         DataError: its files are damaged.
     """
-    found = find_model(init, field="init")
+    found = find(init, field="init")
     with found.errors_by_name():
         require_language_model(found.path, field="init", remedy=_REMEDY)
         if (Path(found.path) / "config.json").is_file():

@@ -13,13 +13,17 @@ Set = Callable[[object, str, Any], None]
 
 
 def publish(hub: HubServer, name: str, folder: Path) -> str:
-    """Put a folder's files on the Hub; return NAME@COMMIT."""
+    """Put a folder's files on the Hub, as a new commit; return NAME@COMMIT."""
     files = {
         path.name: File(path.read_bytes(), lfs=bool(LARGE.search(path.name)))
         for path in folder.iterdir()
         if path.is_file()
     }
-    hub.repositories[name] = repository = Repository(files=files)
+    if name in hub.repositories:
+        hub.repositories[name].replace_files(files)
+    else:
+        hub.repositories[name] = Repository(files=files)
+    repository = hub.repositories[name]
     return f"{name}@{repository.sha}"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mobilellama import signals
 from mobilellama.config import UserError
-from mobilellama.distributed import OtherRankError, World, close
+from mobilellama.distributed import OtherRankError, Ranks, World, close
 from mobilellama.distributed_config import DistributedConfig
 from mobilellama.signals import StoppedError
 from tests.helpers.ranks import run_ranks
@@ -88,6 +88,48 @@ def test_a_stop_that_was_asked_for_breaks_long_work_off() -> None:
             made.run_on_all(lambda: begun.append(1), otherwise="another rank failed")
         made.run_on_main(lambda: begun.append(2))  # short work is done
     assert begun == [2]
+
+
+def test_a_text_that_took_long_comes_whole_although_a_stop_was_asked_for() -> None:
+    made, text = world(), "naïve \N{SNOWMAN} " * 1000
+    with signals.answering("saved", noting=True, is_main=False) as answer:
+        answer.ask("SIGTERM")
+        assert made.from_main(lambda: text) == text
+        assert made.from_main(lambda: "") == ""
+        begun: list[int] = []
+        made.run_on_each_node(lambda: begun.append(1), otherwise="another node failed")
+    assert begun == [1] and not made.waits_for_main
+
+
+def test_an_error_of_a_nodes_first_rank_is_raised_there_as_it_is() -> None:
+    error = UserError("mend it")
+
+    def work() -> None:
+        raise error
+
+    with pytest.raises(UserError) as caught:
+        world().run_on_each_node(work, otherwise="another node failed")
+    assert caught.value is error
+
+
+def test_ranks_join_late_if_no_launcher_started_them_and_a_mistake_starts_none() -> None:
+    ranks = Ranks(DistributedConfig(accelerator="cpu", devices=2))
+    assert ranks.from_main(lambda: "found") == "found"
+    with pytest.raises(UserError, match="mend it"):
+        ranks.run_on_each_node(fail, otherwise="another node failed")
+    assert not torch.distributed.is_initialized()
+    alone = Ranks(DistributedConfig(accelerator="cpu"))
+    done: list[str] = []
+    assert alone.from_main(lambda: done.append("asked") or "found") == "found"
+    alone.run_on_each_node(lambda: done.append("downloaded"), otherwise="another node failed")
+    assert not torch.distributed.is_initialized()
+    joined = alone.join()
+    assert joined is alone.join() and done == ["asked", "downloaded"]  # told, not done again
+    assert alone.from_main(lambda: "later") == "later"
+
+
+def fail() -> None:
+    raise UserError("mend it")
 
 
 def test_what_another_rank_met_is_no_verdict() -> None:

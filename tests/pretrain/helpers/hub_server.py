@@ -8,7 +8,8 @@ Writing   POST /api/repos/create, /api/validate-yaml
 Reading   GET  /api/models/ID[/revision/REV][/tree/REV]
           HEAD, GET /ID/resolve/REV/FILE
 
-A repository is a dict of files and has one commit: any revision is the newest.
+A repository is a dict of files. A revision that is a former commit has that one's files; any other
+revision is the newest.
 """
 
 import base64
@@ -61,6 +62,18 @@ class Repository:
     private: bool = False
     files: dict[str, File] = field(default_factory=dict)
     commits: int = 0
+    former: dict[str, dict[str, File]] = field(default_factory=dict)
+    """Commit -> its files."""
+
+    def replace_files(self, files: dict[str, File]) -> None:
+        """Make a new commit of other files."""
+        self.former[self.sha] = self.files
+        self.files, self.commits = files, self.commits + 1
+
+    def at(self, revision: str | None) -> tuple[str, dict[str, File]]:
+        """Return the commit of a revision, and its files."""
+        former = self.former.get(revision or "")
+        return (self.sha, self.files) if former is None else (str(revision), former)
 
     @property
     def sha(self) -> str:
@@ -96,6 +109,10 @@ class HubServer(ThreadingHTTPServer):
         """Pattern -> status; requests whose "METHOD PATH" matches get that status."""
         self.refuse_first: dict[str, list[int]] = {}
         """Pattern -> statuses; the next requests whose "METHOD PATH" matches get one each."""
+        self.refuse_as: dict[str, str] = {}
+        """Pattern -> error code; requests whose "METHOD PATH" matches get 404 with that code."""
+        self.then: dict[str, Callable[[], object]] = {}
+        """Pattern -> what happens once, after the first answer to such a request."""
         self.lock = Lock()
 
     def __enter__(self) -> "HubServer":
@@ -177,21 +194,23 @@ class HubServer(ThreadingHTTPServer):
         url = f"{self.url}/{name}/commit/{repository.sha}"
         return {"success": True, "commitOid": repository.sha, "commitUrl": url}
 
-    def info(self, name: str) -> dict[str, Any]:
+    def info(self, name: str, revision: str | None) -> dict[str, Any]:
         repository = self.repository(name)
-        siblings = [{"rfilename": path} for path in sorted(repository.files)]
+        sha, files = repository.at(revision)
+        siblings = [{"rfilename": path} for path in sorted(files)]
         return {
             "_id": "0",
             "id": name,
-            "sha": repository.sha,
+            "sha": sha,
             "private": repository.private,
             "siblings": siblings,
             "tags": [],
         }
 
-    def tree(self, name: str) -> list[dict[str, Any]]:
+    def tree(self, name: str, revision: str) -> list[dict[str, Any]]:
         entries = []
-        for path, file in sorted(self.repository(name).files.items()):
+        _, files = self.repository(name).at(revision)
+        for path, file in sorted(files.items()):
             size = len(file.content)
             entry = {"type": "file", "path": path, "oid": file.git_oid, "size": size}
             if file.lfs:
@@ -225,7 +244,12 @@ class Handler(BaseHTTPRequestHandler):
                 for pattern, statuses in hub.refuse_first.items():
                     if statuses and re.match(pattern, request):
                         raise RefusalError(statuses.pop(0), "", "Not now")
+                for pattern, code in hub.refuse_as.items():
+                    if re.match(pattern, request):
+                        raise RefusalError(404, code, "Not found")
                 self._route(request, body)
+                for pattern in [one for one in hub.then if re.match(one, request)]:
+                    hub.then.pop(pattern)()
             except RefusalError as refusal:
                 headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
                 answer = json.dumps({"error": refusal.message} | refusal.extra).encode()
@@ -242,23 +266,23 @@ class Handler(BaseHTTPRequestHandler):
             (r"POST /.+\.git/info/lfs/objects/batch", lambda: hub.lfs_batch(json.loads(body))),
             (r"PUT /lfs/([0-9a-f]{64})", lambda oid: hub.put_large(oid, body)),
             (rf"POST {model}/commit/.+", lambda name: hub.commit(name, body)),
-            (rf"GET {model}(?:/revision/.+)?", hub.info),
-            (rf"GET {model}/tree/.+", hub.tree),
+            (rf"GET {model}(?:/revision/(.+))?", hub.info),
+            (rf"GET {model}/tree/(.+)", hub.tree),
         ]
         if not request.startswith("PUT") and self.headers["Authorization"] != f"Bearer {TOKEN}":
             raise RefusalError(401, "", "Invalid username or password.")
-        if match := re.fullmatch(r"(?:HEAD|GET) /([^/]+/[^/]+)/resolve/[^/]+/(.+)", request):
-            return self._send_file(hub.repository(match[1]), match[2])
+        if match := re.fullmatch(r"(?:HEAD|GET) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request):
+            return self._send_file(*hub.repository(match[1]).at(match[2]), match[3])
         for pattern, answer in routes:
             if match := re.fullmatch(pattern, request):
                 return self._send(json.dumps(answer(*match.groups())).encode(), {})
         raise RefusalError(404, "EntryNotFound", f"no route for {request}")
 
-    def _send_file(self, repository: Repository, path: str) -> None:
-        if path not in repository.files:
+    def _send_file(self, sha: str, files: dict[str, File], path: str) -> None:
+        if path not in files:
             raise RefusalError(404, "EntryNotFound", "Entry not found")
-        file = repository.files[path]
-        headers = {"ETag": f'"{file.oid}"', "X-Repo-Commit": repository.sha}
+        file = files[path]
+        headers = {"ETag": f'"{file.oid}"', "X-Repo-Commit": sha}
         if file.lfs:
             headers |= {"X-Linked-Etag": f'"{file.oid}"', "X-Linked-Size": str(len(file.content))}
         self._send(file.content, headers)

@@ -179,7 +179,7 @@ class HowConfig:
     """How something is launched."""
 
     dry_run: bool = False
-    """Print the job script and submit nothing. Also --dry-run."""
+    """Print the job script and submit nothing."""
     check: bool = True
     """Read the stage's config before submitting, as --print_config does. Also --no-check."""
     local: bool = False

@@ -26,7 +26,6 @@ from mobilellama.launch.folder import LaunchFolder
 from mobilellama.launch.launched.known import remember
 from mobilellama.launch.launched.logs import Follower, first_error
 from mobilellama.launch.launched.progress_made import progress_made
-from mobilellama.launch.submission.check import check_config
 from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
 from mobilellama.launch.submission.submit import require_not_active
@@ -44,15 +43,12 @@ _OF_A_RANK = {
 _KILL_AFTER_S = 10.0
 
 
-def run_locally(
-    request: LaunchRequest, *, processes: int | None, check: bool, dry_run: bool
-) -> int:
+def run_locally(request: LaunchRequest, *, processes: int | None, dry_run: bool) -> int:
     """Run a step to its end and return its exit code.
 
     Args:
         request: what to run.
         processes: of training; None is one a GPU, and without GPUs what the stage itself starts.
-        check: whether to read the stage's config first.
         dry_run: only print the command.
 
     Raises:
@@ -65,8 +61,6 @@ def run_locally(
     if dry_run:
         print(shlex.join(command))
         return 0
-    if check:
-        check_config(request)
     folder.create()
     # Held to the end, and by the step itself: two of one folder would be in each other's way.
     with folder.submitting() as held:

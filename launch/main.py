@@ -119,17 +119,14 @@ def launch_step(name: str, argv: Sequence[str]) -> int:
     request.folder  # noqa: B018  the arguments must name it
     if options.check:
         check_inputs(request)
+        check_config(request)
     if options.local:
         from mobilellama.launch.local import run_locally
 
-        return run_locally(
-            request, processes=options.processes, check=options.check, dry_run=options.dry_run
-        )
+        return run_locally(request, processes=options.processes, dry_run=options.dry_run)
     if options.dry_run:
         print(dry_run(request), end="")
         return 0
-    if options.check:
-        check_config(request)
     launch = submit(request)
     for job in launch.jobs:
         print(f"job {job.id}: {job.part} of {launch.name}; script {job.script}")

@@ -53,16 +53,15 @@ def main(config: Config, overrides: Sequence[str] = ()) -> int:
     todo = remaining(links)
     if config.check:
         check_all_inputs(links, todo)
+        check_all_configs(todo)
     if config.dry_run:
         for link in todo:
             print(f"##### {link.name}")
             if config.local:
-                run_locally(link.request, processes=config.processes, check=False, dry_run=True)
+                run_locally(link.request, processes=config.processes, dry_run=True)
             else:
                 print(dry_run(link.request))
         return 0
-    if config.check:
-        check_all(todo)
     if config.local:
         return run_all(links, todo, processes=config.processes)
     rows = [("step", "job", "what", "after"), *launch_all(links, todo)]
@@ -93,7 +92,7 @@ def check_all_inputs(links: Sequence[Link], todo: Sequence[Link]) -> None:
     _require_none(wrong)
 
 
-def check_all(links: Sequence[Link]) -> None:
+def check_all_configs(links: Sequence[Link]) -> None:
     """Read every step's config.
 
     Raises:
@@ -187,7 +186,7 @@ def run_all(links: Sequence[Link], todo: Sequence[Link], *, processes: int | Non
             log.info("%s: done", link.name)
             continue
         log.info("%s: %s", link.name, " ".join(link.request.step.command))
-        code = run_locally(link.request, processes=processes, check=False, dry_run=False)
+        code = run_locally(link.request, processes=processes, dry_run=False)
         if code == FAILED:  # the step has said why
             return code
         if code or not link.is_done:

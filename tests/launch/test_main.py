@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, UserError
 from mobilellama.launch.main import VERBS, main
 from mobilellama.launch.steps import STEPS
 
-PIPELINE = {"steps": [{"step": "export", "args": {"checkpoint": "a", "output": "b"}}]}
+ARGS = {"checkpoint": "a", "output": "b"}
+PIPELINE = {"steps": [{"step": "export", "args": ARGS}]}
 
 
 def test_help_lists_every_step_and_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,8 +34,9 @@ def test_what_is_neither_a_step_nor_a_verb_is_met_with_the_nearest() -> None:
         ["--help"],
         ["pretrain", "--help"],
         ["pretrain", "--config", "mobilellama_1_4b", "--run.folder", "a", "--dry-run"],
-        ["tokenize", "--output", "a", "--dry-run"],
-        ["pretrain", "--run.folder", "a", "--dry-run", "--local", "--processes", "2"],
+        ["export", "--checkpoint", ".", "--output", "a", "--dry-run"],
+        ["tokenize", "--output", "a", "--dry-run", "--no-check"],
+        ["pretrain", "--run.folder", "a", "--dry-run", "--no-check", "--local", "--processes", "2"],
         ["pipeline", "--config", "pipeline.yaml", "--dry-run"],
         ["status"],
         ["status", "--json"],
@@ -131,6 +133,36 @@ def test_what_a_job_would_not_find_is_told_before_it_waits_in_the_queue(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("how", ["export", "export --local", "pipeline"])
+def test_a_dry_run_refuses_a_config_that_the_launch_would_refuse(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    Path("pipeline.yaml").write_text(json.dumps(PIPELINE))
+    wrong = {"step": "export", "args": ARGS | {"partition": "x"}}
+    Path("wrong.yaml").write_text(json.dumps({"steps": [wrong]}))
+    step = [*how.split(), "--checkpoint=a", "--output=b", "--dry-run"]
+    right = ["pipeline", "--config=pipeline.yaml", "--dry-run"] if how == "pipeline" else step
+    assert main(right) == 0
+    assert " export --checkpoint=a --output=b" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--partition = x: is not a field"):
+        main([right[0], "--config=wrong.yaml", "--dry-run"] if how == "pipeline"
+             else [*step, "--partition", "x"])  # fmt: skip
+    assert not capsys.readouterr().out
+
+
+def test_a_dry_run_warns_of_an_old_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.json").touch()
+    words = ["pretrain", "--config=demo", "--run.folder=run", "--data.path=data", "--dry-run"]
+    assert main([*words, "--schedule.warmup_share=0.1"]) == 0
+    assert "schedule.warmup_ratio" in capsys.readouterr().err
+
+
 def test_paths_that_only_the_nodes_see_pass_unchecked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +176,9 @@ def test_a_run_that_has_a_checkpoint_needs_what_it_began_from_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["sft", "--run.folder=run", "--init=gone", "--dry-run"]
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "dataset.json").touch()
+    words = ["sft", "--run.folder=run", "--data.path=rows", "--init=gone", "--dry-run"]
     with pytest.raises(ConfigError, match="init = gone: does not exist"):
         main(words)
     (tmp_path / "run" / "checkpoints" / "step-10").mkdir(parents=True)

@@ -40,12 +40,12 @@ def test_slurms_fields_of_a_step_count_more_than_those_of_all_and_the_command_li
 
 def test_quoted_numbers_of_the_file_stay_texts(capsys: pytest.CaptureFixture[str]) -> None:
     step = EXPORT | {"slurm": {"time": "90", "job_name": "007"}}
-    step |= {"args": EXPORT["args"] | {"title": "1e3"}}
+    step |= {"args": EXPORT["args"] | {"license": "1e3"}}
     Path("run").mkdir()
     assert main(["pipeline", "--config", write({"steps": [step]}), "--dry-run"]) == 0
     script = capsys.readouterr().out
     assert "#SBATCH --time=90\n" in script and "#SBATCH --job-name=007\n" in script
-    assert "--title=1e3" in script
+    assert "--license=1e3" in script
 
 
 @pytest.mark.parametrize(

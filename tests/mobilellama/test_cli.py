@@ -95,7 +95,7 @@ def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
         "launch. See 'mobilellama --help'; did you mean 'pretrain'?"
     )
     assert refused("shards", "inof") == (
-        "mobilellama shards VERB = inof: must be one of info, verify, show, plot. "
+        "mobilellama shards VERB = inof: must be one of info, verify, audit, show, plot. "
         "See 'mobilellama shards --help'; did you mean 'info'?"
     )
 

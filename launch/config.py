@@ -206,6 +206,12 @@ def site_file() -> Path:
     return Path(home).expanduser() / "mobilellama" / "slurm.yaml"
 
 
+_SBATCH = {name: name for name in ("nodes", "gpus_per_node", "cpus_per_task", "mem", "time")}
+_SBATCH |= {name: name for name in ("partition", "account", "job_name", "exclude")}
+_SBATCH |= {"ntasks_per_node": "tasks_per_node", "array": "tasks", "qos": "extra"}
+"""Options of sbatch, with underscores -> our fields of ``slurm``. No step has such fields."""
+
+
 def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into the launcher's options and the stage's arguments.
 
@@ -233,6 +239,8 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
                 mine.append(f"{flag}={words.pop(0)}")  # further lines
             continue
         if flag not in own:
+            if ours := _SBATCH.get(flag.replace("-", "_").removeprefix("__")):
+                raise ConfigError(flag, value, "is an option of sbatch", f"Give --slurm.{ours}")
             theirs.append(word)
             continue
         mine.append(word)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobilellama.commandline.old_names import FOLLOWS, current_name
-from mobilellama.commandline.peer_names import our_name
+from mobilellama.commandline.peer_names import hint
 from mobilellama.commandline.words import Command, parts_of
 from mobilellama.config import ConfigError, did_you_mean
 from mobilellama.files.presets import Layer
@@ -82,8 +82,7 @@ class _Reader:
         known = {*self._fields.by_name, *self._fields.sections}
         name = plain if plain in known else current_name(plain, self._command.verb)
         if name not in known:
-            ours = our_name(plain, known)
-            near = f"; it is {ours} here" if ours else did_you_mean(plain, known)
+            near = hint(plain, known, start="") or did_you_mean(plain, known)
             raise self._error(said, value, "is not a field", near)
         return name
 

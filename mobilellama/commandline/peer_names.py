@@ -5,6 +5,20 @@ OURS: dict[str, tuple[str, ...]] = {
     "model_name_or_path": ("init", "model"),
     "data_path": ("data.path", "dataset"),
     "image_folder": ("data.images", "images"),
+    "image_dir": ("data.images", "images"),
+    "question_file": ("input",),
+    "answers_file": ("output", "answers"),
+    "conv_mode": ("template",),
+    "model_path": ("model",),
+    "model_base": ("init",),
+    "load_4bit": ("quantization",),
+    "load_8bit": ("quantization",),
+    "load_in_4bit": ("quantization",),
+    "load_in_8bit": ("quantization",),
+    "group_by_modality_length": ("data.grouping",),
+    "group_by_length": ("data.grouping",),
+    "freeze_backbone": ("train.language_model",),
+    "tune_mm_mlp_adapter": ("train.language_model",),
     "vision_tower": ("vision",),
     "mm_projector_type": ("projector.kind",),
     "pretrain_mm_mlp_adapter": ("projector.weights",),
@@ -18,6 +32,15 @@ OURS: dict[str, tuple[str, ...]] = {
     "learning_rate": ("optimizer.learning_rate",),
     "weight_decay": ("optimizer.weight_decay",),
     "optim": ("optimizer.kind",),
+    "report_to": ("metrics.sinks",),
+    "run_name": ("run.folder",),
+    "gradient_checkpointing": ("train.gradient_checkpointing",),
+    "dataset": ("data.path", "sources.dataset"),
+    "dataset_path": ("data.path", "sources.root"),
+    "num_proc": ("workers",),
+    "adapter_name_or_path": ("model",),
+    "peft_model": ("model",),
+    "lora_weights": ("model",),
     "adam_beta1": ("optimizer.beta1",),
     "adam_beta2": ("optimizer.beta2",),
     "adam_epsilon": ("optimizer.eps",),
@@ -72,11 +95,42 @@ OURS: dict[str, tuple[str, ...]] = {
     "nproc_per_node": ("distributed.devices",),
     "devices": ("distributed.devices",),
     "tokenizer_model": ("tokenizer",),
+    "tokens": ("train.max_steps",),
+    "train_samples": ("train.max_steps",),
+    "json_keys": ("sources.text_column",),
     "input": ("sources.root", "data.path"),
     "output_prefix": ("output",),
     "dry_run": ("print_config",),
 }
 """Their name, with underscores -> our names. A verb has at most one or two of them."""
+
+_RESUMED = "the same command goes on with what is there"
+_SPLIT = "ZeRO alone splits a model's state over GPUs: --engine.zero_stage"
+SAYINGS = {
+    "resume": _RESUMED,
+    "resume_from_checkpoint": _RESUMED,
+    "auto_resume": _RESUMED,
+    "load": _RESUMED,
+    "tensor_model_parallel_size": _SPLIT,
+    "pipeline_model_parallel_size": _SPLIT,
+    "tensor_parallel_degree": _SPLIT,
+    "pipeline_parallel_degree": _SPLIT,
+}
+"""Their name, with underscores -> what holds here, where we have no such field."""
+
+
+def hint(theirs: str, known: frozenset[str] | set[str], *, start: str = "--") -> str:
+    """Return the end of the error of an unknown field, or an empty text.
+
+    Args:
+        theirs: the name, with underscores.
+        known: the names of the verb's fields.
+        start: what our name begins with: a command line's dashes; in a file, nothing.
+    """
+    if ours := our_name(theirs, known):
+        return f"; it is {start}{ours} here"
+    said = SAYINGS.get(theirs.rpartition(".")[2])
+    return f"; {said}" if said else ""
 
 
 def our_name(theirs: str, known: frozenset[str] | set[str]) -> str | None:

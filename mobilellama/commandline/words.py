@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from mobilellama.commandline.fields import Field, Fields
 from mobilellama.commandline.old_names import current_name
-from mobilellama.commandline.peer_names import our_name
+from mobilellama.commandline.peer_names import hint
 from mobilellama.config import ConfigError, did_you_mean, one_line
 from mobilellama.files.yaml_file import read_yaml_text
 
@@ -85,7 +85,7 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
             _require_given(value, name)
         its = command.fields.by_name.get(name.removesuffix("+"))
         if its is not None and its.is_list_of_texts and not name.endswith("+"):
-            values = _take_list([value] if inline else [], words, name)
+            values = _take_list([value] if inline else [], words, its)
             if name not in lists:
                 lists[name] = values
                 given.words.append(f"--{name}")
@@ -219,8 +219,7 @@ def _unknown(flag: str, value: str, name: str, command: Command) -> ConfigError:
         if (above := ".".join(parts[:end])) in known.by_name:
             remedy = f"Give --{above} VALUE. {remedy}"
             return ConfigError(flag, value, f"is not a field: --{above} has none", remedy)
-    ours = our_name(name, {*known.by_name, *OWN})
-    near = f"; it is --{ours} here" if ours else did_you_mean(f"--{name}", command.flags)
+    near = hint(name, {*known.by_name, *OWN}) or did_you_mean(f"--{name}", command.flags)
     return ConfigError(flag, value, "is not a field", remedy + near)
 
 
@@ -237,16 +236,16 @@ def _take_value(name: str, its: Field | None, words: list[str]) -> str | None:
     return words.pop(0)
 
 
-def _take_list(values: list[str], words: list[str], name: str) -> list[str]:
-    """Take all words that follow, up to the next flag."""
-    if values and values[0].startswith("["):
-        return values
-    while words and not _is_flag(words[0]):
-        _require_given(words[0], name)
+def _take_list(values: list[str], words: list[str], its: Field) -> list[str]:
+    """Take all words that follow, up to the next flag. ``a,b`` and ``[a,b]`` are whole lists."""
+    while not (values and _is_whole(values[0], its)) and words and not _is_flag(words[0]):
+        _require_given(words[0], its.name)
         values.append(words.pop(0))
-        if values[0].startswith("["):
-            break
     return values
+
+
+def _is_whole(value: str, its: Field) -> bool:
+    return value.startswith("[") or (its.commas and "," in value)
 
 
 def _as_list(values: Sequence[str], its: Field) -> str:

@@ -42,7 +42,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -76,8 +76,8 @@ class Config:
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
-    tasks: str = ",".join(PUBLISHED)
-    """Names of the harness's tasks, with commas between."""
+    tasks: list[str] = field(default_factory=lambda: list(PUBLISHED))
+    """Names of the harness's tasks."""
     data: str | None = None
     """Folder of local task files; None lets the harness fetch the tasks' data."""
     fewshot: int | None = None
@@ -102,10 +102,9 @@ class Config:
     """Show a score although over 10 % of its answers are incomplete."""
 
     def __post_init__(self) -> None:
-        names = self.task_names
-        if not all(names) or len(set(names)) < len(names):
+        if not self.tasks or not all(self.tasks) or len(set(self.tasks)) < len(self.tasks):
             rule = "must name each task once, with commas between"
-            raise ConfigError("tasks", self.tasks, rule, "Fix the list")
+            raise ConfigError("tasks", ",".join(self.tasks), rule, "Fix the list")
         if self.fewshot is not None:
             require_at_least("fewshot", self.fewshot, 0)
         if self.limit is not None:
@@ -115,11 +114,6 @@ class Config:
         if self.data is not None and not Path(self.data).is_dir():
             remedy = "See 'mobilellama pretrain evaluate --help' for its layout"
             raise ConfigError("data", self.data, "is not a folder", remedy)
-
-    @property
-    def task_names(self) -> list[str]:
-        """The tasks, in the order in which they are run."""
-        return [name.strip() for name in self.tasks.split(",")]
 
 
 def main(config: Config) -> int:
@@ -142,8 +136,8 @@ def _score(config: Config, found: ModelFolder, version: str) -> int:
         version: of the harness.
     """
     require_model(found.path)
-    tasks = harness.Tasks(config.task_names)
-    plans = [make_plan(config, tasks, name, version) for name in config.task_names]
+    tasks = harness.Tasks(config.tasks)
+    plans = [make_plan(config, tasks, name, version) for name in config.tasks]
     tokenizer, add_bos = harness.load_tokenizer(
         found.path, config.add_bos, as_is=config.tokenizer_as_is
     )
@@ -170,7 +164,7 @@ def _score(config: Config, found: ModelFolder, version: str) -> int:
             lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
         )
         results.add(plan, score, time.monotonic() - started_s, device=str(device))
-    print(score_table(results.tasks_of(config.task_names), found.name, limit=config.limit))
+    print(score_table(results.tasks_of(config.tasks), found.name, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")
     return 0

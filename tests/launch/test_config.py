@@ -53,6 +53,16 @@ def test_the_launchers_words_are_parted_from_the_stages_which_keep_their_order(
     assert split_options(argv.split()) == (mine.split(), theirs.split())
 
 
+@pytest.mark.parametrize(
+    ("flag", "ours"),
+    [("--partition", "partition"), ("--ntasks-per-node", "tasks_per_node"), ("--qos", "extra")],
+)
+def test_an_option_of_sbatch_is_met_with_ours(flag: str, ours: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        split_options([f"{flag}=3", "--run.folder", "x"])
+    assert str(error.value) == f"{flag} = 3: is an option of sbatch. Give --slurm.{ours}."
+
+
 def test_a_value_with_spaces_stays_one_word() -> None:
     argv = ["--title", "two words", "--slurm.extra", "--qos=high --reservation=r", "--x", ""]
     assert split_options(argv) == (

@@ -27,8 +27,8 @@ _SHOWN_IMAGES = 3
 class Config(AssistantChoice):
     """Fields of 'vlm evaluate'."""
 
-    tasks: str
-    """gqa, scienceqa, textvqa, pope, mme, mmbench; several separated by commas; or all."""
+    tasks: list[str]
+    """gqa, scienceqa, textvqa, pope, mme, mmbench; or all."""
     dtype: Dtype = "auto"
     """Dtype of the weights. auto: on GPUs fp16, as for the published scores; on CPUs as stored,
     with fp16 as fp32."""
@@ -61,9 +61,10 @@ class Config(AssistantChoice):
             if name not in BENCHMARKS:
                 rule = f"'{name}' must be one of {', '.join(BENCHMARKS)}, or all"
                 remedy = f"Fix the name{did_you_mean(name, [*BENCHMARKS, ALL])}"
-                raise ConfigError("tasks", self.tasks, rule, remedy)
-        if len(set(names)) < len(names):
-            raise ConfigError("tasks", self.tasks, "names a benchmark twice", "Fix the list")
+                raise ConfigError("tasks", ",".join(self.tasks), rule, remedy)
+        if not names or len(set(names)) < len(names):
+            rule = "must name each benchmark once"
+            raise ConfigError("tasks", ",".join(self.tasks), rule, "Fix the list")
         require_at_least("batch_size", self.batch_size, 1)
         for field in ("max_new_tokens", "limit"):
             if (value := getattr(self, field)) is not None:
@@ -74,9 +75,7 @@ class Config(AssistantChoice):
     @property
     def names(self) -> list[str]:
         """The benchmarks, in the order in which they are run."""
-        if self.tasks.strip() == ALL:
-            return list(BENCHMARKS)
-        return [name.strip() for name in self.tasks.split(",")]
+        return list(BENCHMARKS) if self.tasks == [ALL] else self.tasks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from mobilellama.pretrain.config import Config
         ("--training.seq_len", "--train.seq_len"),
         ("--output_dir", "--run.folder"),
         ("--dry-run", "--print_config"),
+        ("--report-to", "--metrics.sinks"),
     ],
 )
 def test_a_name_of_another_trainer_is_met_with_ours(flag: str, ours: str) -> None:
@@ -31,6 +32,12 @@ def test_a_name_of_another_trainer_is_met_with_ours(flag: str, ours: str) -> Non
     assert str(error.value) == (
         f"{flag} = 1: is not a field. See 'mobilellama pretrain run --help all'; it is {ours} here."
     )
+
+
+@pytest.mark.parametrize("flag", ["--resume_from_checkpoint", "--auto-resume", "--load"])
+def test_a_flag_that_is_not_needed_here_is_met_with_what_to_do(flag: str) -> None:
+    with pytest.raises(ConfigError, match="; the same command goes on with what is there"):
+        parse_config(Config, [flag, "1"], prog="mobilellama pretrain run", about="")
 
 
 def test_every_name_of_ours_is_a_field_of_a_verb() -> None:

@@ -90,6 +90,11 @@ def test_a_list_may_be_written_in_each_of_the_usual_ways(argv: list[str], taken:
     assert words(*argv) == [f"--tasks={taken}"]
 
 
+@pytest.mark.parametrize("tasks", ["a,b", "[a,b]"])
+def test_a_list_in_one_word_does_not_take_the_thing_after_it(tasks: str) -> None:
+    assert words("--tasks", tasks, "DATA")[1:] == ["--dataset=DATA"]
+
+
 def test_commas_do_not_part_a_line_of_a_shell() -> None:
     assert words("--setup", "export A=0,1") == ['--setup=["export A=0,1"]']
 

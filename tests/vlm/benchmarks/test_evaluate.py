@@ -90,7 +90,7 @@ def test_a_model_that_says_yes_to_all_gets_what_that_is_worth(run: Evaluate) -> 
 
 
 def test_answers_are_kept_as_llavas_scorers_read_them(run: Evaluate) -> None:
-    run(Clerk(KNOWS_ALL), tasks="gqa,scienceqa")
+    run(Clerk(KNOWS_ALL), tasks=["gqa", "scienceqa"])
     assert run.rows("gqa")[0] == {
         "question_id": "20",
         "prompt": "Is it overcast?\nAnswer the question using a single word or phrase.",
@@ -119,7 +119,7 @@ def test_images_and_the_limit_of_answers_can_be_chosen(
     run: Evaluate, aspect_ratio: str, expected: str | None
 ) -> None:
     clerk = Clerk({"": "one two three"})
-    run(clerk, tasks="scienceqa,pope", aspect_ratio=aspect_ratio, max_new_tokens=2)
+    run(clerk, tasks=["scienceqa", "pope"], aspect_ratio=aspect_ratio, max_new_tokens=2)
     assert {call[1:] for call in clerk.calls} == {(2, expected)}
     assert {row["text"] for row in run.rows("pope")} == {"one two"}
 
@@ -144,12 +144,12 @@ def test_a_stopped_call_goes_on_where_it_was_and_gives_the_same(
 
 
 def test_a_torn_last_line_is_asked_again(run: Evaluate) -> None:
-    run(Clerk(KNOWS_ALL), tasks="mmbench")
+    run(Clerk(KNOWS_ALL), tasks=["mmbench"])
     path = run.output / "mmbench.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
     clerk = Clerk(KNOWS_ALL)
-    assert run(clerk, tasks="mmbench") == 0
+    assert run(clerk, tasks=["mmbench"]) == 0
     assert len(clerk.asked) == 1
     assert path.read_bytes() == whole
 
@@ -191,7 +191,7 @@ def test_a_model_that_answers_nothing_gets_no_score_unless_it_is_asked_for(
     run: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """POPE's rule takes "" for yes, which is worth 66.67."""
-    assert run(Clerk(NOTHING), tasks="pope") == 0
+    assert run(Clerk(NOTHING), tasks=["pope"]) == 0
     pope = run.scores()["benchmarks"]["pope"]
     why = "8 of 8 answers are incomplete, 100.00 % (8 empty)"
     assert (pope["score"], pope["tables"], pope["withheld"]) == (None, {}, True)
@@ -207,7 +207,7 @@ def test_a_model_that_answers_nothing_gets_no_score_unless_it_is_asked_for(
     remedy = "--show_withheld shows it anyway."
     assert out.count(f"POPE is withheld: {why}. {remedy}") == 2
     # Asked for, it is scored of the answers that are there, and marked.
-    assert run(None, tasks="pope", show_withheld=True) == 0
+    assert run(None, tasks=["pope"], show_withheld=True) == 0
     pope = run.scores()["benchmarks"]["pope"]
     assert pope["score"] == pytest.approx(200 / 3) and not pope["withheld"]
     assert pope["tables"]["by choice of objects"]["random"]["neither"] == 2
@@ -215,7 +215,7 @@ def test_a_model_that_answers_nothing_gets_no_score_unless_it_is_asked_for(
     assert "POPE: 66.67* (" in out and f"* POPE: {why}." in out and " 66.7* " in out
     assert "8 answers say neither yes nor no; as in the original, they count as yes." in out
     # And without the wish it is withheld again.
-    assert run(None, tasks="pope") == 0
+    assert run(None, tasks=["pope"]) == 0
     assert run.scores()["benchmarks"]["pope"]["score"] is None
 
 
@@ -242,7 +242,7 @@ def test_answers_and_scores_of_a_former_version_are_read(
     run: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rows without "finish", and scores without counts."""
-    run(Clerk(KNOWS_ALL), tasks="gqa,pope")
+    run(Clerk(KNOWS_ALL), tasks=["gqa", "pope"])
     path = run.output / "pope.jsonl"
     rows = run.rows("pope")
     lines = [{name: value for name, value in row.items() if name != "finish"} for row in rows]
@@ -252,7 +252,7 @@ def test_answers_and_scores_of_a_former_version_are_read(
         del stored["benchmarks"]["gqa"][name]
     (run.output / "scores.json").write_text(json.dumps(stored))
     capsys.readouterr()
-    assert run(None, tasks="pope") == 0
+    assert run(None, tasks=["pope"]) == 0
     assert run.scores()["benchmarks"]["pope"]["answers"]["cut_off"] is None
     assert run.scores()["benchmarks"]["pope"]["score"] == 100.0
     row = printed(capsys.readouterr().out)
@@ -275,7 +275,7 @@ def test_every_missing_file_of_all_benchmarks_is_named_before_a_model_is_loaded(
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError) as caught:
-        run(None, data=str(tmp_path / "empty"), tasks="all")
+        run(None, data=str(tmp_path / "empty"), tasks=["all"])
     for benchmark in BENCHMARKS.values():
         for places in benchmark.files.values():
             assert f"no {' or '.join(places)}" in str(caught.value)
@@ -286,29 +286,29 @@ def test_every_missing_file_of_all_benchmarks_is_named_before_a_model_is_loaded(
 def test_an_image_in_the_table_that_is_none_is_named(run: Evaluate, tmp_path: Path) -> None:
     write_mmbench(tmp_path, [mmbench_row(31, ["a", "b"], "A", image="QUJD")])
     with pytest.raises(ImageError, match="question 31's image: is no image"):
-        run(Clerk(), data=str(tmp_path), tasks="mmbench")
+        run(Clerk(), data=str(tmp_path), tasks=["mmbench"])
 
 
 def test_another_models_results_are_not_gone_on_with(run: Evaluate, tmp_path: Path) -> None:
-    run(Clerk(KNOWS_ALL), tasks="gqa")
+    run(Clerk(KNOWS_ALL), tasks=["gqa"])
     other = str(write_model(tmp_path / "other", b"others!"))
     with pytest.raises(ConfigError, match=r"holds scores of another model, .*model"):
-        run(None, model=other, tasks="pope")
-    assert run(Clerk(), model=other, tasks="pope", overwrite=True) == 0
+        run(None, model=other, tasks=["pope"])
+    assert run(Clerk(), model=other, tasks=["pope"], overwrite=True) == 0
     assert list(run.scores()["benchmarks"]) == ["pope"]
 
 
 def test_answers_made_with_other_settings_are_not_gone_on_with(run: Evaluate) -> None:
-    run(Clerk(KNOWS_ALL), tasks="scienceqa")
+    run(Clerk(KNOWS_ALL), tasks=["scienceqa"])
     with pytest.raises(ConfigError, match="was made with aspect_ratio square, not pad"):
-        run(None, tasks="scienceqa", aspect_ratio="pad")
-    assert run(Clerk(), tasks="scienceqa", aspect_ratio="pad", overwrite=True) == 0
+        run(None, tasks=["scienceqa"], aspect_ratio="pad")
+    assert run(Clerk(), tasks=["scienceqa"], aspect_ratio="pad", overwrite=True) == 0
     assert run.scores()["benchmarks"]["scienceqa"]["settings"]["aspect_ratio"] == "pad"
 
 
 def test_answers_about_other_images_are_not_gone_on_with(run: Evaluate, tmp_path: Path) -> None:
     """The same ids and prompts about other images: the second GQA question is about n2.jpg."""
-    run(Clerk(KNOWS_ALL), tasks="gqa")
+    run(Clerk(KNOWS_ALL), tasks=["gqa"])
     data = write_benchmarks(tmp_path / "data")
     for path in (
         data / "gqa/llava_gqa_testdev_balanced.jsonl",
@@ -316,13 +316,13 @@ def test_answers_about_other_images_are_not_gone_on_with(run: Evaluate, tmp_path
     ):
         path.write_text(path.read_text().replace("n1", "n2"))
     with pytest.raises(ConfigError, match=r"was made with images_sha256 .*, not .*Give anoth"):
-        run(None, tasks="gqa", data=str(data))
+        run(None, tasks=["gqa"], data=str(data))
     # An output of a former version does not say; it is gone on with.
     meta = run.output / "gqa.jsonl.meta.json"
     stored = json.loads(meta.read_text())
     del stored["images_sha256"]
     meta.write_text(json.dumps(stored))
-    assert run(None, tasks="gqa", data=str(data)) == 0
+    assert run(None, tasks=["gqa"], data=str(data)) == 0
 
 
 def test_a_foreign_scores_file_is_refused(run: Evaluate) -> None:
@@ -365,14 +365,14 @@ def test_the_help_says_where_each_benchmarks_files_lie(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     for name, benchmark in BENCHMARKS.items():
         assert f"\n    {name:<11}{benchmark.files['questions'][0]}" in out
-    assert f"{', '.join(BENCHMARKS)}; several" in " ".join(out.split())
+    assert f"{', '.join(BENCHMARKS)}; or all" in " ".join(out.split())
 
 
 def test_the_command_asks_a_real_model_and_goes_on_with_the_same_alone(
     command: Command, assistant_folder: Path, data: Path, tmp_path: Path
 ) -> None:
     given = {"model": assistant_folder, "data": data, "output": tmp_path / "out", "device": "cpu"}
-    given |= {"tasks": "gqa,pope,mmbench", "max_new_tokens": 5}
+    given |= {"tasks": ["gqa", "pope", "mmbench"], "max_new_tokens": 5}
 
     def run(**fields: Any) -> Outcome:
         arguments = [

@@ -16,7 +16,7 @@ def test_missing_images_are_counted_before_a_model_is_loaded(run: Evaluate, tmp_
     (data / "gqa/data/images/n2.jpg").unlink()
     with pytest.raises(ConfigError, match=r"lacks 1 of 2 images \(.*images/n2.jpg\)"):
         run(None, data=str(data))
-    assert run(Clerk(), data=str(data), tasks="gqa", limit=2) == 0  # which do not need it
+    assert run(Clerk(), data=str(data), tasks=["gqa"], limit=2) == 0  # which do not need it
 
 
 def test_another_number_of_questions_than_published_is_told(
@@ -25,7 +25,7 @@ def test_another_number_of_questions_than_published_is_told(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert run(Clerk(KNOWS_ALL), tasks="gqa,pope") == 0
+    assert run(Clerk(KNOWS_ALL), tasks=["gqa", "pope"]) == 0
     odd = "4 questions, but the published benchmark has 12,578"
     out = capsys.readouterr().out
     assert f"Not comparable with the published scores: {odd}." in out
@@ -34,7 +34,7 @@ def test_another_number_of_questions_than_published_is_told(
     assert f"gqa of {run.fields['data']}: {odd}" in caplog.text
     assert odd in run.scores()["benchmarks"]["gqa"]["notes"][-1]
     monkeypatch.setitem(PUBLISHED_QUESTIONS, "gqa", 4)
-    assert run(None, tasks="gqa") == 0
+    assert run(None, tasks=["gqa"]) == 0
     assert "no measurement" not in capsys.readouterr().out.lower()
     assert run.scores()["benchmarks"]["gqa"]["notes"] == []
 
@@ -42,8 +42,8 @@ def test_another_number_of_questions_than_published_is_told(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"tasks": "gqa,pop"}, "'pop' must be one of gqa, .*did you mean 'pope'"),
-        ({"tasks": "gqa, gqa"}, "names a benchmark twice"),
+        ({"tasks": ["gqa", "pop"]}, "'pop' must be one of gqa, .*did you mean 'pope'"),
+        ({"tasks": ["gqa", "gqa"]}, "tasks = gqa,gqa: must name each benchmark once"),
         ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
         ({"limit": 0}, "limit = 0: must be at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens = 0: must be at least 1"),

@@ -84,7 +84,7 @@ class Evaluate:
     def __init__(self, data: Path, model: Path, output: Path) -> None:
         self.fields: dict[str, Any] = {
             "data": str(data), "model": str(model), "output": str(output),
-            "tasks": ",".join(QUESTIONS),
+            "tasks": list(QUESTIONS),
         }  # fmt: skip
         self.output = output
 

@@ -158,7 +158,7 @@ def check_node(options: argparse.Namespace, report: NodeReport) -> list[str]:
     if options.gpus:
         report.stage = "nvidia-smi"
         check_gpus(gpu_memory_used(), options.gpus, options.max_gpu_used_mib)
-        found.append(f"{options.gpus} GPUs")
+        found.append(format_count(options.gpus, "GPU"))
     return found
 
 

@@ -29,6 +29,7 @@ from mobilellama.launch.launched.progress_made import progress_made
 from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
 from mobilellama.launch.submission.submit import require_not_active
+from mobilellama.progress import format_count
 from mobilellama.terminal import SHOWN_WIDTH, columns
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,9 @@ class Supervisor:
             failures, wait_s = (failures + 1, wait_s * 2) if now == before else (1, _FIRST_WAIT_S)
             reason = f"exit code {code}: {first_error(logs) or 'no message'}"
             if failures >= self._request.slurm.max_failures:
-                self._give_up(f"{reason}; {failures} times in a row with {now} saved")
+                self._give_up(
+                    f"{reason}; {format_count(failures, 'time')} in a row with {now} saved"
+                )
             log.warning(
                 "%s; failure %d of %d with %s saved; starting again",
                 reason, failures, self._request.slurm.max_failures, now,

@@ -15,7 +15,7 @@ from pathlib import Path
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.temporary import remove_abandoned, temporaries
-from mobilellama.progress import format_amount
+from mobilellama.progress import format_amount, format_count
 from mobilellama.shards.dataset import (
     DATASET,
     MANIFEST,
@@ -75,14 +75,17 @@ def finish_dataset(folder: Path) -> str:
     missing = [s.name for s in plan.slices if not is_finished(folder, s, plan.identity)]
     if missing:
         names = ", ".join(missing[:_MISSING_SHOWN]) + (", ..." * (len(missing) > _MISSING_SHOWN))
+        done, all_ = len(plan.slices) - len(missing), format_count(len(plan.slices), "bucket")
         raise UserError(
-            f"{folder}: {len(missing):,} of {len(plan.slices):,} buckets are missing ({names}). "
+            f"{folder}: has only {done:,} of {all_}. Missing: {names}. "
             "Run 'mobilellama tokenize run' again, with all tasks of its array. It does only these"
         )
     found = [read_receipt(folder, slice_, plan.identity) for slice_ in plan.slices]
     receipts = [receipt for receipt in found if receipt is not None]
     if not any(receipt.documents for receipt in receipts):
-        raise DataError(f"{folder}: none of the {len(receipts):,} sources has a document")
+        raise DataError(
+            f"{folder}: no document was found in {format_count(len(receipts), 'slice')}"
+        )
     _tell_changed(receipts)
     tell_unheld(folder, plan.identity.heldout_share, receipts)
     sweep(folder, plan.slices, others_after_s=0)  # every bucket counts: none is needed

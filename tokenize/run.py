@@ -118,22 +118,25 @@ def main(config: Config) -> int:
         print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
         return 0
     if len(missing) < len(mine):
-        log.info("%d of %d buckets are there already", len(mine) - len(missing), len(mine))
+        done = len(mine) - len(missing)
+        log.info("finished before: %d of %s", done, format_count(len(mine), "bucket"))
     sweep(folder, plan.slices, others_after_s=_ABANDONED_S)
     try:
         _write(config, plan, missing, tokenizer)
         checks.require_unchanged(mine)  # against a change in the midst of the run
     except KeyboardInterrupt:
         there = sum(is_finished(folder, slice_, plan.identity) for slice_ in mine)
+        buckets = format_count(len(mine), "bucket")
         print(
-            f"mobilellama: interrupted with {there:,} of {len(mine):,} buckets finished; "
+            f"mobilellama: interrupted with {there:,} of {buckets} finished; "
             "run the same command again to continue",
             file=sys.stderr,
         )
         return 130
     if config.task_count > 1:
+        buckets = format_count(len(mine), "bucket")
         print(
-            f"task {config.task_index} of {config.task_count}: {len(mine):,} buckets are there. "
+            f"task {config.task_index} of {config.task_count}: finished {buckets}. "
             f"After all tasks: mobilellama tokenize finish --output {folder}"
         )
         return 0
@@ -192,8 +195,9 @@ def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: Tokenize
         failures = write_buckets(work, missing, budget.count, progress, unit=unit)
     if failures:
         listed = "\n".join(f"  {failure}" for failure in failures)
+        slices = format_count(len(missing), "slice")
         raise UserError(
-            f"{len(failures):,} of {len(missing):,} slices failed. The other buckets are kept:\n"
+            f"{len(failures):,} of {slices} failed. The other buckets are kept:\n"
             f"{listed}\nFix these and run the same command again"
         )
 

@@ -9,6 +9,7 @@ from mobilellama.launch.doctor.job import Outcome
 from mobilellama.launch.doctor.report import STAGES, Report, torch_version
 from mobilellama.launch.doctor.row import Row, Verdict
 from mobilellama.launch.health import bus_gb_per_s
+from mobilellama.progress import format_count
 
 _CLOCK_WARNING_S, _CLOCK_BAD_S = 2.0, 30.0
 _SLOW_GB_PER_S = 5.0
@@ -49,7 +50,7 @@ def outcome_row(outcome: Outcome, processes: int, wait_minutes: float) -> Row:
         return Row("bad", "job", f"{found}: {reason}", remedy)
     nodes = last.nodes if last else "?"
     found = f"job {outcome.job} on {nodes}, started after {outcome.started_after_s:.0f} s"
-    found += f", {len(reports)} of {processes} processes reported"
+    found += f", {len(reports)} of {format_count(processes, 'process')} reported"
     if len(reports) == processes:
         return Row("ok", "job", found)
     found += f"; {last.state}, exit code {last.exit_code}" if last else ""
@@ -117,7 +118,7 @@ def gpu_rows(reports: Sequence[Report]) -> Iterator[Row]:
 def rendezvous_rows(reports: Sequence[Report]) -> Iterator[Row]:
     """Yield how long the last process to come took: the others waited for it."""
     seconds = min(report.rendezvous_s or 0 for report in reports)
-    yield Row("ok", "rendezvous", f"{len(reports)} processes met in {seconds:.1f} s")
+    yield Row("ok", "rendezvous", f"{format_count(len(reports), 'process')} met in {seconds:.1f} s")
 
 
 def clock_verdict(apart_s: float) -> Verdict:
@@ -162,7 +163,8 @@ def bandwidth_rows(reports: Sequence[Report]) -> Iterator[Row]:
     }
     texts = [f"{speed:.2f} GB/s at {mib} MiB" for mib, speed in speeds.items()]
     nodes = len({report.node for report in reports})
-    found = f"{', '.join(texts)} (bus bandwidth, {size} processes on {nodes} nodes)"
+    where = f"{format_count(size, 'process')} on {format_count(nodes, 'node')}"
+    found = f"{', '.join(texts)} (bus bandwidth, {where})"
     if first.gpus and max(speeds.values()) < _SLOW_GB_PER_S:
         remedy = "NCCL may use a slow network: name the fast one in slurm.env, for InfiniBand "
         remedy += "NCCL_IB_HCA ('ibstat -l' lists it), else NCCL_SOCKET_IFNAME"

@@ -27,6 +27,7 @@ from mobilellama.launch.doctor.report import (
     wait_for_files,
 )
 from mobilellama.launch.health import BadNodeError, Place, join, time_all_reduce
+from mobilellama.progress import format_count
 
 _SIZES_MIB = {True: (1, 16, 256), False: (1, 4, 16)}  # with GPUs and without
 _FILES_S = 60.0  # NFS clients remember a folder's content for 30 s, and nodes start apart
@@ -89,7 +90,7 @@ def examine_node(place: Place, folder: Path, report: Report, *, gpus: int) -> No
         report.write(folder, "GPUs")
         report.gpus = torch.cuda.device_count()
         if report.gpus < gpus:
-            raise BadNodeError(f"torch sees {report.gpus} of {gpus} GPUs")
+            raise BadNodeError(f"torch sees {report.gpus} of {format_count(gpus, 'GPU')}")
         report.gpu_name = torch.cuda.get_device_name(0)
 
     report.write(folder, "rendezvous")

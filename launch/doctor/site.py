@@ -10,6 +10,7 @@ from mobilellama.launch import slurm
 from mobilellama.launch.config import SlurmConfig
 from mobilellama.launch.doctor.row import Row
 from mobilellama.launch.time_limit import limit_seconds
+from mobilellama.progress import format_count
 
 _COMMANDS = ("sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
 _SINFO = "%P|%a|%l|%F|%G"
@@ -57,7 +58,10 @@ class Partition:
 
     def __str__(self) -> str:
         limit = "no time limit" if self.limit == "infinite" else f"time limit {self.limit}"
-        kinds = [f"{n} with {gpus} GPUs" for gpus, n in sorted(self.nodes_by_gpus.items())]
+        kinds = [
+            f"{n} with {format_count(gpus, 'GPU')}"
+            for gpus, n in sorted(self.nodes_by_gpus.items())
+        ]
         return f"{self.state}, {limit}, nodes: {', '.join(kinds)}, {self.idle} idle"
 
 
@@ -148,7 +152,7 @@ def judge_partition(partition: Partition, config: SlurmConfig, found: str, *, tr
     if partition.state != "up":
         return Row("bad", name, f"{found}: no job starts in it", "Give another partition")
     if trains and (has := partition.nodes_with(gpus)) < config.nodes:
-        found += f": {has} nodes have slurm.gpus_per_node = {gpus}, slurm.nodes = {config.nodes}"
+        found += f": {has} with slurm.gpus_per_node = {gpus}, below slurm.nodes = {config.nodes}"
         return Row("bad", name, found, "Give less, or another --slurm.partition")
     limit_s = limit_seconds(partition.limit)
     if limit_s is not None and limit_s < (limit_seconds(str(config.time)) or 0):

@@ -15,6 +15,7 @@ from mobilellama.launch.submission.check import require_cwd, require_syntax
 from mobilellama.launch.submission.render import Script, array_of
 from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
+from mobilellama.progress import format_count
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def submit(request: LaunchRequest, *, after: Sequence[str] = ()) -> Launch:
             if script.part == "tasks":
                 missing = folder.tasks_missing(request.slurm.tasks, launch.signatures)
                 if not missing:
-                    log.info("all %d tasks are done", request.slurm.tasks)
+                    log.info("done before: %s", format_count(request.slurm.tasks, "task"))
                     continue
                 options.append(f"--array={array_of(missing, request.slurm.max_running)}")
             # At once: a job that is not written down could not be found again.

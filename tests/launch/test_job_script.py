@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -557,19 +558,29 @@ def test_a_mark_that_cannot_be_written_ends_the_job_instead_of_counting_anew(job
 
 
 @pytest.mark.parametrize(
-    ("warning", "cause"),
+    ("warning", "end_s", "preempted", "cause"),
     [
-        ("USR1", "SLURM, because the job's time ends or it is preempted"),
-        ("USR2", "a person or program that sent the job a signal (USR2)"),
-        ("TERM", "SLURM, because the job is ended, requeued or preempted"),
+        ("USR1", 300, "None", "SLURM, because the job's time ends"),
+        ("USR1", 9000, "None", "a person or program that sent the job a signal (USR1)"),
+        ("USR1", 9000, "2026-01-01T11:00:00", "SLURM, because it preempts the job"),
+        ("USR1", 300, "2026-01-01T09:00:00", "SLURM, because the job's time ends"),
+        ("USR2", 9000, "None", "a person or program that sent the job a signal (USR2)"),
+        ("TERM", 9000, "None", "SLURM, because the job is ended or requeued"),
+        ("TERM", 9000, "2026-01-01T11:00:00", "SLURM, because it preempts the job"),
     ],
 )
-def test_a_warned_run_saves_and_goes_on(job: Job, warning: str, cause: str) -> None:
+def test_a_warned_run_saves_and_goes_on(
+    job: Job, warning: str, end_s: int, preempted: str, cause: str
+) -> None:
+    end = datetime.fromtimestamp(time.time() + end_s).isoformat(timespec="seconds")
     ended = job.start(
-        "begin 1; until_asked; save 10; verdict stopped 1", warn=signal.Signals[f"SIG{warning}"]
+        "begin 1; until_asked; save 10; verdict stopped 1",
+        warn=signal.Signals[f"SIG{warning}"],
+        PreemptTime=preempted,
+        EndTime=end,
     )
     assert (ended.code, ended.calls, job.marks()) == (0, REQUEUED, {})
-    assert f"asked to save and stop within 270 s, by {cause}" in ended.said
+    assert f"asked to save and stop within 270 s, by {cause}\n" in ended.said
     assert (job.folder.logs / "7.0/stop").exists()
 
 
@@ -598,7 +609,7 @@ def test_a_warning_before_the_run_has_begun_ends_it(job: Job) -> None:
     (job.cluster / "early").touch()
     ended = job.start("until_killed")
     assert (ended.code, ended.calls) == (0, REQUEUED)
-    assert "stopped before it began, by SLURM, because the job's time ends" in ended.said
+    assert "stopped before it began, by a person or program that sent the job a" in ended.said
     assert not job.was_started
 
 
@@ -749,6 +760,7 @@ def test_a_warning_during_the_check_requeues_without_a_start(make_job: Callable[
     check += 'until [ -e "$MOBILELLAMA_STOP_FILE" ]; do /bin/sleep 0.01; done'
     ended = job.start("begin 1", health=check, warn=signal.SIGUSR1)
     assert (ended.code, ended.calls, job.was_started) == (0, REQUEUED, False)
+    assert "asked to stop before the run begins, by a person or program" in ended.said
     assert job.marks() == {}
 
 
@@ -828,6 +840,7 @@ def test_a_warned_task_is_ended_at_once_and_goes_on_with_what_is_whole(
         step = f'echo {done} > "$MOBILELLAMA_PROGRESS_FILE"; until_killed'
         ended = job.start(step, restarts=restarts, warn=signal.SIGUSR1)
         assert (ended.code, ended.calls) == (0, ["scontrol requeue 6_3"])
+        assert "] asked to stop, by a person" in ended.said  # it has nothing to save
     assert job.marks() == {"task-3-of-64.failures": "1\n9 of its buckets"}
 
 

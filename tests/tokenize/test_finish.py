@@ -38,7 +38,7 @@ def test_the_tasks_of_an_array_and_finish_make_the_bytes_of_one_run(
     assert early.returncode == 2
     # slices 1 and 4 of the five are task 1's
     assert re.search(
-        r"2 of 5 buckets are missing \(common_crawl/00001, wikipedia/00000\)", early.stderr
+        r"has only 3 of 5 buckets\. Missing: common_crawl/00001, wikipedia/00000\.", early.stderr
     )
     assert not (output / "dataset.json").exists()
     assert tokenize_command("run", *arguments, "--task_index", 1).returncode == 0
@@ -85,7 +85,7 @@ def copied(small_dataset: Path, tmp_path: Path) -> Path:
 def test_a_bucket_whose_file_is_cut_counts_as_missing(copied: Path) -> None:
     path = copied / "github/00001.bin"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"1 of 5 buckets are missing \(github/00001\)"):
+    with pytest.raises(UserError, match=r"has only 4 of 5 buckets\. Missing: github/00001\."):
         finish_dataset(copied)
 
 
@@ -141,7 +141,7 @@ def test_a_corpus_without_any_text_makes_no_dataset(
     arguments = ["--tokenizer", small_tokenizer, "--sources.root", tmp_path / "corpus"]
     done = tokenize_command("run", *arguments, "--output", tmp_path / "out")
     assert done.returncode == 2
-    assert "none of the 1 sources has a document" in done.stderr
+    assert "no document was found in 1 slice" in done.stderr
     assert not (tmp_path / "out/dataset.json").exists()
 
 

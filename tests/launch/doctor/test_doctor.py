@@ -131,7 +131,7 @@ def test_gpus_that_torch_does_not_see_are_bad(
     argv = ["--slurm.gpus_per_node", "1", "--folder", str(tmp_path)]
     code, printed = run_doctor(capsys, *argv)
     assert code == 1
-    assert f"{slurm.names[0]}: torch sees 0 of 1 GPUs" in printed
+    assert f"{slurm.names[0]}: torch sees 0 of 1 GPU" in printed
     assert printed.endswith("3 skipped, 1 bad: GPUs\n")
 
 

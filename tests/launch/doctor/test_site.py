@@ -69,9 +69,9 @@ def test_gpus_are_counted_among_other_resources(resources: str, gpus: int) -> No
         ),
         ({}, "old", "ok", "drain"),  # nobody asked for it
         ({"partition": "old"}, "old", "bad", "no job starts in it"),
-        ({"partition": "cpu"}, "cpu", "bad", "0 nodes have slurm.gpus_per_node = 8"),
+        ({"partition": "cpu"}, "cpu", "bad", ": 0 with slurm.gpus_per_node = 8"),
         ({"cpu_partition": "cpu"}, "cpu", "ok", "slurm.cpu_partition, up"),
-        ({"nodes": 41}, "gpu", "bad", "40 nodes have slurm.gpus_per_node = 8, slurm.nodes = 41"),
+        ({"nodes": 41}, "gpu", "bad", ": 40 with slurm.gpus_per_node = 8, below slurm.nodes = 41"),
         ({"nodes": 41, "gpus_per_node": 3}, "gpu", "ok", "the default"),
         ({"time": "3-0"}, "gpu", "warning", "Give --slurm.time 2-00:00:00 or less"),
         ({"partition": "gpus"}, "gpus", "bad", "Give one of gpu, cpu, old; did you mean 'gpu'?"),

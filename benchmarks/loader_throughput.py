@@ -9,7 +9,8 @@ tensors, on one thread. The tokens are random ids: what they say changes nothing
     ours                MixedBatches.at, as the training loop calls it: samples located in a mixture
                         of subsets by arithmetic, their pages asked for ahead, nothing stored
     ours_per_document   the same, and position_ids that restart at each document
-    ours_rank_of_160    one rank of a run with a global batch of 2560: 16 samples of each step
+    ours_rank_of_160    one rank of a run with a global batch of 2560: 16 samples of each step, and
+                        the deal of every period of 65,536 positions, 5 ms for 400 samples
     litdata, megatron_gpt_dataset, mosaicml_streaming, tinyllama_packed_dataset
                         through their own classes (loader_peers.py), where they are installed;
                         "not_run" in the result says which were not, and why

@@ -148,8 +148,9 @@ class Config(StageConfig):
     tokenizer."""
     vision: str | None = None
     """Folder of the vision tower or its name on the Hub, such as CLIP ViT-L/14-336's. None: the
-    tower of --init. If --init is a published folder with a tower that nothing describes, only the
-    config of this folder is read."""
+    tower of --init; if it is a published folder without one, the tower that its mm_vision_tower
+    names, here or on the Hub. If --init is a published folder with a tower that nothing describes,
+    only the config of this folder is read."""
     data: ImageTextData
     """Which samples, in which order."""
     images: ImagesConfig = field(default_factory=ImagesConfig)

@@ -64,6 +64,7 @@ from mobilellama.vlm.data.sample_file import (
     report_refusals,
 )
 from mobilellama.vlm.data.samples import verify_samples
+from mobilellama.vlm.formats.published_tower import named_tower
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
 from mobilellama.vlm.start import VisionLanguageStart, open_start
 from mobilellama.vlm.tuning import chosen_lora, first_weights, tune
@@ -85,7 +86,7 @@ def main(config: Config) -> int:
     run.require_usable()
     require_modules(config.metrics.sinks)
     ranks = Ranks(config.distributed)
-    named = [config.init, config.vision]
+    named = [config.init, config.vision or named_tower(config.init)]
     start, commits = open_on_all(ranks, run, named, partial(open_start, config, run))
     lora = chosen_lora(config, start)
     config = replace(config, init=start.origin.init, vision=start.origin.vision, lora=lora)

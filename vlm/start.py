@@ -102,7 +102,8 @@ def open_start(config: Config, run: RunFolder, find: FindModel = find_model) -> 
             _require_no_tower(init.path, config.vision)  # before the tower is downloaded
     vision = find(config.vision, field="vision") if config.vision else None
     with init.errors_by_name(), vision.errors_by_name() if vision else nullcontext():
-        start = _open_new(replace(config, init=init.path, vision=vision and vision.path))
+        here = replace(config, init=init.path, vision=vision and vision.path)
+        start = _open_new(here, find)
     origin = replace(start.origin, init=init.name, revision=init.revision)
     return replace(start, origin=replace(origin, vision=vision.name) if vision else origin)
 
@@ -114,10 +115,10 @@ def _require_no_tower(init: str, vision: str) -> None:
         raise ConfigError("vision", vision, rule, "Leave it out")
 
 
-def _open_new(config: Config) -> VisionLanguageStart:
+def _open_new(config: Config, find: FindModel) -> VisionLanguageStart:
     """Open what a new run starts from; `init` and `vision` are paths."""
     if is_vlm_folder(config.init):
-        start = _of_vlm_folder(config)
+        start = _of_vlm_folder(config, find)
     elif is_vlm_checkpoint(config.init):
         start = _of_vlm_checkpoint(config)
     else:
@@ -169,14 +170,14 @@ def is_vlm_checkpoint(path: str) -> bool:
         return read_manifest(folder).record.stage == "vlm"
 
 
-def _of_vlm_folder(config: Config) -> VisionLanguageStart:
+def _of_vlm_folder(config: Config, find: FindModel) -> VisionLanguageStart:
     """Open a folder; `vision` is the tower of a published one that has none inside."""
-    found = open_folder(config.init, field="init", vision=config.vision)
+    found = open_folder(config.init, field="init", vision=config.vision, find=find)
     if found.tower_source:
         log.info("the tower's settings that its weights do not show: %s", found.tower_source)
     return VisionLanguageStart(
         architecture=_with_images(config, found.architecture),
-        origin=Origin(init=config.init, vision=config.vision or None),
+        origin=Origin(init=config.init, vision=config.vision or found.named_tower),
         fingerprint=found.weights.fingerprint,
         weights=found.weights,
         tokenizer=open_tokenizer(config.init, field="init", as_is=config.tokenizer_as_is),

@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from transformers import (
 )
 
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.distributed import Ranks
+from mobilellama.distributed_config import DistributedConfig
 from mobilellama.pretrain.config import RunConfig
+from mobilellama.pretrain.hf.hub_names import open_on_all
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin
 from mobilellama.sft.start import open_language_model
@@ -29,12 +33,15 @@ from mobilellama.vlm.config import Config, ImagesConfig, ImageTextData, Projecto
 from mobilellama.vlm.data.images import AspectRatio
 from mobilellama.vlm.data.orientation import Orientation
 from mobilellama.vlm.formats.key_maps import published_name, published_projectors
+from mobilellama.vlm.formats.published_tower import named_tower
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, VisionLanguageModel, parameter_shapes
 from mobilellama.vlm.projectors.rules import Pooling, ProjectorRules, Squeeze
 from mobilellama.vlm.projectors.table import build_projector
 from mobilellama.vlm.start import VisionLanguageStart, open_start
 from mobilellama.vlm.tuning import first_weights
+from tests.helpers.hub_place import at_hub, publish
 from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.hub_server import HubServer
 from tests.pretrain.helpers.tiny import train_tiny
 from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
 from tests.vlm.helpers.llava_data import write_llava
@@ -519,3 +526,39 @@ def test_runs_of_the_former_stages_are_language_models_to_start_from(
         assert len(adapted) == 14
     with pytest.raises(ConfigError, match="vision = null: is not given"):
         start_from(run)
+
+
+def open_as_rank(init: str, run: str) -> tuple[Origin, str, dict[str, str]]:
+    """Open a start as one of a run's ranks, as 'vlm run' does."""
+    config = Config(
+        init=init,
+        run=RunConfig(folder=run),
+        data=ImageTextData(path="none.json", images="none"),
+        distributed=DistributedConfig(accelerator="cpu", devices=2),
+    )
+    named = [config.init, named_tower(config.init)]
+    ranks, folder = Ranks(config.distributed), RunFolder(run)
+    start, commits = open_on_all(ranks, folder, named, partial(open_start, config, folder))
+    start.verify(ranks.join(), init)
+    return start.origin, start.fingerprint, commits
+
+
+@pytest.mark.slow
+def test_two_ranks_take_the_tower_of_the_hub_that_a_published_folder_names(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 2}
+    folder = make_published(
+        tmp_path / "published",
+        small_tokenizer,
+        leave_out=("model.vision_tower",),
+        mm_vision_tower="tester/tower",
+    )
+    with HubServer() as hub:
+        name = publish(hub, "tester/tower", make_tower(tmp_path / "tower", **sizes))
+        place = (hub.url, tmp_path / "cache", open_as_rank)
+        first, second = run_ranks(at_hub, 2, *place, str(folder), str(tmp_path / "run"))
+        assert len(hub.sent("GET /api/models/tester/tower$")) == 1
+        assert len(hub.sent(r"GET /tester/tower/resolve/.*\.safetensors")) == 1
+    origin = Origin(init=str(folder), vision=name)
+    assert first == second == (origin, first[1], {"tester/tower": name})

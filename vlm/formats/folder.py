@@ -13,11 +13,13 @@ read off its weights, and published_tower.py says where the rest comes from.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 from mobilellama.config import ConfigError, DataError
+from mobilellama.files.hub_folder import FindModel, ModelFolder, find_model
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object
 from mobilellama.run_record import VLM_TYPES
@@ -31,7 +33,12 @@ from mobilellama.vlm.formats.key_maps import (
     published_projectors,
 )
 from mobilellama.vlm.formats.preprocessor_config import from_folder
-from mobilellama.vlm.formats.published_tower import PublishedTower, read_tower, tower_names
+from mobilellama.vlm.formats.published_tower import (
+    PublishedTower,
+    find_named_tower,
+    read_tower,
+    tower_names,
+)
 from mobilellama.vlm.formats.tower_folder import open_tower
 from mobilellama.vlm.formats.weights import NamedWeights
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER, parameter_shapes
@@ -86,6 +93,9 @@ class VlmFolder:
     """Its config.json."""
     tower_source: str = ""
     """Of a published folder: where what the tower's weights do not show came from."""
+    named_tower: str | None = None
+    """Of a published folder without --vision: the tower that was taken of its mm_vision_tower, a
+    folder that has weights or NAME@COMMIT of the Hub. None: none was."""
 
 
 def is_vlm_folder(folder: str | Path) -> bool:
@@ -106,6 +116,7 @@ def open_folder(
     field: str = "model",
     aspect_ratio: AspectRatio | None = None,
     vision: str | None = None,
+    find: FindModel = find_model,
 ) -> VlmFolder:
     """Open a folder of either form.
 
@@ -115,6 +126,7 @@ def open_folder(
         aspect_ratio: of images; None takes the folder's own.
         vision: a tower's folder, the field of that name: for a published one that holds no tower,
             or that does not say all of its own, of which then the config alone is taken.
+        find: finds the tower on the Hub that a published folder names and does not hold.
 
     Raises:
         ConfigError: it is none.
@@ -136,16 +148,23 @@ def open_folder(
     if vision is not None and kind == OURS:
         rule = f"is given, but {folder} has a tower of its own"
         raise ConfigError("vision", vision, rule, "Leave it out")
-    tower = None if vision is None or tower_names(weights) else open_tower(vision)
-    source = ""
+    outside = _tower_outside(folder, values, weights, vision, find)
+    with outside.errors_by_name() if outside else nullcontext():
+        tower = open_tower(outside.path) if outside else None
+    found: PublishedTower | None = None
     try:
         if kind == OURS:
             later = {name: values[name] for name in _LATER_FIELDS if name in values}
             needed = {name: values[name] for name in _FIELDS}
             architecture = Architecture.from_dict(needed | later)
         else:
-            architecture, source = published_architecture(
-                folder, values, weights, vision=vision, tower=tower[0] if tower else None
+            architecture, found = published_architecture(
+                folder,
+                values,
+                weights,
+                vision=vision,
+                tower=(outside, tower[0]) if outside and tower else None,
+                find=find,
             )
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: lacks {error} or has it of another type") from None
@@ -170,8 +189,25 @@ def open_folder(
         architecture=architecture,
         weights=named,
         config=values,
-        tower_source=source,
+        tower_source=found.source if found else "",
+        named_tower=None if vision is not None or found is None else found.taken_from,
     )
+
+
+def _tower_outside(
+    folder: Path,
+    values: Mapping[str, object],
+    weights: StoredWeights,
+    vision: str | None,
+    find: FindModel,
+) -> ModelFolder | None:
+    """Return the other folder whose tower is taken. None: the folder holds a tower."""
+    if values["model_type"] == OURS or tower_names(weights):
+        return None
+    if vision is not None:
+        return ModelFolder(path=vision, name=vision)
+    why = f"{folder} holds no vision tower"
+    return find_named_tower(folder, values, find, why=why, weights=True)
 
 
 def _require_sizes(path: Path, values: Mapping[str, object]) -> None:
@@ -245,8 +281,9 @@ def published_architecture(
     weights: StoredWeights,
     *,
     vision: str | None = None,
-    tower: dict[str, object] | None = None,
-) -> tuple[Architecture, str]:
+    tower: tuple[ModelFolder, dict[str, object]] | None = None,
+    find: FindModel = find_model,
+) -> tuple[Architecture, PublishedTower]:
     """Return the architecture of a published MobileVLM folder, and where its tower's is said.
 
     Args:
@@ -254,7 +291,8 @@ def published_architecture(
         values: its config.json.
         weights: its weights.
         vision: folder of a tower or of its config; None: none is given.
-        tower: config of the tower outside whose weights are taken; None: the one inside.
+        tower: folder and config of the tower outside whose weights are taken; None: the one inside.
+        find: finds the tower on the Hub that the folder names, if nothing else describes its own.
 
     Raises:
         ConfigError: its config asks for what MobileVLM does not do.
@@ -276,7 +314,12 @@ def published_architecture(
     if _LAYER not in values:
         rule = "must be given: no weight shows which of the tower's layers is projected"
         raise ConfigError(f"{path}: {_LAYER}", "(absent)", rule, "Add it: MobileVLM's is -2")
-    found = _tower(folder, values, weights, aspect_ratio, vision=vision, tower=tower)
+    if tower is not None:
+        found = _of_other_folder(*tower, values, aspect_ratio, is_given=vision is not None)
+    else:
+        found = read_tower(
+            folder, values, weights, vision=vision, aspect_ratio=aspect_ratio, find=find
+        )
     architecture = Architecture(
         language=_llama_config(values),
         vision=found.config,
@@ -286,27 +329,26 @@ def published_architecture(
         feature_layer=_layer(path, values),
         images=replace(found.images, transparency="ignored"),  # the original's convert("RGB")
     )
-    return architecture, found.source
+    return architecture, found
 
 
-def _tower(
-    folder: Path,
+def _of_other_folder(
+    place: ModelFolder,
+    config: dict[str, object],
     values: Mapping[str, object],
-    weights: StoredWeights,
     aspect_ratio: AspectRatio,
     *,
-    vision: str | None,
-    tower: dict[str, object] | None,
+    is_given: bool,
 ) -> PublishedTower:
-    """Return the tower inside, or that of another folder."""
-    if vision is not None and tower is not None:
-        images = from_folder(vision, aspect_ratio)
-        return PublishedTower(config=tower, images=images, source=f"vision = {vision}")
-    if not tower_names(weights):
-        rule = f"is not given, and {folder} holds no vision tower"
-        remedy = "Give the folder of the tower that its config.json's mm_vision_tower names"
-        raise ConfigError("vision", "null", rule, remedy)
-    return read_tower(folder, values, weights, vision=vision, aspect_ratio=aspect_ratio)
+    """Return the tower of another folder: that of --vision, or the one that config.json names."""
+    named = f"mm_vision_tower = {values.get('mm_vision_tower')}"
+    named += f", on the Hub {place.name}" if place.is_from_hub else ""
+    return PublishedTower(
+        config=config,
+        images=from_folder(place.path, aspect_ratio),
+        source=f"vision = {place.name}" if is_given else named,
+        taken_from=place.name,
+    )
 
 
 def _projector(path: Path, stated: object, weights: StoredWeights) -> str:

@@ -23,7 +23,8 @@ class Config:
     """Folder of the vision tower, or its name on the Hub, for a published folder without a tower.
     If that folder has the tower's weights, only the config is read: heads, activation, epsilon,
     mean and deviation. null: they come from the published folder, from the folder in its
-    mm_vision_tower, or from the towers known here."""
+    mm_vision_tower, from the towers known here, or from the model on the Hub that mm_vision_tower
+    names; the tower itself from that folder or that model."""
     template: str = ORIGINALS_TEMPLATE
     """The name or the YAML file of the chat template."""
     tokenizer_as_is: bool = False

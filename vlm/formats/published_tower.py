@@ -8,6 +8,10 @@ deviation of images. They come from the first of these that is there, and never 
    folder, or to the directory of the process, where the original code looks
 3. the folder that --vision names, for its config alone
 4. the towers of known_towers.py, where mm_vision_tower's name and the weights' sizes are both one's
+5. the model of the Hub that mm_vision_tower names, without --vision: its small files alone
+
+A folder may also hold no tower at all. Then that of --vision is taken, else that which
+mm_vision_tower names, on this machine or on the Hub (``find_named_tower``).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import cast
 
 from mobilellama.config import ConfigError, DataError, one_line
+from mobilellama.files.hub_folder import FindModel, ModelFolder
 from mobilellama.pretrain.hf.weight_files import StoredWeights, read_object
 from mobilellama.vlm.data.images import PREPROCESSOR_FILE, AspectRatio, ImageProcessor
 from mobilellama.vlm.formats.key_maps import PUBLISHED_TOWER
@@ -30,6 +35,8 @@ from mobilellama.vlm.towers import tower_config
 
 _CLIP, _SIGLIP = "clip_vision_model", "siglip_vision_model"
 _UNSHOWN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+_NAMED = "mm_vision_tower"
+_GIVE = "Give the folder of that tower: --vision FOLDER"
 _REMEDY = "Give the config of the tower whose weights these are"
 
 
@@ -41,6 +48,8 @@ class PublishedTower:
     images: ImageProcessor
     source: str
     """For the console."""
+    taken_from: str | None = None
+    """The folder whose weights are taken, or NAME@COMMIT of the Hub. None: neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,8 @@ class _Source:
     known: KnownTower | None = None
     is_given: bool = False
     """Whether it is what --vision names."""
+    hub_name: str | None = None
+    """NAME@COMMIT, if it is of the Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +96,7 @@ def read_tower(
     *,
     vision: str | None,
     aspect_ratio: AspectRatio,
+    find: FindModel,
 ) -> PublishedTower:
     """Return the config of the tower whose weights are in a published folder.
 
@@ -94,6 +106,7 @@ def read_tower(
         weights: its weights.
         vision: another folder with the tower's config; None: none is given.
         aspect_ratio: how images become square.
+        find: finds the model of the Hub that config.json names, if nothing else says what it is.
 
     Raises:
         ConfigError: no source says what weights do not show, or one contradicts the weights or
@@ -103,7 +116,21 @@ def read_tower(
     shown = _shown_by(folder, weights)
     sources = [*_sources(folder, values, shown, vision)]
     if not sources:
-        raise _nothing_says(folder, values)
+        why = f"nothing says which heads, activation and epsilon the tower in {folder} has"
+        found = find_named_tower(folder, values, find, why=why, weights=False)
+        with found.errors_by_name():
+            return _described(folder, [_of_hub(found, values)], shown, vision, aspect_ratio)
+    return _described(folder, sources, shown, vision, aspect_ratio)
+
+
+def _described(
+    folder: Path,
+    sources: list[_Source],
+    shown: _Shown,
+    vision: str | None,
+    aspect_ratio: AspectRatio,
+) -> PublishedTower:
+    """Return the tower as its sources describe it, which must agree."""
     configs = [_checked(source, shown, folder) for source in sources]
     given = next((i for i, its in enumerate(sources) if its.is_given), 0)
     for name in _UNSHOWN:
@@ -112,7 +139,12 @@ def read_tower(
             remedy = "Leave it out, or fix the one that is wrong"
             raise ConfigError("vision", str(vision), f"{rule} {configs[0][name]}", remedy)
     images, said = _images(folder, sources, configs[0], aspect_ratio)
-    return PublishedTower(config=configs[0], images=images, source=f"{sources[0].name}{said}")
+    return PublishedTower(
+        config=configs[0],
+        images=images,
+        source=f"{sources[0].name}{said}",
+        taken_from=sources[0].hub_name,
+    )
 
 
 def _shown_by(folder: Path, weights: StoredWeights) -> _Shown:
@@ -150,12 +182,10 @@ def _sources(
     if isinstance(own, Mapping):
         config = {"model_type": shown.facts["model_type"], **own}
         yield _Source(name=f"{folder / 'config.json'}: vision_config", config=tower_config(config))
-    named = values.get("mm_vision_tower")
+    named = values.get(_NAMED)
     if isinstance(named, str) and named:
-        for place in (folder / named, Path(named)):  # an absolute path stays
-            if (place / "config.json").is_file():
-                yield _of_folder(place, f"mm_vision_tower = {named}")
-                break
+        if (place := _named_folder(folder, named)) is not None:
+            yield _of_folder(place, f"mm_vision_tower = {named}")
     if vision is not None:
         if not (Path(vision) / "config.json").is_file():
             rule = "has no config.json" if Path(vision).is_dir() else "is not a folder"
@@ -165,6 +195,59 @@ def _sources(
     if known is not None and known.config["image_size"] in [*shown.image_sizes]:
         name = f"the known tower {known.name}"
         yield _Source(name=name, config=known.config, known=known)
+
+
+def _named_folder(folder: Path, named: str) -> Path | None:
+    """Return the folder of this machine that mm_vision_tower names; None: there is none."""
+    places = (folder / named, Path(named))  # an absolute path stays
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def named_tower(folder: str | Path) -> str | None:
+    """Return a published folder's mm_vision_tower. None: it has none, or its config is damaged."""
+    try:
+        named = read_object(Path(folder) / "config.json").get(_NAMED)
+    except (OSError, DataError):
+        return None
+    return named if isinstance(named, str) and named else None
+
+
+def find_named_tower(
+    folder: Path, values: Mapping[str, object], find: FindModel, *, why: str, weights: bool
+) -> ModelFolder:
+    """Return the tower that mm_vision_tower names, on this machine or on the Hub.
+
+    Args:
+        folder: a published folder.
+        values: its config.json.
+        find: finds a model of the Hub.
+        why: the reason for which it is needed, for errors.
+        weights: whether its weights are.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    named = values.get(_NAMED)
+    if isinstance(named, str) and named:
+        if (place := _named_folder(folder, named)) is not None:
+            return ModelFolder(path=str(place), name=str(place))
+        try:
+            found = find(named, field=_NAMED, weights=weights)
+        except ConfigError as error:
+            rule = f"is not given, and {why}: its {_NAMED} = {named} {error.args[2]}"
+            raise type(error)("vision", "null", rule, _GIVE) from None
+        if (Path(found.path) / "config.json").is_file():
+            return found
+    rule = (
+        f"is not given, and {why}: its config.json's {_NAMED}, {named!r}, is neither a folder with "
+        "a tower here nor one on the Hub"
+    )
+    raise ConfigError("vision", "null", rule, _GIVE)
+
+
+def _of_hub(found: ModelFolder, values: Mapping[str, object]) -> _Source:
+    name = f"{_NAMED} = {values[_NAMED]}, on the Hub {found.name}"
+    return replace(_of_folder(Path(found.path), name), hub_name=found.name)
 
 
 def _of_folder(folder: Path, name: str) -> _Source:
@@ -235,7 +318,8 @@ def _images(
         return from_folder(folder, aspect_ratio), f"; images as its {PREPROCESSOR_FILE} says"
     for source in sources:
         if source.folder is not None and has_processor(source.folder):
-            return from_folder(source.folder, aspect_ratio), f"; images as {source.folder} says"
+            said = source.hub_name or source.folder
+            return from_folder(source.folder, aspect_ratio), f"; images as {said} says"
         if (known := source.known) is not None:
             images = ImageProcessor(
                 size_pixels=size_pixels,
@@ -247,12 +331,3 @@ def _images(
     images = processor_of_class(str(config["model_type"]), size_pixels, aspect_ratio)
     said = f"no {PREPROCESSOR_FILE}: transformers' mean and deviation for such"
     return images, f"; {said} a tower"
-
-
-def _nothing_says(folder: Path, values: Mapping[str, object]) -> ConfigError:
-    rule = (
-        f"is not given, and nothing says which heads, activation and epsilon the tower in {folder} "
-        f"has: its config.json's mm_vision_tower, {values.get('mm_vision_tower')!r}, is neither a "
-        "folder here nor a known tower of these sizes"
-    )
-    return ConfigError("vision", "null", rule, "Give the folder of that tower: --vision FOLDER")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mobilellama.config import ConfigError, one_line
-from mobilellama.files.atomic import sha256_of_file
+from mobilellama.files.atomic import sha256_of_file, sha256_of_json
 from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype
 from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.pretrain.state.manifest import MANIFEST
@@ -24,7 +24,7 @@ from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.prompts import ImageTextTokenizer
-from mobilellama.vlm.formats.folder import TEMPLATE_FILE, is_vlm_folder, open_folder
+from mobilellama.vlm.formats.folder import TEMPLATE_FILE, VlmFolder, is_vlm_folder, open_folder
 from mobilellama.vlm.formats.import_config import ORIGINALS_TEMPLATE
 from mobilellama.vlm.formats.trained import open_trained
 from mobilellama.vlm.model import LANGUAGE, VisionLanguageModel
@@ -110,7 +110,7 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         rule = str(error.args[2]).removeprefix("is not given, and ").removeprefix(f"{path} ")
         command = f"mobilellama vlm import {path} --vision DIR --output NEW"
         remedy = f"Import it first: '{command}'"
-        raise ConfigError("model", path, rule, remedy) from None
+        raise type(error)("model", path, rule, remedy) from None
     if found.tower_source:
         log.info("the tower's settings that its weights do not show: %s", found.tower_source)
     own = found.folder / TEMPLATE_FILE
@@ -126,8 +126,16 @@ def _of_folder(path: str, template: str | None, tokenizer_as_is: bool) -> Stored
         tokenizer=open_tokenizer(path, field="model", as_is=tokenizer_as_is),
         template=read_template(template or default or ""),
         weights=found.weights,
-        sha256=identify(path),
+        sha256=_identify(found),
     )
+
+
+def _identify(found: VlmFolder) -> str:
+    """Return a sha256 that tells a folder's model from any other, its tower included."""
+    own = identify(str(found.folder))
+    if found.named_tower is None:
+        return own
+    return sha256_of_json([own, found.architecture.vision, found.weights.fingerprint])
 
 
 def _of_run(path: str, template: str | None) -> StoredModel:

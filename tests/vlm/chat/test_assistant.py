@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
@@ -227,8 +228,9 @@ def test_a_choice_that_is_none_is_refused_before_weights_are_read(assistant_fold
 
 
 def test_a_published_folder_without_a_tower_is_to_be_imported(
-    small_tokenizer: Path, tmp_path: Path
+    small_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     make_assistant(tmp_path, small_tokenizer)
     folder = tmp_path / "published"
     [path] = [one for one in folder.glob("*model*") if one.suffix in (".bin", ".safetensors")]
@@ -242,7 +244,9 @@ def test_a_published_folder_without_a_tower_is_to_be_imported(
     with pytest.raises(ConfigError) as caught:
         load(folder, device="cpu")
     assert str(caught.value) == (
-        f"model = {folder}: holds no vision tower. Import it first: "
+        f"model = {folder}: holds no vision tower: its mm_vision_tower = openai/clip-vit-large-"
+        "patch14-336 is no folder here, was not downloaded before, and HF_HUB_OFFLINE forbids "
+        "asking the Hub. Import it first: "
         f"'mobilellama vlm import {folder} --vision DIR --output NEW'."
     )
 

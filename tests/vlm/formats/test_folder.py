@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.vlm.formats.folder import is_vlm_folder, open_folder
@@ -182,8 +183,9 @@ def test_a_projector_that_no_name_tells_is_refused(make: Make) -> None:
 
 
 def test_a_published_folder_without_a_tower_takes_that_of_another(
-    make: Make, tmp_path: Path
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     whole = open_folder(make())
     shutil.copytree(whole.folder, tmp_path / "whole")
     folder = make(leave_out=("model.vision_tower",))

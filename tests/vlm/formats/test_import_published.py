@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from mobilellama.config import ConfigError, DataError
@@ -208,15 +209,16 @@ def test_where_something_is_wrong_all_of_it_is_printed_and_nothing_written(
 
 
 def test_a_folder_whose_tower_is_elsewhere_is_imported_with_it(
-    small_tokenizer: Path, tmp_path: Path
+    small_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     tower = make_tower(
         tmp_path / "tower", hidden_size=128, intermediate_size=192, num_attention_heads=2
     )
     published = make_published(
         tmp_path / "published", small_tokenizer, leave_out=("model.vision_tower",)
     )
-    with pytest.raises(ConfigError, match=r"vision = null.*Give the folder of the tower"):
+    with pytest.raises(ConfigError, match=r"vision = null.*Give the folder of that tower"):
         run("import", model=published, output=tmp_path / "ours")
     assert run("import", model=published, vision=tower, output=tmp_path / "ours") == 0
     found = stored(tmp_path / "ours")

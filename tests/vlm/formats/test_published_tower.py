@@ -2,21 +2,28 @@
 
 import json
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from mobilellama.config import ConfigError
+from mobilellama.run_record import Origin
 from mobilellama.vlm.chat.assistant import load
 from mobilellama.vlm.formats.folder import open_folder
+from mobilellama.vlm.formats.published_tower import named_tower
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import VisionLanguageModel
 from mobilellama.vlm.towers import patch_features
+from tests.helpers.hub_place import lead_to, publish
+from tests.pretrain.helpers.hub_server import HubServer
 from tests.vlm.helpers.published import TINY, make_published, stored, vision_config
+from tests.vlm.helpers.tiny_vlm import make_tower
 
 HALF = [0.5, 0.5, 0.5]
 TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -151,8 +158,11 @@ def test_the_folders_own_image_processor_goes_first(make: Make, tmp_path: Path) 
 @pytest.mark.parametrize(
     "name", ["openai/clip-vit-large-patch14-336", "/gone/my-clip-vit-base-patch32", None, 7]
 )
-def test_what_nothing_says_is_refused_with_the_remedy(make: Make, name: Any) -> None:
+def test_what_nothing_says_is_refused_with_the_remedy(
+    make: Make, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first is a known tower's name, but these weights have not its sizes."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     folder = make(mm_vision_tower=name)
     with pytest.raises(ConfigError, match=r"vision = null: .*nothing says which heads.*--vision"):
         open_folder(folder)
@@ -221,3 +231,90 @@ def test_a_run_starts_from_it_with_vision_for_its_config_alone(
         f"the tower's settings that its weights do not show: vision = {folder}; images as"
         in caplog.text
     )
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub that this process asks."""
+    with HubServer() as server:
+        monkeypatch.setenv("HF_TOKEN", "")
+        lead_to(server.url, tmp_path / "cache", monkeypatch.setattr)
+        yield server
+
+
+def test_the_config_of_a_tower_that_only_the_hub_describes_is_fetched_without_its_weights(
+    make: Make, tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tower = config_folder(tmp_path / "tower", num_attention_heads=8, mean=HALF)
+    (tower / "model.safetensors").write_bytes(b"of another size" * 100)
+    name = publish(hub, "tester/tower", tower)
+    folder = make(mm_vision_tower="tester/tower")
+    assert main(["import", "--model", str(folder), "--output", str(tmp_path / "ours")]) == 0
+    said = f"by mm_vision_tower = tester/tower, on the Hub {name}; images as {name} says"
+    assert said in capsys.readouterr().out
+    architecture = open_folder(tmp_path / "ours").architecture
+    assert architecture.vision["num_attention_heads"] == 8
+    assert architecture.images.mean == tuple(HALF)
+    assert not hub.sent(r"GET /tester/tower/resolve/.*\.safetensors")
+    asked = len(hub.requests)
+    given = config_folder(tmp_path / "given", num_attention_heads=4)
+    assert heads(folder, given) == 4, "--vision goes first"
+    (folder / "tester").mkdir()
+    config_folder(folder / "tester/tower", num_attention_heads=2)
+    assert heads(folder) == 2, "a folder of that name goes first"
+    assert len(hub.requests) == asked
+
+
+def test_a_folder_without_a_tower_takes_that_of_the_hub_which_its_config_names(
+    make: Make, tmp_path: Path, hub: HubServer
+) -> None:
+    from tests.vlm.test_start import start_from
+
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 2}
+    tower = make_tower(tmp_path / "tower", **sizes)
+    name = publish(hub, "tester/tower", tower)
+    folder = make(leave_out=("model.vision_tower",), mm_vision_tower="tester/tower")
+    opened = open_folder(folder)
+    assert opened.named_tower == name
+    assert opened.tower_source == f"mm_vision_tower = tester/tower, on the Hub {name}"
+    theirs = stored(tower)
+    for part, value in theirs.items():
+        assert torch.equal(opened.weights.stored(f"vision_tower.{part}"), value)
+    start = start_from(folder, kind=None)
+    assert start.origin == Origin(init=str(folder), vision=name)
+    model = load(folder, device="cpu", dtype="fp32").model.vision_tower.state_dict()
+    assert all(torch.equal(model[part], value) for part, value in theirs.items())
+    shutil.move(tower, folder / "beside")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"mm_vision_tower": "beside"}))
+    beside = open_folder(folder)
+    assert beside.named_tower == str(folder / "beside")
+    for part, value in theirs.items():
+        assert torch.equal(beside.weights.stored(f"vision_tower.{part}"), value)
+
+
+@pytest.mark.parametrize("leave_out", [(), ("model.vision_tower",)])
+def test_a_tower_that_the_hub_does_not_have_is_told_with_the_remedy(
+    make: Make, hub: HubServer, leave_out: tuple[str, ...]
+) -> None:
+    folder = make(leave_out=leave_out, mm_vision_tower="tester/none")
+    why = "holds no vision tower" if leave_out else "has"
+    rule = f"its mm_vision_tower = tester/none is no folder here and no model at {hub.url}"
+    with pytest.raises(ConfigError) as caught:
+        open_folder(folder)
+    error = str(caught.value)
+    assert error.startswith("vision = null: is not given, and ")
+    assert f"{folder} {why}: {rule}" in error
+    assert error.endswith("Give the folder of that tower: --vision FOLDER.")
+
+
+def test_the_named_tower_is_read_off_a_config_that_may_be_damaged(
+    make: Make, tmp_path: Path
+) -> None:
+    folder = make(mm_vision_tower="tester/tower")
+    assert named_tower(folder) == "tester/tower"
+    assert named_tower(tmp_path / "gone") is None
+    (folder / "config.json").write_text("{")
+    assert named_tower(folder) is None
+    (folder / "config.json").write_text('{"mm_vision_tower": 7}')
+    assert named_tower(folder) is None

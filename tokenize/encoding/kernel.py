@@ -106,7 +106,7 @@ def encode(
     Returns:
         The number of ids, and of long units.
     """
-    table, shift, masks = memo.table, memo.shift, _MASKS
+    table, shift, masks, ids, counts = memo.table, memo.shift, _MASKS, memo.ids, memo.counts
     written = num_long = 0
     for document in range(lengths.size):
         start, end, before = bounds[document] + skipped, bounds[document + 1], written
@@ -143,6 +143,13 @@ def encode(
                             out[written + 1] = np.int32(value >> _ID_BITS & _ID_MASK)
                             out[written + 2] = np.int32(value >> _TWO_IDS & _ID_MASK)
                             written += np.int64(value >> _COUNT_SHIFT)
+                            unit = stop
+                            continue
+                        place, count = np.int64(value & _PLACE_MASK), np.int64(value >> _PLACE_BITS)
+                        if counts[IDS] - place <= ids.size:
+                            for k in range(count):
+                                out[written + k] = ids[place + k & ids.size - 1]
+                            written += count
                             unit = stop
                             continue
                 elif length <= LONGEST_UNIT_BYTES:

@@ -16,6 +16,8 @@ from mobilellama.tokenize.encoding.encoder import Encoder
 from mobilellama.tokenize.encoding.compiled import load_kernel
 from mobilellama.tokenizers.tokenizer import Tokenizer
 ids, _ = Encoder(Tokenizer(sys.argv[1])).encode_batch(["some text"])
+assert "scipy.linalg" not in sys.modules
+import scipy.linalg
 print(len(load_kernel().stats.cache_hits), *ids.tolist())
 """
 

@@ -36,6 +36,7 @@ from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.training_data import TrainingData, open_data
 from mobilellama.pretrain.weight_source import shapes_of
+from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
 from mobilellama.sft.config import Config
@@ -123,7 +124,7 @@ def end_of(config: Config, data: TrainingData) -> int | None:
     rows = sum(data.mixture.num_samples)
     num_samples = round(config.train.epochs * rows)
     if not num_samples:
-        rule = f"gives no row to train on: {config.data.path} has {rows:,} rows"
+        rule = f"gives no row to train on: {config.data.path} has {format_count(rows, 'row')}"
         raise ConfigError("train.epochs", config.train.epochs, rule, "Give more")
     return num_samples
 

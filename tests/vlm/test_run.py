@@ -190,10 +190,10 @@ def test_data_that_have_nothing_to_train_on_fail_with_the_reasons(
     parts: Parts, tmp_path: Path
 ) -> None:
     run, data = tmp_path / "run", write_two_kinds(tmp_path, parts, images=0, texts=3)
-    with pytest.raises(AssertionError, match=r"none of its 3 records can be trained on"):
+    with pytest.raises(AssertionError, match=r"has 3 records, and none can be trained on"):
         parts.train(1, run, {"data.template": "plain"}, data=data)  # texts are no captions
     told = verdict_of(run)
-    assert told.startswith("failed: data.path = ") and "3 with: refused_not_plain" in told
+    assert told.startswith("failed: data.path = ") and "which 'plain' takes: 3)" in told
     assert "check-data" in told
 
 
@@ -219,7 +219,7 @@ def test_an_image_that_is_gone_is_told_before_the_first_step_and_skipped_where_a
     with pytest.raises(AssertionError, match=r"a/00002\.png is not there"):
         parts.train(2, run, fields)
     told = verdict_of(run)
-    assert told.startswith("failed: data.images = ") and "2 samples need them" in told
+    assert told.startswith("failed: data.images = ") and "needed by 2 samples" in told
     assert not RunFolder(run).read_metrics()
     parts.train(2, run, fields | {"data.missing": "skip"})
     assert losses_of(run)[4]["consumed"] == 16  # of the 18 samples

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import DataError, one_line
+from mobilellama.progress import format_count
 from mobilellama.vlm.benchmarks.benchmark import (
     OPTION_LETTER,
     Answers,
@@ -238,8 +239,8 @@ def missing_rotations(keys: Sequence[Key]) -> list[str]:
         what = f"{short:,} of {len(mains):,} questions have fewer rows than options"
         notes.append(f"Not comparable with the published scores: {what}.")
     if alone:
-        what = f"{alone:,} rows are rotations of a question that the table lacks"
-        notes.append(f"{what}; they count in 'every row alone' only.")
+        what = f"{format_count(alone, 'row')} of questions whose first row the table lacks"
+        notes.append(f"Counted in 'every row alone' only: {what}.")
     return notes
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from mobilellama.config import ConfigError, did_you_mean, require_at_least
 from mobilellama.files.atomic import sha256_of_json
+from mobilellama.progress import format_count
 from mobilellama.vlm.benchmarks.all import BENCHMARKS
 from mobilellama.vlm.benchmarks.benchmark import Asked, Benchmark, require_files
 from mobilellama.vlm.chat.assistant_choice import AssistantChoice
@@ -130,7 +131,7 @@ def require_images(data: Path, asked: Sequence[Asked[object]]) -> None:
     if missing := [show_name(str(path)) for path in paths if not os.path.isfile(path)]:
         some = ", ".join(missing[:_SHOWN_IMAGES])
         more = ", ..." if len(missing) > _SHOWN_IMAGES else ""
-        rule = f"lacks {len(missing):,} of {len(paths):,} images ({some}{more})"
+        rule = f"lacks {len(missing):,} of {format_count(len(paths), 'image')} ({some}{more})"
         raise ConfigError("data", str(data), rule, "Unpack the images there")
 
 
@@ -139,7 +140,8 @@ def odd_number(plan: BenchmarkPlan, config: Config) -> str | None:
     published = PUBLISHED_QUESTIONS.get(plan.name, len(plan.asked))
     if config.limit is not None or len(plan.asked) == published:
         return None
-    return f"{len(plan.asked):,} questions, but the published benchmark has {published:,}"
+    here = format_count(len(plan.asked), "question")
+    return f"{here}, but the published benchmark has {published:,}"
 
 
 def describe(plan: BenchmarkPlan, model: Mapping[str, object]) -> dict[str, object]:

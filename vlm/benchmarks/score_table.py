@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from mobilellama.pretrain.evaluation.answer_counts import MARK, WITHHELD
+from mobilellama.progress import format_count
 from mobilellama.table import aligned
 from mobilellama.vlm.benchmarks.all import BENCHMARKS
 from mobilellama.vlm.benchmarks.benchmark import Scores, Table
@@ -17,11 +18,12 @@ def score_tables(name: str, scores: Scores) -> str:
     shown = WITHHELD if scores.withheld else _shown(scores.score)
     if scores.incomplete and not scores.withheld:
         shown += MARK
-    lines = [f"{title}: {shown} ({scores.metric}; {scores.questions:,} questions)"]
+    lines = [f"{title}: {shown} ({scores.metric}; {format_count(scores.questions, 'question')})"]
     if scores.incomplete:
         lines.append(_why(title, scores.incomplete, withheld=scores.withheld))
     if scores.unanswered:
-        lines.append(f"{scores.unanswered:,} questions have no answer, and count as wrong.")
+        unanswered = format_count(scores.unanswered, "question")
+        lines.append(f"Counted as wrong: {unanswered} without an answer.")
     lines += scores.notes
     tables = dict(scores.tables)
     if scores.answers:

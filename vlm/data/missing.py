@@ -27,7 +27,7 @@ from mobilellama.config import ConfigError
 from mobilellama.files.atomic import sha256_of_json
 from mobilellama.files.sealed import read_sealed_json, write_sealed_json
 from mobilellama.files.typed_json import from_json
-from mobilellama.progress import Progress
+from mobilellama.progress import Progress, format_count
 from mobilellama.vlm.data.images import ImageFault, fault_of_path, show_name
 from mobilellama.vlm.data.records import image_path
 from mobilellama.vlm.data.samples import Samples, written_sha256
@@ -69,11 +69,12 @@ class ImageCheck:
         """Return the counts and the first names; of none an empty text."""
         if not self.missing:
             return ""
-        kinds = ", ".join(f"{count:,} {fault}" for fault, count in self.faults.items())
+        kinds = "; ".join(f"{fault}: {count:,}" for fault, count in self.faults.items())
         more = self.missing - len(self.examples)
+        all_images = format_count(self.images, "image")
         return (
-            f"{self.missing:,} of its {self.images:,} images cannot be used ({kinds}); "
-            f"{len(self.left_out):,} samples need them: {'; '.join(self.examples)}"
+            f"{self.missing:,} of its {all_images} cannot be used ({kinds}), "
+            f"needed by {format_count(len(self.left_out), 'sample')}: {'; '.join(self.examples)}"
             + (f"; and {more:,} more" if more else "")
         )
 
@@ -148,7 +149,8 @@ def _as_it_began(known: ImageCheck, found: ImageCheck, policy: Missing) -> Image
         rule = f"{found.told()}; the run began with {len(more):,} of these samples"
         raise ConfigError("data.images", found.folder, rule, "Put their images there")
     if known.left_out and policy == "refuse":
-        rule = f"the run began without {len(known.left_out):,} samples, whose images were missing"
+        left_out = format_count(len(known.left_out), "sample")
+        rule = f"the run began without {left_out}, for missing images"
         raise ConfigError("data.missing", policy, rule, "Give skip, or another run.folder")
     return replace(known, folder=found.folder)
 

@@ -32,7 +32,7 @@ from mobilellama.sft.data.template import Template
 from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.data.labels import IMAGE, encode
-from mobilellama.vlm.data.records import ImageTextConfig, Record, Refused, read_vlm_records
+from mobilellama.vlm.data.records import MEANING, ImageTextConfig, Record, Refused, read_vlm_records
 
 log = logging.getLogger(__name__)
 
@@ -158,9 +158,11 @@ def build_samples(path: Path, recipe: Recipe, *, fingerprint: str, workers: int)
     try:
         _write(temporary, recipe, report, workers)
         if not report.samples:
-            counts = (f"{count:,} with: {reason}" for reason, count in report.refused.items())
-            what = "; ".join(counts) or "there are none"
-            rule = f"none of its {report.records:,} records can be trained on ({what})"
+            counts = [f"{MEANING.get(r, r)}: {count:,}" for r, count in report.refused.items()]
+            if report.left_out:
+                counts.append(f"is listed in data.leave_out: {report.left_out:,}")
+            why = f" ({'; '.join(counts)})" if counts else ""
+            rule = f"has {format_count(report.records, 'record')}, and none can be trained on{why}"
             remedy = "Raise train.seq_len if it is the reason; otherwise see 'vlm check-data'"
             raise ConfigError("data.path", recipe.data.path, rule, remedy)
         if recipe.fingerprint() != fingerprint:

@@ -238,6 +238,5 @@ def test_a_table_without_rotations_is_told_to_be_another_measure(tmp_path: Path)
     scores = score(questions(tmp_path), ["A", "B", "A", "A"])
     assert scores.notes == (
         "Not comparable with the published scores: 1 of 2 questions have fewer rows than options.",
-        "1 rows are rotations of a question that the table lacks; they count in 'every row alone' "
-        "only.",
+        "Counted in 'every row alone' only: 1 row of questions whose first row the table lacks.",
     )

@@ -97,9 +97,9 @@ def test_missing_images_are_counted_by_kind_and_named_and_the_run_is_refused(
         check(samples)
     told = str(caught.value)
     assert told.startswith(f"data.images = {samples.parent / 'images'}: 3 of its 6 images cannot")
-    assert "(1 is not there, 1 is empty, 1 is a folder); 4 samples need them: " in told
+    assert "(is not there: 1; is empty: 1; is a folder: 1), needed by 4 samples: " in told
     name = os.path.relpath(images[0], samples.parent / "images")
-    assert f"need them: {name} is not there; " in told
+    assert f"samples: {name} is not there; " in told
     assert "set data.missing to skip" in told and "data.leave_out" in told
     assert read_image_check(samples) is None  # so that the next attempt looks again
     for path in images[4:]:

@@ -92,9 +92,22 @@ def test_an_image_at_the_border_is_whole_or_its_record_is_refused(
     with pytest.raises(ConfigError) as caught:  # either way no answer is left
         build(tmp_path, recipe)
     reason = "an image lies beyond" if room < 0 else "no token of an answer lies within"
-    told = f"(1 with: {reason} train.seq_len = {until + room})"
-    assert f"none of its 1 records can be trained on {told}" in str(caught.value)
+    told = f"({reason} train.seq_len = {until + room}: 1)"
+    assert f"has 1 record, and none can be trained on {told}" in str(caught.value)
     assert not [*tmp_path.glob("train.*")]
+
+
+def test_what_is_wrong_with_the_records_is_told_in_words_where_none_is_left(
+    tmp_path: Path, small_tokenizer: Path
+) -> None:
+    given = [record("<image>", "a bus", "../a.png"), record("<image>", "a bus", "a.png")]
+    data = write(tmp_path / "d.json", given)
+    left_out = frozenset(["d.json[1]"])
+    recipe = replace(recipe_of(data, tmp_path, small_tokenizer), leave_out=left_out)
+    with pytest.raises(ConfigError) as caught:
+        build(tmp_path, recipe)
+    why = "has an image outside the images' folder: 1; is listed in data.leave_out: 1"
+    assert f"has 2 records, and none can be trained on ({why})" in str(caught.value)
 
 
 def test_refused_records_are_counted_by_reason_with_their_places(

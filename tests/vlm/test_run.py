@@ -223,13 +223,13 @@ def test_an_image_that_is_gone_is_told_before_the_first_step_and_skipped_where_a
     assert not RunFolder(run).read_metrics()
     parts.train(2, run, fields | {"data.missing": "skip"})
     assert losses_of(run)[4]["consumed"] == 16  # of the 18 samples
-    left_out = read_manifest(RunFolder(run).checkpoint(4)).identity["data.missing"]
+    left_out = dict(read_manifest(RunFolder(run).checkpoint(4)).identity)["data.missing"]
     assert left_out is not None
     # The image comes back: the run goes on with the samples that it began with.
     shutil.copy(parts.images / "a/00002.png", images / "a/00002.png")
     parts.train(1, run, fields | {"data.missing": "skip", "train.epochs": 2})
     assert losses_of(run)[8]["consumed"] == 32
-    assert read_manifest(RunFolder(run).checkpoint(8)).identity["data.missing"] == left_out
+    assert dict(read_manifest(RunFolder(run).checkpoint(8)).identity)["data.missing"] == left_out
 
 
 @pytest.mark.slow
@@ -337,7 +337,7 @@ def test_the_first_stage_trains_the_projector_and_the_second_the_language_model_
     assert changed(given, done) == {n for n in given if n.startswith(LANGUAGE)}
     assert changed(two, done) == {n for n in two if not n.startswith(TOWER)}
     assert trained_names(second, 2) == {n for n in done if not n.startswith(TOWER)}
-    origin = read_manifest(RunFolder(second).checkpoint(2)).config["origin"]
+    origin = dict(read_manifest(RunFolder(second).checkpoint(2)).config)["origin"]
     assert origin == {"init": str(first)}
 
 
@@ -589,8 +589,9 @@ def test_a_resume_does_not_read_the_start_again(parts: Parts, tmp_path: Path) ->
     shutil.rmtree(gone)
     parts.train(1, run, {"vision": "nowhere", "train.max_steps": 2}, init=gone)
     manifest = read_manifest(RunFolder(run).checkpoint(2))
-    assert manifest.config["origin"] == {"init": str(gone), "vision": str(parts.tower)}
-    assert manifest.config["init"] == str(gone) and manifest.config["vision"] == str(parts.tower)
+    stored = dict(manifest.config)
+    assert stored["origin"] == {"init": str(gone), "vision": str(parts.tower)}
+    assert stored["init"] == str(gone) and stored["vision"] == str(parts.tower)
 
 
 @pytest.mark.slow

@@ -49,6 +49,25 @@ def test_value_and_gradients_equal_torchs(chunk_tokens: int) -> None:
     assert not ours[0][labels == -100].any()
 
 
+@pytest.mark.skipif(
+    not hasattr(F, "linear_cross_entropy"), reason="torch 2.13 has one of its own, torch 2.11 not"
+)
+def test_value_and_gradients_equal_those_of_torchs_own_linear_cross_entropy() -> None:
+    hidden, weight, labels = problem()
+    total, _ = linear_cross_entropy(hidden, weight, labels, chunk_tokens=4)
+    rows, targets = hidden.flatten(0, 1), labels.flatten()
+    theirs: Tensor = getattr(F, "linear_cross_entropy")(  # noqa: B009  (pyright: may not be there)
+        rows, weight, targets, reduction="sum", ignore_index=-100
+    )
+    torch.testing.assert_close(total, theirs)
+    torch.testing.assert_close(
+        torch.autograd.grad(total, [hidden, weight]),
+        torch.autograd.grad(theirs, [hidden, weight]),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
 def test_a_scaled_loss_scales_the_gradients() -> None:
     hidden, weight, labels = problem()
     total, _ = linear_cross_entropy(hidden, weight, labels, chunk_tokens=4)

@@ -6,7 +6,7 @@
 Memory holds no more than one parameter: see ``files/safetensors_file.py``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,17 +61,43 @@ def write_weights(
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
     """
-    shapes = {name: source.shape(name) for name in source.names()}
-    plan = plan_shards(shapes, dtype, max_shard_bytes, "model{suffix}.safetensors")
-    total_bytes = plan.metadata["total_size"]
-    with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
-        for file, names in plan.filename_to_tensors.items():
-            mine = {name: shapes[name] for name in names}
-            tensors = (cast(name, source.parameter(name), dtype) for name in mine)
-            write_safetensors(folder / file, mine, dtype, tensors, progress)
-    parameters = sum(shape.numel() for shape in shapes.values())
+
+    def write_file(path: Path, names: list[str], progress: Progress) -> None:
+        shapes = {name: source.shape(name) for name in names}
+        tensors = (cast(name, source.parameter(name), dtype) for name in names)
+        write_safetensors(path, shapes, dtype, tensors, progress)
+
+    pattern = folder / "model{suffix}.safetensors"
+    plan = write_shards(source, pattern, write_file, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    parameters = sum(source.shape(name).numel() for name in source.names())
     index = folder / "model.safetensors.index.json"
     write_shard_index(index, plan, total_parameters=parameters)
+
+
+def write_shards(
+    source: WeightSource,
+    pattern: Path,
+    write_file: Callable[[Path, list[str], Progress], object],
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+) -> "StateDictSplit":
+    """Write all weights of a source, file by file; return which file holds each.
+
+    Args:
+        source: gives names, in the order of the files, and shapes.
+        pattern: of the files' paths, with {suffix} in the name.
+        write_file: (path, names of its weights, progress) writes one file, and tells the progress
+            the MB written.
+        dtype: of the files.
+        max_shard_bytes: a parameter above it gets a file of its own.
+    """
+    shapes = {name: source.shape(name) for name in source.names()}
+    plan = plan_shards(shapes, dtype, max_shard_bytes, pattern.name)
+    with Progress("export", total=plan.metadata["total_size"] / 1e6, unit="MB") as progress:
+        for file, names in plan.filename_to_tensors.items():
+            write_file(pattern.with_name(file), names, progress)
+    return plan
 
 
 def write_shard_index(path: Path, plan: "StateDictSplit", **facts: int) -> None:

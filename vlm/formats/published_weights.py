@@ -14,8 +14,8 @@ from mobilellama.config import ConfigError
 from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.hf.weights import (
     cast,
-    plan_shards,
     write_shard_index,
+    write_shards,
     write_weights,
 )
 from mobilellama.pretrain.weight_source import RenamedWeights, WeightSource
@@ -77,16 +77,16 @@ def write_bins(
         dtype: what the parameters are cast to.
         max_shard_bytes: a parameter above it gets a file of its own.
     """
-    shapes = {name: source.shape(name) for name in source.names()}
-    plan = plan_shards(shapes, dtype, max_shard_bytes, "pytorch_model{suffix}.bin")
-    total_bytes = plan.metadata["total_size"]
-    with Progress("export", total=total_bytes / 1e6, unit="MB") as progress:
-        for file, names in plan.filename_to_tensors.items():
-            content: dict[str, Tensor] = {}
-            for name in names:
-                content[name] = cast(name, source.parameter(name), dtype)
-                progress.advance(content[name].nbytes / 1e6)
-            _save(content, folder / file)
+
+    def write_file(path: Path, names: list[str], progress: Progress) -> None:
+        content: dict[str, Tensor] = {}
+        for name in names:
+            content[name] = cast(name, source.parameter(name), dtype)
+            progress.advance(content[name].nbytes / 1e6)
+        _save(content, path)
+
+    pattern = folder / "pytorch_model{suffix}.bin"
+    plan = write_shards(source, pattern, write_file, dtype=dtype, max_shard_bytes=max_shard_bytes)
     write_shard_index(folder / "pytorch_model.bin.index.json", plan)
 
 

@@ -62,7 +62,27 @@ class WeightSource(ABC):
         """Let go of the files."""
 
 
-class DrawnWeights(WeightSource):
+class ShapedWeights(WeightSource):
+    """Weights in fp32 whose names and shapes come from the model, in its order."""
+
+    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        self._shapes = dict(shapes)
+
+    def names(self) -> list[str]:
+        """Return the names in the order of the shapes."""
+        return list(self._shapes)
+
+    def shape(self, name: str) -> torch.Size:
+        """Return a weight's shape."""
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return fp32."""
+        del name
+        return torch.float32
+
+
+class DrawnWeights(ShapedWeights):
     """Weights that no file has yet: each is a function of its name, its shape and a seed."""
 
     def __init__(
@@ -78,20 +98,8 @@ class DrawnWeights(WeightSource):
             draw: (name, shape, seed) -> its value in fp32.
             seed: of all of them.
         """
-        self._shapes, self._draw, self._seed = dict(shapes), draw, seed
-
-    def names(self) -> list[str]:
-        """Return the names in the order of the shapes."""
-        return list(self._shapes)
-
-    def shape(self, name: str) -> torch.Size:
-        """Return a weight's shape."""
-        return self._shapes[name]
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return fp32."""
-        del name
-        return torch.float32
+        super().__init__(shapes)
+        self._draw, self._seed = draw, seed
 
     def stored(self, name: str) -> Tensor:
         """Return a weight's first value."""

@@ -11,12 +11,12 @@ from mobilellama.config import DataError, UserError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.manifest import MANIFEST
-from mobilellama.pretrain.weight_source import WeightSource
+from mobilellama.pretrain.weight_source import ShapedWeights
 from mobilellama.progress import Progress
 from mobilellama.run_folder import RunFolder
 
 
-class CheckpointWeights(WeightSource):
+class CheckpointWeights(ShapedWeights):
     """The parameters of a checkpoint, under the names of the trained model, all in fp32.
 
     A checkpoint holds flat fragments without shapes: the shapes come from the model.
@@ -31,23 +31,11 @@ class CheckpointWeights(WeightSource):
 
     def __init__(self, checkpoint: Checkpoint, shapes: Mapping[str, torch.Size]) -> None:
         require_same_names(checkpoint, shapes)
-        self.checkpoint, self._shapes = checkpoint, dict(shapes)
-
-    def names(self) -> list[str]:
-        """Return the names in the model's order."""
-        return list(self._shapes)
-
-    def shape(self, name: str) -> torch.Size:
-        """Return a parameter's shape."""
-        return self._shapes[name]
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return fp32. Masters are fp32; parameters that do not train are converted to it."""
-        del name
-        return torch.float32
+        super().__init__(shapes)
+        self.checkpoint = checkpoint
 
     def stored(self, name: str) -> Tensor:
-        """Return a parameter in fp32."""
+        """Return a parameter. Masters are fp32; what does not train is converted to it."""
         return self.checkpoint.parameter(name, self._shapes[name])
 
     @property

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 
 import torch
 import yaml
@@ -29,6 +30,27 @@ from mobilellama.shards.verify import bucket_names, verify_dataset
 from mobilellama.signals import BEFORE_STEPS, StoppedError
 
 log = logging.getLogger(__name__)
+
+
+def run_attempt_on(
+    dataset: TokenDataset,
+    config: StageConfig,
+    world: World,
+    facts: RunFacts,
+    build: Callable[[Checkpoint | None], Training],
+) -> None:
+    """Run one attempt on a dataset: its tokenizer is kept in the run, and its buckets are checked.
+
+    Args and errors are those of ``run_attempt``.
+    """
+    run_attempt(
+        config,
+        world,
+        facts,
+        save_texts=partial(save_dataset_texts, dataset),
+        build=build,
+        verify=partial(verify_buckets, dataset, world) if config.data.verify else None,
+    )
 
 
 def run_attempt(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mobilellama import log as logs
 from mobilellama.distributed import Ranks, World, close
-from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
+from mobilellama.pretrain.attempt import run_attempt_on
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.hf.hub_names import open_on_all
 from mobilellama.pretrain.hf.start import StartingPoint, open_start, require_same_tokenizer
@@ -68,14 +68,7 @@ def main(config: Config) -> int:
             start.verify(world, start.origin.init)
         return pretraining(config, data, world, facts, start)
 
-    run_attempt(
-        config,
-        world,
-        facts,
-        save_texts=partial(save_dataset_texts, data.dataset),
-        build=build,
-        verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
-    )
+    run_attempt_on(data.dataset, config, world, facts, build)
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 

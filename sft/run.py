@@ -24,7 +24,7 @@ import torch
 from mobilellama import log as logs
 from mobilellama.config import ConfigError
 from mobilellama.distributed import Ranks, World, close
-from mobilellama.pretrain.attempt import run_attempt, save_dataset_texts, verify_buckets
+from mobilellama.pretrain.attempt import run_attempt_on
 from mobilellama.pretrain.hf.hub_names import open_on_all
 from mobilellama.pretrain.hf.start import require_same_tokenizer
 from mobilellama.pretrain.identity import identity_of, precision_of
@@ -77,14 +77,7 @@ def main(config: Config) -> int:
             start.verify(world, config.init)
         return finetuning(config, start, data, world, facts)
 
-    run_attempt(
-        config,
-        world,
-        facts,
-        save_texts=partial(save_dataset_texts, data.dataset),
-        build=build,
-        verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
-    )
+    run_attempt_on(data.dataset, config, world, facts, build)
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 

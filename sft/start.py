@@ -4,10 +4,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mobilellama.files.hub_folder import FindModel, find_model
-from mobilellama.pretrain.hf.start import LanguageModelStart, StartingPoint, require_same_start
+from mobilellama.pretrain.hf.start import (
+    LanguageModelStart,
+    StartingPoint,
+    require_same_start,
+    resumed_facts,
+)
 from mobilellama.pretrain.hf.start import open_language_model as open_with_weights
 from mobilellama.pretrain.sections import ModelConfig
-from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource
 from mobilellama.run_folder import RunFolder
@@ -67,20 +72,16 @@ def _merged_weights(checkpoint: Checkpoint, model: ModelConfig) -> WeightSource:
 
 def _of_the_run_itself(run: RunFolder) -> FinetuningStart | None:
     """Return the facts in the run's newest readable checkpoint. None if it has no checkpoint."""
-    found = newest_readable(run)
-    if found is None:
+    facts = resumed_facts(run, "sft")
+    if facts is None:
         return None
-    manifest = found[1]
-    remedy = "Give another folder. Give the model to start from as --init"
-    record = manifest.record
-    record.require("sft", field="run.folder", value=str(run.path), remedy=remedy)
-    assert record.origin is not None
+    manifest, origin = facts
     return FinetuningStart(
         model=ModelConfig(**manifest.config["model"]),
-        origin=record.origin,
+        origin=origin,
         fingerprint=manifest.identity["init.fingerprint"],
         weights=None,
         resumed=run.path,
         tokenizer=None,
-        lora=lora_of(record),
+        lora=lora_of(manifest.record),
     )

@@ -21,6 +21,7 @@ from mobilellama.files.hub_folder import FindModel, find_model
 from mobilellama.files.pretrained import require_no_code
 from mobilellama.pretrain.hf.config import llama_config
 from mobilellama.pretrain.hf.export_folder import find_checkpoint, run_of
+from mobilellama.pretrain.hf.start import resumed_facts
 from mobilellama.pretrain.hf.weight_files import (
     StoredWeights,
     WeightFile,
@@ -28,7 +29,6 @@ from mobilellama.pretrain.hf.weight_files import (
     read_object,
     some,
 )
-from mobilellama.pretrain.state.checkpoint import newest_readable
 from mobilellama.pretrain.state.checkpoint_weights import naming_other_steps
 from mobilellama.pretrain.state.manifest import MANIFEST, read_manifest
 from mobilellama.pretrain.weight_source import (
@@ -344,22 +344,18 @@ def _with_projector(start: VisionLanguageStart, file: str) -> VisionLanguageStar
 
 def _of_the_run_itself(config: Config, run: RunFolder) -> VisionLanguageStart | None:
     """Return what the run's newest readable checkpoint says; its weights come from there."""
-    found = newest_readable(run)
-    if found is None:
+    facts = resumed_facts(run, "vlm")
+    if facts is None:
         return None
-    manifest = found[1]
-    remedy = "Give another folder, and that one as --init"
-    record = manifest.record
-    record.require("vlm", field="run.folder", value=str(run.path), remedy=remedy)
-    assert record.origin is not None
+    manifest, origin = facts
     architecture = Architecture.from_dict(manifest.config["model"])
     return VisionLanguageStart(
         # The config's aspect: the identity tells where it is another.
         architecture=_with_images(config, architecture),
-        origin=record.origin,
+        origin=origin,
         fingerprint=manifest.identity["init.fingerprint"],
         weights=None,
         resumed=run.path,
         tokenizer=open_tokenizer(run.path, field="run.folder"),
-        lora=lora_of(record),
+        lora=lora_of(manifest.record),
     )

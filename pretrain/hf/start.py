@@ -22,7 +22,7 @@ from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.pretrain.weight_source import WeightSource, dims
 from mobilellama.run_folder import RunFolder
-from mobilellama.run_record import Origin, require_language_model
+from mobilellama.run_record import Origin, Stage, require_language_model
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.opening import WrongIdsError, open_tokenizer
 from mobilellama.tokenizers.same_ids import same_ids
@@ -131,6 +131,29 @@ def open_start(
     return start
 
 
+def require_stage(manifest: Manifest, stage: Stage, run: RunFolder) -> None:
+    """Raise ConfigError unless a run's checkpoint is of the stage that is to resume it."""
+    remedy = "Give another folder. Give the model to start from as --init"
+    manifest.record.require(stage, field="run.folder", value=str(run.path), remedy=remedy)
+
+
+def resumed_facts(run: RunFolder, stage: Stage) -> tuple[Manifest, Origin] | None:
+    """Return the newest readable manifest of a run, and what the run began from.
+
+    It is None if the run has no checkpoint. For stages whose runs always begin from a model.
+
+    Raises:
+        ConfigError: the run is of another stage.
+    """
+    found = newest_readable(run)
+    if found is None:
+        return None
+    manifest = found[1]
+    require_stage(manifest, stage, run)
+    assert manifest.record.origin is not None
+    return manifest, manifest.record.origin
+
+
 def _of_the_run_itself(
     init: str | None,
     model: ModelConfig,
@@ -139,9 +162,8 @@ def _of_the_run_itself(
     manifest: Manifest,
     find: FindModel,
 ) -> LanguageModelStart | None:
+    require_stage(manifest, "pretrain", run)
     record = manifest.record
-    remedy = "Give another folder. Give the model to start from as --init"
-    record.require("pretrain", field="run.folder", value=str(run.path), remedy=remedy)
     if record.origin is None:
         if init is not None:
             rule = f"{folder} is of a run that began with new weights"

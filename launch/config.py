@@ -239,8 +239,9 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
                 mine.append(f"{flag}={words.pop(0)}")  # further lines
             continue
         if flag not in own:
-            if ours := _SBATCH.get(flag.replace("-", "_").removeprefix("__")):
-                raise ConfigError(flag, value, "is an option of sbatch", f"Give --slurm.{ours}")
+            if ours := _SBATCH.get(plain.removeprefix("--") if word.startswith("--") else ""):
+                shown = value if inline else next(iter(words), "(no value)")
+                raise ConfigError(flag, shown, "is an option of sbatch", f"Give --slurm.{ours}")
             theirs.append(word)
             continue
         mine.append(word)

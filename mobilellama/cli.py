@@ -127,10 +127,10 @@ def report(error: UserError, *, alone: bool = False) -> int:
         error: the error.
         alone: whether this is the only process, even if the shell sets RANK or similar.
     """
-    if error.told_here:
-        # A launcher that sees one rank end kills the others: the one with the cause ends first.
+    if error.is_consequence:
+        # A launcher that sees one rank end kills all others: the one with the cause ends first.
         time.sleep(_CAUSE_FIRST_S)
-        if not launcher.has_own_log():
+        if error.told_here and not launcher.has_own_log():
             return 2
     rank = local_rank = 0
     if not alone:

@@ -16,6 +16,8 @@ class UserError(Exception):
 
     final = True
     """Whether the same command would fail again, so that a launcher does not retry."""
+    is_consequence = False
+    """Whether it follows from another process's error, which that process prints."""
     told_here = False
     """Whether another process of this node prints the cause, of which this is a consequence."""
 

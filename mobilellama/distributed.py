@@ -47,6 +47,7 @@ class OtherRankError(UserError):
     """Another rank has an error, and prints it."""
 
     final = False
+    is_consequence = True
 
     def __init__(self, message: str, *, told_here: bool = False) -> None:
         """Take the message, and whether that rank is on this node."""

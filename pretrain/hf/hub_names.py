@@ -78,7 +78,7 @@ def open_on_all(
     if taken:
         ranks.run_on_each_node(
             lambda: None if opened else _download(taken),
-            otherwise="another node cannot download what the run starts from; see its message",
+            otherwise="another rank cannot download what the run starts from; see its message",
         )
     return (opened[0] if opened else open_with(_TakenByMain(taken))), names
 

@@ -45,6 +45,7 @@ from mobilellama.launch.config import (
         ("--check false RUN", "--check false", "RUN"),
         ("--local RUN --output x", "--local", "RUN --output x"),
         ("--local --processes 4 RUN", "--local --processes 4", "RUN"),
+        ("--output mem --run.folder time", "", "--output mem --run.folder time"),
     ],
 )
 def test_the_launchers_words_are_parted_from_the_stages_which_keep_their_order(
@@ -58,9 +59,10 @@ def test_the_launchers_words_are_parted_from_the_stages_which_keep_their_order(
     [("--partition", "partition"), ("--ntasks-per-node", "tasks_per_node"), ("--qos", "extra")],
 )
 def test_an_option_of_sbatch_is_met_with_ours(flag: str, ours: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        split_options([f"{flag}=3", "--run.folder", "x"])
-    assert str(error.value) == f"{flag} = 3: is an option of sbatch. Give --slurm.{ours}."
+    for words in ([f"{flag}=3"], [flag, "3"]):
+        with pytest.raises(ConfigError) as error:
+            split_options([*words, "--run.folder", "x"])
+        assert str(error.value) == f"{flag} = 3: is an option of sbatch. Give --slurm.{ours}."
 
 
 def test_a_value_with_spaces_stays_one_word() -> None:

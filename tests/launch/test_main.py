@@ -140,15 +140,15 @@ def test_a_dry_run_refuses_a_config_that_the_launch_would_refuse(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     Path("pipeline.yaml").write_text(json.dumps(PIPELINE))
-    wrong = {"step": "export", "args": ARGS | {"partition": "x"}}
+    wrong = {"step": "export", "args": ARGS | {"colour": "x"}}
     Path("wrong.yaml").write_text(json.dumps({"steps": [wrong]}))
     step = [*how.split(), "--checkpoint=a", "--output=b", "--dry-run"]
     right = ["pipeline", "--config=pipeline.yaml", "--dry-run"] if how == "pipeline" else step
     assert main(right) == 0
     assert " export --checkpoint=a --output=b" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"--partition = x: is not a field"):
+    with pytest.raises(UserError, match=r"--colour = x: is not a field"):
         main([right[0], "--config=wrong.yaml", "--dry-run"] if how == "pipeline"
-             else [*step, "--partition", "x"])  # fmt: skip
+             else [*step, "--colour", "x"])  # fmt: skip
     assert not capsys.readouterr().out
 
 

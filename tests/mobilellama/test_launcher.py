@@ -150,7 +150,10 @@ def test_the_consequence_of_another_ranks_error_comes_after_it_and_in_a_log_of_i
         said = "mobilellama: error: another rank failed\n" if has_own_log else ""
         assert capsys.readouterr().err == said
         monkeypatch.setenv(launcher.LAUNCH, str(tmp_path))
+    monkeypatch.delenv(launcher.LAUNCH)
+    begun_s = time.monotonic()
     assert run(OtherRankError("the connection to another rank is lost")) == 2
+    assert time.monotonic() - begun_s >= 0.2  # of another node's, too
     assert "connection" in capsys.readouterr().err
 
 

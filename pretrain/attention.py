@@ -3,6 +3,10 @@
 On CUDA with flash-attn installed its kernels are used, the variable-length one for
 documents; elsewhere PyTorch's scaled_dot_product_attention, document by document. The loop
 over documents is exact but slow: on GPUs ``per_document`` wants flash-attn.
+
+torch.nn.attention.varlen has a kernel of PyTorch's own for documents, with a causal window of
+(-1, 0) and grouped queries, for GPUs in half precision. It is not used yet: it cannot run on a CPU,
+and its gradients have not been compared with the loop's on a GPU.
 """
 
 import importlib

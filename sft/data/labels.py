@@ -68,7 +68,8 @@ def encode_prompt(
 ) -> NDArray[np.int32]:
     """Return the ids, shape (T,), that the model continues with its answer to the last turn.
 
-    They are the ids that ``encode`` puts before that answer.
+    They are the ids that ``encode`` puts before that answer. The exception is an empty question
+    after an answer, in a template without marks: a tokenizer may join the line breaks of the two.
 
     Raises:
         ConfigError: as ``encode``, or the last turn is not the user's.
@@ -96,6 +97,15 @@ def stop_ids(template: Template, tokenizer: TextTokenizer) -> list[int]:
     if tokenizer.eos_id is not None:
         ids.append(tokenizer.eos_id)
     return list(dict.fromkeys(ids))
+
+
+def stop_texts(template: Template, tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """Return the template's stops that are text.
+
+    ``stop_ids`` alone is not enough for them: a tokenizer may join one with the answer's last
+    mark, as Llama 3's and Qwen's join a full stop and the line break after it.
+    """
+    return tuple(token for token in template.stop if token not in tokenizer.specials)
 
 
 @lru_cache(maxsize=16)

@@ -29,8 +29,9 @@ def write_tokenizer(
     specials: Sequence[str | AddedToken] = (),
     bos: str | None = None,
     eos: str | None = None,
+    text: Sequence[str] = TEXT,
 ) -> Path:
-    """Train a BPE of `kind` with special tokens, and write its two files into a new folder.
+    """Train a BPE of `kind` with special tokens on a text, and write its two files to a folder.
 
     Kinds: ``byte_level`` (GPT-2's, Phi-2's), ``byte_level_lines`` (Llama 3's and Qwen's, which
     keep line breaks together), ``byte_level_prefix`` (a space before each text), ``prepend``
@@ -61,7 +62,7 @@ def write_tokenizer(
     trainer = BpeTrainer(
         vocab_size=700, special_tokens=names, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.train_from_iterator(text, trainer)
     value = json.loads(tokenizer.to_str())
     # The trainer makes each byte's piece a special token, which it is not.
     value["added_tokens"] = [t for t in value["added_tokens"] if not t["content"].startswith("<0x")]

@@ -7,7 +7,7 @@ import numpy as np
 from mobilellama.config import UserError
 from mobilellama.sft.chat.tokenizer import DialogueTokenizer, Stop, readable
 from mobilellama.sft.data.conversation import Turn
-from mobilellama.sft.data.labels import stop_ids
+from mobilellama.sft.data.labels import stop_ids, stop_texts
 from mobilellama.sft.data.template import Template
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 from mobilellama.vlm.data.labels import IMAGE, encode_prompt, expand
@@ -38,7 +38,7 @@ class ImageTextTokenizer(DialogueTokenizer):
         context_tokens: int,
     ) -> None:
         self.template = template
-        self.stop = Stop(frozenset(stop_ids(template, tokenizer)))
+        self.stop = Stop(frozenset(stop_ids(template, tokenizer)), stop_texts(template, tokenizer))
         self.image_tokens = image_tokens
         self.context_tokens: int | None = context_tokens
         self._tokenizer = tokenizer

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import UserError
+from mobilellama.sft.chat.tokenizer import TextStream
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.template import read_template
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.data.labels import IMAGE, encode, expand
 from mobilellama.vlm.data.prompts import ImageTextTokenizer, with_places
+from tests.helpers.hf_tokenizers import TEXT, write_tokenizer
 
 ASKED, SAID = Turn("user", "<image>\nWhat is it?"), Turn("assistant", "A bus.")
 
@@ -40,6 +43,31 @@ def test_an_image_counts_as_the_tokens_that_it_becomes(tokenizer: ImageTextToken
     assert ids.count(IMAGE) == 2
     assert tokenizer.tokens(ids) == len(tokenizer.expand(ids)) == len(ids) + 2 * 3
     assert tokenizer.expand(ids).count(IMAGE) == 8
+
+
+@pytest.mark.parametrize("caption", ["A brown dog runs.", "A brown dog"])
+def test_a_caption_ends_at_its_line_break_also_where_a_full_stop_is_joined_with_it(
+    caption: str, tmp_path: Path
+) -> None:
+    text = [*TEXT, *["A brown dog runs.\n"] * 9]
+    folder = write_tokenizer(tmp_path / "t", "byte_level_lines", eos="<|endoftext|>", text=text)
+    inner, template = open_tokenizer(folder), read_template("plain_no_bos")
+    tokenizer = ImageTextTokenizer(inner, template, image_tokens=4, context_tokens=256)
+    turns = [Turn("user", "<image>"), Turn("assistant", caption)]
+    sample = encode(template, inner, turns)
+    prompt = tokenizer.ids(turns[:1])
+    assert prompt == [IMAGE]
+    answer = sample.ids[1:].tolist()
+    assert sample.supervised.tolist() == [False] + [True] * len(answer)
+    last = ".\n" if caption.endswith(".") else "\n"
+    assert inner.decode(answer[-1:]) == last
+    assert (answer[-1] in tokenizer.stop.ids) == (last == "\n")
+    assert [tokenizer.ended(answer[:n]) for n in range(1, len(answer) + 1)] == [
+        *[False] * (len(answer) - 1), True
+    ]  # fmt: skip
+    assert tokenizer.text(answer) == caption
+    stream = TextStream(tokenizer)
+    assert "".join(map(stream.add, answer)) + stream.end() == caption
 
 
 def test_a_system_text_has_no_image(tokenizer: ImageTextTokenizer) -> None:

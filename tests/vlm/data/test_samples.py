@@ -14,6 +14,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.sft.data.template import read_template
+from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from mobilellama.vlm.data.labels import IMAGE, encode
 from mobilellama.vlm.data.records import Record, read_vlm_records
@@ -24,6 +25,7 @@ from mobilellama.vlm.data.sample_file import (
 )
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import main
+from tests.helpers.hf_tokenizers import write_tokenizer
 from tests.vlm.helpers.llava_data import write_llava
 from tests.vlm.helpers.recipes import TOKENS, build, recipe_of, write
 
@@ -162,6 +164,20 @@ def test_captions_are_taken_with_the_first_stages_template(
         assert samples[number].ids[:2].tolist() == [bos, IMAGE]
         assert samples[number].supervised.tolist() == [False, False, *[True] * (
             len(samples[number].ids) - 2)]  # fmt: skip
+
+
+def test_captions_of_a_tokenizer_without_a_begin_token_start_with_the_image(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "tokenizer", "byte_level_lines", eos="<|endoftext|>")
+    data, images = write_llava(tmp_path / "data", records=6, captions=True)
+    recipe = recipe_of(data, images, tokenizer, template="plain_no_bos")
+    samples, _ = build(tmp_path, recipe)
+    records = [r for r in read_vlm_records(recipe.data, folder=None) if isinstance(r, Record)]
+    assert len(samples) == len(records) == 6
+    for sample, made in zip((samples[i] for i in range(6)), records, strict=True):
+        assert sample.ids[0] == IMAGE
+        assert sample.supervised.tolist() == [False, *[True] * (len(sample.ids) - 1)]
+        answer = open_tokenizer(tokenizer).decode(sample.ids[1:].tolist())
+        assert answer == made.turns[-1].content + "\n"
 
 
 def test_what_check_data_found_is_left_out(recipe: Recipe, tmp_path: Path) -> None:

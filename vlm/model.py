@@ -7,7 +7,7 @@ Shape suffixes: B batch, T time, D width of the language model, P image tokens.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.data.labels import IMAGE
 from mobilellama.vlm.projectors.table import build_projector
 from mobilellama.vlm.towers import build_tower, patch_features
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 TOWER, PROJECTOR, LANGUAGE = "vision_tower.", "projector.", "language_model."
 """What the names of the three parts' parameters begin with."""
@@ -169,24 +172,19 @@ def build_language_model(config: dict[str, object], attention: str) -> Any:
             states times a head.
     """
     from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     kind = config["model_type"]
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         remedy = "Give a language model of transformers"
         raise ConfigError("init: model_type", kind, "is not known to transformers", remedy)
-    # They build as causal models too, but their tokens see later ones unless is_decoder is set,
-    # and the heads of most have a layer of their own before the last one.
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        rule = "is a family whose models fill in masked tokens"
-        raise ConfigError("init: model_type", kind, rule, "Give a causal language model")
     known = CONFIG_MAPPING[kind].from_dict(config)
     for name, plain in _OTHER_LOGITS.items():  # what config.json leaves out has a default there
         if (value := getattr(known, name, plain)) not in (None, plain):
             rule = "changes the logits after the head, which the loss does not compute"
             raise ConfigError(f"init: {name}", value, rule, "Give another language model")
+    _require_causal(known)
     try:
-        return build_causal_model(known, attn_implementation=attention)
+        model = build_causal_model(known, attn_implementation=attention)
     except ValueError as error:
         rules = {
             "Unrecognized configuration": "is not a causal model",
@@ -198,6 +196,36 @@ def build_language_model(config: dict[str, object], attention: str) -> Any:
                 remedy = "Give another language model"
                 raise ConfigError("init: model_type", kind, rule, remedy) from None
         raise
+    _require_plain_head(model)
+    return model
+
+
+def _require_causal(known: "PretrainedConfig") -> None:
+    """Raise ConfigError if a config lets tokens see later ones."""
+    fields = {"is_causal": (False,), "use_bidirectional_attention": (True, "all")}
+    # GPT-NeoX's config says false too, and is causal. BERT's has another head in any case.
+    if known.model_type == "bert-generation":
+        fields["is_decoder"] = (False,)
+    for name, seeing in fields.items():
+        if (value := getattr(known, name, None)) in seeing:
+            rule = "lets a token see later ones, so that the model cannot learn to predict them"
+            remedy = "Give a causal language model"
+            raise ConfigError(f"init: {name}", value, rule, remedy)
+
+
+def _require_plain_head(model: "PreTrainedModel") -> None:
+    """Raise ConfigError if there is a layer between the hidden states and the head.
+
+    BERT's family has one, also as a decoder.
+    """
+    parts = (model.base_model, model.get_output_embeddings())
+    held = {id(its) for part in parts if part is not None for its in part.parameters()}
+    for name, parameter in model.named_parameters():
+        # Biases are left out: some models hold the head's own a second time.
+        if parameter.ndim > 1 and id(parameter) not in held:
+            rule = f"has a layer between hidden states and head ({name}), which the loss leaves out"
+            kind = model.config.model_type
+            raise ConfigError("init: model_type", kind, rule, "Give another language model")
 
 
 def build_on(

@@ -335,8 +335,21 @@ def test_flash_attn_is_used_where_it_is_there_on_gpus_in_half_precision() -> Non
     [
         ({"model_type": "llamma"}, r"init: model_type = llamma: is not known to transformers"),
         ({"model_type": "clip_vision_model"}, r"init: model_type = .*: is not a causal model"),
-        ({"model_type": "bert"}, r"init: model_type = bert: is a family whose models fill in mask"),
-        ({"model_type": "roberta", "is_decoder": True}, r"init: model_type = roberta: is a family"),
+        (
+            {"model_type": "bert"},
+            r"init: model_type = bert: has a layer between hidden states and head \(cls\.pred",
+        ),
+        (
+            {"model_type": "roberta", "is_decoder": True},
+            r"init: model_type = roberta: has a layer between hidden .* \(lm_head\.dense\.weight\)",
+        ),
+        ({"model_type": "modernbert-decoder"}, r"init: model_type = modernbert-dec.*: has a layer"),
+        ({"model_type": "bert-generation"}, r"init: is_decoder = false: lets a token see later "),
+        ({"model_type": "llama", "is_causal": False}, r"init: is_causal = false: lets a token see"),
+        (
+            {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+            r"init: use_bidirectional_attention = true: lets a token see later ones",
+        ),
         ({"model_type": "bloom"}, r"init: model_type = bloom: has no 'sdpa' attention\."),
         (
             {"model_type": "gemma2", "final_logit_softcapping": 30.0},
@@ -364,6 +377,55 @@ def test_what_such_a_models_config_leaves_out_is_refused_too(kind: str) -> None:
     """transformers fills it in, and then it caps or scales."""
     with torch.device("meta"), pytest.raises(ConfigError, match=r"changes the logits"):
         build_language_model({"model_type": kind}, "sdpa")
+
+
+# The start of a run adds hidden_size, which BART spells d_model.
+BART: dict[str, Any] = {
+    "vocab_size": 800, "d_model": 32, "hidden_size": 32, "decoder_layers": 2,
+    "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+BERT: dict[str, Any] = {
+    "vocab_size": 800, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize(
+    "language",
+    [
+        {"model_type": "bart", **BART},
+        {"model_type": "mbart", "scale_embedding": True, **BART},
+        {"model_type": "bert-generation", "is_decoder": True, **BERT},
+        {"model_type": "gpt_neox", **BERT},  # whose config says is_decoder = False
+    ],
+    ids=lambda language: language["model_type"],
+)
+def test_a_decoder_that_is_causal_and_has_a_plain_head_is_taken(
+    language: dict[str, Any], empty: bool
+) -> None:
+    """transformers counts BART's and mBART's among the families that fill in masked tokens."""
+    if empty:
+        model = build_on(torch.device("cpu"), architecture(language=language))
+    else:
+        model = VisionLanguageModel(architecture(language=language))
+    randomise(model)
+    model.eval()
+    given = batch(images=False)
+    with torch.no_grad():
+        found: LossSums = model(**given)
+        logits_BTV = model.language_model(input_ids=given["input_ids"]).logits
+    # Not its loss: BART's does not shift the labels.
+    expected = F.cross_entropy(logits_BTV.mT, given["labels"], reduction="sum")
+    torch.testing.assert_close(found.loss_sum, expected, rtol=1e-5, atol=0)
+    later = given["input_ids"].clone()
+    later[:, 12:] = (later[:, 12:] + 1) % 800
+    early = given["labels"].clone()
+    early[:, 12:] = -100
+    with torch.no_grad():
+        before = model(given["input_ids"], early).loss_sum
+        assert model(later, early).loss_sum == before
+        assert model(later, given["labels"]).loss_sum != found.loss_sum
 
 
 CLIP_L = {

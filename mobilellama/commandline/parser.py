@@ -145,7 +145,14 @@ def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command)
         print(f"mobilellama: missing: {listed}", file=sys.stderr)
         return
     rule = "is required" if len(missing) == 1 else "are required"
-    raise ConfigError(listed, "(not given)", rule, f"See '{command.prog} --help'")
+    remedy = f"See '{command.prog} --help'"
+    if command.thing in missing and given.last_of_list is not None:
+        name, word = given.last_of_list
+        flag, thing = flag_text(name), thing_text(command.thing)
+        rule += f", and {word} was taken as a value of {flag}"
+        right = f"{command.prog} {word} {flag} ..."
+        remedy = f"If {word} is {thing}, give it before {flag}: '{right}'. {remedy}"
+    raise ConfigError(listed, "(not given)", rule, remedy)
 
 
 def _as_flag(name: str, thing: str | None) -> str:

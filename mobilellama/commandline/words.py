@@ -56,6 +56,8 @@ class Given:
     """``--field=VALUE``, in order; only the flag if the value is missing."""
     old_names: dict[str, str] = field(default_factory=dict)
     """Old flag in the command -> its form of today."""
+    last_of_list: tuple[str, str] | None = None
+    """The last list that was given as several words: its field, and the last of the words."""
 
     @property
     def names(self) -> set[str]:
@@ -86,6 +88,8 @@ def read_words(argv: Sequence[str], command: Command) -> Given:
         its = command.fields.by_name.get(name.removesuffix("+"))
         if its is not None and its.is_list_of_texts and not name.endswith("+"):
             values = _take_list([value] if inline else [], words, its)
+            if len(values) > 1:
+                given.last_of_list = (name, values[-1])
             if name not in lists:
                 lists[name] = values
                 given.words.append(f"--{name}")

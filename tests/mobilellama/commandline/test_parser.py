@@ -76,6 +76,26 @@ def test_fields_that_are_missing_are_named_as_they_are_typed(refused: Callable[.
     )
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "is_taken"),
+    [
+        ("pretrain evaluate", "--tasks piqa DIR", True),
+        ("pretrain evaluate", "--tasks=piqa DIR --limit 3", True),
+        ("vlm evaluate", "--data D --output O --tasks gqa --tasks pope DIR", True),
+        ("pretrain evaluate", "--tasks piqa", False),
+        ("pretrain evaluate", "--tasks piqa,rte", False),
+    ],
+)
+def test_a_missing_thing_that_a_list_may_have_taken_is_told_with_the_right_order(
+    refused: Callable[..., str], verb: str, words: str, is_taken: bool
+) -> None:
+    taken = ", and DIR was taken as a value of --tasks. If DIR is MODEL, give it before --tasks: "
+    rest = f"{taken}'mobilellama {verb} DIR --tasks ...'. " if is_taken else ". "
+    assert refused(*verb.split(), *words.split()) == (
+        f"MODEL = (not given): is required{rest}See 'mobilellama {verb} --help'."
+    )
+
+
 def test_print_config_says_which_required_fields_it_lacks(
     cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.tasks or not all(self.tasks) or len(set(self.tasks)) < len(self.tasks):
             rule = "must name each task once, with commas between"
-            raise ConfigError("tasks", ",".join(self.tasks), rule, "Fix the list")
+            raise ConfigError("tasks", ",".join(self.tasks) or "(empty)", rule, "Fix the list")
         if self.fewshot is not None:
             require_at_least("fewshot", self.fewshot, 0)
         if self.limit is not None:

@@ -65,7 +65,7 @@ class Config(AssistantChoice):
                 raise ConfigError("tasks", ",".join(self.tasks), rule, remedy)
         if not names or len(set(names)) < len(names):
             rule = "must name each benchmark once"
-            raise ConfigError("tasks", ",".join(self.tasks), rule, "Fix the list")
+            raise ConfigError("tasks", ",".join(self.tasks) or "(empty)", rule, "Fix the list")
         require_at_least("batch_size", self.batch_size, 1)
         for field in ("max_new_tokens", "limit"):
             if (value := getattr(self, field)) is not None:

@@ -232,6 +232,7 @@ def test_the_help_names_every_task_with_its_shots_split_and_fields() -> None:
     ("fields", "message"),
     [
         ({"tasks": ["piqa", "", "rte"]}, "tasks = piqa,,rte: must name each task once"),
+        ({"tasks": []}, "tasks = (empty): must name each task once"),
         ({"tasks": ["piqa", "piqa"]}, "tasks = piqa,piqa: must name each task once"),
         ({"fewshot": -1}, "fewshot = -1: must be at least 0"),
         ({"limit": 0}, "limit = 0: must be at least 1"),

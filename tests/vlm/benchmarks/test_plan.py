@@ -43,6 +43,7 @@ def test_another_number_of_questions_than_published_is_told(
     ("fields", "message"),
     [
         ({"tasks": ["gqa", "pop"]}, "'pop' must be one of gqa, .*did you mean 'pope'"),
+        ({"tasks": []}, r"tasks = \(empty\): must name each benchmark once"),
         ({"tasks": ["gqa", "gqa"]}, "tasks = gqa,gqa: must name each benchmark once"),
         ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
         ({"limit": 0}, "limit = 0: must be at least 1"),

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from mobilellama.config import ConfigError
 from mobilellama.distributed import World
 from mobilellama.pretrain.build_engine import build_engine
 from mobilellama.pretrain.engines.engine import Engine
@@ -34,9 +33,6 @@ def assemble(
         world: the processes.
         number: the attempt's.
         checkpoint: the newest one; None where the run begins.
-
-    Raises:
-        ConfigError: the run has passed the epochs that it would end after.
     """
     config, found = job.config, checkpoint and checkpoint.manifest
     engine = start_engine(job, world)
@@ -44,10 +40,6 @@ def assemble(
     rng.seed(config.train.seed, rank=world.rank, step=step)
     max_steps = job.max_steps
     if max_steps is None:
-        if consumed and not job.batches.num_samples(consumed - 1):  # its last sample is too many
-            rule = f"the run is beyond them already, at step {step} ({consumed:,} samples)"
-            remedy = "Give more, or another run.folder for a shorter run"
-            raise ConfigError("train.epochs", job.facts.config["train"]["epochs"], rule, remedy)
         max_steps = step + job.batches.steps_left(consumed)
     report(job, world, max_steps)
     resolved = resolved_config(job, max_steps)

@@ -22,7 +22,9 @@ from mobilellama.pretrain.identity import require_end_ahead, require_same_identi
 from mobilellama.pretrain.loop import Attempt, RunFacts, Training, TrainState, train
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable, open_newest
+from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.pretrain.stop import StopRequest
+from mobilellama.pretrain.training_data import TrainingData
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
 from mobilellama.run_record import RECORD
 from mobilellama.shards.reader import TokenDataset
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def run_attempt_on(
-    dataset: TokenDataset,
+    data: TrainingData,
     config: StageConfig,
     world: World,
     facts: RunFacts,
@@ -47,9 +49,10 @@ def run_attempt_on(
         config,
         world,
         facts,
-        save_texts=partial(save_dataset_texts, dataset),
+        save_texts=partial(save_dataset_texts, data.dataset),
         build=build,
-        verify=partial(verify_buckets, dataset, world) if config.data.verify else None,
+        verify=partial(verify_buckets, data.dataset, world) if config.data.verify else None,
+        end=lambda newest: data.end,
     )
 
 
@@ -61,6 +64,7 @@ def run_attempt(
     save_texts: Callable[[RunFolder], object],
     build: Callable[[Checkpoint | None], Training],
     verify: Callable[[], object] | None = None,
+    end: Callable[[Manifest], int | None] | None = None,
 ) -> None:
     """Run one attempt on every process; all call this together.
 
@@ -71,14 +75,16 @@ def run_attempt(
         save_texts: puts tokenizer and template into the run (rank 0 only).
         build: (newest whole checkpoint) -> what to train.
         verify: checks what is trained on first; all ranks call it. None checks nothing.
+        end: (newest checkpoint) -> the samples of the whole run, where ``train.max_steps`` is not
+            given (rank 0 only). None: it is always given.
 
     Raises:
-        ConfigError: the folder holds another run, or one that is beyond its last step. It is left
-            as it is.
+        ConfigError: the folder holds another run, or one that is beyond its end. It is left as it
+            is.
         UserError: what a retry would meet again; the verdict ``failed`` says it too.
     """
     run = RunFolder(config.run.folder)
-    number = begin(config, world, run, facts, save_texts)
+    number = begin(config, world, run, facts, save_texts, end)
     newest = newest_readable(run)  # a folder's name alone may tell another step
     state = TrainState(step=newest[1].step if newest else 0)
     stop = StopRequest(stop_files=(run.stop, launcher.stop_file()) if world.is_main else ())
@@ -175,11 +181,12 @@ def begin(
     run: RunFolder,
     facts: RunFacts,
     save_texts: Callable[[RunFolder], object],
+    end: Callable[[Manifest], int | None] | None = None,
 ) -> int:
     """Make the run's folder and this attempt on rank 0; return the attempt's number.
 
     Raises:
-        ConfigError: the folder holds another run, or one that is beyond its last step. It, and an
+        ConfigError: the folder holds another run, or one that is beyond its end. It, and an
             attempt that may be at work in it, are left as they are.
     """
     number = 0
@@ -187,7 +194,7 @@ def begin(
     def make() -> None:
         nonlocal number
         require_same_identity(run, facts.identity, optimizer=config.optimizer.kind)
-        require_end_ahead(run, facts.config["train"].get("max_steps"))
+        require_end_ahead(run, facts.config["train"], end or (lambda newest: None))
         run.create()
         newest = newest_readable(run)
         saved = newest[1].step if newest else 0
@@ -219,5 +226,6 @@ def begin(
         with whole_file(run.config) as file:
             file.write(yaml.safe_dump(facts.config, sort_keys=False).encode())
 
-    world.run_on_main(make)
+    # Long: the end by epochs is known only after the samples are made, where they are lost.
+    world.run_on_main(make, takes_long=True, may_stop=False)
     return world.broadcast(number)

@@ -1,7 +1,8 @@
 """What a resume must find: the fields that define a run unchanged, and an end that is ahead."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.engines.engine import resolve_precision
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.pretrain.state.checkpoint import newest_readable
+from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.pretrain.training_data import TrainingData
 from mobilellama.run_folder import RunFolder
 
@@ -82,17 +84,28 @@ def require_same_identity(
         raise ConfigError("optimizer.kind", optimizer, rule, remedy)
 
 
-def require_end_ahead(run: RunFolder, max_steps: int | None) -> None:
-    """Raise ConfigError if a run has passed the step that it would end at.
+def require_end_ahead(
+    run: RunFolder, train: Mapping[str, Any], end: Callable[[Manifest], int | None]
+) -> None:
+    """Raise ConfigError if a run has passed the step or the sample that it would end at.
 
     Args:
         run: the run's folder.
-        max_steps: the value of ``train.max_steps``.
+        train: the values of ``train.*``.
+        end: (newest checkpoint) -> the samples of the whole run. It is asked only where
+            ``train.max_steps`` does not say the end; None is no end.
     """
     found = newest_readable(run)
-    if max_steps is None or found is None or found[1].step <= max_steps:
+    if found is None:
         return
-    folder, step = found[0], found[1].step
-    rule = f"the run is at step {step} already ({folder})"
-    remedy = f"Give {step} or more, or another run.folder for a shorter run"
-    raise ConfigError("train.max_steps", max_steps, rule, remedy)
+    folder, step, consumed = found[0], found[1].step, found[1].consumed
+    max_steps = train.get("max_steps")
+    if max_steps is not None and step > max_steps:
+        rule = f"the run is at step {step} already ({folder})"
+        remedy = f"Give {step} or more, or another run.folder for a shorter run"
+        raise ConfigError("train.max_steps", max_steps, rule, remedy)
+    samples = end(found[1]) if max_steps is None else None
+    if samples is not None and consumed > samples:
+        rule = f"the run is beyond them already, at step {step} ({consumed:,} samples)"
+        remedy = "Give more, or another run.folder for a shorter run"
+        raise ConfigError("train.epochs", train["epochs"], rule, remedy)

@@ -68,7 +68,7 @@ def main(config: Config) -> int:
             start.verify(world, start.origin.init)
         return pretraining(config, data, world, facts, start)
 
-    run_attempt_on(data.dataset, config, world, facts, build)
+    run_attempt_on(data, config, world, facts, build)
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 

@@ -77,7 +77,7 @@ def main(config: Config) -> int:
             start.verify(world, config.init)
         return finetuning(config, start, data, world, facts)
 
-    run_attempt_on(data.dataset, config, world, facts, build)
+    run_attempt_on(data, config, world, facts, build)
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 

@@ -39,6 +39,7 @@ from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, tra
 from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
+from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RunRecord
@@ -51,6 +52,7 @@ from mobilellama.vlm.data.missing import (
     IDENTITY,
     ImageCheck,
     check_images,
+    find_missing,
     open_samples,
     read_image_check,
 )
@@ -119,7 +121,8 @@ def main(config: Config) -> int:
         with whole_file(run.template) as file:
             file.write(template.to_yaml().encode())
 
-    run_attempt(config, world, facts, save_texts=save_texts, build=build)
+    end = partial(end_of, config, recipe, fingerprint, run)
+    run_attempt(config, world, facts, save_texts=save_texts, build=build, end=end)
     close()  # not after an error: leaving the group would wait for ranks that wait for us
     return 0
 
@@ -159,6 +162,34 @@ def require_fit(config: Config, start: VisionLanguageStart) -> None:
     if ids > vocab_size:
         rule = f"has {vocab_size:,} embeddings, but {ids:,} ids in its tokenizer"
         raise ConfigError("init", config.init, rule, "Give a model with its own tokenizer")
+
+
+def end_of(
+    config: Config, recipe: Recipe, fingerprint: str, run: RunFolder, newest: Manifest
+) -> int:
+    """Return how many samples a run by epochs has that goes on; rank 0 calls it first of all.
+
+    It counts the samples that the run has. Lost ones are made again: only they say how many there
+    are. The rest of the run is left as it is.
+
+    Args:
+        config: of the run.
+        recipe: of the samples to train on.
+        fingerprint: the recipe's.
+        run: where the samples are.
+        newest: the run's newest checkpoint.
+    """
+    path, workers = samples_path(run, "train"), max(config.data.workers, 1)
+    num_samples = build_samples(path, recipe, fingerprint=fingerprint, workers=workers).samples
+    if newest.identity.get(IDENTITY) is not None:
+        found = read_image_check(path) or find_missing(path, config.data.images)
+        num_samples -= len(found.left_out)
+    return samples_of_epochs(config, num_samples)
+
+
+def samples_of_epochs(config: Config, num_samples: int) -> int:
+    """Return how many samples ``train.epochs`` are, of so many that are there."""
+    return max(round(config.train.epochs * num_samples), 1)
 
 
 def prepare_samples(
@@ -313,7 +344,7 @@ def batches_of(config: Config, inputs: ImageTextInputs, world: World) -> ImageTe
         global_batch_size=train.global_batch_size,
         seed=config.data.seed,
         grouping=config.data.grouping,
-        end=max(round(train.epochs * len(samples)), 1) if by_epochs else None,
+        end=samples_of_epochs(config, len(samples)) if by_epochs else None,
     )
     return ImageTextBatches(
         inputs,

@@ -14,7 +14,7 @@ import pytest
 from mobilellama.config import ConfigError, DataError
 from mobilellama.run_folder import RunFolder, Verdict
 from tests.helpers.ranks import Ranks, run_ranks
-from tests.pretrain.helpers.running import FOREVER, steps_done, train_until_an_error
+from tests.pretrain.helpers.running import FOREVER, contents, steps_done, train_until_an_error
 from tests.pretrain.helpers.tiny import tiny_argv, train_tiny
 from tests.pretrain.runs.test_resume import losses_of
 from tests.pretrain.state.test_checkpoint import flip_a_byte, wait_for
@@ -84,7 +84,7 @@ def test_a_run_folder_made_by_another_config_is_refused_by_field_and_left_as_it_
 ) -> None:
     fields = {"train.max_steps": 1, "engine.precision": "bf16"}
     run_ranks(train_tiny, 1, small_dataset, tmp_path, fields)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = contents(tmp_path)
     [(kind, message)] = run_ranks(
         train_until_an_error, 1, small_dataset, tmp_path, fields | {field: value}
     )
@@ -92,8 +92,7 @@ def test_a_run_folder_made_by_another_config_is_refused_by_field_and_left_as_it_
     assert message.startswith(named)
     assert "was made with" in message and "another run.folder" in message
     # No attempt was begun, so that one that may be at work in the folder goes on.
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert after == before
+    assert contents(tmp_path) == before
 
 
 def test_a_recipe_field_may_change_on_resume(small_dataset: Path, tmp_path: Path) -> None:

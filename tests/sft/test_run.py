@@ -27,7 +27,7 @@ from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.ranks import Ranks, run_ranks
-from tests.pretrain.helpers.running import steps_done
+from tests.pretrain.helpers.running import contents, steps_done
 from tests.pretrain.helpers.tiny import train_tiny
 from tests.pretrain.runs.test_resume import cut_back, losses_of, state_of
 from tests.pretrain.state.test_checkpoint import wait_for
@@ -277,9 +277,19 @@ def test_more_epochs_go_on_where_the_short_last_step_ended(
     assert records[first]["consumed"] == rows
     assert records[max(records)]["consumed"] == 2 * rows
     assert max(records) == first + first
-    message = rf"train.epochs = 1.0: the run is beyond them already, at step {max(records)} "
-    with pytest.raises(AssertionError, match=message):
-        run_ranks(finetune_tiny, 1, base, chats, run, EPOCHS | {"train.epochs": 1})
+    files = contents(run)
+    for fields, message in (
+        (
+            EPOCHS | {"train.epochs": 1},
+            rf"train.epochs = 1.0: the run is beyond them already, at step {max(records)} ",
+        ),
+        ({"train.max_steps": 1}, r"train.max_steps = 1: the run is at step"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            finetune_tiny(base, chats, run, fields)
+        assert contents(run) == files
+    verdict = RunFolder(run).read_verdict()
+    assert verdict is not None and (verdict.kind, verdict.attempt) == ("finished", 2)
 
 
 def test_a_missing_frozen_file_stops_the_run_with_its_name(
@@ -373,7 +383,7 @@ def test_another_start_is_refused_on_a_resume_and_the_first_one_kept_on_record(
     shutil.rmtree(gone)
     run_ranks(finetune_tiny, 1, tmp_path / "nowhere", chats, run, {"train.max_steps": 2})
     manifest = read_manifest(RunFolder(run).checkpoint(2))
-    assert manifest.config["init"] == str(gone)
+    assert dict(manifest.config)["init"] == str(gone)
 
 
 def test_replay_shows_the_rows_of_a_step_the_short_one_too(

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from mobilellama.commandline.parser import parse_config
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
 from mobilellama.vlm.config import Config
 from tests.helpers.ranks import Ranks, run_ranks
-from tests.pretrain.helpers.running import steps_done
+from tests.pretrain.helpers.running import contents, steps_done
 from tests.pretrain.runs.test_resume import cut_back, losses_of
 from tests.pretrain.state.test_checkpoint import wait_for
 from tests.vlm.helpers.tiny_vlm import train_vlm, vlm_argv
@@ -205,6 +206,20 @@ def test_more_epochs_go_on_where_the_short_last_step_ended(parts: Parts, tmp_pat
     records = losses_of(run)
     assert max(records) == 10
     assert (records[5]["consumed"], records[10]["consumed"]) == (18, 36)
+    files, given = contents(run), (parts.language, parts.records, parts.images, run)
+    for is_whole, fields, message in (
+        (True, EPOCH, r"train.epochs = 1.0: the run is beyond them already, at step 10 \(36 samp"),
+        (True, {"train.max_steps": 1}, r"train.max_steps = 1: the run is at step 10 already"),
+        (False, EPOCH, r"train.epochs = 1.0: the run is beyond them already, at step 10 \(36 samp"),
+    ):
+        if not is_whole:  # what is lost and needed to tell is made again, and nothing else
+            shutil.rmtree(run / "samples")
+            del files["samples/train.images.json"]
+        with pytest.raises(ConfigError, match=message):
+            train_vlm(*given, fields | {"vision": parts.tower})
+        assert contents(run) == files
+    verdict = RunFolder(run).read_verdict()
+    assert verdict is not None and (verdict.kind, verdict.attempt) == ("finished", 2)
 
 
 def test_a_stop_request_saves_and_the_same_command_goes_on(parts: Parts, tmp_path: Path) -> None:

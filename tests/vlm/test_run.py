@@ -22,6 +22,7 @@ from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
 from mobilellama.vlm.run import reading_identity
 from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.running import contents
 from tests.pretrain.helpers.tiny import train_tiny
 from tests.pretrain.runs.test_resume import losses_of
 from tests.vlm.helpers.llava_data import make_captions, make_images, make_records
@@ -230,6 +231,10 @@ def test_an_image_that_is_gone_is_told_before_the_first_step_and_skipped_where_a
     parts.train(1, run, fields | {"data.missing": "skip", "train.epochs": 2})
     assert losses_of(run)[8]["consumed"] == 32
     assert dict(read_manifest(RunFolder(run).checkpoint(8)).identity)["data.missing"] == left_out
+    # 1.9 epochs are 30 samples of the 16 that it trains on; of all 18 they would be 34.
+    files, shorter = contents(run), fields | {"data.missing": "skip", "train.epochs": 1.9}
+    parts.refuse(r"train\.epochs = 1\.9: .* at step 8 \(32 samples\)", shorter, run=run)
+    assert contents(run) == files
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A run that goes on until it is stopped, and how far it is."""
+"""A run that goes on until it is stopped, how far it is, and what is in its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,12 @@ FOREVER = {"train.max_steps": 1_000_000, "validation.every_steps": None}
 
 def steps_done(run: RunFolder) -> int:
     return len(run.metrics.read_text().splitlines()) if run.metrics.exists() else 0
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Return the bytes of every file of a run, by its path in the run's folder."""
+    paths = (path for path in run.rglob("*") if path.is_file())
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
 def train_until_an_error(dataset: Path, run: Path, fields: dict[str, Any]) -> tuple[str, str]:

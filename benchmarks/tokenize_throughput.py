@@ -4,8 +4,7 @@ Both candidates encode the same documents with the same model on one core:
 
 - ``sentencepiece``: ``encode(text)``, a document at a time, over texts that lie in memory.
 - ``tokenize run``: reading, parsing, batches, encoding, shuffling, hashing, fsync, manifest;
-  one worker, its start included. The ratio is what everything around the encoder costs, less
-  what encoding in batches saves.
+  one worker, its start included.
 
 Run with ``--corpus`` and ``--tokenizer`` on a corpus in RedPajama's layout; without them on
 Python's own library, with a tokenizer trained on it.

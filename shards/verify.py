@@ -16,9 +16,10 @@ code 2. With --redo it also removes the receipts of these buckets. The same 'tok
 prepare') then writes these buckets again, and no others.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,7 @@ def verify_dataset(
     if faults and not redo:  # a truncated file need not wait for a terabyte of hashes
         _refuse(dataset, faults, redo=False)
     whole = [file for file in files if file not in wrong]
-    with Progress("verify", total=_megabytes(whole), unit="MB") as progress:
+    with Progress("verify", total=sum(map(_megabytes, whole)), unit="MB") as progress:
         faults += _hash_all(whole, cpu_budget(workers).count, progress)
     if faults:
         _refuse(dataset, faults, redo=redo)
@@ -223,8 +224,10 @@ def _fault_of_hash(file: _File) -> str | None:
     return f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
 
 
-def _megabytes(files: Iterable[_File]) -> float:
-    return sum(file.path.stat().st_size for file in files) / 1e6
+def _megabytes(file: _File) -> float:
+    with contextlib.suppress(OSError):  # of a file that is gone, the hash tells
+        return file.path.stat().st_size / 1e6
+    return 0.0
 
 
 def _hash_all(files: list[_File], workers: int, progress: Progress) -> list[_Fault]:
@@ -239,7 +242,7 @@ def _hash_all(files: list[_File], workers: int, progress: Progress) -> list[_Fau
                 i = running[future]
                 if fault := future.result():
                     faults[i] = fault
-                progress.advance(_megabytes([files[i]]))
+                progress.advance(_megabytes(files[i]))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a terabyte
             raise

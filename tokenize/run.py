@@ -78,7 +78,7 @@ class Config:
     task_count: int = 1
     """Number of tasks in the job array. If it is above 1, run 'tokenize finish' after all tasks."""
     encoder: Literal["fast", "sentencepiece"] = "fast"
-    """Both give the same ids. 'sentencepiece' is about 20 times slower. It is for a model or a
+    """Both give the same ids. 'sentencepiece' takes about 30 times as long. It is for a model or a
     document with which the fast encoder is suspected of a fault."""
     dry_run: bool = False
     """Print the subsets and their slices, and write nothing."""

@@ -89,11 +89,12 @@ def test_bad_buckets_are_named_and_only_they_are_written_again(
 def test_a_file_that_cannot_be_read_is_one_of_the_bad_ones(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a disk with a bad block: the other files are still compared."""
+    """As on a disk with a bad block, and then without the file: the others are still compared."""
     flip(copy / "wikipedia/00000.bin")
 
     def hashed(path: Path) -> str:
         if path.name == "00000.idx" and path.parent.name == "github":
+            path.unlink()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return sha256_of_file(path)
 

@@ -30,7 +30,8 @@ from mobilellama.tokenize.encoding.merges import Merges
 Kernel = Callable[..., tuple[int, int]]
 
 _SCIPY = "scipy.linalg"
-_SOURCES = ("kernel.py", "memo.py", "merges.py")  # what is compiled, and the constants in it
+# What is compiled, the constants in it, and the types that it is compiled for.
+_SOURCES = ("kernel.py", "memo.py", "merges.py", "compiled.py")
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from mobilellama.tokenize.encoding.memo import LONGEST_UNIT_BYTES, MEMO_BYTES, m
 from mobilellama.tokenize.encoding.merges import read_merges
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
+_KEPT_IDS = 4 << 20  # 16 MiB
 _PADDING = bytes(64)  # the kernel reads so far beyond the end
 _SPACE_BYTES = SPACE.encode()
 
@@ -71,10 +72,11 @@ class FastEncoding:
         num_bytes, documents = int(bounds[-1]), len(bounds) - 1
         # A byte gives one id at most, a document its EOS; three ids are written at a time.
         needed = num_bytes + documents + 2
-        if len(self._out) < needed:
-            self._out = np.empty(needed, np.int32)  # kept: new memory costs more than its use
+        out = self._out if needed <= len(self._out) else np.empty(needed, np.int32)
+        if needed <= _KEPT_IDS:
+            self._out = out  # new memory costs more than its use; a huge document's goes again
         num_long = num_bytes // (LONGEST_UNIT_BYTES + 1)
-        return self._out, np.empty(documents, np.int64), np.empty((num_long, 4), np.int64)
+        return out, np.empty(documents, np.int64), np.empty((num_long, 4), np.int64)
 
     def _with_long_units(
         self,

@@ -25,6 +25,7 @@ from mobilellama.files.atomic import lock, whole_file
 log = logging.getLogger(__name__)
 
 _DIGEST_BYTES = 32
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LONGEST_WAIT_S = 120.0  # compiling takes 7 s on a free core
 _LOOK_EVERY_S = 0.05
 
@@ -63,7 +64,7 @@ def _read_first(folders: list[Path], name: str) -> bytes | None:
     for folder in folders:
         with contextlib.suppress(OSError), open(folder / name, "rb") as file:
             status = os.fstat(file.fileno())
-            if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
+            if status.st_uid not in (os.geteuid(), 0) or status.st_mode & _OTHERS_WRITE:
                 log.debug("%s is not used: another user could have written it", file.name)
                 continue
             digest, content = file.read(_DIGEST_BYTES), file.read()
@@ -78,6 +79,7 @@ def _store(folders: list[Path], name: str, content: bytes) -> None:
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with whole_file(folder / name) as file:
+                os.fchmod(file.fileno(), 0o600)  # whatever the umask: the group is another user
                 file.write(hashlib.sha256(content).digest() + content)
             return
     log.warning(

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mobilellama.tokenize.encoding import fast_encoding
 from mobilellama.tokenize.encoding.cuts import find_obstacle
 from mobilellama.tokenize.encoding.fast_encoding import FastEncoding
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -47,6 +48,16 @@ def test_models_of_other_settings_have_sentencepieces_ids(
 ) -> None:
     path = train(**settings)
     require_same(Tokenizer(path), HOSTILE + random_texts(normal_texts(path), 400, seed=3))
+
+
+def test_a_huge_document_leaves_no_memory_behind(
+    small_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_encoding, "_KEPT_IDS", 1_000)
+    encoding = require_same(Tokenizer(small_tokenizer), ["a text", "of words " * 1_000, "a text"])
+    assert len(encoding._out) == 0
+    encoding.encode(["a text"])
+    assert 0 < len(encoding._out) <= 1_000
 
 
 def test_of_equal_scores_the_leftmost_is_joined_first(changed: Callable[..., Tokenizer]) -> None:

@@ -55,6 +55,18 @@ def test_a_file_of_another_user_is_not_read(folder: Path) -> None:
     assert read_or_make(NAME, lambda: b"mine") == b"mine"
 
 
+def test_a_file_that_the_group_can_write_is_neither_made_nor_read(folder: Path) -> None:
+    """Many clusters have umask 002 and groups of many users."""
+    before = os.umask(0o002)
+    try:
+        read_or_make(NAME, lambda: b"code")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o600
+    (folder / NAME).chmod(0o660)
+    assert read_or_make(NAME, lambda: b"mine") == b"mine"
+
+
 def test_where_the_first_folder_cannot_be_written_to_the_temporary_one_is_used(
     folder: Path, tmp_path: Path
 ) -> None:

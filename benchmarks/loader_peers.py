@@ -33,8 +33,8 @@ CHUNKS = 8
 
 def litdata(flat: Ids, folder: Path, seq_len: int) -> Epoch:
     """Read by litdata's StreamingDataset with its loader of tokens, shuffled."""
-    from litdata.streaming import StreamingDataset, TokensLoader
-    from litdata.streaming.writer import BinaryWriter
+    from litdata.streaming import StreamingDataset, TokensLoader  # pyright: ignore[reportMissingImports]
+    from litdata.streaming.writer import BinaryWriter  # pyright: ignore[reportMissingImports]
 
     loader = TokensLoader(block_size=seq_len + 1)
     writer = BinaryWriter(str(folder), chunk_bytes=2 * len(flat) // CHUNKS, item_loader=loader)
@@ -48,9 +48,9 @@ def litdata(flat: Ids, folder: Path, seq_len: int) -> Epoch:
 
 def megatron(flat: Ids, folder: Path, seq_len: int) -> Epoch:
     """Read by Megatron-LM's GPTDataset, which takes our format."""
-    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
-    from megatron.core.datasets.indexed_dataset import IndexedDataset
-    from megatron.core.datasets.utils import Split
+    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig  # pyright: ignore[reportMissingImports]
+    from megatron.core.datasets.indexed_dataset import IndexedDataset  # pyright: ignore[reportMissingImports]
+    from megatron.core.datasets.utils import Split  # pyright: ignore[reportMissingImports]
 
     logging.getLogger("megatron").setLevel(logging.WARNING)
     flat.tofile(folder / "flat.bin")
@@ -75,7 +75,7 @@ def megatron(flat: Ids, folder: Path, seq_len: int) -> Epoch:
 
 def mosaicml(flat: Ids, folder: Path, seq_len: int) -> Epoch:
     """Read by MosaicML's StreamingDataset, from whole samples, shuffled."""
-    from streaming import MDSWriter, StreamingDataset
+    from streaming import MDSWriter, StreamingDataset  # pyright: ignore[reportMissingImports]
 
     columns = {"ids": f"ndarray:uint16:{seq_len + 1}"}
     limit = 2 * len(flat) // CHUNKS
@@ -119,7 +119,8 @@ def loader(epoch: Epoch, samples: int, micro_batch_size: int) -> Callable[[], No
     def read() -> None:
         for _ in range(samples // micro_batch_size):
             inputs, labels = zip(*itertools.islice(stream, micro_batch_size), strict=True)
-            torch.stack(inputs), torch.stack(labels)
+            torch.stack(inputs)
+            torch.stack(labels)
 
     return read
 

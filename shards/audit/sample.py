@@ -24,6 +24,8 @@ _DRAWN_AT_ONCE = 1024
 def draw_documents(rows: Sequence[ManifestRow], sample: int, seed: int) -> dict[str, list[int]]:
     """Return the drawn documents by bucket: their numbers in the source's order, rising.
 
+    If all documents are drawn, buckets without any are there too: their sources must hold none.
+
     Args:
         rows: the manifest.
         sample: documents to draw; all are drawn if there are not more.
@@ -38,6 +40,10 @@ def draw_documents(rows: Sequence[ManifestRow], sample: int, seed: int) -> dict[
     for subset, share in _shares(counts, sample).items():
         if share:
             drawn |= _draw(_draw_buckets(by_subset[subset], share, seed), share, seed)
+    if sample >= sum(counts.values()):
+        drawn |= {
+            bucket_name(row["subset"], row["bucket"]): [] for row in rows if not row["documents"]
+        }
     return drawn
 
 

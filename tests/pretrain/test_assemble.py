@@ -18,7 +18,7 @@ def test_a_model_of_which_a_part_trains_tells_both_counts() -> None:
 
 
 def test_checkpoints_store_the_config_with_the_lengths_that_the_run_has(tiny_run: Path) -> None:
-    config: dict[str, Any] = Checkpoint(RunFolder(tiny_run).checkpoint(4)).manifest.config
+    config: dict[str, Any] = dict(Checkpoint(RunFolder(tiny_run).checkpoint(4)).manifest.config)
     assert (config["train"]["steps"], config["train"]["seq_len"]) == (4, 32)
     assert config["model"]["vocab_size"] == 832
     assert config["run"]["folder"] == str(tiny_run)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mobilellama.pretrain.data import (
+    _LOCATED_AT_ONCE,
     MixedBatches,
     Sample,
     StepBatch,
@@ -128,7 +129,7 @@ def test_a_step_s_batch_does_not_depend_on_which_steps_are_located_with_it(
     """Steps are located many at once; these begin on both sides of where such a table ends."""
     mixture, windows = order
     reader, own = batches(order, rank=3, world_size=4), BATCH // 4
-    ends = [8192 // own * BATCH, PERIOD, 5 * PERIOD]
+    ends = [_LOCATED_AT_ONCE // own * BATCH, PERIOD, 5 * PERIOD]
     for position in [end + shift for end in ends for shift in (-BATCH - 5, -BATCH, -3, 0, 7)]:
         located = mixture.locate(position + np.arange(BATCH - own, BATCH))
         pairs = zip(located.subset.tolist(), located.sample.tolist(), strict=True)

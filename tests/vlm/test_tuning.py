@@ -203,8 +203,9 @@ def test_a_run_with_adapters_trains_goes_on_and_is_exported(
     for steps in (1, 2):
         run_ranks(train_vlm, 1, init, records, images, run, fields | {"train.max_steps": steps})
     manifest = read_manifest(RunFolder(run).checkpoint(2))
-    assert manifest.identity["lora.targets"] == manifest.config["lora"]["targets"]
-    assert sorted(manifest.config["lora"]["targets"]) == sorted(TARGETS[kind])
+    config: dict[str, Any] = dict(manifest.config)
+    assert dict(manifest.identity)["lora.targets"] == config["lora"]["targets"]
+    assert sorted(config["lora"]["targets"]) == sorted(TARGETS[kind])
     trained = open_trained(str(run))
     assert check_merged(trained) < 1e-4
     arguments = ["--checkpoint", str(run), "--output", str(output), "--dtype", "fp32"]

@@ -30,6 +30,7 @@ from mobilellama.tokenize.encoding.merges import Merges
 Kernel = Callable[..., tuple[int, int]]
 
 _SCIPY = "scipy.linalg"
+_NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}  # to the compiled code
 # What is compiled, the constants in it, and the types that it is compiled for.
 _SOURCES = ("kernel.py", "memo.py", "merges.py", "compiled.py")
 
@@ -63,7 +64,7 @@ def _key() -> str:
     facts += [
         f"{name}={value}"
         for name, value in sorted(os.environ.items())
-        if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
+        if name.startswith("NUMBA_") and name not in _NO_MATTER
     ]
     digest = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape"))
     for name in _SOURCES:

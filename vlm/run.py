@@ -38,7 +38,7 @@ from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.optimizer import ParameterGroup, parameter_groups, trained
 from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.sinks.sink import require_modules
-from mobilellama.pretrain.state.checkpoint import Checkpoint, newest_readable
+from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
@@ -59,21 +59,16 @@ from mobilellama.vlm.data.missing import (
 from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.records import ImageTextConfig
 from mobilellama.vlm.data.report import read_leave_out
-from mobilellama.vlm.data.sample_file import (
-    Recipe,
-    build_samples,
-    reading_of,
-    report_refusals,
-)
+from mobilellama.vlm.data.sample_file import Recipe, build_samples, report_refusals
 from mobilellama.vlm.data.samples import verify_samples
 from mobilellama.vlm.formats.published_tower import named_tower
+from mobilellama.vlm.identity import identity_of, missing_identity, reading_identity, samples_path
 from mobilellama.vlm.model import PROJECTOR, VisionLanguageModel, build_on
 from mobilellama.vlm.start import VisionLanguageStart, open_start
 from mobilellama.vlm.tuning import chosen_lora, first_weights, tune
 
 log = logging.getLogger(__name__)
 
-_READING = "data.reading_version"
 _ORIENTATIONS = {
     "as_stored": "as they are stored: no EXIF orientation turns them",
     "as_shown": "as viewers show them: EXIF orientation turns them",
@@ -356,11 +351,6 @@ def batches_of(config: Config, inputs: ImageTextInputs, world: World) -> ImageTe
     )
 
 
-def samples_path(run: RunFolder, name: str) -> Path:
-    """Return the file of a run's tokenised records."""
-    return run.path / "samples" / f"{name}.arrow"
-
-
 def layers_of(model: VisionLanguageModel) -> Iterable[nn.Module]:
     """Return the decoder's layers, the parts that are compiled: its longest list of modules."""
     decoder = model.language_model.base_model
@@ -381,58 +371,3 @@ def groups_of(
         for group in parameter_groups(projector, config.optimizer)
     ]
     return [*parameter_groups(language, config.optimizer), *own]
-
-
-def identity_of(
-    config: Config, start: VisionLanguageStart, recipe: Recipe, fingerprint: str, precision: str
-) -> dict[str, object]:
-    """Return the fields that a resume must not change."""
-    adapters = {"lora.alpha": config.lora.alpha, "lora.targets": config.lora.targets}
-    return {
-        "init.fingerprint": start.fingerprint,
-        **_flat("model", start.architecture.to_dict()),
-        "train.language_model": config.train.language_model,
-        "lora.rank": config.lora.rank,
-        **(adapters if config.lora.rank else {}),
-        "train.seq_len": config.train.seq_len,
-        "train.global_batch_size": config.train.global_batch_size,
-        "engine.precision": precision,
-        "data.seed": config.data.seed,
-        "data.grouping": config.data.grouping,
-        "data.tokenizer_sha256": recipe.tokenizer_sha256,
-        "data.template": recipe.template.sha256,
-        "data.fingerprint": fingerprint,
-    }
-
-
-def reading_identity(run: RunFolder, fingerprint: str) -> dict[str, int]:
-    """Return by which rules the run's records are read, for its identity.
-
-    It is empty for a run that began before there was more than one version of them.
-    """
-    reading = reading_of(samples_path(run, "train"), fingerprint)
-    newest = newest_readable(run)
-    if newest is None or _READING in newest[1].identity:
-        return {_READING: reading}
-    if reading != 1:
-        log.warning(
-            "the run's samples are made again, by version %d of the rules for reading records. It "
-            "began with version 1. If the new rules judge its records otherwise, it goes on with "
-            "other samples. Restore %s to prevent that",
-            reading, samples_path(run, "train").parent,
-        )  # fmt: skip
-    return {}
-
-
-def missing_identity(run: RunFolder) -> dict[str, str | None]:
-    """Return which samples are left out for want of images, for the identity of a checked run."""
-    found = read_image_check(samples_path(run, "train"))
-    return {} if found is None else {IDENTITY: found.digest()}
-
-
-def _flat(name: str, value: object) -> dict[str, object]:
-    """Return the leaves of nested dicts by dotted names, so that a message can name one."""
-    if not isinstance(value, dict):
-        return {name: value}
-    leaves = (_flat(f"{name}.{key}", inner) for key, inner in value.items())
-    return {key: inner for part in leaves for key, inner in part.items()}

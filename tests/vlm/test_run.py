@@ -20,7 +20,6 @@ from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
-from mobilellama.vlm.run import reading_identity
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.running import contents
 from tests.pretrain.helpers.tiny import train_tiny
@@ -612,23 +611,6 @@ def test_a_pretraining_runs_model_may_be_started_from_and_its_folder_is_not_trai
     assert {f"{LANGUAGE}{name}" for name in theirs} == {n for n in ours if n.startswith(LANGUAGE)}
     assert all(torch.equal(ours[LANGUAGE + name], value) for name, value in theirs.items())
     parts.refuse(r"run\.folder = .*: was written by 'mobilellama pretrain run'", {}, run=pretrained)
-
-
-def test_a_run_knows_by_which_rules_its_records_are_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One that began before there was more than one version of them goes on, and is warned."""
-    assert reading_identity(RunFolder(tmp_path / "new"), "x") == {"data.reading_version": 2}
-    made = Path(__file__).parents[1] / "fixtures/made_by_22bff75/see_run"
-    old = Path(shutil.copytree(made, tmp_path / "old"))
-    (receipt,) = old.glob("samples/train.json")
-    with caplog.at_level("WARNING"):
-        held = json.loads(receipt.read_text())["fingerprint"]
-        assert reading_identity(RunFolder(old), held) == {}
-        assert "read" not in caplog.text
-        receipt.unlink()
-        assert reading_identity(RunFolder(old), held) == {}
-    assert "the run's samples are made again, by version 2 of the rules" in caplog.text
 
 
 def test_a_sink_that_cannot_be_imported_is_refused_before_processes_start(tmp_path: Path) -> None:

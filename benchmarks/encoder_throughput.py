@@ -26,11 +26,11 @@ import paired
 from tokenize_throughput import library_corpus
 
 from mobilellama.tokenize import train_tokenizer
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoding.encoder import Encoder
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 Batches = list[list[str]]

@@ -24,10 +24,10 @@ from pathlib import Path
 import paired
 
 from mobilellama.tokenize import run, train_tokenizer
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 

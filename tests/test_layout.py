@@ -285,7 +285,7 @@ LAYERS: dict[str, list[str]] = {
         "commandline tokenizers",
         REST,
     ],
-    "tokenize": ["encoding", REST],
+    "tokenize": ["encoding sources", REST],
     "shards": [
         "buckets dataset format manifest packing permute reader rows source_file windows",
         "audit",

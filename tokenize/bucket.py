@@ -28,11 +28,11 @@ from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket_files import gather, is_finished, naming_a_full_disk
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoding.encoder import Encoder
 from mobilellama.tokenize.encoding.spot_check import SpotCheck
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
 
 
 @dataclass(frozen=True, kw_only=True)

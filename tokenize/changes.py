@@ -20,8 +20,8 @@ from mobilellama.cpus import cpu_budget
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, read_receipt
 from mobilellama.shards.source_file import FileState, SourceRange, sha256_of_range
-from mobilellama.tokenize.sources import SourcesConfig
-from mobilellama.tokenize.tables import read_rows_again, rows_state
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.tables import read_rows_again, rows_state
 
 log = logging.getLogger(__name__)
 

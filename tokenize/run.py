@@ -37,8 +37,8 @@ from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoding.encoder import ENCODER_VERSION, why_plain
 from mobilellama.tokenize.finish import finish_dataset, sweep
 from mobilellama.tokenize.plan import join_plan
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenize.workers import write_buckets
 from mobilellama.tokenizers.opening import open_sentencepiece
 from mobilellama.tokenizers.tokenizer import Tokenizer

@@ -19,10 +19,10 @@ from mobilellama.config import ConfigError, one_line, require_at_least, require_
 from mobilellama.files.atomic import whole_file
 from mobilellama.progress import format_amount, format_count
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import JSONL, ZSTD, SourcesConfig
+from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 
 # Longer lines are cut: sentencepiece leaves out sentences above a limit, and a limit without
 # bound lets one line of base64 dominate the time.

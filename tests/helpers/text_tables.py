@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 
 TEXTS = [f"row {i} é" for i in range(700)]
 

@@ -11,11 +11,11 @@ from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket import Work, train_tokens, write_bucket
 from mobilellama.tokenize.bucket_files import is_finished
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoding.encoder import ENCODER_VERSION, Encoder
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 

@@ -16,12 +16,12 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.source_file import SourceRange
 from mobilellama.shards.verify_sources import verify_sources
 from mobilellama.tokenize.changes import SourceChecks
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.main import main as tokenize_main
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from tests.helpers.changed_sources import LINES, change, identity_of, make_corpus, run
 from tests.helpers.sealed import edit_sealed
 

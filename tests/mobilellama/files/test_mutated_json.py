@@ -12,10 +12,10 @@ from mobilellama.files.json_lines import NotJsonError, parse_exactly, read_json_
 from mobilellama.sft.chat.answers import Answers
 from mobilellama.sft.data.reasons import DropError
 from mobilellama.sft.data.records import parse_line
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 
 NUM_LINES = 10_000
 PIECES = [

@@ -23,7 +23,7 @@ from mobilellama.sft.data.sources import (
     source_sha256,
 )
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize import json_list
+from mobilellama.tokenize.sources import json_list
 from tests.sft.helpers.conversations import make_conversations, write_lines, write_sharegpt
 
 RECORDS = make_conversations(7, scale=0.02)

@@ -12,10 +12,10 @@ import zstandard
 from mobilellama.config import ConfigError, DataError
 from mobilellama.shards.audit.records import AuditedRecord, read_records
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from tests.helpers.text_tables import TEXTS, write_json_lines, write_parquet
 
 HOSTILE = [

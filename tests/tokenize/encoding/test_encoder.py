@@ -6,11 +6,11 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as model_pb
 
 from mobilellama.config import DataError
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
 from mobilellama.tokenize.encoding.encoder import Encoder, require_text_ids, why_plain
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.tokenize.encoding.conftest import HOSTILE, Train, normal_texts, random_texts
 

@@ -12,13 +12,13 @@ from functools import partial
 from typing import TypeVar
 
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.lines import open_planned
-from mobilellama.tokenize.slice_lines import file_lines
-from mobilellama.tokenize.sources import SourcesConfig
-from mobilellama.tokenize.table_files import read_file
-from mobilellama.tokenize.tables import read_rows
-from mobilellama.tokenize.texts import BadRecordError, parse_text, require_text
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.lines import open_planned
+from mobilellama.tokenize.sources.slice_lines import file_lines
+from mobilellama.tokenize.sources.table_files import read_file
+from mobilellama.tokenize.sources.tables import read_rows
+from mobilellama.tokenize.sources.texts import BadRecordError, parse_text, require_text
 
 _BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enough to be cheap
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -20,15 +20,9 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import FileState, SourceRange
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.sources import (
-    JSONL,
-    ZSTD,
-    SourcesConfig,
-    left_out_text,
-    require_few_slices,
-    walk_files,
-)
+from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig, require_few_slices
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.folders import left_out_text, walk_files
 
 if TYPE_CHECKING:
     import datasets

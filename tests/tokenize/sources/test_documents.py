@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from tests.tokenize.conftest import GOOD, corpus, read
 
 

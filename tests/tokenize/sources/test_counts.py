@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import DataError
-from mobilellama.tokenize.counts import Counts
+from mobilellama.tokenize.sources.counts import Counts
 from tests.tokenize.conftest import corpus, read
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobilellama.tokenize.texts import BadRecordError, parse_text
+from mobilellama.tokenize.sources.texts import BadRecordError, parse_text
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mobilellama.tokenize import json_list
-from mobilellama.tokenize.json_list import holds_lines, read_elements
+from mobilellama.tokenize.sources import json_list
+from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
 
 
 def elements(content: bytes) -> list[Any]:

@@ -9,10 +9,10 @@ import zstandard
 
 from mobilellama.config import DataError
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.documents import read_documents
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.slices import find_slices
 from tests.tokenize.conftest import GOOD, corpus, read
 
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import Counts
 from tests.helpers.text_tables import TEXTS, read, write_json_lines, write_parquet
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.slices import find_slices
 from tests.helpers.text_tables import TEXTS, read, write_json_lines, write_parquet
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,9 +9,9 @@ import zstandard
 
 from mobilellama.config import ConfigError
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import LEAST_BAD_RECORDS
-from mobilellama.tokenize.slices import find_slices
-from mobilellama.tokenize.sources import SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS
+from mobilellama.tokenize.sources.slices import find_slices
 from tests.tokenize.conftest import place
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.lines import HashedRange, in_utf8, read_blocks, split_lines
-from mobilellama.tokenize.sources import ZSTD
+from mobilellama.tokenize.sources.config import ZSTD
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, split_lines
 
 
 def file_lines(

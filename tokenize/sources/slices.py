@@ -20,18 +20,12 @@ from pathlib import Path
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
 from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
-from mobilellama.tokenize.counts import LEAST_BAD_RECORDS
-from mobilellama.tokenize.json_list import read_elements
-from mobilellama.tokenize.lines import in_utf8, read_blocks, split_lines
-from mobilellama.tokenize.sources import (
-    JSONL,
-    ZSTD,
-    SourcesConfig,
-    left_out_text,
-    require_few_slices,
-    walk_files,
-)
-from mobilellama.tokenize.tables import find_table_slices
+from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig, require_few_slices
+from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS
+from mobilellama.tokenize.sources.folders import left_out_text, walk_files
+from mobilellama.tokenize.sources.json_list import read_elements
+from mobilellama.tokenize.sources.lines import in_utf8, read_blocks, split_lines
+from mobilellama.tokenize.sources.tables import find_table_slices
 
 log = logging.getLogger(__name__)
 

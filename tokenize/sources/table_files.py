@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from mobilellama.config import DataError, one_line
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.counts import Counts
-from mobilellama.tokenize.json_list import holds_lines, read_elements
-from mobilellama.tokenize.lines import hash_whole
-from mobilellama.tokenize.slice_lines import file_lines
-from mobilellama.tokenize.texts import BadRecordError, text_of_record
+from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
+from mobilellama.tokenize.sources.lines import hash_whole
+from mobilellama.tokenize.sources.slice_lines import file_lines
+from mobilellama.tokenize.sources.texts import BadRecordError, text_of_record
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,7 +28,8 @@ from mobilellama.pretrain.training_data import TrainingData
 from mobilellama.run_folder import FencedError, RunFolder, Verdict, VerdictKind
 from mobilellama.run_record import RECORD
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.verify import bucket_names, verify_dataset
+from mobilellama.shards.verification.checked_files import bucket_names
+from mobilellama.shards.verify import verify_dataset
 from mobilellama.signals import BEFORE_STEPS, StoppedError
 
 log = logging.getLogger(__name__)

@@ -288,7 +288,7 @@ LAYERS: dict[str, list[str]] = {
     "tokenize": ["encoding sources", REST],
     "shards": [
         "buckets dataset format manifest packing permute reader rows source_file windows",
-        "audit",
+        "audit verification",
         REST,
     ],
     "pretrain": [

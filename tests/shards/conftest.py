@@ -1,5 +1,6 @@
 """Datasets of made-up ids, for what does not need text."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -76,3 +77,16 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def copy(small_dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the small dataset, to damage."""
+    return Path(shutil.copytree(small_dataset, tmp_path / "copy"))
+
+
+def flip(path: Path, offset: int = -5) -> None:
+    """Flip one bit of a file; its size stays."""
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)

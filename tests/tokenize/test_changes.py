@@ -14,7 +14,7 @@ from mobilellama.pool import Workers
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.source_file import SourceRange
-from mobilellama.shards.verify_sources import verify_sources
+from mobilellama.shards.verification.sources import verify_sources
 from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.finish import finish_dataset
 from mobilellama.tokenize.main import main as tokenize_main

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError
-from mobilellama.shards.verify_sources import verify_sources
+from mobilellama.shards.verification.sources import verify_sources
 from tests.helpers.changed_sources import change, identity_of, make_corpus, run, told
 
 

@@ -30,6 +30,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from mobilellama import launcher
+from mobilellama.files.temporary import temporary_path
 from mobilellama.progress import format_count
 
 LOCAL = "local"
@@ -130,7 +131,9 @@ class NodeReport:
         """Write OUTPUT/NODE, or OUTPUT/BELOW/NODE; the node's other processes only print."""
         if self._place.local_rank == 0:
             path = self.folder / below / self._place.node
-            half = path.with_name(f".{path.name}")
+            # Hidden, because those who wait read every other file of the folder. A name for each
+            # write, because the thread that ends the check may write at the same time.
+            half = temporary_path(path.with_name(f".{path.name}"))
             half.write_text(f"{text}\n", encoding="utf-8")
             half.replace(path)
         else:

@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+from mobilellama.files.atomic import whole_file
+from mobilellama.files.temporary import remove_abandoned, temporaries
+
 _KEPT = 200
+_ABANDONED_S = 86_400  # the home folder may be shared with other machines
 
 
 def known_file() -> Path:
@@ -19,9 +23,9 @@ def remember(made: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in known() if line != made]
         text = "".join(f"{line}\n" for line in [*lines, made][-_KEPT:])
-        half = path.with_name(f"{path.name}.{os.getpid()}")
-        half.write_text(text, errors="surrogateescape")
-        half.replace(path)
+        remove_abandoned(temporaries(path.parent.iterdir()), others_after_s=_ABANDONED_S)
+        with whole_file(path) as file:
+            file.write(text.encode(errors="surrogateescape"))
     except OSError:
         return
 

@@ -219,6 +219,8 @@ def _ends_within(seconds: float, work: Callable[[], object]) -> bool:
 
 def dump_stacks(path: Path, place: RankState) -> None:
     """Write where a rank is and the stacks of all threads of this process; whole or not at all."""
+    # Not by files/temporary.py: only this process writes the file, once, and then ends. The attempt
+    # and the rank in the name keep others away. Nothing is fsynced, because that may hang too.
     half = path.with_name(f".{path.name}")
     with open(half, "w") as file:
         print(json.dumps(asdict(place)), file=file, flush=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,18 @@ def test_a_report_is_whole_and_written_by_the_first_process_of_a_node(
     NodeReport(tmp_path, other).write("BAD third")
     assert (tmp_path / "n1").read_text() == "OK second\n"
     assert capsys.readouterr().out == "n1 rank 9: BAD third\n"
+
+
+def test_threads_that_write_a_report_at_the_same_time_do_not_take_each_others_file(
+    tmp_path: Path,
+) -> None:
+    place = Place(node="n1", rank=0, world_size=1, local_rank=0, local_size=1, nodes=1)
+    report = NodeReport(tmp_path, place)
+    texts = [f"OK {i}" for i in range(400)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(report.write, texts))  # raises what a thread raised
+    assert [path.name for path in tmp_path.iterdir()] == ["n1"]
+    assert (tmp_path / "n1").read_text().rstrip() in texts
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The list of launches."""
 
+import os
+import subprocess
 from pathlib import Path
 
+from mobilellama.files.temporary import temporary_path
 from mobilellama.launch.launched.known import known, known_file, remember
 
 
@@ -32,3 +35,14 @@ def test_a_path_of_the_list_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
     remember(tmp_path)
     assert known_file().read_bytes() == b"/caf\xe9\n" + f"{tmp_path}\n".encode()
     assert known() == [Path("/caf\udce9"), tmp_path]
+
+
+def test_what_a_killed_launch_left_half_written_goes(tmp_path: Path) -> None:
+    left = temporary_path(known_file())
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = left.with_name(left.name.replace(f".{os.getpid()}.", f".{ended.pid}."))
+    left.parent.mkdir(parents=True)
+    left.write_text("/runs/ha")
+    remember(tmp_path)
+    assert [path.name for path in known_file().parent.iterdir()] == ["launches"]

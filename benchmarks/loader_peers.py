@@ -112,12 +112,12 @@ def shifted(row: Tensor) -> tuple[Tensor, Tensor]:
     return ids[:-1], ids[1:]
 
 
-def loader(epoch: Epoch, samples: int, micro_batch_size: int) -> Callable[[], None]:
+def loader(epoch: Epoch, num_samples: int, micro_batch_size: int) -> Callable[[], None]:
     """Return a pass over so many samples, epoch after epoch, in micro-batches."""
     stream = itertools.chain.from_iterable(epoch() for _ in itertools.count())
 
     def read() -> None:
-        for _ in range(samples // micro_batch_size):
+        for _ in range(num_samples // micro_batch_size):
             inputs, labels = zip(*itertools.islice(stream, micro_batch_size), strict=True)
             torch.stack(inputs)
             torch.stack(labels)

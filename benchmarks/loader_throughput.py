@@ -54,20 +54,20 @@ def main() -> None:
         steps=600, rounds=7, packed_dataset="",
     )  # fmt: skip
     torch.set_num_threads(1)
-    samples = options.steps * options.global_batch_size
+    num_samples = options.steps * options.global_batch_size
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder) / "dataset", options.million_tokens * 1_000_000)
         flat = join_buckets(dataset, Path(folder) / "flat.bin")
-        candidates = bare_loaders(flat, options.seq_len, samples, options.micro_batch_size)
-        candidates |= our_loaders(dataset, samples, options)
-        peers, not_run = peer_loaders(flat, Path(folder), samples, options)
+        candidates = bare_loaders(flat, options.seq_len, num_samples, options.micro_batch_size)
+        candidates |= our_loaders(dataset, num_samples, options)
+        peers, not_run = peer_loaders(flat, Path(folder), num_samples, options)
         summary = paired.measure(candidates | peers, rounds=options.rounds)
     for figures in summary.values():
-        figures["us_per_sample"] = round(figures["median_cpu_s"] / samples * 1e6, 2)
+        figures["us_per_sample"] = round(figures["median_cpu_s"] / num_samples * 1e6, 2)
     paired.save(
         {
             "what": "int64 input_ids and labels of random ids, page cache warm; CPU time",
-            "settings": paired.settings(options) | {"buckets": SUBSETS, "samples": samples},
+            "settings": paired.settings(options) | {"buckets": SUBSETS, "samples": num_samples},
             "results": summary,
             "ratio_of_per_document_to_ours": round(
                 summary["ours_per_document"]["us_per_sample"] / summary["ours"]["us_per_sample"], 3
@@ -115,11 +115,11 @@ def join_buckets(dataset: TokenDataset, path: Path) -> NDArray[np.uint16]:
 
 
 def bare_loaders(
-    flat: NDArray[np.uint16], seq_len: int, samples: int, micro_batch_size: int
+    flat: NDArray[np.uint16], seq_len: int, num_samples: int, micro_batch_size: int
 ) -> dict[str, Callable[[], None]]:
     """Return passes over so many samples of one memmap, in a stored order."""
     order = np.random.default_rng(0).permutation((len(flat) - 1) // seq_len)
-    starts = np.resize(order * seq_len, (samples // micro_batch_size, micro_batch_size))
+    starts = np.resize(order * seq_len, (num_samples // micro_batch_size, micro_batch_size))
 
     def read(convert: Callable[[list[NDArray[np.uint16]]], object]) -> None:
         for micro in starts:
@@ -142,7 +142,7 @@ def joined(rows: list[NDArray[np.uint16]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def our_loaders(
-    dataset: TokenDataset, samples: int, options: argparse.Namespace
+    dataset: TokenDataset, num_samples: int, options: argparse.Namespace
 ) -> dict[str, Callable[[], None]]:
     """Return passes over so many samples of a rank, as training reads them."""
     mixture, windows = open_order(dataset, seq_len=options.seq_len, mixture=None, seed=DEFAULT_SEED)
@@ -153,7 +153,7 @@ def our_loaders(
             global_batch_size=global_batch_size, micro_batch_size=options.micro_batch_size,
             rank=world_size // 2, world_size=world_size,
         )  # fmt: skip
-        steps = samples * world_size // global_batch_size
+        steps = num_samples * world_size // global_batch_size
         first = itertools.count(step=steps * global_batch_size)  # no round has read it before
 
         def read() -> None:
@@ -171,7 +171,7 @@ def our_loaders(
 
 
 def peer_loaders(
-    flat: NDArray[np.uint16], scratch: Path, samples: int, options: argparse.Namespace
+    flat: NDArray[np.uint16], scratch: Path, num_samples: int, options: argparse.Namespace
 ) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
     """Return passes over so many samples by each peer, and why others are missing."""
     peers, not_run = dict(PEERS), {}
@@ -188,7 +188,7 @@ def peer_loaders(
         except ImportError as error:
             not_run[name] = str(error)
             continue
-        passes[name] = loader(epoch, samples, options.micro_batch_size)
+        passes[name] = loader(epoch, num_samples, options.micro_batch_size)
     return passes, not_run
 
 

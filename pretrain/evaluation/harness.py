@@ -253,7 +253,7 @@ class Score:
     """The packaged task's."""
     shots: int
     """Examples in the prompt."""
-    samples: int
+    num_samples: int
     """Questions that were scored."""
     metrics: dict[str, float]
     """By the harness's name; ``NAME_stderr`` is a standard error."""
@@ -323,7 +323,7 @@ def evaluate(
     return Score(
         version=str(version),
         shots=max(int(found["n-shot"][leaf]) for leaf in counts),
-        samples=sum(counts.values()),
+        num_samples=sum(counts.values()),
         metrics=_aggregate(by_leaf, counts) if tasks.is_group(name) else by_leaf[name],
         leaves=by_leaf if tasks.is_group(name) else {},
         answers=lm.take_counts().to_json(),

@@ -144,7 +144,7 @@ class Results:
         result: TaskResult = {
             "version": score.version,
             "shots": score.shots,
-            "samples": score.samples,
+            "samples": score.num_samples,
             "metrics": score.metrics,
             "leaves": score.leaves,
             "answers": score.answers,

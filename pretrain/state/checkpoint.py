@@ -236,16 +236,16 @@ class Checkpoint:
                 "version that wrote it, or begin a new run with its weights (--init)"
             )
         for kind, target in {"weight": fragment.weight, **fragment.state}.items():
-            for offset, piece in self._pieces(kind, fragment.name, fragment.start, len(target)):
-                target[offset : offset + len(piece)].copy_(piece)
+            for offset, part in self._parts(kind, fragment.name, fragment.start, len(target)):
+                target[offset : offset + len(part)].copy_(part)
 
     def parameter(self, name: str, shape: torch.Size, kind: str = "weight") -> Tensor:
         """Return a whole parameter in fp32, or one of ``kinds`` if it trains."""
         if self._frozen and kind == "weight" and name in self._frozen.names():
             return self._frozen.parameter(name).view(shape)
         flat = torch.empty(shape.numel(), dtype=torch.float32)
-        for offset, piece in self._pieces(kind, name, 0, len(flat)):
-            flat[offset : offset + len(piece)] = piece
+        for offset, part in self._parts(kind, name, 0, len(flat)):
+            flat[offset : offset + len(part)] = part
         return flat.view(shape)
 
     def rng(self, rank: int) -> dict[str, Tensor] | None:
@@ -256,7 +256,7 @@ class Checkpoint:
         keys = [key for key in file.keys() if key.startswith("rng:")]
         return {key.removeprefix("rng:"): file.get_tensor(key) for key in keys}
 
-    def _pieces(self, kind: str, name: str, start: int, count: int) -> Iterator[tuple[int, Tensor]]:
+    def _parts(self, kind: str, name: str, start: int, count: int) -> Iterator[tuple[int, Tensor]]:
         """Yield pairs (offset from `start`, elements) that cover the whole range."""
         if name not in self._places:
             raise damaged(self.folder, f"it has no parameter '{name}'")

@@ -31,7 +31,7 @@ def build_model() -> Any:
     return model
 
 
-def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
+def validate(folder: Path, num_samples: int) -> tuple[Any, Any, bool]:
     world = World(DistributedConfig(accelerator="cpu", threads=1))
     model, optimizer = build_model(), OptimizerConfig()
     engine = DDPEngine(
@@ -41,7 +41,7 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
     dataset = TokenDataset(folder)
     inputs = WindowInputs(seq_len=32, eos_id=None)
     validation = Validation(
-        ValidationConfig(every_steps=5, samples_per_subset=samples),
+        ValidationConfig(every_steps=5, samples_per_subset=num_samples),
         HeldOutViews(dataset, dataset.subsets, 32, inputs, is_main=True),
         micro_batch_size=4, max_steps=12, engine=engine, world=world,
     )  # fmt: skip
@@ -50,18 +50,18 @@ def validate(folder: Path, samples: int) -> tuple[Any, Any, bool]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("samples", [7, 10_000])
+@pytest.mark.parametrize("num_samples", [7, 10_000])
 def test_losses_are_those_of_the_held_out_windows_computed_one_by_one(
-    small_dataset: Path, world_size: int, samples: int
+    small_dataset: Path, world_size: int, num_samples: int
 ) -> None:
-    results = run_ranks(validate, world_size, small_dataset, samples)
+    results = run_ranks(validate, world_size, small_dataset, num_samples)
     dataset, model = TokenDataset(small_dataset), build_model()
     expected: dict[str, float] = {}
     sums, counts = 0.0, 0
     for subset in dataset.subsets:
         view = dataset.windows(subset, 32, "heldout")
         losses = []
-        count = min(len(view), samples)
+        count = min(len(view), num_samples)
         for i in range(count):
             ids = torch.from_numpy(view.tokens(i * len(view) // count).astype(np.int64))[None]
             with torch.no_grad():

@@ -1,6 +1,7 @@
 """Facts about the terminal: whether standard error is one, and the width of lines."""
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ SHOWN_WIDTH = "MOBILELLAMA_WIDTH"
 """Variable: the width of the terminal in which a launcher shows this process's log."""
 _DEFAULT_COLUMNS = 80  # if the terminal does not tell; rich uses the same
 
+# What would move the cursor or colour the terminal; newline and tab stay.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ERASE_LINE = "\r\x1b[2K"
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -91,6 +94,11 @@ def wrapped(text: str, width: int | None) -> str:
         if len(line) > width:  # others keep their tabs
             lines[i] = "\n".join(folded(line, width, others=" " * 4))
     return "\n".join(lines)
+
+
+def without_controls(text: str) -> str:
+    """Return a text with U+FFFD for each control character; newlines and tabs stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def clear_line(*, leaving: bool = False) -> str:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mobilellama import log as logs
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
-from mobilellama.shards.dataset import bucket_name
 from mobilellama.shards.info import SubsetSummary, Summary, SummaryConfig
+from mobilellama.shards.lengths import COARSE_EDGES, Lengths, count_lengths
 from mobilellama.shards.reader import TokenDataset
 
 if TYPE_CHECKING:  # imported where it is used: it takes most of a second
@@ -27,8 +27,6 @@ if TYPE_CHECKING:  # imported where it is used: it takes most of a second
 
 log = logging.getLogger(__name__)
 
-# Document lengths are counted between powers of 2 ** (1 / 4), up to 2 ** 31.
-_EDGES = 2.0 ** (np.arange(31 * 4 + 1) / 4)
 _MOST_TICKS = 8  # of which none overlap
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 _GREY, _NOTE = "#c4c8cc", "#777777"
@@ -58,43 +56,6 @@ def main(config: Config) -> int:
     return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """A subset's document lengths (EOS included), counted between `_EDGES`."""
-
-    documents: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    """Tokens of the documents of each length."""
-
-    def median_tokens(self) -> float:
-        """Return a document's median length, to the width of a bin; 0 without documents."""
-        total = int(self.documents.sum())
-        if not total:
-            return 0.0
-        i = int(np.searchsorted(np.cumsum(self.documents), total / 2))
-        return float(np.sqrt(_EDGES[i] * _EDGES[i + 1]))
-
-
-def count_lengths(dataset: TokenDataset) -> dict[str, Lengths]:
-    """Count the document lengths of each subset; holds one bucket's at a time.
-
-    Raises:
-        DataError: an index is missing or truncated.
-    """
-    bins = len(_EDGES) - 1
-    counted = {
-        subset: Lengths(documents=np.zeros(bins, np.int64), tokens=np.zeros(bins, np.int64))
-        for subset in dataset.subsets
-    }
-    for row in dataset.manifest:
-        lengths = np.array(dataset.bucket_index(bucket_name(row["subset"], row["bucket"])).lengths)
-        place = np.searchsorted(_EDGES, lengths, side="right") - 1
-        mine = counted[row["subset"]]
-        mine.documents[:] += np.bincount(place, minlength=bins)
-        mine.tokens[:] += np.bincount(place, weights=lengths, minlength=bins).astype(np.int64)
-    return counted
-
-
 def draw(summary: Summary, lengths: dict[str, Lengths]) -> "Figure":
     """Return the figure of lengths and mixture."""
     figure = new_figure(11.5, 1.9 + 0.72 * len(summary.subsets))
@@ -115,10 +76,11 @@ def _title(summary: Summary) -> str:
 
 def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Lengths]) -> None:
     axes = figure.subplots(len(lengths), 1, sharex=True, squeeze=False)[:, 0]
-    seen = np.flatnonzero(sum(mine.documents for mine in lengths.values()))
-    for i, (axis, (name, mine)) in enumerate(zip(axes, lengths.items(), strict=True)):
-        axis.stairs(_portions(mine.documents), _EDGES, fill=True, color=colour(i), alpha=0.45)
-        axis.stairs(_portions(mine.tokens), _EDGES, color=colour(i), linewidth=1.4)
+    counts = {name: mine.coarse() for name, mine in lengths.items()}
+    seen = np.flatnonzero(sum(documents for documents, _ in counts.values()))
+    for i, (axis, (name, (documents, tokens))) in enumerate(zip(axes, counts.items(), strict=True)):
+        axis.stairs(_portions(documents), COARSE_EDGES, fill=True, color=colour(i), alpha=0.45)
+        axis.stairs(_portions(tokens), COARSE_EDGES, color=colour(i), linewidth=1.4)
         axis.axvline(summary.seq_len, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axis.set_xscale("log")
         axis.set_ylim(0, None)
@@ -127,7 +89,7 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
         axis.set_ylabel(name, rotation=0, ha="right", va="bottom", fontsize=9, color=INK)
         note = (
             f"{_short(summary.subsets[name].documents)} documents\n"
-            f"median {_short(mine.median_tokens())}"
+            f"median {_short(lengths[name].quantile(0.5))}"
         )
         axis.annotate(
             note, (0, 0.47), (-4, 0), xycoords="axes fraction", textcoords="offset points",
@@ -136,7 +98,7 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
         axis.tick_params(axis="x", which="both", length=0 if i < len(axes) - 1 else 2.5)
         strip(axis)
     if seen.size:
-        least, most = float(_EDGES[seen[0]]), float(_EDGES[seen[-1] + 1])
+        least, most = float(COARSE_EDGES[seen[0]]), float(COARSE_EDGES[seen[-1] + 1])
         least, most = min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len)
         axes[0].set_xlim(least, most)
         axes[-1].set_xticks(ticks := length_ticks(least, most), map(short_tick, ticks))

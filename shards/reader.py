@@ -10,6 +10,7 @@ from typing import NotRequired, TypedDict, cast
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.files.atomic import sha256_of_file
+from mobilellama.files.hub_folder import find_model
 from mobilellama.files.sealed import SealError, read_sealed_json
 from mobilellama.shards.buckets import Buckets
 from mobilellama.shards.dataset import (
@@ -93,6 +94,23 @@ class TokenDataset(Buckets):
             if name.startswith(f"{HF_FOLDER}/") and self.folder / name != own:
                 self.require_as_described(self.folder / name)
         return open_known_tokenizer(own, self.identity.tokenizer_sha256, owner=str(self.folder))
+
+    def open_tokenizer(self, given: str | None) -> TextTokenizer:
+        """Return the tokenizer to decode with: the one that a user gives, or the dataset's own.
+
+        Args:
+            given: a file, a folder, or a name on the Hub; None: the copy in the dataset.
+
+        Raises:
+            ConfigError: there is no tokenizer, or it is not the one the dataset was made with.
+        """
+        if given is None:
+            return self.tokenizer
+        found = find_model(given, field="tokenizer", weights=False)
+        with found.errors_by_name():
+            return open_known_tokenizer(
+                found.path, self.identity.tokenizer_sha256, owner=str(self.folder)
+            )
 
     def windows(self, subset: str, seq_len: int, split: Split = "train") -> Windows:
         """Return the subset's samples of `seq_len` tokens to predict."""

@@ -13,7 +13,6 @@ the supervised text in \u27e6 \u27e7.
 With ``--split heldout``, the position is the number of a validation sample, subset after subset.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,19 +20,16 @@ from numpy.typing import NDArray
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.files.hub_folder import find_model
 from mobilellama.shards.order import DEFAULT_SEED, open_order, require_seq_len, resolve_seq_len
 from mobilellama.shards.permute import Permutation
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
 from mobilellama.shards.windows import Span, Split, View
-from mobilellama.tokenizers.opening import open_known_tokenizer
+from mobilellama.terminal import without_controls
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _LARGEST_POSITION = 1 << 53  # beyond any run; keeps the arithmetic inside 64 bits
 _RULE_WIDTH = 100
-# What would move the cursor or colour the terminal; newline and tab stay.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +70,7 @@ def main(config: Config) -> int:
     """Print the sample."""
     logs.configure()
     dataset = TokenDataset(config.dataset, field="dataset")
-    tokenizer = None
-    if config.tokenizer is not None:
-        found = find_model(config.tokenizer, field="tokenizer", weights=False)
-        with found.errors_by_name():
-            tokenizer = open_known_tokenizer(
-                found.path, dataset.identity.tokenizer_sha256, owner=str(dataset.folder)
-            )
+    tokenizer = dataset.open_tokenizer(config.tokenizer)
     if config.split == "train":
         view, sample, epoch = _train_sample(dataset, config)
         where = f"position {config.position:,} (seed {config.seed}), epoch {epoch:,}"
@@ -228,7 +218,7 @@ def render(description: SampleDescription) -> str:
         f"source   {description.source}, {description.unit} {_range(start, end)}",
     ]
     for part in description.parts:
-        lines += ["", _rule(part), _CONTROL.sub("\N{REPLACEMENT CHARACTER}", part.text)]
+        lines += ["", _rule(part), without_controls(part.text)]
     return "\n".join(lines)
 
 

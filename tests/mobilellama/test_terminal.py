@@ -12,7 +12,15 @@ from contextlib import contextmanager
 import pytest
 
 from mobilellama.log import message_width
-from mobilellama.terminal import SHOWN_WIDTH, columns, fitted, is_terminal, result_columns, wrapped
+from mobilellama.terminal import (
+    SHOWN_WIDTH,
+    columns,
+    fitted,
+    is_terminal,
+    result_columns,
+    without_controls,
+    wrapped,
+)
 
 PARTS = [(0, "step 1"), (2, "lr 0.1"), (0, "loss 2"), (1, "9 tokens/s"), (1, "")]
 
@@ -128,3 +136,7 @@ def test_a_result_in_a_pipe_has_the_width_of_columns_or_none(
         assert result_columns() == 50
         patch.setenv("COLUMNS", "90")
         assert result_columns() == 90
+
+
+def test_control_characters_are_replaced_and_newline_and_tab_stay() -> None:
+    assert without_controls("a\x1b[2J\tb\n\r\x00\x9bé\u2028") == "a�[2J\tb\n���é\u2028"

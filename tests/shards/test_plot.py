@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from mobilellama.shards.info import summarise
-from mobilellama.shards.plot import count_lengths, draw, length_ticks, short_tick
-from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.lengths import count_lengths
+from mobilellama.shards.plot import draw, length_ticks, short_tick
 from tests.shards.conftest import Cli, MakeDataset
 
 
@@ -34,19 +34,6 @@ def test_a_dataset_too_small_for_one_sample_is_still_drawn(
     path = tmp_path / "small.png"
     assert cli("shards", "plot", dataset.folder, "--output", path)[0] == 0
     assert path.stat().st_size > 1000
-
-
-def test_lengths_count_every_document_and_token_once(small_dataset: Path) -> None:
-    dataset = TokenDataset(small_dataset)
-    for subset, lengths in count_lengths(dataset).items():
-        assert lengths.documents.sum() == dataset.totals[subset]["documents"]
-        assert lengths.tokens.sum() == dataset.totals[subset]["tokens"]
-
-
-def test_the_median_length_is_right_to_a_bin_s_width(make_dataset: MakeDataset) -> None:
-    counted = count_lengths(make_dataset({"a": [[10, 100, 1000], [90, 110]], "b": [[]]}))
-    assert counted["a"].median_tokens() == pytest.approx(100, rel=2**0.25 - 1)
-    assert counted["b"].median_tokens() == 0
 
 
 def test_drawing_leaves_the_process_s_backend_alone(small_dataset: Path, tmp_path: Path) -> None:

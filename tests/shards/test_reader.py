@@ -175,3 +175,20 @@ def test_folders_that_are_no_dataset_are_told_apart(copy: Path, tmp_path: Path) 
     (copy / "dataset.json").unlink()
     with pytest.raises(ConfigError, match=r"holds buckets that are not finished\. Run"):
         TokenDataset(copy)
+
+
+def test_the_tokenizer_that_a_user_gives_must_be_the_dataset_s(
+    small_dataset: Path, small_tokenizer: Path, copy: Path, tmp_path: Path
+) -> None:
+    dataset = TokenDataset(small_dataset)
+    sha256 = dataset.identity.tokenizer_sha256
+    assert dataset.open_tokenizer(None).path == small_dataset / "tokenizer.model"
+    given = dataset.open_tokenizer(str(small_tokenizer))
+    assert (given.path, given.sha256) == (small_tokenizer, sha256)
+    (copy / "tokenizer.model").unlink()
+    assert TokenDataset(copy).open_tokenizer(str(small_tokenizer)).sha256 == sha256
+    other = tmp_path / "other.model"
+    model = small_tokenizer.read_bytes()
+    other.write_bytes(model.replace(b"\xe2\x96\x81the", b"\xe2\x96\x81tha", 1))
+    with pytest.raises(ConfigError, match="tokenizer = .*other.model: has sha256 .*, but "):
+        dataset.open_tokenizer(str(other))

@@ -21,6 +21,7 @@ from mobilellama.shards.dataset import (
     Receipt,
     maker,
 )
+from mobilellama.shards.manifest_table import table_of
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 
 _HASH_SUFFIX = "_sha256"
@@ -100,7 +101,6 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
     The rows stand in order of subset, then bucket, whatever the order of the receipts: samples
     are numbered in this order.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     receipts = sorted(receipts, key=lambda receipt: (receipt.subset, receipt.bucket))
@@ -112,7 +112,7 @@ def write_dataset(folder: Path, identity: Identity, receipts: Iterable[Receipt])
         row |= {f"{ending}{_HASH_SUFFIX}": value for ending, value in hashes.items()}
         rows.append(row | counts)
     with whole_file(folder / MANIFEST) as file:
-        pq.write_table(pa.Table.from_pylist(rows), file)
+        pq.write_table(table_of(rows), file)
     name = fingerprint(identity, receipts)
     write_sealed_json(
         folder / DATASET,

@@ -287,7 +287,8 @@ LAYERS: dict[str, list[str]] = {
     ],
     "tokenize": ["encoding sources", REST],
     "shards": [
-        "buckets dataset format manifest packing permute reader rows source_file windows",
+        "buckets dataset format manifest manifest_table packing permute reader rows source_file "
+        "windows",
         "audit verification",
         REST,
     ],

@@ -190,5 +190,5 @@ def test_the_tokenizer_that_a_user_gives_must_be_the_dataset_s(
     other = tmp_path / "other.model"
     model = small_tokenizer.read_bytes()
     other.write_bytes(model.replace(b"\xe2\x96\x81the", b"\xe2\x96\x81tha", 1))
-    with pytest.raises(ConfigError, match="tokenizer = .*other.model: has sha256 .*, but "):
+    with pytest.raises(ConfigError, match=r"tokenizer = .*other\.model: has sha256 .*, but "):
         dataset.open_tokenizer(str(other))

@@ -55,10 +55,12 @@ def test_no_folder_of_code_holds_too_many_files_or_too_few(stage: str) -> None:
             assert FEWEST_FILES <= count <= MOST_FILES, f"{folder} holds {count} modules"
 
 
-def test_no_folder_of_tests_holds_too_many_files() -> None:
-    for folder in {path.parent for path in (ROOT / "tests").rglob("*.py")}:
+def test_no_folder_of_tests_holds_too_many_files_or_too_few() -> None:
+    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    assert len(folders) > 30
+    for folder in folders:
         count = len(list(folder.glob("*.py")))
-        assert count <= MOST_FILES, f"{folder} holds {count} files"
+        assert FEWEST_FILES <= count <= MOST_FILES, f"{folder} holds {count} files"
 
 
 def test_a_test_lies_where_its_module_does() -> None:

@@ -9,8 +9,8 @@ import pytest
 from mobilellama.run_folder import RunFolder, Verdict
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.pretrain.helpers.running import FOREVER, steps_done, train_until_an_error
+from tests.pretrain.helpers.stopped import losses_of
 from tests.pretrain.helpers.tiny import train_tiny
-from tests.pretrain.runs.test_resume import losses_of
 from tests.pretrain.state.test_checkpoint import wait_for
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own

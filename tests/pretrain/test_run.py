@@ -15,8 +15,8 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.run_folder import RunFolder, Verdict
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.pretrain.helpers.running import FOREVER, contents, steps_done, train_until_an_error
+from tests.pretrain.helpers.stopped import losses_of
 from tests.pretrain.helpers.tiny import tiny_argv, train_tiny
-from tests.pretrain.runs.test_resume import losses_of
 from tests.pretrain.state.test_checkpoint import flip_a_byte, wait_for
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own

@@ -28,8 +28,8 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.pretrain.helpers.running import contents, steps_done
+from tests.pretrain.helpers.stopped import cut_back, losses_of, state_of
 from tests.pretrain.helpers.tiny import train_tiny
-from tests.pretrain.runs.test_resume import cut_back, losses_of, state_of
 from tests.pretrain.state.test_checkpoint import wait_for
 from tests.sft.helpers.conversations import make_conversations, write_sharegpt
 from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny

@@ -14,7 +14,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.vlm.config import Config
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.pretrain.helpers.running import contents, steps_done
-from tests.pretrain.runs.test_resume import cut_back, losses_of
+from tests.pretrain.helpers.stopped import cut_back, losses_of
 from tests.pretrain.state.test_checkpoint import wait_for
 from tests.vlm.helpers.tiny_vlm import train_vlm, vlm_argv
 from tests.vlm.test_run import EPOCH, FIRST, LORA, Parts, parts, same_losses, trained_names

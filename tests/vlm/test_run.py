@@ -22,8 +22,8 @@ from mobilellama.vlm.main import main
 from mobilellama.vlm.model import LANGUAGE, PROJECTOR, TOWER
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.running import contents
+from tests.pretrain.helpers.stopped import losses_of
 from tests.pretrain.helpers.tiny import train_tiny
-from tests.pretrain.runs.test_resume import losses_of
 from tests.vlm.helpers.llava_data import make_captions, make_images, make_records
 from tests.vlm.helpers.tiny_vlm import make_language_model, make_tower, train_vlm
 

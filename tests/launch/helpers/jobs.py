@@ -12,8 +12,8 @@ from mobilellama.launch.main import main
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import run_ranks
 from tests.launch.helpers.cluster import Cluster
+from tests.pretrain.helpers.stopped import state_of
 from tests.pretrain.helpers.tiny import TINY, train_tiny
-from tests.pretrain.runs.test_resume import state_of
 
 RANKS = 4
 # Two nodes of two processes, as quick as a start can be; the health check has tests of its own.

@@ -23,8 +23,8 @@ from mobilellama.run_record import Origin, RunRecord
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.hub_server import TOKEN, File, HubServer, Repository
+from tests.pretrain.helpers.stopped import cut_back, losses_of, state_of
 from tests.pretrain.helpers.tiny import tiny_argv, train_tiny
-from tests.pretrain.runs.test_resume import cut_back, losses_of, state_of
 from tests.sft.helpers.tiny_sft import finetune_tiny, prepare_tiny
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own

@@ -23,8 +23,8 @@ from mobilellama.pretrain.state.config import CheckpointConfig
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import Ranks, run_ranks
 from tests.helpers.sealed import edit_sealed
+from tests.pretrain.helpers.stopped import losses_of, state_of
 from tests.pretrain.helpers.tiny import train_tiny
-from tests.pretrain.runs.test_resume import losses_of, state_of
 
 
 def flip_a_byte(path: Path, at: int) -> None:

@@ -13,43 +13,10 @@ from mobilellama.config import ConfigError
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import run_ranks
+from tests.pretrain.helpers.stopped import cut_back, losses_of, state_of
 from tests.pretrain.helpers.tiny import train_tiny
 
 pytestmark = pytest.mark.slow  # each trains, in processes of its own
-
-
-def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """Return every weight and the optimizer's tensors of a checkpoint, whole, by name."""
-    checkpoint = Checkpoint(RunFolder(run).checkpoint(step))
-    state = {}
-    for name in checkpoint.names():
-        for kind in checkpoint.kinds:
-            shape = torch.Size([checkpoint.numel(name)])
-            state[f"{name}:{kind}"] = checkpoint.parameter(name, shape, kind)
-    return state
-
-
-def losses_of(run: Path) -> dict[int, dict[str, Any]]:
-    """Return what metrics.jsonl says of each step, without times and memory."""
-    measured = {"tokens_per_s_per_gpu", "mfu", "memory_gib"}
-    steps: dict[int, dict[str, Any]] = {}
-    for line in RunFolder(run).metrics.read_text().splitlines():
-        record = json.loads(line)
-        kept = {n: v for n, v in record.items() if n not in measured and not n.endswith("_s")}
-        steps.setdefault(record["step"], {}).update(kept)
-    return steps
-
-
-def cut_back(run: Path, copy: Path, *, step: int) -> Path:
-    """Copy a run's folder as it is when every process is killed after `step` was saved."""
-    shutil.copytree(run, copy)
-    folder = RunFolder(copy)
-    for later in folder.checkpoint_steps():
-        if later > step:
-            shutil.rmtree(folder.checkpoint(later))
-    folder.verdict.unlink()
-    return copy
-
 
 LION = {"optimizer.kind": "lion", "optimizer.learning_rate": 1e-3, "optimizer.beta2": 0.99}
 ENGINES = [

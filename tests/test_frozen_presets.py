@@ -6,6 +6,7 @@ A change of a base reaches every preset above it. Where a recipe is meant to cha
 
 import importlib
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from mobilellama.commandline.parser import parse_config
-from mobilellama.files.presets import Layer, preset_names, read_layers
+from mobilellama.files.presets import BASE, Layer, preset_names, read_layers
 
 FROZEN: dict[str, dict[str, dict[str, Any]]] = json.loads(
     (Path(__file__).parent / "frozen_presets.json").read_text()
@@ -88,6 +89,16 @@ def test_no_preset_says_what_its_bases_say(stage: str) -> None:
             f"{s}.{field}" for (s, field), v in said.items() if below.get((s, field), ...) == v
         ]
         assert not twice, f"{name} repeats {', '.join(twice)}"
+
+
+@pytest.mark.parametrize("stage", FROZEN)
+def test_no_two_files_say_the_same_of_a_section(stage: str) -> None:
+    """Two equal fields may be chance; three are one passage, which wants a base of its own."""
+    files = {path: yaml.safe_load(path.read_text()) for path in presets_of(stage).rglob("*.yaml")}
+    for (first, values), (second, others) in combinations(sorted(files.items()), 2):
+        for section in values.keys() & others.keys() - {BASE}:
+            same = values[section].items() & others[section].items()
+            assert len(same) < 3, f"{section} of {first} and {second}: {sorted(same)}"
 
 
 @pytest.mark.parametrize("stage", FROZEN)

@@ -1,4 +1,4 @@
-"""The training config: its checks by the messages that a user sees, and the presets by the paper."""
+"""The training config: its checks by a user's messages, and the presets by the paper."""
 
 from typing import Any
 

@@ -1,10 +1,11 @@
-"""Shared parts of pictures: colours, a bare axis, and writing a PNG file atomically.
+"""Shared parts of pictures: colours, a bare axis, its numbers, and writing a PNG file atomically.
 
 matplotlib is imported where it is used, because the import takes most of a second. pyplot is not
 used, because it chooses a backend for the whole process.
 """
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 INK = "#333333"
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8a5a44")
 _DPI = 150
+_MOST_TICKS = 8  # of which none overlap
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def require_png(field: str, path: str) -> None:
@@ -55,6 +58,41 @@ def strip(axis: Any, *, ruled: bool = False) -> None:
     if ruled:
         axis.grid(axis="y", color="#e6e8ea", linewidth=0.7)
         axis.set_axisbelow(True)
+
+
+def log_ticks(least: float, most: float) -> list[float]:
+    """Return the numbers to write on a logarithmic axis: at most `_MOST_TICKS`, round.
+
+    Over decades these are powers of ten; over less 1, 2, 5, 10, ...; where of those fewer than
+    three lie between the ends, evenly spaced ones.
+    """
+    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    fine = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    inside = [tick for tick in fine if least <= tick <= most]
+    if len(inside) < 3:
+        from matplotlib.ticker import MaxNLocator
+
+        even = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True).tick_values(least, most)
+        return [float(tick) for tick in even if least <= tick <= most]
+    if len(inside) > _MOST_TICKS:
+        inside = [10.0**power for power in decades if least <= 10.0**power <= most]
+    every = math.ceil(len(inside) / _MOST_TICKS)
+    return inside[::every]
+
+
+def short_tick(number: float) -> str:
+    """Return a round number with all of its digits, and its unit: 1.5 k, 200, 20 k."""
+    size, unit = next(((size, unit) for unit, size in _UNITS if number >= size), (1, ""))
+    return f"{number / size:g} {unit}".rstrip()
+
+
+def short_count(count: float) -> str:
+    """Return a count in three digits: 1.21 T, 878 G, 3.40 M, 512."""
+    for unit, size in _UNITS:
+        if count >= size:
+            value = count / size
+            return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+    return f"{count:.0f}"
 
 
 def write_png(figure: "Figure", path: str) -> None:

@@ -7,7 +7,6 @@ right part shows each subset's share of the training tokens and of the mixture, 
 """
 
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama import log as logs
-from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
+from mobilellama.picture import (
+    INK,
+    colour,
+    log_ticks,
+    new_figure,
+    require_png,
+    short_count,
+    short_tick,
+    strip,
+    write_png,
+)
 from mobilellama.shards.info import SubsetSummary, Summary, SummaryConfig
 from mobilellama.shards.lengths import COARSE_EDGES, Lengths, count_lengths
 from mobilellama.shards.reader import TokenDataset
@@ -27,8 +36,6 @@ if TYPE_CHECKING:  # imported where it is used: it takes most of a second
 
 log = logging.getLogger(__name__)
 
-_MOST_TICKS = 8  # of which none overlap
-_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 _GREY, _NOTE = "#c4c8cc", "#777777"
 
 
@@ -69,8 +76,8 @@ def draw(summary: Summary, lengths: dict[str, Lengths]) -> "Figure":
 def _title(summary: Summary) -> str:
     total = summary.total
     return (
-        f"{Path(summary.path).name}: {_short(total.documents)} documents, "
-        f"{_short(total.tokens)} tokens; fingerprint {summary.fingerprint[:12]}"
+        f"{Path(summary.path).name}: {short_count(total.documents)} documents, "
+        f"{short_count(total.tokens)} tokens; fingerprint {summary.fingerprint[:12]}"
     )
 
 
@@ -88,8 +95,8 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
         axis.margins(x=0)
         axis.set_ylabel(name, rotation=0, ha="right", va="bottom", fontsize=9, color=INK)
         note = (
-            f"{_short(summary.subsets[name].documents)} documents\n"
-            f"median {_short(lengths[name].quantile(0.5))}"
+            f"{short_count(summary.subsets[name].documents)} documents\n"
+            f"median {short_count(lengths[name].quantile(0.5))}"
         )
         axis.annotate(
             note, (0, 0.47), (-4, 0), xycoords="axes fraction", textcoords="offset points",
@@ -101,7 +108,7 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
         least, most = float(COARSE_EDGES[seen[0]]), float(COARSE_EDGES[seen[-1] + 1])
         least, most = min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len)
         axes[0].set_xlim(least, most)
-        axes[-1].set_xticks(ticks := length_ticks(least, most), map(short_tick, ticks))
+        axes[-1].set_xticks(ticks := log_ticks(least, most), map(short_tick, ticks))
     axes[0].set_title(
         "document lengths: share of documents (filled) and of tokens (line)",
         fontsize=9, loc="left", color=INK,
@@ -110,32 +117,6 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
     axes[-1].set_xlabel(
         f"tokens a document (dashed: seq_len {summary.seq_len:,})", fontsize=8, color=INK
     )
-
-
-def length_ticks(least: float, most: float) -> list[float]:
-    """Return the lengths that are numbered on a logarithmic axis: at most `_MOST_TICKS`, round.
-
-    Over decades these are powers of ten; over less 1, 2, 5, 10, ...; where of those fewer than
-    three lie between the ends, evenly spaced ones.
-    """
-    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    fine = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
-    inside = [tick for tick in fine if least <= tick <= most]
-    if len(inside) < 3:
-        from matplotlib.ticker import MaxNLocator
-
-        even = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True).tick_values(least, most)
-        return [float(tick) for tick in even if least <= tick <= most]
-    if len(inside) > _MOST_TICKS:
-        inside = [10.0**power for power in decades if least <= 10.0**power <= most]
-    every = math.ceil(len(inside) / _MOST_TICKS)
-    return inside[::every]
-
-
-def short_tick(tokens: float) -> str:
-    """Return a round number with all of its digits, and its unit: 1.5 k, 200, 20 k."""
-    size, unit = next(((size, unit) for unit, size in _UNITS if tokens >= size), (1, ""))
-    return f"{tokens / size:g} {unit}".rstrip()
 
 
 def _draw_mixture(axis: "Axes", summary: Summary) -> None:
@@ -157,8 +138,9 @@ def _draw_mixture(axis: "Axes", summary: Summary) -> None:
     axis.set_xticks([tick for tick in axis.get_xticks() if tick <= 100])
     axis.set_xlabel("% of the tokens", fontsize=8, color=INK)
     mixed = summary.mixture or "in proportion to the samples"
+    budget = short_count(summary.budget_tokens)
     axis.set_title(
-        f"corpus (grey) and mixture: {mixed},\nepochs for {_short(summary.budget_tokens)} tokens",
+        f"corpus (grey) and mixture: {mixed},\nepochs for {budget} tokens",
         fontsize=9, loc="left", color=INK,
     )  # fmt: skip
     strip(axis)
@@ -168,17 +150,10 @@ def _mixture_note(percent: float, subset: SubsetSummary) -> str:
     if not percent:
         return "not in the mixture"
     many = subset.epochs >= 1000  # 3.20 M, not 3.2e+06
-    return f"{percent:.1f} %, epochs: {_short(subset.epochs) if many else f'{subset.epochs:.3g}'}"
+    return (
+        f"{percent:.1f} %, epochs: {short_count(subset.epochs) if many else f'{subset.epochs:.3g}'}"
+    )
 
 
 def _portions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return counts / max(int(counts.sum()), 1)
-
-
-def _short(count: float) -> str:
-    """Return a count in three digits: 1.21 T, 878 G, 3.40 M, 512."""
-    for unit, size in _UNITS:
-        if count >= size:
-            value = count / size
-            return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
-    return f"{count:.0f}"

@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from mobilellama.config import ConfigError
-from mobilellama.picture import colour, new_figure, require_png, write_png
+from mobilellama.picture import (
+    colour,
+    log_ticks,
+    new_figure,
+    require_png,
+    short_count,
+    short_tick,
+    write_png,
+)
 
 
 def test_only_a_png_in_a_folder_that_exists_can_be_written(tmp_path: Path) -> None:
@@ -39,3 +47,23 @@ def test_importing_it_imports_no_matplotlib_and_drawing_no_pyplot() -> None:
         "picture.new_figure(1, 1); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "labels"),
+    [
+        (12.8, 20, ["14", "16", "18", "20"]),
+        (256, 1024, ["400", "600", "800", "1 k"]),
+        (100, 2500, ["100", "200", "500", "1 k", "2 k"]),
+        (8, 2.5e6, ["10", "100", "1 k", "10 k", "100 k", "1 M"]),
+    ],
+)
+def test_lengths_are_numbered_round_and_few(least: float, most: float, labels: list[str]) -> None:
+    assert [short_tick(tick) for tick in log_ticks(least, most)] == labels
+
+
+def test_a_count_has_three_digits_and_its_unit() -> None:
+    counts = (0, 7, 999, 1000, 3_400_000, 878e9, 1.21e12)
+    assert [short_count(count) for count in counts] == [
+        "0", "7", "999", "1.00 k", "3.40 M", "878 G", "1.21 T",
+    ]  # fmt: skip

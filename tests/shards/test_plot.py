@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobilellama.shards.info import summarise
 from mobilellama.shards.lengths import count_lengths
-from mobilellama.shards.plot import draw, length_ticks, short_tick
+from mobilellama.shards.plot import draw
 from tests.shards.conftest import Cli, MakeDataset
 
 
@@ -59,19 +59,6 @@ def test_bad_settings_are_one_message_and_exit_code_2(
     code, out, err = cli("shards", "plot", small_dataset, "--output", output)
     assert (code, out) == (2, "")
     assert message in err and "Traceback" not in err
-
-
-@pytest.mark.parametrize(
-    ("least", "most", "labels"),
-    [
-        (12.8, 20, ["14", "16", "18", "20"]),
-        (256, 1024, ["400", "600", "800", "1 k"]),
-        (100, 2500, ["100", "200", "500", "1 k", "2 k"]),
-        (8, 2.5e6, ["10", "100", "1 k", "10 k", "100 k", "1 M"]),
-    ],
-)
-def test_lengths_are_numbered_round_and_few(least: float, most: float, labels: list[str]) -> None:
-    assert [short_tick(tick) for tick in length_ticks(least, most)] == labels
 
 
 @pytest.mark.parametrize("lengths", [[14, 16, 19], [300, 500, 900], [2, 50, 9000]])

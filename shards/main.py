@@ -32,6 +32,13 @@ VERBS = {
         meant=("output",),
         help="document lengths and the mixture as a picture",
     ),
+    "export": Verb(
+        module="mobilellama.shards.export.export",
+        thing="dataset",
+        meant=("output",),
+        help="write the ids as files for Megatron-LM, NumPy or Hugging Face's datasets",
+        interrupted="whole files stay, and the same command goes on",
+    ),
 }
 
 

@@ -289,9 +289,9 @@ LAYERS: dict[str, list[str]] = {
     ],
     "tokenize": ["encoding sources", REST],
     "shards": [
-        "buckets dataset format manifest manifest_table packing permute reader rows source_file "
-        "windows",
-        "audit verification",
+        "buckets dataset format manifest manifest_table mixture order packing permute reader rows "
+        "source_file windows",
+        "audit export verification",
         REST,
     ],
     "pretrain": [

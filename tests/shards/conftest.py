@@ -1,4 +1,4 @@
-"""Datasets of made-up ids, for what does not need text."""
+"""Datasets of made-up ids, and of made-up packed rows, for what does not need text."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mobilellama.files.atomic import sha256_of_file
 from mobilellama.shards.dataset import Identity, Receipt, bucket_name
 from mobilellama.shards.format import write_index
 from mobilellama.shards.manifest import write_dataset
+from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 
 EOS_ID = 2
@@ -23,6 +25,15 @@ IDENTITY = Identity(
     heldout_share=0.0,
     encoder_version=1,
 )
+
+# Two buckets of packed rows; each row is a list of conversations' lengths. The last row of each
+# bucket is held out. The ids of a bucket count up, from 0 and from 50.
+PACKED_ROWS = [[[3, 2], [6], [1, 1, 2]], [[5], [2, 4]]]
+PACKED_ENDINGS = ("bin", "idx", "mask")
+PACKED_IDENTITY = Identity(
+    tokenizer_sha256="0" * 64, vocab_size=100, eos_id=2, dtype="uint16", seed=1, slice_bytes=0,
+    heldout_share=0.1, encoder_version=1, packing=Packing(seq_len=6),
+)  # fmt: skip
 
 MakeDataset = Callable[[Mapping[str, Sequence[Sequence[int]]]], TokenDataset]
 
@@ -59,6 +70,35 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
         return TokenDataset(folder)
 
     return make
+
+
+@pytest.fixture
+def packed_dataset(tmp_path: Path) -> TokenDataset:
+    """``PACKED_ROWS``. All but each conversation's first token is supervised."""
+    (tmp_path / "chat").mkdir()
+    receipts = []
+    for bucket, rows in enumerate(PACKED_ROWS):
+        lengths = [n for row in rows for n in row]
+        path = tmp_path / f"chat/{bucket:05}"
+        (np.arange(sum(lengths), dtype="<u2") + 50 * bucket).tofile(path.with_suffix(".bin"))
+        mask = np.concatenate([np.arange(n) > 0 for n in lengths]).astype(np.uint8)
+        mask.tofile(path.with_suffix(".mask"))
+        documents = np.cumsum([0, *(len(row) for row in rows)])
+        with open(path.with_suffix(".idx"), "wb") as file:
+            write_index(file, np.array(lengths), "uint16", documents)
+        receipts.append(
+            Receipt(
+                subset="chat", bucket=bucket, source=f"{bucket}.json", start=0, end=9,
+                unit="records", documents=len(lengths), tokens=sum(lengths),
+                train_tokens=sum(sum(row) for row in rows[:-1]), bytes_in=0, records=0,
+                bad_records=0, empty_texts=0, replaced_surrogates=0,
+                sha256={end: sha256_of_file(Path(f"{path}.{end}")) for end in PACKED_ENDINGS},
+                identity_sha256=PACKED_IDENTITY.sha256,
+                counts={"rows": len(rows), "train_rows": len(rows) - 1},
+            )
+        )  # fmt: skip
+    write_dataset(tmp_path, PACKED_IDENTITY, receipts)
+    return TokenDataset(tmp_path)
 
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -5,10 +5,8 @@ r"""Vision-language training of the second stage: padded, grouped by length and 
     packed           the same steps, several samples in each row of `seq_len` tokens
 
 All three train equal models with the same engine on the same samples, once each; images are
-decoded on the way. Lengths follow llava_v1_5_mix665k's, roughly: mostly several short questions
-about an image with answers of a word or two, some descriptions, lists of regions, and 6 % of long
-conversations without an image. Those that are trained on stand at even distances in the order of
-the lengths of many.
+decoded on the way. vlm_samples.py makes them, about as long as llava_v1_5_mix665k's. Those that are
+trained on stand at even distances in the order of the lengths of many.
 
 Predicted is that time goes with the positions that the language model computes, padding or not.
 Tower, projector and head pull the measured ratio towards 1: the images and the supervised tokens
@@ -23,23 +21,29 @@ samples/s of both stages in wall-clock time, images read ahead by threads as in 
 --images_pixels 480 or so there, for files as large as photographs.
 """
 
-import random
 import statistics
 import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
 import paired
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
+from vlm_samples import (
+    WAYS,
+    describe,
+    make_captions,
+    make_law,
+    pick,
+    positions_of,
+    write_images,
+    write_samples,
+)  # fmt: skip
 
 from mobilellama import log as logs
 from mobilellama.commandline.parser import parse_config
@@ -53,122 +57,19 @@ from mobilellama.pretrain.optimizers.kind import open_optimizer
 from mobilellama.pretrain.prefetch import Prefetcher
 from mobilellama.pretrain.state.loading import load_first_values
 from mobilellama.pretrain.weight_source import DrawnWeights, shapes_of
-from mobilellama.sft.data.packing import pack
-from mobilellama.shards.order import DEFAULT_SEED
 from mobilellama.vlm.architecture import Architecture
 from mobilellama.vlm.config import Config
 from mobilellama.vlm.data.batches import ImageTextBatches, ImageTextInputs
 from mobilellama.vlm.data.images import ImageProcessor
-from mobilellama.vlm.data.labels import IMAGE
-from mobilellama.vlm.data.order import SampleOrder, deal_rows
+from mobilellama.vlm.data.order import SampleOrder
 from mobilellama.vlm.data.samples import Samples
 from mobilellama.vlm.main import PRESETS
 from mobilellama.vlm.model import build_on
 from mobilellama.vlm.run import groups_of
 from mobilellama.vlm.tuning import tune
 
-SYSTEM_TOKENS, FRAME_TOKENS, TOKENS_OF_A_WORD = 35, 5, 1.7
-TEXT_ONLY = 0.06
 LAW_SAMPLES = 20_000
 """Whose lengths the prediction is made from, and the trained samples are picked from."""
-IMAGE_FILES = 64
-WAYS = {  # grouping, pack
-    "padded": ("none", False),
-    "grouped": ("modality_length", False),
-    "packed": ("modality_length", True),
-}
-
-
-class Made(NamedTuple):
-    """What a sample is like: the ids of its text are random."""
-
-    mask: NDArray[np.bool_]
-    """(T,): whether a token is supervised; an image's one place counts as one."""
-    has_image: bool
-
-
-# --- the samples
-
-
-def make_law(count: int, *, seed: int, seq_len: int, image_tokens: int) -> list[Made]:
-    """Return samples as many and as long as mix665k's, roughly."""
-    rng = random.Random(seed)
-
-    def words(median: float, sigma: float) -> int:
-        return max(1, round(TOKENS_OF_A_WORD * median * rng.lognormvariate(0, sigma)))
-
-    made = []
-    for _ in range(count):
-        kind = rng.random()
-        if kind < TEXT_ONLY:  # ShareGPT
-            turns, question, answer = rng.lognormvariate(0.8, 0.9), (20, 1.1), (110, 0.9)
-        elif kind < 0.65:  # VQA, GQA, OCR: several questions about an image
-            turns, question, answer = rng.lognormvariate(1.4, 0.7), (7, 0.3), (1, 0.5)
-        elif kind < 0.85:  # regions and their boxes
-            turns, question, answer = rng.lognormvariate(1.8, 0.6), (12, 0.4), (10, 0.4)
-        else:  # conversations and descriptions
-            turns, question, answer = rng.lognormvariate(0.6, 0.6), (12, 0.4), (60, 0.7)
-        has_image = kind >= TEXT_ONLY
-        mask = [False] * (SYSTEM_TOKENS + has_image)
-        for _ in range(min(60, max(1, round(turns)))):
-            mask += [False] * (FRAME_TOKENS + words(*question)) + [True] * (words(*answer) + 1)
-        room = seq_len - (image_tokens - 1) * has_image
-        made.append(Made(np.array(mask[:room]), has_image))
-    return [sample for sample in made if sample.mask.any()]
-
-
-def make_captions(count: int, *, seed: int) -> list[Made]:
-    """Return samples like LLaVA-558K's: an image and a caption of a dozen words."""
-    rng = random.Random(seed)
-    lengths = [round(20 * rng.lognormvariate(0, 0.4)) + 1 for _ in range(count)]
-    return [Made(np.array([False, False, *[True] * length]), True) for length in lengths]
-
-
-def pick(made: Sequence[Made], count: int) -> list[Made]:
-    """Return so many, at even distances in the order of modality and length."""
-    ordered = sorted(made, key=lambda sample: (sample.has_image, len(sample.mask)))
-    return [ordered[int((i + 0.5) * len(made) / count)] for i in range(count)]
-
-
-def write_samples(path: Path, made: Sequence[Made], vocab_size: int) -> Path:
-    """Write them as 'vlm run' does."""
-    import pyarrow as pa
-
-    columns = {
-        "id": pa.string(), "place": pa.string(), "images": pa.list_(pa.binary()),
-        "input_ids": pa.list_(pa.int32()), "supervised": pa.list_(pa.bool_()),
-    }  # fmt: skip
-    schema, generator = pa.schema(columns), np.random.default_rng(0)
-    rows = []
-    for number, sample in enumerate(made):
-        ids = generator.integers(3, vocab_size, size=len(sample.mask))
-        if sample.has_image:
-            ids[int(np.argmax(sample.mask)) - 1] = IMAGE  # somewhere before the first answer
-        rows.append(
-            {
-                "id": str(number),
-                "place": str(number),
-                "images": [f"{number % IMAGE_FILES}.jpg".encode()] * sample.has_image,
-                "input_ids": ids,
-                "supervised": sample.mask,
-            }
-        )
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        for start in range(0, len(rows), 512):
-            part = pa.RecordBatch.from_pylist(rows[start : start + 512], schema=schema)
-            writer.write_batch(part)
-    return path
-
-
-def write_images(folder: Path, pixels: int) -> Path:
-    """Write some JPEGs, a little wider than high, and return their folder."""
-    folder.mkdir()
-    generator = np.random.default_rng(1)
-    for number in range(IMAGE_FILES):
-        coarse = generator.integers(0, 256, size=(9, 12, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((pixels, pixels * 3 // 4), Image.Resampling.BICUBIC)
-        image.save(folder / f"{number}.jpg", quality=90)
-    return folder
 
 
 # --- the model
@@ -315,45 +216,6 @@ def make_epoch(
         row_tokens=config.train.seq_len if config.data.pack else None,
     )  # fmt: skip
     return ImageTextEpoch(engine, batches, len(samples), world)
-
-
-def positions_of(
-    made: Sequence[Made], way: str, *, batch: int, micro: int, seq_len: int, image_tokens: int
-) -> int:
-    """Return the positions that an epoch computes on one rank, padding included."""
-    grouping, packed = WAYS[way]
-    lengths = np.array([len(s.mask) + (image_tokens - 1) * s.has_image for s in made])
-    has_images = np.array([s.has_image for s in made])
-    order = SampleOrder(
-        lengths, has_images, global_batch_size=batch, seed=DEFAULT_SEED, end=len(made),
-        grouping=cast(Any, grouping),
-    )  # fmt: skip
-    total = position = 0
-    while position < len(made):
-        chosen = order.step(position)
-        position += len(chosen)
-        rows = [[int(i)] for i in chosen]
-        if packed:
-            kinds = (chosen[has_images[chosen]], chosen[~has_images[chosen]])
-            rows = [[int(m[i]) for i in row] for m in kinds for row in pack(lengths[m], seq_len)]
-            rows.sort(key=lambda row: -int(lengths[row].sum()))
-        for part in deal_rows(rows, micro, 1):
-            total += len(part) * max(int(lengths[row].sum()) for row in part)
-    return total
-
-
-def describe(made: Sequence[Made], image_tokens: int) -> dict[str, Any]:
-    """Return the facts of samples that decide the time."""
-    lengths = np.array([len(s.mask) + (image_tokens - 1) * s.has_image for s in made])
-    return {
-        "samples": len(made),
-        "text_only": sum(not sample.has_image for sample in made),
-        "tokens": int(lengths.sum()),
-        "supervised": int(sum(sample.mask.sum() for sample in made)),
-        "length_quantiles": {
-            str(q): int(np.quantile(lengths, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-        },
-    }
 
 
 # --- the two measurements

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data import topics
 
@@ -11,6 +12,7 @@ import pytest
 import zstandard
 
 from mobilellama.tokenize.main import main as tokenize_main
+from tests.pretrain.helpers.hub_server import HubServer
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -107,3 +109,14 @@ def small_dataset(
     arguments += ["--output", str(path), "--heldout_share", "0.02", "--workers", "2"]
     assert tokenize_main(["run", *arguments]) == 0
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub without a repository, on this machine, that this process asks."""
+    from tests.helpers.hub_place import lead_to  # imports huggingface_hub
+
+    with HubServer() as server:
+        monkeypatch.setenv("HF_TOKEN", "")
+        lead_to(server.url, tmp_path / "cache", monkeypatch.setattr)
+        yield server

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import Origin
 from mobilellama.sft.finetuned import open_finetuned
 from mobilellama.shards.reader import TokenDataset
-from tests.helpers.hub_place import at_hub, lead_to, publish
+from tests.helpers.hub_place import at_hub, publish
 from tests.helpers.ranks import run_ranks
 from tests.helpers.sealed import edit_sealed
 from tests.pretrain.conftest import Command, command
@@ -41,15 +40,6 @@ __all__ = ["command"]
 MADE = Path(__file__).parent / "fixtures/made_by_22bff75"
 CHAT, VLM = "tester/chat", "tester/vlm"
 WEIGHTS = r"GET /tester/[a-z]+/resolve/.*\.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub that this process asks."""
-    with HubServer() as server:
-        monkeypatch.setenv("HF_TOKEN", "")
-        lead_to(server.url, tmp_path / "cache", monkeypatch.setattr)
-        yield server
 
 
 @pytest.fixture(scope="module")

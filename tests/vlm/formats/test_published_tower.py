@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mobilellama.vlm.formats.published_tower import named_tower
 from mobilellama.vlm.main import main
 from mobilellama.vlm.model import VisionLanguageModel
 from mobilellama.vlm.towers import patch_features
-from tests.helpers.hub_place import lead_to, publish
+from tests.helpers.hub_place import publish
 from tests.pretrain.helpers.hub_server import HubServer
 from tests.vlm.helpers.published import TINY, make_published, stored, vision_config
 from tests.vlm.helpers.tiny_vlm import make_tower
@@ -231,15 +231,6 @@ def test_a_run_starts_from_it_with_vision_for_its_config_alone(
         f"the tower's settings that its weights do not show: vision = {folder}; images as"
         in caplog.text
     )
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub that this process asks."""
-    with HubServer() as server:
-        monkeypatch.setenv("HF_TOKEN", "")
-        lead_to(server.url, tmp_path / "cache", monkeypatch.setattr)
-        yield server
 
 
 def test_the_config_of_a_tower_that_only_the_hub_describes_is_fetched_without_its_weights(

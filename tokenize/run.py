@@ -114,13 +114,14 @@ def main(config: Config) -> int:
     absent = set(missing)
     checks = SourceChecks(folder, plan.identity, config.sources)
     checks.require_unchanged([slice_ for slice_ in mine if slice_ not in absent])
+    # Of a finished dataset, too: another run may have been killed after this one's end.
+    sweep(folder, plan.slices, others_after_s=_ABANDONED_S)
     if not missing and (fingerprint := _finished_fingerprint(folder, plan)):
         print(f"{folder} is finished already, there is nothing to do\nfingerprint {fingerprint}")
         return 0
     if len(missing) < len(mine):
         done = len(mine) - len(missing)
         log.info("finished before: %d of %s", done, format_count(len(mine), "bucket"))
-    sweep(folder, plan.slices, others_after_s=_ABANDONED_S)
     try:
         _write(config, plan, missing, tokenizer)
         checks.require_unchanged(mine)  # against a change in the midst of the run

@@ -60,9 +60,10 @@ def temporaries(paths: Iterable[Path]) -> Iterator[Temporary]:
     """Yield the temporary files among the paths, by their names."""
     for path in paths:
         if found := _NAME.fullmatch(path.name):
-            yield Temporary(
-                path=path, final=found["final"], host=found["host"], pid=int(found["pid"])
-            )
+            final = found["final"]
+            while inner := _NAME.fullmatch(final):  # the temporary of a temporary
+                final = inner["final"]
+            yield Temporary(path=path, final=final, host=found["host"], pid=int(found["pid"]))
 
 
 def remove_abandoned(found: Iterable[Temporary], *, others_after_s: float) -> None:

@@ -143,18 +143,23 @@ def test_the_redpajama_sample_gives_the_same_bytes_after_kills_and_with_one_work
     assert digest(tmp_path / "out") == digest(llama_dataset)
 
 
+@pytest.mark.parametrize("finished", [True, False])
 def test_leftovers_of_killed_writers_are_swept(
     many_slices: tuple[list[str | Path], Path],
     tokenize_command: Command,
     digest: Digest,
     tmp_path: Path,
+    finished: bool,
 ) -> None:
     arguments, expected = many_slices
     output = tmp_path / "out"
     shutil.copytree(expected, output)
-    (output / "dataset.json").unlink()
+    if not finished:
+        (output / "dataset.json").unlink()
     for name in ("github/00000.bin", "manifest.parquet", "plan.json"):
-        (output / f"{name}.tmp.a.host-7.7.0123abcd").write_bytes(b"half")
+        left = output / f"{name}.tmp.a.host-7.7.0123abcd"
+        left.write_bytes(b"half")
+        os.utime(left, (0, 0))  # another machine's, of long ago
     done = tokenize_command("run", *arguments, "--output", output)
     assert done.returncode == 0, done.stderr
     assert digest(output) == digest(expected)

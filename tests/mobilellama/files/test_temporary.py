@@ -39,6 +39,7 @@ def test_a_temporary_tells_its_file_machine_and_process(tmp_path: Path) -> None:
     [
         ("f.tmp.a.host-7.7.0123abcd", "f", "a.host-7", 7),  # a host with its domain
         ("a.tmp.b.tmp.host.7.0123abcd", "a.tmp.b", "host", 7),
+        ("f.tmp.h.7.0123abcd.tmp.h.7.89abcdef", "f", "h", 7),  # the temporary of a temporary
     ],
 )
 def test_dots_in_the_names_of_file_and_machine_do_not_confuse(

@@ -4,7 +4,6 @@ A receipt holds both. The state (size, times, inode) is cheap to compare, and a 
 that the bytes may have changed; the hash decides. Receipts of older versions know neither.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,8 +11,6 @@ from pathlib import Path
 
 from mobilellama.files.typed_json import from_json
 from mobilellama.shards.dataset import Slice
-
-_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +66,6 @@ class SourceRange:
             return from_json(SourceRange, others | {"state": state})
         except TypeError:
             return None
-
-
-def sha256_of_range(path: Path, start: int, end: int) -> str:
-    """Return the sha256 of a file's bytes from `start` to before `end`."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        file.seek(start)
-        while start < end and (chunk := file.read(min(_CHUNK_BYTES, end - start))):
-            digest.update(chunk)
-            start += len(chunk)
-    return digest.hexdigest()
 
 
 def locate(slice_: Slice, root: Path) -> tuple[Path, str]:

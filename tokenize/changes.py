@@ -17,9 +17,10 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.cpus import cpu_budget
+from mobilellama.files.atomic import sha256_of_range
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, read_receipt
-from mobilellama.shards.source_file import FileState, SourceRange, sha256_of_range
+from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.tables import read_rows_again, rows_state
 

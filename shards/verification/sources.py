@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files.atomic import sha256_of_file
+from mobilellama.files.atomic import sha256_of_range
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import PLAN, Identity, Plan, Slice, read_receipt
-from mobilellama.shards.source_file import SourceRange, locate, sha256_of_range
+from mobilellama.shards.source_file import SourceRange, locate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class _Part:
         """Return the range's sha256 now; None where it cannot be read."""
         try:
             if (self.start, self.end) == (0, self.slice_.size):
-                return sha256_of_file(self.path)
+                return sha256_of_range(self.path)
             return sha256_of_range(self.path, self.start, self.end)
         except OSError:
             return None

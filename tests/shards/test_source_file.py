@@ -1,13 +1,11 @@
-"""What a bucket was made of: the state of a file, the hash of a range, and what a receipt keeps."""
+"""What a bucket was made of: the state of a file, and what a receipt keeps."""
 
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from mobilellama.shards import source_file
-from mobilellama.shards.source_file import FileState, SourceRange, sha256_of_range
+from mobilellama.shards.source_file import FileState, SourceRange
 
 
 def write(path: Path, content: bytes) -> os.stat_result:
@@ -38,24 +36,6 @@ def test_whatever_is_done_to_a_file_its_state_is_another(tmp_path: Path, change:
         os.utime(tmp_path / "b", ns=(before.mtime_ns, before.mtime_ns))
         (tmp_path / "b").replace(path)
     assert FileState.of([path.stat()]) != before
-
-
-@pytest.mark.parametrize("chunk_bytes", [1, 3, 1 << 22])
-@pytest.mark.parametrize(("start", "end"), [(0, 10), (3, 7), (4, 4), (9, 10)])
-def test_the_hash_is_of_the_range_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chunk_bytes: int, start: int, end: int
-) -> None:
-    monkeypatch.setattr(source_file, "_CHUNK_BYTES", chunk_bytes)
-    write(tmp_path / "a", b"0123456789")
-    expected = hashlib.sha256(b"0123456789"[start:end]).hexdigest()
-    assert sha256_of_range(tmp_path / "a", start, end) == expected
-
-
-def test_a_file_that_is_shorter_than_its_range_has_another_hash(tmp_path: Path) -> None:
-    write(tmp_path / "a", b"0123456789")
-    whole = sha256_of_range(tmp_path / "a", 0, 10)
-    write(tmp_path / "a", b"01234")
-    assert sha256_of_range(tmp_path / "a", 0, 10) == hashlib.sha256(b"01234").hexdigest() != whole
 
 
 STATE = FileState(size=10, mtime_ns=2, ctime_ns=3, inode=4)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama.files import atomic
 from mobilellama.files.atomic import (
     library_file,
     read_json,
     sha256_of_file,
     sha256_of_json,
+    sha256_of_range,
     whole_file,
     write_json,
 )
@@ -129,11 +131,31 @@ def test_a_json_file_has_a_byte_order_mark_or_not_and_is_never_too_deep(tmp_path
         read_json(tmp_path / "deep")
 
 
-@pytest.mark.parametrize("size", [0, 1, (1 << 22) - 1, 1 << 22, (1 << 22) + 1])
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
 def test_a_file_is_hashed_whole_around_the_chunk_size(tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     (tmp_path / "f").write_bytes(data)
     assert sha256_of_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 3, 1 << 22])
+@pytest.mark.parametrize(("start", "end"), [(0, 10), (3, 7), (4, 4), (9, 10)])
+def test_the_hash_is_of_the_range_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chunk_bytes: int, start: int, end: int
+) -> None:
+    monkeypatch.setattr(atomic, "_CHUNK_BYTES", chunk_bytes)
+    (tmp_path / "a").write_bytes(b"0123456789")
+    read: list[int] = []
+    expected = hashlib.sha256(b"0123456789"[start:end]).hexdigest()
+    assert sha256_of_range(tmp_path / "a", start, end, on_read=read.append) == expected
+    assert sum(read) == end - start and all(count <= chunk_bytes for count in read)
+
+
+def test_a_file_that_is_shorter_than_its_range_has_another_hash(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    whole = sha256_of_range(tmp_path / "a", 0, 10)
+    (tmp_path / "a").write_bytes(b"01234")
+    assert sha256_of_range(tmp_path / "a", 0, 10) == hashlib.sha256(b"01234").hexdigest() != whole
 
 
 def test_the_hash_of_json_is_that_of_its_canonical_text() -> None:

@@ -14,6 +14,7 @@ VERBS = {
         module="mobilellama.shards.verify",
         thing="dataset",
         help="compare every file with its sha256; say what to rebuild",
+        interrupted="files found good are noted in verify.jsonl; the same command reads the others",
     ),
     "audit": Verb(
         module="mobilellama.shards.audit.audit",

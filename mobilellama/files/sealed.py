@@ -58,18 +58,34 @@ def read_sealed_json(path: Path, *, owner: Path | None) -> dict[str, Any]:
         ValueError: the file is not a JSON object.
     """
     value = read_json(path)
-    if not isinstance(value, dict):
-        raise ValueError("it holds no JSON object")
-    version, digest = value.pop(_SEALED, None), value.pop(_DIGEST, None)
-    if version is None and digest is None:
+    content = unseal(value)
+    if content is None:
         if owner:
             _warn_of_old(owner)
         return value
+    return content
+
+
+def unseal(value: object) -> dict[str, Any] | None:
+    """Check the digest of what ``seal`` returned, and return the content.
+
+    None: it is a JSON object without a digest, as older versions wrote them.
+
+    Raises:
+        SealError: the content has changed since it was sealed.
+        ValueError: it is not a JSON object.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    content = dict(value)
+    version, digest = content.pop(_SEALED, None), content.pop(_DIGEST, None)
+    if version is None and digest is None:
+        return None
     if version != _VERSION or type(version) is not int:
         raise SealError(f"its field '{_SEALED}' is {version!r}, not {_VERSION}")
-    if digest != _digest(value):
+    if digest != _digest(content):
         raise SealError(f"its content does not have the sha256 of its field '{_DIGEST}'")
-    return value
+    return content
 
 
 def _digest(content: Mapping[str, object]) -> str:

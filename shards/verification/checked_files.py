@@ -1,5 +1,6 @@
 """The files of a dataset that are verified: the size and hash that each must have."""
 
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,29 @@ COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedFile:
-    """A file, with the size and hash it must have."""
+    """A file or a range of it, with the size and hash it must have."""
 
     path: Path
+    start: int = 0
+    """The first byte that is hashed."""
+    end: int | None = None
+    """The one after the last. None: the end of the file."""
     size: int | None
-    """None where any size will do, the hash being checked anyway."""
+    """Of the whole file. None: any, since the hash is compared."""
     sha256: str
     bucket: str | None = None
-    """``SUBSET/NNNNN`` of a file of a bucket."""
+    """``SUBSET/NNNNN`` of a file of a bucket, or of the bucket that was made of the range."""
     remedy: str = ""
-    """What to do about another file."""
+    """What to do about a file that is not of a bucket."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes to read; 0 if the file is gone."""
+        if self.end is not None:
+            return self.end - self.start
+        with contextlib.suppress(OSError):  # of a file that is gone, the hash tells
+            return self.path.stat().st_size
+        return 0
 
 
 Fault = tuple[CheckedFile, str]

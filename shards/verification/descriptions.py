@@ -7,13 +7,7 @@ from mobilellama.config import DataError
 from mobilellama.shards.dataset import DATASET, PLAN, Plan, maker, read_receipt, tokenizer_file
 from mobilellama.shards.manifest import fingerprint_of_rows, rebuild_manifest
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.verification.checked_files import (
-    COPY_TOKENIZER,
-    CheckedFile,
-    Fault,
-    fault_of_size,
-)
-from mobilellama.shards.verification.hashing import fault_of_hash
+from mobilellama.shards.verification.checked_files import COPY_TOKENIZER, CheckedFile, Fault
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 
 
@@ -60,8 +54,8 @@ def faults_of_receipts(dataset: TokenDataset) -> Iterator[Fault]:
             yield CheckedFile(path=path, size=None, sha256="", bucket=slice_.name), fault
 
 
-def faults_of_described(dataset: TokenDataset, known: Collection[Path]) -> Iterator[Fault]:
-    """Yield the files that dataset.json names and that do not have their sha256.
+def described_files(dataset: TokenDataset, known: Collection[Path]) -> Iterator[CheckedFile]:
+    """Yield the files for which dataset.json vouches.
 
     The plan and receipts may be missing, since only tokenising needs them.
 
@@ -79,6 +73,4 @@ def faults_of_described(dataset: TokenDataset, known: Collection[Path]) -> Itera
             continue
         bucket, remedy = (name.removesuffix(".json"), "") if is_receipt else (None, made_again)
         remedy = COPY_TOKENIZER if name.startswith(HF_FOLDER) else remedy
-        file = CheckedFile(path=path, size=None, sha256=sha256, bucket=bucket, remedy=remedy)
-        if fault := fault_of_size(file) or fault_of_hash(file):
-            yield file, fault
+        yield CheckedFile(path=path, size=None, sha256=sha256, bucket=bucket, remedy=remedy)

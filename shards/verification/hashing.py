@@ -1,17 +1,44 @@
-"""Hash files in parallel, and compare the hashes."""
+"""Hash files in parallel, and compare the hashes.
 
-import contextlib
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+Threads share the files: reading and hashing both release the interpreter's lock. The largest are
+begun first, so that the last thread is not long alone. After an error or Ctrl-C each thread stops
+at its next part of a megabyte.
 
-from mobilellama.files.atomic import sha256_of_file
+sha256 is the hash because the fingerprint of a dataset is made of it. A core with SHA instructions
+hashes 1.6 GB/s, so two cores keep up with most disks (benchmarks/verify_throughput.py).
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+
+from mobilellama.files.atomic import sha256_of_range
 from mobilellama.progress import Progress
+from mobilellama.shards.source_file import FileState
 from mobilellama.shards.verification.checked_files import CheckedFile, Fault
+from mobilellama.shards.verification.journal import Journal, state_of
 
 
-def fault_of_hash(file: CheckedFile) -> str | None:
+class _Reading:
+    """Counts what all threads read, and ends them."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._lock = progress, threading.Lock()
+        self.is_over = False
+
+    def count(self, num_bytes: int) -> None:
+        """Add to the progress, or end this thread's work."""
+        if self.is_over:
+            raise CancelledError
+        if self._progress:
+            with self._lock:
+                self._progress.advance(num_bytes / 1e6)
+
+
+def fault_of_hash(file: CheckedFile, on_read: Callable[[int], object] | None = None) -> str | None:
     """Read a file, and return what is wrong with it. None: nothing."""
     try:
-        found = sha256_of_file(file.path)
+        found = sha256_of_range(file.path, file.start, file.end, on_read=on_read)
     except OSError as error:  # a bad block of the disk is what this command is for
         return f"cannot be read ({error.strerror})"
     if found == file.sha256:
@@ -19,27 +46,43 @@ def fault_of_hash(file: CheckedFile) -> str | None:
     return f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
 
 
-def megabytes(file: CheckedFile) -> float:
-    """Return the size of a file; 0 if it is gone."""
-    with contextlib.suppress(OSError):  # of a file that is gone, the hash tells
-        return file.path.stat().st_size / 1e6
-    return 0.0
+def hash_all(
+    files: Sequence[CheckedFile],
+    workers: int,
+    progress: Progress | None = None,
+    journal: Journal | None = None,
+) -> list[Fault]:
+    """Return the bad files, in the order of the files.
 
-
-def hash_all(files: list[CheckedFile], workers: int, progress: Progress) -> list[Fault]:
-    """Hash the files in threads (hashing and reading both release the interpreter's lock)."""
+    Args:
+        files: to read.
+        workers: files to read at the same time.
+        progress: counts megabytes.
+        journal: to note good files in.
+    """
     faults: dict[int, str] = {}
+    reading = _Reading(progress)
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        running: dict[Future[str | None], int] = {
-            pool.submit(fault_of_hash, file): i for i, file in enumerate(files)
-        }
+        running: dict[Future[tuple[str | None, FileState | None]], int] = {}
         try:
+            for i in sorted(range(len(files)), key=lambda i: -files[i].num_bytes):
+                running[pool.submit(_look, files[i], reading)] = i
             for future in as_completed(running):
                 i = running[future]
-                if fault := future.result():
+                fault, state = future.result()
+                if fault:
                     faults[i] = fault
-                progress.advance(megabytes(files[i]))
+                elif journal and state:
+                    journal.note(files[i], state)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a terabyte
+            reading.is_over = True
+            pool.shutdown(cancel_futures=True)
             raise
     return [(files[i], faults[i]) for i in sorted(faults)]
+
+
+def _look(file: CheckedFile, reading: _Reading) -> tuple[str | None, FileState | None]:
+    """Return what is wrong with a file, and its state. None: it changed while it was read."""
+    before = state_of(file.path)
+    fault = fault_of_hash(file, reading.count)
+    return fault, before if before == state_of(file.path) else None

@@ -1,6 +1,7 @@
 """Say which files and buckets are bad, and what to do about them."""
 
 import logging
+from collections.abc import Sequence
 from typing import NoReturn
 
 from mobilellama.config import DataError
@@ -29,16 +30,21 @@ def refuse(dataset: TokenDataset, faults: list[Fault], *, redo: bool) -> NoRetur
     remedies = list(dict.fromkeys(file.remedy for file, _ in faults if file.remedy))
     if bad:
         again = f"the same 'mobilellama {maker(dataset.folder)}' again: it writes only these"
-        shown = ", ".join(bad[:_BUCKETS_SHOWN])
-        more = f" and {len(bad) - _BUCKETS_SHOWN:,} more" if len(bad) > _BUCKETS_SHOWN else ""
+        shown = shown_buckets(bad)
         if redo:
             for name in bad:
                 (dataset.folder / f"{name}.json").unlink(missing_ok=True)
-            done = f"Bad buckets: {shown}{more}. Their receipts are removed. Run {again}"
+            done = f"Bad buckets: {shown}. Their receipts are removed. Run {again}"
         else:
             verify = f"'mobilellama shards verify {dataset.folder} --redo true'"
-            done = f"Bad buckets: {shown}{more}. Run {verify}, then {again}"
+            done = f"Bad buckets: {shown}. Run {verify}, then {again}"
         remedies.insert(0, done)
     file, fault = faults[0]
     others = f" (and {len(faults) - 1:,} more bad)" if len(faults) > 1 else ""
     raise DataError(f"{file.path}: {fault}{others}. {'. '.join(remedies)}")
+
+
+def shown_buckets(names: Sequence[str]) -> str:
+    """Return the first of the names, and how many more there are."""
+    more = f" and {len(names) - _BUCKETS_SHOWN:,} more" * (len(names) > _BUCKETS_SHOWN)
+    return ", ".join(names[:_BUCKETS_SHOWN]) + more

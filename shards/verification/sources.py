@@ -1,15 +1,24 @@
-"""Compare the sources of a dataset with the hashes of what was read of them."""
+"""Compare the sources of a dataset with the hashes of what was read of them.
 
+The receipt of a bucket has the sha256 of the bytes that the bucket was made of: a file, or a range
+of a large one. So the ranges of one file of 100 GB are read in parallel, too.
+"""
+
+import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.files.atomic import sha256_of_range
 from mobilellama.progress import Progress
-from mobilellama.shards.dataset import PLAN, Identity, Plan, Slice, read_receipt
+from mobilellama.shards.dataset import PLAN, Identity, Plan, read_receipt
 from mobilellama.shards.source_file import SourceRange, locate
+from mobilellama.shards.verification.checked_files import CheckedFile, Fault
+from mobilellama.shards.verification.hashing import hash_all
+from mobilellama.shards.verification.journal import Journal
+from mobilellama.shards.verification.refusal import shown_buckets
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,42 +27,27 @@ class CheckedSources:
 
     buckets: int
     bytes: int
+    known_bytes: int
+    """Of these, the bytes that the journal knew."""
     unknown: int
     """Buckets whose receipts do not say what they were made of, or that were made of tables."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """A range of a file that a bucket was made of."""
-
-    slice_: Slice
-    path: Path
-    start: int
-    end: int
-    sha256: str
-
-    def hashed(self) -> str | None:
-        """Return the range's sha256 now; None where it cannot be read."""
-        try:
-            if (self.start, self.end) == (0, self.slice_.size):
-                return sha256_of_range(self.path)
-            return sha256_of_range(self.path, self.start, self.end)
-        except OSError:
-            return None
-
-
-def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int) -> CheckedSources:
+def verify_sources(
+    folder: Path, identity: Identity, given: str, *, workers: int, journal: Journal | None = None
+) -> CheckedSources:
     """Compare the sources below a folder with what the buckets were made of.
 
     Args:
         folder: the dataset's.
         identity: the dataset's.
         given: the corpus, as it was given when the dataset was made.
-        workers: files read at the same time.
+        workers: files and ranges read at the same time.
+        journal: knows the good ones, and notes them.
 
     Raises:
         ConfigError: there is no such folder or file, or it has none of the sources.
-        DataError: a source is missing or differs; the message names the first.
+        DataError: a source is missing or differs. The message names the first, and the buckets.
     """
     root = Path(given)
     if not root.exists():
@@ -64,38 +58,60 @@ def verify_sources(folder: Path, identity: Identity, given: str, *, workers: int
     except FileNotFoundError:
         raise DataError(f"{folder / PLAN}: missing, but it is needed to find the sources") from None
     parts = list(_parts(folder, identity, plan, root))
-    total = sum(part.end - part.start for part in parts)
-    with Progress("verify the sources", total=total / 1e6, unit="MB") as progress:
-        with ThreadPoolExecutor(workers) as pool:
-            bad = []
-            for part, sha256 in zip(parts, pool.map(_Part.hashed, parts), strict=True):
-                progress.advance((part.end - part.start) / 1e6)
-                if sha256 != part.sha256:
-                    bad.append((part, "cannot be read" if sha256 is None else "was changed"))
-    if bad:
-        part, fault = bad[0]
-        others = f" (and {len(bad) - 1:,} more bad)" if len(bad) > 1 else ""
+    unread = [part for part in parts if not (journal and journal.knows(part))]
+    total, left = (sum(part.num_bytes for part in some) for some in (parts, unread))
+    with Progress("verify the sources", total=left / 1e6, unit="MB") as progress:
+        faults = hash_all(unread, workers, progress, journal)
+    if faults:
         if not any(part.path.exists() for part in parts):
-            rule = f"holds none of the files that the dataset was made of, such as {part.path}"
+            rule = f"holds none of the files that the dataset was made of, such as {parts[0].path}"
             raise ConfigError("sources", given, rule, "Give the corpus that it was made of")
-        raise DataError(
-            f"{part.path}: bytes {part.start:,} to {part.end:,}, of which bucket "
-            f"{part.slice_.name} was made: {fault}{others}. Restore it, or make "
-            "another dataset"
-        )
-    return CheckedSources(buckets=len(parts), bytes=total, unknown=len(plan.slices) - len(parts))
+        _refuse(faults)
+    return CheckedSources(
+        buckets=len(parts),
+        bytes=total,
+        known_bytes=total - left,
+        unknown=len(plan.slices) - len(parts),
+    )
 
 
-def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator[_Part]:
+def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator[CheckedFile]:
     hashes = (identity.packing and identity.packing.sources_sha256) or {}
     for slice_ in plan.slices:
         if slice_.unit != "bytes":
             continue
         path = root if root.is_file() else locate(slice_, root)[0]
         if sha256 := hashes.get(slice_.source):
-            yield _Part(slice_=slice_, path=path, start=0, end=slice_.size, sha256=sha256)
+            yield CheckedFile(path=path, size=None, sha256=sha256, bucket=slice_.name)
             continue
         receipt = read_receipt(folder, slice_, identity)
         if receipt and (known := SourceRange.from_json(receipt.source_file)):
-            start, end, sha256 = known.start, known.end, known.sha256
-            yield _Part(slice_=slice_, path=path, start=start, end=end, sha256=sha256)
+            is_whole = (known.start, known.end) == (0, slice_.size)
+            yield CheckedFile(
+                path=path,
+                start=known.start,
+                end=None if is_whole else known.end,  # to its end now, if it has grown
+                size=None,
+                sha256=known.sha256,
+                bucket=slice_.name,
+            )
+
+
+def _refuse(faults: list[Fault]) -> None:
+    """Raise DataError for the first fault, after a line for each of the others."""
+    (first, *others) = [
+        f"{part.path}{_extent(part)}, of which bucket {part.bucket} was made: {fault}"
+        for part, fault in faults
+    ]
+    for line in others:
+        log.warning("%s", line)
+    more = f" (and {len(others):,} more bad)" if others else ""
+    buckets = shown_buckets([part.bucket for part, _ in faults if part.bucket])
+    raise DataError(
+        f"{first}{more}. Buckets made of other bytes: {buckets}. Restore the sources, or make "
+        "another dataset"
+    )
+
+
+def _extent(part: CheckedFile) -> str:
+    return "" if part.end is None else f": bytes {part.start:,} to {part.end:,}"

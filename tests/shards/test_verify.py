@@ -1,7 +1,17 @@
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+from mobilellama.shards.dataset import Plan, read_receipt
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.verification.checked_files import bucket_files
+from mobilellama.shards.verification.journal import JOURNAL, Journal
 from mobilellama.tokenize.main import main as tokenize_main
 from tests.shards.conftest import Cli, flip
 
@@ -24,9 +34,13 @@ def test_a_good_dataset_passes_and_says_what_was_checked(small_dataset: Path, cl
 def test_bad_buckets_are_named_and_only_they_are_written_again(
     copy: Path, cli: Cli, small_corpus: Path, small_tokenizer: Path
 ) -> None:
-    def state() -> dict[str, tuple[bytes, int]]:
-        files = [path for path in copy.rglob("*") if path.is_file()]
-        return {str(p.relative_to(copy)): (p.read_bytes(), p.stat().st_ino) for p in files}
+    def state() -> dict[str, tuple[bytes, tuple[int, int]]]:
+        files = [path for path in copy.rglob("*") if path.is_file() and path.name != JOURNAL]
+        stats = {path: path.stat() for path in files}
+        return {
+            str(path.relative_to(copy)): (path.read_bytes(), (stat.st_ino, stat.st_mtime_ns))
+            for path, stat in stats.items()
+        }
 
     before = state()
     flip(copy / "common_crawl/00001.bin")
@@ -61,7 +75,100 @@ def test_bad_buckets_are_named_and_only_they_are_written_again(
     for ending in ("bin", "idx", "json"):  # this bucket was good, and stayed
         name = f"common_crawl/00000.{ending}"
         assert after[name] == before[name]
-    assert cli("shards", "verify", copy)[0] == 0
+    code, out, err = cli("shards", "verify", copy)
+    assert code == 0 and not (copy / JOURNAL).exists()
+    # Noted good by the checks above: the tokenizer, and the two files of the bucket that stayed.
+    assert "has found 3 files good: not read again." in err and "of them read by an unf" in out
+
+
+def test_a_second_check_reads_only_what_the_first_has_not_found_good(copy: Path, cli: Cli) -> None:
+    flip(copy / "github/00000.bin")
+    good = (copy / "github/00000.bin").stat().st_size
+    assert cli("shards", "verify", copy)[0] == 2
+    flip(copy / "github/00000.bin")  # as it was
+    code, out, err = cli("shards", "verify", copy)
+    total = sum(path.stat().st_size for path in copy.glob("*/*.[bi][id][nx]"))
+    total += (copy / "tokenizer.model").stat().st_size
+    assert code == 0
+    assert f"({(total - good) / 1e6:.1f} MB of them read by an unfinished check)" in out
+    assert f"verify {copy}: 1 file, {good / 1e3:.1f} kB, " in err
+    assert "has found 10 files good: not read again. --all true reads every file" in err
+    assert not (copy / JOURNAL).exists()
+    code, out, _ = cli("shards", "verify", copy)  # all is read, once more
+    assert code == 0 and "unfinished" not in out
+
+
+def test_all_reads_every_file(copy: Path, cli: Cli) -> None:
+    flip(copy / "github/00000.bin")
+    for arguments, known in (((), False), (("--all", "true"), False), ((), True)):
+        _, _, err = cli("shards", "verify", copy, *arguments)
+        assert ("has found 10 files good" in err) is known
+
+
+def test_a_named_journal_is_used_and_a_read_only_folder_is_none_the_worse(
+    copy: Path, cli: Cli, tmp_path: Path
+) -> None:
+    journal = tmp_path / "elsewhere.jsonl"
+    flip(copy / "github/00000.bin")
+    assert cli("shards", "verify", copy, "--journal", journal)[0] == 2
+    assert journal.exists() and not (copy / JOURNAL).exists()
+    flip(copy / "github/00000.bin")
+    code, out, _ = cli("shards", "verify", copy, "--journal", journal)
+    assert code == 0 and "unfinished check" in out and not journal.exists()
+    (copy / JOURNAL).mkdir()  # what root, too, cannot write to
+    code, out, err = cli("shards", "verify", copy)
+    assert code == 0
+    assert f"{copy / JOURNAL}: cannot be read (not a file), and is ignored" in err
+
+
+def test_the_sources_are_noted_too(
+    small_dataset: Path, small_corpus: Path, cli: Cli, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(small_corpus, tmp_path / "corpus"))
+    bad = next(copy.rglob("*.jsonl"))
+    flip(bad)
+    arguments = ("shards", "verify", small_dataset, "--sources", copy, "--journal", tmp_path / "j")
+    assert cli(*arguments)[0] == 2
+    flip(bad)
+    code, out, _ = cli(*arguments)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 2
+    for line in lines:
+        assert "of them read by an unfinished check" in line
+
+
+def test_ctrl_c_ends_at_once_within_a_file_and_the_next_check_goes_on(
+    copy: Path,
+) -> None:
+    """The bucket of 40 GB has holes, which read as zeros. Its hash is wrong, but never seen."""
+    dataset = TokenDataset(copy)
+    plan = Plan.read(copy)
+    found = [read_receipt(copy, slice_, plan.identity) for slice_ in plan.slices]
+    receipts = [replace(one, tokens=20 * 10**9) if one.name == "github/00000" else one
+                for one in found if one]  # fmt: skip
+    os.truncate(copy / "github/00000.bin", 40 * 10**9)
+    write_dataset(copy, dataset.identity, receipts)
+    for path in copy.glob("*/*.json"):
+        path.unlink()
+    command = [sys.executable, "-m", "mobilellama", "shards", "verify", str(copy)]
+    process = subprocess.Popen(
+        [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr and f"verify {copy}: 11 files, 40.0 GB, 2 readers" in (
+        process.stderr.readline()
+    )
+    time.sleep(1)  # the other 10 are read within a few milliseconds
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)  # 40 GB take half a minute
+    assert process.returncode == 130 and out == ""
+    assert err == (
+        "mobilellama: interrupted: files found good are noted in verify.jsonl; the same command "
+        "reads the others\n"
+    )
+    with Journal(copy / JOURNAL) as journal:
+        left = [file.path.name for file in bucket_files(TokenDataset(copy), None)
+                if not journal.knows(file)]  # fmt: skip
+    assert left == ["00000.bin"]
 
 
 def test_bad_settings_are_one_message_and_exit_code_2(small_dataset: Path, cli: Cli) -> None:

@@ -18,13 +18,13 @@ def test_a_file_that_cannot_be_read_is_one_of_the_bad_ones(
     """As on a disk with a bad block, and then without the file: the others are still compared."""
     flip(copy / "wikipedia/00000.bin")
 
-    def hashed(path: Path) -> str:
+    def hashed(path: Path, *arguments: object, **named: object) -> str:
         if path.name == "00000.idx" and path.parent.name == "github":
             path.unlink()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return sha256_of_file(path)
 
-    monkeypatch.setattr(hashing, "sha256_of_file", hashed)
+    monkeypatch.setattr(hashing, "sha256_of_range", hashed)
     with pytest.raises(DataError) as caught:
         verify_dataset(TokenDataset(copy))
     assert f"{copy}/github/00000.idx: cannot be read (Input/output error) (and 1 m" in str(

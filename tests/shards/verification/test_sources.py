@@ -32,7 +32,9 @@ def test_verify_compares_the_sources_by_their_hashes(
     assert f"{root}/c4/a.jsonl: bytes 1,800 to 1,870, of which bucket c4/00002 was made" in err
     (root / "c4/a.jsonl").unlink()
     assert told(shards_main, verify) == 2
-    assert "bucket c4/00000 was made: cannot be read (and 2 more bad)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "bucket c4/00000 was made: cannot be read (No such file or directory) (and 2 mo" in err
+    assert "Buckets made of other bytes: c4/00000, c4/00001, c4/00002. Restore the sources" in err
     with pytest.raises(ConfigError, match=r"sources = .*holds none of the files .*c4/book/"):
         verify_sources(output, identity_of(output), str(root / "c4"), workers=1)
     with pytest.raises(ConfigError, match="is neither a folder nor a file"):

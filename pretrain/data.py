@@ -116,8 +116,11 @@ class MixedBatches:
         self._inputs, self._end = inputs, end
         self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._seq_len = self._views[0].seq_len
+        # A step takes the same samples at any world size; only which rank reads them changes.
         share = global_batch_size // world_size
         self._all, self._mine = range(global_batch_size), range(rank * share, (rank + 1) * share)
+        # Of the rank's places and of the whole step's, two blocks each: the threads that read ahead
+        # are on both sides of a block's end.
         self._located = lru_cache(maxsize=4)(self._locate_steps)
 
     def at(self, position: int) -> StepBatch:
@@ -150,6 +153,8 @@ class MixedBatches:
     def _locate(self, position: int, places: range) -> tuple[list[int], list[int]]:
         """Return the subset and the number of each of the samples at some places of a step."""
         step, offset = divmod(position, self._global_batch_size)
+        # Blocks begin at multiples of at_once, so that the steps of a block share one entry of the
+        # cache. A block has at most a period's positions: its arrays do not grow with the batch.
         at_once = min(PERIOD // self._global_batch_size, _LOCATED_AT_ONCE // len(places)) or 1
         first = offset + (step - step % at_once) * self._global_batch_size
         located = self._located(first, at_once, places)
@@ -194,6 +199,7 @@ class WindowInputs:
         for view, i in places:
             view.read_ahead(i)
         ids = np.concatenate([view.tokens(i) for view, i in places]).reshape(len(places), -1)
+        # int64, which cross-entropy wants of labels; the shards hold uint16 or uint32.
         stacked = {"input_ids": ids[:, :-1].astype(np.int64), "labels": ids[:, 1:].astype(np.int64)}
         if self._eos_id is not None:
             lengths = document_lengths((ids == self._eos_id)[:, :-1])

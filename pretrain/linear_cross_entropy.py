@@ -62,9 +62,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for_hidden, for_weight = (grad_enabled and needed for needed in ctx.needs_input_grad[:2])
         losses = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if for_hidden else None
+        # fp32, because every chunk adds to it.
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if for_weight else None
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
+            # fp32: exp and its sum over the vocabulary need more than the 8 bits of bf16.
             logits = (hidden[part] @ head.T).float()
             supervised = labels[part] != IGNORED
             target = labels[part].where(supervised, 0)[:, None]

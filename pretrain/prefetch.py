@@ -26,6 +26,8 @@ class Prefetcher:
         """
         self._batches, self._position = batches, position
         self._device = device
+        # Threads: what takes long (the disk, decoding images) releases Python's lock, and processes
+        # would have to copy each batch.
         self._pool = (
             ThreadPoolExecutor(workers, "prefetch", initializer=self._use_device)
             if workers
@@ -51,6 +53,8 @@ class Prefetcher:
         batch = self._batches.at(position)
         if self._device.type == "cpu":
             return batch
+        # Only from pinned memory does a copy run beside the kernels. It waits in the same stream as
+        # the kernels that read it, so the loop needs no sync.
         moved = [
             MicroBatch(
                 inputs={
@@ -70,6 +74,7 @@ class Prefetcher:
             batch = self._read(self._position)
             self._position += batch.num_samples
         else:
+            # Raises what the thread raised: a damaged shard ends the run at the step that needs it.
             batch = self._ahead.popleft().result()
             self._submit()
         self.wait_s += time.perf_counter() - started_s

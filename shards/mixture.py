@@ -39,6 +39,8 @@ from mobilellama.files.presets import find_preset
 from mobilellama.files.yaml_file import read_yaml
 from mobilellama.shards.permute import Permutation
 
+# Shares are exact to 1/65,536, and the deal of a period takes milliseconds. Another number would be
+# another order of every run.
 PERIOD = 65_536
 PRESETS = Path(__file__).parent / "mixtures"
 _LARGEST_WEIGHT = 10**12
@@ -79,9 +81,12 @@ class Mixture:
         positions = np.asarray(positions, dtype=np.int64)
         assert positions.size == 0 or positions.min() >= 0, positions.min()
         subset, rank, period = self._deal_out(positions.reshape(-1))
+        # Which of its subset's samples, counted from the run's start. Every period before this one
+        # gave the subset exactly its share, so nothing has to be added up.
         k = period * np.array(self.shares)[subset] + rank
         epoch, within = np.divmod(k, np.array(self.num_samples)[subset])
         sample = np.empty_like(k)
+        # One permutation for each subset and epoch that occur: seldom more than the subsets.
         for places in _groups(epoch * len(self.subsets) + subset):
             i, e = int(subset[places[0]]), int(epoch[places[0]])
             permute = Permutation(self.num_samples[i], self.seed, self.subsets[i], e)
@@ -103,10 +108,12 @@ class Mixture:
         return dict(zip(self.subsets, self.shares, strict=True))
 
 
+# 4: a step may reach into the next period, while threads read ahead.
 @lru_cache(maxsize=4)
 def _deal(mixture: Mixture, period: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return, for each position of a period, its subset and its rank among that subset's."""
     ticket = Permutation(PERIOD, mixture.seed, "mixture", period)(np.arange(PERIOD))
+    # Each position draws a ticket; the first shares[0] tickets are subset 0's, and so on.
     ends = np.cumsum(mixture.shares)
     subset = np.searchsorted(ends, ticket, side="right")
     rank = np.empty(PERIOD, np.int64)

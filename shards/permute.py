@@ -53,6 +53,8 @@ class Permutation:
         start = np.asarray(index, dtype=np.uint64)
         # Negative numbers wrap to large ones. Outside range(n), the walk might never end.
         assert start.size == 0 or start.max() < self.n, (start.max(), self.n)
+        # At least half of the power of two is inside (for n > 1), so a walk takes at most two steps
+        # on average. It ends, because a cycle leads back to its start, which is inside.
         values = step(start.reshape(-1))
         outside = np.flatnonzero(values >= self.n)
         while outside.size:

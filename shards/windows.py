@@ -74,6 +74,7 @@ class Windows:
         total = np.array(self._tokens, dtype=np.int64)
         first = np.zeros_like(train) if split == "train" else train
         available = train if split == "train" else total - train
+        # Nothing stands before the first token that could predict it.
         predictable = np.maximum(available - 1, 0)
         counts = predictable // seq_len
         self.tail_tokens = int((predictable - counts * seq_len).sum())

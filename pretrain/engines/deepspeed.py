@@ -72,7 +72,7 @@ class DeepSpeedEngine:
             # it can take any that steps each element by itself, as ours do (optimizers/kind.py).
             "zero_allow_untested_optimizer": True,
             "gradient_clipping": optimizer.config.max_grad_norm,
-            "steps_per_print": sys.maxsize,
+            "steps_per_print": sys.maxsize,  # the loop has its own metrics
         }
         if bf16:
             # Relative error of the gradient against an fp32 sum of 32 bf16 micro-gradients:
@@ -103,6 +103,7 @@ class DeepSpeedEngine:
         # Stage 2 reduces buckets during the backward pass, in the order of the gradients. Stage 1
         # reduces after it, in the order of the parameters.
         ordered = config.zero_stage == 2
+        # Before the first backward pass, because it adds hooks. One rank has nobody to differ from.
         self._order = GradientOrder(trained, ordered=ordered) if world_size > 1 else None
         if self._order and ordered:
             self._zero.reduce_ipg_grads = self._checked(self._zero.reduce_ipg_grads)
@@ -193,6 +194,8 @@ class DeepSpeedEngine:
     @torch.no_grad()
     def load(self, source: StateSource) -> None:
         """Load masters and optimizer state, then round the masters into the working weights."""
+        # ZeRO gives the optimizer one flat tensor for each group, so that is what its state is kept
+        # by. torch's optimizers make it in their first step only, so it is made here.
         for flat in self._partitions:
             first = self.optimizer.first_state(flat.detach(), source.optimizer_step)
             self._zero.optimizer.state[flat] = first

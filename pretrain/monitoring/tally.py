@@ -22,6 +22,7 @@ class Tally:
     """Adds up a step's losses by group on the device, without a sync."""
 
     def __init__(self, groups: int, device: torch.device) -> None:
+        # float64: float32 counts exactly only up to 16.8 million, and a step may have more tokens.
         self._sums = torch.zeros(2, groups, dtype=torch.float64, device=device)
 
     def add(self, groups: torch.Tensor, loss_sums: torch.Tensor, tokens: torch.Tensor) -> None:

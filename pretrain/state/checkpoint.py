@@ -84,6 +84,8 @@ def save(
     folder = final.with_name(f"{final.name}.tmp-{attempt}")
 
     def prepare() -> None:
+        # Leftovers are of attempts that were killed while they wrote: the check says that none of
+        # them may write now.
         run.require_newest(attempt)
         run.remove_leftovers()
         folder.mkdir()
@@ -265,9 +267,9 @@ class Checkpoint:
         for place_start, place_count, file in self._places[name]:
             first, last = max(covered, place_start), min(end, place_start + place_count)
             if first >= last:
-                continue
+                continue  # outside the range, or covered already
             if first != covered:
-                break
+                break  # a gap: an error below, because zeros would train on without a sign
             stored = self._file(file).get_slice(f"{name}:{kind}")
             yield first - start, stored[first - place_start : last - place_start]
             covered = last

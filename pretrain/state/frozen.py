@@ -46,6 +46,8 @@ def write_frozen(
     run.frozen.mkdir(exist_ok=True)
     for leftover in run.frozen.glob("new-*"):  # an earlier start was killed while it wrote
         leftover.unlink(missing_ok=True)
+    # The final name is the hash, which is known only when the file is whole. The attempt is name
+    # enough for the temporary: only the newest one may write here.
     path = run.frozen / f"new-{attempt}.safetensors"
     with Progress("frozen parameters", total=total / 1e6, unit="MB") as progress:
         tensors = (source.stored(name).to(dtype) for name in names)

@@ -63,6 +63,7 @@ def freeze(
     frozen = frozen_parameters(model)
     if not frozen:
         return None
+    # Every rank reads the source, as every rank holds these parameters whole. Rank 0 alone writes.
     for name, parameter in frozen.items():
         parameter.copy_(weights.stored(name))
     sha256: str | None = None

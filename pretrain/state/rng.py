@@ -20,13 +20,16 @@ def seed(number: int, *, rank: int, step: int) -> None:
 
 def capture() -> dict[str, Tensor]:
     """Return the states of Python's, numpy's, torch's and CUDA's generators."""
+    # Tensors, because safetensors holds nothing else, and no file of a run is ever unpickled.
     version, words, gauss = random.getstate()
     assert version == 3
     _, keys, next_word, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
         "python": torch.tensor(words, dtype=torch.int64),
+        # random.gauss makes two numbers at a time and keeps the second. NaN: it keeps none.
         "python_gauss": torch.tensor([math.nan if gauss is None else gauss], dtype=torch.float64),
         "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+        # numpy keeps such a number too. The integers beside it are small, so float64 is exact.
         "numpy_rest": torch.tensor([next_word, has_gauss, cached], dtype=torch.float64),
         "torch": torch.get_rng_state(),
     }

@@ -184,17 +184,28 @@ def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, byt
 
     A byte order mark at offset 0 belongs to no line.
     """
-    parts: list[bytes] = []  # of a line longer than a block: joined once, at its end
+    for at, line in view_lines(blocks, offset):
+        yield at, bytes(line)
+
+
+def view_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes | memoryview]]:
+    """Do the same as ``split_lines``, but yield views of the blocks where a line lies in one.
+
+    orjson takes a view. To copy each line takes a sixth of the time of reading and parsing.
+    """
+    parts: list[bytes] = []  # of a line that goes on in another block: joined once, at its end
     for block in blocks:
-        *ended, rest = block.split(b"\n")
-        for line in ended:
-            if parts:
-                line = b"".join([*parts, line])
-                parts.clear()
-            yield offset, line.removeprefix(UTF8_MARK) if offset == 0 else line
-            offset += len(line) + 1
-        if rest:
-            parts.append(rest)
-    if parts:
-        line = b"".join(parts)
+        stop = block.find(b"\n")
+        if stop < 0:
+            parts.append(block)
+            continue
+        line = b"".join([*parts, block[:stop]])
         yield offset, line.removeprefix(UTF8_MARK) if offset == 0 else line
+        view, first = memoryview(block), offset + len(line) - stop  # the block's own offset
+        start = stop + 1
+        while (stop := block.find(b"\n", start)) >= 0:
+            yield first + start, view[start:stop]
+            start = stop + 1
+        parts, offset = [block[start:]], first + start
+    if rest := b"".join(parts):
+        yield offset, rest.removeprefix(UTF8_MARK) if offset == 0 else rest

@@ -1,5 +1,6 @@
 """The lines of a slice of a file; what was read of it is hashed on the way."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -7,12 +8,12 @@ from typing import BinaryIO
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.config import ZSTD
 from mobilellama.tokenize.sources.counts import Counts
-from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, split_lines
+from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, view_lines
 
 
 def file_lines(
     file: BinaryIO, path: Path, slice_: Slice, counts: Counts
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, bytes | memoryview]]:
     """Yield (byte offset, line) of the lines whose first byte lies in the slice's range.
 
     At their end, `counts` says what was read.
@@ -25,23 +26,20 @@ def file_lines(
     file.seek(start)
     source = HashedRange(file, slice_.start, slice_.end)
     blocks = _counted_blocks(source, path, slice_, counts)
-    lines = split_lines(in_utf8(blocks, path) if start == 0 else blocks, start)
+    lines = view_lines(in_utf8(blocks, path) if start == 0 else blocks, start)
     if slice_.start > 0:
         next(lines, None)
     has_lines, others_start = False, slice_.size
+    # Offsets of packed lines are those of the unpacked content, of which a slice is all.
+    end = math.inf if path.name.endswith(ZSTD) else slice_.end
     for offset, line in lines:
-        if offset >= slice_.end and not _is_packed(path):
+        if offset >= end:
             others_start = offset
             break
         has_lines = True
         yield offset, line
     # The last line may end within the next slice's range.
     counts.source_file = source.hashed(others_start if has_lines else slice_.end).to_json()
-
-
-def _is_packed(path: Path) -> bool:
-    """Return whether offsets are those of the unpacked content, of which a slice is all."""
-    return path.name.endswith(ZSTD)
 
 
 def _counted_blocks(

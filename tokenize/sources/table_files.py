@@ -92,9 +92,10 @@ def _is_lines(file: BinaryIO) -> bool:
     return not data.strip() or holds_lines(data)
 
 
-def _parsed(lines: Iterator[tuple[int, bytes]]) -> Values:
+def _parsed(lines: Iterator[tuple[int, bytes | memoryview]]) -> Values:
     """Yield each line's value; blank lines are no records."""
-    for offset, line in lines:
+    for offset, view in lines:
+        line = bytes(view)
         if not line or line.isspace():
             continue
         try:

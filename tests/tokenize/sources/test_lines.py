@@ -1,6 +1,7 @@
 """A source that was cut, packed in several frames, or changes under its reader."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
+from mobilellama.tokenize.sources.lines import split_lines, view_lines
 from mobilellama.tokenize.sources.slices import find_slices
 from tests.tokenize.conftest import GOOD, corpus, read
 
@@ -68,3 +70,22 @@ def test_a_file_that_is_gone_fails(tmp_path: Path) -> None:
     slice_ = Slice(**gone, size=1, start=0, end=1)
     with pytest.raises(DataError, match=r"c4/a\.jsonl: cannot be opened \(No such file"):
         list(read_documents(slice_, SourcesConfig(root=str(tmp_path)), Counts()))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_lines_are_the_same_however_the_content_is_cut_into_blocks(seed: int) -> None:
+    generator = random.Random(seed)
+    content = bytes(generator.choices(b"ab\n\r\x85", k=200)) + b"\n" * (seed % 3)
+    content = b"\xef\xbb\xbf" * (seed % 2) + content
+    cuts = sorted(generator.choices(range(len(content)), k=seed // 2))
+    blocks = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    expected, at = [], 0
+    for line in content.split(b"\n"):
+        expected.append((at, line if at else line.removeprefix(b"\xef\xbb\xbf")))
+        at += len(line) + 1
+    if not expected[-1][1]:
+        del expected[-1]  # what follows the last line's end is no line
+    assert list(split_lines(iter(blocks), 0)) == expected
+    assert [(place, bytes(line)) for place, line in view_lines(iter(blocks), 0)] == expected
+    later = [(place - 7, line) for place, line in split_lines(iter(blocks), 7)]
+    assert later[1:] == expected[1:]

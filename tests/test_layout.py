@@ -287,7 +287,7 @@ LAYERS: dict[str, list[str]] = {
         "commandline tokenizers",
         REST,
     ],
-    "tokenize": ["encoding sources", REST],
+    "tokenize": ["encoding sources", "planning", REST],
     "shards": [
         "buckets dataset format manifest manifest_table mixture order packing permute reader rows "
         "source_file windows",

@@ -22,6 +22,12 @@ VERBS = {
         help="tokenise a corpus into a dataset folder; run again, it does what is missing",
         interrupted="finished buckets stay, and the same command goes on",
     ),
+    "plan": Verb(
+        module="mobilellama.tokenize.forecast",
+        meant=("sources.root", "sources.dataset", "url_list"),
+        first=("sources.root", "sources.dataset", "url_list", "tokenizer", "output", "task_count"),
+        help="say what tokenising a corpus will take, and what of it is missing; write nothing",
+    ),
     "finish": Verb(
         module="mobilellama.tokenize.finish",
         meant=("output",),

@@ -27,7 +27,7 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError, UserError, require_at_least, require_share
 from mobilellama.cpus import cpu_budget
 from mobilellama.files.hub_folder import find_model
-from mobilellama.progress import Progress, format_amount, format_count
+from mobilellama.progress import Progress, format_count
 from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
 from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
@@ -37,6 +37,7 @@ from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoding.encoder import ENCODER_VERSION, why_plain
 from mobilellama.tokenize.finish import finish_dataset, sweep
 from mobilellama.tokenize.plan import join_plan
+from mobilellama.tokenize.planning.amounts import amounts_found
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenize.workers import write_buckets
@@ -205,12 +206,8 @@ def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: Tokenize
 
 def _describe(plan: Plan) -> str:
     lines = []
-    for subset in sorted({slice_.subset for slice_ in plan.slices}):
+    for subset, amount in amounts_found(plan.slices).items():
+        lines.append(amount.line(subset))
         mine = [slice_ for slice_ in plan.slices if slice_.subset == subset]
-        size = sum(slice_.end - slice_.start for slice_ in mine)
-        is_rows = mine[0].unit == "rows"
-        shown = format_count(size, "row") if is_rows else format_amount(size / 1e6, "MB")
-        sources = format_count(len({slice_.source for slice_ in mine}), "source")
-        lines.append(f"{subset}: {sources}, {format_count(len(mine), 'slice')}, {shown}")
         lines += [f"  {part.name}  {part.source} [{part.start:,}, {part.end:,})" for part in mine]
     return "\n".join(lines)

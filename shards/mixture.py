@@ -9,7 +9,9 @@ A mixture is a YAML file (or a preset) of one of two kinds:
       c4: 1                    in a run of as many samples as that makes
       wikipedia: 2.5
 
-Subsets that it does not name are left out.
+Subsets that it does not name are left out. If a preset names a subset that the dataset does not
+have (RedPajama's books were removed), the others share its weight, and the user is told how. In a
+file of the user's own such a name is an error.
 
 1. Weights, or epochs times samples, become integers n_i that sum to a period of 65,536
    positions (largest remainder, from exact fractions), once. They are part of a run's identity.
@@ -25,7 +27,7 @@ remade, in milliseconds, whenever it is needed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -280,6 +282,36 @@ def _number_in(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value <= _LARGEST_WEIGHT else None
+
+
+def is_preset(name_or_file: str) -> bool:
+    """Return whether a mixture is a preset, and not a file of the user's own."""
+    return not Path(name_or_file).is_file()
+
+
+def share_among_present(
+    weights: Mapping[str, float], present: Collection[str]
+) -> tuple[dict[str, float], str | None]:
+    """Leave out the weights of subsets that are not there.
+
+    Args:
+        weights: of a preset.
+        present: names of the subsets that are there.
+
+    Returns:
+        The other weights, and what was done; None if all subsets are there. Without a single
+        subset of the preset, the weights are returned as they are: they do not fit at all.
+    """
+    kept = {name: weight for name, weight in weights.items() if name in present}
+    if not kept or len(kept) == len(weights):
+        return dict(weights), None
+    total = sum(Fraction(str(weight)) for weight in kept.values())
+    absent = ", ".join(f"'{name}' ({weights[name]:g})" for name in weights if name not in kept)
+    shares = (f"{name} {float(100 * Fraction(str(w)) / total):.2f} %" for name, w in kept.items())
+    return kept, (
+        f"there is no subset {absent}. The weights of the others sum to {float(total):.10g} and "
+        f"are normalised to 100 %: {', '.join(shares)}"
+    )
 
 
 def normalisation_remark(weights: Mapping[str, float]) -> str | None:

@@ -9,16 +9,18 @@ looked at is what is trained on.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.mixture import (
     PERIOD,
     Mixture,
+    is_preset,
     mix,
     normalisation_remark,
     read_epochs,
     read_weights,
+    share_among_present,
 )
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.windows import View
@@ -91,8 +93,9 @@ def open_order(
     if not any(num_samples.values()):
         _refuse_too_small(dataset, seq_len, seq_len_field)
     mixed, remarks = mix_samples(num_samples, mixture=mixture, seed=seed, field=mixture_field)
+    is_complete = mixture is not None and not absent_subsets(mixture, num_samples, mixture_field)
     for remark in remarks:
-        log.log(logging.INFO if mixture else logging.WARNING, "%s: %s", dataset.folder, remark)
+        log.log(logging.INFO if is_complete else logging.WARNING, "%s: %s", dataset.folder, remark)
     return mixed, {subset: views[subset] for subset in mixed.subsets}
 
 
@@ -116,8 +119,21 @@ def mix_samples(
         return mixed, [f"mixture {mixture}: its epochs come to {total:,} samples"]
     weights = read_weights(mixture, field=field)
     remark = normalisation_remark(weights)
+    if absent_subsets(mixture, num_samples, field):
+        weights, remark = share_among_present(weights, num_samples)
     remarks = [f"mixture {mixture}: {remark}"] if remark else []
     return mix(num_samples, seed=seed, weights=weights, field=field), remarks
+
+
+def absent_subsets(mixture: str, present: Collection[str], field: str) -> list[str]:
+    """Return the subsets of a preset that a dataset does not have; of the user's own file, none.
+
+    Raises:
+        ConfigError: there is no such mixture.
+    """
+    if not is_preset(mixture) or read_epochs(mixture, field=field) is not None:
+        return []
+    return [name for name in read_weights(mixture, field=field) if name not in present]
 
 
 def samples_for_epochs(num_samples: Mapping[str, int], epochs: Mapping[str, float]) -> float:

@@ -138,7 +138,6 @@ def test_a_reader_that_leaves_ends_it_as_other_commands(small_dataset: Path) -> 
             ("--budget_tokens", "1e300"),
             "budget_tokens = 1e+300: must be at most 1e+18. Give the to",
         ),
-        (("--mixture", "redpajama"), "mixture.arxiv = 2.5: the dataset has no subset 'arxiv'"),
         (("--mixture", "none.yaml"), "mixture = none.yaml: is neither a file nor a preset"),
         (("--budgettokens", 5), "did you mean '--budget_tokens'?"),
     ],
@@ -149,3 +148,10 @@ def test_bad_settings_are_one_message_and_exit_code_2(
     code, out, err = cli("shards", "info", small_dataset, *options)
     assert (code, out) == (2, "")
     assert message in err and err.startswith("mobilellama: error: ") and err.count("\n") == 1
+
+
+def test_absent_subsets_of_a_preset_are_a_note(small_dataset: Path, cli: Cli) -> None:
+    code, out, _ = cli("shards", "info", small_dataset, "--mixture", "redpajama")
+    assert code == 0
+    (note,) = [line for line in out.splitlines() if line.startswith("note: mixture redpajama")]
+    assert note.endswith("common_crawl 88.27 %, github 5.87 %, wikipedia 5.87 %")

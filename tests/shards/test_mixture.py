@@ -13,6 +13,7 @@ from mobilellama.shards.mixture import (
     normalisation_remark,
     read_epochs,
     read_weights,
+    share_among_present,
 )
 
 SAMPLES = {"a": 1000, "b": 37, "c": 250_000}
@@ -53,6 +54,18 @@ def test_the_paper_s_table_12_is_normalised_and_said_to_be() -> None:
     }
     assert sum(mixed.shares) == PERIOD
     assert normalisation_remark(weights) == ("the weights sum to 100.7 and are normalised to 100 %")
+
+
+def test_present_subsets_share_the_weight_of_absent_ones() -> None:
+    weights = {"a": 1.0, "b": 2.0, "c": 7.0}
+    kept, remark = share_among_present(weights, {"a", "b", "more"})
+    assert kept == {"a": 1.0, "b": 2.0}
+    assert remark == (
+        "there is no subset 'c' (7). The weights of the others sum to 3 and are normalised to "
+        "100 %: a 33.33 %, b 66.67 %"
+    )
+    assert share_among_present(weights, {"a", "b", "c", "more"}) == (weights, None)
+    assert share_among_present(weights, {"more"}) == (weights, None)
 
 
 def test_weights_that_sum_to_1_or_100_need_no_remark() -> None:

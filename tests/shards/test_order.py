@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import ConfigError
-from mobilellama.shards.mixture import PERIOD
+from mobilellama.shards.mixture import PERIOD, PRESETS
 from mobilellama.shards.order import open_order, shares_text
 from mobilellama.shards.reader import TokenDataset
 from tests.shards.conftest import MakeDataset
@@ -80,9 +80,31 @@ def test_a_dataset_without_any_whole_sample_is_refused(make_dataset: MakeDataset
     )
 
 
-def test_the_preset_names_the_subset_that_a_dataset_lacks(small_dataset: Path) -> None:
+def test_a_preset_shares_the_weight_of_absent_subsets_and_says_how(
+    small_dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 67.7 + 4.5 + 4.5 = 76.7: 57845.9, 3845.0 and 3845.0 of 65,536 positions."""
+    dataset = TokenDataset(small_dataset)
+    mixture, views = open_order(dataset, seq_len=64, mixture="redpajama", seed=0)
+    assert mixture.identity() == {"common_crawl": 57_846, "github": 3845, "wikipedia": 3845}
+    assert sorted(views) == ["common_crawl", "github", "wikipedia"]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            f"{small_dataset}: mixture redpajama: there is no subset 'arxiv' (2.5), 'book' (4.5), "
+            "'c4' (15), 'stackexchange' (2). The weights of the others sum to 76.7 and are "
+            "normalised to 100 %: common_crawl 88.27 %, github 5.87 %, wikipedia 5.87 %",
+        )
+    ]
+
+
+def test_a_file_of_weights_must_fit_even_if_it_is_the_preset_s_copy(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "mine.yaml"
+    copy.write_bytes((PRESETS / "redpajama.yaml").read_bytes())
     with pytest.raises(ConfigError) as caught:
-        open_order(TokenDataset(small_dataset), seq_len=64, mixture="redpajama", seed=0)
+        open_order(TokenDataset(small_dataset), seq_len=64, mixture=str(copy), seed=0)
     assert str(caught.value) == (
         "data.mixture.arxiv = 2.5: the dataset has no subset 'arxiv' "
         "(it has common_crawl, github, wikipedia). Name its subsets."

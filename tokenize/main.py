@@ -25,7 +25,18 @@ VERBS = {
     "plan": Verb(
         module="mobilellama.tokenize.forecast",
         meant=("sources.root", "sources.dataset", "url_list"),
-        first=("sources.root", "sources.dataset", "url_list", "tokenizer", "output", "task_count"),
+        first=(
+            "sources.root",
+            "sources.dataset",
+            "url_list",
+            "tokenizer",
+            "output",
+            "workers",
+            "task_count",
+            "max_array_size",
+            "mb_per_s",
+            "json",
+        ),  # fmt: skip
         help="say what tokenising a corpus will take, and what of it is missing; write nothing",
     ),
     "finish": Verb(

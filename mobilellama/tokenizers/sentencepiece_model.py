@@ -56,6 +56,11 @@ class SentencepieceModel:
         proto.ParseFromString(self.model_bytes)
         return proto
 
+    @cached_property
+    def normal_pieces(self) -> dict[str, int]:
+        """The pieces that text is joined to, and their ids."""
+        return {piece.piece: i for i, piece in enumerate(self.proto.pieces) if piece.type == NORMAL}
+
     @property
     def vocab_size(self) -> int:
         """Number of pieces."""

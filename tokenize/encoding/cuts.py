@@ -10,8 +10,6 @@ Cuts are found by pairs of bytes: the last byte of a and the first byte of b. So
 missed where other characters share these bytes, and no wrong cut is made.
 """
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,23 +45,18 @@ def find_obstacle(tokenizer: Tokenizer) -> str | None:
 
 
 def _obstacle_in_pieces(tokenizer: Tokenizer) -> str | None:
-    pieces = normal_pieces(tokenizer)
+    pieces = tokenizer.normal_pieces
     reserved = {piece.piece for piece in tokenizer.proto.pieces if piece.type != NORMAL}
     if SPACE not in pieces:
         return f"{SPACE} is no piece"
-    if any(" " in piece for piece in pieces):
+    characters = set[str]().union(*pieces)
+    if " " in characters:
         return "a piece holds a space that no text can have"
     if any(piece in pieces or len(piece) == 1 for piece in reserved):
         return "a special piece is spelled like text"
     # A character that is no piece becomes bytes, and could still be joined to such a piece.
-    lone = {character for piece in pieces for character in piece} - pieces.keys()
+    lone = characters - pieces.keys()
     return f"a piece holds {min(lone)!r}, which is no piece" if lone else None
-
-
-def normal_pieces(tokenizer: Tokenizer) -> dict[str, int]:
-    """Return the ids of the pieces that text is joined to."""
-    pieces = tokenizer.proto.pieces
-    return {piece.piece: i for i, piece in enumerate(pieces) if piece.type == NORMAL}
 
 
 def cut_table(pieces: dict[str, int]) -> NDArray[np.uint8]:
@@ -73,8 +66,8 @@ def cut_table(pieces: dict[str, int]) -> NDArray[np.uint8]:
     """
     may_cut = np.ones((256, 256), np.uint8)  # [second, first]
     may_cut[0x80:0xC0] = 0  # such a byte continues a character
-    for piece in pieces:
-        encoded = [character.encode() for character in piece.replace(SPACE, " ")]
-        for left, right in pairwise(encoded):
-            may_cut[right[0], left[-1]] = 0
+    # 0xFF is in no UTF-8. It keeps the pieces apart, and a pair with it is in no text.
+    joined = b"\xff".join(piece.replace(SPACE, " ").encode() for piece in pieces)
+    spelled = np.frombuffer(joined, np.uint8)
+    may_cut[spelled[1:], spelled[:-1]] = 0
     return may_cut.reshape(-1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sentencepiece import sentencepiece_model_pb2 as model_pb
 
 from mobilellama.tokenize.encoding.compiled import load_kernel
-from mobilellama.tokenize.encoding.cuts import SPACE, cut_table, normal_pieces
+from mobilellama.tokenize.encoding.cuts import SPACE, cut_table
 from mobilellama.tokenize.encoding.memo import LONGEST_UNIT_BYTES, MEMO_BYTES, make_memo
 from mobilellama.tokenize.encoding.merges import read_merges
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ class FastEncoding:
         self._kernel = load_kernel()
         self._eos_id = tokenizer.eos_id
         self._skipped = 0 if tokenizer.proto.normalizer_spec.add_dummy_prefix else 1
-        self._cuts = cut_table(normal_pieces(tokenizer))
+        self._cuts = cut_table(tokenizer.normal_pieces)
         self._merges = read_merges(tokenizer)
         self.memo = make_memo(memo_bytes)
         self._scratch = np.empty((3, LONGEST_UNIT_BYTES), np.int32)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.tokenize.encoding.cuts import SPACE, normal_pieces
+from mobilellama.tokenize.encoding.cuts import SPACE
 from mobilellama.tokenize.encoding.memo import ID_BITS
 from mobilellama.tokenizers.sentencepiece_model import BYTE
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ class Merges(NamedTuple):
 
 def read_merges(tokenizer: Tokenizer) -> Merges:
     """Return the tables of a model that has no obstacle (cuts.py)."""
-    pieces = normal_pieces(tokenizer)
+    pieces = tokenizer.normal_pieces
     character_ids = np.full(_CHARACTERS, -1, np.int32)
     for piece, i in pieces.items():
         if len(piece) == 1:
@@ -57,8 +57,8 @@ def _entries(pieces: dict[str, int]) -> list[int]:
     entries = []
     for piece, i in pieces.items():
         for k in range(1, len(piece)):
-            left, right = pieces.get(piece[:k]), pieces.get(piece[k:])
-            if left is not None and right is not None:
+            left = pieces.get(piece[:k])
+            if left is not None and (right := pieces.get(piece[k:])) is not None:
                 entries.append(left << 2 * ID_BITS | right << ID_BITS | i)
     return entries
 

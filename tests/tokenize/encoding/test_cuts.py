@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mobilellama.tokenize.encoding.cuts import cut_table, find_obstacle, normal_pieces
+from mobilellama.tokenize.encoding.cuts import cut_table, find_obstacle
 from mobilellama.tokenizers.sentencepiece_model import CONTROL, UNUSED, USER_DEFINED
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
@@ -101,6 +101,6 @@ def test_llamas_pieces_let_a_text_be_cut_before_each_word_and_at_each_newline(
 ) -> None:
     tokenizer = Tokenizer(llama_tokenizer)
     assert find_obstacle(tokenizer) is None
-    pieces = [*normal_pieces(tokenizer)]
+    pieces = [*tokenizer.normal_pieces]
     text = "A cat (12 of 汉字), \n\n  said"
     assert cut_places(pieces, text) == "A| cat| (|1|2| of| |汉|字|),| |\n|\n|  said"

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilellama.tokenize.encoding.cuts import normal_pieces
 from mobilellama.tokenize.encoding.memo import ID_BITS
 from mobilellama.tokenize.encoding.merges import MIX, Merges, read_merges
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -21,7 +20,7 @@ def look_up(merges: Merges, left: int, right: int) -> int:
 
 
 def test_the_table_joins_exactly_the_pairs_that_make_a_piece(small_tokenizer: Path) -> None:
-    pieces = normal_pieces(tokenizer := Tokenizer(small_tokenizer))
+    pieces = (tokenizer := Tokenizer(small_tokenizer)).normal_pieces
     merges = read_merges(tokenizer)
     pairs = 0
     for left, i in pieces.items():

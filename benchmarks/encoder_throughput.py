@@ -12,8 +12,6 @@ Run with ``--corpus`` and ``--tokenizer`` on a corpus in RedPajama's layout; wit
 Python's own library, with a tokenizer trained on it.
 """
 
-import contextlib
-import io
 import random
 import resource
 import tempfile
@@ -23,9 +21,8 @@ from typing import Any
 
 import numpy as np
 import paired
-from tokenize_throughput import library_corpus
+from own_library import library_corpus, trained_tokenizer
 
-from mobilellama.tokenize import train_tokenizer
 from mobilellama.tokenize.encoding.encoder import Encoder
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
@@ -149,14 +146,9 @@ def main() -> None:
     options = paired.arguments(__doc__, corpus="", tokenizer="", rounds=3, hostile_bytes=10_000_000)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        sources = SourcesConfig(root=options.corpus or str(library_corpus(scratch / "corpus")))
-        model = options.tokenizer or str(scratch / "tokenizer.model")
-        if not options.tokenizer:
-            with contextlib.redirect_stdout(io.StringIO()):
-                train_tokenizer.main(
-                    train_tokenizer.Config(sources=sources, output=model, vocab_size=4000)
-                )
-        tokenizer = Tokenizer(model)
+        corpus = options.corpus or str(library_corpus(scratch / "corpus"))
+        tokenizer = Tokenizer(options.tokenizer or trained_tokenizer(corpus, scratch))
+        sources = SourcesConfig(root=corpus)
         memory = memory_over_new_words(tokenizer)
         by_subset = subsets(sources)
         everything = [texts for batches in by_subset.values() for texts in batches]

@@ -15,32 +15,19 @@ Python's own library, with a tokenizer trained on it.
 
 import contextlib
 import io
-import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import paired
+from own_library import library_corpus, trained_tokenizer
 
-from mobilellama.tokenize import run, train_tokenizer
+from mobilellama.tokenize import run
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
 from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenizers.tokenizer import Tokenizer
-
-
-def library_corpus(root: Path) -> Path:
-    """Write the sources of Python's library in RedPajama's layout."""
-    library = Path(os.__file__).parent
-    folders = {"github": library, "stackexchange": library / "email", "book": library / "asyncio"}
-    for subset, folder in folders.items():
-        texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
-        (root / subset).mkdir(parents=True)
-        lines = "".join(json.dumps({"text": text, "meta": {}}) + "\n" for text in texts)
-        (root / subset / "sources.jsonl").write_text(lines)
-    return root
 
 
 def main() -> None:
@@ -49,12 +36,7 @@ def main() -> None:
         scratch = Path(temporary)
         corpus = options.corpus or str(library_corpus(scratch / "corpus"))
         sources = SourcesConfig(root=corpus)
-        model = options.tokenizer or str(scratch / "tokenizer.model")
-        if not options.tokenizer:
-            with contextlib.redirect_stdout(io.StringIO()):
-                train_tokenizer.main(
-                    train_tokenizer.Config(sources=sources, output=model, vocab_size=4000)
-                )
+        model = options.tokenizer or trained_tokenizer(corpus, scratch)
         config = run.Config(
             tokenizer=model, sources=sources, output=str(scratch / "dataset"), workers=1
         )

@@ -10,6 +10,7 @@ digest, whose name holds a hash of all that decides the code. numba reads its co
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import platform
 import sys
@@ -23,9 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from mobilellama.tokenize.encoding.kernel_file import read_or_make
+from mobilellama.tokenize.encoding.kernel_file import read_or_make, store
 from mobilellama.tokenize.encoding.memo import LONGEST_UNIT_BYTES, make_memo
 from mobilellama.tokenize.encoding.merges import Merges
+
+log = logging.getLogger(__name__)
 
 Kernel = Callable[..., tuple[int, int]]
 
@@ -40,17 +43,31 @@ def load_kernel() -> Kernel:
     """Return ``kernel.encode``, compiled. The first call takes 0.4 s, or 7 s without a file."""
     from mobilellama.tokenize.encoding.kernel import encode
 
+    name = f"kernel-{_key()}.bin"
     is_compiled = False
 
     def compile_it() -> bytes:
         nonlocal is_compiled
         is_compiled = True
-        return _compile(encode, None)
+        return _compile(encode)
 
-    content = read_or_make(f"kernel-{_key()}.bin", compile_it)
+    content = read_or_make(name, compile_it)
     if not is_compiled:
-        _compile(encode, content)
+        _load(encode, name, content)
     return encode
+
+
+def _load(encode: Kernel, name: str, content: bytes) -> None:
+    """Let numba load `content`. If it refuses, compile, and store what it made instead."""
+    cause = "it was made of another file or for another machine"
+    try:
+        made = _compile(encode, content)
+    except Exception as error:  # pickle raises any error, and so does a bad archive
+        cause = f"{type(error).__name__}: {error}"
+        made = _compile(encode)
+    if not encode.stats.cache_hits:  # pyright: ignore[reportFunctionMemberAccess]
+        log.warning("numba refuses the compiled code in %s (%s): compiled again", name, cause)
+        store(name, made)
 
 
 def _key() -> str:
@@ -72,7 +89,7 @@ def _key() -> str:
     return digest.hexdigest()[:24]
 
 
-def _compile(encode: Kernel, content: bytes | None) -> bytes:
+def _compile(encode: Kernel, content: bytes | None = None) -> bytes:
     """Let numba compile `encode`, or load it from `content`; return numba's cache as a zip."""
     import numba
 

@@ -42,7 +42,7 @@ def read_or_make(name: str, make: Callable[[], bytes]) -> bytes:
             content = _read_first(folders, name)
             if content is None:
                 content = make()
-                _store(folders, name, content)
+                store(name, content)
     return content
 
 
@@ -74,7 +74,12 @@ def _read_first(folders: list[Path], name: str) -> bytes | None:
     return None
 
 
-def _store(folders: list[Path], name: str, content: bytes) -> None:
+def store(name: str, content: bytes) -> None:
+    """Write a file into the first folder that can be written to, in place of one of that name.
+
+    If there is no such folder, it is only logged.
+    """
+    folders = cache_folders()
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

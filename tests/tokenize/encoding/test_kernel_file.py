@@ -1,5 +1,6 @@
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,13 +29,26 @@ def test_what_was_made_once_is_read(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {NAME, f"{NAME}.lock"}
 
 
-@pytest.mark.parametrize("damage", [b"", b"short", b"x" * 36, None])
+def with_a_flipped_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 4])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"short",
+        lambda _: b"x" * 36,
+        lambda whole: whole[:-1],
+        with_a_flipped_bit,
+    ],
+)
 def test_a_damaged_file_is_made_again_with_a_warning(
-    damage: bytes | None, folder: Path, caplog: pytest.LogCaptureFixture
+    damage: Callable[[bytes], bytes], folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     read_or_make(NAME, lambda: b"code")
     whole = (folder / NAME).read_bytes()
-    (folder / NAME).write_bytes(whole[:-1] if damage is None else damage)
+    (folder / NAME).write_bytes(damage(whole))
     assert read_or_make(NAME, lambda: b"code") == b"code"
     assert f"{folder / NAME} is damaged" in caplog.text
     assert (folder / NAME).read_bytes() == whole
@@ -117,6 +131,6 @@ def _make_once(folder: str) -> bytes:
 
 
 def test_of_processes_that_start_at_once_one_makes_it(folder: Path) -> None:
-    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
-        assert set(pool.map(_make_once, [str(folder)] * 12)) == {b"code"}
+    with ProcessPoolExecutor(20, mp_context=get_context("fork")) as pool:
+        assert set(pool.map(_make_once, [str(folder)] * 60)) == {b"code"}
     assert len([*folder.glob("made-*")]) == 1

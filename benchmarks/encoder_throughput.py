@@ -12,6 +12,7 @@ Run with ``--corpus`` and ``--tokenizer`` on a corpus in RedPajama's layout; wit
 Python's own library, with a tokenizer trained on it.
 """
 
+import base64
 import random
 import resource
 import tempfile
@@ -56,7 +57,34 @@ def hostile(size: int) -> dict[str, Batches]:
         "units of 260 letters": [[" ".join(letters[i : i + 260] for i in range(0, size, 260))]],
         "characters without a piece": [["\U000e0041" * (size // 4)]],
         "literal U+2581": [["\u2581a" * (size // 4)]],
+        "tabs": [["\t" * size]],
+        "pairs of letters": [["ab" * (size // 2)]],
+        "spaces and newlines in turn": [[" \n" * (size // 2)]],
+        "glued words": [[_glued(chance, size)]],
+        "glued words of 200 letters": [[" ".join(_glued(chance, 200) for _ in range(size // 201))]],
+        "CJK of random characters": [[_characters(chance, 0x4E00, 0x9FFF, size // 3)]],
+        "Japanese of random syllables": [[_characters(chance, 0x3041, 0x3096, size // 3)]],
+        "emoji": [[_characters(chance, 0x1F600, 0x1F64F, size // 4)]],
+        "base64": [[base64.b64encode(chance.randbytes(size * 3 // 4)).decode()]],
+        "hexadecimal": [[chance.randbytes(size // 2).hex()]],
+        "a script without spaces": [[_minified(chance, size)]],
     }
+
+
+_WORDS = "the of and to in for is on that by this with you it not or be are from at as your".split()
+
+
+def _glued(chance: random.Random, size: int) -> str:
+    return "".join(chance.choices(_WORDS, k=size))[:size]
+
+
+def _characters(chance: random.Random, first: int, last: int, count: int) -> str:
+    return "".join(map(chr, chance.choices(range(first, last + 1), k=count)))
+
+
+def _minified(chance: random.Random, size: int) -> str:
+    parts = ["function", "return", "var", "(", ")", "{", "}", ";", "=", "this.", "a", "e", "t", "n"]
+    return "".join(chance.choices(parts, k=size))[:size]
 
 
 def new_words(mb: int) -> Iterator[list[str]]:

@@ -26,7 +26,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mobilellama.files.json_lines import NotJsonError, parse_json
+from mobilellama.files.json_lines import NotJsonError, parse_json, require_short
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.fields import EMPTY_JSON, by_name, same, says_nothing, unknown_fields
 from mobilellama.sft.data.reasons import Drop, DropError, excerpt
@@ -102,9 +102,10 @@ def parse_line(line: bytes) -> object:
     """Return the value of a JSON line; halves of surrogate pairs are left in.
 
     Raises:
-        DropError: it is not JSON, or not UTF-8.
+        DropError: it is too long, not JSON, or not UTF-8.
     """
     try:
+        require_short(line)
         return parse_json(line)
     except NotJsonError as error:
         shown = excerpt(line.decode(errors="replace"))

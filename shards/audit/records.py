@@ -6,7 +6,7 @@ would repeat its mistakes. It follows the rules of the format alone:
 1. A slice of a .jsonl file has the lines whose first byte lies in its range. Other files are one
    slice, from their first record to their last; those that are compressed are unpacked on the way.
 2. A record without a string in the text column, and a line that is not JSON, give no document.
-   Neither does an empty text.
+   Neither does an empty text, nor a line or a text that is too long.
 3. Half a surrogate pair becomes U+FFFD.
 """
 
@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 import zstandard
 
 from mobilellama.config import ConfigError, DataError, one_line
-from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
+from mobilellama.files.json_lines import (
+    LONGEST_LINE_BYTES,
+    UTF8_MARK,
+    NotJsonError,
+    parse_json,
+    require_short,
+)
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import locate
 
@@ -180,6 +186,7 @@ def _open_table(sources: str, config: str | None, split: str) -> "datasets.Datas
 
 def _text_of_line(line: bytes, column: str) -> tuple[str, str]:
     try:
+        require_short(line.removesuffix(b"\n"))
         record = parse_json(line)
     except NotJsonError as error:
         return "", str(error).partition(" (")[0]  # its place would make each reason another
@@ -195,4 +202,7 @@ def _text_of(value: object) -> tuple[str, str]:
             return "", "invalid UTF-8"
     if not isinstance(value, str):
         return "", "no text"
-    return _SURROGATE.sub("\ufffd", value), "" if value else "empty text"
+    text = _SURROGATE.sub("\ufffd", value)
+    if len(text) > LONGEST_LINE_BYTES // 4 and len(text.encode()) > LONGEST_LINE_BYTES:
+        return "", "too long"
+    return text, "" if text else "empty text"

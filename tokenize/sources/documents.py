@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
+from mobilellama.files.json_lines import LONGEST_LINE_BYTES
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
@@ -72,6 +73,10 @@ def _batches(
             text = _SURROGATE.sub("\ufffd", text)
             counts.replaced_surrogates += 1
             size = len(text.encode())
+        if size > LONGEST_LINE_BYTES:  # of a table, or of a list: a line would be longer still
+            reason = f"too long (its text has more than {LONGEST_LINE_BYTES:,} bytes)"
+            counts.add_bad(place, reason)
+            continue
         counts.bytes_in += size
         batch.append(text)
         batch_bytes += size

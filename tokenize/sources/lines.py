@@ -5,6 +5,7 @@ r"""A source file as it was planned: its bytes, unpacked where it is compressed,
 2. ``.zst`` and ``.gz`` are read frame after frame; a frame without its end is an error.
    (python-zstandard's ``stream_reader`` takes a truncated frame for a normal end of file.)
 3. Lines end at ``\n`` alone: U+2028 and U+0085 may stand inside JSON strings.
+4. Of a line that is too long, no more is held than shows that it is.
 """
 
 import hashlib
@@ -19,11 +20,13 @@ from typing import BinaryIO, Protocol
 import zstandard
 
 from mobilellama.config import DataError
-from mobilellama.files.json_lines import UTF8_MARK, require_utf8
+from mobilellama.files.json_lines import LONGEST_LINE_BYTES, UTF8_MARK, require_utf8
 from mobilellama.shards.source_file import FileState, SourceRange
 
 _BLOCK_BYTES = 1 << 20
-_PACKED_BLOCK_BYTES = 1 << 17  # what it unpacks to, often several times as much, is held at once
+# What a packed block unpacks to is held at once. zstd packs up to 128 KiB into 4 bytes, so that the
+# 1 << 13 bytes give 256 MiB at most; text gives about 30 kB.
+_PACKED_BLOCK_BYTES = 1 << 13
 
 
 @contextmanager
@@ -64,16 +67,12 @@ def _require_size(file: RawIOBase, path: Path, size: int, when: str) -> None:
 
 
 class HashedRange:
-    """A range of an open file, hashed while it is read in order.
-
-    What is read beyond `end` is held, so that the hash can go on to the end of a line.
-    """
+    """A range of an open file, hashed while it is read in order."""
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._file, self._start, self._end = file, start, end
         self._state = file_state(file)
         self._digest = hashlib.sha256()
-        self._beyond: list[bytes] = []
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes of the file."""
@@ -81,8 +80,6 @@ class HashedRange:
         block = self._file.read(size)
         inside, beyond = max(self._start - at, 0), max(self._end - at, 0)
         self._digest.update(memoryview(block)[inside:beyond])
-        if beyond < len(block):
-            self._beyond.append(block[beyond:])
         return block
 
     def tell(self) -> int:
@@ -90,10 +87,16 @@ class HashedRange:
         return self._file.tell()
 
     def hashed(self, end: int) -> SourceRange:
-        """Return the range from `start` to `end`, which is not before its own end."""
+        """Return the range from `start` to `end`, which is not before its own end.
+
+        What lies between the two ends is read once more: the rest of a line, which may be too long
+        to be held until its end is known.
+        """
         digest, left = self._digest.copy(), end - self._end
-        for block in self._beyond:
-            digest.update(memoryview(block)[: max(left, 0)])
+        if left:
+            self._file.seek(self._end)
+        while left and (block := self._file.read(min(left, _BLOCK_BYTES))):
+            digest.update(block)
             left -= len(block)
         return SourceRange(state=self._state, start=self._start, end=end, sha256=digest.hexdigest())
 
@@ -128,6 +131,9 @@ _FRAMES: dict[str, Callable[[], _Frame]] = {
     ".gz": lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS),
 }
 
+_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
+_FIRST_BYTES = {".zst": (b"\x28\xb5\x2f\xfd", *_SKIPPABLE), ".gz": (b"\x1f\x8b",)}
+
 
 def read_blocks(file: Readable, path: Path) -> Iterator[bytes]:
     """Yield a file's content from where it stands, unpacked if `path` ends in .zst or .gz.
@@ -147,6 +153,8 @@ def read_blocks(file: Readable, path: Path) -> Iterator[bytes]:
 def _unpacked(file: Readable, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
     frame, frames = None, 0
     while block := file.read(_PACKED_BLOCK_BYTES):
+        if frame is None and frames == 0:
+            _require_packed(block, path)
         while block:
             frame = frame or open_frame()
             try:
@@ -158,10 +166,22 @@ def _unpacked(file: Readable, path: Path, open_frame: Callable[[], _Frame]) -> I
             block = frame.unused_data if frame.eof else b""
             if frame.eof:
                 frame, frames = None, frames + 1
-    if frame is not None or frames == 0:
+    if frame is None and frames == 0:
+        raise DataError(f"{path}: is empty, which no {path.suffix} file is. Fetch the file again")
+    if frame is not None:
         raise DataError(
             f"{path}: truncated: its {file.tell():,} bytes end within a compressed frame. "
             "Fetch the file again"
+        )
+
+
+def _require_packed(start: bytes, path: Path) -> None:
+    """Raise DataError if a file's first bytes are not those of the packing that its name says."""
+    known = _FIRST_BYTES[path.suffix]
+    if not any(first.startswith(start[: len(first)]) for first in known):
+        raise DataError(
+            f"{path}: is not a {path.suffix} file (it begins with {start[:8]!r}). "
+            "Give it the name of what it is, or fetch it again"
         )
 
 
@@ -182,7 +202,8 @@ def in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
 def split_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:
     r"""Yield (offset, line) of blocks that start at `offset`; lines end at ``\n`` alone.
 
-    A byte order mark at offset 0 belongs to no line.
+    A byte order mark at offset 0 belongs to no line. Of a line that is longer than
+    ``LONGEST_LINE_BYTES``, the beginning is given, which is longer too: see ``require_short``.
     """
     for at, line in view_lines(blocks, offset):
         yield at, bytes(line)
@@ -194,18 +215,24 @@ def view_lines(blocks: Iterator[bytes], offset: int) -> Iterator[tuple[int, byte
     orjson takes a view. To copy each line takes a sixth of the time of reading and parsing.
     """
     parts: list[bytes] = []  # of a line that goes on in another block: joined once, at its end
+    held = dropped = 0  # bytes of it
     for block in blocks:
         stop = block.find(b"\n")
         if stop < 0:
+            if held > LONGEST_LINE_BYTES:
+                dropped += len(block)
+                continue
             parts.append(block)
+            held += len(block)
             continue
         line = b"".join([*parts, block[:stop]])
         yield offset, line.removeprefix(UTF8_MARK) if offset == 0 else line
-        view, first = memoryview(block), offset + len(line) - stop  # the block's own offset
+        view, first = memoryview(block), offset + len(line) + dropped - stop  # the block's offset
         start = stop + 1
         while (stop := block.find(b"\n", start)) >= 0:
             yield first + start, view[start:stop]
             start = stop + 1
         parts, offset = [block[start:]], first + start
+        held, dropped = len(parts[0]), 0
     if rest := b"".join(parts):
         yield offset, rest.removeprefix(UTF8_MARK) if offset == 0 else rest

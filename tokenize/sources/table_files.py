@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mobilellama.config import DataError, one_line
-from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_document, parse_json
+from mobilellama.files.json_lines import (
+    UTF8_MARK,
+    NotJsonError,
+    parse_document,
+    parse_json,
+    require_short,
+)
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
@@ -99,6 +105,7 @@ def _parsed(lines: Iterator[tuple[int, bytes | memoryview]]) -> Values:
         if not line or line.isspace():
             continue
         try:
+            require_short(line)
             yield offset, parse_json(line)
         except NotJsonError as error:
             yield offset, BadRecordError(str(error))

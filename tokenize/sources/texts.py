@@ -2,7 +2,7 @@
 
 import orjson
 
-from mobilellama.files.json_lines import NotJsonError, parse_json
+from mobilellama.files.json_lines import NotJsonError, parse_json, require_short
 
 
 class BadRecordError(Exception):
@@ -13,8 +13,12 @@ def parse_text(line: bytes | memoryview, column: str) -> str:
     r"""Return the text of a JSON line (without its ``\n``); lone surrogates are left in.
 
     Raises:
-        BadRecordError: not JSON, not UTF-8, not an object, or no string in `column`.
+        BadRecordError: too long, not JSON, not UTF-8, not an object, or no string in `column`.
     """
+    try:
+        require_short(line)
+    except NotJsonError as error:
+        raise BadRecordError(str(error)) from None
     try:  # most lines give their text at once, without the checks of what may be wrong
         text = orjson.loads(line)[column]
         if isinstance(text, str):

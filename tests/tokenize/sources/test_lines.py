@@ -1,7 +1,10 @@
 """A source that was cut, packed in several frames, or changes under its reader."""
 
+import gzip
+import hashlib
 import json
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import pytest
 import zstandard
 
 from mobilellama.config import DataError
+from mobilellama.files.json_lines import LONGEST_LINE_BYTES
 from mobilellama.shards.dataset import Slice
+from mobilellama.shards.source_file import SourceRange
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
@@ -29,7 +34,7 @@ def test_all_frames_of_a_zst_are_read(tmp_path: Path) -> None:
 def test_a_zst_truncated_anywhere_fails_with_its_path(tmp_path: Path) -> None:
     packed = zstandard.compress(GOOD * 50) + zstandard.compress(b'{"text": "' + b"ab" * 40 + b'"}')
     first = len(zstandard.compress(GOOD * 50))
-    for length in set(range(len(packed))) - {first}:  # at `first` the file is whole
+    for length in set(range(1, len(packed))) - {first}:  # at `first` the file is whole
         with pytest.raises(DataError, match=r"c4/a\.jsonl\.zst: truncated: its \d+ bytes end"):
             read(corpus(tmp_path, packed[:length], "a.jsonl.zst"))
 
@@ -41,8 +46,54 @@ def test_a_corrupt_zst_fails_with_its_path(tmp_path: Path) -> None:
     packed[len(packed) // 2] ^= 0xFF
     with pytest.raises(DataError, match=r"a\.jsonl\.zst: corrupt before byte"):
         read(corpus(tmp_path, bytes(packed), "a.jsonl.zst"))
-    with pytest.raises(DataError, match="corrupt before byte"):
-        read(corpus(tmp_path, GOOD, "a.jsonl.zst"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            GOOD,
+            r"is not a \.zst file \(it begins with b'{\"text\":'\)\. Give it the name of what it",
+        ),
+        (gzip.compress(GOOD), r"is not a \.zst file \(it begins with b'\\x1f\\x8b"),
+        (b"", r"is empty, which no \.zst file is\. Fetch the file again"),
+        (b"\x28\xb5", "truncated: its 2 bytes end within a compressed frame"),
+    ],
+)
+def test_what_is_no_zst_is_told_by_its_first_bytes(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(corpus(tmp_path, content, "a.jsonl.zst"))
+
+
+@pytest.mark.slow
+def test_a_line_that_is_too_long_is_counted_with_its_place_and_not_held(tmp_path: Path) -> None:
+    """Its neighbours are read, by one slice or by several, packed or not."""
+    long = b'{"text": "' + b"a" * 300_000_000 + b'"}\n'
+    bad = [[len(GOOD), "too long (its line has more than 67,108,864 bytes)"]]
+    root = tmp_path
+    for name, data in {"a.jsonl.zst": zstandard.compress(GOOD + long + GOOD),
+                       "a.jsonl": GOOD + long + GOOD}.items():  # fmt: skip
+        root = tmp_path / name
+        root.mkdir()
+        corpus(root, data, name)
+        tracemalloc.start()
+        texts, (counts,) = read(root)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (texts, counts.records, counts.bad_places) == (["good", "good"], 3, bad)
+        if name == "a.jsonl":
+            assert peak_bytes < 2.5 * LONGEST_LINE_BYTES
+    texts, counted = read(root, slice_bytes=100_000_000)
+    assert texts == ["good", "good"]
+    assert [c.bad_places for c in counted] == [bad, [], [], []]
+    whole = GOOD + long + GOOD
+    ranges = [SourceRange.from_json(c.source_file) for c in counted]
+    for found in ranges:
+        assert found is not None
+        assert found.sha256 == hashlib.sha256(whole[found.start : found.end]).hexdigest()
+    assert ranges[0] and ranges[0].end == len(GOOD + long)
 
 
 def test_a_file_that_changed_since_the_plan_fails(tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ VERBS = {
         meant=("output",),
         help="document lengths and the mixture as a picture",
     ),
+    "report": Verb(
+        module="mobilellama.shards.report.report",
+        thing="dataset",
+        meant=("output",),
+        help="one page about a dataset: shares, lengths, bad records, copies, texts",
+    ),
     "export": Verb(
         module="mobilellama.shards.export.export",
         thing="dataset",

@@ -289,9 +289,9 @@ LAYERS: dict[str, list[str]] = {
     ],
     "tokenize": ["encoding sources", "planning", REST],
     "shards": [
-        "buckets dataset format manifest manifest_table mixture order packing permute reader rows "
-        "source_file windows",
-        "audit export verification",
+        "buckets dataset format lengths manifest manifest_table mixture order packing permute "
+        "reader rows source_file windows",
+        "audit export report verification",
         REST,
     ],
     "pretrain": [

@@ -1,0 +1,110 @@
+"""Read single lines of the corpus, to show what stands where a record was bad.
+
+A place in a receipt is a byte offset in the (unpacked) file, or the number of a row. The line's
+number is counted from the file's beginning, and a .zst or .gz file is unpacked up to the place.
+Both are done only within the first 256 MiB, so that a report does not take hours.
+"""
+
+import gzip
+import io
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from mobilellama.config import ConfigError
+from mobilellama.shards.dataset import Receipt, Slice
+from mobilellama.shards.source_file import SourceRange, locate
+
+_REACH_BYTES = 1 << 28
+_BLOCK_BYTES = 1 << 20
+_CHARACTERS = 80
+_LINE_BYTES = 4 * _CHARACTERS  # UTF-8 takes at most 4 bytes a character
+_LINES = (".jsonl", ".jsonl.zst", ".jsonl.gz")
+
+
+class SourceLines:
+    """The lines of a corpus."""
+
+    def __init__(self, sources: str) -> None:
+        """Take the corpus, as ``tokenize run`` was given it.
+
+        Raises:
+            ConfigError: there is no such folder or file.
+        """
+        self._root = Path(sources)
+        if not self._root.exists():
+            rule = "is neither a folder nor a file"
+            remedy = "Give the corpus that the dataset was made of, or leave it out"
+            raise ConfigError("sources", sources, rule, remedy)
+
+    @staticmethod
+    def where(receipt: Receipt, place: int, line: int | None) -> str:
+        """Return a place in words: the source, and the line, byte or record."""
+        if not _has_lines(receipt):
+            return f"{receipt.source}, record {place:,}"
+        at = f"byte {place:,}"
+        return (
+            f"{receipt.source}, {at}" if line is None else f"{receipt.source}, line {line:,}, {at}"
+        )
+
+    def read(self, receipt: Receipt, place: int) -> tuple[int | None, str]:
+        """Return the number of the line at a place (None: not counted), and its beginning.
+
+        What hinders the reading is said in the place of the beginning, in brackets.
+        """
+        path = self._path(receipt)
+        if not _has_lines(receipt):
+            return None, ""
+        if not path.is_file():
+            return None, f"[{path} is not there]"
+        known = SourceRange.from_json(receipt.source_file)
+        if known is not None and known.state.size != path.stat().st_size:
+            return None, f"[{path} has another size than when it was read]"
+        is_packed = path.suffix in (".zst", ".gz")
+        if is_packed and place > _REACH_BYTES:
+            return None, "[too far from the beginning of a compressed file]"
+        try:
+            with ExitStack() as stack:
+                file = _opened(path, stack)
+                number = None
+                if place <= _REACH_BYTES:
+                    number = 1 + _count_lines(file, place)
+                else:
+                    file.seek(place)
+                data = file.read(_LINE_BYTES)
+        except (OSError, EOFError, zstandard.ZstdError):
+            return None, f"[{path} cannot be read]"
+        if not data:  # zstandard takes a truncated file for one that ends there
+            return None, f"[{path} ends before this place]"
+        return number, data.partition(b"\n")[0].decode("utf-8", "replace")[:_CHARACTERS]
+
+    def _path(self, receipt: Receipt) -> Path:
+        slice_ = Slice(
+            subset=receipt.subset, bucket=receipt.bucket, source=receipt.source,
+            size=receipt.end, start=receipt.start, end=receipt.end, unit=receipt.unit,
+        )  # fmt: skip
+        return self._root if self._root.is_file() else locate(slice_, self._root)[0]
+
+
+def _has_lines(receipt: Receipt) -> bool:
+    return receipt.unit == "bytes" and receipt.source.partition("#")[0].endswith(_LINES)
+
+
+def _opened(path: Path, stack: ExitStack) -> BinaryIO:
+    file = stack.enter_context(open(path, "rb"))
+    if path.suffix == ".zst":
+        # 2**31 is the largest window there is: files packed with --long=31 need it.
+        opened = zstandard.ZstdDecompressor(max_window_size=2**31)
+        return io.BufferedReader(opened.stream_reader(file, read_across_frames=True), _BLOCK_BYTES)
+    return io.BufferedReader(gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
+
+
+def _count_lines(file: BinaryIO, end: int) -> int:
+    """Read up to a place, and return how many lines end before it."""
+    lines = 0
+    while end and (block := file.read(min(end, _BLOCK_BYTES))):
+        lines += block.count(b"\n")
+        end -= len(block)
+    return lines

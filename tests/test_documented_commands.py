@@ -40,6 +40,7 @@ RUNS = (
     "mobilellama shards info",
     "mobilellama shards show",
     "mobilellama shards plot",
+    "mobilellama shards report",
     "mobilellama pretrain plot",
     "mobilellama pretrain replay",
     "mobilellama pretrain export",

@@ -9,7 +9,7 @@ from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.report.bad_records import BadReason, bad_records
 from mobilellama.shards.report.duplicates import Duplicates, find_duplicates
 from mobilellama.shards.report.excerpts import Excerpt, draw_documents_of, read_excerpt
-from mobilellama.shards.report.recipe import Recipe, compare_with_recipe
+from mobilellama.shards.report.recipe import RecipeComparison, compare_with_recipe
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 _REPEATED = 10  # texts that are shown of those that occur most often
@@ -38,7 +38,7 @@ class ReportContent:
     """The name of its file, such as "tokenizer.model"."""
     totals: dict[str, dict[str, int]]
     """Sums of the manifest's counts, by subset."""
-    recipe: Recipe | None
+    recipe: RecipeComparison | None
     lengths: dict[str, Lengths]
     bad: list[BadReason]
     has_sources: bool

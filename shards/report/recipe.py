@@ -25,7 +25,7 @@ class RecipeLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class RecipeComparison:
     """A mixture and a dataset, compared."""
 
     name: str
@@ -41,7 +41,7 @@ class Recipe:
 
 def compare_with_recipe(
     train_tokens: Mapping[str, int], mixture: str | None, budget_tokens: float | None
-) -> Recipe | None:
+) -> RecipeComparison | None:
     """Compare the training tokens of each subset with a mixture.
 
     Args:
@@ -74,7 +74,7 @@ def compare_with_recipe(
     shares = {name: amount / (sum(drawn.values()) or 1) for name, amount in drawn.items()}
     lacking = tuple(name for name in drawn if name not in train_tokens)
     budget = default_budget if budget_tokens is None else budget_tokens
-    return Recipe(
+    return RecipeComparison(
         name=mixture,
         budget_tokens=budget,
         lines=_lines(train_tokens, shares, lacking, budget),

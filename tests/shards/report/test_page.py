@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -29,9 +30,9 @@ class Checked(HTMLParser):
         assert self.open.pop() == tag
 
 
-def content_of(folder: Path, **changed: object) -> ReportContent:
+def content_of(folder: Path, options: ReportOptions = OPTIONS) -> ReportContent:
     dataset = TokenDataset(folder)
-    return gather(dataset, dataset.tokenizer, ReportOptions(**vars(OPTIONS) | changed))
+    return gather(dataset, dataset.tokenizer, options)
 
 
 def cells_of(page: str, heading: str) -> list[list[str]]:
@@ -53,7 +54,7 @@ def test_the_markup_is_whole_and_the_same_content_gives_the_same_bytes(odd_datas
 
 def test_tables_hold_lengths_bytes_and_epochs(odd_dataset: Path) -> None:
     dataset = TokenDataset(odd_dataset)
-    page = render_page(content_of(odd_dataset, budget_tokens=1e6), date="today")
+    page = render_page(content_of(odd_dataset, replace(OPTIONS, budget_tokens=1e6)), date="today")
     (length,) = dataset.bucket_index("wikipedia/00000").lengths
     wikipedia = cells_of(page, "Lengths in tokens")[-1]
     assert wikipedia[0] == "wikipedia" and wikipedia[-2] == f"{length:,.1f}"

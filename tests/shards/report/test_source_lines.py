@@ -39,7 +39,7 @@ def test_a_file_may_be_given_itself(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sources = .*gone: is neither a folder nor a file"):
         SourceLines(str(tmp_path / "gone"))
     renamed = shutil.copy(path, tmp_path / "a.jsonl")
-    assert SourceLines(renamed).read(of("a.jsonl"), 0) == (1, '{"text": "one"}')
+    assert SourceLines(str(renamed)).read(of("a.jsonl"), 0) == (1, '{"text": "one"}')
 
 
 def test_far_places_are_read_without_a_line_number(

@@ -53,34 +53,6 @@ class DeepSpeedEngine:
         backend = torch.distributed.get_backend()
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
         self.optimizer = optimizer
-        bf16 = precision == "bf16"
-        settings: dict[str, Any] = {
-            "train_micro_batch_size_per_gpu": micro_batch_size,
-            # The loop accumulates, and has divided the loss already. A number here would make
-            # DeepSpeed divide again. With managed accumulation on, only the last micro-batch
-            # counts: the relative error of the gradient was .87 at 4 of them, .97 at 32.
-            "gradient_accumulation_steps": 1,
-            "managed_gradient_accumulation": False,
-            # Whether DeepSpeed checks bf16 gradients by default depends on its version.
-            "bf16": {"enabled": bf16, "check_grad_overflow": True},
-            "zero_optimization": {
-                "stage": config.zero_stage,
-                "reduce_bucket_size": config.bucket_elements,
-                "allgather_bucket_size": config.bucket_elements,
-            },
-            # DeepSpeed refuses optimizers that are not on its own list. ZeRO steps flat partitions:
-            # it can take any that steps each element by itself, as ours do (optimizers/kind.py).
-            "zero_allow_untested_optimizer": True,
-            "gradient_clipping": optimizer.config.max_grad_norm,
-            "steps_per_print": sys.maxsize,  # the loop has its own metrics
-        }
-        if bf16:
-            # Relative error of the gradient against an fp32 sum of 32 bf16 micro-gradients:
-            # .0045 by default, .0023 with fp32 accumulation, 0 with fp32 reduction too. The
-            # optimizer of fp32 accumulation all-reduces the whole gradient in step and overlaps
-            # nothing with the backward pass.
-            settings["data_types"] = {"grad_accum_dtype": config.grad_accum_dtype}
-            settings["communication_data_type"] = config.communication_dtype
         self._engine: Any
         self._zero: Any  # DeepSpeedZeroOptimizer, or under bf16 BF16_Optimizer
         built = optimizer.build(torch_groups(groups))
@@ -88,7 +60,7 @@ class DeepSpeedEngine:
             self._engine, self._zero, *_ = deepspeed.initialize(
                 model=model,
                 optimizer=built,
-                config=settings,
+                config=_settings(config, precision, optimizer, micro_batch_size),
                 dist_init_required=False,
             )
         if self._zero.optimizer is not built:  # it builds torch's Adagrad anew, without the groups
@@ -208,3 +180,38 @@ class DeepSpeedEngine:
     def train(self, mode: bool) -> None:
         """Switch between training and evaluation."""
         self._engine.train(mode)
+
+
+def _settings(
+    config: EngineConfig, precision: str, optimizer: OptimizerKind, micro_batch_size: int
+) -> dict[str, Any]:
+    """Return DeepSpeed's config."""
+    bf16 = precision == "bf16"
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        # The loop accumulates, and has divided the loss already. A number here would make
+        # DeepSpeed divide again. With managed accumulation on, only the last micro-batch
+        # counts: the relative error of the gradient was .87 at 4 of them, .97 at 32.
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        # Whether DeepSpeed checks bf16 gradients by default depends on its version.
+        "bf16": {"enabled": bf16, "check_grad_overflow": True},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "reduce_bucket_size": config.bucket_elements,
+            "allgather_bucket_size": config.bucket_elements,
+        },
+        # DeepSpeed refuses optimizers that are not on its own list. ZeRO steps flat partitions:
+        # it can take any that steps each element by itself, as ours do (optimizers/kind.py).
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": optimizer.config.max_grad_norm,
+        "steps_per_print": sys.maxsize,  # the loop has its own metrics
+    }
+    if bf16:
+        # Relative error of the gradient against an fp32 sum of 32 bf16 micro-gradients:
+        # .0045 by default, .0023 with fp32 accumulation, 0 with fp32 reduction too. The
+        # optimizer of fp32 accumulation all-reduces the whole gradient in step and overlaps
+        # nothing with the backward pass.
+        settings["data_types"] = {"grad_accum_dtype": config.grad_accum_dtype}
+        settings["communication_data_type"] = config.communication_dtype
+    return settings

@@ -11,7 +11,7 @@ of fp32's about one token in a million. (A draw from the cumulative distribution
 next to one of V edges instead of one: a thousand times as often.)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -90,20 +90,9 @@ def decode(
         if sampling.repetition_penalty != 1 and seen is None:
             seen = _seen(prompts, logits)
         chosen = choose(logits, sampling, keys=keys, seen=seen)
-        kept = []
-        for slot, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):  # sync
-            if token < 0:
-                why = "its weights are damaged, or overflow in this dtype (try --dtype fp32)"
-                raise UserError(f"the model's logits are not finite: {why}")
-            answers[row].ids.append(token)
-            if on_token:
-                on_token(row, token)
-            if ended(answers[row].ids):
-                answers[row].finish = "stop"
-            elif len(answers[row].ids) >= limits[row]:
-                answers[row].finish = "length"
-            else:
-                kept.append(slot)
+        tokens_of_rows = dict(zip(rows, chosen.tolist(), strict=True))  # host-device sync
+        _add(tokens_of_rows, answers, limits, ended, on_token)
+        kept = [slot for slot, row in enumerate(rows) if answers[row].finish == "cut"]
         feed = chosen[:, None]
         if seen is not None:
             seen.scatter_(1, feed, True)
@@ -115,6 +104,27 @@ def decode(
             seen = None if seen is None else seen[slots]
         rows = [rows[slot] for slot in kept]
     return answers
+
+
+def _add(
+    tokens: Mapping[int, int],
+    answers: Sequence[Decoded],
+    limits: Sequence[int],
+    ended: Callable[[Sequence[int]], bool],
+    on_token: Callable[[int, int], None] | None,
+) -> None:
+    """Add a token to the answer of each row that has one; note which answers end with it."""
+    for row, token in tokens.items():
+        if token < 0:
+            why = "its weights are damaged, or overflow in this dtype (try --dtype fp32)"
+            raise UserError(f"the model's logits are not finite: {why}")
+        answers[row].ids.append(token)
+        if on_token:
+            on_token(row, token)
+        if ended(answers[row].ids):
+            answers[row].finish = "stop"
+        elif len(answers[row].ids) >= limits[row]:
+            answers[row].finish = "length"
 
 
 @contextmanager

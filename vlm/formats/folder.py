@@ -79,6 +79,7 @@ _SIZES = (
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "rope_theta")
 _MAY_BE_NULL = ("intermediate_size", "num_key_value_heads", "head_dim")
 _LAYER = "mm_vision_select_layer"
+Form = Literal["ours", "published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class VlmFolder:
     """A folder whose weights are checked and not read yet."""
 
     folder: Path
-    form: Literal["ours", "published"]
+    form: Form
     architecture: Architecture
     weights: NamedWeights
     config: Mapping[str, object]
@@ -133,19 +134,9 @@ def open_folder(
         DataError: its weights are damaged, or not those of its config.json.
     """
     folder = Path(folder)
-    path = folder / "config.json"
-    if not path.is_file():
-        rule = "has no config.json" if folder.is_dir() else "is not a folder"
-        raise ConfigError(field, str(folder), rule, _REMEDY)
-    values = read_object(path)
-    kind = values.get("model_type")
-    if kind not in (OURS, PUBLISHED):
-        require_no_code(folder, field=field)
-        rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
-        raise ConfigError(field, str(folder), rule, _REMEDY)
-    _require_sizes(path, values)
+    values, form = _read_config(folder, field)
     weights = StoredWeights(folder, field, _REMEDY)
-    if vision is not None and kind == OURS:
+    if vision is not None and form == "ours":
         rule = f"is given, but {folder} has a tower of its own"
         raise ConfigError("vision", vision, rule, "Leave it out")
     outside = _tower_outside(folder, values, weights, vision, find)
@@ -153,7 +144,7 @@ def open_folder(
         tower = open_tower(outside.path) if outside else None
     found: PublishedTower | None = None
     try:
-        if kind == OURS:
+        if form == "ours":
             later = {name: values[name] for name in _LATER_FIELDS if name in values}
             needed = {name: values[name] for name in _FIELDS}
             architecture = Architecture.from_dict(needed | later)
@@ -167,7 +158,7 @@ def open_folder(
                 find=find,
             )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: lacks {error} or has it of another type") from None
+        raise DataError(f"{folder}/config.json: lacks {error} or has it of another type") from None
     if aspect_ratio is not None:
         architecture = with_images(architecture, aspect_ratio=aspect_ratio)
     shapes = parameter_shapes(architecture)
@@ -176,13 +167,12 @@ def open_folder(
         weights,
         shapes,
         stored_name=lambda name: (
-            name if kind == OURS else published_name(name, architecture.projector)
+            name if form == "ours" else published_name(name, architecture.projector)
         ),
         ignored=is_ignored,
         tied=tied_weights(architecture.language),
         others={TOWER: tower[1]} if tower else None,
     )
-    form: Literal["ours", "published"] = "ours" if kind == OURS else "published"
     return VlmFolder(
         folder=folder,
         form=form,
@@ -192,6 +182,22 @@ def open_folder(
         tower_source=found.source if found else "",
         named_tower=None if vision is not None or found is None else found.taken_from,
     )
+
+
+def _read_config(folder: Path, field: str) -> tuple[Mapping[str, object], Form]:
+    """Return a folder's config.json, whose sizes are checked, and its form, or raise ConfigError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        rule = "has no config.json" if folder.is_dir() else "is not a folder"
+        raise ConfigError(field, str(folder), rule, _REMEDY)
+    values = read_object(path)
+    kind = values.get("model_type")
+    if kind not in (OURS, PUBLISHED):
+        require_no_code(folder, field=field)
+        rule = f"is a model of type {kind!r}, not {OURS} or {PUBLISHED}"
+        raise ConfigError(field, str(folder), rule, _REMEDY)
+    _require_sizes(path, values)
+    return values, "ours" if kind == OURS else "published"
 
 
 def _tower_outside(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import house_paths
 import paired
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,9 @@ class Count:
     """Lines that are not blank."""
     docstring_lines: int = 0
     comment_lines: int = 0
+    """Lines that hold a comment alone."""
+    lines_with_a_comment: int = 0
+    """Lines of code that end with a comment."""
     public_functions: int = 0
     documented: int = 0
     arguments: int = 0
@@ -56,7 +60,9 @@ class Count:
         lines = text.splitlines()
         self.lines_of_file.append(len(lines))
         self.code_lines += sum(1 for line in lines if line.strip())
-        self.comment_lines += comment_lines(text)
+        alone, behind = comment_lines(text)
+        self.comment_lines += alone
+        self.lines_with_a_comment += behind
         for node in ast.walk(tree):
             self._add_node(node)
 
@@ -67,6 +73,7 @@ class Count:
                 self.docstring_lines += (first.end_lineno or first.lineno) - first.lineno + 1
         if isinstance(node, ast.ClassDef):
             self.class_names.append(node.name)
+            self.docstring_lines += field_docstring_lines(node)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             self._add_function(node)
         elif isinstance(node, ast.Name) and node.id == "Any":
@@ -88,13 +95,26 @@ class Count:
         self.typed += sum(1 for argument in given if argument.annotation is not None)
 
 
-def comment_lines(text: str) -> int:
-    """Return the number of lines that hold a comment and nothing else."""
+def field_docstring_lines(node: ast.ClassDef) -> int:
+    """Return the lines of the texts below a class's fields, its own docstring left out."""
+    texts = [
+        part for part in node.body[1:]
+        if isinstance(part, ast.Expr)
+        and isinstance(part.value, ast.Constant)
+        and isinstance(part.value.value, str)
+    ]  # fmt: skip
+    return sum((part.end_lineno or part.lineno) - part.lineno + 1 for part in texts)
+
+
+def comment_lines(text: str) -> tuple[int, int]:
+    """Return the number of lines that hold a comment alone, and of those that end with one."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (tokenize.TokenError, IndentationError):
-        return 0
-    return sum(1 for t in tokens if t.type == tokenize.COMMENT and not t.line[: t.start[1]].strip())
+        return 0, 0
+    comments = [token for token in tokens if token.type == tokenize.COMMENT]
+    alone = sum(1 for token in comments if not token.line[: token.start[1]].strip())
+    return alone, len(comments) - alone
 
 
 def code_files(root: Path) -> Iterator[Path]:
@@ -158,9 +178,10 @@ def rows(root: Path) -> dict[str, str]:
             f"{statistics.median(count.lines_of_file or [0]):.0f} / "
             f"{max(count.lines_of_file, default=0)}",
         "functions over 40 / over 60 lines / longest": f"{over[0]} / {over[1]} / {max(functions)}",
-        "docstring / comment lines, %":
+        "docstring / comment lines / lines that end with a comment, %":
             f"{percent(count.docstring_lines, count.code_lines)} / "
-            f"{percent(count.comment_lines, count.code_lines)}",
+            f"{percent(count.comment_lines, count.code_lines)} / "
+            f"{percent(count.lines_with_a_comment, count.code_lines)}",
         "public functions documented / arguments typed, %":
             f"{percent(count.documented, count.public_functions)} / "
             f"{percent(count.typed, count.arguments)}",
@@ -171,6 +192,7 @@ def rows(root: Path) -> dict[str, str]:
     if root == ROOT:
         missing, modules = without_a_test(root)
         column["with a function, without a test of their name"] = f"{missing} of {modules} modules"
+        column |= house_paths.rows(root)
     return column
 
 

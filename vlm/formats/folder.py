@@ -185,7 +185,7 @@ def open_folder(
 
 
 def _read_config(folder: Path, field: str) -> tuple[Mapping[str, object], Form]:
-    """Return a folder's config.json, whose sizes are checked, and its form, or raise ConfigError."""
+    """Return a folder's config.json and its form; raise ConfigError unless both are right."""
     path = folder / "config.json"
     if not path.is_file():
         rule = "has no config.json" if folder.is_dir() else "is not a folder"

@@ -6,6 +6,7 @@ text of it, so a path that the code has left is an error and not an old figure.
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -48,11 +49,9 @@ def path_text(root: Path, places: tuple[Place, ...]) -> str:
     for place in places:
         assert place.name in place.text
         if place.text not in (root / place.file).read_text():
-            raise StalePathError(
-                f"{place.file} does not hold '{place.text}'; follow the value anew"
-            )
+            raise StalePathError(f"{place.file} lacks '{place.text}': follow the value anew")
     names = [place.name for place in places]
-    renames = sum(a != b for a, b in zip(names, names[1:], strict=False))
+    renames = sum(name != handed_on for name, handed_on in pairwise(names))
     return f"{len(places) - 1} / {renames}"
 
 

@@ -37,7 +37,7 @@ def test_a_new_name_on_the_way_is_counted(tmp_path: Path) -> None:
 
 def test_a_path_that_the_code_has_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("seq_length: int\n")
-    with pytest.raises(StalePathError, match="a.py does not hold 'seq_len: int'; follow"):
+    with pytest.raises(StalePathError, match=r"a\.py lacks 'seq_len: int': follow"):
         path_text(tmp_path, (Place("a.py", "seq_len: int", "seq_len"),))
 
 

@@ -1,6 +1,6 @@
 """How far a value travels from its flag to its use, and how many files a common change touches.
 
-Hops and renames are counted on paths that are written here by hand. Each place names a file and a
+Hops and renames are counted on paths that are written here by hand. Each waypoint names a file and a
 text of it, so a path that the code has left is an error and not an old figure.
 """
 
@@ -15,7 +15,7 @@ class StalePathError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class Waypoint:
     """Where a value is defined, handed on, or used."""
 
     file: str
@@ -25,34 +25,34 @@ class Place:
 
 
 LEARNING_RATE = (
-    Place("pretrain/optimizers/config.py", "learning_rate: float", "learning_rate"),
-    Place("pretrain/optimizer.py", "config.learning_rate, config.weight_decay", "learning_rate"),
-    Place("pretrain/engines/deepspeed.py", "ours.learning_rate * lr_factor", "learning_rate"),
+    Waypoint("pretrain/optimizers/config.py", "learning_rate: float", "learning_rate"),
+    Waypoint("pretrain/optimizer.py", "config.learning_rate, config.weight_decay", "learning_rate"),
+    Waypoint("pretrain/engines/deepspeed.py", "ours.learning_rate * lr_factor", "learning_rate"),
 )
 SEQ_LEN = (
-    Place("pretrain/sections.py", "seq_len: int", "seq_len"),
-    Place("pretrain/training_data.py", "seq_len=config.train.seq_len", "seq_len"),
-    Place("pretrain/training_data.py", "open_order(dataset, seq_len=seq_len", "seq_len"),
-    Place("shards/order.py", "dataset.view(subset, seq_len)", "seq_len"),
-    Place("shards/reader.py", "Windows(self, subset, seq_len, split)", "seq_len"),
-    Place("shards/windows.py", "counts = predictable // seq_len", "seq_len"),
+    Waypoint("pretrain/sections.py", "seq_len: int", "seq_len"),
+    Waypoint("pretrain/training_data.py", "seq_len=config.train.seq_len", "seq_len"),
+    Waypoint("pretrain/training_data.py", "open_order(dataset, seq_len=seq_len", "seq_len"),
+    Waypoint("shards/order.py", "dataset.view(subset, seq_len)", "seq_len"),
+    Waypoint("shards/reader.py", "Windows(self, subset, seq_len, split)", "seq_len"),
+    Waypoint("shards/windows.py", "counts = predictable // seq_len", "seq_len"),
 )
 CHANGES = ("a schedule", "a logger", "an optimizer", "a projector")
 
 
-def path_text(root: Path, places: tuple[Place, ...]) -> str:
+def path_text(root: Path, waypoints: tuple[Waypoint, ...]) -> str:
     """Return "HOPS / RENAMES" of a path: how often the value is handed on, and under a new name.
 
     Raises:
-        StalePathError: a place is not in its file.
+        StalePathError: a waypoint is not in its file.
     """
-    for place in places:
-        assert place.name in place.text
-        if place.text not in (root / place.file).read_text():
-            raise StalePathError(f"{place.file} lacks '{place.text}': follow the value anew")
-    names = [place.name for place in places]
+    for waypoint in waypoints:
+        assert waypoint.name in waypoint.text
+        if waypoint.text not in (root / waypoint.file).read_text():
+            raise StalePathError(f"{waypoint.file} lacks '{waypoint.text}': follow the value anew")
+    names = [waypoint.name for waypoint in waypoints]
     renames = sum(name != handed_on for name, handed_on in pairwise(names))
-    return f"{len(places) - 1} / {renames}"
+    return f"{len(waypoints) - 1} / {renames}"
 
 
 def files_touched(root: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.house_paths import (
     LEARNING_RATE,
     SEQ_LEN,
-    Place,
+    Waypoint,
     StalePathError,
     files_touched,
     path_text,
@@ -21,24 +21,24 @@ def test_a_value_goes_through_few_hands_and_keeps_its_name() -> None:
     assert path_text(ROOT, SEQ_LEN) == "5 / 0"
 
 
-@pytest.mark.parametrize("places", [LEARNING_RATE, SEQ_LEN])
+@pytest.mark.parametrize("waypoints", [LEARNING_RATE, SEQ_LEN])
 def test_a_value_passes_through_at_most_four_files_from_its_config_to_its_use(
-    places: tuple[Place, ...],
+    waypoints: tuple[Waypoint, ...],
 ) -> None:
-    config, *others = [place.file for place in places]
+    config, *others = [waypoint.file for waypoint in waypoints]
     assert len({*others} - {config}) <= 4
 
 
 def test_a_new_name_on_the_way_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("seq_len: int\nlength = seq_len\nuse(length)\n")
     names = [("seq_len: int", "seq_len"), ("length = seq_len", "length"), ("use(length", "length")]
-    assert path_text(tmp_path, tuple(Place("a.py", *name) for name in names)) == "2 / 1"
+    assert path_text(tmp_path, tuple(Waypoint("a.py", *name) for name in names)) == "2 / 1"
 
 
 def test_a_path_that_the_code_has_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("seq_length: int\n")
     with pytest.raises(StalePathError, match=r"a\.py lacks 'seq_len: int': follow"):
-        path_text(tmp_path, (Place("a.py", "seq_len: int", "seq_len"),))
+        path_text(tmp_path, (Waypoint("a.py", "seq_len: int", "seq_len"),))
 
 
 def test_the_files_of_a_change_are_those_of_the_page(tmp_path: Path) -> None:

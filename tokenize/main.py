@@ -36,7 +36,7 @@ VERBS = {
             "max_array_size",
             "mb_per_s",
             "json",
-        ),  # fmt: skip
+        ),
         help="say what tokenising a corpus will take, and what of it is missing; write nothing",
     ),
     "finish": Verb(

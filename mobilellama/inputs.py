@@ -36,6 +36,8 @@ class InputPath:
     name: Literal["hub", "owned", "preset"] | None = None
     """What the field takes instead of a path: a name on the Hugging Face Hub (owned: with its
     owner alone, OWNER/NAME), or a preset's."""
+    url: bool = False
+    """Whether the field also takes a URL, such as s3://BUCKET/FOLDER, which is not looked at."""
     unless: str | None = None
     """Another field. If it is given, this one is not read."""
     only_at_first: bool = False
@@ -54,6 +56,8 @@ class InputPath:
                 log.info(
                     "%s = %s: no such folder here; read as a name on the Hub", self.field, value
                 )
+            return
+        if self.url and "://" in value:
             return
         path = Path(value)
         if not path.exists():

@@ -7,8 +7,8 @@ import pytest
 from benchmarks.house_paths import (
     LEARNING_RATE,
     SEQ_LEN,
-    Waypoint,
     StalePathError,
+    Waypoint,
     files_touched,
     path_text,
 )

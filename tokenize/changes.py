@@ -22,6 +22,7 @@ from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, read_receipt
 from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.remote import RemotePath
 from mobilellama.tokenize.sources.tables import read_rows_again, rows_state
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ class SourceChecks:
         if slice_.unit == "rows":
             return rows_state(self._sources)
         path = self._sources.path_of(slice_)
+        if isinstance(path, RemotePath):
+            return path.state()
         try:
             return FileState.of([os.stat(path)])
         except OSError as error:
@@ -112,6 +115,8 @@ class SourceChecks:
             found = read_rows_again(slice_, self._sources)
             return found.sha256 if found else None
         path = self._sources.path_of(slice_)
+        if isinstance(path, RemotePath):
+            return path.sha256_of_range(known.start, known.end)
         try:
             return sha256_of_range(path, known.start, known.end)
         except OSError as error:

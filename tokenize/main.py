@@ -68,6 +68,7 @@ INPUTS = {
             field="sources.root",
             kind="folder",
             remedy="Give a folder in RedPajama's layout",
+            url=True,
             unless="sources.dataset",
         ),
         InputPath(
@@ -75,6 +76,7 @@ INPUTS = {
             kind="path",
             remedy="Give a folder of .parquet, .json or .jsonl files, or a name on the Hub",
             name="hub",
+            url=True,
         ),
     ),
 }

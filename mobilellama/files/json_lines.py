@@ -86,8 +86,13 @@ def _parse_leniently(data: bytes) -> Any:
         raise NotJsonError(one_line(error)) from None
 
 
-def require_utf8(start: bytes, path: Path) -> None:
-    """Raise DataError if the first bytes of a file show that it is UTF-16 or compressed."""
+def require_utf8(start: bytes, path: object) -> None:
+    """Raise DataError if the first bytes of a file show that it is UTF-16 or compressed.
+
+    Args:
+        start: of the file.
+        path: what the message calls the file.
+    """
     sample = start[:_START_BYTES]
     if sample.startswith((*_UTF16_MARKS, *_PACKED)) or _alternates(sample):
         remedy = "Unpack it" if sample.startswith(_PACKED) else "Convert it to UTF-8"
@@ -193,8 +198,12 @@ def _written(value: object, odd: Counter[str]) -> Any:
     return made
 
 
-def parse_document(data: bytes, path: Path) -> Any:
+def parse_document(data: bytes, path: object) -> Any:
     """Return the value of a whole JSON file. Halves of surrogate pairs stay in it.
+
+    Args:
+        data: the file.
+        path: what messages call it.
 
     Raises:
         DataError: the file is empty, truncated, not JSON, or not UTF-8. The message says where.

@@ -79,3 +79,12 @@ def test_a_field_that_another_replaces_is_not_looked_at() -> None:
     require_inputs([path], {"base": "gone", "checkpoint": "run"}.get)
     with pytest.raises(ConfigError):
         require_inputs([path], {"base": "gone"}.get)
+
+
+def test_a_url_is_not_looked_at_where_the_field_takes_one() -> None:
+    taken = InputPath(field="sources.root", kind="folder", remedy="Give it", url=True)
+    taken.require("s3://bucket/corpus")
+    with pytest.raises(ConfigError, match="s3:/bucket: does not exist"):
+        taken.require("s3:/bucket")
+    with pytest.raises(ConfigError, match="s3://bucket: does not exist"):
+        InputPath(field="sources.root", kind="folder", remedy="Give it").require("s3://bucket")

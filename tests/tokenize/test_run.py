@@ -16,6 +16,7 @@ from mobilellama.files.atomic import read_json
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.verify import verify_dataset
 from mobilellama.tokenize.main import main
+from tests.helpers.file_server import serving
 from tests.helpers.tokenizing import start
 
 pytestmark = pytest.mark.slow
@@ -338,3 +339,32 @@ def test_a_config_file_gives_the_fields(
     )
     done = tokenize_command("run", "--config", tmp_path / "run.yaml")
     assert "is finished already" in done.stdout, done.stderr
+
+
+def test_files_behind_a_url_make_the_dataset_of_the_local_files(
+    many_slices: tuple[list[str | Path], Path], tokenize_command: Command, tmp_path: Path
+) -> None:
+    """Two workers read them while the server breaks off some answers; done again, it compares."""
+    arguments, expected = many_slices
+    place = arguments.index("--sources.root") + 1
+    corpus = tmp_path / "corpus"
+    shutil.copytree(arguments[place], corpus)
+    with serving(corpus) as server:
+        server.cut = 5
+        away = [*arguments[:place], server.url, *arguments[place + 1 :]]
+        for said in ("fingerprint", "finished already"):
+            done = tokenize_command("run", *away, "--output", tmp_path / "out", "--workers", 2)
+            assert done.returncode == 0, done.stderr
+            assert said in done.stdout
+        assert server.cut == 0
+        one, other = (read_json(folder / "dataset.json") for folder in (tmp_path / "out", expected))
+        assert one["fingerprint"] == other["fingerprint"]
+        file = next(corpus.rglob("*.jsonl"))
+        size, content = file.stat().st_size, file.read_bytes()
+        file.write_bytes(content.replace(b"a", b"b", 1))
+        assert file.stat().st_size == size
+        os.utime(file, (1, 1))
+        done = tokenize_command("run", *away, "--output", tmp_path / "out", "--workers", 2)
+        assert done.returncode == 2
+        assert f"{server.url}/{file.relative_to(corpus)}" in done.stderr
+        assert "has changed since" in done.stderr

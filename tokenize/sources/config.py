@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.sources.places import path_below
+from mobilellama.tokenize.sources.remote import SourcePath
 
 JSONL, ZSTD = ".jsonl", ".jsonl.zst"
 
@@ -61,9 +63,9 @@ class SourcesConfig:
         """Return a source's name in the plan, which tells another text column apart."""
         return source if self.text_column == "text" else f"{source}#{self.text_column}"
 
-    def path_of(self, slice_: Slice) -> Path:
+    def path_of(self, slice_: Slice) -> SourcePath:
         """Return the file that a slice of bytes is of."""
-        return Path(self.root or self.dataset or "") / self.unlabelled(slice_.source)
+        return path_below(self.root or self.dataset or "", self.unlabelled(slice_.source))
 
     def unlabelled(self, source: str) -> str:
         """Return the source of which `labelled` made a slice's."""

@@ -22,6 +22,12 @@ import zstandard
 from mobilellama.config import DataError
 from mobilellama.files.json_lines import LONGEST_LINE_BYTES, UTF8_MARK, require_utf8
 from mobilellama.shards.source_file import FileState, SourceRange
+from mobilellama.tokenize.sources.remote import (
+    RemoteFile,
+    RemotePath,
+    SourcePath,
+    open_planned_remote,
+)
 
 _BLOCK_BYTES = 1 << 20
 # What a packed block unpacks to is held at once. zstd packs up to 128 KiB into 4 bytes, so that the
@@ -30,12 +36,16 @@ _PACKED_BLOCK_BYTES = 1 << 13
 
 
 @contextmanager
-def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
+def open_planned(path: SourcePath, size: int) -> Iterator[BinaryIO]:
     """Open a source file, which must have the plan's size, and stay the same while it is read.
 
     Raises:
         DataError: it cannot be opened, has another size, or was changed meanwhile.
     """
+    if isinstance(path, RemotePath):
+        with open_planned_remote(path, size) as remote:
+            yield remote
+        return
     try:
         file = open(path, "rb", buffering=0)
     except OSError as error:
@@ -53,7 +63,9 @@ def open_planned(path: Path, size: int) -> Iterator[BinaryIO]:
 
 
 def file_state(file: BinaryIO | RawIOBase) -> FileState:
-    """Return the state of an open file."""
+    """Return the state of an open file; of a remote one, when it was opened."""
+    if isinstance(file, RemoteFile):
+        return file.state
     return FileState.of([os.fstat(file.fileno())])
 
 
@@ -135,7 +147,7 @@ _SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
 _FIRST_BYTES = {".zst": (b"\x28\xb5\x2f\xfd", *_SKIPPABLE), ".gz": (b"\x1f\x8b",)}
 
 
-def read_blocks(file: Readable, path: Path) -> Iterator[bytes]:
+def read_blocks(file: Readable, path: SourcePath) -> Iterator[bytes]:
     """Yield a file's content from where it stands, unpacked if `path` ends in .zst or .gz.
 
     ``file.tell()`` says how much of the file, as it lies on disk, the blocks so far needed.
@@ -150,7 +162,9 @@ def read_blocks(file: Readable, path: Path) -> Iterator[bytes]:
         yield block
 
 
-def _unpacked(file: Readable, path: Path, open_frame: Callable[[], _Frame]) -> Iterator[bytes]:
+def _unpacked(
+    file: Readable, path: SourcePath, open_frame: Callable[[], _Frame]
+) -> Iterator[bytes]:
     frame, frames = None, 0
     while block := file.read(_PACKED_BLOCK_BYTES):
         if frame is None and frames == 0:
@@ -175,7 +189,7 @@ def _unpacked(file: Readable, path: Path, open_frame: Callable[[], _Frame]) -> I
         )
 
 
-def _require_packed(start: bytes, path: Path) -> None:
+def _require_packed(start: bytes, path: SourcePath) -> None:
     """Raise DataError if a file's first bytes are not those of the packing that its name says."""
     known = _FIRST_BYTES[path.suffix]
     if not any(first.startswith(start[: len(first)]) for first in known):
@@ -185,7 +199,7 @@ def _require_packed(start: bytes, path: Path) -> None:
         )
 
 
-def in_utf8(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+def in_utf8(blocks: Iterator[bytes], path: SourcePath) -> Iterator[bytes]:
     """Pass blocks on, if the first is not in an encoding that no line could be read in.
 
     Raises:

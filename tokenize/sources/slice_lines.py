@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.config import ZSTD
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, view_lines
+from mobilellama.tokenize.sources.remote import SourcePath
 
 
 def file_lines(
-    file: BinaryIO, path: Path, slice_: Slice, counts: Counts
+    file: BinaryIO, path: SourcePath, slice_: Slice, counts: Counts
 ) -> Iterator[tuple[int, bytes | memoryview]]:
     """Yield (byte offset, line) of the lines whose first byte lies in the slice's range.
 
@@ -43,7 +43,7 @@ def file_lines(
 
 
 def _counted_blocks(
-    source: HashedRange, path: Path, slice_: Slice, counts: Counts
+    source: HashedRange, path: SourcePath, slice_: Slice, counts: Counts
 ) -> Iterator[bytes]:
     """Yield the file's blocks from where it stands, with `counts` current at each."""
     start = source.tell()

@@ -16,15 +16,18 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
 from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
 from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS
-from mobilellama.tokenize.sources.folders import left_out_text, walk_files
+from mobilellama.tokenize.sources.folders import left_out_text
 from mobilellama.tokenize.sources.json_list import read_elements
 from mobilellama.tokenize.sources.lines import in_utf8, read_blocks, split_lines
+from mobilellama.tokenize.sources.places import files_below, is_folder
+from mobilellama.tokenize.sources.remote import RemotePath, SourcePath
 from mobilellama.tokenize.sources.tables import find_table_slices
 
 log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
         _require_free_names({slice_.subset for slice_ in slices}, "sources.subset")
         return slices
     assert sources.root is not None
-    slices = _find_root_slices(sources, Path(sources.root), slice_bytes)
+    slices = _find_root_slices(sources, sources.root, slice_bytes)
     require_text_column(sources, slices)
     _require_free_names({slice_.subset for slice_ in slices}, "sources.root")
     return slices
@@ -67,16 +70,17 @@ def _require_free_names(subsets: Iterable[str], field: str) -> None:
             raise ConfigError(field, subset, rule, "Rename the subset")
 
 
-def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> tuple[Slice, ...]:
-    if not root.is_dir():
+def _find_root_slices(sources: SourcesConfig, root: str, slice_bytes: int) -> tuple[Slice, ...]:
+    if not is_folder(root):
         rule = "is not a folder"
-        raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
+        raise ConfigError("sources.root", root, rule, "Give the corpus's root folder")
     count = 0
     subsets: dict[str, list[Slice]] = {}
-    for path in sorted(_data_files(root), key=os.fsencode):
+    sizes = files_below(root)
+    for path in sorted(_data_files(root, sizes), key=os.fsencode):
         subset = path.split("/")[0]
         slices = subsets.setdefault(subset, [])
-        size = (root / path).stat().st_size
+        size = sizes[path]
         step = slice_bytes if path.endswith(JSONL) else max(size, 1)
         count += -(-max(size, 1) // step)
         require_few_slices(count, "slice_bytes", slice_bytes)
@@ -94,25 +98,25 @@ def _find_root_slices(sources: SourcesConfig, root: Path, slice_bytes: int) -> t
             )
     if not subsets:
         rule = f"holds no {JSONL} or {ZSTD} file in a subset folder"
-        raise ConfigError("sources.root", str(root), rule, "Give the corpus's root folder")
+        raise ConfigError("sources.root", root, rule, "Give the corpus's root folder")
     return tuple(slice_ for subset in sorted(subsets) for slice_ in subsets[subset])
 
 
-def _data_files(root: Path) -> Iterator[str]:
+def _data_files(root: str, paths: Iterable[str]) -> Iterator[str]:
     """Yield the paths of the data files, relative to the root, with '/' between the parts."""
     notes: list[str] = []
-    for path in walk_files(root):
+    for path in paths:
         if path.endswith((JSONL, ZSTD)):
             if "/" not in path:
                 rule = f"{path} lies directly in it, but must be in the folder of its subset"
                 remedy = "Move it into a folder with the subset's name, or give the folder above"
-                raise ConfigError("sources.root", str(root), rule, remedy)
+                raise ConfigError("sources.root", root, rule, remedy)
             yield path
         elif Path(path).suffix in _NOTES:
             notes.append(path)
         else:
             rule = f"{path} ends in {Path(path).suffix}, which is neither {JSONL} nor {ZSTD}"
-            raise ConfigError("sources.root", str(root), rule, "Convert it, or move it away")
+            raise ConfigError("sources.root", root, rule, "Convert it, or move it away")
     if notes:
         log.info("%s", left_out_text(notes))
 
@@ -146,14 +150,15 @@ def require_text_column(sources: SourcesConfig, slices: Sequence[Slice]) -> None
             raise ConfigError("sources.text_column", sources.text_column, rule, "Name one of them")
 
 
-def _other_names(path: Path, column: str, least: int) -> list[str]:
+def _other_names(path: SourcePath, column: str, least: int) -> list[str]:
     """Return the columns of a file that has records, but not this column; else an empty list."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            found = pq.read_schema(path).names
+            with _opened(path) as file:
+                found = pq.read_schema(file).names
         except pa.ArrowException:
             return []
         return [] if column in found else found
@@ -168,9 +173,9 @@ def _other_names(path: Path, column: str, least: int) -> list[str]:
     return list(names) if records >= least else []
 
 
-def _first_values(path: Path) -> Iterator[object]:
+def _first_values(path: SourcePath) -> Iterator[object]:
     """Yield the JSON values with which a file begins; what is no JSON is left out."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         start = file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip()
         file.seek(0)
         if path.suffix == ".json" and start.startswith(b"["):
@@ -187,3 +192,7 @@ def _first_values(path: Path) -> Iterator[object]:
                     yield parse_json(line)
                 except NotJsonError:
                     continue
+
+
+def _opened(path: SourcePath) -> BinaryIO:
+    return cast(BinaryIO, path.open()) if isinstance(path, RemotePath) else path.open("rb")

@@ -9,7 +9,6 @@ The files are read as they are: texts stay texts, whatever they look like.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mobilellama.config import DataError, one_line
@@ -24,6 +23,7 @@ from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
 from mobilellama.tokenize.sources.lines import hash_whole
+from mobilellama.tokenize.sources.remote import SourcePath
 from mobilellama.tokenize.sources.slice_lines import file_lines
 from mobilellama.tokenize.sources.texts import BadRecordError, text_of_record
 
@@ -37,7 +37,9 @@ Values = Iterator[tuple[int, object]]
 """(place, value of the text column, or the BadRecordError that says why there is none)."""
 
 
-def read_file(file: BinaryIO, path: Path, slice_: Slice, column: str, counts: Counts) -> Values:
+def read_file(
+    file: BinaryIO, path: SourcePath, slice_: Slice, column: str, counts: Counts
+) -> Values:
     """Yield the values of a file's text column, with byte offsets of lines, else row numbers.
 
     Raises:
@@ -55,7 +57,7 @@ def read_file(file: BinaryIO, path: Path, slice_: Slice, column: str, counts: Co
     counts.source_read = slice_.size
 
 
-def _parquet_values(file: BinaryIO, path: Path, column: str) -> Values:
+def _parquet_values(file: BinaryIO, path: SourcePath, column: str) -> Values:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -111,7 +113,7 @@ def _parsed(lines: Iterator[tuple[int, bytes | memoryview]]) -> Values:
             yield offset, BadRecordError(str(error))
 
 
-def _json_values(file: BinaryIO, path: Path, column: str) -> Values:
+def _json_values(file: BinaryIO, path: SourcePath, column: str) -> Values:
     file.seek(0)
     row = 0
     try:
@@ -132,7 +134,7 @@ def _as_object(value: object, column: str) -> object:
     return {column: value} if isinstance(value, str) else value
 
 
-def _rows_of(value: object, path: Path, column: str) -> list[object]:
+def _rows_of(value: object, path: SourcePath, column: str) -> list[object]:
     """Return the records of a JSON file that is no list."""
     if not isinstance(value, dict):
         raise DataError(f"{path}: must hold a list of objects, or an object a line. Convert it")
@@ -142,7 +144,7 @@ def _rows_of(value: object, path: Path, column: str) -> list[object]:
     return [{column: text} for text in texts] if isinstance(texts, list) else [value]
 
 
-def _of_objects(values: Values, path: Path, column: str) -> Values:
+def _of_objects(values: Values, path: SourcePath, column: str) -> Values:
     """Yield the texts of objects, or why there is none.
 
     Raises:
@@ -163,7 +165,7 @@ def _of_objects(values: Values, path: Path, column: str) -> Values:
         raise _no_column(path, column, list(names))
 
 
-def _no_column(path: Path, column: str, names: list[str]) -> DataError:
+def _no_column(path: SourcePath, column: str, names: list[str]) -> DataError:
     shown = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
     return DataError(
         f"{path}: no column '{column}' (it has {shown}). Name one with --sources.text_column"

@@ -14,15 +14,18 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, cast
+from urllib.parse import urlsplit
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import Counts
-from mobilellama.tokenize.sources.folders import left_out_text, walk_files
+from mobilellama.tokenize.sources.folders import left_out_text
+from mobilellama.tokenize.sources.places import files_below
+from mobilellama.tokenize.sources.remote import is_url
 
 if TYPE_CHECKING:
     import datasets
@@ -43,9 +46,13 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
     """
     assert sources.dataset is not None
     folder = Path(sources.dataset)
+    if is_url(sources.dataset):
+        name = PurePosixPath(urlsplit(sources.dataset).path).name
+        subset = sources.subset or name or urlsplit(sources.dataset).netloc
+        return _file_slices(sources, sources.dataset, subset)
     subset = sources.subset or folder.resolve().name
     if folder.is_dir() and not _is_saved(folder):
-        return _file_slices(sources, folder, subset)
+        return _file_slices(sources, sources.dataset, subset)
     if folder.is_file():  # not asked for on the Hub, which would take half a minute offline
         rule = "is a file, but must be a folder or a dataset's name on the Hub"
         remedy = "Give the folder that holds the file"
@@ -67,33 +74,33 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
     )
 
 
-def _file_slices(sources: SourcesConfig, folder: Path, subset: str) -> tuple[Slice, ...]:
-    paths = sorted(walk_files(folder), key=str.encode)
+def _file_slices(sources: SourcesConfig, folder: str, subset: str) -> tuple[Slice, ...]:
+    sizes = files_below(folder)
+    paths = sorted(sizes, key=str.encode)
     files = [path for path in paths if Path(path).suffix in _ENDINGS]
     others = [path for path in paths if Path(path).suffix not in _ENDINGS]
     if packed := [path for path in others if _is_compressed(path)]:
         _refuse_packed(folder, packed)
     if not files:
         rule = f"holds no file that is one of {', '.join(_ENDINGS)}"
-        raise ConfigError("sources.dataset", str(folder), rule, "Give its folder")
+        raise ConfigError("sources.dataset", folder, rule, "Give its folder")
     if others:
         log.info("%s", left_out_text(others))
     _hint_at_subsets(folder, subset, files)
-    sizes = [(folder / path).stat().st_size for path in files]
     return tuple(
         Slice(
             subset=subset,
             bucket=bucket,
             source=sources.labelled(path),
-            size=size,
+            size=sizes[path],
             start=0,
-            end=size,
+            end=sizes[path],
         )
-        for bucket, (path, size) in enumerate(zip(files, sizes, strict=True))
+        for bucket, path in enumerate(files)
     )
 
 
-def _refuse_packed(folder: Path, packed: Sequence[str]) -> NoReturn:
+def _refuse_packed(folder: str, packed: Sequence[str]) -> NoReturn:
     in_subsets = [path for path in packed if path.endswith(ZSTD) and "/" in path]
     if len(in_subsets) == len(packed):
         rule = f"holds {ZSTD} files in folders, as RedPajama's tree does ({packed[0]}, ...)"
@@ -101,10 +108,10 @@ def _refuse_packed(folder: Path, packed: Sequence[str]) -> NoReturn:
     else:
         rule = f"holds {packed[0]}, which is not one of {', '.join(_ENDINGS)}"
         remedy = f"Unpack it, or read {ZSTD} with sources.root"
-    raise ConfigError("sources.dataset", str(folder), rule, remedy)
+    raise ConfigError("sources.dataset", folder, rule, remedy)
 
 
-def _hint_at_subsets(folder: Path, subset: str, files: Sequence[str]) -> None:
+def _hint_at_subsets(folder: str, subset: str, files: Sequence[str]) -> None:
     """Say that one subset is made of what may be a tree of subsets."""
     tops = sorted({path.split("/")[0] for path in files if path.endswith(JSONL) and "/" in path})
     if len(tops) > 1 and all(path.endswith(JSONL) and "/" in path for path in files):

@@ -1,0 +1,31 @@
+"""The files of a corpus, in a local folder or behind a URL."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from mobilellama.tokenize.sources.folders import walk_files
+from mobilellama.tokenize.sources.remote import RemoteFolder, RemotePath, SourcePath, is_url
+
+_remote_folder = lru_cache(maxsize=4)(RemoteFolder)
+
+
+def files_below(root: str) -> dict[str, int]:
+    """Return the size of every file below a folder but hidden ones, by relative path.
+
+    Raises:
+        ConfigError: of ``walk_files``, or no package reads such URLs.
+        DataError: a URL cannot be listed.
+    """
+    if is_url(root):
+        return _remote_folder(root).files()
+    return {path: (Path(root) / path).stat().st_size for path in walk_files(Path(root))}
+
+
+def path_below(root: str, path: str) -> SourcePath:
+    """Return a file of a folder by its relative path."""
+    return RemotePath(_remote_folder(root), path) if is_url(root) else Path(root) / path
+
+
+def is_folder(root: str) -> bool:
+    """Return whether a source is a folder of files: a local one, or behind a URL."""
+    return is_url(root) or Path(root).is_dir()

@@ -61,12 +61,17 @@ class Identity:
     format_version: int = FORMAT_VERSION
     encoder_version: int
     """Rises when the encoder's output changes."""
+    tokenizers_version: str | None = None
+    """Of a dataset of text made with a tokenizer.json: the version of ``tokenizers`` that encoded
+    it, because another may give other ids. None for others."""
     packing: Packing | None = None
     """Of a dataset of conversations: what decides its rows; None for one of text."""
 
     def to_json(self) -> dict[str, object]:
-        """Return what is written and hashed; `packing` is left out where there is none."""
+        """Return what is written and hashed; what is None is left out."""
         values: dict[str, object] = dict(vars(self))
+        if self.tokenizers_version is None:
+            del values["tokenizers_version"]
         if self.packing is None:
             del values["packing"]
         else:
@@ -104,12 +109,11 @@ class Identity:
         )
         for name in mine | theirs:
             if name != "packing" and mine.get(name) != theirs.get(name):
-                raise ConfigError(
-                    name,
-                    theirs.get(name),
-                    f"{owner} was begun with {name} = {mine.get(name)}",
-                    "Use the same value, or another output folder",
-                )
+                remedy = "Use the same value, or another output folder"
+                if name == "tokenizers_version":
+                    remedy = f"Install tokenizers=={mine.get(name)}, or use another output folder"
+                rule = f"{owner} was begun with {name} = {mine.get(name)}"
+                raise ConfigError(name, theirs.get(name), rule, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

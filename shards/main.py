@@ -19,7 +19,7 @@ VERBS = {
     "audit": Verb(
         module="mobilellama.shards.audit.audit",
         thing="dataset",
-        help="encode documents of the corpus anew with plain sentencepiece, and compare the ids",
+        help="encode documents of the corpus anew with the tokenizer's library alone, and compare",
     ),
     "show": Verb(
         module="mobilellama.shards.show",

@@ -29,6 +29,7 @@ from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket_files import gather, is_finished, naming_a_full_disk
 from mobilellama.tokenize.encoding.encoder import Encoder
+from mobilellama.tokenize.encoding.hf_encoder import HfEncoder
 from mobilellama.tokenize.encoding.spot_check import SpotCheck
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
@@ -49,7 +50,10 @@ class Work:
 
 
 def write_bucket(
-    work: Work, slice_: Slice, encoder: Encoder, advance: Callable[[int, int, int], None]
+    work: Work,
+    slice_: Slice,
+    encoder: Encoder | HfEncoder,
+    advance: Callable[[int, int, int], None],
 ) -> None:
     """Make the slice's bucket, unless its receipt is there already.
 
@@ -79,17 +83,19 @@ def _spool(
     spool: BinaryIO,
     work: Work,
     slice_: Slice,
-    encoder: Encoder,
+    encoder: Encoder | HfEncoder,
     counts: Counts,
     advance: Callable[[int, int, int], None],
 ) -> NDArray[np.int64]:
     """Write all ids in source order; return the documents' lengths, EOS included."""
     lengths = [np.empty(0, np.int32)]
     source_read = 0
-    spot_check = SpotCheck(encoder.tokenizer, slice_)
+    spot_check = None
+    if isinstance(encoder, Encoder) and encoder.is_fast:
+        spot_check = SpotCheck(encoder.tokenizer, slice_)
     for texts in read_documents(slice_, work.sources, counts):
         ids, batch_lengths = encoder.encode_batch(texts)
-        if encoder.is_fast:
+        if spot_check is not None:
             spot_check.check(texts, ids, batch_lengths)
         spool.write(ids.data)
         lengths.append(batch_lengths)

@@ -32,6 +32,7 @@ from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.source_file import SourceRange
 from mobilellama.table import aligned
 from mobilellama.tokenize.bucket_files import is_finished
+from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ _MISSING_SHOWN = 5
 _FINISHERS = 16  # so many may finish a folder at the same instant
 
 _IN_FOLDER = re.compile("|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET))))
+_IN_TOKENIZER = re.compile(r"[a-z_]+\.(json|jinja|model|txt)")
 _IN_SUBSET = re.compile(r"[0-9]{5,}\.(bin|idx|json)")
 
 
@@ -160,7 +162,8 @@ def sweep(folder: Path, slices: Iterable[Slice], *, others_after_s: float) -> No
         slices: whose subsets are looked through.
         others_after_s: of ``Temporary.is_abandoned``.
     """
-    places = {folder: _IN_FOLDER} | {folder / slice_.subset: _IN_SUBSET for slice_ in slices}
+    places = {folder: _IN_FOLDER, folder / HF_FOLDER: _IN_TOKENIZER}
+    places |= {folder / slice_.subset: _IN_SUBSET for slice_ in slices}
     for place, ours in places.items():
         if place.is_dir():  # the first worker of a subset makes its folder
             left = (one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final))

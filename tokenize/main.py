@@ -59,8 +59,8 @@ INPUTS = {
             field="tokenizer",
             kind="path",
             remedy=(
-                "Give a sentencepiece .model file, or a folder or a model on the Hub that holds "
-                "tokenizer.model"
+                "Give a sentencepiece .model file, a tokenizer.json, or a folder or a model on the "
+                "Hub that holds one of them"
             ),
             name="owned",
         ),

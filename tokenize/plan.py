@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from mobilellama.config import ConfigError
-from mobilellama.files.atomic import whole_file
 from mobilellama.files.temporary import temporary_path
-from mobilellama.shards.dataset import PLAN, TOKENIZER, Plan, Slice
-from mobilellama.tokenizers.tokenizer import Tokenizer
+from mobilellama.shards.dataset import PLAN, Plan, Slice, tokenizer_file
+from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
 
-def join_plan(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
+def join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer) -> None:
     """Write the plan and the tokenizer into `folder`, or check that its plan is this one.
 
     Raises:
@@ -26,9 +25,8 @@ def join_plan(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
     if not (folder / PLAN).exists():
         _write_first(folder, plan)
     _require_same(folder, Plan.read(folder), plan, tokenizer)
-    if not (folder / TOKENIZER).exists():
-        with whole_file(folder / TOKENIZER) as file:
-            file.write(tokenizer.model_bytes)
+    if not tokenizer_file(folder).exists():
+        tokenizer.save(folder)
 
 
 def _require_free(folder: Path) -> None:
@@ -60,7 +58,7 @@ def _write_first(folder: Path, plan: Plan) -> None:
         private.unlink(missing_ok=True)
 
 
-def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: Tokenizer) -> None:
+def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: TextTokenizer) -> None:
     tokenizer.require_sha256(
         theirs.identity.tokenizer_sha256, field="tokenizer", owner=f"the plan in {folder}"
     )

@@ -35,13 +35,15 @@ from mobilellama.tokenize.bucket import Work
 from mobilellama.tokenize.bucket_files import is_finished
 from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoding.encoder import ENCODER_VERSION, why_plain
+from mobilellama.tokenize.encoding.hf_encoder import tokenizers_version
 from mobilellama.tokenize.finish import finish_dataset, sweep
 from mobilellama.tokenize.plan import join_plan
 from mobilellama.tokenize.planning.amounts import amounts_found
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenize.workers import write_buckets
-from mobilellama.tokenizers.opening import open_sentencepiece
+from mobilellama.tokenizers.corpus_tokenizer import CorpusTokenizer, open_corpus_tokenizer
+from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,15 @@ class Config:
     """Fields of 'tokenize run'."""
 
     tokenizer: str
-    """A sentencepiece .model file, a folder with tokenizer.model, or the name on the Hub of a model
-    that has it: OWNER/NAME or OWNER/NAME@REVISION."""
+    """A sentencepiece .model file, a tokenizer.json, a folder with tokenizer.model or
+    tokenizer.json, or the name on the Hub of a model that has one: OWNER/NAME or
+    OWNER/NAME@REVISION. If a folder has both files, tokenizer.model is used."""
+    eos_token: str | None = None
+    """The token that ends documents, as Llama 3's <|end_of_text|>. null: the one that the files of
+    a tokenizer.json name, if it ends documents and not turns; </s> of a sentencepiece model."""
+    tokenizer_as_is: bool = False
+    """Use the ids of the folder's tokenizer.json even if they differ from its sentencepiece
+    model's. false: correct or refuse such a folder (docs/finetuning.md)."""
     sources: SourcesConfig
     """The corpus."""
     output: str
@@ -79,8 +88,8 @@ class Config:
     task_count: int = 1
     """Number of tasks in the job array. If it is above 1, run 'tokenize finish' after all tasks."""
     encoder: Literal["fast", "sentencepiece"] = "fast"
-    """Both give the same ids. 'sentencepiece' takes about 30 times as long. It is for a model or a
-    document with which the fast encoder is suspected of a fault."""
+    """Of a sentencepiece model. Both give the same ids. 'sentencepiece' takes about 30 times as
+    long. It is for a model or a document with which the fast encoder is suspected of a fault."""
     dry_run: bool = False
     """Print the subsets and their slices, and write nothing."""
 
@@ -102,7 +111,15 @@ def main(config: Config) -> int:
     logs.configure()
     found = find_model(config.tokenizer, field="tokenizer", weights=False)
     with found.errors_by_name():
-        tokenizer = open_sentencepiece(found.path)
+        tokenizer = open_corpus_tokenizer(
+            found.path,
+            eos_token=config.eos_token,
+            as_is=config.tokenizer_as_is,
+            trained=found.is_from_hub,
+        )
+    if config.encoder == "sentencepiece" and not isinstance(tokenizer, Tokenizer):
+        rule = f"cannot encode with {tokenizer.path}, which is no sentencepiece model"
+        raise ConfigError("encoder", config.encoder, rule, "Leave it out")
     plan = make_plan(config, tokenizer)
     if config.dry_run:
         print(_describe(plan))
@@ -146,8 +163,14 @@ def main(config: Config) -> int:
     return 0
 
 
-def make_plan(config: Config, tokenizer: Tokenizer) -> Plan:
-    """Return the plan that the config, the tokenizer and the corpus make."""
+def make_plan(config: Config, tokenizer: CorpusTokenizer) -> Plan:
+    """Return the plan that the config, the tokenizer and the corpus make.
+
+    Raises:
+        ConfigError: see ``find_slices``; or a subset has the name of the tokenizer's folder.
+    """
+    assert tokenizer.eos_id is not None  # open_corpus_tokenizer found it
+    of_sentencepiece = isinstance(tokenizer, Tokenizer)
     identity = Identity(
         tokenizer_sha256=tokenizer.sha256,
         vocab_size=tokenizer.vocab_size,
@@ -157,8 +180,13 @@ def make_plan(config: Config, tokenizer: Tokenizer) -> Plan:
         slice_bytes=config.slice_bytes,
         heldout_share=config.heldout_share,
         encoder_version=ENCODER_VERSION,
+        tokenizers_version=None if of_sentencepiece else tokenizers_version(),
     )
-    return Plan(identity=identity, slices=find_slices(config.sources, config.slice_bytes))
+    slices = find_slices(config.sources, config.slice_bytes)
+    if not of_sentencepiece and any(slice_.subset == HF_FOLDER for slice_ in slices):
+        rule = "is the name of the tokenizer's folder in this dataset"
+        raise ConfigError("sources", HF_FOLDER, rule, "Rename the subset")
+    return Plan(identity=identity, slices=slices)
 
 
 def _finished_fingerprint(folder: Path, plan: Plan) -> str | None:
@@ -176,7 +204,7 @@ def _finished_fingerprint(folder: Path, plan: Plan) -> str | None:
     return dataset.fingerprint
 
 
-def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: Tokenizer) -> None:
+def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: CorpusTokenizer) -> None:
     work = Work(
         folder=Path(config.output),
         identity=plan.identity,
@@ -184,7 +212,9 @@ def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: Tokenize
         max_bad_share=config.max_bad_share,
         plain=config.encoder == "sentencepiece",
     )
-    obstacle = None if work.plain else why_plain(tokenizer)
+    obstacle = None
+    if isinstance(tokenizer, Tokenizer) and not work.plain:
+        obstacle = why_plain(tokenizer)
     if obstacle is not None:
         log.info("%s: sentencepiece encodes, slower than usual: %s", config.tokenizer, obstacle)
     budget = cpu_budget(config.workers)

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from mobilellama.config import UserError
+from mobilellama.config import DataError, UserError
 from mobilellama.files.temporary import remove_of_processes
 from mobilellama.pool import Lost, Tell, Workers
 from mobilellama.progress import Progress
-from mobilellama.shards.dataset import TOKENIZER, Slice
+from mobilellama.shards.dataset import Identity, Slice, tokenizer_file
 from mobilellama.tokenize.bucket import Work, write_bucket
 from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
 from mobilellama.tokenize.encoding.encoder import Encoder
+from mobilellama.tokenize.encoding.hf_encoder import HfEncoder
+from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
+from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -105,7 +108,7 @@ def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
     """Write a slice's bucket, in a worker."""
     reporter = _Reporter(tell)
     try:
-        encoder = _make_encoder(work.folder, work.identity.tokenizer_sha256, work.plain)
+        encoder = _make_encoder(work.folder, work.identity, work.plain)
         write_bucket(work, slice_, encoder, reporter.advance)
         reporter.send()
     except (UserError, OSError) as error:
@@ -116,10 +119,18 @@ def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
 
 
 @lru_cache(maxsize=1)
-def _make_encoder(folder: Path, tokenizer_sha256: str, plain: bool) -> Encoder:
-    tokenizer = Tokenizer(folder / TOKENIZER)
-    tokenizer.require_sha256(tokenizer_sha256, field="tokenizer", owner=f"the plan in {folder}")
-    return Encoder(tokenizer, plain=plain)
+def _make_encoder(folder: Path, identity: Identity, plain: bool) -> Encoder | HfEncoder:
+    path, owner = tokenizer_file(folder), f"the plan in {folder}"
+    tokenizer = open_known_tokenizer(path, identity.tokenizer_sha256, owner=owner)
+    if isinstance(tokenizer, Tokenizer):
+        return Encoder(tokenizer, plain=plain)
+    assert isinstance(tokenizer, HfTokenizer)
+    if tokenizer.eos_id != identity.eos_id:  # the files beside tokenizer.json name it
+        raise DataError(
+            f"{path.parent}: names {tokenizer.eos_token} as eos_token, but documents end with the "
+            f"id {identity.eos_id} in {owner}. Remove this folder, and run the same command again"
+        )
+    return HfEncoder(tokenizer)
 
 
 class _Reporter:

@@ -52,10 +52,11 @@ class HfTokenizer:
         path: the folder, or the file.
         field: the field that names it, for errors.
         content: the content to use in place of the file's. None: the file's.
+        eos_token: the token that ends a text, in place of the one that the files name.
 
     Raises:
-        ConfigError: a file is missing or broken, or tokenizer.json lacks a token that another
-            file names.
+        ConfigError: a file is missing or broken, tokenizer.json lacks a token that another file
+            names, or ``tokenizers`` gives an added token another id than the file.
     """
 
     def __init__(
@@ -64,14 +65,16 @@ class HfTokenizer:
         *,
         field: str = "tokenizer",
         content: TokenizerJson | None = None,
+        eos_token: str | None = None,
     ) -> None:
         given = Path(path)
         self.path = given / TOKENIZER_FILE if given.is_dir() else given
         if not self.path.is_file():
             raise ConfigError(field, str(path), f"holds no {TOKENIZER_FILE}", _REMEDY)
         self._field = field
+        self._replaced = content
         self._bytes = self.path.read_bytes() if content is None else _written(content)
-        self.content = _read_tokenizer(self.path, field) if content is None else content
+        self.content = read_content(self.path, field) if content is None else content
         """The content of tokenizer.json."""
         folder = self.path.parent
         # tokenizer_config.json overrides the map. Older folders have only the map.
@@ -79,12 +82,16 @@ class HfTokenizer:
             folder / CONFIG_FILE, field
         )
         """The content of tokenizer_config.json."""
+        self._config_changed = eos_token is not None and eos_token != self.eos_token
+        if self._config_changed:
+            self.config["eos_token"] = eos_token
         self._backend = self._make(self.content)
         self._vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         named = {*self._named, *added_tokens(folder, field=field)}
         if missing := sorted(named - {*self._vocabulary}):
             rule = f"lacks {', '.join(missing[:4])}, which the files beside it name"
             raise ConfigError(field, str(self.path), rule, _REMEDY)
+        self._require_own_ids()
         self.sha256 = hashlib.sha256(self._bytes).hexdigest()
         """sha256 of tokenizer.json, as ``save`` writes it."""
         self.vocab_size = max(self._vocabulary.values()) + 1
@@ -94,9 +101,17 @@ class HfTokenizer:
         text if it is neither marked special nor named."""
         self.begins_after_special = not any(
             step["type"] == "Metaspace" and step.get("prepend_scheme") == "first"
-            for step in _steps(self.content.get("pre_tokenizer"), "pretokenizers")
+            for step in steps_of(self.content.get("pre_tokenizer"), "pretokenizers")
         )
         """False: the Metaspace pre-tokenizer puts its mark only before the first text."""
+
+    def ended_by(self, eos_token: str) -> "HfTokenizer":
+        """Return the same tokenizer, with another token that ends a text. ``save`` keeps it."""
+        if eos_token == self.eos_token:
+            return self
+        return HfTokenizer(
+            self.path, field=self._field, content=self._replaced, eos_token=eos_token
+        )
 
     @property
     def bos_id(self) -> int | None:
@@ -118,6 +133,29 @@ class HfTokenizer:
     def bos_token(self) -> str:
         """The spelling of the begin token, or an empty string if there is none."""
         return _spelling(self.config.get("bos_token")) or ""
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id that stands for text without a token. None: there is none."""
+        unknown = self.content["model"].get("unk_token")
+        return None if unknown is None else self._vocabulary.get(unknown)
+
+    @property
+    def eos_token(self) -> str | None:
+        """The spelling of the token that ends a text. None: the files name none."""
+        return _spelling(self.config.get("eos_token"))
+
+    def token_of(self, token_id: int) -> str | None:
+        """Return the spelling of an id. None: no token has it."""
+        return self._backend.id_to_token(token_id)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of whole texts, each as ``encode`` gives them with ``begins``.
+
+        ``tokenizers`` uses as many threads as TOKENIZERS_PARALLELISM and RAYON_NUM_THREADS allow.
+        """
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [one.ids for one in encoded]
 
     def encode(self, text: str, *, begins: bool) -> list[int]:
         """Return the ids of `text`. The spelling of a special token in it is encoded as text.
@@ -143,9 +181,16 @@ class HfTokenizer:
         target.mkdir(exist_ok=True)
         for name in reversed(_FILES):
             path = self.path if name == TOKENIZER_FILE else self.path.with_name(name)
-            if path.is_file():
-                with whole_file(target / name) as file:
-                    file.write(self._bytes if path == self.path else path.read_bytes())
+            if name == CONFIG_FILE and self._config_changed:
+                content = _written(self.config)
+            elif path == self.path:
+                content = self._bytes
+            elif path.is_file():
+                content = path.read_bytes()
+            else:
+                continue
+            with whole_file(target / name) as file:
+                file.write(content)
 
     def write_hf(
         self,
@@ -182,6 +227,20 @@ class HfTokenizer:
         if (model := self.path.with_name(SENTENCEPIECE_FILE)).is_file():
             (folder / SENTENCEPIECE_FILE).write_bytes(model.read_bytes())
 
+    def _require_own_ids(self) -> None:
+        """Raise ConfigError if an added token has another id than its file says.
+
+        ``tokenizers``, and so transformers, counts on where the vocabulary ends. It does not tell.
+        """
+        for token in self.content.get("added_tokens", []):
+            if (given := self._vocabulary.get(token["content"])) != token["id"]:
+                rule = (
+                    f"says that {token['content']} has the id {token['id']}, but tokenizers and "
+                    f"transformers give it {given}"
+                )
+                remedy = "Number the added tokens from the end of the vocabulary on, without gaps"
+                raise ConfigError(self._field, str(self.path), rule, remedy)
+
     def _special_tokens(self) -> Mapping[str, SpecialToken]:
         found = {token: SpecialToken(id=self._vocabulary[token]) for token in sorted(self._named)}
         for token in self.content.get("added_tokens", []):
@@ -210,7 +269,7 @@ class HfTokenizer:
         """The ``tokenizers.Tokenizer`` that puts no space before a text."""
         value = copy.deepcopy(self.content)
         value["normalizer"] = _without_prepend(value.get("normalizer"))
-        for step in _steps(value.get("pre_tokenizer"), "pretokenizers"):
+        for step in steps_of(value.get("pre_tokenizer"), "pretokenizers"):
             if step["type"] == "Metaspace":
                 step.pop("add_prefix_space", None)
                 step["prepend_scheme"] = "never"
@@ -243,7 +302,7 @@ def added_tokens(folder: Path, *, field: str) -> list[str]:
     """
     tokens = [
         token["content"]
-        for token in _read_tokenizer(folder / TOKENIZER_FILE, field).get("added_tokens", [])
+        for token in read_content(folder / TOKENIZER_FILE, field).get("added_tokens", [])
     ]
     decoder = _read_json(folder / CONFIG_FILE, field).get("added_tokens_decoder", {})
     tokens += [token["content"] for token in cast(dict[str, Token], decoder).values()]
@@ -254,7 +313,7 @@ def _written(content: Mapping[str, object]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False).encode()
 
 
-def _read_tokenizer(path: Path, field: str) -> TokenizerJson:
+def read_content(path: Path, field: str) -> TokenizerJson:
     """Return the content of a tokenizer.json. ``tokenizers`` checks the types of its values."""
     return cast(TokenizerJson, _read_json(path, field))
 
@@ -278,12 +337,14 @@ def _spelling(token: object) -> str | None:
     return str(spelt) if spelt else None
 
 
-def _steps(value: TextStep | None, key: Literal["normalizers", "pretokenizers"]) -> list[TextStep]:
+def steps_of(
+    value: TextStep | None, key: Literal["normalizers", "pretokenizers"]
+) -> list[TextStep]:
     """Return all steps of a part of tokenizer.json, at any depth. The caller may edit them."""
     if value is None:
         return []
     if value["type"] == "Sequence":
-        return [step for part in value.get(key, []) for step in _steps(part, key)]
+        return [step for part in value.get(key, []) for step in steps_of(part, key)]
     return [value]
 
 

@@ -26,11 +26,6 @@ _ANY_KIND = (
     f"Give a sentencepiece .model file, a {TOKENIZER_FILE}, or a folder on this machine that holds "
     "one of them"
 )
-_SENTENCEPIECE = (
-    f"Give a sentencepiece .model file, or a folder or a model on the Hub that holds "
-    f"{SENTENCEPIECE_FILE}"
-)
-_NOTHING = "is neither a file nor a folder"
 _MOST_NAMED = 4  # tokens in one message
 
 # Files of a trained model. An index counts too: its files may still have to be fetched.
@@ -120,7 +115,7 @@ def _open(found: Path, field: str) -> tuple[TextTokenizer, TextTokenizer | None]
         if found.suffix == ".json":
             return HfTokenizer(found, field=field), model_beside(found.parent, field)
         if not found.is_file():
-            raise ConfigError(field, str(found), _NOTHING, _ANY_KIND)
+            raise ConfigError(field, str(found), "is neither a file nor a folder", _ANY_KIND)
         return Tokenizer(found, field=field, remedy=_ANY_KIND), None
     if (found / HF_FOLDER / TOKENIZER_FILE).is_file():
         return HfTokenizer(found / HF_FOLDER, field=field), None
@@ -160,40 +155,6 @@ def _file_beside(folder: Path, field: str) -> TextTokenizer | None:
         return HfTokenizer(folder, field=field)
     except ConfigError:
         return None
-
-
-def open_sentencepiece(path: str | Path, *, field: str = "tokenizer") -> Tokenizer:
-    """Open a sentencepiece model: a .model file, or tokenizer.model in a folder.
-
-    Text is tokenised with sentencepiece alone, so tokens that a folder adds to its model are not
-    written. They are named in a warning.
-
-    Args:
-        path: the file or the folder.
-        field: the field that names it, for errors.
-
-    Raises:
-        ConfigError: there is no sentencepiece model, or it cannot be read.
-    """
-    folder = Path(path)
-    if not folder.exists():
-        raise ConfigError(field, str(path), _NOTHING, _SENTENCEPIECE)
-    if not folder.is_dir():
-        return Tokenizer(folder, field=field, remedy=_SENTENCEPIECE)
-    if not (folder / SENTENCEPIECE_FILE).is_file():
-        rule = f"holds no {SENTENCEPIECE_FILE}"
-        if (folder / TOKENIZER_FILE).is_file():
-            rule += f", and {TOKENIZER_FILE} is no sentencepiece model"
-        raise ConfigError(field, str(folder), rule, _SENTENCEPIECE)
-    tokenizer = Tokenizer(folder / SENTENCEPIECE_FILE, field=field, remedy=_SENTENCEPIECE)
-    pieces = {piece.piece for piece in tokenizer.proto.pieces}
-    if added := sorted(set(added_tokens(folder, field=field)) - pieces):
-        more = ", ..." if added[_MOST_NAMED:] else ""
-        log.warning(
-            "%s adds %s%s to %s: text is tokenised without them",
-            folder, ", ".join(added[:_MOST_NAMED]), more, SENTENCEPIECE_FILE,
-        )  # fmt: skip
-    return tokenizer
 
 
 def model_beside(folder: str | Path, field: str) -> Tokenizer | None:

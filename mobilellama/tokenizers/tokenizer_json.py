@@ -38,6 +38,7 @@ class MergingModel(TypedDict, total=False):
 
     type: str
     vocab: dict[str, int]
+    """Of Unigram: a list of [piece, score]."""
     merges: list[str | list[str]]
     """Older files write the two parts of a merge with a space between them."""
     unk_token: str | None

@@ -1,11 +1,11 @@
 """Compare documents of the corpus, drawn at random, with what the dataset holds, id for id.
 
 1. The same number of documents is drawn of each subset. --seed decides which.
-2. Each is read from its source file and encoded by the sentencepiece library itself, with the
-   dataset's tokenizer.model. The encoder and the reader of 'tokenize run' are not used, so they
-   need no trust.
+2. Each is read from its source file and encoded by the library of the dataset's tokenizer itself:
+   sentencepiece with tokenizer.model, or tokenizers with tokenizer.json. The encoders and the
+   reader of 'tokenize run' are not used, so they need no trust.
 3. The place of a document in its bucket is arithmetic: the permutation within a bucket has an
-   inverse. The ids there must be those of sentencepiece, followed by EOS.
+   inverse. The ids there must be those of the library, followed by EOS.
 
 The cost grows with the sample, not with the corpus: one bucket is opened for 50 documents. Its
 source is read from the beginning of the bucket's byte range to the last drawn document, since only
@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, require_at_least
-from mobilellama.files.atomic import sha256_of_file
 from mobilellama.progress import Progress, format_count
-from mobilellama.shards.audit.comparison import AuditMismatch, BucketAudit, Encode, compare_bucket
+from mobilellama.shards.audit.comparison import AuditMismatch, BucketAudit, compare_bucket
+from mobilellama.shards.audit.library import library_encoder
 from mobilellama.shards.audit.sample import draw_documents
-from mobilellama.shards.dataset import PLAN, TOKENIZER, Plan, Slice
+from mobilellama.shards.dataset import PLAN, Plan, Slice
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.table import aligned
 
@@ -78,6 +78,8 @@ class AuditResult:
 
     path: str
     fingerprint: str
+    library: str
+    """The library that encoded the documents anew."""
     sample: int
     seed: int
     compared: int
@@ -105,7 +107,7 @@ def audit(config: Config) -> AuditResult:
     """
     dataset = TokenDataset(config.dataset, field="dataset")
     slices = _planned(dataset)
-    encode = _sentencepiece(dataset)
+    library, encode = library_encoder(dataset)
     drawn = draw_documents(dataset.manifest, config.sample, config.seed)
     chosen = [slices[name] for name in sorted(drawn)]
     rows = any(slice_.unit == "rows" for slice_ in chosen)
@@ -127,6 +129,7 @@ def audit(config: Config) -> AuditResult:
     return AuditResult(
         path=str(dataset.folder),
         fingerprint=dataset.fingerprint,
+        library=library,
         sample=config.sample,
         seed=config.seed,
         compared=sum(one.compared for one in found),
@@ -153,20 +156,6 @@ def _planned(dataset: TokenDataset) -> dict[str, Slice]:
     if plan.identity != dataset.identity or named != set(slices):
         raise DataError(f"{path}: does not belong to this dataset. Restore it from a copy")
     return slices
-
-
-def _sentencepiece(dataset: TokenDataset) -> Encode:
-    """Return the encoder of the sentencepiece library, loaded from the dataset's own file."""
-    import sentencepiece
-
-    path = dataset.folder / TOKENIZER
-    if not path.is_file() or sha256_of_file(path) != dataset.identity.tokenizer_sha256:
-        raise DataError(
-            f"{path}: missing, or not the sentencepiece model that the dataset was made with. "
-            "Copy that one there"
-        )
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return lambda text: processor.encode(text)
 
 
 def _sum(documents: int, found: Sequence[BucketAudit]) -> SubsetAudit:
@@ -199,7 +188,7 @@ def _text(result: AuditResult) -> str:
     if result.mismatches:
         wrong = format_count(len(result.mismatches), "mismatch")
         return "\n".join([*lines, f"{result.path}: bad. {compared} compared, {wrong}. {_REMEDY}"])
-    end = f"{result.path}: good. {compared} compared with sentencepiece's ids, 0 mismatches"
+    end = f"{result.path}: good. {compared} compared with {result.library}'s ids, 0 mismatches"
     return "\n".join([*lines, f"{end}; fingerprint {result.fingerprint}"])
 
 

@@ -25,6 +25,20 @@ def test_another_identity_is_refused_by_the_field_that_differs() -> None:
     )
 
 
+def test_the_version_of_tokenizers_is_held_and_left_out_where_there_is_none(tmp_path: Path) -> None:
+    assert "tokenizers_version" not in IDENTITY.to_json()
+    other = replace(IDENTITY, tokenizers_version="0.23.3")
+    assert other.sha256 != IDENTITY.sha256
+    Plan(identity=other, slices=(SLICE,)).write(tmp_path)
+    assert Plan.read(tmp_path).identity == other
+    with pytest.raises(ConfigError) as caught:
+        other.require_same(replace(other, tokenizers_version="0.24.0"), owner="the plan")
+    assert str(caught.value) == (
+        "tokenizers_version = 0.24.0: the plan was begun with tokenizers_version = 0.23.3. "
+        "Install tokenizers==0.23.3, or use another output folder."
+    )
+
+
 def test_a_receipt_counts_only_for_its_own_plan_and_slice(tmp_path: Path) -> None:
     (tmp_path / "c4").mkdir()
     assert read_receipt(tmp_path, SLICE, IDENTITY) is None

@@ -1,6 +1,6 @@
-"""Texts -> ids: the one place where documents are encoded.
+"""Texts -> ids with a sentencepiece model. hf_encoder.py does it with any other tokenizer.
 
-Its output is sentencepiece's, id for id, with EOS after each document. How it gets there may
+The output is sentencepiece's, id for id, with EOS after each document. How it gets there may
 change; ``ENCODER_VERSION`` rises only if the ids do.
 
 1. Most models let a text be cut into units that are encoded one by one (cuts.py). Then the kernel
@@ -75,13 +75,27 @@ class Encoder:
         lengths = np.fromiter(map(len, encoded), np.int32, len(encoded))
         flat = np.concatenate(encoded) if encoded else np.empty(0, np.int32)
         require_text_ids(flat, self._from_text)
-        lengths += 1
-        ends = np.cumsum(lengths, dtype=np.int64)
-        ids = np.full(int(ends[-1]) if len(ends) else 0, eos_id, self.dtype)
-        is_text = np.ones(len(ids), bool)
-        is_text[ends - 1] = False
-        ids[is_text] = flat
-        return ids, lengths
+        return with_ends(flat, lengths, eos_id, self.dtype)
+
+
+def with_ends(
+    flat: NDArray[np.int32], lengths: NDArray[np.int32], eos_id: int, dtype: np.dtype
+) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+    """Return the ids of documents with EOS after each, and their lengths with EOS.
+
+    Args:
+        flat: the ids of all documents, one after another, without EOS.
+        lengths: ids of each document, without EOS.
+        eos_id: id that ends a document.
+        dtype: of the result.
+    """
+    lengths = lengths + 1
+    ends = np.cumsum(lengths, dtype=np.int64)
+    ids = np.full(int(ends[-1]) if len(ends) else 0, eos_id, dtype)
+    is_text = np.ones(len(ids), bool)
+    is_text[ends - 1] = False
+    ids[is_text] = flat
+    return ids, lengths
 
 
 def why_plain(tokenizer: Tokenizer) -> str | None:

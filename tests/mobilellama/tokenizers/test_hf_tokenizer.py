@@ -1,6 +1,7 @@
 """Tokenizers of Hugging Face folders against transformers' reading of the same files."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,40 @@ def test_saving_and_opening_gives_the_same_tokenizer(folder: Path, tmp_path: Pat
         opened.require_sha256("0" * 64, field="tokenizer", owner="it")
     assert (opened.bos_id, opened.specials) == (ours.bos_id, ours.specials)
     assert opened.encode(" x", begins=False) == ours.encode(" x", begins=False)
+
+
+def test_a_token_that_the_library_gives_another_id_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folders["byte_level"], tmp_path / "t"))
+    value = json.loads((folder / "tokenizer.json").read_text())
+    last = value["added_tokens"][-1]
+    used = last["id"]
+    last["id"] += 50  # a gap, which is lost without a word
+    rewrite(folder, "tokenizer.json", **value)
+    assert AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(last["content"]) == used
+    with pytest.raises(ConfigError) as caught:
+        HfTokenizer(folder)
+    assert str(caught.value) == (
+        f"tokenizer = {folder}/tokenizer.json: says that <|im_end|> has the id {used + 50}, but "
+        f"tokenizers and transformers give it {used}. Number the added tokens from the end of the "
+        "vocabulary on, without gaps."
+    )
+
+
+def test_another_end_of_texts_is_saved_and_nothing_else_changes(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    ours = HfTokenizer(folders["byte_level"])
+    assert ours.ended_by("</s>") is ours
+    other = ours.ended_by("<|im_end|>")
+    assert (other.eos_token, other.eos_id) == ("<|im_end|>", ours.specials["<|im_end|>"].id)
+    other.save(tmp_path)
+    saved = HfTokenizer(tmp_path / "tokenizer")
+    assert (saved.sha256, saved.config) == (ours.sha256, ours.config | {"eos_token": "<|im_end|>"})
+    assert ours.eos_token == "</s>"
+
+
+def test_a_batch_has_the_ids_of_its_texts(folder: Path) -> None:
+    ours, texts = HfTokenizer(folder), hostile_texts(50)
+    assert ours.encode_batch(texts) == [ours.encode(text, begins=True) for text in texts]

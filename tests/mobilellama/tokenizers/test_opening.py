@@ -13,7 +13,6 @@ from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import (
     WrongIdsError,
     open_known_tokenizer,
-    open_sentencepiece,
     open_tokenizer,
 )
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -247,36 +246,3 @@ def test_a_tokenizer_of_the_hub_is_refused_as_beside_weights_that_are_not_downlo
     with pytest.raises(WrongIdsError, match="its model may have learnt either"):
         open_tokenizer(folder, trained=True)
     open_tokenizer(folder)  # corrected: nothing was trained with it
-
-
-def test_text_is_tokenised_with_a_folders_sentencepiece_model_and_added_tokens_are_told(
-    small_tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = Tokenizer(small_tokenizer)
-    model.write_hf(tmp_path, max_length_tokens=64, add_bos=True)
-    for path in (tmp_path, tmp_path / "tokenizer.model", small_tokenizer):
-        assert open_sentencepiece(path).model_bytes == model.model_bytes
-    assert not caplog.records
-    (tmp_path / "added_tokens.json").write_text('{"<|end|>": 800, "<s>": 1}')
-    assert open_sentencepiece(tmp_path).sha256 == model.sha256
-    said = f"{tmp_path} adds <|end|> to tokenizer.model: text is tokenised without them"
-    assert caplog.messages == [said]
-
-
-def test_what_holds_no_sentencepiece_model_is_refused_with_the_remedy(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
-    remedy = (
-        "Give a sentencepiece .model file, or a folder or a model on the Hub that holds "
-        "tokenizer.model."
-    )
-    rules = {
-        folders["byte_level"]: "holds no tokenizer.model, and tokenizer.json is no sentencepiece "
-        "model",
-        tmp_path: "holds no tokenizer.model",
-        tmp_path / "gone": "is neither a file nor a folder",
-    }
-    for path, rule in rules.items():
-        with pytest.raises(ConfigError) as caught:
-            open_sentencepiece(path)
-        assert str(caught.value) == f"tokenizer = {path}: {rule}. {remedy}"

@@ -29,7 +29,7 @@ from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
 from mobilellama.tokenize.bucket_files import gather, is_finished, naming_a_full_disk
 from mobilellama.tokenize.encoding.encoder import Encoder
-from mobilellama.tokenize.encoding.hf_encoder import HfEncoder
+from mobilellama.tokenize.encoding.hf_encoder import AnyEncoder
 from mobilellama.tokenize.encoding.spot_check import SpotCheck
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
@@ -52,7 +52,7 @@ class Work:
 def write_bucket(
     work: Work,
     slice_: Slice,
-    encoder: Encoder | HfEncoder,
+    encoder: AnyEncoder,
     advance: Callable[[int, int, int], None],
 ) -> None:
     """Make the slice's bucket, unless its receipt is there already.
@@ -83,7 +83,7 @@ def _spool(
     spool: BinaryIO,
     work: Work,
     slice_: Slice,
-    encoder: Encoder | HfEncoder,
+    encoder: AnyEncoder,
     counts: Counts,
     advance: Callable[[int, int, int], None],
 ) -> NDArray[np.int64]:

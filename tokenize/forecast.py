@@ -23,13 +23,20 @@ from mobilellama.shards.dataset import Slice
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
 from mobilellama.shards.mixture import read_weights, share_among_present
 from mobilellama.tokenize.encoding.encoder import Encoder
+from mobilellama.tokenize.encoding.hf_encoder import AnyEncoder, make_encoder
 from mobilellama.tokenize.planning.amounts import Amount, amounts_found, amounts_listed
 from mobilellama.tokenize.planning.arrays import (
     MAX_ARRAY_SIZE,
     array_advice,
     suitable_task_count,
 )
-from mobilellama.tokenize.planning.outlook import MB_PER_S, Outlook, look_ahead
+from mobilellama.tokenize.planning.outlook import (
+    JSON_MB_PER_S,
+    MB_PER_S,
+    PLAIN_MB_PER_S,
+    Outlook,
+    look_ahead,
+)
 from mobilellama.tokenize.planning.published import (
     compare_with_list,
     read_url_list,
@@ -39,7 +46,7 @@ from mobilellama.tokenize.planning.rates import Rates, rates_of
 from mobilellama.tokenize.planning.shown import Forecast, shown, size_text
 from mobilellama.tokenize.sources.config import ZSTD, SourcesConfig
 from mobilellama.tokenize.sources.slices import find_slices
-from mobilellama.tokenizers.opening import open_sentencepiece
+from mobilellama.tokenizers.corpus_tokenizer import open_corpus_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +73,10 @@ class Config:
     which of its files are missing there, and which are there besides."""
     tokenizer: str | None = None
     """The tokenizer of 'tokenize run', to encode a sample. None: use published totals."""
+    eos_token: str | None = None
+    """The eos_token of 'tokenize run'."""
+    tokenizer_as_is: bool = False
+    """The tokenizer_as_is of 'tokenize run'."""
     output: str | None = None
     """The dataset folder of 'tokenize run': say whether its file system has room."""
     workers: int | None = None
@@ -76,8 +87,9 @@ class Config:
     """MaxArraySize of your cluster ('scontrol show config' prints it). Indices are below it."""
     slice_bytes: int = 1 << 30
     """The slice_bytes of 'tokenize run'."""
-    mb_per_s: float = MB_PER_S
-    """MB of text that one core does in a second."""
+    mb_per_s: float | None = None
+    """MB of text that one core does in a second. None: the measured 27, or with other sentencepiece
+    models than LLaMA's kind 3, or with a tokenizer.json 2."""
     json: bool = False
     """Print JSON, not a table."""
 
@@ -93,7 +105,7 @@ class Config:
                 require_at_least(name, getattr(self, name), 1)
         require_at_least("max_array_size", self.max_array_size, 1)
         require_at_least("slice_bytes", self.slice_bytes, 1)
-        if not 0 < self.mb_per_s < 1e6:
+        if self.mb_per_s is not None and not 0 < self.mb_per_s < 1e6:
             rule = "must be a number above 0 and below 1,000,000"
             raise ConfigError("mb_per_s", self.mb_per_s, rule, f"{MB_PER_S:g} was measured")
 
@@ -125,8 +137,8 @@ def make_forecast(config: Config) -> Forecast:
         amounts = amounts_found(slices)
         paths = [config.sources.unlabelled(slice_.source) for slice_ in slices]
         packed = {name: any(_is_packed(path, name) for path in paths) for name in amounts}
-    encoder, token_bytes = _encoder(config, has_corpus=bool(slices))
-    rates = rates_of(amounts, slices, config.sources, encoder, packed)
+    encoder, token_bytes, mb_per_s = _encoder(config)
+    rates = rates_of(amounts, slices, config.sources, encoder if slices else None, packed)
     workers = cpu_budget(config.workers).count
     num_slices = sum(amount.slices for amount in amounts.values())
     suitable = suitable_task_count(num_slices, workers, config.max_array_size)
@@ -136,7 +148,7 @@ def make_forecast(config: Config) -> Forecast:
         token_bytes=token_bytes,
         workers=workers,
         task_count=config.task_count or suitable,
-        mb_per_s=config.mb_per_s,
+        mb_per_s=config.mb_per_s or mb_per_s,
         output=config.output,
     )
     return Forecast(
@@ -155,15 +167,23 @@ def _is_packed(path: str, subset: str) -> bool:
     return path.startswith(f"{subset}/") and path.endswith(ZSTD)
 
 
-def _encoder(config: Config, *, has_corpus: bool) -> tuple[Encoder | None, int]:
-    """Return an encoder, if there is something to sample, and the bytes of an id."""
+def _encoder(config: Config) -> tuple[AnyEncoder | None, int, float]:
+    """Return the encoder, the bytes of an id, and the MB of text that a core does in a second."""
     if config.tokenizer is None:
-        return None, 2
+        return None, 2, MB_PER_S
     found = find_model(config.tokenizer, field="tokenizer", weights=False)
     with found.errors_by_name():
-        tokenizer = open_sentencepiece(found.path)
+        tokenizer = open_corpus_tokenizer(
+            found.path,
+            eos_token=config.eos_token,
+            as_is=config.tokenizer_as_is,
+            trained=found.is_from_hub,
+        )
     itemsize = little_endian(dtype_for_vocabulary(tokenizer.vocab_size)).itemsize
-    return Encoder(tokenizer) if has_corpus else None, itemsize
+    encoder = make_encoder(tokenizer)
+    if not isinstance(encoder, Encoder):
+        return encoder, itemsize, JSON_MB_PER_S
+    return encoder, itemsize, MB_PER_S if encoder.is_fast else PLAIN_MB_PER_S
 
 
 def _missing(

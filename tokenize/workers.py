@@ -20,8 +20,7 @@ from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, tokenizer_file
 from mobilellama.tokenize.bucket import Work, write_bucket
 from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
-from mobilellama.tokenize.encoding.encoder import Encoder
-from mobilellama.tokenize.encoding.hf_encoder import HfEncoder
+from mobilellama.tokenize.encoding.hf_encoder import AnyEncoder, make_encoder
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import open_known_tokenizer
 from mobilellama.tokenizers.tokenizer import Tokenizer
@@ -119,18 +118,17 @@ def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
 
 
 @lru_cache(maxsize=1)
-def _make_encoder(folder: Path, identity: Identity, plain: bool) -> Encoder | HfEncoder:
+def _make_encoder(folder: Path, identity: Identity, plain: bool) -> AnyEncoder:
     path, owner = tokenizer_file(folder), f"the plan in {folder}"
     tokenizer = open_known_tokenizer(path, identity.tokenizer_sha256, owner=owner)
-    if isinstance(tokenizer, Tokenizer):
-        return Encoder(tokenizer, plain=plain)
-    assert isinstance(tokenizer, HfTokenizer)
-    if tokenizer.eos_id != identity.eos_id:  # the files beside tokenizer.json name it
+    assert isinstance(tokenizer, Tokenizer | HfTokenizer)
+    if isinstance(tokenizer, HfTokenizer) and tokenizer.eos_id != identity.eos_id:
+        # The files beside tokenizer.json name it.
         raise DataError(
             f"{path.parent}: names {tokenizer.eos_token} as eos_token, but documents end with the "
             f"id {identity.eos_id} in {owner}. Remove this folder, and run the same command again"
         )
-    return HfEncoder(tokenizer)
+    return make_encoder(tokenizer, plain=plain)
 
 
 class _Reporter:

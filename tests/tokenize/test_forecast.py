@@ -5,6 +5,8 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.tokenize.main import main
+from mobilellama.tokenize.planning.outlook import JSON_MB_PER_S
+from tests.helpers.corpus_tokenizers import write_llama3
 
 _BASE = "https://data.together.xyz/redpajama-data-1T/v1.0.0"
 
@@ -54,6 +56,20 @@ def test_a_corpus_is_sampled_and_compared_with_the_list(
     assert "not in the list: 4 files: common_crawl/" in remarks
     assert f"{tmp_path / 'data'} has room: " in remarks
     assert not (tmp_path / "data").exists()
+
+
+def test_a_tokenizer_json_is_sampled_with_its_own_speed_and_bytes(
+    small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = write_llama3(tmp_path / "llama3", size=66_000)
+    out = _plan(
+        capsys, "--sources.root", small_corpus, "--tokenizer", tokenizer, "--json", "true"
+    )  # fmt: skip
+    outlook = json.loads(out)["outlook"]
+    assert outlook["mb_per_s"] == JSON_MB_PER_S
+    for subset in outlook["subsets"].values():
+        assert subset["basis"] == "sample"
+        assert subset["disk_bytes"] >= 4 * subset["tokens"] > 0
 
 
 def test_a_full_file_system_is_told_before_the_run(

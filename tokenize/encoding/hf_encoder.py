@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
-from mobilellama.tokenize.encoding.encoder import require_text_ids, with_ends
+from mobilellama.tokenize.encoding.encoder import Encoder, require_text_ids, with_ends
+from mobilellama.tokenizers.corpus_tokenizer import CorpusTokenizer
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 
 
 def tokenizers_version() -> str:
@@ -66,3 +68,18 @@ class HfEncoder:
         flat = np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum(dtype=np.int64)))
         require_text_ids(flat, self._from_text)
         return with_ends(flat, lengths, self._eos_id, self.dtype)
+
+
+AnyEncoder = Encoder | HfEncoder
+
+
+def make_encoder(tokenizer: CorpusTokenizer, *, plain: bool = False) -> AnyEncoder:
+    """Return the encoder of a tokenizer.
+
+    Args:
+        tokenizer: of either kind.
+        plain: of ``Encoder``.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return Encoder(tokenizer, plain=plain)
+    return HfEncoder(tokenizer)

@@ -11,6 +11,10 @@ from mobilellama.tokenize.planning.rates import Rates
 MB_PER_S = 27.0
 """MB of text that 'tokenize run' does in a second of one core, its start included: measured by
 benchmarks/tokenize_throughput.py on 74 MB of text (its result file says on which machine)."""
+PLAIN_MB_PER_S = 3.0
+"""The same, if sentencepiece must encode (``why_plain``)."""
+JSON_MB_PER_S = 2.0
+"""The same, with a tokenizer.json: measured by benchmarks/json_throughput.py."""
 
 _INDEX_BYTES = 20  # of a document in the .idx
 

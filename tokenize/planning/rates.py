@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mobilellama.config import UserError
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.encoding.encoder import Encoder
+from mobilellama.tokenize.encoding.hf_encoder import AnyEncoder
 from mobilellama.tokenize.planning.amounts import Amount
 from mobilellama.tokenize.planning.published import PUBLISHED
 from mobilellama.tokenize.sources.config import JSONL, SourcesConfig
@@ -62,7 +62,7 @@ def stated_rates(subset: str, amount: Amount, *, packed: bool) -> Rates:
 
 
 def sampled_rates(
-    slices: Sequence[Slice], sources: SourcesConfig, encoder: Encoder
+    slices: Sequence[Slice], sources: SourcesConfig, encoder: AnyEncoder
 ) -> Rates | None:
     """Return the rates of a subset, from a sample of a few slices; None if it gives no text.
 
@@ -122,7 +122,7 @@ def rates_of(
     amounts: Mapping[str, Amount],
     slices: Sequence[Slice],
     sources: SourcesConfig,
-    encoder: Encoder | None,
+    encoder: AnyEncoder | None,
     packed: Mapping[str, bool],
 ) -> dict[str, Rates]:
     """Return the rates of all subsets: sampled where that can be, else stated."""

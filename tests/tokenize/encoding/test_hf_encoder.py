@@ -12,8 +12,10 @@ import tokenizers
 from transformers import AutoTokenizer
 
 from mobilellama.config import DataError
-from mobilellama.tokenize.encoding.hf_encoder import HfEncoder, tokenizers_version
+from mobilellama.tokenize.encoding.encoder import Encoder
+from mobilellama.tokenize.encoding.hf_encoder import HfEncoder, make_encoder, tokenizers_version
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.helpers.corpus_tokenizers import (
     LITERATURE,
     SPELLED,
@@ -112,6 +114,7 @@ _COUNT_THREADS = """
 import os, sys
 from mobilellama.tokenize.encoding.hf_encoder import HfEncoder
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
+from mobilellama.tokenizers.tokenizer import Tokenizer
 encoder = HfEncoder(HfTokenizer(sys.argv[1]))
 before = len(os.listdir("/proc/self/task"))
 encoder.encode_batch(["the answer"] * 1000)
@@ -129,3 +132,10 @@ def test_the_library_starts_no_threads_whatever_the_environment_says(folder: Pat
 
 def test_the_version_is_the_installed_one() -> None:
     assert tokenizers_version() == tokenizers.__version__
+
+
+def test_each_kind_of_tokenizer_has_its_encoder(folder: Path, small_tokenizer: Path) -> None:
+    assert isinstance(make_encoder(HfTokenizer(folder)), HfEncoder)
+    assert make_encoder(Tokenizer(small_tokenizer)).tokenizer.vocab_size == 800
+    plain = make_encoder(Tokenizer(small_tokenizer), plain=True)
+    assert isinstance(plain, Encoder) and not plain.is_fast

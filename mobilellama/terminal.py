@@ -50,6 +50,15 @@ def result_columns() -> int | None:
     return _told_columns() or columns(sys.stdout)
 
 
+def shows_colours() -> bool:
+    """Return whether a command's result may have colours.
+
+    It may on a terminal, unless the user has set NO_COLOR (https://no-color.org).
+    """
+    is_plain = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return sys.stdout.isatty() and not is_plain and not os.environ.get("NO_COLOR")
+
+
 def _told_columns() -> int | None:
     """Return the value of COLUMNS. None if it is unset or not a width."""
     width = os.environ.get("COLUMNS", "")

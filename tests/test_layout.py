@@ -292,6 +292,7 @@ LAYERS: dict[str, list[str]] = {
         "buckets dataset format lengths manifest manifest_table mixture order packing permute "
         "reader rows source_file windows",
         "audit export report verification",
+        "showing",
         REST,
     ],
     "pretrain": [

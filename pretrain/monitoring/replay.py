@@ -15,7 +15,8 @@ from mobilellama.run_folder import RunFolder
 from mobilellama.run_record import RECORD, record_of
 from mobilellama.shards.mixture import Mixture
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.show import describe_sample, render
+from mobilellama.shards.showing.render import render
+from mobilellama.shards.showing.sample import describe_sample
 
 
 @dataclass(frozen=True, kw_only=True)

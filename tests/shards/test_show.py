@@ -1,84 +1,20 @@
+import contextlib
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.shards.show import DocumentPart, SampleDescription, describe_sample, render
+from mobilellama.shards.showing.document import place_of_line
+from mobilellama.shards.showing.render import render
+from mobilellama.shards.showing.sample import describe_sample
 from tests.shards.conftest import Cli
-
-
-@pytest.fixture(scope="module")
-def source_texts(small_corpus: Path) -> dict[str, list[str]]:
-    """The texts of every source file, in order, empty ones left out."""
-    texts = {}
-    for path in small_corpus.rglob("*.jsonl*"):
-        data = path.read_bytes()
-        if path.suffix == ".zst":
-            data = zstandard.decompress(data)
-        records = [json.loads(line)["text"] for line in data.split(b"\n") if line]
-        texts[path.relative_to(small_corpus).as_posix()] = [text for text in records if text]
-    return texts
-
-
-@pytest.mark.parametrize("split", ["train", "heldout"])
-def test_every_document_shown_begins_as_its_source_document_does(
-    small_dataset: Path, source_texts: dict[str, list[str]], split: str
-) -> None:
-    dataset = TokenDataset(small_dataset)
-    begun: set[tuple[str, int]] = set()
-    whole = 0
-    for subset in dataset.subsets:
-        windows = dataset.windows(subset, 300, "train" if split == "train" else "heldout")
-        for sample in range(0, len(windows), 5):
-            shown = describe_sample(dataset, windows, sample)
-            for part in shown.parts:
-                assert part.number_in_source is not None
-                text = source_texts[shown.source][part.number_in_source]
-                # A character that the window cuts is shown as U+FFFD.
-                visible = part.text.rstrip("\N{REPLACEMENT CHARACTER}")
-                if part.first == 0:
-                    assert text.startswith(visible)
-                    begun.add((shown.source, part.number_in_source))
-                if part.first == 0 and part.last == part.tokens:
-                    assert part.text == text
-                    whole += 1
-    if split == "train":
-        assert len(begun) > 200 and whole > 100
-        assert {source for source, _ in begun} == set(source_texts)
-
-
-def test_documents_of_a_sample_follow_one_another_without_a_gap(small_dataset: Path) -> None:
-    dataset = TokenDataset(small_dataset)
-    windows = dataset.windows("common_crawl", 500)
-    for sample in range(0, len(windows), 7):
-        parts = describe_sample(dataset, windows, sample).parts
-        assert sum(part.last - part.first for part in parts) == 501
-        assert [part.document for part in parts] == list(
-            range(parts[0].document, parts[0].document + len(parts))
-        )
-        assert all(part.first == 0 for part in parts[1:])
-        assert all(part.last == part.tokens for part in parts[:-1])
-
-
-def test_a_long_document_is_put_together_from_its_samples(
-    small_dataset: Path, source_texts: dict[str, list[str]]
-) -> None:
-    """All of a file's kept documents appear, each once, over the samples of an epoch."""
-    dataset = TokenDataset(small_dataset)
-    windows = dataset.windows("github", 20_000)
-    shown = [describe_sample(dataset, windows, sample) for sample in range(len(windows))]
-    first = [one for one in shown if one.span.bucket == "github/00000"]
-    numbers = [part.number_in_source for one in first for part in one.parts if part.first == 0]
-    assert len(numbers) == len(set(numbers)) > 5
-    whole = [p for one in first for p in one.parts if p.first == 0 and p.last == p.tokens]
-    assert max(len(part.text) for part in whole) > 10_000
-    for part in whole:
-        assert part.number_in_source is not None
-        assert part.text == source_texts[first[0].source][part.number_in_source]
 
 
 def test_show_prints_the_sample_that_the_order_has_at_the_position(
@@ -115,31 +51,6 @@ def test_heldout_positions_go_through_the_subsets_in_turn(small_dataset: Path, c
     )
 
 
-def test_a_printed_sample_marks_its_documents_and_cannot_drive_the_terminal(
-    small_dataset: Path,
-) -> None:
-    dataset = TokenDataset(small_dataset)
-    span = dataset.windows("github", 10).span(3)
-    parts = (
-        DocumentPart(document=4, number_in_source=17, tokens=9, first=7, last=9, text="a\x1b[2Jb"),
-        DocumentPart(
-            document=5, number_in_source=1, tokens=1200, first=0, last=1200, text="c\n\td"
-        ),
-    )
-    shown = SampleDescription(
-        subset="github", sample=3, num_samples=40, span=span, source="github/x.jsonl",
-        source_range=(0, 1000), unit="bytes", parts=parts,
-    )  # fmt: skip
-    lines = render(shown).split("\n")
-    assert lines[0] == "subset   github, sample 3 of 40"
-    assert lines[1] == f"bucket   github/00000, tokens 30 to 40 of {span.bucket_tokens:,}"
-    assert lines[2] == "source   github/x.jsonl, bytes 0 to 999"
-    assert lines[4].startswith("──── document 4, number 17 of the source, tokens 7 to 8 of 9 ───")
-    assert lines[5] == "a\N{REPLACEMENT CHARACTER}[2Jb"
-    assert lines[7].startswith("──── document 5, number 1 of the source, 1,200 tokens ───")
-    assert lines[8:] == ["c", "\td"]
-
-
 def test_only_the_dataset_s_own_tokenizer_decodes(
     small_dataset: Path, small_tokenizer: Path, tmp_path: Path, cli: Cli
 ) -> None:
@@ -174,7 +85,18 @@ def test_only_the_dataset_s_own_tokenizer_decodes(
         (("--position", 0, "--split", "test"), "split"),
         (("--position", "first"), "position"),
         (("--positoin", 0), "did you mean '--position'?"),
-        ((), "position"),
+        ((), "position = null: it, --document, --line or --text says what to show. Give one"),
+        (("--position", 0, "--text", "a"), "text = a: is given beside --position, but one"),
+        (("--document", 0), "document = 0: is used only with --bucket. Give --bucket, too."),
+        (("--bucket", "c4/00000"), "bucket = c4/00000: is used only with --document."),
+        (("--line", 1), "line = 1: is used only with --file."),
+        (("--text", "a", "--seq_len", 5), "seq_len = 5: is used only with --position."),
+        (("--text", "a", "--split", "heldout"), "split = heldout: is used only with --position."),
+        (("--text", ""), "text = (empty): must not be empty."),
+        (("--text", "a", "--subset", "gitub"), "did you mean 'github'?"),
+        (("--text", "a", "--limit", 0), "limit = 0: must be at least 1."),
+        (("--bucket", "github/9", "--document", 0), "is none of 5 buckets, such as common_crawl/"),
+        (("--bucket", "github/00000", "--document", 10**6), "Give 0 to "),
     ],
 )
 def test_bad_settings_are_one_message_and_exit_code_2(
@@ -183,3 +105,57 @@ def test_bad_settings_are_one_message_and_exit_code_2(
     code, out, err = cli("shards", "show", small_dataset, *options)
     assert (code, out) == (2, "")
     assert message in err and err.startswith("mobilellama: error: ") and "Traceback" not in err
+
+
+def test_a_document_is_shown_by_its_number_and_by_its_line(
+    small_dataset: Path, small_corpus: Path, cli: Cli
+) -> None:
+    file = "github/filtered_1.sampled.jsonl"
+    text = json.loads((small_corpus / file).read_bytes().split(b"\n")[2])["text"]
+    options = ("--file", file, "--line", 3, "--sources", small_corpus)
+    code, by_line, _ = cli("shards", "show", small_dataset, *options)
+    assert code == 0
+    assert by_line.split("\n\n", 1)[1].split("\n", 1)[1] == text + "\n"
+    place = place_of_line(TokenDataset(small_dataset), str(file), 3, str(small_corpus))
+    options = ("--bucket", place.bucket, "--document", place.document)
+    assert cli("shards", "show", small_dataset, *options)[1] == by_line
+    assert by_line.startswith(f"bucket   {place.bucket}, ") and f"source   {file}, byt" in by_line
+
+
+def test_a_search_says_where_the_text_is_and_how_to_see_all(small_dataset: Path, cli: Cli) -> None:
+    code, out, _ = cli("shards", "show", small_dataset, "--text", "import", "--limit", 2)
+    assert code == 0
+    *_, summary, command = out.splitlines()
+    assert re.fullmatch(
+        r"2 documents\. Searched: [\d,]+ tokens, then --limit ended the .*", summary
+    )
+    words = command.partition("mobilellama ")[2].split()
+    code, shown, _ = cli(*words)
+    assert code == 0 and "import" in shown
+    code, out, _ = cli("shards", "show", small_dataset, "--text", "no such text anywhere")
+    tokens = sum(row["tokens"] for row in TokenDataset(small_dataset).manifest)
+    assert out == f"no document holds this text. Searched: {tokens:,} tokens, all\n"
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_gets_colours_and_rules_of_its_width(
+    small_dataset: Path, no_color: str, coloured: bool
+) -> None:
+    command = [sys.executable, "-m", "mobilellama", "shards", "show", str(small_dataset)]
+    command += ["--position", "0", "--seq_len", "60"]
+    environment = os.environ | {"NO_COLOR": no_color, "COLUMNS": "80", "TERM": "xterm"}
+    reader, writer = pty.openpty()
+    subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL, env=environment, check=True)
+    os.close(writer)
+    out = ""
+    with contextlib.suppress(OSError), open(reader, "rb", buffering=0) as file:
+        while part := file.read(1 << 16):  # at the end a terminal gives an error
+            out += part.decode(errors="replace")
+    assert ("\x1b[36m" in out) is coloured
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out).replace("\r\n", "\n")
+    rules = [line for line in plain.split("\n") if line.startswith("────")]
+    assert rules and all(len(line) == 80 for line in rules)
+    expected = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment | {"NO_COLOR": ""}
+    )
+    assert plain == expected.stdout

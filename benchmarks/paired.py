@@ -44,6 +44,13 @@ def measure(
         For each name: ``median_cpu_s``, and ``ratio``, ``ratio_min``, ``ratio_max`` of its CPU
         time to the first candidate's in the same round.
     """
+    return relate(seconds_of(candidates, rounds=rounds, warmup=warmup))
+
+
+def seconds_of(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Return the CPU seconds of each candidate in each counted round; see ``measure``."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(warmup + rounds):
         order = list(candidates)
@@ -52,7 +59,7 @@ def measure(
             candidates[name]()
             if i >= warmup:
                 seconds[name].append(cpu_s() - before)
-    return relate(seconds)
+    return seconds
 
 
 def relate(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:

@@ -46,6 +46,8 @@ class Verb:
     """One line for the stage's ``--help``."""
     thing: str | None = None
     """The field that takes a word without a flag: ``dataset``, ``run`` or ``model``."""
+    second: str | None = None
+    """The field that takes a second one, of a verb that compares two things."""
     meant: tuple[str, ...] = ()
     """The fields that a word too many is most likely meant for. Its error names their flags."""
     first: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ def run_stage(stage: str, about: str, verbs: Mapping[str, Verb], argv: Sequence[
             about=_docstring_of(verb.module) or verb.help,
             presets=verb.presets,
             thing=verb.thing,
+            second=verb.second,
             first=verb.first,
             meant=verb.meant,
         )

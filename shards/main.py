@@ -50,6 +50,12 @@ VERBS = {
         meant=("output",),
         help="one page about a dataset: shares, lengths, bad records, copies, texts",
     ),
+    "compare": Verb(
+        module="mobilellama.shards.compare.compare",
+        thing="dataset",
+        second="other",
+        help="say how two datasets differ, where first, and most likely why",
+    ),
     "export": Verb(
         module="mobilellama.shards.export.export",
         thing="dataset",

@@ -291,7 +291,7 @@ LAYERS: dict[str, list[str]] = {
     "shards": [
         "buckets dataset format lengths manifest manifest_table mixture order packing permute "
         "reader rows source_file windows",
-        "audit export report verification",
+        "audit compare export report verification",
         "showing",
         REST,
     ],

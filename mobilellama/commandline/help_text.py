@@ -80,7 +80,7 @@ def help_text(
             remedy = f"Give {', '.join([ALL, *sections])}{did_you_mean(asked, known)}"
             raise ConfigError("--help", asked, rule, remedy)
     names = [*told] if asked == ALL or len(told) <= MOST_SHOWN else _first(told, first)
-    word = f" {thing_text(command.thing)}" if command.thing else ""
+    word = "".join(f" {thing_text(name)}" for name in command.things)
     if command.thing and not told[command.thing].field.is_required:
         word = f" [{thing_text(command.thing)}]"
     flag = "--section.field" if sections else "--field"
@@ -119,7 +119,7 @@ def _entry(told: _Told, command: Command) -> str:
     """Return the lines of a field."""
     its = told.field
     flag = f"{flag_text(its.name)} {type_text(its.type, commas=its.commas)}"
-    if its.name == command.thing:
+    if its.name in command.things:
         flag = f"{thing_text(its.name)}, or {flag}"
     end = "required" if told.default is _REQUIRED else f"default: {value_text(told.default)}"
     lines = _wrapped(f"{flag} ({end})", "  ", _INDENT)

@@ -44,6 +44,7 @@ def parse_config(
     about: str,
     presets: Path | None = None,
     thing: str | None = None,
+    second: str | None = None,
     first: Sequence[str] = (),
     meant: tuple[str, ...] = (),
 ) -> T:
@@ -56,6 +57,7 @@ def parse_config(
         about: the first text of --help.
         presets: folder of YAML files. --config may name them without path and suffix.
         thing: the field that takes a word without a flag.
+        second: the field that takes a second one.
         first: the fields that --help shows besides the required ones.
         meant: the fields that a word too many is most likely meant for.
 
@@ -67,6 +69,7 @@ def parse_config(
         prog=prog,
         fields=fields_of(config_class),
         thing=thing,
+        second=second,
         meant=meant,
     )
     if (asked := _asks_for_help(argv)) is not None:
@@ -140,7 +143,7 @@ def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command)
     missing = missing_from(names, command.fields)
     if not missing:
         return
-    listed = ", ".join(_as_flag(name, command.thing) for name in missing)
+    listed = ", ".join(_as_flag(name, command.things) for name in missing)
     if any(word.partition("=")[0] == "--print_config" for word in given.words):
         print(f"mobilellama: missing: {listed}", file=sys.stderr)
         return
@@ -155,8 +158,8 @@ def _require_fields(given: Given, files: Sequence[ConfigFile], command: Command)
     raise ConfigError(listed, "(not given)", rule, remedy)
 
 
-def _as_flag(name: str, thing: str | None) -> str:
-    return thing_text(name) if name == thing else flag_text(name)
+def _as_flag(name: str, things: Sequence[str]) -> str:
+    return thing_text(name) if name in things else flag_text(name)
 
 
 def _parse(parser: Any, given: Given, command: Command) -> tuple[Any, Any]:

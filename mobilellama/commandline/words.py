@@ -1,6 +1,7 @@
 """Turn the words of a command line into the plain form ``--field=VALUE``, with today's names.
 
-1. A word without a dash that is no flag's value is the verb's dataset, run or model.
+1. A word without a dash that is no flag's value is the verb's dataset, run or model. A verb that
+   takes two of them takes two words.
 2. Hyphens in a flag become underscores. An old name becomes today's name.
 3. ``--flag`` without a value becomes ``--flag=true``, if the field is true or false.
 4. A list is written as ``a,b``, as ``[a,b]``, as several words, or with the flag repeated.
@@ -39,8 +40,15 @@ class Command:
     """The fields of the config."""
     thing: str | None = None
     """The field that takes a word without a flag."""
+    second: str | None = None
+    """The field that takes a second one."""
     meant: tuple[str, ...] = ()
     """The fields that a word too many is most likely meant for, for its error."""
+
+    @property
+    def things(self) -> tuple[str, ...]:
+        """The fields that take words without a flag, in order."""
+        return tuple(name for name in (self.thing, self.second) if name is not None)
 
     @property
     def flags(self) -> list[str]:
@@ -150,6 +158,8 @@ def _as_thing(
         remedy = f"{_flag_meant(command, argv) or 'Remove it'}. See '{command.prog} --help'"
         raise ConfigError(command.prog, word, rule, remedy)
     start = f"--{command.thing}="
+    if former is not None and command.second is not None and command.second not in given.names:
+        return f"--{command.second}={word}"
     if former is not None:
         meant = _flag_meant(command, argv)
         raise _second_thing(word, former, command, meant or "Remove one of them")
@@ -185,6 +195,9 @@ def _second_thing(second: str, former: str, command: Command, remedy: str) -> Co
     assert command.thing is not None
     name = thing_text(command.thing)
     rule = f"is a second {name} beside {former}; the command takes one"
+    if command.second is not None:
+        taken = " and ".join(map(thing_text, command.things))
+        rule = f"is one word too many; the command takes {taken}"
     return ConfigError(name, second, rule, f"{remedy}. See '{command.prog} --help'")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mobilellama.shards.main import VERBS as SHARDS_VERBS
 from tests.helpers.command_line import GIVEN, RUN, Cli
 
 
@@ -95,7 +96,7 @@ def test_a_stage_or_verb_that_does_not_exist_is_met_with_the_nearest(
         "launch. See 'mobilellama --help'; did you mean 'pretrain'?"
     )
     assert refused("shards", "inof") == (
-        "mobilellama shards VERB = inof: must be one of info, verify, audit, show, plot. "
+        f"mobilellama shards VERB = inof: must be one of {', '.join(SHARDS_VERBS)}. "
         "See 'mobilellama shards --help'; did you mean 'info'?"
     )
 

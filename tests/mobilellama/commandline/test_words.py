@@ -168,3 +168,18 @@ def test_a_value_that_is_left_out_is_the_parsers_to_refuse() -> None:
 @pytest.mark.parametrize("text", ["- one item", "--loud is a flag = yes", "-\tx"])
 def test_a_text_that_begins_with_a_dash_is_a_value(text: str) -> None:
     assert words("--dataset", text) == [f"--dataset={text}"]
+
+
+def test_a_verb_of_two_things_takes_two_words_and_no_third() -> None:
+    command = replace(COMMAND, second="tasks")
+    assert read_words(["A", "--json", "B"], command).words == [
+        "--dataset=A", "--json=true", "--tasks=B",
+    ]  # fmt: skip
+    assert read_words(["B", "--tasks=C"], command).words[0] == "--dataset=B"
+    for argv in (["A", "B", "C"], ["A", "B", "C", "--json"]):
+        with pytest.raises(
+            ConfigError,
+            match=r"= C: is one word too many; the command takes "
+            r"DATASET and TASKS\. Remove",
+        ):
+            read_words(argv, command)

@@ -72,7 +72,7 @@ from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
-from mobilellama.tokenize.bucket_files import is_finished, naming_a_full_disk
+from mobilellama.tokenize.bucket_files import is_finished, naming_refused_writes
 from mobilellama.tokenizers.opening import open_tokenizer
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
 
@@ -149,7 +149,7 @@ def main(config: Config) -> int:
     )
     if config.dry_run:
         return _dry_run(config, work, plan, tokenizer)
-    with naming_a_full_disk(work.folder), sharing(work.folder) as lock:
+    with naming_refused_writes(work.folder), sharing(work.folder) as lock:
         join_plan(work.folder, plan, tokenizer, lock)
         require_same_reading(work.folder, plan, READING_VERSION)
         try:

@@ -27,7 +27,7 @@ from mobilellama.files.temporary import temporary_path
 from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
-from mobilellama.tokenize.bucket_files import gather, is_finished, naming_a_full_disk
+from mobilellama.tokenize.bucket_files import gather, is_finished, naming_refused_writes
 from mobilellama.tokenize.encoding.encoder import Encoder
 from mobilellama.tokenize.encoding.hf_encoder import AnyEncoder
 from mobilellama.tokenize.encoding.spot_check import SpotCheck
@@ -65,12 +65,12 @@ def write_bucket(
 
     Raises:
         DataError: the source is corrupt, has too many bad records, or was encoded wrongly.
-        DiskFullError: nothing of this bucket counts.
+        RefusedWriteError: nothing of this bucket counts.
     """
     if is_finished(work.folder, slice_, work.identity):
         return
     target = work.folder / f"{slice_.name}.bin"
-    with naming_a_full_disk(target):
+    with naming_refused_writes(target):
         target.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent, prefix=f"{target.name}.tmp.") as spool:
             counts = Counts()

@@ -1,5 +1,7 @@
 """The files of one bucket, whatever its maker puts in: a full disk, their order, their sizes."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +16,41 @@ from mobilellama.shards.dataset import Identity, Slice, read_receipt
 from mobilellama.shards.format import index_bytes, little_endian
 
 _BLOCK_TOKENS = 1 << 20
+_NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class DiskFullError(UserError):
-    """There is no room for a bucket; no other bucket need be tried."""
+class RefusedWriteError(UserError):
+    """There is no room for a bucket, or no permission; no other bucket need be tried."""
 
 
 @contextmanager
-def naming_a_full_disk(target: Path) -> Iterator[None]:
-    """Turn a full disk into a DiskFullError that names what was being written."""
+def naming_refused_writes(target: Path) -> Iterator[None]:
+    """Turn the error of a full disk, or of a folder that cannot be written to, into a message.
+
+    Raises:
+        RefusedWriteError: it names `target`, the file that was being written.
+    """
+    folder = target if target.is_dir() else target.parent
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise DiskFullError(
-            f"{target}: the disk is full ({error.strerror}). The bucket is not used, but "
-            "finished buckets stay. Free some space and run the same command again"
-        ) from None
+        if error.errno in DISK_FULL:
+            raise RefusedWriteError(
+                f"{target}: the disk is full ({error.strerror}). The bucket is not used, but "
+                "finished buckets stay. Free some space and run the same command again"
+            ) from None
+        if error.errno in _NO_PERMISSION and _lies_in(error.filename, folder):
+            raise RefusedWriteError(
+                f"{target}: cannot be written ({error.strerror}). Finished buckets stay. "
+                "Allow writing to the folder and run the same command again"
+            ) from None
+        raise
+
+
+def _lies_in(path: object, folder: Path) -> bool:
+    if not isinstance(path, str | os.PathLike):
+        return False
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def is_finished(folder: Path, slice_: Slice, identity: Identity) -> bool:

@@ -5,6 +5,7 @@ dataset.json. 'tokenize run' does this itself, unless it is one of several tasks
 """
 
 import contextlib
+import itertools
 import logging
 import math
 import re
@@ -37,6 +38,7 @@ from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 log = logging.getLogger(__name__)
 
 _MISSING_SHOWN = 5
+_BAD_SHOWN = 3
 _FINISHERS = 16  # so many may finish a folder at the same instant
 
 _IN_FOLDER = re.compile("|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET))))
@@ -89,6 +91,7 @@ def finish_dataset(folder: Path) -> str:
             f"{folder}: no document was found in {format_count(len(receipts), 'slice')}"
         )
     _tell_changed(receipts)
+    _tell_bad(receipts)
     tell_unheld(folder, plan.identity.heldout_share, receipts)
     sweep(folder, plan.slices, others_after_s=0)  # every bucket counts: none is needed
     fingerprint = _write(folder, plan, receipts)
@@ -101,6 +104,24 @@ def _write(folder: Path, plan: Plan, receipts: list[Receipt]) -> str:
         with contextlib.suppress(FileNotFoundError):
             return write_dataset(folder, plan.identity, receipts)
     return write_dataset(folder, plan.identity, receipts)
+
+
+def _tell_bad(receipts: Sequence[Receipt]) -> None:
+    """Say how many records gave no document, with the first few and where all are listed."""
+    count = sum(receipt.bad_records for receipt in receipts)
+    if not count:
+        return
+    places = (
+        f"{receipt.source} at {place:,}: {reason}"
+        for receipt in receipts
+        for place, reason in receipt.bad_places[:_BAD_SHOWN]
+    )
+    log.warning(
+        "%s bad and left out. The first: %s. The receipts (SUBSET/NNNNN.json) list the first "
+        "10,000 of each bucket under bad_places",
+        "1 record is" if count == 1 else f"{count:,} records are",
+        "; ".join(itertools.islice(places, _BAD_SHOWN)),
+    )
 
 
 def _tell_changed(receipts: Sequence[Receipt]) -> None:

@@ -4,6 +4,7 @@ Whoever comes first writes plan.json, atomically and never over another's; every
 plan must agree with it, or the difference is named.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -54,8 +55,12 @@ def _write_first(folder: Path, plan: Plan) -> None:
         except OSError:  # a file system without hard links
             if not (folder / PLAN).exists():
                 os.replace(private, folder / PLAN)
+    except OSError as error:
+        error.filename = str(folder / PLAN)  # not the temporary's
+        raise
     finally:
-        private.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a read-only folder, where there is none
+            private.unlink(missing_ok=True)
 
 
 def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: TextTokenizer) -> None:

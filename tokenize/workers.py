@@ -19,7 +19,7 @@ from mobilellama.pool import Lost, Tell, Workers
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, tokenizer_file
 from mobilellama.tokenize.bucket import Work, write_bucket
-from mobilellama.tokenize.bucket_files import DiskFullError, is_finished
+from mobilellama.tokenize.bucket_files import RefusedWriteError, is_finished
 from mobilellama.tokenize.encoding.hf_encoder import AnyEncoder, make_encoder
 from mobilellama.tokenizers.hf_tokenizer import HfTokenizer
 from mobilellama.tokenizers.opening import open_known_tokenizer
@@ -44,7 +44,7 @@ class _Failure:
     """Why a slice has no bucket."""
 
     message: str
-    disk_full: bool = False
+    write_refused: bool = False
 
 
 def write_buckets(
@@ -78,7 +78,7 @@ def write_buckets(
                     continue
                 failures.append(failure.message)
                 log.error("%s", failure.message)
-                if failure.disk_full:
+                if failure.write_refused:
                     waiting.clear()
     finally:
         remove_of_processes(work.folder.glob("*/*"), pool.pids)
@@ -99,7 +99,12 @@ def _of_lost(work: Work, slice_: Slice, lost: Lost) -> _Failure | None:
         )
     if is_finished(work.folder, slice_, work.identity):
         return None  # killed between the receipt and its news
-    hint = "; was memory short?" if lost.signal_name == signal.SIGKILL.name else ""
+    hint = ""
+    if lost.signal_name == signal.SIGKILL.name:
+        hint = (
+            ". The kernel does this where memory is short: 'dmesg' says so. Run the same command "
+            "again, with fewer --workers"
+        )
     return _Failure(message=f"{slice_.name}: its worker was killed by {lost.signal_name}{hint}")
 
 
@@ -111,8 +116,8 @@ def _write(work: Work, slice_: Slice, tell: Tell) -> _Failure | None:
         write_bucket(work, slice_, encoder, reporter.advance)
         reporter.send()
     except (UserError, OSError) as error:
-        disk_full = isinstance(error, DiskFullError)
-        return _Failure(message=f"{slice_.name}: {error}", disk_full=disk_full)
+        write_refused = isinstance(error, RefusedWriteError)
+        return _Failure(message=f"{slice_.name}: {error}", write_refused=write_refused)
     except Exception:
         return _Failure(message=f"{slice_.name}: {traceback.format_exc()}")
 

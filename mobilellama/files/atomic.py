@@ -13,7 +13,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,7 +57,8 @@ def _taking_the_place(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         fsync_path(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses this, too; `error` says it better
+            temporary.unlink(missing_ok=True)
         _name(path, temporary, error)
         raise
 

@@ -39,7 +39,7 @@ from mobilellama.sft.data.workers import Batch, EncodedBatch
 from mobilellama.shards.dataset import Identity, Receipt, Slice
 from mobilellama.shards.format import little_endian, write_index
 from mobilellama.shards.permute import Permutation
-from mobilellama.tokenize.bucket_files import gather, naming_a_full_disk
+from mobilellama.tokenize.bucket_files import gather, naming_refused_writes
 
 Encode = Callable[[Iterator[Batch]], Iterator[tuple[Batch, EncodedBatch]]]
 """Gives batches back, encoded, in their order."""
@@ -116,10 +116,10 @@ def write_bucket(
 
     Raises:
         DataError: the source is corrupt, or too many of its records were dropped.
-        DiskFullError: nothing of this bucket counts.
+        RefusedWriteError: nothing of this bucket counts.
     """
     stem = work.folder / slice_.name
-    with naming_a_full_disk(stem.with_name(f"{stem.name}.bin")):
+    with naming_refused_writes(stem.with_name(f"{stem.name}.bin")):
         stem.parent.mkdir(exist_ok=True)
         with (
             tempfile.TemporaryFile(dir=stem.parent, prefix=f"{stem.name}.tmp.") as ids,

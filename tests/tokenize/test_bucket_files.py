@@ -12,10 +12,10 @@ from mobilellama.config import DataError
 from mobilellama.shards.dataset import Plan
 from mobilellama.tokenize import bucket_files
 from mobilellama.tokenize.bucket_files import (
-    DiskFullError,
+    RefusedWriteError,
     gather,
     is_finished,
-    naming_a_full_disk,
+    naming_refused_writes,
 )
 
 
@@ -74,11 +74,29 @@ def test_a_receipt_of_another_plan_is_refused(small_dataset: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_names_what_was_written_and_what_to_do(number: int) -> None:
-    with pytest.raises(DiskFullError, match=r"c4/00000\.bin: the disk is full \(.*Free some space"):
-        with naming_a_full_disk(Path("c4/00000.bin")):
+    with pytest.raises(
+        RefusedWriteError, match=r"c4/00000\.bin: the disk is full \(.*Free some space"
+    ):
+        with naming_refused_writes(Path("c4/00000.bin")):
             raise OSError(number, "no room")
 
 
-def test_other_errors_come_through() -> None:
-    with pytest.raises(PermissionError), naming_a_full_disk(Path("x")):
-        raise PermissionError(errno.EACCES, "not yours")
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_folder_that_cannot_be_written_to_names_the_bucket(number: int, tmp_path: Path) -> None:
+    target = tmp_path / "c4/00000.bin"
+    message = rf"{target}: cannot be written \(refused\)\. Finished buckets stay\. Allow writing to"
+    with pytest.raises(RefusedWriteError, match=message), naming_refused_writes(target):
+        raise OSError(number, "refused", str(target.parent / "00000.bin.tmp.x"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "not yours"),  # of no file
+        PermissionError(errno.EACCES, "not yours", "/elsewhere/source.jsonl"),
+        FileNotFoundError(errno.ENOENT, "not there", "x/00000.bin"),
+    ],
+)
+def test_other_errors_come_through(error: OSError) -> None:
+    with pytest.raises(type(error)), naming_refused_writes(Path("x/00000.bin")):
+        raise error

@@ -49,11 +49,20 @@ def open_planned(path: SourcePath, size: int) -> Iterator[BinaryIO]:
     try:
         file = open(path, "rb", buffering=0)
     except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
+        raise DataError(
+            f"{path}: cannot be opened ({error.strerror}). "
+            "Restore it, and run the same command again"
+        ) from None
     with file:
         _require_size(file, path, size, "before")
         before = file_state(file)
-        yield file
+        try:
+            yield file
+        except OSError as error:  # of a disk or a network file system; it names no file
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}). "
+                "Run the same command again when its disk or network can be read"
+            ) from None
         _require_size(file, path, size, "after")
         if file_state(file) != before:
             raise DataError(

@@ -140,3 +140,14 @@ def test_lines_are_the_same_however_the_content_is_cut_into_blocks(seed: int) ->
     assert [(place, bytes(line)) for place, line in view_lines(iter(blocks), 0)] == expected
     later = [(place - 7, line) for place, line in split_lines(iter(blocks), 7)]
     assert later[1:] == expected[1:]
+
+
+def test_a_source_that_is_gone_or_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
+    sources = SourcesConfig(root=str(tmp_path))
+    (tmp_path / "c4").mkdir()
+    unread = Slice(subset="c4", bucket=0, source="c4/a.jsonl", size=0, start=0, end=0)
+    with pytest.raises(DataError, match=r"c4/a\.jsonl: cannot be opened \(No such file.*Restore"):
+        list(read_documents(unread, sources, Counts()))
+    (tmp_path / "c4/a.jsonl").symlink_to("/proc/self/mem")  # page 0 gives a real I/O error
+    with pytest.raises(DataError, match=r"c4/a\.jsonl: cannot be read \(Input/output"):
+        list(read_documents(unread, sources, Counts()))

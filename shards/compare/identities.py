@@ -14,6 +14,7 @@ _EFFECTS = {
     "heldout_share": "another part of each bucket is held out; the ids are the same",
     "format_version": "the files have another format",
     "encoder_version": "another version of the encoder gives other ids",
+    "tokenizers_version": "another version of the library tokenizers may give other ids",
     "seq_len": "rows are packed to another length",
     "template": "conversations are written by another template",
     "template_sha256": "conversations are written by another template",

@@ -30,7 +30,7 @@ def test_packed_rows_are_compared_field_by_field_and_with_a_dataset_of_text() ->
 
 
 def test_each_field_of_an_identity_has_an_effect_of_its_own() -> None:
-    text = {one.name: None for one in fields(Identity) if one.name != "packing"}
+    text = {one.name: "x" for one in fields(Identity) if one.name != "packing"}
     rows = {one.name: "x" for one in fields(Packing)}
     changed = Identity(**text, packing=Packing(**rows))  # pyright: ignore[reportArgumentType]
     found = identity_differences(IDENTITY, changed)

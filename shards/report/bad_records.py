@@ -49,7 +49,7 @@ def bad_records(dataset: TokenDataset, sources: str | None) -> list[BadReason]:
         sources: the corpus, to show what stands at the places; None: places alone.
 
     Raises:
-        ConfigError: there is no such corpus.
+        ConfigError: there is no such corpus, or it is another one.
         DataError: a receipt is missing or damaged.
     """
     lines = None if sources is None else SourceLines(sources)
@@ -69,6 +69,8 @@ def bad_records(dataset: TokenDataset, sources: str | None) -> list[BadReason]:
         if others := receipt.bad_records - len(receipt.bad_places):
             key = (row["subset"], _NO_REASON)
             found[key] = found.get(key, 0) + others
+    if lines is not None:
+        lines.require_found()
     reasons = [
         BadReason(subset=key[0], reason=key[1], count=n, examples=tuple(examples.get(key, [])))
         for key, n in found.items()

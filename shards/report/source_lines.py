@@ -34,6 +34,7 @@ class SourceLines:
             ConfigError: there is no such folder or file.
         """
         self._root = Path(sources)
+        self._found, self._lacking = False, ""
         if not self._root.exists():
             rule = "is neither a folder nor a file"
             remedy = "Give the corpus that the dataset was made of, or leave it out"
@@ -58,7 +59,9 @@ class SourceLines:
         if not _has_lines(receipt):
             return None, ""
         if not path.is_file():
+            self._lacking = self._lacking or str(path)
             return None, f"[{path} is not there]"
+        self._found = True
         known = SourceRange.from_json(receipt.source_file)
         if known is not None and known.state.size != path.stat().st_size:
             return None, f"[{path} has another size than when it was read]"
@@ -79,6 +82,13 @@ class SourceLines:
         if not data:  # zstandard takes a truncated file for one that ends there
             return None, f"[{path} ends before this place]"
         return number, data.partition(b"\n")[0].decode("utf-8", "replace")[:_CHARACTERS]
+
+    def require_found(self) -> None:
+        """Raise ConfigError if files were looked for and the corpus has none of them."""
+        if self._lacking and not self._found:
+            rule = f"holds none of the files with bad records, such as {self._lacking}"
+            remedy = "Give the corpus that the dataset was made of, or leave it out"
+            raise ConfigError("sources", str(self._root), rule, remedy)
 
     def _path(self, receipt: Receipt) -> Path:
         slice_ = Slice(

@@ -1,11 +1,12 @@
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from mobilellama.config import DataError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.report.bad_records import bad_records
 from tests.shards.report.conftest import BAD_LINES
@@ -47,6 +48,20 @@ def test_without_the_corpus_places_are_bytes(odd_dataset: Path) -> None:
     for one in found:
         assert one.examples[0].raw == "" and " line " not in one.examples[0].place
         assert ", byte " in one.examples[0].place
+
+
+def test_another_corpus_is_refused_and_one_lost_file_is_not(
+    odd_dataset: Path, odd_corpus: Path, tmp_path: Path
+) -> None:
+    name = tmp_path / "c4/c4-train.00000-of-01024.jsonl"
+    message = f"holds none of the files with bad records, such as {name}. Give the corpus"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        bad_records(TokenDataset(odd_dataset), str(tmp_path))
+    part = shutil.copytree(odd_corpus, tmp_path / "part")
+    shutil.rmtree(part / "c4")
+    *lost, kept = bad_records(TokenDataset(odd_dataset), str(part))
+    assert kept.examples[0].raw == "{"
+    assert all(one.examples[0].raw.endswith("jsonl is not there]") for one in lost)
 
 
 def many_bad(folder: Path, count: int, tokenizer: Path) -> Path:

@@ -72,7 +72,9 @@ def log_ticks(least: float, most: float) -> list[float]:
     if len(inside) < 3:
         from matplotlib.ticker import MaxNLocator
 
-        even = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True).tick_values(least, most)
+        even = MaxNLocator(nbins=_MOST_TICKS - 1, steps=[1, 2, 5, 10], integer=True).tick_values(
+            least, most
+        )
         return [float(tick) for tick in even if least <= tick <= most]
     if len(inside) > _MOST_TICKS:
         inside = [10.0**power for power in decades if least <= 10.0**power <= most]

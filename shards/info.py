@@ -4,7 +4,12 @@ The first table has the counts of the manifest. Tokens include the EOS of each d
 tokens are for validation. Bytes per token are bytes of UTF-8 text; packed rows have none, because
 their tokens include those of the template. The second table has the order of samples: whole
 samples, the rest of tokens at the ends of buckets, and how many times a budget of tokens goes
-through each subset (epochs). ``--json`` prints the same as JSON.
+through each subset (epochs). --json prints the same and more counts as JSON. Its keys are listed in
+docs/inspecting.md, and stay.
+
+  mobilellama shards info DATASET
+  mobilellama shards info DATASET --mixture redpajama --budget_tokens 1.3e12
+  mobilellama shards info DATASET --json true | jq '.subsets.c4.epochs'
 
 In a terminal the tables fit its width. Elsewhere their lines have any length, unless COLUMNS is
 set.
@@ -27,11 +32,12 @@ from mobilellama.shards.order import (
 )
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.table import aligned, narrowed
-from mobilellama.terminal import result_columns
+from mobilellama.terminal import result_columns, wrapped
 
-_SPARE_CONTENT = ("bad records", "bytes a token", "buckets", "held out", "training")
+_SPARE_CONTENT = ("bytes a token", "buckets", "held out", "training")
 _SPARE_ORDER = ("tail tokens", "of corpus", "budget tokens", "samples")
 """Columns that a narrow terminal does not show, the first one first."""
+_BAD = "bad records"  # left out first where there are none, else last
 _MANY_EPOCHS = 100  # of one subset: published mixtures see none more than about 10 times
 
 
@@ -182,7 +188,7 @@ def summarise(
         budget_tokens=budget_tokens,
         remarks=[*remarks, *_many_epochs(summaries, budget_tokens)],
         subsets=summaries,
-        total=summary_of(total, sum(shares.values())),
+        total=summary_of(total, float(sum(shares.values()))),
     )
 
 
@@ -201,11 +207,10 @@ def _many_epochs(subsets: dict[str, SubsetSummary], budget_tokens: float) -> lis
 def _print_tables(summary: Summary) -> None:
     print(f"dataset      {summary.path}")
     print(f"fingerprint  {summary.fingerprint}")
-    print(
-        f"tokenizer    {summary.tokenizer_sha256} (sha256), {summary.vocab_size:,} ids, "
-        f"{summary.dtype}"
-    )
-    print(f"\ncontent\n{_table(summary, _CONTENT, spare=_SPARE_CONTENT)}")
+    print(f"tokenizer    {summary.tokenizer_sha256}")
+    print(f"vocabulary   {summary.vocab_size:,} ids, stored as {summary.dtype}")
+    spare = (*_SPARE_CONTENT, _BAD) if summary.total.bad_records else (_BAD, *_SPARE_CONTENT)
+    print(f"\ncontent\n{_table(summary, _CONTENT, spare=spare)}")
     mixture = summary.mixture or "in proportion to the samples"
     print(
         f"\norder: seq_len {summary.seq_len}, mixture {mixture}, "
@@ -213,7 +218,8 @@ def _print_tables(summary: Summary) -> None:
     )
     print(_table(summary, _order(summary.budget_tokens), spare=_SPARE_ORDER))
     if summary.remarks:
-        print("", *(f"note: {remark}" for remark in summary.remarks), sep="\n")
+        notes = [wrapped(f"note: {remark}", result_columns()) for remark in summary.remarks]
+        print("", *notes, sep="\n")
 
 
 def _table(
@@ -232,7 +238,7 @@ def _table(
     shown = narrowed(rows, result_columns(), spare=spare)
     if left_out := [heading for heading in columns if heading not in shown[0]]:
         remark = f"(no room for {', '.join(left_out)}: use a wider terminal, or --json)"
-        return f"{aligned(shown)}\n{remark}"
+        return f"{aligned(shown)}\n{wrapped(remark, result_columns())}"
     return aligned(shown)
 
 
@@ -245,7 +251,7 @@ _CONTENT: dict[str, Callable[[SubsetSummary], str]] = {
     "bytes a token": lambda row: (
         "-" if row.bytes_per_token is None else f"{row.bytes_per_token:.2f}"
     ),
-    "bad records": lambda row: f"{row.bad_records:,}",
+    _BAD: lambda row: f"{row.bad_records:,}",
 }
 
 

@@ -76,9 +76,13 @@ def draw(summary: Summary, lengths: dict[str, Lengths]) -> "Figure":
 def _title(summary: Summary) -> str:
     total = summary.total
     return (
-        f"{Path(summary.path).name}: {short_count(total.documents)} documents, "
+        f"{Path(summary.path).name}: {_documents(total)}, "
         f"{short_count(total.tokens)} tokens; fingerprint {summary.fingerprint[:12]}"
     )
+
+
+def _documents(subset: SubsetSummary) -> str:
+    return f"{short_count(subset.documents)} document{'s' * (subset.documents != 1)}"
 
 
 def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Lengths]) -> None:
@@ -94,10 +98,8 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
         axis.set_yticks([])
         axis.margins(x=0)
         axis.set_ylabel(name, rotation=0, ha="right", va="bottom", fontsize=9, color=INK)
-        note = (
-            f"{short_count(summary.subsets[name].documents)} documents\n"
-            f"median {short_count(lengths[name].quantile(0.5))}"
-        )
+        median = short_count(lengths[name].quantile(0.5))
+        note = f"{_documents(summary.subsets[name])}\nmedian {median}"
         axis.annotate(
             note, (0, 0.47), (-4, 0), xycoords="axes fraction", textcoords="offset points",
             ha="right", va="top", fontsize=7, color=_NOTE,
@@ -105,8 +107,9 @@ def _draw_lengths(figure: "SubFigure", summary: Summary, lengths: dict[str, Leng
         axis.tick_params(axis="x", which="both", length=0 if i < len(axes) - 1 else 2.5)
         strip(axis)
     if seen.size:
-        least, most = float(COARSE_EDGES[seen[0]]), float(COARSE_EDGES[seen[-1] + 1])
-        least, most = min(least, 0.8 * summary.seq_len), max(most, 1.25 * summary.seq_len)
+        bin_width = float(COARSE_EDGES[1] / COARSE_EDGES[0])  # is left free on both sides
+        least = min(float(COARSE_EDGES[seen[0]]) / bin_width, 0.8 * summary.seq_len)
+        most = max(float(COARSE_EDGES[seen[-1] + 1]) * bin_width, 1.25 * summary.seq_len)
         axes[0].set_xlim(least, most)
         axes[-1].set_xticks(ticks := log_ticks(least, most), map(short_tick, ticks))
     axes[0].set_title(
@@ -128,8 +131,9 @@ def _draw_mixture(axis: "Axes", summary: Summary) -> None:
     axis.barh(places + 0.19, mixture, height=0.34, color=[colour(i) for i in range(len(names))])
     for place, name, above, below in zip(places, names, corpus, mixture, strict=True):
         axis.text(above, place - 0.19, f" {above:.1f} %", va="center", fontsize=7.5, color=_NOTE)
+        note = _mixture_note(below, summary.subsets[name]) if summary.total.samples else ""
         axis.text(
-            below, place + 0.19, f" {_mixture_note(below, summary.subsets[name])}",
+            below, place + 0.19, f" {note}",
             va="center", fontsize=7.5, color=INK,
         )  # fmt: skip
     axis.set_yticks(places, names, fontsize=9, color=INK)
@@ -137,13 +141,18 @@ def _draw_mixture(axis: "Axes", summary: Summary) -> None:
     axis.set_xlim(0, 1.45 * max([*corpus, *mixture, 1.0]))  # room for the notes
     axis.set_xticks([tick for tick in axis.get_xticks() if tick <= 100])
     axis.set_xlabel("% of the tokens", fontsize=8, color=INK)
+    axis.set_title(_mixture_title(summary), fontsize=9, loc="left", color=INK)
+    strip(axis)
+
+
+def _mixture_title(summary: Summary) -> str:
+    if not summary.total.samples:
+        return (
+            f"corpus (grey); no bucket is long\nenough for a sample of seq_len {summary.seq_len:,}"
+        )
     mixed = summary.mixture or "in proportion to the samples"
     budget = short_count(summary.budget_tokens)
-    axis.set_title(
-        f"corpus (grey) and mixture: {mixed},\nepochs for {budget} tokens",
-        fontsize=9, loc="left", color=INK,
-    )  # fmt: skip
-    strip(axis)
+    return f"corpus (grey) and mixture: {mixed},\nepochs for {budget} tokens"
 
 
 def _mixture_note(percent: float, subset: SubsetSummary) -> str:

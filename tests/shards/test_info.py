@@ -1,13 +1,16 @@
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.reader import TokenDataset
-from tests.shards.conftest import Cli, MakeDataset
+from tests.shards.conftest import IDENTITY, Cli, MakeDataset, receipt
 
 
 def test_json_numbers_are_the_manifest_s_sums(small_dataset: Path, cli: Cli) -> None:
@@ -107,9 +110,47 @@ def test_the_tables_fit_the_width_that_is_told_and_have_no_blanks_at_their_ends(
     lines = out.splitlines()
     assert lines == [line.rstrip() for line in lines]
     table = lines[lines.index("content") + 1 :][: 2 + len(TokenDataset(small_dataset).subsets)]
-    is_cut = any(line.startswith("(no room for ") and "bad records" in line for line in lines)
+    is_cut = re.search(r"\(no room for [^)]*bad records", " ".join(out.split())) is not None
     assert is_cut == (columns is not None) == ("bad records" not in table[0])
     assert max(map(len, table)) <= (columns or 200)
+
+
+@pytest.mark.parametrize(("bad", "shown"), [(0, False), (7, True)])
+def test_a_narrow_table_leaves_out_bad_records_only_if_there_are_none(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int, shown: bool
+) -> None:
+    """RedPajama's own numbers at 80 columns."""
+    tokens = {"arxiv": 28 * 10**9, "c4": 175 * 10**9, "common_crawl": 878 * 10**9}
+    receipts = [
+        replace(
+            receipt(subset, 0, [10]), documents=220 * 10**6, tokens=count, bad_records=bad,
+            train_tokens=count - 438_999_000,
+        )
+        for subset, count in tokens.items()
+    ]  # fmt: skip
+    (tmp_path / "large").mkdir()
+    write_dataset(tmp_path / "large", IDENTITY, receipts)
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ("--mixture", "redpajama", "--budget_tokens", "1.3e12")
+    code, out, _ = cli("shards", "info", tmp_path / "large", *options)
+    _, *lines = out.splitlines()  # the first has the path
+    assert code == 0 and max(map(len, lines)) <= 80
+    heading = lines[lines.index("content") + 1]
+    assert ("bad records" in heading) is shown and "documents" in heading and "tokens" in heading
+
+
+def test_the_keys_of_the_json_are_those_of_the_documentation(
+    make_dataset: MakeDataset, cli: Cli
+) -> None:
+    dataset = make_dataset({"a": [[30, 40]]})
+    shown = json.loads(cli("shards", "info", dataset.folder, "--seq_len", 10, "--json")[1])
+    page = (Path(__file__).parents[2] / "docs/inspecting.md").read_text()
+    section = page.partition("## The JSON of `shards info`")[2].partition("\n## ")[0]
+    keys = re.findall(r"^\| `(\w+)` \|", section, re.M)
+    assert keys == [*shown, *shown["total"]]
+    assert (
+        shown["subsets"].keys() == {"a"} and shown["total"].keys() == shown["subsets"]["a"].keys()
+    )
 
 
 def test_a_dataset_too_small_for_one_sample_is_still_described(

@@ -36,6 +36,19 @@ def test_a_dataset_too_small_for_one_sample_is_still_drawn(
     assert path.stat().st_size > 1000
 
 
+def test_one_document_is_one_and_no_bar_touches_the_ends(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset({"a": [[12]]})
+    summary = summarise(dataset, seq_len=2048, mixture=None, budget_tokens=None)
+    figure = draw(summary, count_lengths(dataset))
+    title = figure.get_suptitle()
+    assert title.startswith("made: 1 document, 12 tokens; ")
+    (left,), (right,) = (panel.axes for panel in figure.subfigs)
+    least, most = left.get_xlim()
+    assert least < 11 and most > 2048
+    assert right.get_title(loc="left").endswith("enough for a sample of seq_len 2,048")
+    assert [text.get_text() for text in right.texts] == [" 100.0 %", " "]
+
+
 def test_drawing_leaves_the_process_s_backend_alone(small_dataset: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from mobilellama.shards.main import main; "

@@ -20,6 +20,7 @@ identity; no host, path or worker count is in them, and no time but that of the 
 change, which a receipt holds.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -129,12 +130,18 @@ class Slice:
     start: int
     end: int
     unit: str = "bytes"
-    """"bytes" or "rows"."""
+    """"bytes", "rows", or "files" of a folder of texts, of which `source` is the first."""
 
     @property
     def name(self) -> str:
         """``SUBSET/NNNNN``, the bucket's path without its ending."""
         return bucket_name(self.subset, self.bucket)
+
+
+def shown_unit(units: Iterable[str]) -> tuple[str, float]:
+    """Return what the progress of slices of these units counts, and how much of theirs one is."""
+    others = set(units) - {"bytes"}
+    return (min(others), 1.0) if others else ("MB", 1e6)
 
 
 def tokenizer_file(folder: Path) -> Path:

@@ -27,12 +27,25 @@ class FileState:
     @staticmethod
     def of(statuses: Iterable[os.stat_result]) -> "FileState":
         """Return the state of files: the sums of sizes and inodes, and the latest times."""
-        found = list(statuses)
+        return FileState.together(
+            FileState(
+                size=status.st_size,
+                mtime_ns=status.st_mtime_ns,
+                ctime_ns=status.st_ctime_ns,
+                inode=status.st_ino,
+            )
+            for status in statuses
+        )
+
+    @staticmethod
+    def together(states: Iterable["FileState"]) -> "FileState":
+        """Return the sums of sizes and inodes, and the latest times."""
+        found = list(states)
         return FileState(
-            size=sum(status.st_size for status in found),
-            mtime_ns=max(status.st_mtime_ns for status in found),
-            ctime_ns=max(status.st_ctime_ns for status in found),
-            inode=sum(status.st_ino for status in found),
+            size=sum(state.size for state in found),
+            mtime_ns=max(state.mtime_ns for state in found),
+            ctime_ns=max(state.ctime_ns for state in found),
+            inode=sum(state.inode for state in found),
         )
 
 

@@ -19,11 +19,12 @@ from mobilellama.config import ConfigError, DataError
 from mobilellama.cpus import cpu_budget
 from mobilellama.files.atomic import sha256_of_range
 from mobilellama.progress import Progress
-from mobilellama.shards.dataset import Identity, Slice, read_receipt
+from mobilellama.shards.dataset import Identity, Slice, read_receipt, shown_unit
 from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.remote import RemotePath
 from mobilellama.tokenize.sources.tables import read_rows_again, rows_state
+from mobilellama.tokenize.sources.text_files import read_text_files_again, text_files_state
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +67,8 @@ class SourceChecks:
         if not suspects:
             return
         total = sum(suspect.known.end - suspect.known.start for suspect in suspects)
-        in_rows = suspects[0].slice_.unit == "rows"
-        name, unit = ("rows", 1.0) if in_rows else ("MB", 1e6)
-        threads = 1 if in_rows else cpu_budget().count  # a table is read by one
+        name, unit = shown_unit(suspect.slice_.unit for suspect in suspects)
+        threads = 1 if unit == 1 else cpu_budget().count  # a table is read by one
         with Progress("compare the sources", total=total / unit, unit=name) as progress:
             with ThreadPoolExecutor(threads) as pool:
                 changed = []
@@ -101,6 +101,8 @@ class SourceChecks:
     def _state(self, slice_: Slice) -> FileState | None:
         if slice_.unit == "rows":
             return rows_state(self._sources)
+        if slice_.unit == "files":
+            return text_files_state(slice_, self._sources)
         path = self._sources.path_of(slice_)
         if isinstance(path, RemotePath):
             return path.state()
@@ -114,6 +116,9 @@ class SourceChecks:
         if slice_.unit == "rows":
             found = read_rows_again(slice_, self._sources)
             return found.sha256 if found else None
+        if slice_.unit == "files":
+            found = read_text_files_again(slice_, self._sources)
+            return found.sha256 if found else None
         path = self._sources.path_of(slice_)
         if isinstance(path, RemotePath):
             return path.sha256_of_range(known.start, known.end)
@@ -123,7 +128,7 @@ class SourceChecks:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it") from None
 
     def _name(self, slice_: Slice) -> str:
-        return slice_.source if slice_.unit == "rows" else str(self._sources.path_of(slice_))
+        return slice_.source if slice_.unit != "bytes" else str(self._sources.path_of(slice_))
 
     def _refuse(self, changed: Sequence[Slice]) -> None:
         for slice_ in changed:

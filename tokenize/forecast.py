@@ -44,7 +44,7 @@ from mobilellama.tokenize.planning.published import (
 )
 from mobilellama.tokenize.planning.rates import Rates, rates_of
 from mobilellama.tokenize.planning.shown import Forecast, shown, size_text
-from mobilellama.tokenize.sources.config import ZSTD, SourcesConfig
+from mobilellama.tokenize.sources.config import SourcesConfig, is_packed
 from mobilellama.tokenize.sources.slices import find_slices
 from mobilellama.tokenizers.corpus_tokenizer import open_corpus_tokenizer
 
@@ -131,12 +131,12 @@ def make_forecast(config: Config) -> Forecast:
     slices: tuple[Slice, ...] = ()
     if config.sources.root is None and config.sources.dataset is None:
         amounts = dict(amounts_listed(listed, config.slice_bytes))
-        packed = {name: any(_is_packed(path, name) for path in listed) for name in amounts}
+        packed = {path.split("/")[0]: is_packed(path) for path in listed}
     else:
         slices = find_slices(config.sources, config.slice_bytes)
         amounts = amounts_found(slices)
-        paths = [config.sources.unlabelled(slice_.source) for slice_ in slices]
-        packed = {name: any(_is_packed(path, name) for path in paths) for name in amounts}
+        unlabelled = config.sources.unlabelled
+        packed = {slice_.subset: is_packed(unlabelled(slice_.source)) for slice_ in slices}
     encoder, token_bytes, mb_per_s = _encoder(config)
     rates = rates_of(amounts, slices, config.sources, encoder if slices else None, packed)
     workers = cpu_budget(config.workers).count
@@ -161,10 +161,6 @@ def make_forecast(config: Config) -> Forecast:
             *_room(outlook, config.output),
         ],
     )
-
-
-def _is_packed(path: str, subset: str) -> bool:
-    return path.startswith(f"{subset}/") and path.endswith(ZSTD)
 
 
 def _encoder(config: Config) -> tuple[AnyEncoder | None, int, float]:

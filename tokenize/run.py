@@ -28,7 +28,7 @@ from mobilellama.config import ConfigError, UserError, require_at_least, require
 from mobilellama.cpus import cpu_budget
 from mobilellama.files.hub_folder import find_model
 from mobilellama.progress import Progress, format_count
-from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice
+from mobilellama.shards.dataset import DATASET, PLAN, Identity, Plan, Slice, shown_unit
 from mobilellama.shards.format import dtype_for_vocabulary
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.tokenize.bucket import Work
@@ -220,8 +220,7 @@ def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: CorpusTo
     budget = cpu_budget(config.workers)
     if missing:
         log.info("%s", budget.describe("worker process"))
-    rows = any(slice_.unit == "rows" for slice_ in missing)
-    name, unit = ("rows", 1.0) if rows else ("MB", 1e6)
+    name, unit = shown_unit(slice_.unit for slice_ in missing)
     total = sum(slice_.end - slice_.start for slice_ in missing) / unit
     with Progress("tokenize", total=total, unit=name) as progress:
         failures = write_buckets(work, missing, budget.count, progress, unit=unit)

@@ -19,7 +19,7 @@ from mobilellama.config import ConfigError, one_line, require_at_least, require_
 from mobilellama.files.atomic import whole_file
 from mobilellama.progress import format_amount, format_count
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig
+from mobilellama.tokenize.sources.config import JSONL, SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
 from mobilellama.tokenize.sources.slices import find_slices
@@ -131,10 +131,11 @@ def share_out(slices: Sequence[Slice], sample_bytes: int) -> list[int]:
 
 def _capacity(slice_: Slice, sample_bytes: int) -> int:
     """Return about how many bytes of text a slice can give."""
-    if slice_.unit == "rows":
+    if slice_.unit != "bytes":
         return sample_bytes
     size = slice_.end - slice_.start
-    return size if JSONL in slice_.source and ZSTD not in slice_.source else _UNPACKED * size
+    source = slice_.source.partition("#")[0]
+    return size if source.endswith((JSONL, ".csv")) else _UNPACKED * size
 
 
 def _fill(capacities: Sequence[int], amount: int) -> list[int]:

@@ -30,7 +30,7 @@ from mobilellama.progress import Progress, format_count
 from mobilellama.shards.audit.comparison import AuditMismatch, BucketAudit, compare_bucket
 from mobilellama.shards.audit.library import library_encoder
 from mobilellama.shards.audit.sample import draw_documents
-from mobilellama.shards.dataset import PLAN, Plan, Slice
+from mobilellama.shards.dataset import PLAN, Plan, Slice, shown_unit
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.table import aligned
 
@@ -110,8 +110,7 @@ def audit(config: Config) -> AuditResult:
     library, encode = library_encoder(dataset)
     drawn = draw_documents(dataset.manifest, config.sample, config.seed)
     chosen = [slices[name] for name in sorted(drawn)]
-    rows = any(slice_.unit == "rows" for slice_ in chosen)
-    name, unit = ("rows", 1.0) if rows else ("MB", 1e6)
+    name, unit = shown_unit(slice_.unit for slice_ in chosen)
     total = sum(slice_.end - slice_.start for slice_ in chosen) / unit
     found: list[BucketAudit] = []
     with Progress("audit", total=total, unit=name) as progress:

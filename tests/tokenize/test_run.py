@@ -368,3 +368,25 @@ def test_files_behind_a_url_make_the_dataset_of_the_local_files(
         assert done.returncode == 2
         assert f"{server.url}/{file.relative_to(corpus)}" in done.stderr
         assert "has changed since" in done.stderr
+
+
+def test_a_folder_of_texts_makes_a_dataset_and_a_changed_text_is_refused(
+    small_tokenizer: Path, tokenize_command: Command, tmp_path: Path
+) -> None:
+    for number in range(300):
+        file = tmp_path / f"texts/{number % 5}/{number:03}.md"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"Document number {number}.\n" * (number + 1))
+    arguments = ["--tokenizer", small_tokenizer, "--sources.dataset", tmp_path / "texts"]
+    arguments += ["--output", tmp_path / "out", "--slice_bytes", 100_000, "--workers", 2]
+    done = tokenize_command("run", *arguments)
+    assert done.returncode == 0, done.stderr
+    dataset = TokenDataset(tmp_path / "out")
+    assert len(dataset.manifest) > 5
+    assert sum(row["documents"] for row in dataset.manifest) == 300
+    sources = [row["source"] for row in dataset.manifest]
+    assert sources == sorted(sources) and sources[0] == "0/000.md"
+    changed = tmp_path / "texts/3/003.md"
+    changed.write_text(changed.read_text().replace("D", "d"))
+    done = tokenize_command("run", *arguments)
+    assert done.returncode == 2 and "has changed since" in done.stderr

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mobilellama.progress import format_amount, format_count
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.planning.published import published_size
-from mobilellama.tokenize.sources.config import ZSTD
+from mobilellama.tokenize.sources.config import is_packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,7 @@ def amounts_listed(paths: Sequence[str], slice_bytes: int) -> Mapping[str, Amoun
 def _amount_of(paths: Sequence[str], slice_bytes: int) -> Amount:
     sizes = [round(published_size(path)) for path in paths]
     steps = [
-        size if path.endswith(ZSTD) else slice_bytes
-        for path, size in zip(paths, sizes, strict=True)
+        size if is_packed(path) else slice_bytes for path, size in zip(paths, sizes, strict=True)
     ]
     return Amount(
         sources=len(paths),

@@ -108,9 +108,9 @@ def _spread(slices: Sequence[Slice]) -> list[Slice]:
 
 def _part_of(slice_: Slice, sources: SourcesConfig) -> Slice:
     """Return what of a slice is read: of plain lines and of rows the middle, else all."""
-    if slice_.unit == "rows":
+    if slice_.unit != "bytes":
         step = 1_000
-    elif slice_.unit == "bytes" and sources.unlabelled(slice_.source).endswith(JSONL):
+    elif sources.unlabelled(slice_.source).endswith(JSONL):
         step = _SAMPLE_BYTES
     else:
         return slice_

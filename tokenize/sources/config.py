@@ -9,6 +9,8 @@ from mobilellama.tokenize.sources.places import path_below
 from mobilellama.tokenize.sources.remote import SourcePath
 
 JSONL, ZSTD = ".jsonl", ".jsonl.zst"
+LINES = (JSONL, ZSTD, ".jsonl.gz", ".json.gz", ".json.zst")
+"""Endings of files of an object a line: the first is cut into ranges, the others are packed."""
 
 LARGEST_PLAN = 1_000_000
 """Slices: each is three files and an entry of the plan."""
@@ -19,11 +21,13 @@ class SourcesConfig:
     """The corpus: either `root` or `dataset`."""
 
     root: str | None = None
-    """Folder in RedPajama's layout: a folder for each subset, with .jsonl and .jsonl.zst files."""
+    """Folder in RedPajama's layout: a folder for each subset, with .jsonl and .jsonl.zst files (or
+    .jsonl.gz, .json.gz). It may be a URL, such as s3://BUCKET/FOLDER or https://HOST/FOLDER/."""
     dataset: str | None = None
-    """In place of `root`: a local folder of .parquet, .json or .jsonl files, a folder written by
-    save_to_disk, or the name of a dataset on the Hugging Face Hub. Bad lines of .jsonl files are
-    counted and skipped, as under `root`. A parquet column may hold the text as bytes in UTF-8."""
+    """In place of `root`: a folder (or URL) of .parquet, .csv, .json or .jsonl files, a folder of
+    .txt and .md files with nothing else (each is a document), a folder written by save_to_disk, or
+    the name of a dataset on the Hugging Face Hub. Bad lines and rows are counted and skipped, as
+    under `root`. A parquet column may hold the text as bytes in UTF-8."""
     name: str | None = None
     """Configuration of a dataset on the Hub. None: its only or default one."""
     split: str = "train"
@@ -70,6 +74,11 @@ class SourcesConfig:
     def unlabelled(self, source: str) -> str:
         """Return the source of which `labelled` made a slice's."""
         return source if self.text_column == "text" else source.removesuffix(f"#{self.text_column}")
+
+
+def is_packed(path: str) -> bool:
+    """Return whether a file is compressed, so that it is read as a whole."""
+    return path.endswith((".zst", ".gz"))
 
 
 def require_few_slices(count: int, field: str, value: int) -> None:

@@ -19,6 +19,7 @@ from mobilellama.tokenize.sources.lines import open_planned
 from mobilellama.tokenize.sources.slice_lines import file_lines
 from mobilellama.tokenize.sources.table_files import read_file
 from mobilellama.tokenize.sources.tables import read_rows
+from mobilellama.tokenize.sources.text_files import read_text_files
 from mobilellama.tokenize.sources.texts import BadRecordError, parse_text, require_text
 
 _BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enough to be cheap
@@ -39,6 +40,10 @@ def read_documents(slice_: Slice, sources: SourcesConfig, counts: Counts) -> Ite
     if slice_.unit == "rows":
         rows = read_rows(slice_, sources, counts)
         yield from _batches(rows, partial(require_text, column=column), counts)
+        return
+    if slice_.unit == "files":
+        texts = read_text_files(slice_, sources, counts)
+        yield from _batches(texts, str, counts)
         return
     path = sources.path_of(slice_)
     with open_planned(path, slice_.size) as file:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.sources.config import ZSTD
+from mobilellama.tokenize.sources.config import is_packed
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, view_lines
 from mobilellama.tokenize.sources.remote import SourcePath
@@ -31,7 +31,7 @@ def file_lines(
         next(lines, None)
     has_lines, others_start = False, slice_.size
     # Offsets of packed lines are those of the unpacked content, of which a slice is all.
-    end = math.inf if path.name.endswith(ZSTD) else slice_.end
+    end = math.inf if is_packed(path.name) else slice_.end
     for offset, line in lines:
         if offset >= end:
             others_start = offset

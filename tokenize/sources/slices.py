@@ -3,7 +3,7 @@
 RedPajama's layout (``sources.root``):
 
     ROOT/SUBSET/**/*.jsonl       one record a line, cut into byte ranges where it is large
-    ROOT/SUBSET/**/*.jsonl.zst   one slice each
+    ROOT/SUBSET/**/*.jsonl.zst   one slice each; so are .jsonl.gz, .json.gz, .json.zst
 
 The subset is the first folder below the root, never what a record says: the field
 ``red_pajama_subset`` is added by one loader and stands in no file. Slices are numbered within
@@ -15,14 +15,15 @@ Anything else (``sources.dataset``) is read by ``datasets``: see tables.py.
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, cast
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
 from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
-from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig, require_few_slices
+from mobilellama.tokenize.sources.config import JSONL, LINES, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS
+from mobilellama.tokenize.sources.csv_file import heading_of
 from mobilellama.tokenize.sources.folders import left_out_text
 from mobilellama.tokenize.sources.json_list import read_elements
 from mobilellama.tokenize.sources.lines import in_utf8, read_blocks, split_lines
@@ -51,7 +52,7 @@ def find_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
             than a million slices; or no record has the text column.
     """
     if sources.dataset is not None:
-        slices = find_table_slices(sources)
+        slices = find_table_slices(sources, slice_bytes)
         require_text_column(sources, slices)
         _require_free_names({slice_.subset for slice_ in slices}, "sources.subset")
         return slices
@@ -97,7 +98,7 @@ def _find_root_slices(sources: SourcesConfig, root: str, slice_bytes: int) -> tu
                 )
             )
     if not subsets:
-        rule = f"holds no {JSONL} or {ZSTD} file in a subset folder"
+        rule = f"holds no file in a subset's folder that is one of {', '.join(LINES)}"
         raise ConfigError("sources.root", root, rule, "Give the corpus's root folder")
     return tuple(slice_ for subset in sorted(subsets) for slice_ in subsets[subset])
 
@@ -106,7 +107,7 @@ def _data_files(root: str, paths: Iterable[str]) -> Iterator[str]:
     """Yield the paths of the data files, relative to the root, with '/' between the parts."""
     notes: list[str] = []
     for path in paths:
-        if path.endswith((JSONL, ZSTD)):
+        if path.endswith(LINES):
             if "/" not in path:
                 rule = f"{path} lies directly in it, but must be in the folder of its subset"
                 remedy = "Move it into a folder with the subset's name, or give the folder above"
@@ -115,7 +116,7 @@ def _data_files(root: str, paths: Iterable[str]) -> Iterator[str]:
         elif Path(path).suffix in _NOTES:
             notes.append(path)
         else:
-            rule = f"{path} ends in {Path(path).suffix}, which is neither {JSONL} nor {ZSTD}"
+            rule = f"{path} ends in {Path(path).suffix}, but must be one of {', '.join(LINES)}"
             raise ConfigError("sources.root", root, rule, "Convert it, or move it away")
     if notes:
         log.info("%s", left_out_text(notes))
@@ -161,6 +162,10 @@ def _other_names(path: SourcePath, column: str, least: int) -> list[str]:
                 found = pq.read_schema(file).names
         except pa.ArrowException:
             return []
+        return [] if column in found else found
+    if ".csv" in PurePath(path.name).suffixes[-2:]:
+        with _opened(path) as file:
+            found = heading_of(file, path)
         return [] if column in found else found
     names: dict[str, None] = {}
     records = 0

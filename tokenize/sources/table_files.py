@@ -1,7 +1,9 @@
 """The text column of a local file: parquet, JSON lines, or a JSON list.
 
     FILE.parquet    a row a document
-    FILE.jsonl      an object a line; bad lines are counted, their places kept
+    FILE.jsonl      an object a line; bad lines are counted, their places kept; .jsonl.gz,
+                    .jsonl.zst, .json.gz and .json.zst are such files, packed
+    FILE.csv        a row a document (csv_file.py); .csv.gz and .csv.zst, too
     FILE.json       a list of objects or of texts; an object a line; one object; or an object
                     of columns, each a list (as pandas writes it, or an object by row)
 
@@ -9,6 +11,7 @@ The files are read as they are: texts stay texts, whatever they look like.
 """
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, BinaryIO
 
 from mobilellama.config import DataError, one_line
@@ -21,8 +24,9 @@ from mobilellama.files.json_lines import (
 )
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.counts import Counts
+from mobilellama.tokenize.sources.csv_file import csv_texts
 from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
-from mobilellama.tokenize.sources.lines import hash_whole
+from mobilellama.tokenize.sources.lines import hash_whole, read_blocks
 from mobilellama.tokenize.sources.remote import SourcePath
 from mobilellama.tokenize.sources.slice_lines import file_lines
 from mobilellama.tokenize.sources.texts import BadRecordError, text_of_record
@@ -46,8 +50,13 @@ def read_file(
         DataError: the file cannot be read, or has no such column.
     """
     if path.suffix == ".parquet":
-        yield from _parquet_values(file, path, column)
-    elif path.suffix == ".jsonl" or _is_lines(file):
+        yield from _parquet_values(file, path, slice_, column, counts)
+    elif ".csv" in PurePath(path.name).suffixes[-2:]:
+        yield from csv_texts(file, path, slice_, column, counts)
+        return
+    elif path.suffix != ".json" or _is_lines(file):
+        if path.name.endswith((".json.gz", ".json.zst")):
+            _require_no_list(file, path)
         lines = file_lines(file, path, slice_, counts)
         yield from _of_objects(_parsed(lines), path, column)
         return
@@ -57,7 +66,9 @@ def read_file(
     counts.source_read = slice_.size
 
 
-def _parquet_values(file: BinaryIO, path: SourcePath, column: str) -> Values:
+def _parquet_values(
+    file: BinaryIO, path: SourcePath, slice_: Slice, column: str, counts: Counts
+) -> Values:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,6 +82,7 @@ def _parquet_values(file: BinaryIO, path: SourcePath, column: str) -> Values:
             values = decoded(batch.column(batch.schema.names.index(column)))
             yield from enumerate(values, row)
             row += len(values)
+            counts.source_read = slice_.size * row // table.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: cannot be read as parquet, after row {row:,} ({one_line(error)}). "
@@ -87,6 +99,14 @@ def decoded(column: "pa.Array") -> list[object]:
 
         plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         return plain.cast(pa.large_binary()).to_pylist()
+
+
+def _require_no_list(file: BinaryIO, path: SourcePath) -> None:
+    """Raise DataError if a packed .json file holds a list, which is read unpacked only."""
+    file.seek(0)
+    start = next((block for block in read_blocks(file, path) if block), b"")
+    if start.removeprefix(UTF8_MARK).lstrip().startswith(b"["):
+        raise DataError(f"{path}: holds a list, not an object a line. Unpack it")
 
 
 def _is_lines(file: BinaryIO) -> bool:

@@ -1,7 +1,8 @@
 """Sources of another layout than RedPajama's: anything with a column of text.
 
-- A local folder of .parquet, .json and .jsonl files: a slice a file, read from where it lies
-  (table_files.py).
+- A folder (or URL) of .parquet, .csv, .json and .jsonl files: a slice a file, read from where it
+  lies (table_files.py).
+- A folder of .txt and .md files and nothing else: a file a document (text_files.py).
 - A local folder written by ``save_to_disk``, or a dataset's name on the hub (downloaded into
   the cache of ``datasets``): slices of ``rows_per_slice`` rows, since its files are not the
   user's to see.
@@ -21,25 +22,30 @@ from urllib.parse import urlsplit
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import FileState, SourceRange
-from mobilellama.tokenize.sources.config import JSONL, ZSTD, SourcesConfig, require_few_slices
+from mobilellama.tokenize.sources.config import LINES, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.folders import left_out_text
 from mobilellama.tokenize.sources.places import files_below
 from mobilellama.tokenize.sources.remote import is_url
+from mobilellama.tokenize.sources.text_files import TEXT_ENDINGS, is_text_file, text_slices
 
 if TYPE_CHECKING:
     import datasets
 
 log = logging.getLogger(__name__)
 
-_ENDINGS = (".parquet", ".json", ".jsonl")
+_ENDINGS = (".parquet", ".json", *LINES, ".csv", ".csv.gz", ".csv.zst")
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _ROWS_AT_ONCE = 256
 _FOLDERS_SHOWN = 7
 
 
-def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
+def find_table_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, ...]:
     """Return the slices of ``sources.dataset``, all in one subset.
+
+    Args:
+        sources: the corpus.
+        slice_bytes: of a slice of text files, at most, unless one file is larger.
 
     Raises:
         ConfigError: no such folder, dataset, split or column, or files not understood.
@@ -49,10 +55,10 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
     if is_url(sources.dataset):
         name = PurePosixPath(urlsplit(sources.dataset).path).name
         subset = sources.subset or name or urlsplit(sources.dataset).netloc
-        return _file_slices(sources, sources.dataset, subset)
+        return _file_slices(sources, sources.dataset, subset, slice_bytes)
     subset = sources.subset or folder.resolve().name
     if folder.is_dir() and not _is_saved(folder):
-        return _file_slices(sources, sources.dataset, subset)
+        return _file_slices(sources, sources.dataset, subset, slice_bytes)
     if folder.is_file():  # not asked for on the Hub, which would take half a minute offline
         rule = "is a file, but must be a folder or a dataset's name on the Hub"
         remedy = "Give the folder that holds the file"
@@ -74,15 +80,21 @@ def find_table_slices(sources: SourcesConfig) -> tuple[Slice, ...]:
     )
 
 
-def _file_slices(sources: SourcesConfig, folder: str, subset: str) -> tuple[Slice, ...]:
+def _file_slices(
+    sources: SourcesConfig, folder: str, subset: str, slice_bytes: int
+) -> tuple[Slice, ...]:
     sizes = files_below(folder)
     paths = sorted(sizes, key=str.encode)
-    files = [path for path in paths if Path(path).suffix in _ENDINGS]
-    others = [path for path in paths if Path(path).suffix not in _ENDINGS]
+    files = [path for path in paths if path.endswith(_ENDINGS)]
+    others = [path for path in paths if not path.endswith(_ENDINGS)]
     if packed := [path for path in others if _is_compressed(path)]:
         _refuse_packed(folder, packed)
+    if not files and (texts := {path: sizes[path] for path in paths if is_text_file(path)}):
+        if beside := [path for path in others if path not in texts]:
+            log.info("%s", left_out_text(beside))
+        return text_slices(sources, texts, subset, slice_bytes)
     if not files:
-        rule = f"holds no file that is one of {', '.join(_ENDINGS)}"
+        rule = f"holds no file that is one of {', '.join((*_ENDINGS, *TEXT_ENDINGS))}"
         raise ConfigError("sources.dataset", folder, rule, "Give its folder")
     if others:
         log.info("%s", left_out_text(others))
@@ -101,31 +113,25 @@ def _file_slices(sources: SourcesConfig, folder: str, subset: str) -> tuple[Slic
 
 
 def _refuse_packed(folder: str, packed: Sequence[str]) -> NoReturn:
-    in_subsets = [path for path in packed if path.endswith(ZSTD) and "/" in path]
-    if len(in_subsets) == len(packed):
-        rule = f"holds {ZSTD} files in folders, as RedPajama's tree does ({packed[0]}, ...)"
-        remedy = "Give it as sources.root, which makes a subset of each folder"
-    else:
-        rule = f"holds {packed[0]}, which is not one of {', '.join(_ENDINGS)}"
-        remedy = f"Unpack it, or read {ZSTD} with sources.root"
-    raise ConfigError("sources.dataset", folder, rule, remedy)
+    rule = f"holds {packed[0]}, which is not one of {', '.join(_ENDINGS)}"
+    raise ConfigError("sources.dataset", folder, rule, "Unpack or convert it")
 
 
 def _hint_at_subsets(folder: str, subset: str, files: Sequence[str]) -> None:
     """Say that one subset is made of what may be a tree of subsets."""
-    tops = sorted({path.split("/")[0] for path in files if path.endswith(JSONL) and "/" in path})
-    if len(tops) > 1 and all(path.endswith(JSONL) and "/" in path for path in files):
+    tops = sorted({path.split("/")[0] for path in files if path.endswith(LINES) and "/" in path})
+    if len(tops) > 1 and all(path.endswith(LINES) and "/" in path for path in files):
         shown = ", ".join(tops[:_FOLDERS_SHOWN]) + ", ..." * (len(tops) > _FOLDERS_SHOWN)
         log.warning(
-            "%s has folders of %s files (%s), like RedPajama's tree. All of them become the subset "
-            "'%s'. Give it as --sources.root to make a subset of each folder",
-            folder, JSONL, shown, subset,
+            "%s has folders of files of lines (%s), like RedPajama's tree. All of them become the "
+            "subset '%s'. Give it as --sources.root to make a subset of each folder",
+            folder, shown, subset,
         )  # fmt: skip
 
 
 def _is_compressed(path: str) -> bool:
     """Return whether it is data all the same: a card or an image beside it is not."""
-    return Path(path).suffix in (".gz", ".zst", ".bz2", ".xz", ".zip", ".arrow", ".csv")
+    return Path(path).suffix in (".gz", ".zst", ".bz2", ".xz", ".zip", ".arrow")
 
 
 def read_rows(

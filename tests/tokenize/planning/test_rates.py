@@ -63,7 +63,7 @@ def test_a_source_that_cannot_be_read_is_named_and_left_out(
     assert sampled_rates(find_slices(sources, 1 << 30), sources, encoder) is None
     (tmp_path / "c4/b.jsonl").write_text('{"text": "good"}\n')
     rates = sampled_rates(find_slices(sources, 1 << 30), sources, encoder)
-    assert rates is not None and "a.jsonl.zst: corrupt" in rates.remark
+    assert rates is not None and "a.jsonl.zst: is not a .zst file" in rates.remark
     assert rates.documents == 1 / len('{"text": "good"}\n')
 
 

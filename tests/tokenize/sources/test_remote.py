@@ -190,7 +190,7 @@ def test_a_url_that_nothing_reads_is_refused_with_what_to_install(url: str, mess
 
 
 def test_an_empty_page_is_no_corpus(server: FileServer) -> None:
-    with pytest.raises(ConfigError, match=r"holds no \.jsonl"):
+    with pytest.raises(ConfigError, match=r"holds no file in a subset"):
         find_slices(SourcesConfig(root=f"{server.url}/"), 10)
 
 

@@ -1,5 +1,6 @@
 """How a corpus is cut: which slices, of which bytes, in which order."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.shards.dataset import Slice
 from mobilellama.tokenize.sources.config import SourcesConfig
-from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS
+from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS, Counts
+from mobilellama.tokenize.sources.documents import read_documents
 from mobilellama.tokenize.sources.slices import find_slices
 from tests.tokenize.conftest import place
 
@@ -105,12 +107,12 @@ def test_a_plan_of_too_many_slices_is_refused_before_it_is_made(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no .jsonl or .jsonl.zst file in a subset folder"),
+        ({}, "holds no file in a subset's folder that is one of .jsonl, "),
         (
             {"a_DOT_jsonl": 1},
             "a.jsonl lies directly in it, but must be in the folder of its subset",
         ),
-        ({"c4__a_DOT_jsonl_DOT_gz": 1}, "c4/a.jsonl.gz ends in .gz, which is neither .jsonl nor"),
+        ({"c4__a_DOT_jsonl_DOT_xz": 1}, "c4/a.jsonl.xz ends in .xz, but must be one of .jsonl, "),
         ({"c4__a_DOT_jsonl_DOT_part": 1}, "ends in .part"),
         ({"c4__a_DOT_parquet": 1}, "ends in .parquet"),
     ],
@@ -210,3 +212,33 @@ def test_of_many_columns_the_first_are_named(tmp_path: Path) -> None:
     record = {f"c{i}": 1 for i in range(30)}
     told = str(refused(write(tmp_path / "book" / "a.jsonl", [record] * MANY)))
     assert "c19, ...)" in told and "c20" not in told
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".json.gz", ".json.zst", ".jsonl.zst"])
+def test_packed_lines_are_a_slice_each_and_give_the_texts_of_plain_ones(
+    tmp_path: Path, ending: str
+) -> None:
+    lines = b"".join(b'{"text": "%d"}\n' % i for i in range(1, 500))
+    pack = gzip.compress if ending.endswith(".gz") else zstandard.compress
+    half = len(lines) // 2  # two frames, as parallel packers write them
+    (tmp_path / "c4").mkdir()
+    file = tmp_path / f"c4/a{ending}"
+    file.write_bytes(pack(lines[:half]) + pack(lines[half:]))
+    for sources in (SourcesConfig(root=str(tmp_path)), SourcesConfig(dataset=str(tmp_path))):
+        (slice_,) = find_slices(sources, 10)
+        assert (slice_.start, slice_.end) == (0, slice_.size)
+        counts = Counts()
+        batches = read_documents(slice_, sources, counts)
+        assert [text for batch in batches for text in batch] == [str(i) for i in range(1, 500)]
+        assert counts.source_read == slice_.size
+    file.write_bytes(file.read_bytes()[:-3])
+    for sources in (SourcesConfig(root=str(tmp_path)), SourcesConfig(dataset=str(tmp_path))):
+        with pytest.raises(DataError, match="truncated"):
+            list(read_documents(find_slices(sources, 10)[0], sources, Counts()))
+
+
+def test_a_packed_list_is_refused_and_not_read_as_one_bad_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b'[{"text": "one"}, {"text": "two"}]'))
+    sources = SourcesConfig(dataset=str(tmp_path))
+    with pytest.raises(DataError, match=r"a\.json\.gz: holds a list, not an object a line"):
+        list(read_documents(find_slices(sources, 10)[0], sources, Counts()))

@@ -1,7 +1,7 @@
 """How far a value travels from its flag to its use, and how many files a common change touches.
 
-Hops and renames are counted on paths that are written here by hand. Each waypoint names a file and a
-text of it, so a path that the code has left is an error and not an old figure.
+Hops and renames are counted on paths that are written here by hand. Each waypoint names a file and
+a text of it, so a path that the code has left is an error and not an old figure.
 """
 
 import re

@@ -15,7 +15,6 @@ import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -132,7 +131,7 @@ class HfFolder(WeightSource):
                 )
 
 
-def model_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
+def model_config(values: Mapping[str, object], path: Path) -> ModelConfig:
     """Return the architecture that a config.json describes.
 
     Args:
@@ -145,7 +144,7 @@ def model_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     _require_same_computation(values, path)
     width, heads = (_size(values, key, path) for key in ("hidden_size", "num_attention_heads"))
     head_dim = values.get("head_dim")
-    if head_dim is not None and head_dim * heads != width:
+    if head_dim is not None and _size(values, "head_dim", path) * heads != width:
         rule = f"must be hidden_size / num_attention_heads = {width} / {heads}"
         raise _refusal(path, "head_dim", head_dim, rule)
     return ModelConfig(
@@ -161,12 +160,12 @@ def model_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     )
 
 
-def _require_same_computation(values: Mapping[str, Any], path: Path) -> None:
+def _require_same_computation(values: Mapping[str, object], path: Path) -> None:
     """Raise ConfigError for the first key whose value asks for another computation."""
     model_type = values.get("model_type", "(absent)")
     if model_type not in ("llama", "mistral"):
         raise _refusal(path, "model_type", model_type, "must be llama or mistral")
-    only: dict[str, tuple[Any, ...]] = {
+    only: dict[str, tuple[object, ...]] = {
         "hidden_act": ("silu",),
         "attention_bias": (False, None),
         "mlp_bias": (False, None),
@@ -177,16 +176,17 @@ def _require_same_computation(values: Mapping[str, Any], path: Path) -> None:
             raise _refusal(path, key, values[key], f"must be {str(allowed[0]).lower()}")
     if model_type == "mistral":
         # Absent means 4096 to transformers. A window as wide as the context hides nothing.
-        window = values.get("sliding_window", 4096)
-        if window is not None and window < _size(values, "max_position_embeddings", path):
-            rule = "attention must reach over max_position_embeddings"
-            raise _refusal(path, "sliding_window", window, rule)
+        if values.get("sliding_window", 4096) is not None:
+            window = _size(values, "sliding_window", path, default=4096)
+            if window < _size(values, "max_position_embeddings", path):
+                rule = "attention must reach over max_position_embeddings"
+                raise _refusal(path, "sliding_window", window, rule)
         if values.get("num_key_value_heads") is None:
             rule = "must be given, because its default is not num_attention_heads"
             raise _refusal(path, "num_key_value_heads", None, rule)
 
 
-def _rope_theta(values: Mapping[str, Any], path: Path) -> float:
+def _rope_theta(values: Mapping[str, object], path: Path) -> float:
     """Return the base of the rotary frequencies: version 5 keeps it in rope_parameters."""
     for key in ("rope_scaling", "rope_parameters"):
         its = values.get(key) or {}
@@ -198,11 +198,12 @@ def _rope_theta(values: Mapping[str, Any], path: Path) -> float:
     if values.get("partial_rotary_factor") not in (None, 1):
         key = "partial_rotary_factor"
         raise _refusal(path, key, values[key], "must be 1")
-    new = values.get("rope_parameters") or {}
-    return _number(new if "rope_theta" in new else values, "rope_theta", 10_000.0, path)
+    new = values.get("rope_parameters")
+    holder = new if isinstance(new, Mapping) and "rope_theta" in new else values
+    return _number(holder, "rope_theta", 10_000.0, path)
 
 
-def _size(values: Mapping[str, Any], key: str, path: Path, *, default: int | None = None) -> int:
+def _size(values: Mapping[str, object], key: str, path: Path, *, default: int | None = None) -> int:
     value = values.get(key)
     value = default if value is None else value
     if type(value) is not int or value < 1:
@@ -211,11 +212,11 @@ def _size(values: Mapping[str, Any], key: str, path: Path, *, default: int | Non
     return value
 
 
-def _number(values: Mapping[str, Any], key: str, default: float, path: Path) -> float:
+def _number(values: Mapping[str, object], key: str, default: float, path: Path) -> float:
     value = values.get(key)
     if value is None:
         return default
-    if type(value) not in (int, float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refusal(path, key, value, "must be a number")
     return float(value)
 

@@ -16,6 +16,9 @@ from mobilellama.config import ConfigError
 from mobilellama.picture import INK, colour, new_figure, require_png, strip, write_png
 from mobilellama.run_folder import RunFolder
 
+Records = list[dict[str, Any]]
+"""Of metrics.jsonl; the values of a key are of one type."""
+
 _GREY = "#8a8f94"
 
 
@@ -45,7 +48,7 @@ def main(config: Config) -> int:
     return 0
 
 
-def read_losses(run: RunFolder) -> list[dict[str, Any]]:
+def read_losses(run: RunFolder) -> Records:
     """Return the run's metrics.
 
     Raises:
@@ -58,7 +61,7 @@ def read_losses(run: RunFolder) -> list[dict[str, Any]]:
     return records
 
 
-def draw(records: list[dict[str, Any]], *, title: str, config: Config) -> Any:
+def draw(records: Records, *, title: str, config: Config) -> Any:
     """Return the figure: losses large on the left, three small panels on the right."""
     figure = new_figure(11, 5.6)
     grid = figure.add_gridspec(3, 2, width_ratios=(2.4, 1))
@@ -92,7 +95,7 @@ def draw(records: list[dict[str, Any]], *, title: str, config: Config) -> Any:
     return figure
 
 
-def _seen(records: list[dict[str, Any]]) -> str:
+def _seen(records: Records) -> str:
     """Return what was trained on, in tokens where samples are equally long."""
     for name, unit in (("tokens", "tokens"), ("consumed", "samples")):
         if values := _series(records, name)[1]:
@@ -100,7 +103,7 @@ def _seen(records: list[dict[str, Any]]) -> str:
     return ""
 
 
-def _parts(records: list[dict[str, Any]], name: str) -> list[str]:
+def _parts(records: Records, name: str) -> list[str]:
     """Return the parts of which a metric is told apart: of ``loss/image``, image.
 
     Only those that have a value: what draws nothing has no place in a legend.
@@ -109,7 +112,7 @@ def _parts(records: list[dict[str, Any]], name: str) -> list[str]:
     return sorted(key.removeprefix(f"{name}/") for key in names if _series(records, key)[1])
 
 
-def _draw_losses(axis: Any, records: list[dict[str, Any]], config: Config) -> None:
+def _draw_losses(axis: Any, records: Records, config: Config) -> None:
     for i, subset in enumerate(_parts(records, "loss")):
         steps, values = _series(records, f"validation_loss/{subset}")
         _, losses = training = even(*_series(records, f"loss/{subset}"))
@@ -180,7 +183,7 @@ def _together(one: tuple[int, float, int], other: tuple[int, float, int]) -> tup
     return other[0], (one[1] * one[2] + other[1] * other[2]) / count, count
 
 
-def _series(records: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def _series(records: Records, name: str) -> tuple[list[int], list[float]]:
     found = ((record["step"], record.get(name)) for record in records)
     pairs = [(s, v) for s, v in found if isinstance(v, int | float) and math.isfinite(v)]
     return [step for step, _ in pairs], [value for _, value in pairs]

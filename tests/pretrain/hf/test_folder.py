@@ -113,6 +113,9 @@ def test_a_mistral_without_a_window_is_a_llama(tmp_path: Path) -> None:
     edit_config(tmp_path, sliding_window=32)
     with pytest.raises(ConfigError, match="sliding_window = 32: attention must reach over max"):
         HfFolder(tmp_path)
+    edit_config(tmp_path, sliding_window="32")
+    with pytest.raises(ConfigError, match="sliding_window = 32: must be a whole number above 0"):
+        HfFolder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,7 @@ def test_a_mistral_without_a_window_is_a_llama(tmp_path: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act = gelu: must be silu"),
         ({"attention_bias": True}, "attention_bias = true: must be false"),
         ({"mlp_bias": True}, "mlp_bias = true: must be false"),
+        ({"head_dim": "8"}, "head_dim = 8: must be a whole number above 0"),
         ({"head_dim": 16}, "head_dim = 16: must be hidden_size / num_attention_heads = 32 / 4"),
         ({"hidden_size": "32"}, "hidden_size = 32: must be a whole number above 0"),
         ({"intermediate_size": None}, "intermediate_size = (absent): must be a whole number"),

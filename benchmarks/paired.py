@@ -85,7 +85,15 @@ def environment() -> dict[str, Any]:
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
-    packages = ("torch", "deepspeed", "lightning-fabric", "sentencepiece", "numpy", "numba")
+    packages = (
+        "torch",
+        "deepspeed",
+        "lightning-fabric",
+        "sentencepiece",
+        "tokenizers",
+        "numpy",
+        "numba",
+    )
     return {
         "commit": commit or "unknown",
         "cpu": _cpu_name(),

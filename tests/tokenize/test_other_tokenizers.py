@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from transformers import AutoTokenizer
 
 from mobilellama.shards.dataset import Plan
@@ -63,6 +64,7 @@ def test_each_document_has_the_ids_of_transformers_in_int32(
     end = theirs.convert_tokens_to_ids("<|end_of_text|>")
     assert (identity.dtype, identity.vocab_size, identity.eos_id) == ("int32", SIZE, end)
     assert end != theirs.eos_token_id, "it ends turns"
+    assert identity.tokenizers_version == tokenizers.__version__
     found, expected = [], []
     for slice_ in Plan.read(folder).slices:
         index = read_index(folder / f"{slice_.name}.idx")

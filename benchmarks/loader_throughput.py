@@ -11,6 +11,9 @@ tensors, on one thread. The tokens are random ids: what they say changes nothing
     ours_per_document   the same, and position_ids that restart at each document
     ours_rank_of_160    one rank of a run with a global batch of 2560: 16 samples of each step, and
                         the deal of every period of 65,536 positions, 5 ms for 400 samples
+    boundaries_in_ids   the lengths of the documents in a micro-batch of ids that were read, as
+                        ours_per_document finds them: the ids are compared with EOS
+    boundaries_in_idx   the same lengths from the .idx: a bisection for each sample
     litdata, megatron_gpt_dataset, mosaicml_streaming, tinyllama_packed_dataset
                         through their own classes (loader_peers.py), where they are installed;
                         "not_run" in the result says which were not, and why
@@ -39,11 +42,13 @@ import torch
 from loader_peers import DOCUMENT_TOKENS, EOS_ID, PEERS, VOCAB_SIZE, loader, packed_dataset
 from numpy.typing import NDArray
 
-from mobilellama.pretrain.data import MixedBatches, WindowInputs
+from mobilellama.pretrain.data import MixedBatches, WindowInputs, document_lengths
 from mobilellama.shards.dataset import Identity, Receipt, bucket_name
+from mobilellama.shards.format import write_index
 from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.order import DEFAULT_SEED, open_order
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.windows import Span
 
 SUBSETS = {"arxiv": 1, "c4": 2, "common_crawl": 4, "github": 1}  # buckets of each
 
@@ -60,6 +65,7 @@ def main() -> None:
         flat = join_buckets(dataset, Path(folder) / "flat.bin")
         candidates = bare_loaders(flat, options.seq_len, num_samples, options.micro_batch_size)
         candidates |= our_loaders(dataset, num_samples, options)
+        candidates |= boundary_readers(dataset, num_samples, options)
         peers, not_run = peer_loaders(flat, Path(folder), num_samples, options)
         summary = paired.measure(candidates | peers, rounds=options.rounds)
     for figures in summary.values():
@@ -79,7 +85,7 @@ def main() -> None:
 
 
 def make_dataset(folder: Path, tokens: int) -> TokenDataset:
-    """Write a dataset of random ids (without hashes or .idx files, which no loader reads)."""
+    """Write a dataset of random ids (without hashes, which no loader reads)."""
     identity = Identity(
         tokenizer_sha256="0" * 64, vocab_size=VOCAB_SIZE, eos_id=EOS_ID, dtype="uint16", seed=0,
         slice_bytes=1 << 30, heldout_share=0.0, encoder_version=1,
@@ -93,6 +99,8 @@ def make_dataset(folder: Path, tokens: int) -> TokenDataset:
             ids = generator.integers(3, VOCAB_SIZE, each, dtype="<u2")
             ids[DOCUMENT_TOKENS - 1 :: DOCUMENT_TOKENS] = EOS_ID
             ids.tofile(folder / f"{bucket_name(subset, bucket)}.bin")
+            with open(folder / f"{bucket_name(subset, bucket)}.idx", "wb") as file:
+                write_index(file, np.full(each // DOCUMENT_TOKENS, DOCUMENT_TOKENS), "uint16")
             receipts.append(
                 Receipt(
                     subset=subset, bucket=bucket, source="random", start=0, end=0, unit="rows",
@@ -168,6 +176,38 @@ def our_loaders(
         "ours_per_document": loader(options.global_batch_size, 1, EOS_ID),
         "ours_rank_of_160": loader(2560, 160, None),
     }
+
+
+def boundary_readers(
+    dataset: TokenDataset, num_samples: int, options: argparse.Namespace
+) -> dict[str, Callable[[], None]]:
+    """Return two ways to find the lengths of the documents in so many samples."""
+    subset = max(SUBSETS, key=lambda name: SUBSETS[name])
+    windows, size = dataset.windows(subset, options.seq_len), options.micro_batch_size
+    shape = num_samples // size, size
+    chosen = np.random.default_rng(1).integers(len(windows), size=shape).tolist()
+    ids = np.stack([windows.tokens(i) for i in chosen[0]])
+
+    def in_ids() -> None:
+        for _ in chosen:
+            document_lengths((ids == EOS_ID)[:, :-1])
+
+    def in_idx() -> None:
+        for micro in chosen:
+            np.concatenate([lengths_in_idx(windows.span(i), dataset) for i in micro])
+
+    expected = document_lengths((ids == EOS_ID)[:, :-1])
+    found = np.concatenate([lengths_in_idx(windows.span(i), dataset) for i in chosen[0]])
+    assert np.array_equal(found, expected)
+    return {"boundaries_in_ids": in_ids, "boundaries_in_idx": in_idx}
+
+
+def lengths_in_idx(span: Span, dataset: TokenDataset) -> NDArray[np.int64]:
+    """Return the tokens of each document, or part of one, in a sample's inputs."""
+    index, end = dataset.bucket_index(span.bucket), span.start + span.length - 1
+    first, last = index.sequence_at(span.start), index.sequence_at(end - 1)
+    starts = index.byte_offsets[first + 1 : last + 1] // 2
+    return np.diff(starts, prepend=span.start, append=end)
 
 
 def peer_loaders(

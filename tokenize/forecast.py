@@ -88,7 +88,7 @@ class Config:
     slice_bytes: int = 1 << 30
     """The slice_bytes of 'tokenize run'."""
     mb_per_s: float | None = None
-    """MB of text that one core does in a second. None: the measured 27, or with other sentencepiece
+    """MB of text that one core does in a second. None: the measured 45, or with other sentencepiece
     models than LLaMA's kind 3, or with a tokenizer.json 2."""
     json: bool = False
     """Print JSON, not a table."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from mobilellama.tokenize.planning.amounts import Amount
 from mobilellama.tokenize.planning.rates import Rates
 
-MB_PER_S = 27.0
-"""MB of text that 'tokenize run' does in a second of one core, its start included: measured by
-benchmarks/tokenize_throughput.py on 74 MB of text (its result file says on which machine)."""
+MB_PER_S = 45.0
+"""MB of text that 'tokenize run' does in a second of one core after its start: measured by
+benchmarks/tokenize_throughput.py on 74 MB of new text (its result file says on which machine)."""
 PLAIN_MB_PER_S = 3.0
 """The same, if sentencepiece must encode (``why_plain``)."""
 JSON_MB_PER_S = 2.0

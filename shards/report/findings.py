@@ -3,6 +3,7 @@
 What they quote is of the corpus, and stands in the page as text (html.py).
 """
 
+from mobilellama.progress import format_count
 from mobilellama.shards.report.excerpts import Excerpt
 from mobilellama.shards.report.gather import ReportContent
 from mobilellama.shards.report.html import Html, element, table
@@ -12,7 +13,7 @@ def bad_section(content: ReportContent) -> Html:
     """Return the bad records by reason, with examples."""
     title = element("h2", "Bad records")
     if not content.bad:
-        note = f"None of {content.total('records'):,} records."
+        note = f"None of {format_count(content.total('records'), 'record')}."
         return element("section", title, element("p", note))
     rows: list[list[str]] = [["subset", "reason", "records", "share of those read", "examples"]]
     everything = content.total("records")

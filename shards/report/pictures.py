@@ -80,9 +80,9 @@ def length_pictures(lengths: dict[str, Lengths]) -> Html:
 
 def _widened(first: int, end: int) -> tuple[int, int]:
     """Return a range of bins with at least `_FEWEST_BINS`, the given ones in its middle."""
-    more = max(0, _FEWEST_BINS - (end - first))
-    first = max(0, first - more // 2)
-    return first, max(end, min(first + _FEWEST_BINS, len(COARSE_EDGES) - 1))
+    more, bins = max(0, _FEWEST_BINS - (end - first)), len(COARSE_EDGES) - 1
+    first = max(0, min(first - more // 2, bins - _FEWEST_BINS))
+    return first, max(end, first + _FEWEST_BINS)
 
 
 def _steps(counts: NDArray[np.int64]) -> str:

@@ -43,9 +43,10 @@ def test_short_lengths_are_exact_and_no_document_is_0(make_dataset: MakeDataset)
 
 
 def test_coarse_counts_are_numpy_s_histogram_of_each_length() -> None:
-    lengths = np.array([1, 2, 3, 4, 5, 38, 53, 54, 64, 107, 108, 4095, 4096, 4097, 2**31 - 1])
+    lengths = [1, 2, 3, 4, 5, 38, 53, 54, 64, 107, 108, 4095, 4096, 4097]
+    lengths += [4870, 4871, 4872, 2**31 - 1]  # 2 ** 12.25 is 4870.99
     counted = Lengths.none()
-    counted.add(lengths)
+    counted.add(np.array(lengths))
     documents, tokens = counted.coarse()
     assert documents.tolist() == np.histogram(lengths, COARSE_EDGES)[0].tolist()
     assert tokens.tolist() == np.histogram(lengths, COARSE_EDGES, weights=lengths)[0].tolist()

@@ -56,6 +56,7 @@ def test_labels_of_the_axis_lie_inside_rise_and_do_not_meet(lengths: list[int]) 
     places = [float(x) for x, _, _ in of_one]
     assert 0 <= places[0] and places[-1] <= 100
     assert all(right - left > 8 for left, right in pairwise(places))
+    assert len(steps_of(made)[0]) >= 12  # a single length is a bar, and not a block
     assert max(map(max, steps_of(made)[:2])) == pytest.approx(1, abs=1e-3)
 
 

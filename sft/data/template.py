@@ -170,11 +170,8 @@ class Template:
         def write(form: str, content: str = "", *, answer: Turn | None = None) -> None:
             supervised = answer is not None and answer.learnt
             labels = (supervised, answer is not None and not supervised)
-            head, found, tail = form.partition(CONTENT)
-            segments.extend(Segment(*part, *labels) for part in self._cut(head))
-            if found:
-                segments.append(Segment(content, False, *labels))
-            segments.extend(Segment(*part, *labels) for part in self._cut(tail))
+            for text, special in self._cut_forms[form]:
+                segments.append(Segment(content if text is None else text, special, *labels))
 
         system, turns = self._split_system(turns)
         self._require_roles(turns, generate=generate)
@@ -197,6 +194,19 @@ class Template:
         if generate:
             write(self.prompt)
         return [segment for segment in segments if segment.text]
+
+    @cached_property
+    def _cut_forms(self) -> dict[str, list[tuple[str | None, bool]]]:
+        """The parts of each form, and whether each is a special token. None: the content."""
+        found: dict[str, list[tuple[str | None, bool]]] = {}
+        for form in {form for form in self._forms if form is not None}:
+            head, content, tail = form.partition(CONTENT)
+            found[form] = [
+                *self._cut(head),
+                *([(None, False)] if content else []),
+                *self._cut(tail),
+            ]
+        return found
 
     def _cut(self, form: str) -> Iterator[tuple[str, bool]]:
         """Cut a form at its special tokens: each part, and whether it is one."""

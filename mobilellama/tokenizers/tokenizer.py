@@ -66,7 +66,7 @@ class Tokenizer(SentencepieceModel):
         return True
 
     @cached_property
-    def _continuing(self) -> sentencepiece.SentencePieceProcessor:
+    def continuing(self) -> sentencepiece.SentencePieceProcessor:
         """The processor that puts no space before a text."""
         proto = model_pb.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
         proto.CopyFrom(self.proto)
@@ -87,7 +87,7 @@ class Tokenizer(SentencepieceModel):
             text: any text that UTF-8 can hold.
             begins: whether to put sentencepiece's dummy prefix, a space, before it.
         """
-        return (self.processor if begins else self._continuing).encode(text)
+        return (self.processor if begins else self.continuing).encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""

@@ -27,6 +27,7 @@ model must be taught to go on from those.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,25 +159,63 @@ def encode_segments(
     Raises:
         ConfigError: the template does not fit the tokenizer.
     """
+    stretches = cut_stretches(segments, template, tokenizer, places=places)
+    return join_ids(
+        stretches,
+        [
+            [stretch.special_id]
+            if stretch.special_id is not None
+            else tokenizer.encode(stretch.text, begins=stretch.begins)
+            for stretch in stretches
+        ],
+    )
+
+
+class Stretch(NamedTuple):
+    """What is encoded in one call, or a special token."""
+
+    text: str
+    begins: bool
+    """Whether it is encoded as at a start."""
+    supervised: bool
+    special_id: int | None = None
+    """The id of a special token. None: it is text."""
+
+
+def cut_stretches(
+    segments: Sequence[Segment],
+    template: Template,
+    tokenizer: TextTokenizer,
+    *,
+    places: Mapping[str, int] | None = None,
+) -> list[Stretch]:
+    """Return what ``encode_segments`` encodes, with the same arguments and errors."""
     specials = dict(special_tokens(template, tokenizer))
     specials |= {text: SpecialToken(id=place) for text, place in (places or {}).items()}
     spelt = [token for token, facts in specials.items() if facts.read_from_text]
-    ids: list[int] = []
-    supervised: list[bool] = []
+    stretches: list[Stretch] = []
     begins = True
     for segment in _swallow(_join(segments), specials):
         if segment.special:
-            new = [specials[segment.text].id]
+            special_id = specials[segment.text].id
+            stretches.append(Stretch(segment.text, False, segment.supervised, special_id))
             begins = tokenizer.begins_after_special
-        else:
-            new = []
-            for text in _break(segment.text, spelt):
-                new += tokenizer.encode(text, begins=begins)
-                begins = False
-        ids += new
-        supervised += [segment.supervised] * len(new)
-    supervised[:1] = [False] * len(ids[:1])  # nothing stands before it that could predict it
-    return Encoded(ids=np.array(ids, np.int32), supervised=np.array(supervised, np.bool_))
+            continue
+        for text in _break(segment.text, spelt):
+            stretches.append(Stretch(text, begins, segment.supervised))
+            begins = False
+    return stretches
+
+
+def join_ids(
+    stretches: Sequence[Stretch], ids: Sequence[Sequence[int] | NDArray[np.int32]]
+) -> Encoded:
+    """Return a conversation of its stretches and the ids of each."""
+    joined = np.concatenate([np.empty(0, np.int32), *(np.asarray(one, np.int32) for one in ids)])
+    labels = [stretch.supervised for stretch in stretches]
+    supervised = np.repeat(np.array(labels, np.bool_), [len(one) for one in ids])
+    supervised[:1] = False  # nothing stands before it that could predict it
+    return Encoded(ids=joined, supervised=supervised)
 
 
 def _join(segments: Sequence[Segment]) -> list[Segment]:

@@ -47,14 +47,26 @@ class Parts:
 
 
 def split_conversation(
-    template: Template, tokenizer: TextTokenizer, turns: Sequence[Turn], seq_len: int
+    template: Template,
+    tokenizer: TextTokenizer,
+    turns: Sequence[Turn],
+    seq_len: int,
+    *,
+    whole: Encoded | None = None,
 ) -> Parts:
     """Return a cleaned conversation's tokens and labels, in parts of at most `seq_len` tokens.
+
+    Args:
+        template: how the turns are written.
+        tokenizer: gives the ids.
+        turns: the conversation.
+        seq_len: tokens.
+        whole: what ``labels.encode`` returns for it. None: it is encoded here.
 
     Raises:
         ConfigError: the template does not fit the tokenizer, or the turns not the template.
     """
-    whole = encode(template, tokenizer, turns)
+    whole = whole or encode(template, tokenizer, turns)
     if len(whole.ids) <= seq_len:
         return Parts(parts=(whole,), tokens=len(whole.ids))
     system, exchanges = _exchanges(turns)

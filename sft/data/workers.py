@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mobilellama.config import DataError
 from mobilellama.pool import Workers
+from mobilellama.sft.data.batch_labels import BatchLabels
 from mobilellama.sft.data.clean import Cleaned
 from mobilellama.sft.data.conversation import Turn
 from mobilellama.sft.data.split import Parts, split_conversation
@@ -70,8 +71,9 @@ def encoding(
         UserError: (by that function) a worker was killed.
     """
     if workers == 1:
+        labels = BatchLabels(job.template, tokenizer)
         yield lambda batches: (
-            (batch, encode_batch(job, tokenizer, _turns_of(batch))) for batch in batches
+            (batch, encode_batch(job, labels, _turns_of(batch))) for batch in batches
         )
         return
     remedy = "Finished buckets stay: run the same command again, with fewer --workers"
@@ -88,21 +90,24 @@ def _encode_there(job: EncodeSettings, batch: Batch) -> EncodedBatch:
 
 
 @lru_cache(maxsize=1)
-def _open_once(job: EncodeSettings) -> TextTokenizer:
-    return open_known_tokenizer(job.tokenizer, job.tokenizer_sha256, owner="the plan")
+def _open_once(job: EncodeSettings) -> BatchLabels:
+    tokenizer = open_known_tokenizer(job.tokenizer, job.tokenizer_sha256, owner="the plan")
+    return BatchLabels(job.template, tokenizer)
 
 
 def encode_batch(
-    job: EncodeSettings, tokenizer: TextTokenizer, conversations: Sequence[tuple[Turn, ...]]
+    job: EncodeSettings, labels: BatchLabels, conversations: Sequence[tuple[Turn, ...]]
 ) -> EncodedBatch:
     """Encode cleaned conversations.
 
     Raises:
         DataError: the tokenizer gave an id outside its vocabulary.
     """
+    tokenizer = labels.tokenizer
     dtype = little_endian(dtype_for_vocabulary(tokenizer.vocab_size))
     made = [
-        split_conversation(job.template, tokenizer, turns, job.seq_len) for turns in conversations
+        split_conversation(job.template, tokenizer, turns, job.seq_len, whole=whole)
+        for turns, whole in zip(conversations, labels.encode(conversations), strict=True)
     ]
     parts = [part for outcome in made for part in outcome.parts]
     ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])

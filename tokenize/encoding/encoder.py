@@ -50,11 +50,14 @@ class Encoder:
         """Whether the kernel encodes, and not sentencepiece."""
         return self._fast is not None
 
-    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+    def encode_batch(
+        self, texts: list[str], *, begins: bool = True
+    ) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
         """Encode documents.
 
         Args:
             texts: without lone surrogates.
+            begins: False: each text continues another one, and has no space put before it.
 
         Returns:
             ids: all documents' ids, one document after another, each ended by EOS.
@@ -64,13 +67,16 @@ class Encoder:
             DataError: a text became an id that no text can have.
         """
         if self._fast is None:
-            return self._encode_plain(texts)
-        ids, lengths = self._fast.encode(texts)
+            return self._encode_plain(texts, begins)
+        ids, lengths = self._fast.encode(texts, begins=begins)
         _require_text_ids_and_ends(ids, lengths, self._from_text)
         return ids.astype(self.dtype), lengths.astype(np.int32)
 
-    def _encode_plain(self, texts: list[str]) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
-        processor, eos_id = self.tokenizer.processor, self.tokenizer.eos_id
+    def _encode_plain(
+        self, texts: list[str], begins: bool
+    ) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+        eos_id = self.tokenizer.eos_id
+        processor = self.tokenizer.processor if begins else self.tokenizer.continuing
         encoded = processor.encode(texts, out_type="numpy", num_threads=1)
         lengths = np.fromiter(map(len, encoded), np.int32, len(encoded))
         flat = np.concatenate(encoded) if encoded else np.empty(0, np.int32)

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import sentencepiece
 from numpy.typing import NDArray
-from sentencepiece import sentencepiece_model_pb2 as model_pb
 
 from mobilellama.tokenize.encoding.compiled import load_kernel
 from mobilellama.tokenize.encoding.cuts import SPACE, cut_table
@@ -36,10 +34,16 @@ class FastEncoding:
         self.memo = make_memo(memo_bytes)
         self._scratch = np.empty((3, LONGEST_UNIT_BYTES), np.int32)
         self._out = np.empty(0, np.int32)
-        self._of_units = _without_prefix(tokenizer)
+        self._of_units = tokenizer.continuing
 
-    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def encode(
+        self, texts: Sequence[str], *, begins: bool = True
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Encode documents.
+
+        Args:
+            texts: the documents.
+            begins: whether each has sentencepiece's dummy prefix, where the model has one.
 
         Returns:
             ids: all documents' ids, each document ended by EOS. The next call overwrites them.
@@ -51,7 +55,7 @@ class FastEncoding:
             np.frombuffer(data, np.uint8),
             np.ndarray(len(data) - 7, np.dtype("<u8"), data, strides=(1,)),
             bounds,
-            self._skipped,
+            self._skipped if begins else 1,
             self._eos_id,
             self._cuts,
             self._merges,
@@ -105,11 +109,3 @@ def _joined(texts: Sequence[str]) -> tuple[bytes, NDArray[np.int64]]:
     bounds = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) + 1 for part in parts], out=bounds[1:])
     return data, bounds
-
-
-def _without_prefix(tokenizer: Tokenizer) -> sentencepiece.SentencePieceProcessor:
-    """Return a processor for units, which puts no space before them."""
-    proto = model_pb.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
-    proto.CopyFrom(tokenizer.proto)
-    proto.normalizer_spec.add_dummy_prefix = False
-    return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())

@@ -16,14 +16,17 @@ ROWS = Path(__file__).parents[2] / "fixtures/made_by_22bff75/rows"
 BAD = {4: "not JSON", 9: json.dumps({"text": ""}), 10: json.dumps({"text": 3}), 31: ""}
 
 
-@pytest.fixture
-def made(tmp_path: Path, small_tokenizer: Path) -> tuple[TokenDataset, Path]:
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path
+) -> tuple[TokenDataset, Path]:
     """A file whose lines are in several buckets, and some of them gave no document."""
-    root = tmp_path / "corpus"
+    folder = tmp_path_factory.mktemp("made")
+    root = folder / "corpus"
     (root / "c4").mkdir(parents=True)
     lines = [BAD.get(i, json.dumps({"text": f"document of line {i} " * 9})) for i in range(1, 41)]
     (root / "c4/a.jsonl").write_text("\n".join(lines) + "\n")
-    output = tmp_path / "out"
+    output = folder / "out"
     arguments = ["--tokenizer", str(small_tokenizer), "--sources.root", str(root), "--workers", "1"]
     arguments += ["--output", str(output), "--slice_bytes", "2000"]
     assert tokenize_main(["run", *arguments]) == 0
@@ -66,8 +69,8 @@ def test_a_wrong_file_line_bucket_or_number_is_told(made: tuple[TokenDataset, Pa
         place_of_line(TokenDataset(ROWS), "chats.json", 1, None)
 
 
-def test_a_source_that_has_changed_is_told(made: tuple[TokenDataset, Path]) -> None:
-    dataset, root = made
-    (root / "c4/a.jsonl").write_text("{}\n")
+def test_a_source_that_has_changed_is_told(made: tuple[TokenDataset, Path], tmp_path: Path) -> None:
+    (tmp_path / "c4").mkdir()
+    (tmp_path / "c4/a.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"a\.jsonl: 3 bytes, but it had"):
-        place_of_line(dataset, "c4/a.jsonl", 1, str(root))
+        place_of_line(made[0], "c4/a.jsonl", 1, str(tmp_path))

@@ -73,6 +73,7 @@ PARSES = {
     "mobilellama vlm export runs/see2 --output published --format": "the published size",
 }
 ELSEWHERE = {
+    "mobilellama tokenize plan": "tests/tokenize/test_forecast.py",
     "mobilellama shards compare": "tests/shards/compare/test_compare.py",
     "mobilellama launch doctor": "tests/launch/on_slurm/test_documented_commands.py",
     "mobilellama launch status runs/1_4b": "tests/launch/on_slurm/test_documented_commands.py",

@@ -19,6 +19,8 @@ from mobilellama.shards.permute import Permutation
 Encode = Callable[[str], list[int]]
 """Returns a text's ids, without EOS."""
 
+_LINES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".json.gz", ".json.zst")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditMismatch:
@@ -146,7 +148,7 @@ def _where(slice_: Slice, record: AuditedRecord, number: int) -> str:
         record: the record.
         number: its number in the slice, from 1.
     """
-    if slice_.unit == "rows" or not slice_.source.partition("#")[0].endswith((".jsonl", ".zst")):
+    if slice_.unit != "bytes" or not slice_.source.partition("#")[0].endswith(_LINES):
         return f"{slice_.source}, record {record.place:,}"
     within = f" from byte {slice_.start:,} on" if slice_.start else ""
     return f"{slice_.source}, line {number:,}{within} (byte {record.place:,})"

@@ -10,8 +10,9 @@ would repeat its mistakes. It follows the rules of the format alone:
 3. Half a surrogate pair becomes U+FFFD.
 """
 
-import io
+import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from mobilellama.files.json_lines import (
     parse_json,
     require_short,
 )
+from mobilellama.shards.audit.other_files import csv_values, text_file_values, unpacked
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import locate
 
@@ -68,6 +70,11 @@ def read_records(slice_: Slice, sources: str) -> Iterator[AuditedRecord]:
         for row, value in _table_values(slice_, sources):
             yield AuditedRecord(*_text_of(value), place=row, read=row + 1 - slice_.start)
         return
+    if slice_.unit == "files":
+        for number, value in enumerate(text_file_values(slice_, Path(sources)), slice_.start):
+            read = number + 1 - slice_.start
+            yield AuditedRecord(*_text_of(value), place=number, read=read)
+        return
     path, column = locate(slice_, Path(sources))
     if not path.is_file():
         rule = f"holds no {path}, of which bucket {slice_.name} was made"
@@ -76,6 +83,8 @@ def read_records(slice_: Slice, sources: str) -> Iterator[AuditedRecord]:
     with open(path, "rb") as file:
         if path.suffix == ".parquet":
             yield from _listed(_parquet_values(file, path, column), file)
+        elif ".csv" in path.suffixes[-2:]:
+            yield from _listed(csv_values(file, path, column), file)
         elif path.suffix == ".json" and (values := _json_values(file.read(), column)) is not None:
             yield from _listed(values, file)
         else:
@@ -96,17 +105,15 @@ def _lines(file: BinaryIO, path: Path, slice_: Slice, column: str) -> Iterator[A
     if slice_.start > 0:
         file.readline()  # the end of a line of the slice before
     at = file.tell()
-    if path.suffix == ".zst":
-        # 2**31 is the largest window there is: files packed with --long=31 need it.
-        opened = zstandard.ZstdDecompressor(max_window_size=2**31)
-        lines = io.BufferedReader(opened.stream_reader(file, read_across_frames=True), 1 << 20)
+    if path.suffix in (".zst", ".gz"):
+        lines = unpacked(file, path)
         end = None  # of the unpacked content
     try:
         while (end is None or at < end) and (line := lines.readline()):
             text, skipped = _text_of_line(line.removeprefix(UTF8_MARK) if at == 0 else line, column)
             yield AuditedRecord(text, skipped, place=at, read=file.tell() - slice_.start)
             at += len(line)
-    except zstandard.ZstdError as error:
+    except (zstandard.ZstdError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: corrupt ({one_line(error)}). Fetch the file again") from None
 
 

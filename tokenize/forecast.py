@@ -89,7 +89,7 @@ class Config:
     """The slice_bytes of 'tokenize run'."""
     mb_per_s: float | None = None
     """MB of text that one core does in a second. None: the measured 45, or with other sentencepiece
-    models than LLaMA's kind 3, or with a tokenizer.json 2."""
+    models than LLaMA's kind 3, or with a tokenizer.json 1.8."""
     json: bool = False
     """Print JSON, not a table."""
 

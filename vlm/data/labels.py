@@ -48,6 +48,8 @@ def encode_prompt(
 
 
 def _encode(segments: Sequence[Segment], template: Template, tokenizer: TextTokenizer) -> Encoded:
+    # Without tokenize's encoder: sentencepiece takes 35 of 107 us a record of two questions, which
+    # is 25 s of CPU time for LLaVA's 665,000, and decoding the images takes far longer.
     cut = [part for segment in segments for part in _cut(segment)]
     return encode_segments(cut, template, tokenizer, places={IMAGE_TEXT: IMAGE})
 

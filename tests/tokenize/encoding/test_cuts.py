@@ -73,6 +73,17 @@ def test_a_model_without_the_property_is_told_by_its_reason(
     assert obstacle in (find_obstacle(changed(change)) or "")
 
 
+def test_a_model_with_more_pieces_than_an_entry_of_the_memo_can_name_is_told(
+    small_tokenizer: Path,
+) -> None:
+    tokenizer = Tokenizer(small_tokenizer)
+    # sentencepiece takes seconds to open so many pieces, so they are added behind it.
+    tokenizer.proto.pieces.extend([tokenizer.proto.pieces[-1]] * ((1 << 20) - tokenizer.vocab_size))
+    assert find_obstacle(tokenizer) is None
+    tokenizer.proto.pieces.add(piece="one more")
+    assert find_obstacle(tokenizer) == "it has more than 1,048,576 pieces"
+
+
 def test_a_model_whose_spaces_are_bytes_has_an_obstacle(
     changed: Callable[..., Tokenizer],
 ) -> None:

@@ -40,6 +40,20 @@ def test_every_subset_is_in_the_order_and_a_sample_is_as_long_as_asked(
     assert batch.supervised_tokens == batch.tokens == 8 * 32
 
 
+def test_a_preset_without_a_subset_says_once_who_takes_its_share(
+    small_dataset: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(small_dataset)
+    data = open_windows(
+        replace(config, data=MixtureConfig(path=str(small_dataset), mixture="redpajama"))
+    )
+    data.batches(config.train, world).at(16)
+    told = [record for record in caplog.records if "mixture redpajama" in record.getMessage()]
+    assert len(told) == 1 and told[0].levelname == "WARNING"
+    assert "there is no subset 'arxiv' (2.5), 'book' (4.5)" in told[0].getMessage()
+    assert data.mixture.identity()["common_crawl"] == 57_846
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [

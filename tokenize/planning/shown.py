@@ -54,12 +54,14 @@ def shown(forecast: Forecast) -> str:
 
 def _below(forecast: Forecast) -> dict[str, str]:
     outlook = forecast.outlook
+    rate = outlook.read_bytes_per_s  # of rows and of text files it is not known
+    together = f". Together they read {size_text(rate)} a second" if rate else ""
     return {
         "disk": f"{size_text(outlook.needed_bytes)} while it runs: the buckets, and "
         f"{size_text(outlook.peak_bytes)} for the workers' unfinished ones",
         "hours": f"{_hours(outlook.hours)} with {outlook.task_count:,} x {outlook.workers:,} "
-        f"processes, each with a core that does {outlook.mb_per_s:g} MB of text a second. "
-        f"Together they read {size_text(outlook.read_bytes_per_s)} a second",
+        f"processes, each with a core that does {outlook.mb_per_s:g} MB of text a second"
+        f"{together}",
         "array": forecast.array,
     }
 

@@ -324,10 +324,10 @@ def test_of_a_long_list_little_is_held_in_memory(tmp_path: Path) -> None:
         ("a.jsonl", "\n".join(["{}"] * 3).encode("utf-16"), "not UTF-8 text (it begins with"),
         ("a.jsonl", gzip.compress(WHOLE, mtime=0), "not UTF-8 text (it begins with b'\\x1f\\x8b"),
         ("a.jsonl.gz", gzip.compress(WHOLE, mtime=0)[:-9], "truncated: its"),
-        ("a.jsonl.gz", b"", "truncated: its 0 bytes end within a compressed frame. Fetch the"),
-        ("a.jsonl.gz", WHOLE, "corrupt before byte"),
+        ("a.jsonl.gz", b"", "is empty, which no .gz file is. Fetch the file again"),
+        ("a.jsonl.gz", WHOLE, "is not a .gz file (it begins with"),
         ("a.jsonl.zst", zstandard.compress(WHOLE)[:-9], "truncated: its"),
-        ("a.jsonl.zst", WHOLE, "corrupt before byte"),
+        ("a.jsonl.zst", WHOLE, "is not a .zst file (it begins with"),
         ("a.parquet", WHOLE, "cannot be read as parquet, after row 0 ("),
     ],
 )  # fmt: skip

@@ -6,6 +6,9 @@
 - ``tokenize run``: the whole command on a line of text for each worker, with the kernel compiled
   before. It is what a run takes beside its texts.
 
+Of the 1.2 s with one worker the parent takes about 0.45 (imports, arguments, the manifest) and the
+worker the rest (numba 0.35, other imports 0.2, the model's tables 0.1). Each worker more takes 1.0.
+
 Each command is run three times, its workers included; the fastest counts, user and system time.
 Without ``--tokenizer`` one is trained on Python's own library.
 """

@@ -10,7 +10,7 @@ from mobilellama.tokenize.planning.rates import Rates
 
 MB_PER_S = 45.0
 """MB of text that 'tokenize run' does in a second of one core after its start: measured by
-benchmarks/tokenize_throughput.py on 74 MB of new text (its result file says on which machine)."""
+benchmarks/tokenize_throughput.py on 74 MB of new text, the slower of two runs (45 and 54)."""
 PLAIN_MB_PER_S = 3.0
 """The same, if sentencepiece must encode (``why_plain``)."""
 JSON_MB_PER_S = 1.8

@@ -37,10 +37,8 @@ from mobilellama.tokenizers.corpus_tokenizer import open_corpus_tokenizer
 def trained_json(texts: Iterable[str], folder: Path) -> str:
     """Train a byte-level BPE of 8,000 pieces, and return the path of its tokenizer.json."""
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(  # pyright: ignore[reportAttributeAccessIssue]
-        add_prefix_space=False
-    )
-    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=8_000,
         special_tokens=["<|endoftext|>"],

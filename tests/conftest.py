@@ -19,9 +19,13 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR"
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C work again: a script's shell ignores it for what it starts with '&'."""
+    """Let Ctrl-C work again, and results have any width.
+
+    A script's shell ignores Ctrl-C for what it starts with '&'. pytest-xdist sets COLUMNS to 80.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.hookimpl(tryfirst=True)

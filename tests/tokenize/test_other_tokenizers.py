@@ -102,7 +102,7 @@ def test_the_dataset_is_audited_verified_described_and_shown(
     )
     assert told(shards_main, ["verify", str(folder)]) == 0
     assert told(shards_main, ["info", str(folder), "--seq_len", "64"]) == 0
-    assert "66,000 ids, int32" in capsys.readouterr().out
+    assert "66,000 ids, stored as int32" in capsys.readouterr().out
     dataset = TokenDataset(folder)
     tokenizer, view = dataset.tokenizer, dataset.view("c4", 64)
     for sample in range(len(view)):

@@ -4,6 +4,7 @@ r"""The text column of a .csv file: comma-separated fields, the names of the col
 2. A row has the place of its first byte. One with more or fewer fields than the heading, with
    text after a closing quote, or with a text that is not UTF-8 is a bad record.
 3. A quote that is never closed would take the rest of the file for its field: that is an error.
+   So is a line longer than ``LONGEST_LINE_BYTES``: its end is not held.
 """
 
 import csv
@@ -26,8 +27,8 @@ _NAMES_SHOWN = 20
 class _Lines:
     """The lines of a file, and where the first one that was taken lately begins."""
 
-    def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Iterator[tuple[int, bytes]], path: SourcePath) -> None:
+        self._lines, self._path = lines, path
         self.first: int | None = None
 
     def __iter__(self) -> "_Lines":
@@ -35,6 +36,11 @@ class _Lines:
 
     def __next__(self) -> str:
         offset, line = next(self._lines)
+        if len(line) > LONGEST_LINE_BYTES:  # its end is not held: a field would be cut in silence
+            raise DataError(
+                f"{self._path}: the line at byte {offset:,} has more than "
+                f"{LONGEST_LINE_BYTES:,} bytes. Split or remove it"
+            )
         if self.first is None:
             self.first = offset
         return line.decode(errors="surrogateescape") + "\n"
@@ -48,8 +54,8 @@ def csv_texts(
     At their end, `counts` says what was read.
 
     Raises:
-        DataError: the file is corrupt, in another encoding, has no such column, or has a quote
-            that is never closed.
+        DataError: the file is corrupt, in another encoding, has no such column, has a quote
+            that is never closed, or a line that is too long.
     """
     source = HashedRange(file, 0, slice_.end)
     file.seek(0)
@@ -98,7 +104,7 @@ def _rows(
             yield block
 
     csv.field_size_limit(LONGEST_LINE_BYTES)  # of the process; Python's own is 128 KiB
-    lines = _Lines(split_lines(in_utf8(blocks(), path), 0))
+    lines = _Lines(split_lines(in_utf8(blocks(), path), 0), path)
     reader = csv.reader(lines, strict=True)
     while True:
         lines.first = None

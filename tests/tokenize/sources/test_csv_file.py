@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.tokenize.sources import csv_file
+from mobilellama.tokenize.sources import csv_file, lines
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
@@ -95,7 +95,18 @@ def test_a_field_longer_than_python_allows_is_read_and_one_beyond_the_limit_is_a
     assert _read(tmp_path, _written([["text"], [text]]))[0] == [text]
     monkeypatch.setattr(csv_file, "LONGEST_LINE_BYTES", 1_000)
     with pytest.raises(DataError, match="a field of the row at byte 6 has more than 1,000"):
-        _read(tmp_path, _written([["text"], [text]]))
+        _read(tmp_path, _written([["text"], ["long\n" * 1_000]]))
+
+
+def test_a_line_whose_end_is_not_held_is_an_error_and_no_text_that_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _written([["other", "text"], ["a" * 1_500_000, "b" * 3_500_000], ["c", "d"]])
+    assert [len(text) for text in _read(tmp_path, data)[0]] == [3_500_000, 1]
+    for module in (csv_file, lines):
+        monkeypatch.setattr(module, "LONGEST_LINE_BYTES", 4_000_000)
+    with pytest.raises(DataError, match="the line at byte 12 has more than 4,000,000 bytes"):
+        _read(tmp_path, data)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from mobilellama.shards.info import summarise
 from mobilellama.shards.packing import Packing
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.rows import Rows
+from tests.helpers import format_page as page
 from tests.shards.conftest import PACKED_ENDINGS, PACKED_IDENTITY
 
 
@@ -37,6 +38,16 @@ def test_a_row_tells_its_mask_and_where_its_conversations_start(
     assert training.boundaries(1).tolist() == []
     assert heldout.boundaries(0).tolist() == [1, 2]
     assert [training.supervised(i) for i in range(3)] == [3, 5, 4]
+
+
+def test_a_reader_written_from_the_page_of_the_format_finds_the_rows(
+    packed_dataset: TokenDataset,
+) -> None:
+    sequences, documents = page.read_bucket(packed_dataset.folder / "chat/00000", "uint16")
+    assert sequences == [[0, 1, 2], [3, 4], [5, 6, 7, 8, 9, 10], [11], [12], [13, 14]]
+    assert documents == [[0, 1], [2], [3, 4, 5]]
+    assert page.read_mask(packed_dataset.folder / "chat/00001") == [0, 1, 1, 1, 1, 0, 1, 0, 1, 1, 1]
+    assert page.samples(packed_dataset.folder, "chat", 6) == [(0, 0), (0, 1), (1, 0)]
 
 
 def test_bytes_a_token_are_not_told_of_rows_which_hold_the_template_too(

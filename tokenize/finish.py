@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _MISSING_SHOWN = 5
 _BAD_SHOWN = 3
+_LAST_WRITER_S = 5.0
 _FINISHERS = 16  # so many may finish a folder at the same instant
 
 _IN_FOLDER = re.compile("|".join(map(re.escape, (PLAN, TOKENIZER, MANIFEST, DATASET))))
@@ -93,7 +95,7 @@ def finish_dataset(folder: Path) -> str:
     _tell_changed(receipts)
     _tell_bad(receipts)
     tell_unheld(folder, plan.identity.heldout_share, receipts)
-    sweep(folder, plan.slices, others_after_s=0)  # every bucket counts: none is needed
+    _sweep_all(folder, plan.slices)
     fingerprint = _write(folder, plan, receipts)
     return f"{_table(receipts)}\n\nfingerprint {fingerprint}\ndataset     {folder}"
 
@@ -175,20 +177,37 @@ def _least_share(folder: Path, receipt: Receipt) -> float | None:
     return float(f"{(math.floor(nearest / digit) + 1) * digit:.1g}")
 
 
-def sweep(folder: Path, slices: Iterable[Slice], *, others_after_s: float) -> None:
+def _sweep_all(folder: Path, slices: Sequence[Slice]) -> None:
+    """Remove all temporary files: every bucket counts, so none is needed.
+
+    A worker whose parent was killed ends by itself, but may first have to leave a slow disk's
+    call. Until then its file cannot be told from one that is being written.
+    """
+    limit = time.monotonic() + _LAST_WRITER_S
+    while sweep(folder, slices, others_after_s=0) and time.monotonic() < limit:
+        time.sleep(0.05)
+
+
+def sweep(folder: Path, slices: Iterable[Slice], *, others_after_s: float) -> bool:
     """Remove what killed writers left. A user may keep other files here, which stay.
 
     Args:
         folder: the dataset's.
         slices: whose subsets are looked through.
         others_after_s: of ``Temporary.is_abandoned``.
+
+    Returns:
+        Whether there are temporary files still, whose writers live.
     """
+    has_more = False
     places = {folder: _IN_FOLDER, folder / HF_FOLDER: _IN_TOKENIZER}
     places |= {folder / slice_.subset: _IN_SUBSET for slice_ in slices}
     for place, ours in places.items():
         if place.is_dir():  # the first worker of a subset makes its folder
-            left = (one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final))
+            left = [one for one in temporaries(place.iterdir()) if ours.fullmatch(one.final)]
             remove_abandoned(left, others_after_s=others_after_s)
+            has_more |= any(one.path.exists() for one in left)
+    return has_more
 
 
 def _table(receipts: Sequence[Receipt]) -> str:

@@ -1,5 +1,8 @@
 import re
+import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import read_json
 from mobilellama.shards.dataset import Receipt
 from mobilellama.shards.format import write_index
+from mobilellama.tokenize import finish
 from mobilellama.tokenize.bucket import train_tokens
 from mobilellama.tokenize.finish import Config, finish_dataset, main, tell_unheld
 from mobilellama.tokenize.main import main as tokenize_main
@@ -45,6 +49,26 @@ def test_the_tasks_of_an_array_and_finish_make_the_bytes_of_one_run(
     done = tokenize_command("finish", "--output", output)
     assert done.returncode == 0, done.stderr
     assert digest(output) == digest(small_dataset)
+
+
+def test_the_last_file_of_a_worker_that_is_just_ending_is_removed_too(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(small_dataset, tmp_path / "dataset")
+    ending, living = (subprocess.Popen(["sleep", seconds]) for seconds in ("0.5", "60"))
+    threading.Thread(target=ending.wait).start()  # else it would stay a zombie, which has an id
+    host = socket.gethostname()
+    last = folder / f"github/00000.bin.tmp.{host}.{ending.pid}.00000000"
+    last.touch()
+    finish_dataset(folder)
+    assert not last.exists()
+    other = folder / f"github/00000.bin.tmp.{host}.{living.pid}.00000000"
+    other.touch()
+    monkeypatch.setattr(finish, "_LAST_WRITER_S", 0.2)
+    finish_dataset(folder)  # does not wait for ever
+    assert other.exists()
+    living.kill()
+    living.wait()
 
 
 def test_the_table_adds_up(small_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ def damaged() -> dict[str, tuple[str, bytes]]:
         "a `.zst` with another bit in a block": ("a.jsonl.zst", flipped(head + 300)),
         "a `.zst` with another bit in a checksum": ("a.jsonl.zst", flipped(999)),
         "a `.zst` that is plain text": ("a.jsonl.zst", GOOD * 10),
-        "a `.zst` that is gzip": ("a.jsonl.zst", gzip.compress(GOOD)),
+        "a `.zst` that is gzip": ("a.jsonl.zst", gzip.compress(GOOD, mtime=0)),
         "a `.zst` of 0 bytes": ("a.jsonl.zst", b""),
         "a `.jsonl` that is zstd": ("a.jsonl", zstandard.compress(GOOD)),
         "a `.jsonl` in UTF-16": ("a.jsonl", GOOD.decode().encode("utf-16")),

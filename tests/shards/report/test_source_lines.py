@@ -14,7 +14,7 @@ from tests.shards.conftest import receipt
 LINES = [b'{"text": "one"}', b"", "{ größe".encode(), b"x" * 500, b"\xff\xfe bad", b"last"]
 DATA = b"\n".join(LINES)
 FRAMES = zstandard.compress(DATA[:20]) + zstandard.compress(DATA[20:])
-PACKED = {"a.jsonl": DATA, "a.jsonl.zst": FRAMES, "a.jsonl.gz": gzip.compress(DATA)}
+PACKED = {"a.jsonl": DATA, "a.jsonl.zst": FRAMES, "a.jsonl.gz": gzip.compress(DATA, mtime=0)}
 
 
 def of(source: str, **changed: object) -> Receipt:

@@ -15,6 +15,7 @@ from mobilellama.pretrain.schedule import change_text, stored_schedule
 from mobilellama.pretrain.state import rng
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.loading import freeze, load_first_values, report_changes, restore
+from mobilellama.pretrain.state.manifest import Manifest
 from mobilellama.pretrain.validate import Validation
 from mobilellama.progress import format_count
 from mobilellama.run_folder import RunFolder
@@ -56,15 +57,15 @@ def assemble(
         engine=engine,
         world=world,
     )
-    counters = found.counters["watch"] if found else None
+    counters = found.counters if found else {}
     return Attempt(
         run=run,
         world=world,
         number=number,
         engine=engine,
         max_steps=max_steps,
-        watch=LossWatch(config.loss_watch, counters, is_main=world.is_main),
-        metrics=metrics_of(job, run, world, number, step, resolved),
+        watch=LossWatch(config.loss_watch, counters.get("watch"), is_main=world.is_main),
+        metrics=metrics_of(job, run, world, number, found, resolved),
         validate=validation,
         config=resolved,
         frozen_sha256=frozen_sha256,
@@ -137,9 +138,14 @@ def resume(
 
 
 def metrics_of(
-    job: Training, run: RunFolder, world: World, number: int, step: int, resolved: dict[str, Any]
+    job: Training,
+    run: RunFolder,
+    world: World,
+    number: int,
+    found: Manifest | None,
+    resolved: dict[str, Any],
 ) -> Metrics:
-    """Return what writes the attempt's metrics, from a step on."""
+    """Return what writes the attempt's metrics, from the step of a checkpoint on."""
     return Metrics(
         job.config.metrics,
         run=run,
@@ -149,7 +155,9 @@ def metrics_of(
         seq_len=job.seq_len,
         max_steps=resolved["train"]["steps"],
         flops_per_token=job.flops_per_token,
-        resumed_step=step,
+        resumed_step=found.step if found else 0,
+        # Checkpoints of older versions have none.
+        resumed_interval=found.counters.get("interval") if found else None,
         attempt=number,
         run_config=resolved,
     )

@@ -16,8 +16,9 @@ from mobilellama.distributed import World
 from mobilellama.pretrain.config import StageConfig
 from mobilellama.pretrain.data import Batches
 from mobilellama.pretrain.engines.engine import Engine
+from mobilellama.pretrain.monitoring.interval import StepResult
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
-from mobilellama.pretrain.monitoring.metrics import Metrics, StepResult
+from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.tally import Tally
 from mobilellama.pretrain.monitoring.watchdog import Watchdog
 from mobilellama.pretrain.optimizer import ParameterGroup
@@ -282,7 +283,7 @@ def _save(job: Training, attempt: Attempt, state: TrainState) -> None:
         "identity": job.facts.identity,
         "record": job.facts.record,
         "config": attempt.config,
-        "counters": {"watch": attempt.watch.state()},
+        "counters": {"watch": attempt.watch.state(), "interval": attempt.metrics.state()},
         "frozen_sha256": attempt.frozen_sha256,
     }
     checkpoint.save(run, world, attempt.engine, attempt=attempt.number, facts=facts)

@@ -3,15 +3,13 @@
 import logging
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 
 from mobilellama.distributed import World
-from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.config import MetricsConfig
+from mobilellama.pretrain.monitoring.interval import Interval, IntervalState, StepResult
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch
-from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, mfu
 from mobilellama.pretrain.sinks.json_lines import JsonLines
 from mobilellama.pretrain.sinks.sink import (
@@ -25,28 +23,8 @@ from mobilellama.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What a step did, on all ranks together."""
-
-    num_samples: int
-    """Over all ranks."""
-    tokens: int
-    """Over all ranks, those included that the loss does not count."""
-    losses: Losses
-    report: StepReport
-    lr_factor: float
-    """Each group had this times its peak learning rate."""
-    step_s: float
-    """From the fetch of the data to the losses."""
-    data_wait_s: float
-    """The part of it in which the data were not ready."""
-    stop_requested: bool
-    """Whether a rank was asked to stop: the same on all ranks."""
-
-
 class Metrics:
-    """Adds steps up to intervals and, on rank 0, writes them."""
+    """Adds steps up to intervals (``interval.py``) and, on rank 0, writes them."""
 
     def __init__(
         self,
@@ -60,6 +38,7 @@ class Metrics:
         max_steps: int,
         flops_per_token: float | None,
         resumed_step: int,
+        resumed_interval: IntervalState | None,
         attempt: int,
         run_config: Mapping[str, object],
     ) -> None:
@@ -75,12 +54,15 @@ class Metrics:
             max_steps: of the whole run.
             flops_per_token: for MFU; None shows none.
             resumed_step: what was written of later steps is dropped.
+            resumed_interval: what the checkpoint holds of the interval that it interrupted. None
+                where the run begins, and from a checkpoint of an older version.
             attempt: this attempt; once a newer one owns the run, writing raises FencedError.
             run_config: the resolved config, for sinks that show it.
         """
         self._config, self._run, self._world = config, run, world
         self._attempt = attempt
         self._group_names, self._peak_lrs = group_names, peak_lrs
+        self._interval = Interval(group_names, resumed_interval)
         self._seq_len, self._max_steps, self._flops = seq_len, max_steps, flops_per_token
         self._peak_tflops = config.peak_tflops or _peak_of(world.device)
         self._lines: JsonLines | None = None
@@ -93,17 +75,18 @@ class Metrics:
             config=run_config,
         )
         world.run_on_main(lambda: self._open(context))
-        self._reset()
 
     def _open(self, context: SinkContext) -> None:
-        self._lines = JsonLines(context.run, resumed_step=context.resumed_step)
+        self._lines = JsonLines(
+            context.run,
+            resumed_step=context.resumed_step,
+            interrupted=self._interval.num_steps > 0,
+        )
         self._others = open_sinks(self._config.sinks, context)
 
-    def _reset(self) -> None:
-        groups = len(self._group_names)
-        self._num_steps = self._num_tokens = self._num_samples = 0
-        self._loss_sums, self._supervised_tokens = [0.0] * groups, [0.0] * groups
-        self._step_s = self._data_wait_s = 0.0
+    def state(self) -> IntervalState:
+        """Return the sums of the interval that has not ended, for a checkpoint."""
+        return self._interval.state()
 
     def record(
         self, result: StepResult, *, step: int, consumed: int, watch: LossWatch, final: bool
@@ -117,41 +100,26 @@ class Metrics:
             watch: its counts are written.
             final: whether this attempt takes no more steps.
         """
-        self._num_steps += 1
-        self._num_samples += result.num_samples
-        self._num_tokens += result.tokens
-        for i in range(len(self._group_names)):
-            self._loss_sums[i] += result.losses.loss_sums[i]
-            self._supervised_tokens[i] += result.losses.tokens[i]
-        self._step_s += result.step_s
-        self._data_wait_s += result.data_wait_s
-        if step % self._config.every_steps and not final:
+        interval = self._interval
+        interval.add(result)
+        ends = step % self._config.every_steps == 0
+        if not ends and not final:
             return
-        supervised = sum(self._supervised_tokens)
-        per_gpu = self._num_tokens / self._step_s / self._world.size
+        means = interval.values(self._world.size)
         record: dict[str, float | None] = {
             "consumed": consumed,
             **({"tokens": consumed * self._seq_len} if self._seq_len else {}),
-            "loss": sum(self._loss_sums) / max(supervised, 1.0),
+            **means,
             "grad_norm": result.report.grad_norm,
             **{name: peak * result.lr_factor for name, peak in self._peak_lrs.items()},
-            "samples_per_s": self._num_samples / self._step_s,
-            "tokens_per_s_per_gpu": per_gpu,
-            "supervised_share": supervised / max(self._num_tokens, 1),
-            "mfu": self._mfu(per_gpu),
-            "step_s": self._step_s / self._num_steps,
-            "data_wait_s": self._data_wait_s / self._num_steps,
+            "mfu": self._mfu(means["tokens_per_s_per_gpu"]),
             "memory_gib": _memory_gib(self._world.device),
             "skipped_steps": watch.skipped_steps,
             "spikes": watch.spikes,
-            "left_s": (self._max_steps - step) * self._step_s / self._num_steps,
+            "left_s": (self._max_steps - step) * means["step_s"],
         }
-        for name, loss_sum, count in zip(
-            self._group_names, self._loss_sums, self._supervised_tokens, strict=True
-        ):
-            if count:
-                record[f"loss/{name}"] = loss_sum / count
-        self._reset()
+        if ends:  # an interval that a stop cut short goes on in the next attempt
+            self._interval = Interval(self._group_names)
         if self._world.is_main:
             self._write(MetricsRecord(kind="interval", step=step, values=record))
 

@@ -13,8 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mobilellama.distributed import World
 from mobilellama.pretrain.engines.engine import StepReport
 from mobilellama.pretrain.monitoring.config import MetricsConfig
+from mobilellama.pretrain.monitoring.interval import IntervalState, StepResult
 from mobilellama.pretrain.monitoring.loss_watch import LossWatch, LossWatchConfig
-from mobilellama.pretrain.monitoring.metrics import Metrics, StepResult
+from mobilellama.pretrain.monitoring.metrics import Metrics
 from mobilellama.pretrain.monitoring.tally import Losses
 from mobilellama.run_folder import RunFolder
 
@@ -26,7 +27,14 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int = 0) -> Metrics:
+def metrics(
+    run: RunFolder,
+    world: World,
+    *,
+    every_steps: int = 2,
+    resumed: int = 0,
+    interval: IntervalState | None = None,
+) -> Metrics:
     return Metrics(
         MetricsConfig(every_steps=every_steps, peak_tflops=1.0),
         run=run,
@@ -37,6 +45,7 @@ def metrics(run: RunFolder, world: World, *, every_steps: int = 2, resumed: int 
         max_steps=10,
         flops_per_token=1e9,
         resumed_step=resumed,
+        resumed_interval=interval,
         attempt=run.newest_attempt(),
         run_config={},
     )
@@ -106,6 +115,44 @@ def test_each_interval_begins_anew_and_a_final_step_ends_one_early(
     shown.close()
     assert [(r["step"], r["loss"]) for r in records(run)] == [(2, 9.0), (4, 3.0), (5, 7.0)]
     assert all("loss/github" not in record for record in records(run))  # no token of it was seen
+
+
+def test_an_interval_that_was_interrupted_is_written_as_if_it_had_not_been(
+    run: RunFolder, world: World
+) -> None:
+    losses = [Losses([0.1 * step, 0.7], [step, 3]) for step in range(1, 5)]
+    shown = metrics(run, world, every_steps=3)
+    for step, loss in enumerate(losses, start=1):
+        see(shown, step, loss)
+    (whole,) = records(run)
+    run.metrics.unlink()
+
+    shown = metrics(run, world, every_steps=3)
+    see(shown, 1, losses[0])
+    see(shown, 2, losses[1], final=True)
+    shown.validation(2, {"validation_loss": 2.5})
+    assert [record["step"] for record in records(run)] == [2, 2]
+    stored = json.loads(json.dumps(shown.state()))  # as a checkpoint holds it
+    again = metrics(run, world, every_steps=3, resumed=2, interval=stored)
+    assert records(run) == [{"step": 2, "validation_loss": 2.5}]
+    see(again, 3, losses[2])
+    resumed = records(run)[-1]
+    varying = {"memory_gib"}
+    assert {k: v for k, v in resumed.items() if k not in varying} == {
+        k: v for k, v in whole.items() if k not in varying
+    }
+    assert again.state()["num_steps"] == 0
+
+
+def test_a_checkpoint_without_sums_keeps_the_line_of_the_part_before_the_stop(
+    run: RunFolder, world: World
+) -> None:
+    shown = metrics(run, world, every_steps=3)
+    see(shown, 1, Losses([2.0, 0.0], [1, 0]), final=True)
+    again = metrics(run, world, every_steps=3, resumed=1)
+    for step in (2, 3):
+        see(again, step, Losses([4.0, 0.0], [1, 0]))
+    assert [(record["step"], record["loss"]) for record in records(run)] == [(1, 2.0), (3, 4.0)]
 
 
 def test_what_is_not_finite_is_null_in_json_and_absent_from_tensorboard(

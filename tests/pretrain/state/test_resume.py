@@ -50,6 +50,39 @@ def test_two_ranks_killed_and_resumed_equal_two_that_never_stopped_bit_for_bit(
     assert sorted(losses_of(resumed)) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_line_of_metrics_averages_the_same_steps_after_a_kill_or_a_stop(
+    small_dataset: Path, tmp_path: Path, step: int
+) -> None:
+    """The checkpoint of step 6 is the one of a stop: it ended an interval of 4 steps early."""
+    fields = {"metrics.every_steps": 4, "checkpoint.every_steps": 2}
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run_ranks(train_tiny, 2, small_dataset, whole, fields)
+    if step == 6:
+        run_ranks(stop_at, 2, small_dataset, resumed, step, fields)
+        assert sorted(losses_of(resumed)) == [4, 6]
+    else:
+        cut_back(whole, resumed, step=step)
+    run_ranks(train_tiny, 2, small_dataset, resumed, fields)
+    assert losses_of(whole) == losses_of(resumed)
+    assert sorted(losses_of(resumed)) == [4, 8]
+
+
+def stop_at(dataset: Path, run: Path, step: int, fields: dict[str, Any]) -> int:
+    """Train, and ask for a stop while a step is taken."""
+    from mobilellama.pretrain.monitoring.loss_watch import LossWatch
+
+    record = LossWatch.record
+
+    def record_and_stop(self: LossWatch, loss: float, **facts: Any) -> None:
+        record(self, loss, **facts)
+        if facts["step"] == step - 1:  # the next step asks for it with its losses
+            (run / "stop").touch()
+
+    LossWatch.record = record_and_stop
+    return train_tiny(dataset, run, fields)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_one_rank_then_two_then_one_gives_the_losses_of_one_to_rounding(
     small_dataset: Path, tmp_path: Path, precision: str

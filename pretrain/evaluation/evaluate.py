@@ -1,11 +1,12 @@
 """Score a model on language benchmarks with lm-evaluation-harness, beside the published scores.
 
-    mobilellama pretrain evaluate FOLDER --output results.json [--data DIR]
+    mobilellama pretrain evaluate MODEL --output results.json [--data DIR]
 
-FOLDER is what 'pretrain export' or 'sft export' wrote, or any causal language model of
-transformers. The tasks are the ten of MobileLLaMA's table by default, with its number of
-examples in the prompt. You can name any other task of the harness. Results are written after
-each task, and a second call with the same --output continues where the first one ended.
+MODEL is a run of 'pretrain run' (its folder, or the folder of one checkpoint), what 'pretrain
+export' or 'sft export' wrote, or any causal language model of transformers. The tasks are the ten
+of MobileLLaMA's table by default, with its number of examples in the prompt. You can name any other
+task of the harness. Results are written after each task, and a second call with the same --output
+continues where the first one ended.
 
 Without a network, give --data DIR: then nothing is fetched. DIR holds one folder for each task,
 with one JSON object a line (or .parquet files, as on the Hub):
@@ -49,14 +50,14 @@ from typing import TYPE_CHECKING, Literal
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.cpus import use_cpu_budget
-from mobilellama.files.hub_folder import ModelFolder, find_model
+from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.evaluation.data import LocalData
 from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
-from mobilellama.pretrain.evaluation.results import TOKENIZER_FILES, Results, TaskPlan
+from mobilellama.pretrain.evaluation.results import Results, TaskPlan
 from mobilellama.pretrain.evaluation.score_table import score_table
-from mobilellama.pretrain.hf.device import DTYPE_NAMES, choose_dtype, find_device
-from mobilellama.run_record import require_language_model
+from mobilellama.pretrain.evaluation.scored_model import ScoredModel, open_scored_model
+from mobilellama.pretrain.hf.device import choose_dtype, find_device
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     from mobilellama.pretrain.evaluation.counting_model import CountingModel
@@ -71,8 +72,9 @@ class Config:
     """Fields of 'pretrain evaluate'."""
 
     model: str
-    """Folder of a causal language model with its tokenizer, or a name on the Hub: OWNER/NAME or
-    OWNER/NAME@REVISION. With --data the name must have been downloaded before."""
+    """A Hugging Face folder, such as 'pretrain export' and 'sft export' write, a name on the Hub
+    (OWNER/NAME or OWNER/NAME@REVISION), a run's folder, for its newest checkpoint, or the folder of
+    one checkpoint. With --data, a name must have been downloaded before."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""
@@ -94,7 +96,7 @@ class Config:
     device: str = "auto"
     """cpu, cuda, cuda:1, ... auto: a GPU if there is one."""
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Dtype of the weights. auto: the folder's own on a GPU, and fp32 on a CPU."""
+    """Dtype of the weights. auto: on a GPU the folder's own, for a run bf16; on a CPU fp32."""
     output: str | None = None
     """JSON file of the results. Tasks in it are not run again. null: only print the results."""
 
@@ -123,40 +125,39 @@ def main(config: Config) -> int:
     with environment(offline=config.data is not None), harness.quiet():
         offline_by = None if config.data is None else "--data"
         found = find_model(config.model, field="model", offline_by=offline_by)
-        with found.errors_by_name():
-            return _score(config, found, version)
+        with found.errors_by_name(), open_scored_model(found) as model:
+            return _score(config, model, version)
 
 
-def _score(config: Config, found: ModelFolder, version: str) -> int:
+def _score(config: Config, model: ScoredModel, version: str) -> int:
     """Score a model on every task, print the table.
 
     Args:
         config: what to do.
-        found: the model.
+        model: what is scored.
         version: of the harness.
     """
-    require_model(found.path)
     tasks = harness.Tasks(config.tasks)
     plans = [make_plan(config, tasks, name, version) for name in config.tasks]
     tokenizer, add_bos = harness.load_tokenizer(
-        found.path, config.add_bos, as_is=config.tokenizer_as_is
+        model.folder, config.add_bos, as_is=config.tokenizer_as_is
     )
     use_cpu_budget()
     device = find_device(config.device)
     dtype = choose_dtype(
-        config.dtype, device, lambda: harness.read_config(found.path), prefer="precision"
+        config.dtype, device, lambda: harness.read_config(model.folder), prefer="precision"
     )
     results = Results.open(
-        config.output, found, add_bos=add_bos, dtype=dtype,
+        config.output, model, add_bos=add_bos, dtype=dtype,
         show_withheld=config.show_withheld,
     )  # fmt: skip
     missing = [plan for plan in plans if not results.has(plan)]
     lm: CountingModel | None = None
     for plan in missing:
         if lm is None:
-            lm = harness.load_model(
-                found.path, tokenizer, add_bos=add_bos, device=device,
-                dtype=DTYPE_NAMES[dtype], batch_size=config.batch_size,
+            lm = harness.counting_model(
+                model.load(str(device), dtype), tokenizer,
+                add_bos=add_bos, batch_size=config.batch_size,
             )  # fmt: skip
         log.info("%s ...", plan.name)
         started_s = time.monotonic()
@@ -164,23 +165,10 @@ def _score(config: Config, found: ModelFolder, version: str) -> int:
             lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
         )
         results.add(plan, score, time.monotonic() - started_s, device=str(device))
-    print(score_table(results.tasks_of(config.tasks), found.name, limit=config.limit))
+    print(score_table(results.tasks_of(config.tasks), model.name, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")
     return 0
-
-
-def require_model(model: str) -> None:
-    """Raise ConfigError unless a path is a language model's folder with its tokenizer."""
-    path = Path(model)
-    remedy = "Give the --output of 'mobilellama pretrain export', or a name on the Hub"
-    if not (path / "config.json").is_file():
-        rule = "has no config.json" if path.is_dir() else "is not a folder"
-        raise ConfigError("model", model, rule, remedy)
-    asked = "Score it with 'mobilellama vlm evaluate'"
-    require_language_model(path, field="model", remedy=asked)
-    if not any((path / name).is_file() for name in TOKENIZER_FILES):
-        raise ConfigError("model", model, "has no tokenizer", f"Add its {TOKENIZER_FILES[0]}")
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, 
 from mobilellama.files import pretrained
 from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.pretrain.evaluation.data import Spec
+from mobilellama.pretrain.hf.device import DTYPE_NAMES, DtypeName
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
 
 if TYPE_CHECKING:  # they import torch, which --help does without
     import torch
     from lm_eval.api.task import ConfigurableTask
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from mobilellama.pretrain.evaluation.counting_model import CountingModel
 
@@ -202,45 +203,51 @@ def read_config(model: str) -> "PretrainedConfig":
         raise ConfigError("model", model, rule, "Give an exported folder") from None
 
 
-def load_model(
-    model: str,
-    tokenizer: ForeignTokenizer,
-    *,
-    add_bos: bool,
-    device: "torch.device | str",
-    dtype: str,
-    batch_size: int | str,
-) -> "CountingModel":
-    """Return the harness's model.
+def load_weights(folder: str, device: "torch.device | str", dtype: DtypeName) -> "PreTrainedModel":
+    """Return a folder's model on a device.
 
     Args:
-        model: its folder.
-        tokenizer: from ``load_tokenizer``.
-        add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
-            end of a former document.
+        folder: of a causal language model of transformers.
         device: cpu, cuda, ...
-        dtype: torch's dtype of the weights.
-        batch_size: requests a forward pass, or "auto".
+        dtype: of the weights: bf16, fp16 or fp32.
 
     Raises:
         ConfigError: the weights cannot be loaded.
         DataError: they are a pickle that would run code.
     """
-    from mobilellama.pretrain.evaluation.counting_model import CountingModel
-
     try:
-        loaded = pretrained.load_causal_model(model, dtype=dtype)
+        loaded = pretrained.load_causal_model(folder, dtype=DTYPE_NAMES[dtype])
     except UserError:
         raise
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         rule = f"is not a causal language model that transformers can load ({one_line(error)})"
-        raise ConfigError("model", model, rule.rstrip("."), "Give an exported folder") from None
-    start = tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id
+        raise ConfigError("model", folder, rule.rstrip("."), "Give an exported folder") from None
+    return pretrained.moved(loaded, device)
+
+
+def counting_model(
+    model: "PreTrainedModel",
+    tokenizer: ForeignTokenizer,
+    *,
+    add_bos: bool,
+    batch_size: int | str,
+) -> "CountingModel":
+    """Return the harness's model.
+
+    Args:
+        model: on its device.
+        tokenizer: from ``load_tokenizer``.
+        add_bos: whether every prompt begins with <s>. Without it an empty context is </s>, the
+            end of a former document.
+        batch_size: requests a forward pass, or "auto".
+    """
+    from mobilellama.pretrain.evaluation.counting_model import CountingModel
+
     return CountingModel(
-        pretrained=pretrained.moved(loaded, device),
+        pretrained=model,
         tokenizer=tokenizer,
         add_bos_token=add_bos,
-        prefix_token_id=start,
+        prefix_token_id=tokenizer.bos_token_id if add_bos else tokenizer.eos_token_id,
         batch_size=batch_size,
     )
 
@@ -275,7 +282,7 @@ def evaluate(
     """Run one task, or the tasks of a group.
 
     Args:
-        lm: from ``load_model``.
+        lm: from ``counting_model``.
         tasks: the index.
         name: the task.
         specs: overrides that bring local data; None lets the harness fetch.

@@ -18,19 +18,16 @@ from typing import NotRequired, TypedDict
 
 from mobilellama.config import ConfigError, as_given
 from mobilellama.files.atomic import read_json, write_json
-from mobilellama.files.hub_folder import ModelFolder
 from mobilellama.pretrain.evaluation.answer_counts import ASKED, AnswerCounts
 from mobilellama.pretrain.evaluation.data import Spec
 from mobilellama.pretrain.evaluation.harness import Score
 from mobilellama.pretrain.evaluation.score_table import mean_of_comparable
+from mobilellama.pretrain.evaluation.scored_model import ScoredModel
 from mobilellama.pretrain.evaluation.task_result import Mean, TaskResult
-from mobilellama.pretrain.hf.fingerprint import sampled_sha256
 
 log = logging.getLogger(__name__)
 
 _FORMAT_VERSION = 1
-_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ class Results:
     def open(
         cls,
         output: str | None,
-        model: ModelFolder,
+        model: ScoredModel,
         *,
         add_bos: bool,
         dtype: str,
@@ -86,7 +83,7 @@ class Results:
 
         Args:
             output: the file; None keeps the results in memory.
-            model: its folder, and its name for the file.
+            model: its name and fingerprint are kept.
             add_bos: whether prompts begin with <s>.
             dtype: of the weights.
             show_withheld: show the scores that are withheld in the file.
@@ -97,7 +94,7 @@ class Results:
         path = Path(output) if output else None
         content: _Content = {
             "format": _FORMAT_VERSION,
-            "model": {"path": model.name, "fingerprint": fingerprint(model)},
+            "model": {"path": model.name, "fingerprint": model.fingerprint},
             "settings": {"add_bos": add_bos, "dtype": dtype},
             "tasks": {},
         }
@@ -209,15 +206,3 @@ def withhold(result: TaskResult, *, show: bool) -> TaskResult:
         whole["leaves"] = {name: dict.fromkeys(its) for name, its in leaves.items()}
         whole["withheld"] = {"reason": str(counts), "metrics": metrics, "leaves": leaves}
     return whole
-
-
-def fingerprint(model: ModelFolder) -> str:
-    """Return what identifies a model: a folder's sampled sha256, or the commit on the Hub."""
-    if model.is_from_hub:
-        return model.name
-    folder = Path(model.path)
-    whole = [
-        folder / name for name in ("config.json", *TOKENIZER_FILES) if (folder / name).is_file()
-    ]
-    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
-    return sampled_sha256(whole, weights)

@@ -10,7 +10,6 @@ prints the prompt and its continuation. Without a prompt the model begins a docu
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from mobilellama.config import ConfigError, UserError, require_at_least
 from mobilellama.files.hub_folder import find_model
 from mobilellama.pretrain.generation.loading import (
     HfChoice,
-    build_model,
     load_model,
     quieten,
     read_config,
     unreadable,
 )
+from mobilellama.pretrain.generation.run_model import open_run_model
 from mobilellama.pretrain.generation.sampling import Sampling
 from mobilellama.run_record import require_language_model
 
@@ -177,28 +176,10 @@ def _open_folder(config: Config) -> Opened:
 
 
 def _open_run(config: Config) -> Opened:
-    from mobilellama.pretrain.hf.export_folder import (
-        find_checkpoint,
-        find_tokenizer,
-        parameter_shapes,
-        run_of,
-    )
-    from mobilellama.pretrain.sections import ModelConfig
-    from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
-
-    checkpoint = find_checkpoint(
-        config.model,
-        field="model",
-        remedy="Give a Hugging Face folder, a name on the Hub, RUN or RUN/checkpoints/step-N",
-    )
-    manifest = checkpoint.manifest
     remedy = "Talk to it with 'mobilellama {stage} chat'"
-    manifest.record.require("pretrain", field="model", value=config.model, remedy=remedy)
-    tokenizer = find_tokenizer(config.tokenizer, checkpoint, run_of(checkpoint))
-    model = ModelConfig(**manifest.config["model"])
-    weights = CheckpointWeights(checkpoint, parameter_shapes(model))
-    with closing(weights):
-        built = build_model(config, weights, model, tokenizer)
+    with open_run_model(config.model, tokenizer=config.tokenizer, remedy=remedy) as run:
+        built = run.build(config)
+    tokenizer = run.tokenizer
     eos = tokenizer.eos_id  # in pretraining it stands between documents, and <s> never occurs
     return Opened(
         model=built,
@@ -206,5 +187,5 @@ def _open_run(config: Config) -> Opened:
         decode=tokenizer.decode,
         start_id=eos,
         end_ids=frozenset(() if eos is None else (eos,)),
-        context_tokens=model.max_seq_len,
+        context_tokens=run.config.max_seq_len,
     )

@@ -13,7 +13,13 @@ from mobilellama.files.pretrained import (
     load_config,
     moved,
 )
-from mobilellama.pretrain.hf.device import DTYPE_NAMES, Placement, choose_dtype, find_device
+from mobilellama.pretrain.hf.device import (
+    DTYPE_NAMES,
+    DtypeName,
+    Placement,
+    choose_dtype,
+    find_device,
+)
 
 if TYPE_CHECKING:  # they import torch, which --help does without
     from transformers import PretrainedConfig, PreTrainedModel
@@ -134,7 +140,7 @@ def find_dtype(choice: HfChoice) -> str:
     return DTYPE_NAMES[short]
 
 
-def find_run_dtype(choice: HfChoice) -> str:
+def find_run_dtype(choice: HfChoice) -> DtypeName:
     """Return the short name of the dtype to load a run in. Its masters are fp32."""
     masters = SimpleNamespace(dtype="float32")
     device = find_device(choice.device)

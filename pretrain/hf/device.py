@@ -9,7 +9,9 @@ from mobilellama.config import ConfigError, did_you_mean, one_line
 if TYPE_CHECKING:  # it takes long to import, which --help does without
     import torch
 
-DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+DtypeName = Literal["bf16", "fp16", "fp32"]
+_DTYPES: dict[str, DtypeName] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+DTYPE_NAMES: dict[str, str] = {short: name for name, short in _DTYPES.items()}
 """torch's and transformers' names of the dtypes."""
 
 
@@ -19,7 +21,7 @@ class Placement:
 
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU, or the CPU if there is none."""
-    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    dtype: DtypeName | Literal["auto"] = "auto"
     """Dtype of the weights. auto: on GPUs bf16 if they have it, else fp16; on CPUs as stored, with
     fp16 as fp32."""
 
@@ -51,12 +53,12 @@ def find_device(name: str) -> "torch.device":
 
 
 def choose_dtype(
-    name: str,
+    name: DtypeName | Literal["auto"],
     device: "torch.device",
     read_config: Callable[[], object],
     *,
     prefer: Literal["speed", "precision"],
-) -> str:
+) -> DtypeName:
     """Return the dtype of the weights: bf16, fp16 or fp32.
 
         auto             on a GPU                          on a CPU
@@ -83,7 +85,7 @@ def choose_dtype(
     return "fp32" if stored == "fp16" else stored
 
 
-def _stored(config: object) -> str:
+def _stored(config: object) -> DtypeName:
     """Return the dtype that a config names; fp32 where it names none of ours."""
     stored = str(getattr(config, "dtype", None)).removeprefix("torch.")  # a string in version 4
-    return {name: short for short, name in DTYPE_NAMES.items()}.get(stored, "fp32")
+    return _DTYPES.get(stored, "fp32")

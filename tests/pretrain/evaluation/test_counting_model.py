@@ -15,8 +15,8 @@ def test_the_counting_model_tells_what_the_harness_hides(base: Path) -> None:
     from lm_eval.api.instance import Instance
 
     tokenizer, add_bos = harness.load_tokenizer(str(base), None)
-    lm = harness.load_model(
-        str(base), tokenizer, add_bos=add_bos, device="cpu", dtype="float32", batch_size=4
+    lm = harness.counting_model(
+        harness.load_weights(str(base), "cpu", "fp32"), tokenizer, add_bos=add_bos, batch_size=4
     )
 
     def ask(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:

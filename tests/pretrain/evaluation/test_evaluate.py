@@ -246,23 +246,6 @@ def test_fields_that_break_a_rule_are_refused(fields: dict[str, Any], message: s
     assert str(caught.value).startswith(message)
 
 
-def test_a_model_that_is_none_is_told(base: Path, tmp_path: Path) -> None:
-    def message(model: Path | str) -> str:
-        with pytest.raises(ConfigError) as caught:
-            evaluate.require_model(str(model))
-        return str(caught.value)
-
-    assert f"model = {tmp_path}/nowhere: is not a folder. Give the" in message(tmp_path / "nowhere")
-    assert "has no config.json" in message(tmp_path)
-    copied = Path(shutil.copytree(base, tmp_path / "copied"))
-    for path in copied.glob("tokenizer*"):
-        path.unlink()
-    assert message(copied).endswith("has no tokenizer. Add its tokenizer.json.")
-    (copied / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match="has no tokenizer that transformers can load"):
-        harness.load_tokenizer(str(copied), None)
-
-
 def test_the_help_needs_neither_torch_nor_the_harness() -> None:
     code = (
         "import sys, mobilellama.pretrain.evaluation.evaluate\n"

@@ -30,8 +30,8 @@ def test_the_bos_switch_decides_the_ids_that_the_model_sees(
     ]:
         loaded, add_bos = harness.load_tokenizer(str(folder), asked)
         assert add_bos is expected
-        lm = harness.load_model(
-            str(folder), loaded, add_bos=add_bos, device="cpu", dtype="float32", batch_size=1
+        lm = harness.counting_model(
+            harness.load_weights(str(folder), "cpu", "fp32"), loaded, add_bos=add_bos, batch_size=1
         )
         start = [tokenizer.bos_id] if expected else []
         assert lm._encode_pair("Question: x\nAnswer:", " yes") == (start + context, answer)

@@ -57,7 +57,7 @@ VERBS = {
         module="mobilellama.pretrain.evaluation.evaluate",
         thing="model",
         meant=("tasks",),
-        help="score an exported model on language benchmarks, beside the published scores",
+        help="score a model on language benchmarks, beside the published scores",
         interrupted="tasks that were scored are kept; run the same command again",
     ),
     "push": Verb(

@@ -33,6 +33,15 @@ from mobilellama.tokenize.encoding.memo import (
 )
 from mobilellama.tokenize.encoding.merges import MIX, Merges
 
+Bytes = NDArray[np.uint8]
+Ids = NDArray[np.int32]
+Symbols = NDArray[np.int32]
+"""Room for a unit's symbols, (3, ``LONGEST_UNIT_BYTES``): see ``_merge``."""
+Place = int | np.int64
+"""An index or a count. To numba both are int64."""
+Key = tuple[np.uint64, np.uint64, np.uint64]
+"""The first three words of an entry (memo.py)."""
+
 # Words are unsigned, places are signed: numba makes a float of a sum of both.
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _ID_BITS, _TWO_IDS = np.uint64(ID_BITS), np.uint64(2 * ID_BITS)
@@ -62,10 +71,12 @@ _MASKS = np.array(
 
 
 @intrinsic
-def _lowest_bit(_: Any, word: Any) -> Any:
+def _lowest_bit(_: object, word: object) -> Any:
     """Return the number of the lowest set bit of a word that is not zero."""
+    del word
 
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+    # llvmlite does not say what its builder returns.
+    def generate(_: object, builder: Any, __: object, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
@@ -73,7 +84,7 @@ def _lowest_bit(_: Any, word: Any) -> Any:
 
 @njit(nogil=True)
 def encode(
-    text: NDArray[np.uint8],
+    text: Bytes,
     words: NDArray[np.uint64],
     bounds: NDArray[np.int64],
     skipped: int,
@@ -81,11 +92,11 @@ def encode(
     cuts: NDArray[np.uint8],
     merges: Merges,
     memo: Memo,
-    scratch: NDArray[np.int32],
-    out: NDArray[np.int32],
+    scratch: Symbols,
+    out: Ids,
     lengths: NDArray[np.int64],
     long_units: NDArray[np.int64],
-) -> Any:
+) -> tuple[int, int]:
     """Write the ids of documents, each ended by EOS.
 
     Args:
@@ -173,17 +184,17 @@ def encode(
         out[written] = eos_id
         written += 1
         lengths[document] = written - before
-    return written, num_long
+    return int(written), int(num_long)
 
 
 @njit(nogil=True)
-def _mix(word: Any) -> Any:
+def _mix(word: np.uint64) -> np.uint64:
     """Return a word whose high bits depend on all bits."""
     return (word ^ word >> _FOLD) * _MIX_2
 
 
 @njit(nogil=True)
-def _hash_bytes(text: Any, start: Any, stop: Any) -> Any:
+def _hash_bytes(text: Bytes, start: Place, stop: Place) -> np.uint64:
     word = _ZERO
     for i in range(start, stop):
         word = (word ^ np.uint64(text[i])) * _MIX_0
@@ -192,9 +203,9 @@ def _hash_bytes(text: Any, start: Any, stop: Any) -> Any:
 
 @njit(nogil=True)
 def _encode_unit(
-    text: Any, start: Any, stop: Any, key: Any, own: Any, merges: Any, memo: Any, scratch: Any,
-    out: Any, written: Any,
-) -> Any:  # fmt: skip
+    text: Bytes, start: Place, stop: Place, key: Key, own: Place, merges: Merges, memo: Memo,
+    scratch: Symbols, out: Ids, written: Place,
+) -> Place:  # fmt: skip
     """Write a unit's ids, from the memo or by merging; return where the next ids go.
 
     `key` holds the three words of its entry, `own` is its slot.
@@ -232,7 +243,7 @@ def _encode_unit(
 
 
 @njit(nogil=True)
-def _is_unit(text: Any, start: Any, stop: Any, key: Any, memo: Any, slot: Any) -> Any:
+def _is_unit(text: Bytes, start: Place, stop: Place, key: Key, memo: Memo, slot: Place) -> bool:
     """Return whether a slot's entry is that of a unit."""
     table, keys = memo.table, memo.keys
     if table[slot, 2] != key[2] or table[slot, 0] != key[0]:
@@ -249,15 +260,22 @@ def _is_unit(text: Any, start: Any, stop: Any, key: Any, memo: Any, slot: Any) -
 
 
 @njit(nogil=True)
-def _exchange(table: Any, a: Any, b: Any) -> Any:
+def _exchange(table: NDArray[np.uint64], a: Place, b: Place) -> None:
     for k in range(4):
         table[a, k], table[b, k] = table[b, k], table[a, k]
 
 
 @njit(nogil=True)
 def _remember(
-    text: Any, start: Any, stop: Any, key: Any, slot: Any, memo: Any, scratch: Any, count: Any
-) -> Any:
+    text: Bytes,
+    start: Place,
+    stop: Place,
+    key: Key,
+    slot: Place,
+    memo: Memo,
+    scratch: Symbols,
+    count: Place,
+) -> None:
     """Put the unit of the symbols in `scratch` into a slot of the memo."""
     table, keys, ids, counts = memo.table, memo.keys, memo.ids, memo.counts
     second = key[1]
@@ -279,7 +297,7 @@ def _remember(
 
 
 @njit(nogil=True)
-def _merge(text: Any, start: Any, stop: Any, merges: Any, scratch: Any) -> Any:
+def _merge(text: Bytes, start: Place, stop: Place, merges: Merges, scratch: Symbols) -> Place:
     """Write a unit's symbols into row 0 of `scratch`; return their number.
 
     Row 1 holds the piece of each symbol and the next one, row 2 the rank of that piece.
@@ -307,7 +325,7 @@ def _merge(text: Any, start: Any, stop: Any, merges: Any, scratch: Any) -> Any:
 
 
 @njit(nogil=True)
-def _split(text: Any, start: Any, stop: Any, merges: Any, scratch: Any) -> Any:
+def _split(text: Bytes, start: Place, stop: Place, merges: Merges, scratch: Symbols) -> Place:
     """Write the symbols of UTF-8: of each character one, or its bytes'; return their number."""
     character_ids, byte_ids = merges.character_ids, merges.byte_ids
     count, i = 0, start
@@ -333,7 +351,7 @@ def _split(text: Any, start: Any, stop: Any, merges: Any, scratch: Any) -> Any:
 
 
 @njit(nogil=True)
-def _find(k: Any, merges: Any, scratch: Any) -> Any:
+def _find(k: Place, merges: Merges, scratch: Symbols) -> None:
     """Look up the piece of symbols k and k + 1, and its rank."""
     table = merges.table
     pair = np.uint64(scratch[0, k]) << _ID_BITS | np.uint64(scratch[0, k + 1])

@@ -75,3 +75,24 @@ def test_a_word_too_many_is_met_with_flags_that_the_verb_has(stage: str, verb: s
     its = verbs_of(stage)[verb]
     known = fields_of(importlib.import_module(its.config or its.module).Config).by_name
     assert {*its.meant} <= {*known} - {its.thing}
+
+
+# 'vlm import' makes another person's folder ours: it reads no run.
+READ_A_MODEL = [
+    (stage, verb)
+    for stage, verb in ALL_VERBS
+    if verbs_of(stage)[verb].thing == "model" and (stage, verb) != ("vlm", "import")
+]
+
+
+@pytest.mark.parametrize(("stage", "verb"), READ_A_MODEL)
+def test_every_verb_that_reads_a_model_says_in_the_same_words_what_it_takes(
+    stage: str, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_stage(stage, "", verbs_of(stage), [verb, "--help", "all"])
+    run = f"{'an' if stage == 'sft' else 'a'} '{stage} run'"
+    assert (
+        f"a name on the Hub (OWNER/NAME or OWNER/NAME@REVISION), the folder of {run}, for its "
+        "newest checkpoint, or the folder of one checkpoint."
+    ) in " ".join(capsys.readouterr().out.split())

@@ -73,8 +73,8 @@ class Config:
 
     model: str
     """A Hugging Face folder, such as 'pretrain export' and 'sft export' write, a name on the Hub
-    (OWNER/NAME or OWNER/NAME@REVISION), a run's folder, for its newest checkpoint, or the folder of
-    one checkpoint. With --data, a name must have been downloaded before."""
+    (OWNER/NAME or OWNER/NAME@REVISION), the folder of a 'pretrain run', for its newest checkpoint,
+    or the folder of one checkpoint. With --data, a name must have been downloaded before."""
     tokenizer_as_is: bool = False
     """Use the ids of the folder's tokenizer.json even if they differ from those of its
     sentencepiece model. false: correct or refuse such a folder (docs/finetuning.md)."""

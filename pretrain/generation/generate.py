@@ -37,8 +37,8 @@ class Config(HfChoice, Sampling):
 
     model: str
     """A Hugging Face folder, such as 'pretrain export' writes, a name on the Hub (OWNER/NAME or
-    OWNER/NAME@REVISION), a run's folder, for its newest checkpoint, or the folder of one
-    checkpoint."""
+    OWNER/NAME@REVISION), the folder of a 'pretrain run', for its newest checkpoint, or the folder
+    of one checkpoint."""
     prompt: str = ""
     """The text to continue. Without it, the model begins a new document."""
     max_new_tokens: int = 128

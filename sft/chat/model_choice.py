@@ -19,9 +19,9 @@ class ModelChoice(HfChoice):
     """Which model, and where it runs."""
 
     model: str
-    """A Hugging Face chat folder (what 'sft export' writes, or any other's), a name on the Hub
-    (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'sft run': its folder, whose newest checkpoint
-    is taken, or a checkpoint's own."""
+    """A Hugging Face chat folder, such as 'sft export' writes, a name on the Hub (OWNER/NAME or
+    OWNER/NAME@REVISION), the folder of an 'sft run', for its newest checkpoint, or the folder of
+    one checkpoint."""
     template: str | None = None
     """A chat template's name or YAML file; None: the one in the folder or the run."""
     tokenizer_as_is: bool = False

@@ -15,9 +15,9 @@ class AssistantChoice(Placement):
     """Which model, and where it runs."""
 
     model: str
-    """A folder of 'vlm export' or 'vlm import', a published MobileVLM folder, either's name on the
-    Hub (OWNER/NAME or OWNER/NAME@REVISION), or a run of 'vlm run', whose newest checkpoint is
-    taken."""
+    """A folder that 'vlm export' or 'vlm import' wrote, a published MobileVLM folder, a name on the
+    Hub (OWNER/NAME or OWNER/NAME@REVISION), the folder of a 'vlm run', for its newest checkpoint,
+    or the folder of one checkpoint."""
     template: str | None = None
     """A chat template's name or YAML file. None: the model's own; for a published one vicuna_v1."""
     tokenizer_as_is: bool = False

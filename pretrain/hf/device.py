@@ -21,7 +21,7 @@ class Placement:
 
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU, or the CPU if there is none."""
-    dtype: DtypeName | Literal["auto"] = "auto"
+    dtype: Literal["auto", DtypeName] = "auto"
     """Dtype of the weights. auto: on GPUs bf16 if they have it, else fp16; on CPUs as stored, with
     fp16 as fp32."""
 
@@ -53,7 +53,7 @@ def find_device(name: str) -> "torch.device":
 
 
 def choose_dtype(
-    name: DtypeName | Literal["auto"],
+    name: Literal["auto", DtypeName],
     device: "torch.device",
     read_config: Callable[[], object],
     *,

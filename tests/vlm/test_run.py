@@ -185,6 +185,23 @@ def verdict_of(run: Path) -> str:
     return f"{verdict.kind}: {verdict.message}"
 
 
+@pytest.mark.parametrize(
+    ("orientation", "said"),
+    [
+        ("as_stored", "images are taken as they are stored: no EXIF orientation turns them"),
+        ("as_shown", "images are taken as viewers show them: EXIF orientation turns them"),
+        (None, "images are taken as viewers show them: EXIF orientation turns them"),
+    ],
+)
+def test_a_run_says_at_its_start_which_way_it_takes_photographs(
+    orientation: str | None, said: str, parts: Parts, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fields = {"images.orientation": orientation, "data.template": "vicuna"}  # refused after it
+    parts.refuse("did you mean 'vicuna_v1'", fields, run=tmp_path / "run")
+    assert f"{said} (images.orientation)" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_data_that_have_nothing_to_train_on_fail_with_the_reasons(
     parts: Parts, tmp_path: Path

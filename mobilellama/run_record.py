@@ -39,6 +39,10 @@ LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 them."""
 
 
+EXPORT_IT = "Export it with 'mobilellama {stage} export'"
+"""What to do with the run of another stage."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """Where the weights of a run were read from at its first start."""
@@ -90,7 +94,7 @@ class RunRecord:
         *,
         field: str,
         value: object,
-        remedy: str = "Export it with 'mobilellama {stage} export'",
+        remedy: str = EXPORT_IT,
     ) -> None:
         """Raise ConfigError unless the run is of a stage.
 

@@ -15,6 +15,7 @@ from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.state.checkpoint_weights import CheckpointWeights
 from mobilellama.pretrain.weight_source import WeightSource, fill
 from mobilellama.run_folder import RunFolder
+from mobilellama.run_record import EXPORT_IT
 from mobilellama.sft.data.template import Template, read_template
 from mobilellama.sft.lora import inject, injected_shapes, merged
 from mobilellama.sft.lora_config import LoraConfig, lora_of
@@ -68,6 +69,7 @@ def open_finetuned(
     tokenizer: str | None = None,
     template: str | None = None,
     field: str = "checkpoint",
+    remedy: str = EXPORT_IT,
 ) -> Finetuned:
     """Open a checkpoint of an SFT run.
 
@@ -76,6 +78,7 @@ def open_finetuned(
         tokenizer: the dataset's tokenizer; None takes the run's own copy.
         template: a chat template's name or file; None takes the run's own copy.
         field: the field that names the path, for errors.
+        remedy: what to do with the run of another stage. ``{stage}`` is replaced by the stage.
 
     Raises:
         ConfigError: there is no checkpoint, it is not of an SFT run, or tokenizer or template
@@ -85,7 +88,7 @@ def open_finetuned(
     """
     checkpoint = find_checkpoint(path, field=field)
     manifest = checkpoint.manifest
-    manifest.record.require("sft", field=field, value=path)
+    manifest.record.require("sft", field=field, value=path, remedy=remedy)
     run = run_of(checkpoint)
     model, lora = ModelConfig(**manifest.config["model"]), lora_of(manifest.record)
     return Finetuned(

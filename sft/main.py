@@ -57,6 +57,13 @@ VERBS = {
         help="add a LoRA adapter to its base in fp32 and write a Hugging Face folder",
         interrupted="nothing half-written counts; run the same command again",
     ),
+    "evaluate": Verb(
+        module="mobilellama.sft.chat.evaluate",
+        thing="model",
+        meant=("tasks",),
+        help="score a chat model on language benchmarks, beside the published scores",
+        interrupted="tasks that were scored are kept; run the same command again",
+    ),
     "chat": Verb(
         module="mobilellama.sft.chat.chat",
         thing="model",

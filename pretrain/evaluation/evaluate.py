@@ -41,8 +41,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Literal
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.cpus import use_cpu_budget
-from mobilellama.files.hub_folder import find_model
+from mobilellama.files.hub_folder import ModelFolder, find_model
 from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.evaluation.data import LocalData
 from mobilellama.pretrain.evaluation.published_scores import PUBLISHED
@@ -120,16 +120,28 @@ class Config:
 
 def main(config: Config) -> int:
     """Score the model on every task, print the table."""
+    return score(config, open_scored_model)
+
+
+def score(
+    config: Config, opened: Callable[[ModelFolder], AbstractContextManager[ScoredModel]]
+) -> int:
+    """Score the model that a config names on every task, print the table.
+
+    Args:
+        config: what to do.
+        opened: gives the model of a folder or a run, until the block ends.
+    """
     logs.configure()
     version = harness.require_harness()
     with environment(offline=config.data is not None), harness.quiet():
         offline_by = None if config.data is None else "--data"
         found = find_model(config.model, field="model", offline_by=offline_by)
-        with found.errors_by_name(), open_scored_model(found) as model:
-            return _score(config, model, version)
+        with found.errors_by_name(), opened(found) as model:
+            return _score_opened(config, model, version)
 
 
-def _score(config: Config, model: ScoredModel, version: str) -> int:
+def _score_opened(config: Config, model: ScoredModel, version: str) -> int:
     """Score a model on every task, print the table.
 
     Args:

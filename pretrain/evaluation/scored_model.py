@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # they import torch, which --help does without
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
-_RUN_DTYPE: DtypeName = "bf16"  # what 'pretrain export' writes unless told otherwise
+RUN_DTYPE: DtypeName = "bf16"
+"""What 'pretrain export' and 'sft export' write unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def open_scored_model(found: ModelFolder) -> Iterator[ScoredModel]:
             load=lambda device, dtype: harness.load_weights(found.path, device, dtype),
         )
         return
-    remedy = "Export it with 'mobilellama {stage} export', and score the export"
+    remedy = "Score it with 'mobilellama {stage} evaluate'"
     with (
         open_run_model(found.path, tokenizer=None, remedy=remedy) as run,
         TemporaryDirectory(prefix="mobilellama-evaluate-") as folder,
@@ -70,7 +71,7 @@ def open_scored_model(found: ModelFolder) -> Iterator[ScoredModel]:
 def _of_run(run: RunModel, name: str, folder: Path) -> ScoredModel:
     from mobilellama.pretrain.hf.config import llama_config
 
-    write_json(folder / "config.json", llama_config(run.config, run.tokenizer, _RUN_DTYPE))
+    write_json(folder / "config.json", llama_config(run.config, run.tokenizer, RUN_DTYPE))
     run.tokenizer.write_hf(folder, max_length_tokens=run.config.max_seq_len, add_bos=False)
     small = fingerprint(ModelFolder(path=str(folder), name=name))
     return ScoredModel(

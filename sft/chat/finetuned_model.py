@@ -15,13 +15,15 @@ from mobilellama.pretrain.generation.loading import (
     find_run_dtype,
     load_model,
 )
-from mobilellama.pretrain.hf.device import DTYPE_NAMES
+from mobilellama.pretrain.hf.device import DTYPE_NAMES, DtypeName
 from mobilellama.pretrain.hf.fingerprint import identify
 from mobilellama.sft.chat.model_choice import ModelChoice
 from mobilellama.sft.chat.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from mobilellama.sft.finetuned import Finetuned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +58,34 @@ def opened(choice: ModelChoice) -> Iterator[OpenedModel]:
             dtype=partial(find_dtype, choice),
         )
         return
-    from mobilellama.pretrain.hf.config import llama_config
-    from mobilellama.sft.chat.folder import write_chat_files
     from mobilellama.sft.finetuned import open_finetuned
 
     run = open_finetuned(choice.model, template=choice.template, field="model")
-    with closing(run.trained), TemporaryDirectory(prefix="mobilellama-chat-") as name:
-        folder = Path(name)
-        write_json(folder / "config.json", llama_config(run.model, run.tokenizer, "fp32"))
-        tokens = run.model.max_seq_len
-        write_chat_files(folder, run.tokenizer, run.template, max_length_tokens=tokens)
+    with small_files(run, "fp32") as folder:
         weights = run.weights
+        name = str(folder)
         yield OpenedModel(
             tokenizer=ChatTokenizer(replace(choice, model=name, template=None)),
             load=partial(build_model, choice, weights, run.model, run.tokenizer),
             sha256=lambda: sha256_of_json([weights.fingerprint, identify(name)]),
             dtype=lambda: DTYPE_NAMES[find_run_dtype(choice)],
         )
+
+
+@contextmanager
+def small_files(run: "Finetuned", dtype: DtypeName) -> Iterator[Path]:
+    """Yield a temporary folder with an export's config, tokenizer and template, and no weights.
+
+    Args:
+        run: is closed after the block.
+        dtype: of the weights, for config.json.
+    """
+    from mobilellama.pretrain.hf.config import llama_config
+    from mobilellama.sft.chat.folder import write_chat_files
+
+    with closing(run.trained), TemporaryDirectory(prefix="mobilellama-chat-") as name:
+        folder = Path(name)
+        write_json(folder / "config.json", llama_config(run.model, run.tokenizer, dtype))
+        tokens = run.model.max_seq_len
+        write_chat_files(folder, run.tokenizer, run.template, max_length_tokens=tokens)
+        yield folder

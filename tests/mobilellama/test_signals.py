@@ -205,6 +205,7 @@ VERBS = [
     "sft prepare MADE/chats.json --tokenizer MADE/dataset/tokenizer.model --output OUT",
     "sft merge --checkpoint MADE/chat_run --output OUT",
     "sft generate MADE/model --input MADE/chats.json --output OUT",
+    "sft evaluate MADE/chat_run --output OUT",
     "vlm check-data MADE/records.json --images MADE/images --output OUT",
     "vlm export --checkpoint MADE/see_run --output OUT",
     "vlm import MADE/see_model --output OUT",

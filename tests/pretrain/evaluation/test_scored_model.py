@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from mobilellama.pretrain.hf.export import main as export_main
 from mobilellama.pretrain.hf.export_config import Config as ExportConfig
 from mobilellama.run_folder import RunFolder
 from tests.pretrain.conftest import Command
+from tests.pretrain.helpers.likelihoods import likelihoods
 
 pytest.importorskip("lm_eval")
 
@@ -32,27 +32,16 @@ def export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def likelihoods(model: Path) -> list[tuple[float, bool]]:
-    """Return the harness's answers on texts of several lengths."""
-    from lm_eval.api.instance import Instance
-
-    texts = [("def add", " (a, b):"), ("", "A file"), ("One two three", " four five six")]
-    with open_scored_model(at(model)) as opened:
-        tokenizer, add_bos = harness.load_tokenizer(opened.folder, None)
-        lm = harness.counting_model(
-            opened.load("cpu", "fp32"), tokenizer, add_bos=add_bos, batch_size=2
-        )
-        kind: Any = "loglikelihood"
-        asked = [Instance(request_type=kind, doc={}, arguments=its, idx=0) for its in texts]
-        return lm.loglikelihood(asked, disable_tqdm=True)
+def scores(model: Path) -> list[tuple[float, bool]]:
+    return likelihoods(open_scored_model(at(model)))
 
 
 def test_a_run_has_the_likelihoods_of_its_export_to_the_last_bit(
     tiny_run: Path, export: Path
 ) -> None:
-    expected = likelihoods(export)
-    assert likelihoods(tiny_run) == likelihoods(RunFolder(tiny_run).checkpoint(4)) == expected
-    earlier = likelihoods(RunFolder(tiny_run).checkpoint(2))
+    expected = scores(export)
+    assert scores(tiny_run) == scores(RunFolder(tiny_run).checkpoint(4)) == expected
+    earlier = scores(RunFolder(tiny_run).checkpoint(2))
     assert all(one != other for one, other in zip(earlier, expected, strict=True))
 
 

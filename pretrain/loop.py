@@ -245,6 +245,7 @@ def take_step(
         losses=losses,
         report=report,
         lr_factor=factor,
+        # The sum above waited for the GPU, so this is the time of all its work, not of its launch.
         step_s=time.perf_counter() - started_s,
         data_wait_s=data.wait_s - waited_s,
         stop_requested=stop_requested,
@@ -258,6 +259,8 @@ def validate(
 
     After a request to stop, the time that is left belongs to the checkpoint.
     """
+    # Only the answer to a signal changes: the console must say at once what happens, and a
+    # validation ends at a request.
     stop.now("leaving the validation and saving")
     with watchdog.phase("validation"):
         attempt.metrics.validation(step, attempt.validate(step, go_on))

@@ -126,7 +126,10 @@ class DeepSpeedEngine:
         self._engine.step()
         applied = self._engine.was_step_applied()
         self.optimizer_step += applied
-        return StepReport(float(self._engine.get_global_grad_norm() or 0.0), applied)
+        # None only with zero_optimization.compute_grad_norm off, which _settings leaves on. A step
+        # that was skipped has the norm inf.
+        norm = self._engine.get_global_grad_norm()
+        return StepReport(float(norm or 0.0), applied)
 
     def fragments(self) -> Iterator[Fragment]:
         """Yield the parts of the state that this rank's partitions hold."""
@@ -188,6 +191,7 @@ def _settings(
     """Return DeepSpeed's config."""
     bf16 = precision == "bf16"
     settings: dict[str, Any] = {
+        # DeepSpeed demands it. Only its counts of samples and its throughput depend on it.
         "train_micro_batch_size_per_gpu": micro_batch_size,
         # The loop accumulates, and has divided the loss already. A number here would make
         # DeepSpeed divide again. With managed accumulation on, only the last micro-batch

@@ -152,6 +152,7 @@ def _write_rank(folder: Path, rank: int, engine: Engine) -> None:
     except SafetensorError as error:  # the library gives a disk error only as text
         number = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(number, one_line(error), str(path)) from None
+    # The hash reads the file again: save_file gives no bytes to hash as it writes.
     receipt = {
         "rank": rank,
         "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)},
@@ -183,6 +184,7 @@ class Checkpoint:
         self._files: dict[str, Any] = {}
         self._frozen: FrozenFile | None = None
         if sha256 := self.manifest.frozen_sha256:
+            # The frozen file lies in the run, so a link to the checkpoint must be followed first.
             run = RunFolder(folder.resolve().parent.parent)
             self._frozen = self._open.enter_context(FrozenFile(run, sha256))
 

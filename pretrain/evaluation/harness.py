@@ -18,11 +18,9 @@ from mobilellama.config import ConfigError, DataError, UserError, did_you_mean, 
 from mobilellama.files import pretrained
 from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.pretrain.evaluation.data import Spec
-from mobilellama.pretrain.hf.device import DTYPE_NAMES, DtypeName
 from mobilellama.tokenizers.exact_tokenizer import load_exact_tokenizer
 
 if TYPE_CHECKING:  # they import torch, which --help does without
-    import torch
     from lm_eval.api.task import ConfigurableTask
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -201,28 +199,6 @@ def read_config(model: str) -> "PretrainedConfig":
     except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
         rule = f"has no config.json that transformers can load ({one_line(error).rstrip('.')})"
         raise ConfigError("model", model, rule, "Give an exported folder") from None
-
-
-def load_weights(folder: str, device: "torch.device | str", dtype: DtypeName) -> "PreTrainedModel":
-    """Return a folder's model on a device.
-
-    Args:
-        folder: of a causal language model of transformers.
-        device: cpu, cuda, ...
-        dtype: of the weights: bf16, fp16 or fp32.
-
-    Raises:
-        ConfigError: the weights cannot be loaded.
-        DataError: they are a pickle that would run code.
-    """
-    try:
-        loaded = pretrained.load_causal_model(folder, dtype=DTYPE_NAMES[dtype])
-    except UserError:
-        raise
-    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
-        rule = f"is not a causal language model that transformers can load ({one_line(error)})"
-        raise ConfigError("model", folder, rule.rstrip("."), "Give an exported folder") from None
-    return pretrained.moved(loaded, device)
 
 
 def counting_model(

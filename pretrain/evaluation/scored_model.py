@@ -7,17 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, UserError, one_line
+from mobilellama.files import pretrained
 from mobilellama.files.atomic import sha256_of_json, write_json
 from mobilellama.files.hub_folder import ModelFolder
-from mobilellama.pretrain.evaluation import harness
 from mobilellama.pretrain.generation.loading import HfChoice
 from mobilellama.pretrain.generation.run_model import RunModel, open_run_model
-from mobilellama.pretrain.hf.device import DtypeName
+from mobilellama.pretrain.hf.device import DTYPE_NAMES, DtypeName
 from mobilellama.pretrain.hf.fingerprint import sampled_sha256
 from mobilellama.run_record import require_language_model
 
 if TYPE_CHECKING:  # they import torch, which --help does without
+    import torch
     from transformers import PreTrainedModel
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
@@ -57,7 +58,7 @@ def open_scored_model(found: ModelFolder) -> Iterator[ScoredModel]:
             name=found.name,
             folder=found.path,
             fingerprint=fingerprint(found),
-            load=lambda device, dtype: harness.load_weights(found.path, device, dtype),
+            load=lambda device, dtype: load_weights(found.path, device, dtype),
         )
         return
     remedy = "Score it with 'mobilellama {stage} evaluate'"
@@ -80,6 +81,28 @@ def _of_run(run: RunModel, name: str, folder: Path) -> ScoredModel:
         fingerprint=sha256_of_json([run.weights.fingerprint, small]),
         load=lambda device, dtype: run.build(HfChoice(model=name, device=device, dtype=dtype)),
     )
+
+
+def load_weights(folder: str, device: "torch.device | str", dtype: DtypeName) -> "PreTrainedModel":
+    """Return a folder's model on a device.
+
+    Args:
+        folder: of a causal language model of transformers.
+        device: cpu, cuda, ...
+        dtype: of the weights: bf16, fp16 or fp32.
+
+    Raises:
+        ConfigError: the weights cannot be loaded.
+        DataError: they are a pickle that would run code.
+    """
+    try:
+        loaded = pretrained.load_causal_model(folder, dtype=DTYPE_NAMES[dtype])
+    except UserError:
+        raise
+    except Exception as error:  # any of a dozen kinds, by what is wrong with the folder
+        rule = f"is not a causal language model that transformers can load ({one_line(error)})"
+        raise ConfigError("model", folder, rule.rstrip("."), "Give an exported folder") from None
+    return pretrained.moved(loaded, device)
 
 
 def require_folder(folder: str) -> None:

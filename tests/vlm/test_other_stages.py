@@ -127,10 +127,10 @@ def test_chat_finetuning_and_the_harness_refuse_an_exported_model(exported: Path
 
 def test_the_harness_sends_an_exported_model_to_its_own_benchmarks(exported: Path) -> None:
     pytest.importorskip("lm_eval")
-    from mobilellama.pretrain.evaluation.evaluate import require_model
+    from mobilellama.pretrain.evaluation.scored_model import require_folder
 
     with pytest.raises(ConfigError, match="Score it with 'mobilellama vlm evaluate'"):
-        require_model(str(exported))
+        require_folder(str(exported))
 
 
 @pytest.mark.slow

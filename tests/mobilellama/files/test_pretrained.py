@@ -3,13 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mobilellama.config import ConfigError, DataError, UserError
-from mobilellama.files.foreign_tokenizer import ForeignTokenizer
 from mobilellama.files.pretrained import (
     load_causal_model,
     load_config,
@@ -17,6 +16,7 @@ from mobilellama.files.pretrained import (
     load_tower,
 )
 from mobilellama.pretrain.evaluation import harness
+from mobilellama.pretrain.evaluation.scored_model import load_weights
 from mobilellama.pretrain.generation.loading import load_model, read_config
 from mobilellama.pretrain.hf.folder import HfFolder
 from mobilellama.sft.chat.model_choice import ModelChoice
@@ -26,7 +26,6 @@ from mobilellama.vlm.model import build_language_model
 from tests.helpers.foreign_code import write_code, write_pickle
 from tests.vlm.helpers.tiny_vlm import make_tower
 
-UNREAD = cast(ForeignTokenizer, None)  # the model is refused first
 RULE = "its config.json needs its own Python code (evil.Evil), which no command here runs"
 
 
@@ -47,9 +46,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lambda folder: load_config(folder),
         lambda folder: load_causal_model(folder),
         lambda folder: harness.read_config(str(folder)),
-        lambda folder: harness.load_model(
-            str(folder), UNREAD, add_bos=False, device="cpu", dtype="auto", batch_size=1
-        ),
+        lambda folder: load_weights(str(folder), "cpu", "fp32"),
         lambda folder: read_config(str(folder)),
         lambda folder: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
         lambda folder: HfFolder(folder),
@@ -120,9 +117,7 @@ def test_a_pickle_of_weights_is_not_run(tmp_path: Path, canary: Path, way: str) 
         lambda: load_causal_model(folder),
         lambda: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
         lambda: HfFolder(folder),
-        lambda: harness.load_model(
-            str(folder), UNREAD, add_bos=False, device="cpu", dtype="auto", batch_size=1
-        ),
+        lambda: load_weights(str(folder), "cpu", "fp32"),
     ]
     said = set()
     for door in doors:
@@ -184,9 +179,7 @@ def test_no_command_takes_random_values_for_weights_that_are_missing_or_of_anoth
     doors: list[Callable[[], object]] = [
         lambda: load_causal_model(folder),
         lambda: load_model(ModelChoice(model=str(folder), dtype="fp32", device="cpu")),
-        lambda: harness.load_model(
-            str(folder), UNREAD, add_bos=False, device="cpu", dtype="auto", batch_size=1
-        ),
+        lambda: load_weights(str(folder), "cpu", "fp32"),
     ]
     for door in doors:
         with pytest.raises(DataError, match=r"has shape \(1, 2\), but.*; and \d+ more\. Copy"):

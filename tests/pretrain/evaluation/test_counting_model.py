@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mobilellama.pretrain.evaluation import harness
+from mobilellama.pretrain.evaluation.scored_model import load_weights
 
 pytest.importorskip("lm_eval")
 
@@ -16,7 +17,7 @@ def test_the_counting_model_tells_what_the_harness_hides(base: Path) -> None:
 
     tokenizer, add_bos = harness.load_tokenizer(str(base), None)
     lm = harness.counting_model(
-        harness.load_weights(str(base), "cpu", "fp32"), tokenizer, add_bos=add_bos, batch_size=4
+        load_weights(str(base), "cpu", "fp32"), tokenizer, add_bos=add_bos, batch_size=4
     )
 
     def ask(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:

@@ -7,6 +7,7 @@ import pytest
 
 from mobilellama.config import ConfigError
 from mobilellama.pretrain.evaluation import harness
+from mobilellama.pretrain.evaluation.scored_model import load_weights
 from mobilellama.tokenizers.tokenizer import Tokenizer
 from tests.pretrain.helpers.scored_model import write_model
 
@@ -31,7 +32,7 @@ def test_the_bos_switch_decides_the_ids_that_the_model_sees(
         loaded, add_bos = harness.load_tokenizer(str(folder), asked)
         assert add_bos is expected
         lm = harness.counting_model(
-            harness.load_weights(str(folder), "cpu", "fp32"), loaded, add_bos=add_bos, batch_size=1
+            load_weights(str(folder), "cpu", "fp32"), loaded, add_bos=add_bos, batch_size=1
         )
         start = [tokenizer.bos_id] if expected else []
         assert lm._encode_pair("Question: x\nAnswer:", " yes") == (start + context, answer)

@@ -65,14 +65,18 @@ class Identity:
     tokenizers_version: str | None = None
     """Of a dataset of text made with a tokenizer.json: the version of ``tokenizers`` that encoded
     it, because another may give other ids. None for others."""
+    long_records: str = "fail"
+    """"skip": records that are too long to be read are left out. "fail": there is none."""
     packing: Packing | None = None
     """Of a dataset of conversations: what decides its rows; None for one of text."""
 
     def to_json(self) -> dict[str, object]:
-        """Return what is written and hashed; what is None is left out."""
+        """Return what is written and hashed. A field that changes nothing is left out."""
         values: dict[str, object] = dict(vars(self))
         if self.tokenizers_version is None:
             del values["tokenizers_version"]
+        if self.long_records == "fail":
+            del values["long_records"]
         if self.packing is None:
             del values["packing"]
         else:
@@ -110,11 +114,15 @@ class Identity:
         )
         for name in mine | theirs:
             if name != "packing" and mine.get(name) != theirs.get(name):
+                begun, wanted = (
+                    its.get(name, getattr(one, name, None))
+                    for one, its in ((self, mine), (other, theirs))
+                )
                 remedy = "Use the same value, or another output folder"
                 if name == "tokenizers_version":
-                    remedy = f"Install tokenizers=={mine.get(name)}, or use another output folder"
-                rule = f"{owner} was begun with {name} = {mine.get(name)}"
-                raise ConfigError(name, theirs.get(name), rule, remedy)
+                    remedy = f"Install tokenizers=={begun}, or use another output folder"
+                rule = f"{owner} was begun with {name} = {begun}"
+                raise ConfigError(name, wanted, rule, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

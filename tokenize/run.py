@@ -1,8 +1,8 @@
 """Tokenise a corpus into a dataset folder.
 
-The folder's bytes depend on the corpus, the tokenizer, and the fields seed, slice_bytes and
-heldout_share. They never depend on workers, tasks, restarts or the machine. You may stop the
-command at any time. The same command then writes the buckets that are missing.
+The folder's bytes depend on the corpus, the tokenizer, and the fields seed, slice_bytes,
+heldout_share and long_records. They never depend on workers, tasks, restarts or the machine. You
+may stop the command at any time. The same command then writes the buckets that are missing.
 
 The receipt of each bucket holds the sha256 of the source bytes that were read. If the time of a
 source file has changed, the same command compares the hashes. It refuses a file whose bytes have
@@ -83,6 +83,9 @@ class Config:
     """Share of each bucket's tokens that is kept for validation."""
     max_bad_share: float = 0.001
     """A slice fails if a larger share of its records is bad. 10 bad records are always allowed."""
+    long_records: Literal["fail", "skip"] = "fail"
+    """What to do with a record of more than 64 MiB, which is too long to be read. fail: its slice
+    fails, and the message names its place. skip: leave it out and count it as a bad record."""
     task_index: int = 0
     """Number of this task in a job array, from 0."""
     task_count: int = 1
@@ -180,6 +183,7 @@ def make_plan(config: Config, tokenizer: CorpusTokenizer) -> Plan:
         slice_bytes=config.slice_bytes,
         heldout_share=config.heldout_share,
         encoder_version=ENCODER_VERSION,
+        long_records=config.long_records,
         tokenizers_version=None if of_sentencepiece else tokenizers_version(),
     )
     slices = find_slices(config.sources, config.slice_bytes)
@@ -210,6 +214,7 @@ def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: CorpusTo
         identity=plan.identity,
         sources=config.sources,
         max_bad_share=config.max_bad_share,
+        skip_long=config.long_records == "skip",
         plain=config.encoder == "sentencepiece",
     )
     obstacle = None

@@ -4,9 +4,9 @@ r"""Read the JSON files of users, by lines or whole. All of them are read by the
    is white space. A whole file is refused if it is UTF-16, or compressed under a plain name.
 2. orjson parses each line. The standard library parses what orjson refuses: NaN, and halves of
    surrogate pairs. If a name occurs twice in an object, the last value is used.
-3. If both refuse, it is a ``NotJsonError``. So is a line of a corpus that is too long. Corpora
-   count it and go on, up to their limit. Files of prompts, answers and labels are refused, and the
-   message names the line.
+3. If both refuse, it is a ``NotJsonError``. Corpora count it and go on, up to their limit. Files of
+   prompts, answers and labels are refused, and the message names the line. A line of a corpus that
+   is too long is a ``TooLongError``. It fails its slice, unless such lines are to be skipped.
 """
 
 import json
@@ -52,6 +52,10 @@ class NotJsonError(ValueError):
         self.detail = detail
 
 
+class TooLongError(NotJsonError):
+    """A line has more than ``LONGEST_LINE_BYTES``."""
+
+
 def parse_json(data: bytes) -> Any:
     """Return the value of a JSON line. Halves of surrogate pairs stay in it.
 
@@ -65,9 +69,9 @@ def parse_json(data: bytes) -> Any:
 
 
 def require_short(line: bytes | memoryview) -> None:
-    """Raise NotJsonError if a line is longer than ``LONGEST_LINE_BYTES``."""
+    """Raise TooLongError if a line is longer than ``LONGEST_LINE_BYTES``."""
     if len(line) > LONGEST_LINE_BYTES:
-        raise NotJsonError(f"its line has more than {LONGEST_LINE_BYTES:,} bytes", what="too long")
+        raise TooLongError(f"its line has more than {LONGEST_LINE_BYTES:,} bytes", what="too long")
 
 
 def _parse_leniently(data: bytes) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mobilellama.config import UserError
 from mobilellama.shards.compare.identities import IdentityDifference
 from mobilellama.shards.compare.subsets import SubsetDifference
-from mobilellama.shards.dataset import Identity, Slice, read_receipt
+from mobilellama.shards.dataset import Identity, Receipt, Slice, read_receipt
 from mobilellama.shards.manifest import ManifestRow
 from mobilellama.shards.reader import TokenDataset
 from mobilellama.shards.source_file import SourceRange
@@ -33,6 +33,8 @@ def likely_causes(
     changed = _changed_sources(first, second, sorted(names))
     if changed:
         causes.append(f"the corpus was changed: {_listed(changed)} had other bytes")
+    if not changed and (bad := _other_bad_records(first, second, sorted(names))):
+        causes.append(f"other records were left out as bad: {bad}")
     if any(one.field == "seed" for one in fields) and _same_counts(subsets):
         causes.append(
             "all counts are the same: most likely only the order of the documents differs"
@@ -84,18 +86,40 @@ def _changed_sources(
     return [*changed]
 
 
+def _other_bad_records(
+    first: TokenDataset, second: TokenDataset, buckets: Sequence[str]
+) -> str | None:
+    """Return the first bucket in which the datasets left out other records, and how many."""
+    for name in buckets:
+        receipts = [_receipt(one.folder, one.row(name), one.identity) for one in (first, second)]
+        one, other = receipts
+        if one is None or other is None or one.source != other.source:
+            continue
+        if (one.bad_records, one.bad_places) != (other.bad_records, other.bad_places):
+            only = [place for place in one.bad_places + other.bad_places
+                    if (place in one.bad_places) != (place in other.bad_places)]  # fmt: skip
+            example = f", such as the one at {only[0][0]:,}: {only[0][1]}" if only else ""
+            return f"{name} has {one.bad_records:,} and {other.bad_records:,}{example}"
+    return None
+
+
 def _read(folder: Path, row: ManifestRow, identity: Identity) -> str | None:
     """Return the sha256 of what a bucket was made of; None where it is not known."""
+    receipt = _receipt(folder, row, identity)
+    known = receipt and SourceRange.from_json(receipt.source_file)
+    return known.sha256 if known else None
+
+
+def _receipt(folder: Path, row: ManifestRow, identity: Identity) -> Receipt | None:
+    """Return a bucket's receipt; None where it cannot be read."""
     slice_ = Slice(
         subset=row["subset"], bucket=row["bucket"], source=row["source"], size=row["end"],
         start=row["start"], end=row["end"], unit=row["unit"],
     )  # fmt: skip
     try:
-        receipt = read_receipt(folder, slice_, identity)
+        return read_receipt(folder, slice_, identity)
     except UserError:
         return None
-    known = receipt and SourceRange.from_json(receipt.source_file)
-    return known.sha256 if known else None
 
 
 def _listed(names: Sequence[str]) -> str:

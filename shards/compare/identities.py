@@ -15,6 +15,7 @@ _EFFECTS = {
     "format_version": "the files have another format",
     "encoder_version": "another version of the encoder gives other ids",
     "tokenizers_version": "another version of the library tokenizers may give other ids",
+    "long_records": "only one leaves out records that are too long to be read",
     "seq_len": "rows are packed to another length",
     "template": "conversations are written by another template",
     "template_sha256": "conversations are written by another template",

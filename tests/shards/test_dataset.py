@@ -39,6 +39,22 @@ def test_the_version_of_tokenizers_is_held_and_left_out_where_there_is_none(tmp_
     )
 
 
+def test_left_out_long_records_are_held_and_a_plan_that_allows_none_is_that_of_older_versions(
+    tmp_path: Path,
+) -> None:
+    assert "long_records" not in IDENTITY.to_json()
+    skipping = replace(IDENTITY, long_records="skip")
+    Plan(identity=skipping, slices=(SLICE,)).write(tmp_path)
+    assert Plan.read(tmp_path).identity == skipping
+    for mine, theirs in ((IDENTITY, skipping), (skipping, IDENTITY)):
+        with pytest.raises(ConfigError) as caught:
+            mine.require_same(theirs, owner="the plan")
+        assert str(caught.value).startswith(
+            f"long_records = {theirs.long_records}: the plan was begun with long_records = "
+            f"{mine.long_records}. Use the same value"
+        )
+
+
 def test_a_receipt_counts_only_for_its_own_plan_and_slice(tmp_path: Path) -> None:
     (tmp_path / "c4").mkdir()
     assert read_receipt(tmp_path, SLICE, IDENTITY) is None

@@ -24,7 +24,9 @@ BAD_LINES = {
     "a line that is no JSON": b"no json",
     "a line that was cut": b'{"text": "las',
     "an empty line": b"",
-    "a line of more than 64 MiB": b'{"text": "' + b"a" * (1 << 26) + b'"}',
+    "a line of more than 64 MiB, with `--long_records skip`": b'{"text": "'
+    + b"a" * (1 << 26)
+    + b'"}',
     "objects or lists too deep in each other": b'{"text":' + b"[" * 100_000,
     "bytes that are not UTF-8": b'{"text": "caf\xe9"}',
     r"a NUL byte, not written as `\u0000`": b'{"text": "a\0b"}',
@@ -76,6 +78,10 @@ def damaged() -> dict[str, tuple[str, bytes]]:
         "a `.zst` that is plain text": ("a.jsonl.zst", GOOD * 10),
         "a `.zst` that is gzip": ("a.jsonl.zst", gzip.compress(GOOD, mtime=0)),
         "a `.zst` of 0 bytes": ("a.jsonl.zst", b""),
+        "a line of more than 64 MiB": (
+            "a.jsonl",
+            GOOD + b'{"text": "' + b"a" * (1 << 26) + b'"}\n',
+        ),
         "a `.jsonl` that is zstd": ("a.jsonl", zstandard.compress(GOOD)),
         "a `.jsonl` in UTF-16": ("a.jsonl", GOOD.decode().encode("utf-16")),
         "a file that went after the plan was made": ("a.jsonl", GOOD),
@@ -103,6 +109,7 @@ def read_through(
         write(root / f"plain_{number:02}/a.jsonl", plain.encode())
     output = root.with_name("dataset")
     arguments = ["--tokenizer", small_tokenizer, "--sources.root", root, "--output", output]
+    arguments += ["--long_records", "skip"]
     return output, tokenize_command("run", *arguments, "--workers", 2)
 
 

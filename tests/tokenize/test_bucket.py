@@ -1,11 +1,15 @@
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sentencepiece import SentencePieceProcessor
 
+from mobilellama.config import DataError
 from mobilellama.files.atomic import read_json, sha256_of_file
 from mobilellama.shards.dataset import Identity, Plan
 from mobilellama.shards.permute import Permutation
@@ -203,6 +207,39 @@ def test_a_bucket_with_a_receipt_is_left_alone_and_one_without_its_whole_files_i
     assert path.read_bytes() == whole
     path.unlink()
     assert not is_finished(work.folder, slice_, work.identity)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["line", "text of a table", "text file"])
+def test_a_record_that_is_too_long_fails_its_slice_unless_it_is_to_be_left_out(
+    tmp_path: Path, small_tokenizer: Path, kind: str
+) -> None:
+    """Alone in its slice, where it is fewer than the ten bad records that are let pass."""
+    long = "a " * (1 << 25) + "b"
+    corpus = tmp_path / "corpus"
+    (corpus / "c4").mkdir(parents=True)
+    sources = SourcesConfig(dataset=str(corpus / "c4"))
+    if kind == "line":
+        (corpus / "c4/a.jsonl").write_text(json.dumps({"text": long}) + "\n")
+        sources = SourcesConfig(root=str(corpus))
+    elif kind == "text file":
+        (corpus / "c4/a.txt").write_text(long)
+    else:
+        pq.write_table(pa.table({"text": [long]}), corpus / "c4/a.parquet")
+    (slice_,) = find_slices(sources, 1 << 30)
+    for skip_long in (False, True):
+        output = tmp_path / f"{skip_long}"
+        output.mkdir()
+        made, encoder = make_work(output, corpus, small_tokenizer)
+        work = replace(made, sources=sources, skip_long=skip_long)
+        if skip_long:
+            write_bucket(work, slice_, encoder, lambda *_: None)
+            receipt = read_json(output / f"{slice_.name}.json")
+            assert (receipt["records"], receipt["bad_records"], receipt["documents"]) == (1, 1, 0)
+        else:
+            with pytest.raises(DataError, match=r"67,108,864.* --long_records skip"):
+                write_bucket(work, slice_, encoder, lambda *_: None)
+            assert not [path for path in output.rglob("*") if path.is_file()]
 
 
 def test_a_failing_slice_leaves_no_file(tmp_path: Path, small_tokenizer: Path) -> None:

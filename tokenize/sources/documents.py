@@ -20,7 +20,12 @@ from mobilellama.tokenize.sources.slice_lines import file_lines
 from mobilellama.tokenize.sources.table_files import read_file
 from mobilellama.tokenize.sources.tables import read_rows
 from mobilellama.tokenize.sources.text_files import read_text_files
-from mobilellama.tokenize.sources.texts import BadRecordError, parse_text, require_text
+from mobilellama.tokenize.sources.texts import (
+    BadRecordError,
+    LongRecordError,
+    parse_text,
+    require_text,
+)
 
 _BATCH_BYTES = 1 << 20  # of text: small enough for steady progress, large enough to be cheap
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -67,7 +72,7 @@ def _batches(
                 raise item
             text = text_of(item)
         except BadRecordError as reason:
-            counts.add_bad(place, str(reason))
+            counts.add_bad(place, str(reason), is_long=isinstance(reason, LongRecordError))
             continue
         if not text:
             counts.empty_texts += 1
@@ -80,7 +85,7 @@ def _batches(
             size = len(text.encode())
         if size > LONGEST_LINE_BYTES:  # of a table, or of a list: a line would be longer still
             reason = f"too long (its text has more than {LONGEST_LINE_BYTES:,} bytes)"
-            counts.add_bad(place, reason)
+            counts.add_bad(place, reason, is_long=True)
             continue
         counts.bytes_in += size
         batch.append(text)

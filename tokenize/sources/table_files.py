@@ -18,6 +18,7 @@ from mobilellama.config import DataError, one_line
 from mobilellama.files.json_lines import (
     UTF8_MARK,
     NotJsonError,
+    TooLongError,
     parse_document,
     parse_json,
     require_short,
@@ -29,7 +30,7 @@ from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
 from mobilellama.tokenize.sources.lines import hash_whole, read_blocks
 from mobilellama.tokenize.sources.remote import SourcePath
 from mobilellama.tokenize.sources.slice_lines import file_lines
-from mobilellama.tokenize.sources.texts import BadRecordError, text_of_record
+from mobilellama.tokenize.sources.texts import BadRecordError, LongRecordError, text_of_record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,6 +130,8 @@ def _parsed(lines: Iterator[tuple[int, bytes | memoryview]]) -> Values:
         try:
             require_short(line)
             yield offset, parse_json(line)
+        except TooLongError as error:
+            yield offset, LongRecordError(str(error))
         except NotJsonError as error:
             yield offset, BadRecordError(str(error))
 

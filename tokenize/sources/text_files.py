@@ -17,7 +17,7 @@ from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.lines import file_state, open_planned
 from mobilellama.tokenize.sources.places import files_below, path_below
-from mobilellama.tokenize.sources.texts import BadRecordError
+from mobilellama.tokenize.sources.texts import BadRecordError, LongRecordError
 
 TEXT_ENDINGS = (".txt", ".md")
 _MOST_FILES = 100_000  # of a slice
@@ -116,7 +116,7 @@ def read_text_files_again(slice_: Slice, sources: SourcesConfig) -> SourceRange 
 
 def _text_of(data: bytes, path: str) -> str | BadRecordError:
     if len(data) > LONGEST_LINE_BYTES:
-        return BadRecordError(f"{path}: {len(data):,} bytes, more than {LONGEST_LINE_BYTES:,}")
+        return LongRecordError(f"{path}: {len(data):,} bytes, more than {LONGEST_LINE_BYTES:,}")
     try:
         return data.removeprefix(UTF8_MARK).decode()
     except UnicodeDecodeError as error:

@@ -2,23 +2,28 @@
 
 import orjson
 
-from mobilellama.files.json_lines import NotJsonError, parse_json, require_short
+from mobilellama.files.json_lines import NotJsonError, TooLongError, parse_json, require_short
 
 
 class BadRecordError(Exception):
     """A record that gives no text; the message is the reason."""
 
 
+class LongRecordError(BadRecordError):
+    """A record that is too long to be read."""
+
+
 def parse_text(line: bytes | memoryview, column: str) -> str:
     r"""Return the text of a JSON line (without its ``\n``); lone surrogates are left in.
 
     Raises:
-        BadRecordError: too long, not JSON, not UTF-8, not an object, or no string in `column`.
+        LongRecordError: the line is too long.
+        BadRecordError: not JSON, not UTF-8, not an object, or no string in `column`.
     """
     try:
         require_short(line)
-    except NotJsonError as error:
-        raise BadRecordError(str(error)) from None
+    except TooLongError as error:
+        raise LongRecordError(str(error)) from None
     try:  # most lines give their text at once, without the checks of what may be wrong
         text = orjson.loads(line)[column]
         if isinstance(text, str):

@@ -49,6 +49,26 @@ def test_another_held_out_share_leaves_the_token_files_the_same(
     assert causes(plain, plain) == []
 
 
+def test_other_records_that_were_left_out_are_told_with_an_example(
+    plain: Path, tokenise: Tokenise, tmp_path: Path
+) -> None:
+    """As versions differ in what they take for bad, which the hash of the source does not show."""
+    second = shutil.copytree(plain, tmp_path / "b")
+    path = second / "c4/00000.json"
+    receipt = json.loads(path.read_text())
+    places = [[17, "too long (its line has more than 67,108,864 bytes)"]]
+    hashes = receipt["sha256"] | {"bin": "0" * 64}
+    edit_sealed(path, sha256=hashes, bad_records=1, bad_places=places)
+    plan = Plan.read(second)
+    receipts = [read_receipt(second, slice_, plan.identity) for slice_ in plan.slices]
+    write_dataset(second, plan.identity, [one for one in receipts if one is not None])
+    (found,) = causes(plain, second)
+    assert found == (
+        "other records were left out as bad: c4/00000 has 0 and 1, such as the one at 17: "
+        "too long (its line has more than 67,108,864 bytes)"
+    )
+
+
 def test_what_nothing_explains_is_to_be_verified(plain: Path, tmp_path: Path) -> None:
     """A bucket whose manifest has another hash, though all that it was made of is the same."""
     second = shutil.copytree(plain, tmp_path / "b")

@@ -8,10 +8,10 @@ tensors, on one thread. The tokens are random ids: what they say changes nothing
     bare_one_array      the same, but converted as ours: the floor of what can be read this way
     ours                MixedBatches.at, as the training loop calls it: samples located in a mixture
                         of subsets by arithmetic, their pages asked for ahead, nothing stored
-    ours_per_document   the same, and position_ids that restart at each document
+    ours_per_document   the same, and where documents begin in each micro-batch (cu_seqlens)
     ours_rank_of_160    one rank of a run with a global batch of 2560: 16 samples of each step, and
                         the deal of every period of 65,536 positions, 5 ms for 400 samples
-    boundaries_in_ids   the lengths of the documents in a micro-batch of ids that were read, as
+    boundaries_in_ids   the bounds of the documents in a micro-batch of ids that were read, as
                         ours_per_document finds them: the ids are compared with EOS
     boundaries_in_idx   the same lengths from the .idx: a bisection for each sample
     litdata, megatron_gpt_dataset, mosaicml_streaming, tinyllama_packed_dataset
@@ -42,7 +42,7 @@ import torch
 from loader_peers import DOCUMENT_TOKENS, EOS_ID, PEERS, VOCAB_SIZE, loader, packed_dataset
 from numpy.typing import NDArray
 
-from mobilellama.pretrain.data import MixedBatches, WindowInputs, document_lengths
+from mobilellama.pretrain.data import MixedBatches, WindowInputs, document_bounds
 from mobilellama.shards.dataset import Identity, Receipt, bucket_name
 from mobilellama.shards.format import write_index
 from mobilellama.shards.manifest import write_dataset
@@ -190,13 +190,13 @@ def boundary_readers(
 
     def in_ids() -> None:
         for _ in chosen:
-            document_lengths((ids == EOS_ID)[:, :-1])
+            document_bounds(ids == EOS_ID)
 
     def in_idx() -> None:
         for micro in chosen:
             np.concatenate([lengths_in_idx(windows.span(i), dataset) for i in micro])
 
-    expected = document_lengths((ids == EOS_ID)[:, :-1])
+    expected = np.diff(document_bounds(ids == EOS_ID))
     found = np.concatenate([lengths_in_idx(windows.span(i), dataset) for i in chosen[0]])
     assert np.array_equal(found, expected)
     return {"boundaries_in_ids": in_ids, "boundaries_in_idx": in_idx}

@@ -35,6 +35,22 @@ class Documents:
         bounds = torch.cat([starts, end]).to(torch.int32)
         return Documents(bounds, int((bounds[1:] - bounds[:-1]).max()))
 
+    @staticmethod
+    def from_bounds(bounds: Tensor, seq_len: int) -> "Documents":
+        """Take the bounds as the data gives them; no document is longer than its row.
+
+        The kernels take any length that none exceeds. To look for the longest would wait for the
+        device, and give the compiler another number in each step.
+        """
+        return Documents(bounds, seq_len)
+
+    def positions(self, B: int, T: int) -> Tensor:
+        """Return each token's position in its document, (B, T) int64, without a sync."""
+        assert self.bounds is not None
+        bounds = self.bounds.long()
+        starts = bounds[:-1].repeat_interleave(bounds.diff(), output_size=B * T)
+        return (torch.arange(B * T, device=bounds.device) - starts).view(B, T)
+
 
 def import_flash_attn() -> bool:
     """Load flash-attn if it is installed; return whether it is.

@@ -26,7 +26,7 @@ class MicroBatch:
     """What one forward pass of one rank gets."""
 
     inputs: dict[str, Tensor]
-    """The model's arguments, each (B, ...)."""
+    """The model's arguments, by name."""
     groups: Tensor
     """(B,) int64: the subset of each sample, for the loss per subset."""
 
@@ -69,7 +69,7 @@ class Inputs(Protocol):
     """How a stage makes the model's arguments of samples."""
 
     def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Return the model's arguments, each (samples, ...)."""
+        """Return the model's arguments for one forward pass, by name."""
         ...
 
     def supervised_tokens(self, samples: Iterable[Sample], count: int) -> int:
@@ -125,13 +125,16 @@ class MixedBatches:
 
     def at(self, position: int) -> StepBatch:
         """Return this rank's part of the step that begins at a position."""
-        inputs = self._inputs.stack(list(self._samples(position, self._mine)))
+        samples = list(self._samples(position, self._mine))
+        # First ask for all, so that a cold disk or network folder gets the whole batch at once;
+        # in training this runs in a thread that is ahead of the loop.
+        read_ahead(samples)
         groups = torch.tensor(self._locate(position, self._mine)[0])
         count, size = self.num_samples(position), self._micro_batch_size
         return StepBatch(
             micro_batches=[
                 MicroBatch(
-                    inputs={name: value[k : k + size] for name, value in inputs.items()},
+                    inputs=self._inputs.stack(samples[k : k + size]),
                     groups=groups[k : k + size],
                 )
                 for k in range(0, len(groups), size)
@@ -185,29 +188,26 @@ class WindowInputs:
 
         Args:
             seq_len: tokens that a window predicts.
-            eos_id: what documents end with, to give position_ids that restart after it; None:
-                give none.
+            eos_id: what documents end with, to tell the model where they begin; None: do not.
         """
         self._seq_len, self._eos_id = seq_len, eos_id
 
     def stack(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Return the model's arguments, each (samples, seq_len) int64."""
-        # First ask for all, so that a cold disk or network folder gets the whole batch at once;
-        # in training this runs in a thread that is ahead of the loop.
+        """Return input_ids and labels, each (samples, seq_len) int64, and the documents' bounds."""
         places = [sample for sample in samples if sample is not None]
         assert len(places) == len(samples)  # pretraining ends with a whole step
-        for view, i in places:
-            view.read_ahead(i)
         ids = np.concatenate([view.tokens(i) for view, i in places]).reshape(len(places), -1)
         # int64, which cross-entropy wants of labels; the shards hold uint16 or uint32.
-        stacked = {"input_ids": ids[:, :-1].astype(np.int64), "labels": ids[:, 1:].astype(np.int64)}
+        stacked: dict[str, NDArray[np.integer]] = {
+            "input_ids": ids[:, :-1].astype(np.int64),
+            "labels": ids[:, 1:].astype(np.int64),
+        }
         if self._eos_id is not None:
             # EOS stands at the ends of documents and nowhere else. To compare the ids, which are
             # at hand, takes a tenth of the time of a bisection in the .idx, whose pages would
-            # have to be read besides (benchmarks/loader_throughput.py).
-            lengths = document_lengths((ids == self._eos_id)[:, :-1])
-            positions = positions_in_documents(lengths.tolist())
-            stacked["position_ids"] = positions.reshape(len(ids), -1)
+            # have to be read besides (benchmarks/loader_throughput.py). Positions are left to the
+            # model's device: to write 16 KiB a sample here would take more than to find the bounds.
+            stacked["document_bounds"] = document_bounds(ids == self._eos_id)
         return {name: torch.from_numpy(value) for name, value in stacked.items()}
 
     def supervised_tokens(self, samples: Iterable[Sample], count: int) -> int:
@@ -215,17 +215,30 @@ class WindowInputs:
         return count * self._seq_len
 
 
-def document_lengths(ends: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the tokens of each document in samples that are laid end to end.
+def document_bounds(ends: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return where documents begin in samples' inputs that are laid end to end, then the end.
 
     Args:
-        ends: (samples, seq_len), where documents end. The last one of a sample ends there too.
+        ends: (samples, seq_len + 1), where documents end; it is overwritten. The last token of a
+            sample is a label alone. The last document of a sample's inputs ends with them.
 
-    Example: 0 1 0 0, 1 0 0 0 -> 2, 2, 1, 3.
+    Returns:
+        (documents + 1,), what the kernels of variable length call cu_seqlens.
+
+    Example: 0 1 0 0 0, 1 0 0 0 1 -> 0, 2, 4, 5, 8.
     """
-    ends = ends.copy()
-    ends[:, -1] = True
-    return np.diff(np.flatnonzero(ends), prepend=-1)
+    ends[:, -2] = True
+    last = np.flatnonzero(ends[:, :-1])
+    bounds = np.zeros(len(last) + 1, np.int32)
+    np.add(last, 1, out=bounds[1:], casting="same_kind")
+    return bounds
+
+
+def read_ahead(samples: Iterable[Sample]) -> None:
+    """Ask the kernel to read the samples' pages ahead."""
+    for sample in samples:
+        if sample is not None:
+            sample[0].read_ahead(sample[1])
 
 
 def positions_in_documents(lengths: Sequence[int]) -> NDArray[np.int64]:

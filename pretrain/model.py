@@ -142,15 +142,21 @@ class Decoder(nn.Module):
         self.cos.copy_(angles.cos())
         self.sin.copy_(angles.sin())
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None, document_bounds: Tensor | None
+    ) -> Tensor:
         """Return the normalised last hidden states, (B, T, D)."""
+        if document_bounds is None:
+            documents = Documents.from_positions(position_ids)
+        else:
+            documents = Documents.from_bounds(document_bounds, input_ids.shape[1])
+            position_ids = documents.positions(*input_ids.shape)
         x_BTD = self.embed_tokens(input_ids)
         if position_ids is None:
             T = input_ids.shape[1]
             rope = self.cos[None, :T, None], self.sin[None, :T, None]
         else:
             rope = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]
-        documents = Documents.from_positions(position_ids)
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
             if recompute:
@@ -176,7 +182,11 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        position_ids: Tensor | None = None,
+        document_bounds: Tensor | None = None,
     ) -> LossSums:
         """Return the sums of the next-token losses.
 
@@ -185,9 +195,11 @@ class LanguageModel(nn.Module):
             labels: (B, T) int64; the token that follows each input token, -100 = not supervised.
             position_ids: (B, T) int64; None is 0 ... T-1. Where it is given, each 0 begins a
                 document, and attention does not cross from one into the next.
+            document_bounds: (documents + 1,) int32, instead of position_ids: the first token of
+                each document in the rows laid end to end, then B * T. Each row begins one.
         """
-        hidden_BTD = self.model(input_ids, position_ids)
-        # Where documents are apart, the attention has synchronised already.
+        hidden_BTD = self.model(input_ids, position_ids, document_bounds)
+        # Where documents are found in positions, the attention has synchronised already.
         loss_sum, losses_BT = linear_cross_entropy(
             hidden_BTD,
             self.lm_head.weight,
@@ -203,7 +215,7 @@ class LanguageModel(nn.Module):
 
     def logits(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """Return the logits, (B, T, V)."""
-        return self.lm_head(self.model(input_ids, position_ids))
+        return self.lm_head(self.model(input_ids, position_ids, None))
 
 
 def build_on(

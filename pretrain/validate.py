@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mobilellama.distributed import World
-from mobilellama.pretrain.data import Inputs
+from mobilellama.pretrain.data import Inputs, read_ahead
 from mobilellama.pretrain.engines.engine import Engine
 from mobilellama.pretrain.sections import ValidationConfig
 from mobilellama.shards.reader import TokenDataset
@@ -52,7 +52,9 @@ class HeldOutViews:
 
     def stack(self, name: str, samples: Sequence[int]) -> dict[str, Tensor]:
         """Return the model's arguments for some of a subset's samples."""
-        return self._inputs.stack([(self._views[name], i) for i in samples])
+        chosen = [(self._views[name], i) for i in samples]
+        read_ahead(chosen)
+        return self._inputs.stack(chosen)
 
 
 class Validation:

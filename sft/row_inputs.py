@@ -38,9 +38,6 @@ class RowInputs:
 
         A place after the run's end (None) is all padding.
         """
-        for sample in samples:
-            if sample is not None:
-                sample[0].read_ahead(sample[1])
         shape = (len(samples), self._seq_len)
         ids = np.full(shape, self._pad_id, dtype=np.int64)
         labels = np.full(shape, IGNORED, dtype=np.int64)

@@ -97,6 +97,25 @@ def test_documents_in_one_batch_equal_documents_run_one_by_one() -> None:
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_bounds_give_the_losses_and_gradients_of_the_positions_to_the_last_bit() -> None:
+    by_bounds, by_positions = model(), model()
+    ids = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(5))
+    labels = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(6))
+    bounds = torch.tensor([0, 5, 6, 12, 24], dtype=torch.int32)
+    documents = Documents.from_bounds(bounds, 12)
+    assert documents.longest == 12
+    assert torch.equal(documents.positions(2, 12), positions(LENGTHS))
+    one = by_bounds(ids, labels, document_bounds=bounds)
+    other = by_positions(ids, labels, positions(LENGTHS))
+    one.loss_sum.backward()
+    other.loss_sum.backward()
+    for got, expected in zip(one, other, strict=True):
+        assert torch.equal(got, expected)
+    for got, expected in zip(by_bounds.parameters(), by_positions.parameters(), strict=True):
+        assert got.grad is not None and expected.grad is not None
+        assert torch.equal(got.grad, expected.grad)
+
+
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["causal", "per_document"])
 def test_no_token_sees_the_future(lengths: list[list[int]] | None) -> None:
     made = model()

@@ -1,6 +1,8 @@
 """Batches against the order and the bucket files by hand."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,17 @@ from torch import Tensor
 
 from mobilellama.pretrain.data import (
     _LOCATED_AT_ONCE,
+    MicroBatch,
     MixedBatches,
     Sample,
     StepBatch,
     WindowInputs,
-    document_lengths,
+    document_bounds,
     positions_in_documents,
 )
+from mobilellama.shards.dataset import Plan, bucket_name, read_receipt
+from mobilellama.shards.format import write_index
+from mobilellama.shards.manifest import write_dataset
 from mobilellama.shards.mixture import PERIOD, Mixture
 from mobilellama.shards.order import open_order
 from mobilellama.shards.reader import TokenDataset
@@ -53,11 +59,19 @@ def batches(
 def joined(parts: list[StepBatch]) -> dict[str, Tensor]:
     """All ranks' micro-batches, end to end."""
     micro = [micro for part in parts for micro in part.micro_batches]
-    names = micro[0].inputs
-    return {
-        **{name: torch.cat([one.inputs[name] for one in micro]) for name in names},
-        "groups": torch.cat([one.groups for one in micro]),
+    whole = {
+        name: torch.cat([one.inputs[name] for one in micro]) for name in ("input_ids", "labels")
     }
+    if "document_bounds" in micro[0].inputs:
+        whole["position_ids"] = torch.cat([positions(one) for one in micro])
+    return {**whole, "groups": torch.cat([one.groups for one in micro])}
+
+
+def positions(micro: MicroBatch) -> Tensor:
+    """Count from each bound to the next, one token after another."""
+    bounds, shape = micro.inputs["document_bounds"].tolist(), micro.inputs["input_ids"].shape
+    counted = [torch.arange(end - start) for start, end in pairwise(bounds)]
+    return torch.cat(counted).view(shape)
 
 
 def test_a_batch_is_the_windows_at_its_positions(
@@ -118,6 +132,48 @@ def test_positions_restart_after_each_eos(order: tuple[Mixture, Mapping[str, Vie
     assert restarts > 20  # the documents are short enough that this says something
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_documents_begin_where_the_idx_says(
+    dtype: str, tmp_path: Path, small_dataset: Path
+) -> None:
+    """The real ids of a dataset, in both widths; most windows begin within a document."""
+    dataset = TokenDataset(widened(small_dataset, tmp_path) if dtype == "int32" else small_dataset)
+    inputs = WindowInputs(seq_len=SEQ_LEN, eos_id=dataset.identity.eos_id)
+    begun_within = found = 0
+    for subset in dataset.subsets:
+        windows = dataset.windows(subset, SEQ_LEN)
+        assert windows.tokens(0).dtype == dtype
+        for i in range(0, len(windows) - 1, max(1, len(windows) // 300)):
+            expected = [0]
+            for row, span in enumerate((windows.span(i), windows.span(i + 1))):
+                starts = dataset.bucket_index(span.bucket).starts - span.start
+                inside = starts[(starts > 0) & (starts < SEQ_LEN)] + row * SEQ_LEN
+                expected += [*inside.tolist(), (row + 1) * SEQ_LEN]
+                begun_within += int(0 not in starts)
+                found += len(inside)
+            got = inputs.stack([(windows, i), (windows, i + 1)])["document_bounds"]
+            assert got.dtype == torch.int32  # what the variable-length kernels take
+            assert got.tolist() == expected
+    assert begun_within > 100 and found > 20, "the documents are short and long enough to say so"
+
+
+def widened(folder: Path, to: Path) -> Path:
+    """Write the dataset again in int32, as vocabularies above 65,500 pieces have it."""
+    dataset = TokenDataset(folder)
+    identity = replace(dataset.identity, dtype="int32")
+    found = [read_receipt(folder, one, dataset.identity) for one in Plan.read(folder).slices]
+    receipts = [receipt for receipt in found if receipt is not None]
+    assert len(receipts) == len(found)
+    for receipt in receipts:
+        name = bucket_name(receipt.subset, receipt.bucket)
+        (to / name).parent.mkdir(exist_ok=True)
+        np.fromfile(folder / f"{name}.bin", "<u2").astype("<i4").tofile(to / f"{name}.bin")
+        with open(to / f"{name}.idx", "wb") as file:
+            write_index(file, dataset.bucket_index(name).lengths, "int32")
+    write_dataset(to, identity, receipts)
+    return to
+
+
 def test_causal_batches_have_no_positions(order: tuple[Mixture, Mapping[str, View]]) -> None:
     inputs = batches(order, per_document=False).at(0).micro_batches[0].inputs
     assert inputs.keys() == {"input_ids", "labels"}
@@ -161,22 +217,27 @@ def test_a_rank_of_pretraining_locates_no_other_rank_s_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "lengths", "positions"),
+    ("ids", "bounds"),
     [
         # 2 is EOS. It belongs to the document that it ends.
-        ([[7, 2, 8, 9, 2, 5]], [2, 3, 1], [0, 1, 0, 1, 2, 0]),
-        ([[7, 8, 9]], [3], [0, 1, 2]),
-        ([[7, 8, 2]], [3], [0, 1, 2]),  # the next document's first token is not here
-        ([[2, 2, 2]], [1, 1, 1], [0, 0, 0]),
-        # A sample ends the document that it cuts; the next sample begins at 0.
-        ([[7, 2, 8], [9, 5, 6]], [2, 1, 3], [0, 1, 0, 0, 1, 2]),
-        ([[7, 8, 2], [2, 5, 6]], [3, 1, 2], [0, 1, 2, 0, 0, 1]),
+        ([[7, 2, 8, 9, 2, 5]], [0, 2, 5, 6]),
+        ([[7, 8, 9]], [0, 3]),
+        ([[7, 8, 2]], [0, 3]),  # the next document's first token is not here
+        ([[2, 2, 2]], [0, 1, 2, 3]),
+        ([[2]], [0, 1]),
+        # A sample ends the document that it cuts; the next sample begins one.
+        ([[7, 2, 8], [9, 5, 6]], [0, 2, 3, 6]),
+        ([[7, 8, 2], [2, 5, 6]], [0, 3, 4, 6]),
     ],
 )
-def test_positions_count_from_the_start_of_each_document(
-    ids: list[list[int]], lengths: list[int], positions: list[int]
+def test_bounds_are_the_first_token_of_each_document_and_the_end(
+    ids: list[list[int]], bounds: list[int]
 ) -> None:
-    ends = np.array(ids) == 2
-    assert document_lengths(ends).tolist() == lengths
-    assert positions_in_documents(lengths).tolist() == positions
-    assert (ends == (np.array(ids) == 2)).all()  # what is given is not changed
+    for label in (2, 7):  # what follows a sample's inputs changes nothing
+        ends = np.array([[*row, label] for row in ids]) == 2
+        assert document_bounds(ends).tolist() == bounds
+
+
+def test_positions_count_from_the_start_of_each_document() -> None:
+    assert positions_in_documents([2, 3, 1]).tolist() == [0, 1, 0, 1, 2, 0]
+    assert positions_in_documents([1, 0, 2]).tolist() == [0, 0, 1]

@@ -9,8 +9,9 @@ tensors, on one thread. The tokens are random ids: what they say changes nothing
     ours                MixedBatches.at, as the training loop calls it: samples located in a mixture
                         of subsets by arithmetic, their pages asked for ahead, nothing stored
     ours_per_document   the same, and where documents begin in each micro-batch (cu_seqlens)
-    ours_rank_of_160    one rank of a run with a global batch of 2560: 16 samples of each step, and
-                        the deal of every period of 65,536 positions, 5 ms for 400 samples
+    ours_rank_of_160    one rank of a run with a global batch of 2560. It locates its own 16 samples
+                        of each step and no others, but deals out every period of 65,536 positions:
+                        2 ms for 400 samples, 5 us each
     boundaries_in_ids   the bounds of the documents in a micro-batch of ids that were read, as
                         ours_per_document finds them: the ids are compared with EOS
     boundaries_in_idx   the same lengths from the .idx: a bisection for each sample

@@ -19,6 +19,8 @@ Sample = tuple[View, int] | None
 
 _LOCATED_AT_ONCE = 8_192
 """Samples of a rank that are located together: one by one, numpy's cost a call is most of it."""
+_PERIODS_AT_ONCE = 16
+"""Of the mixture that a block of such samples may span: 2 ms each, before its first step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +159,9 @@ class MixedBatches:
         """Return the subset and the number of each of the samples at some places of a step."""
         step, offset = divmod(position, self._global_batch_size)
         # Blocks begin at multiples of at_once, so that the steps of a block share one entry of the
-        # cache. A block has at most a period's positions: its arrays do not grow with the batch.
-        at_once = min(PERIOD // self._global_batch_size, _LOCATED_AT_ONCE // len(places)) or 1
+        # cache. A block spans few periods: each that a rank of many looks into is dealt out whole.
+        spanned = _PERIODS_AT_ONCE * PERIOD // self._global_batch_size
+        at_once = min(spanned, _LOCATED_AT_ONCE // len(places)) or 1
         first = offset + (step - step % at_once) * self._global_batch_size
         located = self._located(first, at_once, places)
         return located.subset[step % at_once].tolist(), located.sample[step % at_once].tolist()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mobilellama.pretrain.data import (
     _LOCATED_AT_ONCE,
+    _PERIODS_AT_ONCE,
     MicroBatch,
     MixedBatches,
     Sample,
@@ -194,6 +195,25 @@ def test_a_step_s_batch_does_not_depend_on_which_steps_are_located_with_it(
         assert got["groups"].tolist() == located.subset.tolist()
         assert got["input_ids"].tolist() == [ids[:-1] for ids in expected]
         assert got["labels"].tolist() == [ids[1:] for ids in expected]
+
+
+def test_a_rank_of_many_finds_its_samples_on_both_sides_of_a_block(
+    order: tuple[Mixture, Mapping[str, View]],
+) -> None:
+    mixture, windows = order
+    whole, own, rank = 2560, 16, 90
+    reader = MixedBatches(
+        mixture, windows, WindowInputs(seq_len=SEQ_LEN, eos_id=None), global_batch_size=whole,
+        micro_batch_size=8, rank=rank, world_size=whole // own,
+    )  # fmt: skip
+    end = _PERIODS_AT_ONCE * PERIOD // whole * whole
+    for position in (0, end - whole, end, end + 5):
+        first = position + rank * own
+        located = mixture.locate(np.arange(first, first + own))
+        pairs = zip(located.subset.tolist(), located.sample.tolist(), strict=True)
+        expected = [windows[mixture.subsets[i]].tokens(j)[:-1].tolist() for i, j in pairs]
+        assert joined([reader.at(position)])["input_ids"].tolist() == expected
+    assert reader._located.cache_info().misses == 3  # of a block each, and one at another offset
 
 
 def test_a_batch_can_be_written_to_without_changing_what_is_read_next(

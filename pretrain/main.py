@@ -26,6 +26,22 @@ VERBS = {
         presets=PRESETS,
         is_run=True,
     ),
+    "plan": Verb(
+        module="mobilellama.pretrain.planning.plan",
+        meant=("gpus", "gpu"),
+        first=(
+            "mfu",
+            "json",
+            "train.max_steps",
+            "train.global_batch_size",
+            "train.micro_batch_size",
+            "train.gradient_checkpointing",
+            "engine.kind",
+            "engine.zero_stage",
+        ),
+        help="say what a run needs before it starts: memory, time, communication, disk",
+        presets=PRESETS,
+    ),
     "plot": Verb(
         module="mobilellama.pretrain.monitoring.plot",
         thing="run",

@@ -31,9 +31,9 @@ from mobilellama.pretrain.hf.start import StartingPoint, open_start, require_sam
 from mobilellama.pretrain.identity import identity_of, precision_of
 from mobilellama.pretrain.loop import RunFacts, Training
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
-from mobilellama.pretrain.monitoring.throughput import flops_per_token
 from mobilellama.pretrain.optimizer import parameter_groups
 from mobilellama.pretrain.optimizers.kind import open_optimizer
+from mobilellama.pretrain.planning.parameters import flops_per_token
 from mobilellama.pretrain.sinks.sink import require_modules
 from mobilellama.pretrain.state.checkpoint import Checkpoint
 from mobilellama.pretrain.training_data import TrainingData, open_windows

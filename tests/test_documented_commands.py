@@ -41,6 +41,7 @@ RUNS = (
     "mobilellama shards show",
     "mobilellama shards plot",
     "mobilellama shards report",
+    "mobilellama pretrain plan",
     "mobilellama pretrain plot",
     "mobilellama pretrain replay",
     "mobilellama pretrain export",

@@ -300,6 +300,8 @@ LAYERS: dict[str, list[str]] = {
         "attention linear_cross_entropy model optimizer schedule sections weight_source",
         "engines sinks",
         "monitoring state",
+        "config",
+        "planning",
         "hf",
         "generation",
         "evaluation",

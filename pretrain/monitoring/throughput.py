@@ -3,9 +3,6 @@
 Peers have published figures against sparse or mistaken peaks; this table is tested.
 """
 
-from mobilellama.pretrain.model import count_parameters
-from mobilellama.pretrain.sections import ModelConfig
-
 # Dense bf16 TFLOP/s by the vendor's datasheets; the first pattern found in the device's name wins.
 DENSE_BF16_TFLOPS = (
     ("H200 NVL", 835.0),
@@ -30,16 +27,6 @@ def dense_peak_tflops(device_name: str) -> float | None:
         if any(words[i : i + len(wanted)] == wanted for i in range(len(words))):
             return peak
     return None
-
-
-def flops_per_token(config: ModelConfig, seq_len: int) -> float:
-    """Return forward and backward FLOPs a token: 6 N + 12 L d_model seq_len.
-
-    N leaves the input embedding out. No causal discount and no recompute are counted (PaLM,
-    arXiv 2204.02311, appendix B).
-    """
-    _, without_embedding = count_parameters(config)
-    return 6.0 * without_embedding + 12.0 * config.n_layers * config.d_model * seq_len
 
 
 def mfu(tokens_per_s_per_gpu: float, flops: float, peak_tflops: float) -> float:

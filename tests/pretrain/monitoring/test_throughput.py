@@ -7,7 +7,8 @@ import pytest
 from mobilellama.commandline.parser import parse_config
 from mobilellama.pretrain.config import Config
 from mobilellama.pretrain.main import PRESETS
-from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, flops_per_token, mfu
+from mobilellama.pretrain.monitoring.throughput import dense_peak_tflops, mfu
+from mobilellama.pretrain.planning.parameters import flops_per_token
 
 
 @pytest.mark.parametrize(

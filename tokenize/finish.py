@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, DataError, UserError
+from mobilellama.files.json_lines import LONGEST_LINE_BYTES
 from mobilellama.files.temporary import remove_abandoned, temporaries
 from mobilellama.progress import format_amount, format_count
 from mobilellama.shards.dataset import (
@@ -74,7 +75,7 @@ def finish_dataset(folder: Path) -> str:
         A table of the subsets, and the fingerprint.
 
     Raises:
-        UserError: a bucket is missing.
+        UserError: a bucket is missing, or an earlier version left long records out of one.
         DataError: no bucket holds a document.
     """
     plan = Plan.read(folder)
@@ -92,6 +93,7 @@ def finish_dataset(folder: Path) -> str:
         raise DataError(
             f"{folder}: no document was found in {format_count(len(receipts), 'slice')}"
         )
+    _require_none_lost(folder, plan, receipts)
     _tell_changed(receipts)
     _tell_bad(receipts)
     tell_unheld(folder, plan.identity.heldout_share, receipts)
@@ -124,6 +126,24 @@ def _tell_bad(receipts: Sequence[Receipt]) -> None:
         "1 record is" if count == 1 else f"{count:,} records are",
         "; ".join(itertools.islice(places, _BAD_SHOWN)),
     )
+
+
+def _require_none_lost(folder: Path, plan: Plan, receipts: Sequence[Receipt]) -> None:
+    """Raise UserError if a bucket lacks records that are too long, and its plan wants all.
+
+    For a time, a version left them out under any plan. The buckets of others have them.
+    """
+    if plan.identity.long_records == "skip":
+        return
+    for receipt in receipts:
+        for place, reason in receipt.bad_places:
+            if f"more than {LONGEST_LINE_BYTES:,}" in str(reason):
+                raise UserError(
+                    f"{folder / receipt.name}.json: an earlier version left out the record at "
+                    f"{place:,} of {receipt.source}, which is {reason}. Split the record, remove "
+                    f"{folder / receipt.name}.* and run 'mobilellama tokenize run' again. Or make "
+                    "another dataset with --long_records skip"
+                )
 
 
 def _tell_changed(receipts: Sequence[Receipt]) -> None:

@@ -82,7 +82,8 @@ class Config:
     heldout_share: float = 0.0005
     """Share of each bucket's tokens that is kept for validation."""
     max_bad_share: float = 0.001
-    """A slice fails if a larger share of its records is bad. 10 bad records are always allowed."""
+    """A slice fails if a larger share of its records is bad. 10 bad records are always allowed.
+    A record of more than 64 MiB is none of these: see long_records."""
     long_records: Literal["fail", "skip"] = "fail"
     """What to do with a record of more than 64 MiB, which is too long to be read. fail: its slice
     fails, and the message names its place. skip: leave it out and count it as a bad record."""

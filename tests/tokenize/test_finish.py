@@ -11,7 +11,7 @@ import pytest
 
 from mobilellama.config import ConfigError, DataError, UserError
 from mobilellama.files.atomic import read_json
-from mobilellama.shards.dataset import Receipt
+from mobilellama.shards.dataset import Plan, Receipt
 from mobilellama.shards.format import write_index
 from mobilellama.tokenize import finish
 from mobilellama.tokenize.bucket import train_tokens
@@ -215,3 +215,23 @@ def test_one_document_a_bucket_is_never_held_out_and_that_is_said(
 ) -> None:
     tell_unheld(tmp_path, 0.5, [receipt_of(tmp_path, "book", 0, [100], 0.5)])
     assert "A bucket with one document never holds it out" in caplog.text
+
+
+def test_a_bucket_of_which_an_earlier_version_lost_a_long_record_is_refused(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """Unless the plan says so: its other buckets may hold such records."""
+    folder = shutil.copytree(small_dataset, tmp_path / "dataset")
+    place = [17, "too long (its line has more than 67,108,864 bytes)"]
+    edit_sealed(folder / "github/00000.json", bad_records=1, bad_places=[place])
+    with pytest.raises(UserError) as caught:
+        finish_dataset(folder)
+    assert str(caught.value).startswith(
+        f"{folder}/github/00000.json: an earlier version left out the record at 17 of github/"
+    )
+    assert f"remove {folder}/github/00000.* and run 'mobilellama tokenize run'" in str(caught.value)
+    edit_sealed(folder / "plan.json", lambda plan: plan["identity"].update(long_records="skip"))
+    identity_sha256 = Plan.read(folder).identity.sha256
+    for slice_ in Plan.read(folder).slices:
+        edit_sealed(folder / f"{slice_.name}.json", identity_sha256=identity_sha256)
+    assert "fingerprint" in finish_dataset(folder)

@@ -81,7 +81,8 @@ class SlurmConfig:
     max_gpu_used_mib: int = 1024
     """A node is bad if other processes use more memory on one of its GPUs, in MiB."""
     tasks: int = 16
-    """Number of tasks of the job array that tokenises."""
+    """Number of tasks of the job array that tokenises. A cluster takes up to its MaxArraySize,
+    1001 unless the site sets it."""
     max_running: int | None = None
     """How many of these tasks run at the same time. None: no limit."""
     warn_s: int = 300

@@ -33,7 +33,11 @@ from mobilellama.launch import slurm
 from mobilellama.launch.folder import LaunchFolder, current_jobs
 from mobilellama.launch.local import FAILED, run_locally
 from mobilellama.launch.pipeline_file import Config, Link, read_links
-from mobilellama.launch.submission.check import check_config, check_inputs
+from mobilellama.launch.submission.check import (
+    check_config,
+    check_inputs,
+    require_array_fits,
+)
 from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.submit import dry_run, submit
 from mobilellama.table import aligned
@@ -124,8 +128,10 @@ def launch_all(links: Sequence[Link], todo: Sequence[Link]) -> list[tuple[str, s
     """Submit what is to be done and not in the queue; return a row a step.
 
     Raises:
-        UserError: SLURM refuses a step; those before it are in the queue.
+        UserError: SLURM refuses a step; those before it are in the queue. Or an array is larger
+            than the cluster's may be; then none is.
     """
+    _require_none([_complaint(link, require_array_fits) for link in todo])
     rows: list[tuple[str, str, str, str]] = []
     last_job: dict[str, str] = {}  # of the steps that are not done
     submitted: set[str] = set()

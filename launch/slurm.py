@@ -31,6 +31,7 @@ _REMEDY = (
 # overrule the options of our scripts. Where the cluster is, is left.
 _OF_A_JOB = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|MOBILELLAMA)_")
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "MOBILELLAMA_TRACEBACK")
+_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*([0-9]+)", re.MULTILINE)
 _NUMBER = re.compile(r"([0-9]+)(;\S+)?")
 # NAME=VALUE pairs of 'scontrol show job -o', whose values may hold spaces.
 _PAIR = re.compile(r"(?:^| )([A-Za-z][\w:/]*)=(.*?)(?= [A-Za-z][\w:/]*=|$)")
@@ -104,6 +105,19 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _KEPT or not _OF_A_JOB.match(name)
     }
+
+
+def max_array_size() -> int | None:
+    """Return the cluster's ``MaxArraySize``, which all indices of an array are below.
+
+    Returns:
+        The number; None if the configuration does not say it.
+
+    Raises:
+        UserError: the controller does not answer.
+    """
+    found = _ARRAY_SIZE.search(call("scontrol", "show", "config").stdout)
+    return int(found[1]) if found else None
 
 
 def submit(script: str, *options: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, UserError
 from mobilellama.inputs import input_paths, require_inputs
+from mobilellama.launch import slurm
 from mobilellama.launch.steps import given
 from mobilellama.launch.submission.request import LaunchRequest
 
@@ -66,6 +67,21 @@ def check_config(request: LaunchRequest) -> None:
         raise UserError(
             f"mobilellama {' '.join(request.step.command)} cannot be run here:\n{tail}\n"
             "If it can only be run on the nodes, give --no-check"
+        )
+
+
+def require_array_fits(request: LaunchRequest) -> None:
+    """Raise ConfigError if the cluster takes no job array of so many tasks."""
+    if not request.step.finish:
+        return
+    tasks, size = request.slurm.tasks, slurm.max_array_size()
+    if size is not None and tasks > size:
+        raise ConfigError(
+            "slurm.tasks",
+            f"{tasks:,}",
+            f"is more than a job array of this cluster holds (MaxArraySize = {size:,})",
+            f"Give {size:,} or fewer: each task does more slices then, and takes longer. A larger "
+            "slurm.cpus_per_task makes it do more at once",
         )
 
 

@@ -11,7 +11,11 @@ from mobilellama.files.atomic import whole_file
 from mobilellama.launch import slurm
 from mobilellama.launch.folder import Job, Launch, current_jobs
 from mobilellama.launch.launched.known import remember
-from mobilellama.launch.submission.check import require_cwd, require_syntax
+from mobilellama.launch.submission.check import (
+    require_array_fits,
+    require_cwd,
+    require_syntax,
+)
 from mobilellama.launch.submission.render import Script, array_of
 from mobilellama.launch.submission.request import LaunchRequest
 from mobilellama.launch.submission.snapshot import take_snapshot
@@ -64,10 +68,12 @@ def submit(request: LaunchRequest, *, after: Sequence[str] = ()) -> Launch:
         The launch, with its jobs.
 
     Raises:
+        ConfigError: it has more tasks than an array holds.
         UserError: it is in the queue already, or SLURM refuses it.
     """
     slurm.require_commands("sbatch", "squeue", "scontrol", "scancel")
     require_cwd(request)
+    require_array_fits(request)
     folder = request.folder
     folder.create()
     with folder.submitting():

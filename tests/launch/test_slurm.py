@@ -185,6 +185,20 @@ def test_an_array_is_active_while_one_task_is(programs: Programs) -> None:
     assert not slurm.is_active("2")
 
 
+@pytest.mark.parametrize(
+    ("printed", "size"),
+    [
+        ("MailProg = /bin/mail\nMaxArraySize            = 1001\nMaxJobCount = 10000\n", 1001),
+        ("MaxJobCount = 10000\n", None),
+    ],
+)
+def test_the_largest_array_is_read_of_the_configuration(
+    programs: Programs, printed: str, size: int | None
+) -> None:
+    programs(scontrol=shows(printed))
+    assert slurm.max_array_size() == size
+
+
 @pytest.mark.parametrize(("printed", "job"), [("7", "7"), ("7;cluster", "7")])
 def test_a_job_that_is_submitted_has_a_number(
     programs: Programs, tmp_path: Path, printed: str, job: str

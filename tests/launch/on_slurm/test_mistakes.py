@@ -76,6 +76,33 @@ def test_the_check_refuses_a_mistake_before_anything_is_submitted(
     assert slurm.run("squeue", "-h").stdout == ""
 
 
+def test_an_array_of_more_tasks_than_the_cluster_takes_is_refused_before_anything_is_submitted(
+    slurm: Cluster, small_corpus: Path, small_tokenizer: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "data"
+    fields = {"tokenizer": small_tokenizer, "sources.root": small_corpus, "output": out}
+    said = (
+        r"slurm\.tasks = 1,002: is more than a job array of this cluster holds \(MaxArraySize = "
+        r"1,001\)\. Give 1,001 or fewer: each task does more slices"
+    )
+    with pytest.raises(ConfigError, match=said):
+        main(["tokenize", *as_words(fields), "--slurm.tasks", "1002"])
+    assert not list(tmp_path.iterdir())
+    export = {"checkpoint": str(tmp_path / "run"), "output": str(tmp_path / "model")}
+    given = {name: str(value) for name, value in fields.items()}
+    steps = [
+        {"step": "export", "args": export},
+        {"step": "tokenize", "args": given, "slurm": {"tasks": 1002}},
+    ]
+    chain = tmp_path / "chain.yaml"
+    chain.write_text(json.dumps({"steps": steps}))
+    with pytest.raises(UserError, match=f"nothing was submitted:\n.*tokenize: {said}"):
+        main(["pipeline", "--config", str(chain), "--no-check"])
+    assert slurm.run("squeue", "-h").stdout == ""
+    launch("tokenize", fields | {"slurm.tasks": 1001})  # the largest array that Slurm takes
+    slurm.run("scancel", "--me")
+
+
 def test_a_job_that_crashes_three_times_at_the_same_step_gives_up_and_says_so(
     slurm: Cluster, small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mobilellama.pretrain.attention import Documents, attend, import_flash_attn
+from mobilellama.pretrain.attention import Documents, Kernel, attend, find_kernel, find_loop
 from mobilellama.pretrain.linear_cross_entropy import linear_cross_entropy
 from mobilellama.pretrain.sections import ModelConfig
 
@@ -58,7 +58,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, kv_width, bias=False)
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
-        self.flash = import_flash_attn()
+        self.kernel: Kernel | None = find_kernel()
+        self.loop = find_loop()
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
         """Return the attention's output, (B, T, D)."""
@@ -66,7 +67,7 @@ class Attention(nn.Module):
         q_BTNH = rotate(self.q_proj(x_BTD).view(B, T, self.n_heads, -1), rope)
         k_BTKH = rotate(self.k_proj(x_BTD).view(B, T, self.kv_heads, -1), rope)
         v_BTKH = self.v_proj(x_BTD).view(B, T, self.kv_heads, -1)
-        out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, documents, flash=self.flash)
+        out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, documents, kernel=self.kernel, loop=self.loop)
         return self.o_proj(out_BTNH.reshape(B, T, D))
 
 

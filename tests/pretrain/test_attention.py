@@ -2,8 +2,15 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mobilellama.pretrain.attention import Documents, attend
+from mobilellama.pretrain.attention import (
+    Documents,
+    Kernel,
+    attend,
+    import_flash_attn,
+    one_by_one,
+)
 from mobilellama.pretrain.model import LanguageModel, build_on, init_parameter
 from mobilellama.pretrain.sections import ModelConfig
 
@@ -54,10 +61,11 @@ def test_attention_equals_softmax_under_the_mask_written_out() -> None:
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     expected = torch.einsum("bnts,bsnh->btnh", weights, v)
     documents = Documents.from_positions(torch.tensor([[0, 1, 0, 1, 2, 0]]))
-    torch.testing.assert_close(attend(q, k, v, documents, flash=False), expected)
+    torch.testing.assert_close(attend(q, k, v, documents, kernel=None, loop=one_by_one), expected)
     causal = scores.masked_fill(~torch.ones(6, 6).tril().bool(), float("-inf")).softmax(dim=-1)
     torch.testing.assert_close(
-        attend(q, k, v, Documents(None), flash=False), torch.einsum("bnts,bsnh->btnh", causal, v)
+        attend(q, k, v, Documents(None), kernel=None, loop=one_by_one),
+        torch.einsum("bnts,bsnh->btnh", causal, v),
     )
 
 
@@ -148,3 +156,31 @@ def test_a_decoder_layer_compiles_without_a_break() -> None:
     for layer in compiled.model.layers:
         layer.compile(backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled.logits(ids), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
+def test_the_kernels_give_the_gradients_of_the_loop() -> None:
+    documents = Documents.from_positions(positions(LENGTHS).cuda())
+    found = dict[str, list[torch.Tensor]]()
+    kernels: list[Kernel | None] = [None, "torch", *(["flash_attn"] if import_flash_attn() else [])]
+    for kernel in kernels:
+        q, k, v = leaves = [
+            random(2, 12, heads, 16, seed=i).cuda().bfloat16().requires_grad_()
+            for i, heads in enumerate((4, 2, 2))
+        ]
+        out = attend(q, k, v, documents, kernel=kernel, loop=one_by_one)
+        out.backward(random(2, 12, 4, 16, seed=4).cuda().bfloat16())
+        found[str(kernel)] = [out, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+    for name, got in found.items():
+        torch.testing.assert_close(got, found["None"], rtol=0.02, atol=0.02, msg=name)
+
+
+def test_torchs_kernel_takes_what_it_is_given() -> None:
+    """As far as is known without a GPU: the shapes, on tensors without bits."""
+    with FakeTensorMode():
+        bounds = torch.empty(5, dtype=torch.int32, device="cuda")
+        q = torch.empty(2, 12, 4, 16, dtype=torch.bfloat16, device="cuda")
+        k = torch.empty(2, 12, 2, 16, dtype=torch.bfloat16, device="cuda")
+        documents = Documents.from_bounds(bounds, 12)
+        out = attend(q, k, k.clone(), documents, kernel="torch", loop=one_by_one)
+    assert (out.shape, out.dtype, out.device.type) == (q.shape, q.dtype, "cuda")

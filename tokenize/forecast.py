@@ -19,6 +19,7 @@ from mobilellama import log as logs
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.cpus import cpu_budget
 from mobilellama.files.hub_folder import find_model
+from mobilellama.progress import format_count
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.format import dtype_for_vocabulary, little_endian
 from mobilellama.shards.mixture import read_weights, share_among_present
@@ -42,7 +43,7 @@ from mobilellama.tokenize.planning.published import (
     read_url_list,
     unlike_published,
 )
-from mobilellama.tokenize.planning.rates import Rates, rates_of
+from mobilellama.tokenize.planning.rates import FEW_DOCUMENTS, Rates, rates_of
 from mobilellama.tokenize.planning.shown import Forecast, shown, size_text
 from mobilellama.tokenize.sources.config import SourcesConfig, is_packed
 from mobilellama.tokenize.sources.slices import find_slices
@@ -220,6 +221,17 @@ def _basis(rates: dict[str, Rates]) -> list[str]:
     stated = [name for name, rate in rates.items() if rate.basis != "sample"]
     if packed := [f"{rates[name].text:g} for {name}" for name in stated if rates[name].text > 1]:
         remarks.append(f"text in a byte of a compressed file is a guess: {', '.join(packed)}")
+    small = [
+        f"{name} {format_count(rate.sampled_documents, 'document')} of "
+        f"{format_count(rate.sampled_slices, 'slice')}"
+        for name, rate in rates.items()
+        if rate.basis == "sample" and rate.sampled_documents < FEW_DOCUMENTS
+    ]
+    if small:
+        remarks.append(
+            f"the sample is small, so that its numbers may be far off: {', '.join(small)}. If "
+            "these are not all of a subset, its other documents may be shorter or longer"
+        )
     remarks += [f"left out of the sample: {rate.remark}" for rate in rates.values() if rate.remark]
     return remarks
 

@@ -72,6 +72,17 @@ def test_a_tokenizer_json_is_sampled_with_its_own_speed_and_bytes(
         assert subset["disk_bytes"] >= 4 * subset["tokens"] > 0
 
 
+def test_a_small_sample_is_told_with_its_documents(
+    tmp_path: Path, small_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for subset, documents in (("few", 7), ("many", 100)):
+        (tmp_path / subset).mkdir()
+        (tmp_path / subset / "a.jsonl").write_text('{"text": "word"}\n' * documents)
+    out = _plan(capsys, "--sources.root", tmp_path, "--tokenizer", small_tokenizer)
+    said = " ".join(out.split())
+    assert "its numbers may be far off: few 7 documents of 1 slice. If these are not all" in said
+
+
 def test_a_full_file_system_is_told_before_the_run(
     urls: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

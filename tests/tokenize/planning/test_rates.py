@@ -75,3 +75,44 @@ def test_published_totals_stand_in_for_a_sample() -> None:
     assert stated_rates("mine", amount, packed=False).tokens == 0.25
     assert stated_rates("mine", amount, packed=True).tokens == pytest.approx(0.7)
     assert stated_rates("mine", amount, packed=True).basis == "guess"
+
+
+def test_documents_that_are_larger_than_slices_are_counted_with_all_of_their_bytes(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    """Most slices have no line's beginning, and a few have one of a very long line."""
+    rng = np.random.default_rng(7)
+    (tmp_path / "c4").mkdir()
+    with open(tmp_path / "c4/a.jsonl", "w") as file:
+        for size in rng.integers(20_000, 1_300_000, 12):
+            file.write(json.dumps({"text": "word " * size}) + "\n")
+    sources = SourcesConfig(root=str(tmp_path))
+    slices = find_slices(sources, 1 << 20)
+    size = slices[0].size
+    assert size > 20 * (1 << 20)
+    rates = sampled_rates(slices, sources, encoder)
+    assert rates is not None
+    (ids, _) = encoder.encode_batch(["word " * 50_000])
+    assert rates.tokens * size == pytest.approx(len(ids) * size / 250_000, rel=0.01)
+    assert rates.text == pytest.approx(1, abs=0.001)
+    assert 3 <= rates.sampled_documents <= 12
+    assert rates.documents * size == pytest.approx(12, rel=0.5)
+
+
+def test_a_subset_of_few_documents_is_sampled_in_more_slices(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    for folder, documents in (("few", 5), ("many", 200)):
+        (tmp_path / folder).mkdir()
+        for number in range(30):
+            line = json.dumps({"text": "word"}) + "\n"
+            (tmp_path / folder / f"{number:02}.jsonl").write_text(line * documents)
+    sources = SourcesConfig(root=str(tmp_path))
+    slices = find_slices(sources, 1 << 30)
+    sampled = {
+        subset: sampled_rates([one for one in slices if one.subset == subset], sources, encoder)
+        for subset in ("few", "many")
+    }
+    assert sampled["few"] and sampled["many"]
+    assert (sampled["few"].sampled_slices, sampled["few"].sampled_documents) == (16, 80)
+    assert (sampled["many"].sampled_slices, sampled["many"].sampled_documents) == (4, 800)

@@ -48,6 +48,17 @@ VERBS = {
     "train-tokenizer": Verb(
         module="mobilellama.tokenize.train_tokenizer",
         meant=("sources.root", "sources.dataset"),
+        first=(
+            "sources.root",
+            "sources.dataset",
+            "sources.name",
+            "sources.split",
+            "sources.text_column",
+            "vocab_size",
+            "sample_bytes",
+            "slice_bytes",
+            "max_bad_share",
+        ),
         help="train a sentencepiece model with LLaMA's settings on a sample of a corpus",
         interrupted="no model is kept; run the same command again",
     ),

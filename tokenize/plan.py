@@ -5,14 +5,20 @@ plan must agree with it, or the difference is named.
 """
 
 import contextlib
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from mobilellama.config import ConfigError
 from mobilellama.files.temporary import temporary_path
 from mobilellama.shards.dataset import PLAN, Plan, Slice, tokenizer_file
+from mobilellama.tokenize.sources.config import SourcesConfig
+from mobilellama.tokenize.sources.hub_dataset import HUB_URL, name_and_revision, url_and_path
 from mobilellama.tokenizers.text_tokenizer import TextTokenizer
+
+log = logging.getLogger(__name__)
 
 
 def join_plan(folder: Path, plan: Plan, tokenizer: TextTokenizer) -> None:
@@ -41,6 +47,29 @@ def _require_free(folder: Path) -> None:
     if strangers and not (folder / PLAN).exists():
         rule = f"holds files ({strangers[0]}, ...) but no {PLAN}"
         raise ConfigError("output", str(folder), rule, "Give a new or empty folder")
+
+
+def as_begun(folder: Path, sources: SourcesConfig) -> SourcesConfig:
+    """Return the sources by which a dataset on the Hub was begun in an output folder.
+
+    A commit that comes later changes nothing: the plan's is taken. So is its way to read, which
+    was by rows of what ``datasets`` downloads in versions before.
+    """
+    if not sources.is_hub_name or not (folder / PLAN).is_file():
+        return sources
+    source = Plan.read(folder).slices[0].source
+    assert sources.dataset is not None
+    name, revision = name_and_revision(sources.dataset)
+    if source.startswith((f"{name}:", f"{name}/{sources.name}:")):
+        return replace(sources, download=True)
+    there = url_and_path(source)
+    if there is None or revision is not None:
+        return sources
+    begun = there[0].removeprefix(HUB_URL)
+    if begun.partition("@")[0] != name:
+        return sources
+    log.info("%s: the plan in %s has commit %s", name, folder, begun.partition("@")[2])
+    return replace(sources, dataset=begun)
 
 
 def _write_first(folder: Path, plan: Plan) -> None:

@@ -18,7 +18,7 @@ In a job array, each task does its part of the slices. Run 'tokenize finish' aft
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,7 @@ from mobilellama.tokenize.changes import SourceChecks
 from mobilellama.tokenize.encoding.encoder import ENCODER_VERSION, why_plain
 from mobilellama.tokenize.encoding.hf_encoder import tokenizers_version
 from mobilellama.tokenize.finish import finish_dataset, sweep
-from mobilellama.tokenize.plan import join_plan
+from mobilellama.tokenize.plan import as_begun, join_plan
 from mobilellama.tokenize.planning.amounts import amounts_found
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.slices import find_slices
@@ -124,11 +124,12 @@ def main(config: Config) -> int:
     if config.encoder == "sentencepiece" and not isinstance(tokenizer, Tokenizer):
         rule = f"cannot encode with {tokenizer.path}, which is no sentencepiece model"
         raise ConfigError("encoder", config.encoder, rule, "Leave it out")
+    folder = Path(config.output)
+    config = replace(config, sources=as_begun(folder, config.sources))
     plan = make_plan(config, tokenizer)
     if config.dry_run:
         print(_describe(plan))
         return 0
-    folder = Path(config.output)
     join_plan(folder, plan, tokenizer)
     mine = plan.slices[config.task_index :: config.task_count]
     missing = [slice_ for slice_ in mine if not is_finished(folder, slice_, plan.identity)]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.sources.hub_dataset import url_and_path
 from mobilellama.tokenize.sources.places import path_below
-from mobilellama.tokenize.sources.remote import SourcePath
+from mobilellama.tokenize.sources.remote import SourcePath, is_url
 
 JSONL, ZSTD = ".jsonl", ".jsonl.zst"
 LINES = (JSONL, ZSTD, ".jsonl.gz", ".json.gz", ".json.zst")
@@ -26,10 +27,14 @@ class SourcesConfig:
     dataset: str | None = None
     """In place of `root`: a folder (or URL) of .parquet, .csv, .json or .jsonl files, a folder of
     .txt and .md files with nothing else (each is a document), a folder written by save_to_disk, or
-    the name of a dataset on the Hugging Face Hub. Bad lines and rows are counted and skipped, as
-    under `root`. A parquet column may hold the text as bytes in UTF-8."""
+    the name of a dataset on the Hugging Face Hub (OWNER/NAME or OWNER/NAME@REVISION).
+    Bad lines and rows are counted and skipped, as under `root`. A parquet column may hold the text
+    as bytes in UTF-8."""
     name: str | None = None
     """Configuration of a dataset on the Hub. None: its only or default one."""
+    download: bool = False
+    """Of a dataset on the Hub: let the library datasets download and convert the whole split.
+    false: if its files are parquet, CSV or JSON, read them from the Hub, and store none of them."""
     split: str = "train"
     """Split of a dataset on the Hub, or of a save_to_disk folder."""
     subset: str | None = None
@@ -53,6 +58,12 @@ class SourcesConfig:
             raise ConfigError("sources.subset", self.subset, rule, "Leave out '/' and '..'")
         require_at_least("sources.rows_per_slice", self.rows_per_slice, 1)
 
+    @property
+    def is_hub_name(self) -> bool:
+        """Whether `dataset` is the name of a dataset on the Hub."""
+        dataset = self.dataset
+        return dataset is not None and not is_url(dataset) and not Path(dataset).exists()
+
     def require_outside(self, output: str) -> None:
         """Raise ConfigError if `output` lies within the corpus, whose next reader would find it."""
         for field, folder in (("root", self.root), ("dataset", self.dataset)):
@@ -69,7 +80,10 @@ class SourcesConfig:
 
     def path_of(self, slice_: Slice) -> SourcePath:
         """Return the file that a slice of bytes is of."""
-        return path_below(self.root or self.dataset or "", self.unlabelled(slice_.source))
+        source = self.unlabelled(slice_.source)
+        if self.is_hub_name and (there := url_and_path(source)):
+            return path_below(*there)
+        return path_below(self.root or self.dataset or "", source)
 
     def unlabelled(self, source: str) -> str:
         """Return the source of which `labelled` made a slice's."""

@@ -1,5 +1,6 @@
 """The files of a corpus, in a local folder or behind a URL."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def files_below(root: str) -> dict[str, int]:
     if is_url(root):
         return _remote_folder(root).files()
     return {path: (Path(root) / path).stat().st_size for path in walk_files(Path(root))}
+
+
+def sizes_below(url: str, paths: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of files behind a URL.
+
+    Raises:
+        ConfigError: no package reads such URLs.
+        DataError: a file cannot be looked at.
+    """
+    return _remote_folder(url).sizes(paths)
 
 
 def path_below(root: str, path: str) -> SourcePath:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -36,7 +36,7 @@ _LEAST_BYTES, _MOST_BYTES = 1 << 20, 1 << 24  # of a request: more while a file 
 _LISTING_THREADS = 16
 _DEEPEST = 30  # folders: links may lead in a circle
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "updated", "created")
-_MARKS = ("ETag", "etag", "md5Hash", "Content-MD5", "checksum")
+_MARKS = ("ETag", "etag", "md5Hash", "Content-MD5", "checksum", "blob_id")
 
 
 def is_url(place: str) -> bool:
@@ -67,10 +67,18 @@ class RemoteFolder:
             DataError: the folder or a file cannot be looked at.
         """
         sizes = dict(self._walk())
-        unknown = [path for path, size in sizes.items() if size is None]
-        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-            told = dict(zip(unknown, pool.map(self.size, unknown), strict=True))
+        told = self.sizes(path for path, size in sizes.items() if size is None)
         return {path: told[path] if size is None else size for path, size in sizes.items()}
+
+    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        """Return the sizes of files, by path.
+
+        Raises:
+            DataError: a file cannot be looked at.
+        """
+        wanted = [*paths]
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            return dict(zip(wanted, pool.map(self.size, wanted), strict=True))
 
     def _walk(self) -> Iterator[tuple[str, int | None]]:
         """Yield (relative path, size if the listing has it) of every file.
@@ -343,7 +351,8 @@ def _stays(error: BaseException) -> bool:
     """Return whether an error will be the same at the next attempt."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         return _stays(error.__cause__)  # fsspec says so of whatever fails while it looks
-    status = getattr(error, "status", None)
+    response = getattr(error, "response", None)  # of the Hub's library
+    status = getattr(error, "status", None) or getattr(response, "status_code", None)
     if isinstance(status, int) and 400 <= status < 500:
         return status not in (408, 429)  # a server that is busy
     return isinstance(error, FileNotFoundError | PermissionError | NotImplementedError)

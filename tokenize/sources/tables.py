@@ -3,11 +3,10 @@
 - A folder (or URL) of .parquet, .csv, .json and .jsonl files: a slice a file, read from where it
   lies (table_files.py).
 - A folder of .txt and .md files and nothing else: a file a document (text_files.py).
-- A local folder written by ``save_to_disk``, or a dataset's name on the hub (downloaded into
-  the cache of ``datasets``): slices of ``rows_per_slice`` rows, since its files are not the
-  user's to see.
-
-The network is used for a hub name only.
+- A dataset's name on the Hub: a slice a file, read from there (hub_dataset.py).
+- A local folder written by ``save_to_disk``, or a dataset on the Hub that is in other files
+  (downloaded into the cache of ``datasets``): slices of ``rows_per_slice`` rows, since its files
+  are not the user's to see.
 """
 
 import hashlib
@@ -25,7 +24,8 @@ from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.sources.config import LINES, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.folders import left_out_text
-from mobilellama.tokenize.sources.places import files_below
+from mobilellama.tokenize.sources.hub_dataset import find_hub_files, name_and_revision
+from mobilellama.tokenize.sources.places import files_below, sizes_below
 from mobilellama.tokenize.sources.remote import is_url
 from mobilellama.tokenize.sources.text_files import TEXT_ENDINGS, is_text_file, text_slices
 
@@ -56,13 +56,17 @@ def find_table_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, 
         name = PurePosixPath(urlsplit(sources.dataset).path).name
         subset = sources.subset or name or urlsplit(sources.dataset).netloc
         return _file_slices(sources, sources.dataset, subset, slice_bytes)
-    subset = sources.subset or folder.resolve().name
+    subset = sources.subset or PurePosixPath(name_and_revision(str(folder))[0]).name
+    if folder.exists():
+        subset = sources.subset or folder.resolve().name
     if folder.is_dir() and not _is_saved(folder):
         return _file_slices(sources, sources.dataset, subset, slice_bytes)
     if folder.is_file():  # not asked for on the Hub, which would take half a minute offline
         rule = "is a file, but must be a folder or a dataset's name on the Hub"
         remedy = "Give the folder that holds the file"
         raise ConfigError("sources.dataset", sources.dataset, rule, remedy)
+    if sources.is_hub_name and (slices := _hub_slices(sources, subset)):
+        return slices
     rows = len(_open_rows(sources))
     count = -(-max(rows, 1) // sources.rows_per_slice)
     require_few_slices(count, "sources.rows_per_slice", sources.rows_per_slice)
@@ -109,6 +113,31 @@ def _file_slices(
             end=sizes[path],
         )
         for bucket, path in enumerate(files)
+    )
+
+
+def _hub_slices(sources: SourcesConfig, subset: str) -> tuple[Slice, ...]:
+    """Return a slice for each file of a split on the Hub; none where it must be downloaded."""
+    assert sources.dataset is not None
+    if sources.download:
+        return ()
+    found = find_hub_files(
+        sources.dataset, name=sources.name, split=sources.split, endings=_ENDINGS
+    )
+    if isinstance(found, str):
+        log.info("%s: datasets downloads the whole split, because %s", sources.dataset, found)
+        return ()
+    sizes = sizes_below(found.url, found.paths)
+    return tuple(
+        Slice(
+            subset=subset,
+            bucket=bucket,
+            source=sources.labelled(f"{found.folder}/{path}"),
+            size=sizes[path],
+            start=0,
+            end=sizes[path],
+        )
+        for bucket, path in enumerate(found.paths)
     )
 
 
@@ -222,7 +251,10 @@ def _open_rows(sources: SourcesConfig) -> "datasets.Dataset":
             if isinstance(table, datasets.DatasetDict):
                 table = table[sources.split]
         else:
-            loaded = datasets.load_dataset(sources.dataset, sources.name, split=sources.split)
+            name, revision = name_and_revision(sources.dataset)
+            loaded = datasets.load_dataset(
+                name, sources.name, split=sources.split, revision=revision
+            )
             table = cast(datasets.Dataset, loaded)  # a split's name gives one table
     except Exception as error:  # not found, no network, unknown split or configuration, ...
         rule = f"cannot be opened by datasets ({one_line(error)})"

@@ -43,6 +43,15 @@ def uses_cuda(config: DistributedConfig) -> bool:
     return gpus > 0
 
 
+def use_deterministic_kernels() -> None:
+    """Let every kernel on GPUs give the same bits every time. Call it before the first one runs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("NCCL_ALGO", "Ring")
+    # transformers asks nothing else of how its flash attention adds up.
+    os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
+    torch.use_deterministic_algorithms(True)
+
+
 class OtherRankError(UserError):
     """Another rank has an error, and prints it."""
 
@@ -68,9 +77,7 @@ class World:
             # Before any import of deepspeed, which would otherwise choose a GPU.
             os.environ["DS_ACCELERATOR"] = "cpu"
         if cuda and config.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            os.environ.setdefault("NCCL_ALGO", "Ring")
-            torch.use_deterministic_algorithms(True)
+            use_deterministic_kernels()
         devices = config.processes_per_node
         self.fabric = Fabric(
             accelerator="cuda" if cuda else "cpu",

@@ -6,6 +6,7 @@ projected features of the images, put there in order; all else is the language m
 Shape suffixes: B batch, T time, D width of the language model, P image tokens.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
 from mobilellama.files.pretrained import build_causal_model
-from mobilellama.pretrain.attention import import_flash_attn
+from mobilellama.pretrain.attention import Documents, import_flash_attn
 from mobilellama.pretrain.linear_cross_entropy import IGNORED, linear_cross_entropy
 from mobilellama.pretrain.model import LossSums
 from mobilellama.vlm import packed_attention
@@ -68,6 +69,9 @@ class VisionLanguageModel(nn.Module):
             rules=config.rules,
         )
         self.language_model: Any = build_language_model(config.language, attention)
+        taken = inspect.signature(self.language_model.base_model.forward).parameters.values()
+        # Most hand on to their attention what they do not know.
+        self._takes_more = any(one.kind is one.VAR_KEYWORD for one in taken)
 
     def train(self, mode: bool = True) -> "VisionLanguageModel":
         """Switch projector and language model; the tower stays in evaluation."""
@@ -140,15 +144,32 @@ class VisionLanguageModel(nn.Module):
 
     def _hidden(self, embeddings_BTD: Tensor, position_ids: Tensor | None) -> Tensor:
         """Return the language model's last hidden states, (B, T, D)."""
+        B, T, _ = embeddings_BTD.shape
         given_BTD = embeddings_BTD
         attention = self.language_model.config._attn_implementation
-        if position_ids is not None and attention.startswith("flash"):
+        where: dict[str, object] = {}
+        if attention.startswith("flash") and (position_ids is not None or B == 1):
             # With flash-attn, transformers looks for several samples in a row only where there is
             # one row; in more they would see each other. End to end the rows are one.
-            given_BTD = embeddings_BTD.reshape(1, -1, self.config.width)
-            position_ids = position_ids.reshape(1, -1)
+            if position_ids is None:
+                documents = Documents.rows(B, T, embeddings_BTD.device)
+            else:
+                documents = Documents.from_positions(position_ids)
+                given_BTD = embeddings_BTD.reshape(1, -1, self.config.width)
+                position_ids = position_ids.reshape(1, -1)
+            # What transformers is not told it derives in every layer, with three syncs in each.
+            where = {
+                "cu_seq_lens_q": documents.bounds,
+                "cu_seq_lens_k": documents.key_bounds,
+                "max_length_q": documents.longest,
+                "max_length_k": documents.longest,
+            }
+        elif attention == packed_attention.NAME:
+            where = {"documents": Documents.from_positions(position_ids)}
+        if not self._takes_more:
+            where = {}
         hidden_BTD = self.language_model.base_model(
-            inputs_embeds=given_BTD, position_ids=position_ids, use_cache=False
+            inputs_embeds=given_BTD, position_ids=position_ids, use_cache=False, **where
         ).last_hidden_state
         return hidden_BTD.view_as(embeddings_BTD)
 

@@ -5,7 +5,6 @@ a row of 2048 positions that holds eight samples costs eight times what they cos
 is attended to by itself, at the cost of a loop.
 """
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilellama.config import ConfigError
+from mobilellama.pretrain.attention import Documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,6 +36,7 @@ def attend(
     attention_mask: Tensor | None,
     *,
     position_ids: Tensor | None = None,
+    documents: Documents | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -50,6 +51,7 @@ def attend(
         value: as key.
         attention_mask: none: rows are padded on the right, where nothing is supervised.
         position_ids: (B or 1, T); each 0 begins a sample.
+        documents: the same, found once for all layers; None: the model has not handed it on.
         scaling: of the products.
         dropout: of the probabilities.
         sliding_window: positions that each sees, itself included; None: all before it.
@@ -57,7 +59,7 @@ def attend(
     Raises:
         ConfigError: the model does not hand positions on, so that samples would see each other.
     """
-    if position_ids is None:
+    if documents is None and position_ids is None:
         rule = f"needs to know where samples begin, but {type(module).__name__} is not told"
         raise ConfigError("data.pack", True, rule, "Set it to false")
     assert attention_mask is None and query.shape[2] == key.shape[2]
@@ -72,11 +74,10 @@ def attend(
             enable_gqa=q.shape[-3] != k.shape[-3],
         )  # fmt: skip
 
-    starts = torch.nonzero(position_ids.flatten() == 0).flatten().tolist()  # host-device sync
-    if len(starts) == len(position_ids):  # each row is one sample
+    documents = documents or _documents(position_ids, len(query))
+    if documents.bounds is None or len(documents.bounds) == len(query) + 1:  # each row is one
         return within(query, key, value).transpose(1, 2), None
-    assert len(position_ids) == len(query)
-    lengths = [b - a for a, b in pairwise([*starts, position_ids.numel()])]
+    lengths = documents.lengths
     # The rows end to end, cut in one go: a slice's gradient would be as large as what it is of.
     q, k, v = (x.transpose(1, 2).flatten(0, 1).split(lengths) for x in (query, key, value))
     parts = [
@@ -84,6 +85,13 @@ def attend(
         for a, b, c in zip(q, k, v, strict=True)
     ]
     return torch.cat(parts).view(query.transpose(1, 2).shape), None
+
+
+def _documents(position_ids: Tensor | None, rows: int) -> Documents:
+    """Find the samples; the same positions for all rows are those of rows that are one sample."""
+    if position_ids is None or (len(position_ids) == 1 and rows > 1):
+        return Documents(None)
+    return Documents.from_positions(position_ids)
 
 
 def _window(length: int, sliding_window: int, device: torch.device) -> Tensor:

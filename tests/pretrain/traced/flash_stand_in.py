@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, modeling_flash_attention_utils
 
 DETERMINISTIC: list[bool] = []
 """For each backward pass of an attention so far: whether it was asked to be deterministic."""
@@ -37,6 +38,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     DETERMINISTIC.clear()
     LENGTHS.clear()
+
+
+def install_in_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a model of transformers take this as its flash_attention_2, on a CPU."""
+    install(monkeypatch)
+    monkeypatch.setattr(modeling_flash_attention_utils, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(PreTrainedModel, "_flash_attn_can_dispatch", lambda *given, **named: True)
+    # What it has found is kept for the process; None: nothing yet. The test's end brings it back.
+    monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
 
 
 def _not_here(*given: object, **named: object) -> None:

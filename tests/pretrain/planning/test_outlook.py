@@ -57,6 +57,7 @@ def test_remedies_are_the_flags_that_fit() -> None:
     assert "--engine.kind deepspeed" in remedies(ddp, with_room(8, sharded.total))
     more = gpu_memory(TRAINED, world_size=4, micro_batch_size=4, checkpointing=False)
     assert remedies(TRAINED, with_room(2, more.total))[-1] == "--gpus 4"
+    assert remedies(TRAINED, with_room(1, more.total))[-1] == "--gpus 4"  # doubled twice
 
 
 def test_gpus_that_cannot_divide_the_batch_are_refused_with_those_that_can() -> None:

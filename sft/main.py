@@ -41,6 +41,21 @@ VERBS = {
         presets=PRESETS,
         is_run=True,
     ),
+    "plan": Verb(
+        module="mobilellama.sft.plan",
+        meant=("base", "gpu"),
+        first=(
+            "rows",
+            "mfu",
+            "json",
+            "lora.rank",
+            "train.micro_batch_size",
+            "train.gradient_checkpointing",
+            "engine.kind",
+        ),
+        help="say what a finetuning needs before it starts: memory, time, disk",
+        presets=PRESETS,
+    ),
     "export": Verb(
         module="mobilellama.sft.export.export",
         config="mobilellama.sft.export.export_config",

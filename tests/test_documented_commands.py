@@ -46,6 +46,7 @@ RUNS = (
     "mobilellama pretrain replay",
     "mobilellama pretrain export",
     "mobilellama pretrain generate",
+    "mobilellama sft plan",
     "mobilellama sft prepare",
     "mobilellama sft export",
     "mobilellama sft merge",

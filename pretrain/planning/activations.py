@@ -72,20 +72,30 @@ def input_bytes(config: ModelConfig, shape: Shape) -> int:
     return shape.tokens * config.d_model * shape.element_bytes
 
 
-def kept_by_head(config: ModelConfig, shape: Shape) -> int:
+def kept_by_head(config: ModelConfig, shape: Shape, *, frozen: bool = False) -> int:
     """Return what the loss keeps: the gradients of the hidden states, and of the head in fp32."""
-    return input_bytes(config, shape) + _FP32 * config.vocab_size * config.d_model
+    head = 0 if frozen else config.vocab_size * config.d_model
+    return input_bytes(config, shape) + _FP32 * head
 
 
-def head_bytes(config: ModelConfig, shape: Shape, *, chunk_tokens: int) -> int:
+def head_bytes(
+    config: ModelConfig, shape: Shape, *, chunk_tokens: int, frozen: bool = False
+) -> int:
     """Return the most that the loss holds at a time.
 
     That is what it keeps, and of one chunk: the logits in both precisions, and the chunk's gradient
     of the head in both.
+
+    Args:
+        config: the architecture.
+        shape: of the micro-batch.
+        chunk_tokens: tokens whose logits are held at a time.
+        frozen: whether the head does not train, and so has no gradient.
     """
     both = shape.element_bytes + _FP32
     logits = min(chunk_tokens, shape.tokens) * config.vocab_size * both
-    return kept_by_head(config, shape) + logits + both * config.vocab_size * config.d_model
+    head = 0 if frozen else config.vocab_size * config.d_model
+    return kept_by_head(config, shape, frozen=frozen) + logits + both * head
 
 
 def batch_bytes(shape: Shape) -> int:

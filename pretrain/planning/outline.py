@@ -11,9 +11,16 @@ from mobilellama.pretrain.planning.activations import (
     batch_bytes,
     head_bytes,
 )
-from mobilellama.pretrain.planning.parameters import parameter_groups_of, parameters_by_part
+from mobilellama.pretrain.planning.adapters import adapted_bytes, adapter_parameters
+from mobilellama.pretrain.planning.parameters import (
+    adapter_flops_per_token,
+    flops_per_token,
+    parameter_groups_of,
+    parameters_by_part,
+)
 from mobilellama.pretrain.planning.state_memory import state_memory
 from mobilellama.pretrain.sections import ModelConfig, TrainConfig
+from mobilellama.run_record import Adapters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,28 @@ class PlannedTraining:
     train: TrainConfig
     engine: EngineConfig
     optimizer: OptimizerConfig
+    adapters: Adapters | None = None
+    """What trains in place of the model's own weights."""
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Parameters that train, of each of the optimizer's groups."""
+        if self.adapters:
+            return (adapter_parameters(self.model, self.adapters),)
+        return parameter_groups_of(self.model)
+
+    @property
+    def frozen(self) -> int:
+        """Parameters that do not train."""
+        return sum(parameter_groups_of(self.model)) if self.adapters else 0
+
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs of the forward and backward pass."""
+        model, seq_len = self.model, self.train.seq_len
+        if self.adapters:
+            return adapter_flops_per_token(model, seq_len, adapters=sum(self.groups))
+        return flops_per_token(model, seq_len)
 
     @property
     def precision(self) -> str:
@@ -62,32 +91,46 @@ def gpu_memory(
     """Return what one GPU holds with a micro-batch of some samples."""
     model, train, precision = trained.model, trained.train, trained.precision
     state = state_memory(
-        parameter_groups_of(model),
+        trained.groups,
         trained.engine,
         precision=precision,
         optimizer=trained.optimizer.kind,
         world_size=world_size,
+        frozen=trained.frozen,
     )
     shape = Shape(
         samples=micro_batch_size,
         seq_len=train.seq_len,
         element_bytes=2 if precision == "bf16" else 4,
     )
-    activations = activation_bytes(model, shape, checkpointing=checkpointing)
-    if trained.engine.kind == "ddp" and precision == "bf16":
-        parts = parameters_by_part(model)
-        matrices = parts["attention"] + parts["mlp"]
-        activations += autocast_bytes(model, shape, matrices=matrices, checkpointing=checkpointing)
     return GpuMemory(
         weights=state.weights,
         gradients=state.gradients,
         masters=state.masters,
         optimizer_state=state.optimizer,
         reduction_bucket=state.bucket,
-        activations=activations,
-        loss_head=head_bytes(model, shape, chunk_tokens=train.loss_chunk_tokens),
+        activations=_activations(trained, shape, checkpointing=checkpointing),
+        loss_head=head_bytes(
+            model,
+            shape,
+            chunk_tokens=train.loss_chunk_tokens,
+            frozen=trained.adapters is not None,
+        ),
         batch=batch_bytes(shape),
     )
+
+
+def _activations(trained: PlannedTraining, shape: Shape, *, checkpointing: bool) -> int:
+    model = trained.model
+    if trained.adapters:
+        kept = adapted_bytes(model, shape, trained.adapters, checkpointing=checkpointing)
+    else:
+        kept = activation_bytes(model, shape, checkpointing=checkpointing)
+    if trained.engine.kind == "ddp" and trained.precision == "bf16":
+        parts = parameters_by_part(model)
+        matrices = parts["attention"] + parts["mlp"]
+        kept += autocast_bytes(model, shape, matrices=matrices, checkpointing=checkpointing)
+    return kept
 
 
 def largest_micro_batch(

@@ -9,7 +9,7 @@ from mobilellama.pretrain.planning.outline import (
     gpu_memory,
     largest_micro_batch,
 )
-from mobilellama.pretrain.planning.parameters import flops_per_token, parameters_by_part
+from mobilellama.pretrain.planning.parameters import parameters_by_part
 from mobilellama.pretrain.planning.work import (
     checkpoint_bytes,
     kept_checkpoints,
@@ -59,7 +59,7 @@ class RunOutlook:
     checkpoints: int
     """Kept at the end of the run."""
     disk_bytes: int
-    """Of the kept checkpoints and of the one that is being saved."""
+    """Of the kept checkpoints, of the one that is being saved, and of frozen weights in fp32."""
     stall_s: float
     """Of one save."""
 
@@ -95,10 +95,12 @@ def look_at(trained: PlannedTraining, machine: Machine, checkpoint: CheckpointCo
     train, gpus = trained.train, machine.gpus
     micro_batches = train.grad_accum_steps(gpus)
     parts = parameters_by_part(trained.model)
-    count = sum(parts.values())
+    count = sum(trained.groups)
+    if trained.adapters:
+        parts |= {"adapters": count}
     memory = _memory(trained, gpus)
     plain, again = (_largest(trained, machine, checkpointing=flag) for flag in (False, True))
-    flops = flops_per_token(trained.model, train.seq_len) * train.tokens_per_step
+    flops = trained.flops_per_token * train.tokens_per_step
     step_s = flops / (gpus * machine.gpu.peak_tflops * 1e12 * machine.mfu)
     sent = sent_bytes(
         count,
@@ -121,7 +123,8 @@ def look_at(trained: PlannedTraining, machine: Machine, checkpoint: CheckpointCo
         sent_bytes_per_step=sent, communication_s=sent / machine.network_bytes_per_s,
         hours=step_s * train.max_steps / 3600, gpu_hours=step_s * train.max_steps / 3600 * gpus,
         mfu=machine.mfu,
-        checkpoint_bytes=saved, checkpoints=kept, disk_bytes=saved * (kept + 1),
+        checkpoint_bytes=saved, checkpoints=kept,
+        disk_bytes=saved * (kept + 1) + 4 * trained.frozen,
         stall_s=stall_s(saved, world_size=gpus, disk_bytes_per_s=machine.disk_bytes_per_s),
     )  # fmt: skip
 

@@ -31,3 +31,13 @@ def flops_per_token(config: ModelConfig, seq_len: int) -> float:
     parts = parameters_by_part(config)
     without_embedding = sum(parts.values()) - parts["embedding"]
     return 6.0 * without_embedding + 12.0 * config.n_layers * config.d_model * seq_len
+
+
+def adapter_flops_per_token(config: ModelConfig, seq_len: int, *, adapters: int) -> float:
+    """Return FLOPs a token where adapters train and the model is frozen.
+
+    A frozen weight has no gradient, so 4 FLOPs a parameter are computed and not 6.
+    """
+    parts = parameters_by_part(config)
+    base = sum(parts.values()) - parts["embedding"]
+    return flops_per_token(config, seq_len) - 2.0 * base + 6.0 * adapters

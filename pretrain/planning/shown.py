@@ -47,7 +47,8 @@ def _below(outlook: RunOutlook) -> dict[str, str]:
         "save": f"{_size_text(outlook.checkpoint_bytes)}, stops the training for "
         f"{outlook.stall_s:,.1f} s",
         "disk": f"{_size_text(outlook.disk_bytes)}: "
-        f"{format_count(outlook.checkpoints, 'checkpoint')}, and one more while it is saved",
+        f"{format_count(outlook.checkpoints, 'checkpoint')}, one more while it is saved"
+        f"{', and the frozen weights once' if 'adapters' in outlook.parameters else ''}",
     }
 
 

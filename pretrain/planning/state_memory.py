@@ -52,24 +52,26 @@ def state_memory(
     precision: str,
     optimizer: str,
     world_size: int,
+    frozen: int = 0,
 ) -> StateMemory:
     """Return what one rank holds beside activations.
 
     Args:
-        groups: parameters of each of the optimizer's groups.
+        groups: parameters that train, of each of the optimizer's groups.
         engine: the engine's config.
         precision: bf16 or fp32.
         optimizer: the value of ``optimizer.kind``.
         world_size: number of ranks.
+        frozen: parameters that do not train. Every rank holds them whole.
     """
     if engine.kind == "ddp":
-        return _ddp(sum(groups), STATE_TENSORS[optimizer])
+        return _ddp(sum(groups), frozen, STATE_TENSORS[optimizer])
     align = 2 * world_size
     padded = sum(-(-group // align) * align for group in groups)
     cut = padded // world_size
     width = _BF16 if precision == "bf16" else _FP32
     return StateMemory(
-        weights=width * padded,
+        weights=width * (padded + frozen),
         gradients=_gradients(sum(groups), padded, cut, engine, precision),
         masters=_FP32 * cut,
         optimizer=_FP32 * cut * STATE_TENSORS[optimizer],
@@ -77,10 +79,10 @@ def state_memory(
     )
 
 
-def _ddp(parameters: int, state_tensors: int) -> StateMemory:
+def _ddp(parameters: int, frozen: int, state_tensors: int) -> StateMemory:
     # The buckets of DistributedDataParallel are the gradients themselves.
     return StateMemory(
-        weights=_FP32 * parameters,
+        weights=_FP32 * (parameters + frozen),
         gradients=_FP32 * parameters,
         masters=0,
         optimizer=_FP32 * parameters * state_tensors,

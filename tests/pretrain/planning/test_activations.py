@@ -1,7 +1,5 @@
 """The bytes of activations against those that autograd saves, by its own hooks."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -16,6 +14,7 @@ from mobilellama.pretrain.planning.activations import (
 )
 from mobilellama.pretrain.planning.parameters import parameters_by_part
 from mobilellama.pretrain.sections import ModelConfig
+from tests.pretrain.helpers.saved_for_backward import saved_bytes
 
 MODELS = [
     ModelConfig(vocab_size=256, d_model=128, n_layers=3, n_heads=4, d_ff=320, max_seq_len=512),
@@ -24,23 +23,6 @@ MODELS = [
     ),
 ]
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
-
-
-def saved_bytes(module: torch.nn.Module, forward: Callable[[], object]) -> int:
-    """Return the bytes that autograd saves, without the module's own parameters and buffers."""
-    own = {t.untyped_storage()._cdata for t in [*module.parameters(), *module.buffers()]}
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage  # held, so that no other gets its address
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = forward()
-    del held
-    return sum(storage.nbytes() for storage in saved.values())
 
 
 def saved_by_model(config: ModelConfig, shape: Shape, *, checkpointing: bool) -> int:

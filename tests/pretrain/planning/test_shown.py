@@ -23,7 +23,7 @@ def test_the_plan_of_the_paper_s_run(
         "fit            it fits",
         "step           5,242,880 tokens, 47.2 PFLOP, 1.74 s",
         "time           120.1 h (5.0 days), 19,220 GPU-hours at an MFU of 0.542",
-        "disk           458.4 GB: 27 checkpoints, and one more while it is saved",
+        "disk           458.4 GB: 27 checkpoints, one more while it is saved",
     ):
         assert line in out.splitlines()
 

@@ -60,7 +60,9 @@ class Config:
     tokenizer: str
     """A sentencepiece .model file, a tokenizer.json, a folder with tokenizer.model or
     tokenizer.json, or the name on the Hub of a model that has one: OWNER/NAME or
-    OWNER/NAME@REVISION. If a folder has both files, tokenizer.model is used."""
+    OWNER/NAME@REVISION. If a folder has both files, tokenizer.model is used.
+    Special tokens that a text spells stay text. Added tokens that are not special, such as <think>
+    of Qwen, are pieces of text, as in transformers."""
     eos_token: str | None = None
     """The token that ends documents, as Llama 3's <|end_of_text|>. null: the one that the files of
     a tokenizer.json name, if it ends documents and not turns; </s> of a sentencepiece model."""

@@ -98,7 +98,7 @@ class HfTokenizer:
         """The highest id plus one, added tokens included."""
         self.specials = self._special_tokens()
         """The added tokens, and the tokens named bos, eos, unk or pad. An added token is read from
-        text if it is neither marked special nor named."""
+        text if it is neither named nor marked special, in either file."""
         self.begins_after_special = not any(
             step["type"] == "Metaspace" and step.get("prepend_scheme") == "first"
             for step in steps_of(self.content.get("pre_tokenizer"), "pretokenizers")
@@ -262,7 +262,14 @@ class HfTokenizer:
         return {token for name in _NAMES if (token := _spelling(self.config.get(name)))}
 
     def _is_special(self, token: Token) -> bool:
-        return token.get("special", False) or token["content"] in self._named
+        named = self._named | self._marked_by_config
+        return token.get("special", False) or token["content"] in named
+
+    @cached_property
+    def _marked_by_config(self) -> set[str]:
+        """The tokens that tokenizer_config.json marks special, which transformers obeys."""
+        decoder = cast(dict[str, Token], self.config.get("added_tokens_decoder") or {})
+        return {token["content"] for token in decoder.values() if token.get("special", False)}
 
     @cached_property
     def _continuing(self) -> "Tokenizer":

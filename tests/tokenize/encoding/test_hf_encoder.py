@@ -1,5 +1,6 @@
 """Corpora encoded with tokenizer.json, beside transformers' reading of the same files."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.helpers.corpus_tokenizers import (
     LITERATURE,
     SPELLED,
     read,
+    write_config,
     write_llama3,
     write_qwen,
 )
@@ -139,3 +141,42 @@ def test_each_kind_of_tokenizer_has_its_encoder(folder: Path, small_tokenizer: P
     assert make_encoder(Tokenizer(small_tokenizer)).tokenizer.vocab_size == 800
     plain = make_encoder(Tokenizer(small_tokenizer), plain=True)
     assert isinstance(plain, Encoder) and not plain.is_fast
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        "single_word",
+        "lstrip",
+        "rstrip",
+        "normalized",
+        "of the config alone",
+    ],
+)
+def test_each_kind_of_added_token_is_read_from_text_as_transformers_reads_it(
+    tmp_path: Path, kind: str, is_special: bool
+) -> None:
+    """One that is special never is, and one that is not special is a piece of text."""
+    folder, token = write_qwen(tmp_path / "t"), "<think>"
+    value = read(folder)
+    added_id = HfTokenizer(folder).vocab_size
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    flags |= {"special": is_special} | ({kind: True} if kind in flags else {})
+    if kind == "of the config alone":  # which may mark a token that tokenizer.json does not
+        decoder = {str(added_id): {"content": token} | flags}
+        write_config(folder, eos_token="<|endoftext|>", added_tokens_decoder=decoder)
+        flags["special"] = False
+    value["added_tokens"].append({"id": added_id, "content": token} | flags)
+    (folder / "tokenizer.json").write_text(json.dumps(value))
+    texts = [
+        f"a{token}b", f"a {token} b", f"{token}", f"x  {token}\n\ny {token}{token}",
+        f"caf\u00e9 e\u0301{token}e\u0301", token.upper(), token[:-1],
+    ]  # fmt: skip
+    theirs: Any = AutoTokenizer.from_pretrained(folder)
+    found = documents(HfEncoder(HfTokenizer(folder)), texts)
+    for text, ids in zip(texts, found, strict=True):
+        expected = theirs(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert ids[:-1] == expected, text
+    assert any(added_id in ids for ids in found) is not is_special

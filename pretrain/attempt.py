@@ -9,10 +9,11 @@ from functools import partial
 
 import torch
 import yaml
+from torch.distributed import DistNetworkError
 
 from mobilellama import __version__, launcher
 from mobilellama.commandline.old_names import as_stored
-from mobilellama.config import UserError
+from mobilellama.config import UserError, one_line
 from mobilellama.distributed import OtherRankError, World
 from mobilellama.files.atomic import whole_file
 from mobilellama.pretrain.assemble import assemble
@@ -129,13 +130,13 @@ def run_attempt(
         conclude("failed", str(error))  # whichever rank met it; a retry would meet it again
         raise
     except RuntimeError as error:
-        if not _is_lost_connection(error):
+        if not is_lost_connection(error):
             raise
         # Not final, so no verdict: whoever started the run may start it again.
         raise OtherRankError(
             "the connection to another rank is lost: it failed with a message of its own, was "
             "killed, or its node is down. Unless verdict.json says 'failed', the same command goes "
-            "on from the newest checkpoint"
+            f"on from the newest checkpoint. What the connection said: {one_line(error)[:300]}"
         ) from None
     if world.is_main:
         kind = "stopped" if reason else "finished"
@@ -171,9 +172,18 @@ def verify_buckets(dataset: TokenDataset, world: World) -> None:
     )
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    return any(word in str(error) for word in words)
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Return whether an error of a collective says that another rank is gone.
+
+    gloo and the store raise RuntimeError, and the store DistNetworkError too. NCCL raises
+    DistBackendError, also for mistakes and faults of this rank, so its words decide.
+    """
+    words = (
+        "Connection closed by peer", "Connection reset by peer", "Broken pipe",  # gloo, the store
+        "ncclRemoteError", "remote process exited", "unexpected exit of a remote peer",  # NCCL
+        "NCCL communicator was aborted",  # by the watchdog, which waited for a peer in vain
+    )  # fmt: skip
+    return isinstance(error, DistNetworkError) or any(word in str(error) for word in words)
 
 
 def begin(

@@ -22,7 +22,8 @@ from mobilellama.terminal import columns, wrapped
 
 _POLL_S = 0.5
 _ASK_SLURM_EVERY_S = 15.0
-_CONSEQUENCE = "another rank"
+# A rank whose peer is gone says so: ours in the first words, NCCL and the store with their errors.
+_CONSEQUENCE = re.compile("another rank|DistBackendError|DistNetworkError")
 _ERROR = re.compile(r"^(mobilellama: error:|[A-Za-z0-9_.]*(Error|Exception)\b)")
 
 
@@ -119,7 +120,7 @@ def first_error(logs: Path) -> str | None:
         for line in path.read_text(errors="replace").splitlines()
         if _ERROR.match(line)
     ]
-    causes = [line for line in found if _CONSEQUENCE not in line]
+    causes = [line for line in found if not _CONSEQUENCE.search(line)]
     return next(iter([*causes, *found]), None)
 
 

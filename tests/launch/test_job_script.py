@@ -420,6 +420,14 @@ def test_the_number_of_failures_may_be_given(make_job: Callable[..., Job]) -> No
             "mobilellama: error: the connection to another rank is lost. See below",
         ),
         ("mobilellama: error: data: another rank found it damaged\\nOSError: x", "OSError: x"),
+        (
+            "torch.distributed.DistBackendError: NCCL error in: x.cpp\\ntorch.cuda.Error: x",
+            "torch.cuda.Error: x",
+        ),
+        (
+            "torch.distributed.DistNetworkError: the client socket has failed",
+            "torch.distributed.DistNetworkError: the client socket has failed",
+        ),
         ("no error at all", ""),
     ],
 )

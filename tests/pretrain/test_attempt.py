@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from torch import Tensor
+from torch.distributed import DistBackendError, DistNetworkError
 
 from mobilellama import signals
+from mobilellama.pretrain.attempt import is_lost_connection
 from mobilellama.pretrain.validate import HeldOut
 from mobilellama.run_folder import RunFolder
 from tests.helpers.ranks import run_ranks
@@ -162,3 +164,41 @@ def test_a_stop_in_the_saving_leaves_a_whole_checkpoint_and_no_other(
     assert outcome(tmp_path) == f"stopped at {newest}"
     assert newest < 100
     assert [path.name for path in run.checkpoints.iterdir() if "tmp" in path.name] == []
+
+
+NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, {}, NCCL version 2.27.5\n{}\nLast error:\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[gloo/pair.cc:534] Connection closed by peer [10.0.0.2]:4871"), True),
+        (DistNetworkError("Failed to recv, got 0 bytes. Connection was likely closed."), True),
+        (DistBackendError("store->get('0') got error: Connection reset by peer"), True),
+        (
+            DistBackendError(NCCL.format(
+                "remote process exited or there was a network error",
+                "ncclRemoteError: A call failed possibly due to a network error or a remote "
+                "process exiting prematurely.",
+            )),
+            True,
+        ),
+        (DistBackendError("NCCL communicator was aborted on rank 1."), True),
+        (
+            DistBackendError(NCCL.format(
+                "unhandled cuda error", "ncclUnhandledCudaError: Call to CUDA function failed.")),
+            False,
+        ),
+        (
+            DistBackendError(NCCL.format(
+                "invalid usage", "ncclInvalidUsage: This usually reflects invalid usage.")),
+            False,
+        ),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)  # fmt: skip
+def test_a_lost_rank_is_known_from_what_each_backend_says_of_it(
+    error: RuntimeError, lost: bool
+) -> None:
+    """The rest are faults of this rank, and end it with their own message."""
+    assert is_lost_connection(error) is lost

@@ -167,6 +167,8 @@ def test_only_the_last_lines_are_shown_at_first_and_then_all(
 
 
 OTHER = "mobilellama: error: data: another rank found a bad bucket"
+NCCL = "torch.distributed.DistBackendError: NCCL error in: x.cpp:1, remote process exited"
+STORE = "torch.distributed.DistNetworkError: failed to recv, got 0 bytes"
 LOST = "mobilellama: error: [rank 1 on n1] the connection to another rank is lost"
 
 
@@ -183,6 +185,9 @@ LOST = "mobilellama: error: [rank 1 on n1] the connection to another rank is los
         ({"r0": f"{LOST}\n", "r1": "step 1\n"}, LOST),
         ({"r0": f"{LOST}\n", "r1": f"{LOST}\nRuntimeError: x\n"}, "RuntimeError: x"),
         ({"r0": f"{LOST}\nRuntimeError: x\n", "r1": "KeyError: y\n"}, "RuntimeError: x"),
+        ({"r0": f"{NCCL}\n", "r1": "torch.OutOfMemoryError: x\n"}, "torch.OutOfMemoryError: x"),
+        ({"r0": f"{NCCL}\n", "r1": "step 1\n"}, NCCL),
+        ({"r0": f"{STORE}\n", "r1": "KeyError: y\n"}, "KeyError: y"),
         ({"r0": f"ValueError: {'x' * 600}\n"}, f"ValueError: {'x' * 488}"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mobilellama.config import ConfigError, UserError
+from mobilellama.config import ConfigError, UserError, one_line
 from mobilellama.cpus import CpuBudget, cpu_budget
 from mobilellama.distributed_config import DistributedConfig
 from mobilellama.log import has_launcher
@@ -34,13 +34,26 @@ def uses_cuda(config: DistributedConfig) -> bool:
         return False
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.accelerator == "cuda" and not gpus:
-        rule, remedy = "no CUDA GPU is seen here", "Use cpu or auto"
+        rule = f"PyTorch finds no GPU that it can use: {_why_no_gpu()}"
+        remedy = (
+            "Mend that, see 'nvidia-smi' and 'mobilellama launch doctor'; or train on the CPU with "
+            "--distributed.accelerator cpu"
+        )
         raise ConfigError("distributed.accelerator", "cuda", rule, remedy)
     if gpus and config.processes_per_node > gpus:
         rule = f"exceeds the {gpus} GPUs of this node"
         remedy = "Lower it, or set distributed.accelerator to cpu"
         raise ConfigError("distributed.devices", config.processes_per_node, rule, remedy)
     return gpus > 0
+
+
+def _why_no_gpu() -> str:
+    """Return PyTorch's reason: no driver, one that is too old, or a PyTorch without CUDA."""
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:  # the first: PyTorch was built without CUDA
+        return one_line(error).split(". ")[0].strip(". ")
+    return "CUDA_VISIBLE_DEVICES names none"
 
 
 def use_deterministic_kernels() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mobilellama import signals
-from mobilellama.config import UserError
-from mobilellama.distributed import OtherRankError, Ranks, World, close
+from mobilellama.config import ConfigError, UserError
+from mobilellama.distributed import OtherRankError, Ranks, World, close, uses_cuda
 from mobilellama.distributed_config import DistributedConfig
 from mobilellama.signals import StoppedError
 from tests.helpers.ranks import run_ranks
@@ -166,3 +166,27 @@ def test_the_ranks_beside_the_one_that_failed_know_that_it_tells_the_error() -> 
         [("disk", False)] * 2 + [("another rank found a bad file", True)],
         [consequence] * 2 + [("bad file", False)],
     ]
+
+
+def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_an_error_with_its_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A driver too old was one: the run trained on the CPU, and said so in one line of its log."""
+    causes = {
+        AssertionError("Torch not compiled with CUDA enabled"): "Torch not compiled with CUDA",
+        RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 11040). Please update it"
+        ): "driver on your system is too old (found version 11040)",
+    }
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for error, cause in causes.items():
+
+        def init(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(torch.cuda, "init", init)
+        with pytest.raises(ConfigError) as caught:
+            uses_cuda(DistributedConfig(accelerator="cuda"))
+        assert cause in str(caught.value)
+        assert "--distributed.accelerator cpu" in str(caught.value)
+        assert "Please" not in str(caught.value)

@@ -62,7 +62,7 @@ def bad_records(dataset: TokenDataset, sources: str | None) -> list[BadReason]:
             continue
         receipt = _receipt(dataset.folder, row, dataset.identity)
         for place, detail in _places(receipt):
-            key = (row["subset"], detail.partition(" (")[0])
+            key = (row["subset"], _reason_of(receipt, detail))
             found[key] = found.get(key, 0) + 1
             if len(examples.setdefault(key, [])) < _EXAMPLES:
                 examples[key].append(_example(receipt, place, detail, lines))
@@ -95,6 +95,13 @@ def _receipt(folder: Path, row: ManifestRow, identity: Identity) -> Receipt:
 def _places(receipt: Receipt) -> Iterable[tuple[int, str]]:
     for place, detail in receipt.bad_places:
         yield int(place), str(detail)
+
+
+def _reason_of(receipt: Receipt, detail: str) -> str:
+    """Return what many records have in common, so that a page has few reasons."""
+    if receipt.unit == "files":  # its path comes first
+        detail = detail.rpartition(": ")[2]
+    return detail.partition(" (")[0]
 
 
 def _example(receipt: Receipt, place: int, detail: str, lines: SourceLines | None) -> BadExample:

@@ -116,7 +116,7 @@ def read_text_files_again(slice_: Slice, sources: SourcesConfig) -> SourceRange 
 
 def _text_of(data: bytes, path: str) -> str | BadRecordError:
     if len(data) > LONGEST_LINE_BYTES:
-        return LongRecordError(f"{path}: {len(data):,} bytes, more than {LONGEST_LINE_BYTES:,}")
+        return LongRecordError(f"{path}: too long (it has more than {LONGEST_LINE_BYTES:,} bytes)")
     try:
         return data.removeprefix(UTF8_MARK).decode()
     except UnicodeDecodeError as error:

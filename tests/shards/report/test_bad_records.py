@@ -64,14 +64,15 @@ def test_another_corpus_is_refused_and_one_lost_file_is_not(
     assert all(one.examples[0].raw.endswith("jsonl is not there]") for one in lost)
 
 
-def many_bad(folder: Path, count: int, tokenizer: Path) -> Path:
-    """Tokenise a file in which so many lines are bad in two ways."""
+def many_bad(folder: Path, tokenizer: Path, *counts: int) -> Path:
+    """Tokenise a file for each count, in which so many lines are bad in two ways."""
     from mobilellama.tokenize.main import main as tokenize_main
 
-    path = folder / "corpus/c4/a.jsonl"
-    path.parent.mkdir(parents=True)
-    bad = ["{", '{"no": 1}', '{"no": 2}'] * (count // 3)
-    path.write_text("\n".join(['{"text": "good"}', *bad]))
+    (folder / "corpus/c4").mkdir(parents=True)
+    for number, count in enumerate(counts):
+        bad = ["{", '{"no": 1}', '{"no": 2}'] * (count // 3)
+        path = folder / f"corpus/c4/{'ab'[number]}.jsonl"
+        path.write_text("\n".join(['{"text": "good"}', *bad]))
     arguments = ["--tokenizer", str(tokenizer), "--sources.root", str(folder / "corpus")]
     arguments += ["--output", str(folder / "dataset"), "--max_bad_share", "0.99999"]
     assert tokenize_main(["run", *arguments, "--workers", "1"]) == 0
@@ -81,7 +82,7 @@ def many_bad(folder: Path, count: int, tokenizer: Path) -> Path:
 def test_most_frequent_first_three_examples_and_what_a_receipt_does_not_keep(
     small_tokenizer: Path, tmp_path: Path
 ) -> None:
-    dataset = TokenDataset(many_bad(tmp_path, 12_000, small_tokenizer))
+    dataset = TokenDataset(many_bad(tmp_path, small_tokenizer, 12_000))
     found = bad_records(dataset, str(tmp_path / "corpus"))
     receipt = json.loads((dataset.folder / "c4/00000.json").read_text())
     kept = Counter(reason.partition(" (")[0] for _, reason in receipt["bad_places"])
@@ -94,6 +95,31 @@ def test_most_frequent_first_three_examples_and_what_a_receipt_does_not_keep(
     assert [one.place for one in found[1].examples] == [
         f"c4/a.jsonl, line {2 + 3 * i}, byte {17 + 22 * i}" for i in range(3)
     ]
+
+
+def test_reasons_that_receipts_do_not_keep_are_the_sum_over_the_buckets(
+    small_tokenizer: Path, tmp_path: Path
+) -> None:
+    """2,000 and 500 of the bad records of two buckets are above the 10,000 that each keeps."""
+    dataset = TokenDataset(many_bad(tmp_path, small_tokenizer, 12_000, 10_500))
+    counts = {one.reason: one.count for one in bad_records(dataset, None)}
+    assert counts.pop("reason not kept") == 2_000 + 500
+    assert sum(counts.values()) == 2 * 10_000
+
+
+def test_files_that_are_bad_alike_have_one_reason(small_tokenizer: Path, tmp_path: Path) -> None:
+    """Their paths stand before the reason, and would make each another one."""
+    from mobilellama.tokenize.main import main as tokenize_main
+
+    (tmp_path / "texts").mkdir()
+    for number in range(9):
+        (tmp_path / f"texts/{number}: a.txt").write_bytes(b"\xff" if number else b"good")
+    arguments = ["--tokenizer", small_tokenizer, "--sources.dataset", tmp_path / "texts"]
+    arguments += ["--output", tmp_path / "dataset", "--workers", 1]
+    assert tokenize_main(["run", *map(str, arguments)]) == 0
+    (one,) = bad_records(TokenDataset(tmp_path / "dataset"), None)
+    assert (one.reason, one.count, len(one.examples)) == ("not UTF-8", 8, 3)
+    assert one.examples[0].detail.startswith("1: a.txt: not UTF-8 (invalid start byte")
 
 
 def test_a_lost_receipt_is_named(copy: Path) -> None:

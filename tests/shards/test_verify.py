@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -137,19 +138,56 @@ def test_the_sources_are_noted_too(
         assert "of them read by an unfinished check" in line
 
 
+def make_huge(folder: Path) -> None:
+    """Give a dataset a bucket of 40 GB, all holes. Its hash is wrong, but never seen."""
+    plan = Plan.read(folder)
+    found = [read_receipt(folder, slice_, plan.identity) for slice_ in plan.slices]
+    receipts = [replace(one, tokens=20 * 10**9) if one.name == "github/00000" else one
+                for one in found if one]  # fmt: skip
+    os.truncate(folder / "github/00000.bin", 40 * 10**9)
+    write_dataset(folder, plan.identity, receipts)
+    for path in folder.glob("*/*.json"):
+        path.unlink()
+
+
+def test_after_kill_9_the_next_check_goes_on_and_says_the_same(
+    small_dataset: Path, copy: Path, cli: Cli
+) -> None:
+    """What was noted by then is not read again."""
+    make_huge(copy)
+    program = (
+        "import sys\n"
+        "from mobilellama.cli import main\n"
+        "from mobilellama.shards.verification import journal\n"
+        "journal._WRITE_EVERY_S = 0.0\n"  # each file that is good is noted at once
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, "shards", "verify", str(copy), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    journal, end_s = copy / JOURNAL, time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") == 10):
+        assert process.poll() is None and time.monotonic() < end_s
+        time.sleep(0.05)
+    process.kill()
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGKILL and out == b""
+    (copy / "github/00000.bin").unlink()
+    for name in ("github/00000.bin", "manifest.parquet", "dataset.json"):
+        shutil.copy(small_dataset / name, copy / name)
+    code, out, err = cli("shards", "verify", copy)
+    assert code == 0 and "has found 10 files good: not read again" in err
+    assert not journal.exists()
+    code, afresh, _ = cli("shards", "verify", copy)
+    assert code == 0
+    without, count = re.subn(r" \([^)]* of them read by an unfinished check\)", "", out)
+    shown = [re.sub(r"[0-9.]+ s;", "", text) for text in (without, afresh)]
+    assert shown[0] == shown[1] and count == 1
+
+
 def test_ctrl_c_ends_at_once_within_a_file_and_the_next_check_goes_on(
     copy: Path,
 ) -> None:
-    """The bucket of 40 GB has holes, which read as zeros. Its hash is wrong, but never seen."""
-    dataset = TokenDataset(copy)
-    plan = Plan.read(copy)
-    found = [read_receipt(copy, slice_, plan.identity) for slice_ in plan.slices]
-    receipts = [replace(one, tokens=20 * 10**9) if one.name == "github/00000" else one
-                for one in found if one]  # fmt: skip
-    os.truncate(copy / "github/00000.bin", 40 * 10**9)
-    write_dataset(copy, dataset.identity, receipts)
-    for path in copy.glob("*/*.json"):
-        path.unlink()
+    make_huge(copy)
     command = [sys.executable, "-m", "mobilellama", "shards", "verify", str(copy)]
     process = subprocess.Popen(
         [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

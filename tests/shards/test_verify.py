@@ -157,12 +157,12 @@ def test_after_kill_9_the_next_check_goes_on_and_says_the_same(
     make_huge(copy)
     program = (
         "import sys\n"
-        "from mobilellama.cli import main\n"
+        "from mobilellama.shards.main import main\n"
         "from mobilellama.shards.verification import journal\n"
         "journal._WRITE_EVERY_S = 0.0\n"  # each file that is good is noted at once
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    command = [sys.executable, "-c", program, "shards", "verify", str(copy), "--workers", "2"]
+    command = [sys.executable, "-c", program, "verify", str(copy), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     journal, end_s = copy / JOURNAL, time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") == 10):

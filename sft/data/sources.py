@@ -205,7 +205,7 @@ def _json_records(file: BinaryIO, path: Path, slice_: Slice) -> Iterator[SourceR
     if file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip().startswith(b"["):
         file.seek(0)
         try:
-            for i, (value, source_read) in enumerate(read_elements(file)):
+            for i, (value, source_read) in enumerate(read_elements(file, path)):
                 if held:
                     yield held
                 held, yielded = SourceRecord(f"{slice_.source}[{i}]", value, source_read), i

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ROWS_AT_ONCE = 256
+_HELD_BYTES = LONGEST_LINE_BYTES + 8  # of a line: a mark, a line end, and what is too long
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _GIVE_THE_CORPUS = "Give the corpus that the dataset was made of"
 
@@ -103,16 +104,21 @@ def _lines(file: BinaryIO, path: Path, slice_: Slice, column: str) -> Iterator[A
     lines, end = file, slice_.end
     file.seek(max(slice_.start - 1, 0))
     if slice_.start > 0:
-        file.readline()  # the end of a line of the slice before
+        while (part := file.readline(_HELD_BYTES)) and not part.endswith(b"\n"):
+            pass  # the end of a line of the slice before
     at = file.tell()
     if path.suffix in (".zst", ".gz"):
         lines = unpacked(file, path)
         end = None  # of the unpacked content
     try:
-        while (end is None or at < end) and (line := lines.readline()):
+        while (end is None or at < end) and (line := lines.readline(_HELD_BYTES)):
             text, skipped = _text_of_line(line.removeprefix(UTF8_MARK) if at == 0 else line, column)
+            length = len(line)
+            while len(line) == _HELD_BYTES and not line.endswith(b"\n"):  # the rest of a long line
+                line = lines.readline(_HELD_BYTES)
+                length += len(line)
             yield AuditedRecord(text, skipped, place=at, read=file.tell() - slice_.start)
-            at += len(line)
+            at += length
     except (zstandard.ZstdError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: corrupt ({one_line(error)}). Fetch the file again") from None
 

@@ -184,7 +184,7 @@ def _first_values(path: SourcePath) -> Iterator[object]:
         start = file.read(_START_BYTES).removeprefix(UTF8_MARK).lstrip()
         file.seek(0)
         if path.suffix == ".json" and start.startswith(b"["):
-            for value, source_read in read_elements(file):
+            for value, source_read in read_elements(file, path):
                 yield value
                 if source_read > _START_BYTES:
                     return

@@ -140,7 +140,7 @@ def _json_values(file: BinaryIO, path: SourcePath, column: str) -> Values:
     file.seek(0)
     row = 0
     try:
-        for value, _ in read_elements(file):
+        for value, _ in read_elements(file, path):
             yield row, _as_object(value, column)
             row += 1
         return

@@ -10,8 +10,11 @@ import pytest
 import zstandard
 
 from mobilellama.config import ConfigError, DataError
+from mobilellama.files import json_lines
+from mobilellama.shards.audit import records
 from mobilellama.shards.audit.records import AuditedRecord, read_records
 from mobilellama.shards.dataset import Slice
+from mobilellama.tokenize.sources import documents, lines
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
@@ -64,6 +67,25 @@ def test_a_range_has_the_lines_whose_first_byte_lies_in_it(
     (tmp_path / "c4/a.jsonl").write_bytes(b"\n".join(lines))
     (tmp_path / "c4/b.jsonl").write_bytes(b"")
     require_both_read_the_same(SourcesConfig(root=str(tmp_path)), slice_bytes)
+
+
+@pytest.mark.parametrize("slice_bytes", [300, 2_000, 1 << 30])
+def test_a_line_that_is_too_long_is_not_held_and_its_neighbours_are_read(
+    tmp_path: Path, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end may lie in the slice after it, and right where a part of it ends."""
+    for module in (json_lines, records, lines, documents):
+        monkeypatch.setattr(module, "LONGEST_LINE_BYTES", 1_000)
+    monkeypatch.setattr(records, "_HELD_BYTES", 1_008)
+    good = b'{"text": "good"}'
+    long = [b"a" * length for length in (1_000, 1_001, 1_007, 1_008, 1_009, 2_016, 2_017, 9_000)]
+    data = b"\n".join([good, *(part for line in long for part in (line, good))])
+    (tmp_path / "c4").mkdir()
+    (tmp_path / "c4/a.jsonl").write_bytes(data)
+    slices = require_both_read_the_same(SourcesConfig(root=str(tmp_path)), slice_bytes)
+    found = [record for one in slices for record in read_records(one, str(tmp_path))]
+    assert [r.skipped for r in found if r.skipped] == ["not JSON", *["too long"] * 7]
+    assert [data[r.place :].split(b"\n")[0] for r in found] == data.split(b"\n")
 
 
 def test_a_compressed_file_is_read_over_all_its_frames(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from mobilellama.config import DataError
 from mobilellama.tokenize.sources import json_list
 from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
 
 
 def elements(content: bytes) -> list[Any]:
-    return [value for value, _ in read_elements(io.BytesIO(content))]
+    return [value for value, _ in read_elements(io.BytesIO(content), "a.json")]
 
 
 LIST = [{"text": "a é 漢 \\ ] , ["}, "b", None, -1.5e3, [1, [2]], {"n": {}}, True]
@@ -29,9 +30,25 @@ def test_elements_are_found_wherever_a_block_ends(
     assert elements(b"\xef\xbb\xbf" + content + b"\n \n") == LIST
 
 
+def test_an_element_that_is_too_long_is_refused_before_it_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(json_list, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(json_list, "_LONGEST_ELEMENT", 1_000)
+    assert elements(json.dumps(["a", "b" * 900, "c"]).encode()) == ["a", "b" * 900, "c"]
+    file = io.BytesIO(json.dumps(["a", "b" * 100_000, "c"]).encode())
+    message = r"a\.json: element 1 of its list, from 0, is damaged, or has more than 1,000 char"
+    with pytest.raises(DataError, match=message):
+        list(read_elements(file, "a.json"))
+    assert file.tell() < 5_000
+    short = json.dumps({"columns": ["d" * 5_000]}).encode()  # no list, which is read as a whole
+    with pytest.raises(ValueError, match="the list has no end"):
+        elements(short)
+
+
 def test_what_is_read_with_each_element_sums_up_to_the_list() -> None:
     content = json.dumps(["x" * n for n in range(50)]).encode()
-    ends = [end for _, end in read_elements(io.BytesIO(content))]
+    ends = [end for _, end in read_elements(io.BytesIO(content), "a.json")]
     assert ends == sorted(ends) and ends[-1] == len(content) - 1  # before the bracket
 
 

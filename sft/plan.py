@@ -16,15 +16,12 @@ import math
 from dataclasses import dataclass, field, replace
 
 from mobilellama import log as logs
-from mobilellama.commandline.parser import parse_config
 from mobilellama.config import ConfigError, require_at_least
-from mobilellama.files.presets import find_preset
-from mobilellama.pretrain.main import PRESETS
 from mobilellama.pretrain.planning.adapters import require_targets
 from mobilellama.pretrain.planning.machine import MachineConfig, PlannedRun, print_plan
 from mobilellama.pretrain.planning.outline import PlannedTraining
-from mobilellama.pretrain.planning.plan import Config as PretrainPlan
-from mobilellama.pretrain.sections import DataConfig, ModelConfig, TrainConfig
+from mobilellama.pretrain.planning.plan import model_of
+from mobilellama.pretrain.sections import DataConfig, TrainConfig
 from mobilellama.sft.config import Config as FinetuningConfig
 
 
@@ -66,7 +63,7 @@ class Config(FinetuningConfig, MachineConfig):
 def main(config: Config) -> int:
     """Print the plan; return 1 if the run does not fit."""
     logs.configure()
-    model = model_of(config.base)
+    model = replace(model_of(config.base), attention="per_document")
     if config.seq_len > model.max_seq_len:
         rule = f"exceeds the {model.max_seq_len:,} positions of {config.base}"
         raise ConfigError("seq_len", config.seq_len, rule, "Lower it")
@@ -81,20 +78,6 @@ def main(config: Config) -> int:
         adapters=adapters,
     )
     return print_plan(planned, config, config.checkpoint)
-
-
-def model_of(base: str) -> ModelConfig:
-    """Return the model of a preset or a YAML file.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    path = find_preset(base, PRESETS, "base")
-    words = ["--config", str(path), "--gpus", "1", "--gpu", "h100"]
-    config = parse_config(
-        PretrainPlan, words, prog="mobilellama sft plan --base", about="", presets=PRESETS
-    )
-    return replace(config.model, attention="per_document")
 
 
 def planned_train(config: Config) -> TrainConfig:

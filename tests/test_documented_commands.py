@@ -76,6 +76,7 @@ PARSES = {
 }
 ELSEWHERE = {
     "mobilellama tokenize plan": "tests/tokenize/test_forecast.py",
+    "mobilellama vlm plan": "tests/vlm/test_plan.py",
     "mobilellama shards compare": "tests/shards/compare/test_compare.py",
     "mobilellama shards show data --file": "tests/shards/test_show.py",
     "mobilellama launch doctor": "tests/launch/on_slurm/test_documented_commands.py",

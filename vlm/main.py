@@ -32,6 +32,22 @@ VERBS = {
         presets=PRESETS,
         is_run=True,
     ),
+    "plan": Verb(
+        module="mobilellama.vlm.plan",
+        config="mobilellama.vlm.plan_config",
+        meant=("base", "gpu"),
+        first=(
+            "samples",
+            "row_tokens",
+            "mfu",
+            "json",
+            "lora.rank",
+            "train.micro_batch_size",
+            "train.gradient_checkpointing",
+        ),
+        help="say what a run needs before it starts: memory, time, disk",
+        presets=PRESETS,
+    ),
     "export": Verb(
         module="mobilellama.vlm.formats.export",
         config="mobilellama.vlm.formats.export_config",

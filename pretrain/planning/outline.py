@@ -35,6 +35,12 @@ class PlannedTraining:
     """What trains in place of the model's own weights."""
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Parameters by part."""
+        parts = parameters_by_part(self.model)
+        return parts | {"adapters": sum(self.groups)} if self.adapters else parts
+
+    @property
     def groups(self) -> tuple[int, ...]:
         """Parameters that train, of each of the optimizer's groups."""
         if self.adapters:
@@ -45,6 +51,24 @@ class PlannedTraining:
     def frozen(self) -> int:
         """Parameters that do not train."""
         return sum(parameter_groups_of(self.model)) if self.adapters else 0
+
+    @property
+    def head_is_frozen(self) -> bool:
+        """Whether the head does not train."""
+        return self.adapters is not None
+
+    def activations(self, shape: Shape, *, checkpointing: bool) -> int:
+        """Return the most bytes that the model, without its loss, keeps for the backward pass."""
+        model = self.model
+        if self.adapters:
+            kept = adapted_bytes(model, shape, self.adapters, checkpointing=checkpointing)
+        else:
+            kept = activation_bytes(model, shape, checkpointing=checkpointing)
+        if self.engine.kind == "ddp" and self.precision == "bf16":
+            parts = parameters_by_part(model)
+            matrices = parts["attention"] + parts["mlp"]
+            kept += autocast_bytes(model, shape, matrices=matrices, checkpointing=checkpointing)
+        return kept
 
     @property
     def flops_per_token(self) -> float:
@@ -109,28 +133,15 @@ def gpu_memory(
         masters=state.masters,
         optimizer_state=state.optimizer,
         reduction_bucket=state.bucket,
-        activations=_activations(trained, shape, checkpointing=checkpointing),
+        activations=trained.activations(shape, checkpointing=checkpointing),
         loss_head=head_bytes(
             model,
             shape,
             chunk_tokens=train.loss_chunk_tokens,
-            frozen=trained.adapters is not None,
+            frozen=trained.head_is_frozen,
         ),
         batch=batch_bytes(shape),
     )
-
-
-def _activations(trained: PlannedTraining, shape: Shape, *, checkpointing: bool) -> int:
-    model = trained.model
-    if trained.adapters:
-        kept = adapted_bytes(model, shape, trained.adapters, checkpointing=checkpointing)
-    else:
-        kept = activation_bytes(model, shape, checkpointing=checkpointing)
-    if trained.engine.kind == "ddp" and trained.precision == "bf16":
-        parts = parameters_by_part(model)
-        matrices = parts["attention"] + parts["mlp"]
-        kept += autocast_bytes(model, shape, matrices=matrices, checkpointing=checkpointing)
-    return kept
 
 
 def largest_micro_batch(

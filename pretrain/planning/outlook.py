@@ -9,7 +9,6 @@ from mobilellama.pretrain.planning.outline import (
     gpu_memory,
     largest_micro_batch,
 )
-from mobilellama.pretrain.planning.parameters import parameters_by_part
 from mobilellama.pretrain.planning.work import (
     checkpoint_bytes,
     kept_checkpoints,
@@ -29,6 +28,8 @@ class RunOutlook:
     precision: str
     parameters: dict[str, int]
     """By part of the model."""
+    frozen_parameters: int
+    """Of them, those that do not train."""
     micro_batch_size: int
     micro_batches: int
     """Of a rank in one step."""
@@ -94,10 +95,7 @@ def look_at(trained: PlannedTraining, machine: Machine, checkpoint: CheckpointCo
     """
     train, gpus = trained.train, machine.gpus
     micro_batches = train.grad_accum_steps(gpus)
-    parts = parameters_by_part(trained.model)
     count = sum(trained.groups)
-    if trained.adapters:
-        parts |= {"adapters": count}
     memory = _memory(trained, gpus)
     plain, again = (_largest(trained, machine, checkpointing=flag) for flag in (False, True))
     flops = trained.flops_per_token * train.tokens_per_step
@@ -114,7 +112,8 @@ def look_at(trained: PlannedTraining, machine: Machine, checkpoint: CheckpointCo
     fits = memory.total <= machine.room_bytes
     return RunOutlook(
         gpus=gpus, gpu=machine.gpu_name, engine=trained.engine_name, precision=trained.precision,
-        parameters=parts, micro_batch_size=train.micro_batch_size, micro_batches=micro_batches,
+        parameters=trained.parts, frozen_parameters=trained.frozen,
+        micro_batch_size=train.micro_batch_size, micro_batches=micro_batches,
         gradient_checkpointing=train.gradient_checkpointing,
         memory_bytes=memory, room_bytes=machine.room_bytes, fits=fits,
         largest_micro_batch=plain, largest_micro_batch_checkpointing=again,

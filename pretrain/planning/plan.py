@@ -12,12 +12,15 @@ The hours follow from --mfu. The exit code is 1 if the run does not fit.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mobilellama import log as logs
+from mobilellama.commandline.parser import parse_config
+from mobilellama.files.presets import find_preset
 from mobilellama.pretrain.config import Config as RunConfigOfPretraining
 from mobilellama.pretrain.planning.machine import MachineConfig, PlannedRun, print_plan
 from mobilellama.pretrain.planning.outline import PlannedTraining
-from mobilellama.pretrain.sections import MixtureConfig
+from mobilellama.pretrain.sections import MixtureConfig, ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +55,18 @@ def main(config: Config) -> int:
         optimizer=config.optimizer,
     )
     return print_plan(planned, config, config.checkpoint)
+
+
+def model_of(base: str) -> ModelConfig:
+    """Return the model of a preset or a YAML file.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    presets = Path(__file__).parent.parent / "presets"  # as in main.py, which imports no verb
+    path = find_preset(base, presets, "base")
+    words = ["--config", str(path), "--gpus", "1", "--gpu", "h100"]
+    config = parse_config(
+        Config, words, prog="mobilellama pretrain plan", about="", presets=presets
+    )
+    return config.model

@@ -48,7 +48,7 @@ def _below(outlook: RunOutlook) -> dict[str, str]:
         f"{outlook.stall_s:,.1f} s",
         "disk": f"{_size_text(outlook.disk_bytes)}: "
         f"{format_count(outlook.checkpoints, 'checkpoint')}, one more while it is saved"
-        f"{', and the frozen weights once' if 'adapters' in outlook.parameters else ''}",
+        f"{', and the frozen weights once' if outlook.frozen_parameters else ''}",
     }
 
 

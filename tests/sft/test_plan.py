@@ -23,6 +23,7 @@ from mobilellama.pretrain.planning.adapters import (
     adapter_parameters,
 )
 from mobilellama.pretrain.planning.parameters import parameters_by_part
+from mobilellama.pretrain.planning.saved import bytes_saved
 from mobilellama.pretrain.planning.state_memory import state_memory
 from mobilellama.pretrain.sections import ModelConfig
 from mobilellama.sft.lora import inject
@@ -30,7 +31,6 @@ from mobilellama.sft.lora_config import LoraConfig
 from mobilellama.sft.main import main
 from tests.helpers.ranks import run_ranks
 from tests.pretrain.helpers.held import held_bytes
-from tests.pretrain.helpers.saved_for_backward import saved_bytes
 
 MODEL = ModelConfig(
     vocab_size=256, d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, d_ff=320, max_seq_len=512
@@ -70,7 +70,7 @@ def test_an_adapted_model_saves_what_the_plan_says(lora: LoraConfig, checkpointi
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()
     ids = torch.zeros(2, 256, dtype=torch.int64)
-    saved = saved_bytes(model, lambda: model(ids, ids))
+    saved = bytes_saved(model, lambda: model(ids, ids))
     shape = Shape(samples=2, seq_len=256, element_bytes=2, on_cpu=True)
     expected = adapted_bytes(MODEL, shape, lora.adapters, checkpointing=checkpointing)
     if checkpointing:  # the layer that the backward pass computes again

@@ -13,8 +13,8 @@ from mobilellama.pretrain.planning.activations import (
     layer_bytes,
 )
 from mobilellama.pretrain.planning.parameters import parameters_by_part
+from mobilellama.pretrain.planning.saved import bytes_saved
 from mobilellama.pretrain.sections import ModelConfig
-from tests.pretrain.helpers.saved_for_backward import saved_bytes
 
 MODELS = [
     ModelConfig(vocab_size=256, d_model=128, n_layers=3, n_heads=4, d_ff=320, max_seq_len=512),
@@ -30,7 +30,7 @@ def saved_by_model(config: ModelConfig, shape: Shape, *, checkpointing: bool) ->
     for parameter in model.parameters():  # the rotary tables stay fp32, as the engines leave them
         parameter.data = parameter.data.to(DTYPES[shape.element_bytes])
     ids = torch.zeros(shape.samples, shape.seq_len, dtype=torch.int64)
-    return saved_bytes(model, lambda: model(ids, ids))
+    return bytes_saved(model, lambda: model(ids, ids))
 
 
 @pytest.mark.parametrize("element_bytes", [2, 4])
@@ -76,7 +76,7 @@ def test_autocast_saves_copies_of_matrices_and_of_their_inputs(config: ModelConf
     model = build_on(torch.device("cpu"), config)
     ids = torch.zeros(2, 256, dtype=torch.int64)
     with torch.autocast("cpu", torch.bfloat16):
-        saved = saved_bytes(model, lambda: model(ids, ids))
+        saved = bytes_saved(model, lambda: model(ids, ids))
     parts = parameters_by_part(config)
     matrices = parts["attention"] + parts["mlp"]
     planned = (

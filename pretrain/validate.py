@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -10,10 +12,15 @@ from torch import Tensor
 from mobilellama.distributed import World
 from mobilellama.pretrain.data import Inputs, read_ahead
 from mobilellama.pretrain.engines.engine import Engine
+from mobilellama.pretrain.linear_cross_entropy import IGNORED
+from mobilellama.pretrain.prefetch import read_in_order
 from mobilellama.pretrain.sections import ValidationConfig
 from mobilellama.shards.reader import TokenDataset
 
 log = logging.getLogger(__name__)
+
+TURNS_A_QUESTION = 8
+"""Micro-batches from one question whether to go on to the next. Each makes the CPU wait."""
 
 
 class HeldOut(Protocol):
@@ -80,24 +87,24 @@ class Validation:
 
         Args:
             step: steps done.
-            go_on: asked before each micro-batch, on all ranks together; once it says no, the
-                rest is left out and nothing is returned.
+            go_on: asked before every eighth micro-batch, on all ranks together; once it says no,
+                the rest is left out and nothing is returned.
         """
         if not self._names or not self.is_due(step):
             return {}
         self._engine.train(False)
-        sums: list[float] = []
+        sums: list[Tensor] = []
         with torch.no_grad():
             for name in self._names:
                 if (losses := self._loss(name, go_on)) is None:
                     break
-                sums += losses
+                sums.append(losses)
         self._engine.train(True)
-        if len(sums) < 2 * len(self._names):
+        if len(sums) < len(self._names):
             if self._world.is_main:
                 log.info("step %d  validation is skipped", step)
             return {}
-        totals = self._world.sum(sums)
+        totals = self._world.sum(torch.cat(sums))
         losses = {
             f"validation_loss/{name}": totals[2 * i] / totals[2 * i + 1]
             for i, name in enumerate(self._names)
@@ -113,23 +120,39 @@ class Validation:
             return self._config.at_start
         return step % every == 0 or step == self._max_steps
 
-    def _loss(self, name: str, go_on: Callable[[], bool]) -> tuple[float, float] | None:
-        """Return (loss sum, tokens) of this rank's share of a name's samples; None if stopped."""
+    def _loss(self, name: str, go_on: Callable[[], bool]) -> Tensor | None:
+        """Return (loss sum, tokens) of this rank's share of a name's samples; None if stopped.
+
+        They stay on the device, in fp64, so that the CPU is ahead of it from batch to batch.
+        """
         assert self._heldout is not None
         total, size = self._heldout.counts[name], self._micro_batch_size
         count = min(total, self._config.samples_per_subset)
-        mine = range(self._world.rank, count, self._world.size)
-        loss = tokens = 0.0
-        # As many turns on every rank: they agree in each whether to go on.
-        for k in range(0, -(-count // self._world.size), size):
-            if not go_on():
-                return None
-            part = mine[k : k + size]
-            if not part:
-                continue
-            inputs = self._heldout.stack(name, [i * total // count for i in part])
-            moved = {name: value.to(self._world.device) for name, value in inputs.items()}
-            sums = self._engine.forward(moved, last=False)
-            loss += float(sums.loss_sum)
-            tokens += float(sums.sample_tokens.sum())
-        return loss, tokens
+        mine = [i * total // count for i in range(self._world.rank, count, self._world.size)]
+        parts = [mine[k : k + size] for k in range(0, len(mine), size)]
+        sums = torch.zeros(2, dtype=torch.float64, device=self._world.device)
+        # As many turns on every rank: they agree together whether to go on.
+        most = -(-count // self._world.size)
+        batches = read_in_order(partial(self._batch, name), parts, device=self._world.device)
+        with closing(batches):
+            for turn in range(-(-most // size)):
+                if turn % TURNS_A_QUESTION == 0 and not go_on():  # collective, host-device sync
+                    return None
+                if turn < len(parts):
+                    found = self._engine.forward(next(batches), last=False)
+                    sums[0] += found.loss_sum
+                    sums[1] += found.sample_tokens.sum()
+        return sums
+
+    def _batch(self, name: str, samples: Sequence[int]) -> dict[str, Tensor]:
+        """Return a micro-batch of the size of all others; what fills it up is not supervised.
+
+        A compiled layer that has seen two sizes is compiled for any size from then on, in training
+        too, where such kernels are slower.
+        """
+        assert self._heldout is not None
+        missing = self._micro_batch_size - len(samples)
+        inputs = self._heldout.stack(name, [*samples, *[samples[0]] * missing])
+        if missing:
+            inputs["labels"][len(samples) :] = IGNORED
+        return inputs

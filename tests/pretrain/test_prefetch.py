@@ -8,7 +8,7 @@ import torch
 
 from mobilellama.config import DataError
 from mobilellama.pretrain.data import MicroBatch, StepBatch
-from mobilellama.pretrain.prefetch import Prefetcher
+from mobilellama.pretrain.prefetch import Prefetcher, read_in_order
 
 CPU = torch.device("cpu")
 
@@ -112,3 +112,38 @@ def test_close_leaves_no_thread_and_does_not_hang_on_batches_never_taken() -> No
     closing.join(5)
     assert not closing.is_alive()
     assert threading.active_count() == before
+
+
+def test_items_are_read_ahead_in_order_and_no_further() -> None:
+    read, enough = list[int](), threading.Event()
+
+    def one(item: int) -> dict[str, torch.Tensor]:
+        read.append(item)
+        if item == 2:
+            enough.set()
+        return {"input_ids": torch.tensor([item])}
+
+    batches = read_in_order(one, range(9), device=CPU, ahead=2)
+    assert read == []  # nothing before the first is asked for
+    assert next(batches)["input_ids"].tolist() == [0]
+    assert enough.wait(10)  # 1 and 2, although nobody has asked for them
+    time.sleep(0.05)
+    assert read == [0, 1, 2]
+    assert [batch["input_ids"].item() for batch in batches] == list(range(1, 9))
+    assert read == list(range(9))
+
+
+def test_an_item_that_cannot_be_read_is_an_error_at_its_turn_and_ends_the_thread() -> None:
+    def one(item: int) -> dict[str, torch.Tensor]:
+        if item == 2:
+            raise DataError("bad image")
+        return {"input_ids": torch.tensor([item])}
+
+    batches = read_in_order(one, range(9), device=CPU)
+    assert [next(batches)["input_ids"].item() for _ in range(2)] == [0, 1]
+    with pytest.raises(DataError, match="bad image"):
+        next(batches)
+    left = read_in_order(one, [0, 1], device=CPU)
+    next(left)
+    left.close()
+    assert not [it for it in threading.enumerate() if it.name.startswith("read-ahead")]

@@ -18,6 +18,7 @@ In stage 2 the full gradients live during the backward pass alone. All engines b
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.engines.config import EngineConfig
 
 STATE_TENSORS = {"adamw": 2, "lion": 1}
@@ -63,9 +64,15 @@ def state_memory(
         optimizer: the value of ``optimizer.kind``.
         world_size: number of ranks.
         frozen: parameters that do not train. Every rank holds them whole.
+
+    Raises:
+        ConfigError: the engine is one that was not counted.
     """
     if engine.kind == "ddp":
         return _ddp(sum(groups), frozen, STATE_TENSORS[optimizer])
+    if engine.kind != "deepspeed":  # a new engine is not counted as if it were DeepSpeed
+        rule = "is an engine whose memory was not counted"
+        raise ConfigError("engine.kind", engine.kind, rule, "Plan with deepspeed or ddp")
     align = 2 * world_size
     padded = sum(-(-group // align) * align for group in groups)
     cut = padded // world_size

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mobilellama.config import ConfigError
 from mobilellama.pretrain.engines.config import EngineConfig
 from mobilellama.pretrain.optimizers.config import OptimizerConfig
 from mobilellama.pretrain.optimizers.kind import open_optimizer
@@ -69,3 +70,9 @@ def test_the_1_4b_on_160_gpus_holds_8_bytes_a_parameter_and_a_160th_of_12() -> N
     )
     assert planned.total == pytest.approx(8 * number + 12 * number / 160, rel=1e-6)
     assert planned.total / 2**30 == pytest.approx(10.26, abs=0.01)
+
+
+def test_an_engine_that_was_not_counted_is_refused() -> None:
+    engine = EngineConfig(kind="other")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"engine.kind = other: is an engine whose memory"):
+        state_memory([8], engine, precision="bf16", optimizer="adamw", world_size=2)

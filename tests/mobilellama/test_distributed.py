@@ -1,6 +1,8 @@
 """One process as a world of its own: its threads, its collectives, and how errors end its work."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -190,3 +192,30 @@ def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_an_error_with_its_cause(
         assert cause in str(caught.value)
         assert "--distributed.accelerator cpu" in str(caught.value)
         assert "Please" not in str(caught.value)
+
+
+_READ = """
+import torch
+from mobilellama.distributed import let_segments_grow
+let_segments_grow()
+print(torch._C._accelerator_getAllocatorSettings())
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:99"}, "max_split_size_mb:99"),
+    ],
+)
+def test_memory_on_gpus_grows_in_place_unless_a_user_says_otherwise(
+    given: dict[str, str], read: str
+) -> None:
+    """What is read back is what torch has taken, after it was imported."""
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | given
+    done = subprocess.run(
+        [sys.executable, "-c", _READ], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == read

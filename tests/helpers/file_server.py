@@ -20,6 +20,12 @@ class FileServer:
     """So many next answers are half of what was asked for, and well formed."""
     status: int = 0
     """Answer ranges with this status."""
+    busy: int = 0
+    """So many next ranges are answered with status 429."""
+    retry_after: str = ""
+    """What these answers say in Retry-After."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Path -> path to which it is redirected."""
     ranges: bool = True
     """Whether ranges are answered; else all of the file is sent."""
     hidden: str = ""
@@ -44,9 +50,19 @@ def _handler(server: FileServer) -> type[SimpleHTTPRequestHandler]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
+        def do_HEAD(self) -> None:
+            self.path = server.moved.get(self.path, self.path)
+            super().do_HEAD()
+
         def do_GET(self) -> None:
             if self.path == server.hidden:
                 self.send_error(403)
+                return
+            if self.path in server.moved:
+                self.send_response(302)
+                self.send_header("Location", server.url + server.moved[self.path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             asked = self.headers.get("Range", "")
             path = Path(self.translate_path(self.path))
@@ -56,6 +72,12 @@ def _handler(server: FileServer) -> type[SimpleHTTPRequestHandler]:
             server.asked.append((self.path, asked))
             if server.status:
                 self.send_error(server.status)
+                return
+            if server.take("busy"):
+                self.send_response(429)
+                self.send_header("Retry-After", server.retry_after)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             if not server.ranges:
                 super().do_GET()

@@ -53,6 +53,16 @@ def name_and_revision(dataset: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (dataset, None)
 
 
+def cannot_open(dataset: str, error: Exception) -> ConfigError:
+    """Return the error to raise where ``datasets`` raised one of its own."""
+    rule = f"cannot be opened by datasets ({one_line(error).removesuffix('.')})"
+    remedy = (
+        "Give a local folder, or a dataset's name on the Hub with its name and split. "
+        "For a private or gated dataset, log in with 'hf auth login' or set HF_TOKEN"
+    )
+    return ConfigError("sources.dataset", dataset, rule, remedy)
+
+
 def find_hub_files(
     dataset: str, *, name: str | None, split: str, endings: tuple[str, ...]
 ) -> HubFiles | str:
@@ -76,9 +86,7 @@ def find_hub_files(
     try:
         builder = datasets.load_dataset_builder(repository, name, revision=revision)
     except Exception as error:  # not found, no network, unknown configuration, a script, ...
-        rule = f"cannot be opened by datasets ({one_line(error)})"
-        remedy = "Give a local folder, or a dataset's name on the hub with its name and split"
-        raise ConfigError("sources.dataset", dataset, rule, remedy) from None
+        raise cannot_open(dataset, error) from None
     kind = type(builder).__module__.rpartition(".")[2]
     if kind not in _BUILDERS:
         return f"datasets reads it as '{kind}'"

@@ -8,32 +8,28 @@
 
 import hashlib
 import io
-import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.source_file import FileState
+from mobilellama.tokenize.sources.attempts import NoRangesError, ask
 
 if TYPE_CHECKING:
     import fsspec
 
-T = TypeVar("T")
-log = logging.getLogger(__name__)
-
-_ATTEMPTS = 5
-_FIRST_WAIT_S = 0.2  # before the second attempt; each wait is twice the one before
 _SILENCE_S = 60  # of a server, after which a connection counts as broken
 _LEAST_BYTES, _MOST_BYTES = 1 << 20, 1 << 24  # of a request: more while a file is read in order
 _LISTING_THREADS = 16
+_COMMIT = re.compile(r"hf://[^@]+@[0-9a-f]{40}(?:/|$)")
 _DEEPEST = 30  # folders: links may lead in a circle
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "updated", "created")
 _MARKS = ("ETag", "etag", "md5Hash", "Content-MD5", "checksum", "blob_id")
@@ -59,6 +55,9 @@ class RemoteFolder:
         self._system, base = _file_system(self.url)
         self._base = base.rstrip("/")
         self._is_http = self.url.startswith(("http://", "https://"))
+        self._is_fixed = bool(_COMMIT.match(self.url))
+        # The Hub's files read 5 MiB ahead of each range, which would come again with the next.
+        self._options = {"cache_type": "none"} if self.url.startswith("hf://") else {}
 
     def files(self) -> dict[str, int]:
         """Return the size of every file below the folder but hidden ones, by relative path.
@@ -104,7 +103,7 @@ class RemoteFolder:
     def _listed(self, folder: str) -> Iterator[tuple[str, str, int | None]]:
         """Yield (relative path, type, size) of what lies in a folder, "" or one that ends in /."""
         place = self._name(folder)
-        listed = _again(f"{self.url}/{folder}", lambda: self._system.ls(place, detail=True))
+        listed = ask(f"{self.url}/{folder}", lambda: self._system.ls(place, detail=True))
         for info in cast(list[dict[str, Any]], listed):
             path = str(info["name"])[len(self._base) :].strip("/")
             # A listing over HTTP has links that sort it, and links to other pages.
@@ -120,15 +119,23 @@ class RemoteFolder:
         Raises:
             DataError: it cannot be looked at, or its size is not told.
         """
-        return self.state(path).size
+        return self._state(path).size
 
     def state(self, path: str) -> FileState:
-        """Return what the file system says of a file.
+        """Return what the file system says of a file now.
+
+        Some file systems keep what a listing said. It is forgotten first, but of a commit on the
+        Hub, whose files never change.
 
         Raises:
             DataError: it cannot be looked at, or its size is not told.
         """
-        info = _again(f"{self.url}/{path}", lambda: self._system.info(self._name(path)))
+        if not self._is_fixed:
+            self._system.invalidate_cache(self._name(path))
+        return self._state(path)
+
+    def _state(self, path: str) -> FileState:
+        info = ask(f"{self.url}/{path}", lambda: self._system.info(self._name(path)))
         if info.get("size") is None:
             raise DataError(f"{self.url}/{path}: its server does not tell its size. Download it")
         mark = next((str(info[name]) for name in _MARKS if info.get(name)), "")
@@ -147,23 +154,23 @@ class RemoteFolder:
             DataError: they do not come, after several attempts.
         """
         parts: list[bytes] = []
-        at = start
+        at, name = start, self._name(path)
 
         def read_on() -> None:
             nonlocal at
             while at < end:
-                got = self._system.cat_file(self._name(path), start=at, end=end)
+                got = self._system.cat_file(name, start=at, end=end, **self._options)
                 part = cast(bytes, got)
                 if len(part) > end - at:
-                    raise _NoRangesError
+                    raise NoRangesError
                 if not part:
                     raise EOFError(f"no bytes came from byte {at:,}")
                 parts.append(part)
                 at += len(part)
 
         try:
-            _again(f"{self.url}/{path}", read_on)
-        except _NoRangesError:
+            ask(f"{self.url}/{path}", read_on)
+        except NoRangesError:
             raise DataError(
                 f"{self.url}/{path}: its server sends all of the file in place of a range of "
                 "bytes. Download the files, or use a server that answers Range requests"
@@ -293,10 +300,6 @@ def open_planned_remote(path: RemotePath, size: int) -> Iterator[BinaryIO]:
             )
 
 
-class _NoRangesError(Exception):
-    """A server sends more than the range that it was asked for."""
-
-
 @lru_cache(maxsize=8)
 def _file_system(url: str) -> "tuple[fsspec.AbstractFileSystem, str]":
     """Return the file system of a URL, and what it calls the place."""
@@ -318,44 +321,6 @@ def _file_system(url: str) -> "tuple[fsspec.AbstractFileSystem, str]":
     except ValueError as error:
         remedy = "Give a local folder, or a URL such as s3://BUCKET/FOLDER"
         raise ConfigError("sources", url, f"cannot be opened ({one_line(error)})", remedy) from None
-
-
-def _again(url: str, action: Callable[[], T]) -> T:
-    """Do something over the network, a few times if need be.
-
-    Raises:
-        DataError: it failed each time, or in a way that does not pass.
-    """
-    wait_s = _FIRST_WAIT_S
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return action()
-        except _NoRangesError:
-            raise
-        except Exception as error:  # each file system's library has errors of its own
-            shown = one_line(error.__cause__ or error) or type(error).__name__
-            if _stays(error):
-                raise DataError(f"{url}: cannot be read ({shown}). Restore it") from None
-            if attempt == _ATTEMPTS:
-                raise DataError(
-                    f"{url}: cannot be read, after {_ATTEMPTS} attempts ({shown}). "
-                    "Run the same command again when the server answers"
-                ) from None
-            log.warning("%s: %s; attempt %d of %d follows", url, shown, attempt + 1, _ATTEMPTS)
-        time.sleep(wait_s)
-        wait_s *= 2
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _stays(error: BaseException) -> bool:
-    """Return whether an error will be the same at the next attempt."""
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        return _stays(error.__cause__)  # fsspec says so of whatever fails while it looks
-    response = getattr(error, "response", None)  # of the Hub's library
-    status = getattr(error, "status", None) or getattr(response, "status_code", None)
-    if isinstance(status, int) and 400 <= status < 500:
-        return status not in (408, 429)  # a server that is busy
-    return isinstance(error, FileNotFoundError | PermissionError | NotImplementedError)
 
 
 def _nanoseconds(value: object) -> int:

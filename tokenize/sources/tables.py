@@ -24,7 +24,7 @@ from mobilellama.shards.source_file import FileState, SourceRange
 from mobilellama.tokenize.sources.config import LINES, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.folders import left_out_text
-from mobilellama.tokenize.sources.hub_dataset import find_hub_files, name_and_revision
+from mobilellama.tokenize.sources.hub_dataset import cannot_open, find_hub_files, name_and_revision
 from mobilellama.tokenize.sources.places import files_below, sizes_below
 from mobilellama.tokenize.sources.remote import is_url
 from mobilellama.tokenize.sources.text_files import TEXT_ENDINGS, is_text_file, text_slices
@@ -257,9 +257,7 @@ def _open_rows(sources: SourcesConfig) -> "datasets.Dataset":
             )
             table = cast(datasets.Dataset, loaded)  # a split's name gives one table
     except Exception as error:  # not found, no network, unknown split or configuration, ...
-        rule = f"cannot be opened by datasets ({one_line(error)})"
-        remedy = "Give a local folder, or a dataset's name on the hub with its name and split"
-        raise ConfigError("sources.dataset", sources.dataset, rule, remedy) from None
+        raise cannot_open(sources.dataset, error) from None
     if sources.text_column not in table.column_names:
         rule = f"the dataset has no such column (it has {', '.join(table.column_names)})"
         raise ConfigError("sources.text_column", sources.text_column, rule, "Name one of them")

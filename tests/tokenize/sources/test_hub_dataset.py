@@ -48,6 +48,7 @@ FILES = {
 DATASETS = {
     "tester/tables": FILES,
     "tester/lines": {"train.jsonl.zst": zstandard.compress(lines(TEXTS))},
+    "tester/shut": {"train.jsonl": b'{"text": "a"}\n'},
     "tester/texts": {"train.txt": b"a line\nanother\n"},
 }
 
@@ -118,6 +119,7 @@ def test_a_plan_lists_files_without_reading_them(
         (["tester/tables", "--sources.split", "dev"],
          "sources.split = dev: tester/tables has no such split (it has train, test). Name one of"),
         (["tester/nothing"], "sources.dataset = tester/nothing: cannot be opened by datasets ("),
+        (["tester/shut"], "For a private or gated dataset, log in with 'hf auth login' or set HF_"),
         (["tester/tables", "--sources.text_column", "body"],
          "has no such column (it has text). Name one of them"),
     ],
@@ -126,6 +128,7 @@ def test_what_the_hub_does_not_have_is_told(
     hub: DatasetHub, tokenize_command: Command, small_tokenizer: Path, tmp_path: Path,
     given: list[str], message: str,
 ) -> None:  # fmt: skip
+    hub.closed.add("tester/shut")
     given = ["--tokenizer", str(small_tokenizer), "--sources.dataset", *given]
     done = tokenize_command("run", *given, "--output", tmp_path / "out")
     assert done.returncode == 2 and message in done.stderr, done.stderr

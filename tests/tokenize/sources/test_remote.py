@@ -1,27 +1,30 @@
+import hashlib
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import fsspec.config
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.tokenize.sources import remote
+from mobilellama.tokenize.sources import attempts, places, remote
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
 from mobilellama.tokenize.sources.places import path_below
 from mobilellama.tokenize.sources.remote import RemotePath
 from mobilellama.tokenize.sources.slices import find_slices
+from tests.helpers.dataset_hub import DatasetHub, serving_datasets
 from tests.helpers.file_server import FileServer, serving
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(attempts, "_FIRST_WAIT_S", 0.01)
     (tmp_path / "site/c4").mkdir(parents=True)
     with serving(tmp_path / "site") as running:
         yield running
@@ -132,7 +135,7 @@ def test_a_server_without_ranges_is_refused_and_not_read_over_and_over(
 
 
 def test_a_server_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(attempts, "_FIRST_WAIT_S", 0.01)
     with serving(tmp_path) as server:
         url = server.url
     with pytest.raises(DataError, match=rf"{url}/: cannot be read, after 5 att"):
@@ -205,3 +208,63 @@ def test_a_folder_that_leads_to_itself_is_an_error(server: FileServer) -> None:
     (server.folder / "c4/again").symlink_to(server.folder / "c4")
     with pytest.raises(DataError, match="is more than 30 folders deep"):
         find_slices(SourcesConfig(root=server.url), 10)
+
+
+LINE = b'{"text": "' + b"x" * 990 + b'"}\n'
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[DatasetHub]:
+    content = io.BytesIO()
+    texts = [os.urandom(500).hex() for _ in range(4_000)]
+    pq.write_table(pa.table({"text": texts}), content, row_group_size=1_000)
+    datasets = {
+        "tester/lines": {"train.jsonl": LINE * 9_000},
+        "tester/table": {"train.parquet": content.getvalue()},
+    }
+    monkeypatch.setattr(attempts, "_FIRST_WAIT_S", 0.01)
+    with serving_datasets(datasets) as server:
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": server.url})
+        yield server
+    remote._file_system.cache_clear()
+    places._remote_folder.cache_clear()
+
+
+def test_no_byte_of_a_file_on_the_hub_comes_twice(hub: DatasetHub) -> None:
+    sources = SourcesConfig(dataset="hf://datasets/tester/lines")
+    (slice_,) = find_slices(sources, 1 << 30)
+    hub.asked.clear()
+    assert sum(map(len, read_documents(slice_, sources, Counts()))) == 9_000
+    spans = [asked.split("bytes=")[1].split("-") for asked in hub.asked if "bytes=" in asked]
+    assert sum(int(end) - int(start) + 1 for start, end in spans) == 9_000 * len(LINE)
+
+
+def test_a_row_group_that_breaks_off_is_continued(hub: DatasetHub) -> None:
+    content = hub.datasets["tester/table"]["train.parquet"]
+    sources = SourcesConfig(dataset=f"hf://datasets/tester/table@{hub.commit('tester/table')}")
+    (slice_,) = find_slices(sources, 1 << 30)
+    batches = read_documents(slice_, sources, counts := Counts())
+    texts = next(batches)
+    hub.cut = 1
+    texts += [text for batch in batches for text in batch]
+    assert texts == pq.read_table(io.BytesIO(content))["text"].to_pylist()
+    assert hub.cut == 0 and counts.source_file is not None
+    assert counts.source_file["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_change_on_the_hub_is_seen_though_a_listing_is_kept(hub: DatasetHub) -> None:
+    sources = SourcesConfig(dataset="hf://datasets/tester/lines")
+    (slice_,) = find_slices(sources, 1 << 30)
+    batches = read_documents(slice_, sources, Counts())
+    next(batches)
+    hub.change("tester/lines", "train.jsonl", LINE.upper() * 9_000)
+    with pytest.raises(DataError, match="was changed while it was read"):
+        list(batches)
+
+
+def test_a_dataset_that_is_closed_later_says_how_to_log_in(hub: DatasetHub) -> None:
+    sources = SourcesConfig(dataset=f"hf://datasets/tester/lines@{hub.commit('tester/lines')}")
+    (slice_,) = find_slices(sources, 1 << 30)
+    hub.closed.add("tester/lines")
+    with pytest.raises(DataError, match=r"401.*Log in with 'hf auth login' or set HF_TOKEN"):
+        list(read_documents(slice_, sources, Counts()))

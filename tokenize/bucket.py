@@ -181,7 +181,7 @@ class _HashedFile(io.BufferedWriter):
     """A new file, hashed while it is written."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "x"), 1 << 20)
+        super().__init__(io.FileIO(path, "x"), 1 << 16)  # larger blocks are not copied
         self._digest = hashlib.sha256()
 
     def write(self, data, /) -> int:  # pyright: ignore[reportMissingParameterType]

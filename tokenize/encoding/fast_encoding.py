@@ -14,7 +14,6 @@ from mobilellama.tokenizers.tokenizer import Tokenizer
 
 _KEPT_IDS = 4 << 20  # 16 MiB
 _PADDING = bytes(64)  # the kernel reads so far beyond the end
-_SPACE_BYTES = SPACE.encode()
 
 
 class FastEncoding:
@@ -103,11 +102,10 @@ class FastEncoding:
 
 def _joined(texts: Sequence[str]) -> tuple[bytes, NDArray[np.int64]]:
     """Return all texts, a space before each, and the places of these spaces and of the end."""
-    parts = [text.encode() for text in texts]
+    # sentencepiece puts it in place of spaces, and so it is one. Python sees without a search that
+    # most texts cannot have it. A search of the joined bytes takes 7 times as long.
+    parts = [(text.replace(SPACE, " ") if SPACE in text else text).encode() for text in texts]
     data = b" ".join([b"", *parts, _PADDING])
-    if _SPACE_BYTES in data:  # sentencepiece puts it in place of spaces, and so it is one
-        parts = [part.replace(_SPACE_BYTES, b" ") for part in parts]
-        data = b" ".join([b"", *parts, _PADDING])
     bounds = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) + 1 for part in parts], out=bounds[1:])
     return data, bounds

@@ -98,7 +98,8 @@ def report(job: Training, world: World, max_steps: int) -> None:
         world.threads.describe("CPU thread"),
     )  # fmt: skip
     if world.is_main:
-        for text in job.optimizer.ignored():
+        unused = job.config.engine.ignored(resolved_precision(job))
+        for text in (*job.optimizer.ignored(), *unused):
             log.warning("%s", text)
     for name, peak in job.learning_rates.items():
         rate = name.replace("_", " ").replace("/", " of the ")

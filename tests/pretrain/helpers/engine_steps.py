@@ -43,7 +43,9 @@ def make_engine(
     micro: int,
     zero: int = 1,
     optimizer: OptimizerConfig = OPTIMIZER,
+    **fields: Any,
 ) -> Engine:
+    """Make an engine with the first state; the fields are those of ``EngineConfig``."""
     model = build_on(world.device, MODEL)
     groups = parameter_groups(model.named_parameters(), optimizer)
     if kind == "ddp":
@@ -52,7 +54,7 @@ def make_engine(
             rank=world.rank, world_size=world.size,
         )  # fmt: skip
     else:
-        config = EngineConfig(zero_stage=2 if zero == 2 else 1)
+        config = EngineConfig(zero_stage=2 if zero == 2 else 1, **fields)
         engine = DeepSpeedEngine(
             model, groups, config=config, precision=precision, optimizer=open_optimizer(optimizer),
             micro_batch_size=micro, world_size=world.size,

@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.source_file import FileState
 from mobilellama.tokenize.sources.attempts import NoRangesError, ask
+from mobilellama.tokenize.sources.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     import fsspec
@@ -228,6 +229,9 @@ class RemoteFile(io.RawIOBase):
         self._at = self._start = 0
         self._block = b""
         self._step = _LEAST_BYTES
+        # Of a table, the next block is often of a column that nobody reads.
+        self._reads_ahead = path.suffix != ".parquet"
+        self._ahead = ReadAhead(path.read)
 
     def readable(self) -> bool:
         """Return True."""
@@ -270,13 +274,22 @@ class RemoteFile(io.RawIOBase):
             return memoryview(b"")
         if not self._start <= self._at < self._start + len(self._block):
             in_order = bool(self._block) and self._at == self._start + len(self._block)
-            self._step = min(2 * self._step, _MOST_BYTES) if in_order else _LEAST_BYTES
-            end = min(self._at + self._step, self.state.size)
-            self._block, self._start = self.path.read(self._at, end), self._at
+            self._fill(in_order=in_order)
         start = self._at - self._start
         part = memoryview(self._block)[start : start + size]
         self._at += len(part)
         return part
+
+    def _fill(self, *, in_order: bool) -> None:
+        """Fetch the block at the current place, and begin with the next one if read in order."""
+        self._step = min(2 * self._step, _MOST_BYTES) if in_order else _LEAST_BYTES
+        end = min(self._at + self._step, self.state.size)
+        self._block = b""  # so that there are never three
+        self._block = self._ahead.take(self._at) or self.path.read(self._at, end)
+        self._start, end = self._at, self._at + len(self._block)
+        if in_order and self._reads_ahead and end < self.state.size:
+            step = min(2 * self._step, _MOST_BYTES)
+            self._ahead.begin(end, min(end + step, self.state.size))
 
 
 @contextmanager

@@ -23,7 +23,8 @@ class SourcesConfig:
 
     root: str | None = None
     """Folder in RedPajama's layout: a folder for each subset, with .jsonl and .jsonl.zst files (or
-    .jsonl.gz, .json.gz). It may be a URL, such as s3://BUCKET/FOLDER or https://HOST/FOLDER/."""
+    .jsonl.gz, .json.gz). It may be a URL: https://HOST/FOLDER/, hf://datasets/OWNER/NAME,
+    s3://BUCKET/FOLDER (install s3fs) or gs://BUCKET/FOLDER (install gcsfs)."""
     dataset: str | None = None
     """In place of `root`: a folder (or URL) of .parquet, .csv, .json or .jsonl files, a folder of
     .txt and .md files with nothing else (each is a document), a folder written by save_to_disk, or

@@ -14,6 +14,20 @@ out. ``--copies`` writes each source so many times, for a corpus beside which th
 the memo knows all words of the second copy, so the encoder is faster than on as much new text.
 ``--slow no`` leaves out sentencepiece.
 
+What the command does beside encoding, in CPU seconds for 521 MB of text that the memo knows
+(``--copies 7``), each part timed within one process that took 6.4 s, and the encoder 3.8 s of it:
+
+    lines and JSON                          0.8   orjson, which makes the texts: 0.7
+    source read and hashed                  0.4   sha256: 0.32
+    bytes of each text counted, batches     0.3   one more encoding to UTF-8: 0.14
+    one document in 2,000 checked           0.3   the first of each bucket 0 is; one is a long book
+    .bin hashed and written                 0.3   sha256: 0.19
+    ids spooled and shuffled                0.2
+    zstd, order, .idx, receipts, fsync      0.2
+
+Reading, parsing, unpacking, two hashes and one write cannot be left out. They take about 1.5 s, so
+that 1.4 times the encoder is the least here. New text keeps the encoder busy for longer.
+
 Run with ``--corpus`` and ``--tokenizer`` on a corpus in RedPajama's layout; without them on
 Python's own library, with a tokenizer trained on it.
 

@@ -99,6 +99,7 @@ def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: TextTokeniz
     theirs.identity.require_same(mine.identity, owner=f"the plan in {folder}")
     if theirs.slices == mine.slices:
         return
+    _require_same_commit(folder, theirs, mine)
     by_place = {_place(slice_): slice_ for slice_ in theirs.slices}
     for slice_ in mine.slices:
         planned = by_place.pop(_place(slice_), None)
@@ -109,6 +110,18 @@ def _require_same(folder: Path, theirs: Plan, mine: Plan, tokenizer: TextTokeniz
             number = f"bucket {planned.bucket} in the plan, {slice_.bucket} now"
             _refuse(folder, slice_, size if planned.size != slice_.size else number)
     _refuse(folder, next(iter(by_place.values())), "is in the plan, but gone")
+
+
+def _require_same_commit(folder: Path, theirs: Plan, mine: Plan) -> None:
+    """Raise ConfigError if the slices are of two commits of a dataset on the Hub."""
+    begun, now = (url_and_path(plan.slices[0].source) for plan in (theirs, mine))
+    if begun is None or now is None or begun[0] == now[0]:
+        return
+    planned, given = (url.removeprefix(HUB_URL) for url, _ in (begun, now))
+    if planned.partition("@")[0] == given.partition("@")[0]:
+        rule = f"is another commit than the plan's ({folder / PLAN})"
+        remedy = f"Give --sources.dataset {planned}, or use another output folder"
+        raise ConfigError("sources.dataset", given, rule, remedy)
 
 
 def _place(slice_: Slice) -> tuple[str, str, int]:

@@ -97,8 +97,12 @@ def test_the_buckets_are_those_of_the_files_in_a_folder(
     again = tokenize_command("run", *given, "--sources.dataset", name, "--output", remote)
     assert again.returncode == 0 and "is finished already" in again.stdout, again.stderr
     newer = f"{name}@{hub.commit(name)}"
-    again = tokenize_command("run", *given, "--sources.dataset", newer, "--output", remote)
-    assert again.returncode == 2 and f"sources = {newer}/" in again.stderr
+    again = tokenize_command("run", *given, "--sources.dataset", f"{name}@main", "--output", remote)
+    assert f"sources.dataset = {newer}: is another commit than the plan's" in again.stderr
+    begun = source.removesuffix("/")
+    assert again.returncode == 2 and f"Give --sources.dataset {begun}, or" in again.stderr
+    again = tokenize_command("run", *given, "--sources.dataset", begun, "--output", remote)
+    assert again.returncode == 0 and "is finished already" in again.stdout, again.stderr
 
 
 @pytest.mark.slow

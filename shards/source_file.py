@@ -7,10 +7,8 @@ that the bytes may have changed; the hash decides. Receipts of older versions kn
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 from mobilellama.files.typed_json import from_json
-from mobilellama.shards.dataset import Slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +77,3 @@ class SourceRange:
             return from_json(SourceRange, others | {"state": state})
         except TypeError:
             return None
-
-
-def locate(slice_: Slice, root: Path) -> tuple[Path, str]:
-    """Return the file of a slice of bytes below the corpus's root, and the column of its text."""
-    path = root / slice_.source
-    # A source of which another column than "text" was read is called FILE#COLUMN.
-    file, mark, column = slice_.source.rpartition("#")
-    return (root / file, column) if mark and not path.exists() else (path, "text")

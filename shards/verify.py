@@ -56,8 +56,8 @@ class Config:
     dataset: str
     """The dataset folder."""
     sources: str | None = None
-    """Also compare this corpus with the hashes in the dataset: the folder (for 'sft prepare', the
-    file) that the dataset was made of."""
+    """Also compare this corpus with the hashes in the dataset: the folder or URL (for
+    'sft prepare', the file) that the dataset was made of."""
     workers: int | None = None
     """Files to read at the same time. None: one for each CPU that this process may use. A network
     disk may serve more at the same time faster."""

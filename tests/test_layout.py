@@ -291,6 +291,7 @@ LAYERS: dict[str, list[str]] = {
     "shards": [
         "buckets dataset format lengths manifest manifest_table mixture order packing permute "
         "reader rows source_file windows",
+        "sources",
         "audit compare export report verification",
         "showing",
         REST,

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, DataError
 from mobilellama.cpus import cpu_budget
-from mobilellama.files.atomic import sha256_of_range
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import Identity, Slice, read_receipt, shown_unit
 from mobilellama.shards.source_file import FileState, SourceRange
+from mobilellama.shards.sources.located import sha256_of_source
+from mobilellama.shards.sources.remote import RemotePath
 from mobilellama.tokenize.sources.config import SourcesConfig
-from mobilellama.tokenize.sources.remote import RemotePath
 from mobilellama.tokenize.sources.tables import read_rows_again, rows_state
 from mobilellama.tokenize.sources.text_files import read_text_files_again, text_files_state
 
@@ -120,10 +120,8 @@ class SourceChecks:
             found = read_text_files_again(slice_, self._sources)
             return found.sha256 if found else None
         path = self._sources.path_of(slice_)
-        if isinstance(path, RemotePath):
-            return path.sha256_of_range(known.start, known.end)
         try:
-            return sha256_of_range(path, known.start, known.end)
+            return sha256_of_source(path, known.start, known.end)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it") from None
 

@@ -26,7 +26,7 @@ from mobilellama.sft.data.fields import canonical, says_nothing, unknown_fields
 from mobilellama.sft.data.reasons import DropError
 from mobilellama.sft.data.records import READ, Format, is_record, parse_line
 from mobilellama.shards.dataset import Slice
-from mobilellama.tokenize.sources.folders import left_out_text, walk_files
+from mobilellama.shards.sources.folders import left_out_text, walk_files
 from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
 from mobilellama.tokenize.sources.lines import in_utf8, open_planned, read_blocks, split_lines
 from mobilellama.tokenize.sources.table_files import decoded

@@ -46,7 +46,8 @@ class Config:
     """The dataset folder."""
     sources: str
     """The corpus that the dataset was made of: the folder that 'tokenize run' was given as
-    sources.root or sources.dataset, wherever it is now, or the dataset's name on the Hub."""
+    sources.root or sources.dataset, wherever it is now, or its URL; or the dataset's
+    name on the Hub."""
     sample: int = 1000
     """Number of documents to compare. All are compared if there are not more."""
     seed: int = 1337

@@ -3,9 +3,7 @@
 import csv
 import gzip
 import io
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
@@ -13,9 +11,12 @@ import zstandard
 from mobilellama.config import DataError
 from mobilellama.files.json_lines import LONGEST_LINE_BYTES, UTF8_MARK
 from mobilellama.shards.dataset import Slice
+from mobilellama.shards.sources.located import open_source
+from mobilellama.shards.sources.places import files_below, path_below
+from mobilellama.shards.sources.remote import SourcePath
 
 
-def unpacked(file: BinaryIO, path: Path) -> BinaryIO:
+def unpacked(file: BinaryIO, path: SourcePath) -> BinaryIO:
     """Return a file's content, unpacked if its name ends in .zst or .gz."""
     if path.suffix == ".zst":
         # 2**31 is the largest window there is: files packed with --long=31 need it.
@@ -24,7 +25,7 @@ def unpacked(file: BinaryIO, path: Path) -> BinaryIO:
     return gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file  # type: ignore[return-value]
 
 
-def csv_values(file: BinaryIO, path: Path, column: str) -> Iterator[object]:
+def csv_values(file: BinaryIO, path: SourcePath, column: str) -> Iterator[object]:
     """Yield what each row has in a column; None for a row that is none, bytes if not UTF-8."""
     content = unpacked(file, path)
     lines = io.TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="\n")
@@ -44,24 +45,20 @@ def csv_values(file: BinaryIO, path: Path, column: str) -> Iterator[object]:
             yield None if text is None else text.encode(errors="surrogateescape")
 
 
-def text_file_values(slice_: Slice, folder: Path) -> Iterator[object]:
+def text_file_values(slice_: Slice, folder: str) -> Iterator[object]:
     """Yield the content of each text file of a slice.
 
     Raises:
         DataError: the folder has another number of texts than when the plan was made.
     """
-    paths = sorted(
-        (os.path.relpath(os.path.join(place, name), folder)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.endswith((".txt", ".md"))),
-        key=os.fsencode,
-    )  # fmt: skip
-    shown = [path for path in paths if not any(part[:1] == "." for part in path.split("/"))]
+    shown = sorted(
+        (path for path in files_below(folder) if path.endswith((".txt", ".md"))), key=str.encode
+    )
     if len(shown) != slice_.size:
         raise DataError(
             f"{folder}: {len(shown):,} text files, but it had {slice_.size:,} when bucket "
             f"{slice_.name} was made. Restore it, or make another dataset"
         )
     for path in shown[slice_.start : slice_.end]:
-        yield (folder / path).read_bytes().removeprefix(UTF8_MARK)
+        with open_source(path_below(folder, path)) as file:
+            yield file.read().removeprefix(UTF8_MARK)

@@ -15,7 +15,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import zstandard
@@ -30,7 +30,8 @@ from mobilellama.files.json_lines import (
 )
 from mobilellama.shards.audit.other_files import csv_values, text_file_values, unpacked
 from mobilellama.shards.dataset import Slice
-from mobilellama.shards.source_file import locate
+from mobilellama.shards.sources.located import locate, open_source, state_of
+from mobilellama.shards.sources.remote import SourcePath
 
 if TYPE_CHECKING:
     import datasets
@@ -72,19 +73,19 @@ def read_records(slice_: Slice, sources: str) -> Iterator[AuditedRecord]:
             yield AuditedRecord(*_text_of(value), place=row, read=row + 1 - slice_.start)
         return
     if slice_.unit == "files":
-        for number, value in enumerate(text_file_values(slice_, Path(sources)), slice_.start):
+        for number, value in enumerate(text_file_values(slice_, sources), slice_.start):
             read = number + 1 - slice_.start
             yield AuditedRecord(*_text_of(value), place=number, read=read)
         return
-    path, column = locate(slice_, Path(sources))
-    if not path.is_file():
+    path, column = locate(slice_, sources)
+    if (state := state_of(path)) is None:
         rule = f"holds no {path}, of which bucket {slice_.name} was made"
         raise ConfigError("sources", sources, rule, _GIVE_THE_CORPUS)
-    _require_size(path, path.stat().st_size, slice_)
-    with open(path, "rb") as file:
+    _require_size(path, state.size, slice_)
+    with open_source(path) as file:
         if path.suffix == ".parquet":
             yield from _listed(_parquet_values(file, path, column), file)
-        elif ".csv" in path.suffixes[-2:]:
+        elif ".csv" in PurePath(path.name).suffixes[-2:]:
             yield from _listed(csv_values(file, path, column), file)
         elif path.suffix == ".json" and (values := _json_values(file.read(), column)) is not None:
             yield from _listed(values, file)
@@ -100,7 +101,7 @@ def _require_size(source: object, size: int, slice_: Slice) -> None:
         )
 
 
-def _lines(file: BinaryIO, path: Path, slice_: Slice, column: str) -> Iterator[AuditedRecord]:
+def _lines(file: BinaryIO, path: SourcePath, slice_: Slice, column: str) -> Iterator[AuditedRecord]:
     lines, end = file, slice_.end
     file.seek(max(slice_.start - 1, 0))
     if slice_.start > 0:
@@ -128,7 +129,7 @@ def _listed(values: Iterable[object], file: BinaryIO) -> Iterator[AuditedRecord]
         yield AuditedRecord(*_text_of(value), place=row, read=file.tell())
 
 
-def _parquet_values(file: BinaryIO, path: Path, column: str) -> Iterator[object]:
+def _parquet_values(file: BinaryIO, path: SourcePath, column: str) -> Iterator[object]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -49,8 +49,8 @@ class Config:
     """Tokens of a run with the recipe, such as 1.3e12. None: as many as the dataset has, or what
     the epochs of the mixture come to."""
     sources: str | None = None
-    """The corpus that the dataset was made of, to show what bad records hold. None: their places
-    and reasons alone."""
+    """The corpus that the dataset was made of, a folder or a URL, to show what bad records hold.
+    None: their places and reasons alone."""
     samples: int = 2
     """Documents of each subset to show."""
     max_tokens: float = 1e9

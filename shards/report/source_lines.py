@@ -8,20 +8,21 @@ Both are done only within the first 256 MiB, so that a report does not take hour
 import gzip
 import io
 from contextlib import ExitStack
-from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
 
-from mobilellama.config import ConfigError
+from mobilellama.config import ConfigError, DataError
 from mobilellama.shards.dataset import Receipt, Slice
-from mobilellama.shards.source_file import SourceRange, locate
+from mobilellama.shards.source_file import SourceRange
+from mobilellama.shards.sources.located import locate, open_source, require_corpus, state_of
+from mobilellama.shards.sources.remote import SourcePath
 
 _REACH_BYTES = 1 << 28
 _BLOCK_BYTES = 1 << 20
 _CHARACTERS = 80
 _LINE_BYTES = 4 * _CHARACTERS  # UTF-8 takes at most 4 bytes a character
-_LINES = (".jsonl", ".jsonl.zst", ".jsonl.gz")
+_LINES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".json.gz", ".json.zst")
 
 
 class SourceLines:
@@ -33,12 +34,9 @@ class SourceLines:
         Raises:
             ConfigError: there is no such folder or file.
         """
-        self._root = Path(sources)
+        self._root = sources
         self._found, self._lacking = False, ""
-        if not self._root.exists():
-            rule = "is neither a folder nor a file"
-            remedy = "Give the corpus that the dataset was made of, or leave it out"
-            raise ConfigError("sources", sources, rule, remedy)
+        require_corpus(sources, "Give the corpus that the dataset was made of, or leave it out")
 
     @staticmethod
     def where(receipt: Receipt, place: int, line: int | None) -> str:
@@ -58,12 +56,13 @@ class SourceLines:
         path = self._path(receipt)
         if not _has_lines(receipt):
             return None, ""
-        if not path.is_file():
+        state = state_of(path)
+        if state is None:
             self._lacking = self._lacking or str(path)
             return None, f"[{path} is not there]"
         self._found = True
         known = SourceRange.from_json(receipt.source_file)
-        if known is not None and known.state.size != path.stat().st_size:
+        if known is not None and known.state.size != state.size:
             return None, f"[{path} has another size than when it was read]"
         is_packed = path.suffix in (".zst", ".gz")
         if is_packed and place > _REACH_BYTES:
@@ -77,7 +76,7 @@ class SourceLines:
                 else:
                     file.seek(place)
                 data = file.read(_LINE_BYTES)
-        except (OSError, EOFError, zstandard.ZstdError):
+        except (OSError, EOFError, zstandard.ZstdError, DataError):
             return None, f"[{path} cannot be read]"
         if not data:  # zstandard takes a truncated file for one that ends there
             return None, f"[{path} ends before this place]"
@@ -88,22 +87,24 @@ class SourceLines:
         if self._lacking and not self._found:
             rule = f"holds none of the files with bad records, such as {self._lacking}"
             remedy = "Give the corpus that the dataset was made of, or leave it out"
-            raise ConfigError("sources", str(self._root), rule, remedy)
+            raise ConfigError("sources", self._root, rule, remedy)
 
-    def _path(self, receipt: Receipt) -> Path:
+    def _path(self, receipt: Receipt) -> SourcePath:
         slice_ = Slice(
             subset=receipt.subset, bucket=receipt.bucket, source=receipt.source,
             size=receipt.end, start=receipt.start, end=receipt.end, unit=receipt.unit,
         )  # fmt: skip
-        return self._root if self._root.is_file() else locate(slice_, self._root)[0]
+        return locate(slice_, self._root)[0]
 
 
 def _has_lines(receipt: Receipt) -> bool:
-    return receipt.unit == "bytes" and receipt.source.partition("#")[0].endswith(_LINES)
+    # A source of which another column than "text" was read is called FILE#COLUMN.
+    file = receipt.source.rpartition("#")[0]
+    return receipt.unit == "bytes" and (receipt.source.endswith(_LINES) or file.endswith(_LINES))
 
 
-def _opened(path: Path, stack: ExitStack) -> BinaryIO:
-    file = stack.enter_context(open(path, "rb"))
+def _opened(path: SourcePath, stack: ExitStack) -> BinaryIO:
+    file = stack.enter_context(open_source(path))
     if path.suffix == ".zst":
         # 2**31 is the largest window there is: files packed with --long=31 need it.
         opened = zstandard.ZstdDecompressor(max_window_size=2**31)

@@ -1,15 +1,15 @@
 """The files of a dataset that are verified: the size and hash that each must have."""
 
-import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from mobilellama.shards.dataset import Identity, bucket_name, tokenizer_file
 from mobilellama.shards.format import index_bytes, little_endian
 from mobilellama.shards.manifest import ManifestRow, PackedManifestRow, row_hashes
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.sources.located import state_of
+from mobilellama.shards.sources.remote import SourcePath
 
 COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 
@@ -18,7 +18,7 @@ COPY_TOKENIZER = "Copy the tokenizer that the dataset was made with there"
 class CheckedFile:
     """A file or a range of it, with the size and hash it must have."""
 
-    path: Path
+    path: SourcePath
     start: int = 0
     """The first byte that is hashed."""
     end: int | None = None
@@ -36,9 +36,8 @@ class CheckedFile:
         """The bytes to read; 0 if the file is gone."""
         if self.end is not None:
             return self.end - self.start
-        with contextlib.suppress(OSError):  # of a file that is gone, the hash tells
-            return self.path.stat().st_size
-        return 0
+        state = state_of(self.path)  # of a file that is gone, the hash tells
+        return state.size if state else 0
 
 
 Fault = tuple[CheckedFile, str]
@@ -85,9 +84,10 @@ def _expected_size(ending: str, row: ManifestRow, identity: Identity) -> int | N
 
 def fault_of_size(file: CheckedFile) -> str | None:
     """Return what is wrong with a file without reading it. None: nothing."""
-    if not file.path.is_file():
+    state = state_of(file.path)
+    if state is None:
         return "missing"
-    size = file.path.stat().st_size
+    size = state.size
     if file.size in (None, size):
         return None
     return f"{size:,} bytes, expected {file.size:,}"

@@ -1,12 +1,12 @@
 """Check the files that describe a dataset: dataset.json, plan.json and the receipts."""
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from mobilellama.config import DataError
 from mobilellama.shards.dataset import DATASET, PLAN, Plan, maker, read_receipt, tokenizer_file
 from mobilellama.shards.manifest import fingerprint_of_rows, rebuild_manifest
 from mobilellama.shards.reader import TokenDataset
+from mobilellama.shards.sources.remote import SourcePath
 from mobilellama.shards.verification.checked_files import COPY_TOKENIZER, CheckedFile, Fault
 from mobilellama.tokenizers.text_tokenizer import HF_FOLDER
 
@@ -54,7 +54,7 @@ def faults_of_receipts(dataset: TokenDataset) -> Iterator[Fault]:
             yield CheckedFile(path=path, size=None, sha256="", bucket=slice_.name), fault
 
 
-def described_files(dataset: TokenDataset, known: Collection[Path]) -> Iterator[CheckedFile]:
+def described_files(dataset: TokenDataset, known: Collection[SourcePath]) -> Iterator[CheckedFile]:
     """Yield the files for which dataset.json vouches.
 
     The plan and receipts may be missing, since only tokenising needs them.

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 
-from mobilellama.files.atomic import sha256_of_range
+from mobilellama.config import DataError, one_line
 from mobilellama.progress import Progress
 from mobilellama.shards.source_file import FileState
-from mobilellama.shards.verification.checked_files import CheckedFile, Fault
-from mobilellama.shards.verification.journal import Journal, state_of
+from mobilellama.shards.sources.located import sha256_of_source, state_of
+from mobilellama.shards.sources.remote import RemotePath
+from mobilellama.shards.verification.checked_files import CheckedFile, Fault, fault_of_size
+from mobilellama.shards.verification.journal import Journal
 
 
 class _Reading:
@@ -38,7 +40,11 @@ class _Reading:
 def fault_of_hash(file: CheckedFile, on_read: Callable[[int], object] | None = None) -> str | None:
     """Read a file, and return what is wrong with it. None: nothing."""
     try:
-        found = sha256_of_range(file.path, file.start, file.end, on_read=on_read)
+        if isinstance(file.path, RemotePath) and (fault := fault_of_size(file)):
+            return fault
+        found = sha256_of_source(file.path, file.start, file.end, on_read=on_read)
+    except DataError as error:  # of a server; it names the file again
+        return one_line(error).removeprefix(f"{file.path}: ")
     except OSError as error:  # a bad block of the disk is what this command is for
         return f"cannot be read ({error.strerror})"
     if found == file.sha256:

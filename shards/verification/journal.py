@@ -29,6 +29,7 @@ from mobilellama.files.sealed import seal, unseal
 from mobilellama.files.typed_json import from_json
 from mobilellama.progress import format_count
 from mobilellama.shards.source_file import FileState
+from mobilellama.shards.sources.located import state_of
 from mobilellama.shards.verification.checked_files import CheckedFile
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ class Journal:
             file: it.
             state: of the file, before and after it was read.
         """
+        if not (state.mtime_ns or state.inode):
+            return  # a server that tells of no change
         path, start, end = _key(file)
         note = _Note(
             path=path, start=start, end=end, sha256=file.sha256, checked_s=int(time.time()),
@@ -171,16 +174,9 @@ def _require_journal(path: Path) -> None:
         raise ConfigError("journal", str(path), rule, "Give a new file")
 
 
-def state_of(path: Path) -> FileState | None:
-    """Return the state of a file; None if it is gone."""
-    try:
-        return FileState.of([path.stat()])
-    except OSError:
-        return None
-
-
 def _key(file: CheckedFile) -> tuple[str, int, int | None]:
-    return str(file.path.resolve()), file.start, file.end
+    path = file.path.resolve() if isinstance(file.path, Path) else file.path
+    return str(path), file.start, file.end
 
 
 def _read_notes(path: Path) -> Iterator[_Note]:

@@ -12,7 +12,9 @@ from pathlib import Path
 from mobilellama.config import ConfigError, DataError
 from mobilellama.progress import Progress
 from mobilellama.shards.dataset import PLAN, Identity, Plan, read_receipt
-from mobilellama.shards.source_file import SourceRange, locate
+from mobilellama.shards.source_file import SourceRange
+from mobilellama.shards.sources.located import locate, require_corpus, state_of
+from mobilellama.shards.sources.remote import is_url
 from mobilellama.shards.verification.checked_files import CheckedFile, Fault
 from mobilellama.shards.verification.hashing import hash_all
 from mobilellama.shards.verification.journal import Journal
@@ -36,7 +38,7 @@ class CheckedSources:
 def verify_sources(
     folder: Path, identity: Identity, given: str, *, workers: int, journal: Journal | None = None
 ) -> CheckedSources:
-    """Compare the sources below a folder with what the buckets were made of.
+    """Compare the sources below a folder or a URL with what the buckets were made of.
 
     Args:
         folder: the dataset's.
@@ -49,21 +51,18 @@ def verify_sources(
         ConfigError: there is no such folder or file, or it has none of the sources.
         DataError: a source is missing or differs. The message names the first, and the buckets.
     """
-    root = Path(given)
-    if not root.exists():
-        rule = "is neither a folder nor a file"
-        raise ConfigError("sources", given, rule, "Give the corpus that the dataset was made of")
+    require_corpus(given, "Give the corpus that the dataset was made of")
     try:
         plan = Plan.read(folder)
     except FileNotFoundError:
         raise DataError(f"{folder / PLAN}: missing, but it is needed to find the sources") from None
-    parts = list(_parts(folder, identity, plan, root))
+    parts = list(_parts(folder, identity, plan, given))
     unread = [part for part in parts if not (journal and journal.knows(part))]
     total, left = (sum(part.num_bytes for part in some) for some in (parts, unread))
     with Progress("verify the sources", total=left / 1e6, unit="MB") as progress:
         faults = hash_all(unread, workers, progress, journal)
     if faults:
-        if not any(part.path.exists() for part in parts):
+        if not any(state_of(part.path) for part in parts):
             rule = f"holds none of the files that the dataset was made of, such as {parts[0].path}"
             raise ConfigError("sources", given, rule, "Give the corpus that it was made of")
         _refuse(faults)
@@ -75,12 +74,12 @@ def verify_sources(
     )
 
 
-def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator[CheckedFile]:
+def _parts(folder: Path, identity: Identity, plan: Plan, given: str) -> Iterator[CheckedFile]:
     hashes = (identity.packing and identity.packing.sources_sha256) or {}
     for slice_ in plan.slices:
         if slice_.unit != "bytes":
             continue
-        path = root if root.is_file() else locate(slice_, root)[0]
+        path, _ = locate(slice_, given)
         if sha256 := hashes.get(slice_.source):
             yield CheckedFile(path=path, size=None, sha256=sha256, bucket=slice_.name)
             continue
@@ -90,8 +89,9 @@ def _parts(folder: Path, identity: Identity, plan: Plan, root: Path) -> Iterator
             yield CheckedFile(
                 path=path,
                 start=known.start,
-                end=None if is_whole else known.end,  # to its end now, if it has grown
-                size=None,
+                # To its end now, if it has grown. A server is asked for the size, when it is read.
+                end=None if is_whole and not is_url(given) else known.end,
+                size=slice_.size if is_url(given) else None,
                 sha256=known.sha256,
                 bucket=slice_.name,
             )

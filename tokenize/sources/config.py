@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mobilellama.config import ConfigError, require_at_least
 from mobilellama.shards.dataset import Slice
+from mobilellama.shards.sources.places import path_below
+from mobilellama.shards.sources.remote import SourcePath, is_url
 from mobilellama.tokenize.sources.hub_dataset import url_and_path
-from mobilellama.tokenize.sources.places import path_below
-from mobilellama.tokenize.sources.remote import SourcePath, is_url
 
 JSONL, ZSTD = ".jsonl", ".jsonl.zst"
 LINES = (JSONL, ZSTD, ".jsonl.gz", ".json.gz", ".json.zst")

@@ -15,9 +15,9 @@ from typing import BinaryIO
 from mobilellama.config import DataError
 from mobilellama.files.json_lines import LONGEST_LINE_BYTES
 from mobilellama.shards.dataset import Slice
+from mobilellama.shards.sources.remote import SourcePath
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, split_lines
-from mobilellama.tokenize.sources.remote import SourcePath
 from mobilellama.tokenize.sources.texts import BadRecordError
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as which Python keeps bytes that are no text

@@ -22,7 +22,7 @@ import zstandard
 from mobilellama.config import DataError
 from mobilellama.files.json_lines import LONGEST_LINE_BYTES, UTF8_MARK, require_utf8
 from mobilellama.shards.source_file import FileState, SourceRange
-from mobilellama.tokenize.sources.remote import (
+from mobilellama.shards.sources.remote import (
     RemoteFile,
     RemotePath,
     SourcePath,

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from mobilellama.shards.dataset import Slice
+from mobilellama.shards.sources.remote import SourcePath
 from mobilellama.tokenize.sources.config import is_packed
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.lines import HashedRange, in_utf8, read_blocks, view_lines
-from mobilellama.tokenize.sources.remote import SourcePath
 
 
 def file_lines(

@@ -21,14 +21,14 @@ from typing import BinaryIO, cast
 from mobilellama.config import ConfigError, UserError
 from mobilellama.files.json_lines import UTF8_MARK, NotJsonError, parse_json
 from mobilellama.shards.dataset import DATASET, MANIFEST, PLAN, TOKENIZER, Slice
+from mobilellama.shards.sources.folders import left_out_text
+from mobilellama.shards.sources.places import files_below, is_folder
+from mobilellama.shards.sources.remote import RemotePath, SourcePath
 from mobilellama.tokenize.sources.config import JSONL, LINES, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import LEAST_BAD_RECORDS
 from mobilellama.tokenize.sources.csv_file import heading_of
-from mobilellama.tokenize.sources.folders import left_out_text
 from mobilellama.tokenize.sources.json_list import read_elements
 from mobilellama.tokenize.sources.lines import in_utf8, read_blocks, split_lines
-from mobilellama.tokenize.sources.places import files_below, is_folder
-from mobilellama.tokenize.sources.remote import RemotePath, SourcePath
 from mobilellama.tokenize.sources.tables import find_table_slices
 
 log = logging.getLogger(__name__)

@@ -24,11 +24,11 @@ from mobilellama.files.json_lines import (
     require_short,
 )
 from mobilellama.shards.dataset import Slice
+from mobilellama.shards.sources.remote import SourcePath
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.csv_file import csv_texts
 from mobilellama.tokenize.sources.json_list import holds_lines, read_elements
 from mobilellama.tokenize.sources.lines import hash_whole, read_blocks
-from mobilellama.tokenize.sources.remote import SourcePath
 from mobilellama.tokenize.sources.slice_lines import file_lines
 from mobilellama.tokenize.sources.texts import BadRecordError, LongRecordError, text_of_record
 

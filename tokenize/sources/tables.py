@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import FileState, SourceRange
+from mobilellama.shards.sources.folders import left_out_text
+from mobilellama.shards.sources.places import files_below, sizes_below
+from mobilellama.shards.sources.remote import is_url
 from mobilellama.tokenize.sources.config import LINES, SourcesConfig, require_few_slices
 from mobilellama.tokenize.sources.counts import Counts
-from mobilellama.tokenize.sources.folders import left_out_text
 from mobilellama.tokenize.sources.hub_dataset import cannot_open, find_hub_files, name_and_revision
-from mobilellama.tokenize.sources.places import files_below, sizes_below
-from mobilellama.tokenize.sources.remote import is_url
 from mobilellama.tokenize.sources.text_files import TEXT_ENDINGS, is_text_file, text_slices
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from mobilellama.config import DataError
 from mobilellama.files.json_lines import LONGEST_LINE_BYTES, UTF8_MARK
 from mobilellama.shards.dataset import Slice
 from mobilellama.shards.source_file import FileState, SourceRange
+from mobilellama.shards.sources.places import files_below, path_below
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.lines import file_state, open_planned
-from mobilellama.tokenize.sources.places import files_below, path_below
 from mobilellama.tokenize.sources.texts import BadRecordError, LongRecordError
 
 TEXT_ENDINGS = (".txt", ".md")

@@ -24,7 +24,7 @@ def test_a_file_that_cannot_be_read_is_one_of_the_bad_ones(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return sha256_of_file(path)
 
-    monkeypatch.setattr(hashing, "sha256_of_range", hashed)
+    monkeypatch.setattr(hashing, "sha256_of_source", hashed)
     with pytest.raises(DataError) as caught:
         verify_dataset(TokenDataset(copy))
     assert f"{copy}/github/00000.idx: cannot be read (Input/output error) (and 1 m" in str(

@@ -10,12 +10,19 @@ import pytest
 from mobilellama.config import ConfigError
 from mobilellama.files.atomic import sha256_of_file
 from mobilellama.files.sealed import seal, unseal
+from mobilellama.shards.sources.located import state_of
 from mobilellama.shards.verification.checked_files import CheckedFile
-from mobilellama.shards.verification.journal import JOURNAL, Journal, state_of
+from mobilellama.shards.verification.journal import JOURNAL, Journal
 
 
 def checked(path: Path, start: int = 0, end: int | None = None) -> CheckedFile:
     return CheckedFile(path=path, start=start, end=end, size=None, sha256=sha256_of_file(path))
+
+
+def place(file: CheckedFile) -> Path:
+    """Return where a file of this machine is."""
+    assert isinstance(file.path, Path)
+    return file.path
 
 
 @pytest.fixture
@@ -41,24 +48,24 @@ def test_a_noted_file_is_known_until_it_is_touched_or_must_have_another_hash(
     a, b, c = files
     with Journal(path) as journal:
         assert [journal.knows(file) for file in files] == [True, True, False]
-    os.utime(a.path, ns=(1, 1))
+    os.utime(place(a), ns=(1, 1))
     (tmp_path / "new").write_text("b" * 10)
-    (tmp_path / "new").replace(b.path)
+    (tmp_path / "new").replace(place(b))
     note(path, c)
-    other = CheckedFile(path=c.path, size=None, sha256="0" * 64)
+    other = CheckedFile(path=place(c), size=None, sha256="0" * 64)
     with Journal(path) as journal:
         assert [journal.knows(file) for file in (*files, other)] == [False, False, True, False]
-    c.path.unlink()
+    place(c).unlink()
     assert not Journal(path).knows(c)
 
 
 def test_a_range_is_noted_for_itself(files: list[CheckedFile], tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
-    some = checked(files[0].path, 0, 5)
+    some = checked(place(files[0]), 0, 5)
     note(path, some)
     journal = Journal(path)
     assert journal.knows(some)
-    assert not journal.knows(checked(files[0].path, 0, 6)) and not journal.knows(files[0])
+    assert not journal.knows(checked(place(files[0]), 0, 6)) and not journal.knows(files[0])
 
 
 def test_lines_that_are_cut_or_damaged_are_ignored_and_the_next_ones_are_whole(
@@ -106,7 +113,7 @@ def test_a_file_that_the_user_names_must_be_writable_and_no_other_file(
 ) -> None:
     with pytest.raises(ConfigError, match=r"journal = .*nowhere/j: cannot be written \(No such"):
         Journal(tmp_path / "nowhere/j", asked=True)
-    for other in (files[0].path, Path("/dev/null")):
+    for other in (place(files[0]), Path("/dev/null")):
         with pytest.raises(ConfigError, match="is not a journal of 'shards verify'"):
             Journal(other, asked=True, afresh=True)
         assert other.exists()

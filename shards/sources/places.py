@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from mobilellama.tokenize.sources.folders import walk_files
-from mobilellama.tokenize.sources.remote import RemoteFolder, RemotePath, SourcePath, is_url
+from mobilellama.shards.sources.folders import walk_files
+from mobilellama.shards.sources.remote import RemoteFolder, RemotePath, SourcePath, is_url
 
 _remote_folder = lru_cache(maxsize=4)(RemoteFolder)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import DataError
-from mobilellama.tokenize.sources import attempts
-from mobilellama.tokenize.sources.places import path_below
-from mobilellama.tokenize.sources.read_ahead import ReadAhead
-from mobilellama.tokenize.sources.remote import RemotePath
+from mobilellama.shards.sources import attempts
+from mobilellama.shards.sources.places import path_below
+from mobilellama.shards.sources.read_ahead import ReadAhead
+from mobilellama.shards.sources.remote import RemotePath
 from tests.helpers.file_server import serving
 
 DATA = os.urandom(12_000_000)

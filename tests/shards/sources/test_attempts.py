@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mobilellama.config import DataError
-from mobilellama.tokenize.sources import attempts
-from mobilellama.tokenize.sources.attempts import ask
-from mobilellama.tokenize.sources.places import path_below
-from mobilellama.tokenize.sources.remote import RemotePath
+from mobilellama.shards.sources import attempts
+from mobilellama.shards.sources.attempts import ask
+from mobilellama.shards.sources.places import path_below
+from mobilellama.shards.sources.remote import RemotePath
 from tests.helpers.file_server import FileServer, serving
 
 DATA = os.urandom(100_000)

@@ -21,8 +21,8 @@ from urllib.parse import quote, unquote
 
 from mobilellama.config import ConfigError, DataError, one_line
 from mobilellama.shards.source_file import FileState
-from mobilellama.tokenize.sources.attempts import NoRangesError, ask
-from mobilellama.tokenize.sources.read_ahead import ReadAhead
+from mobilellama.shards.sources.attempts import NoRangesError, ask
+from mobilellama.shards.sources.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     import fsspec
@@ -204,16 +204,6 @@ class RemotePath:
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` to before `end`, all of them."""
         return self.folder.read(self._path, start, end)
-
-    def sha256_of_range(self, start: int, end: int) -> str:
-        """Return the sha256 of the bytes from `start` to before `end`."""
-        digest = hashlib.sha256()
-        with self.open() as file:
-            file.seek(start)
-            while start < end and (block := file.read(min(_MOST_BYTES, end - start))):
-                digest.update(block)
-                start += len(block)
-        return digest.hexdigest()
 
 
 SourcePath = Path | RemotePath

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mobilellama.config import ConfigError, DataError
-from mobilellama.tokenize.sources import attempts, places, remote
+from mobilellama.shards.sources import attempts, places, remote
+from mobilellama.shards.sources.places import path_below
+from mobilellama.shards.sources.remote import RemotePath
 from mobilellama.tokenize.sources.config import SourcesConfig
 from mobilellama.tokenize.sources.counts import Counts
 from mobilellama.tokenize.sources.documents import read_documents
-from mobilellama.tokenize.sources.places import path_below
-from mobilellama.tokenize.sources.remote import RemotePath
 from mobilellama.tokenize.sources.slices import find_slices
 from tests.helpers.dataset_hub import DatasetHub, serving_datasets
 from tests.helpers.file_server import FileServer, serving

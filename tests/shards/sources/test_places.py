@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from mobilellama.tokenize.sources.places import files_below, is_folder, path_below
-from mobilellama.tokenize.sources.remote import RemotePath
+from mobilellama.shards.sources.places import files_below, is_folder, path_below
+from mobilellama.shards.sources.remote import RemotePath
 from tests.tokenize.conftest import place
 
 

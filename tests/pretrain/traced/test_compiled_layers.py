@@ -5,6 +5,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from mobilellama.pretrain.model import LanguageModel
+from mobilellama.sft.lora import inject
+from mobilellama.sft.lora_config import LoraConfig
 from tests.pretrain.traced import flash_stand_in
 from tests.pretrain.traced.small import CONFIG, DOCUMENTS, batch, bounds, model, positions, train_on
 
@@ -53,3 +55,24 @@ def test_without_a_kernel_only_the_loop_is_left_out_and_nothing_is_compiled_agai
         torch.testing.assert_close(train_on(compiled, inputs), train_on(plain, inputs))
     assert counters["stats"]["unique_graphs"] == 4
     assert [reason for reason in counters["graph_break"] if "disable" not in reason] == []
+
+
+@pytest.mark.usefixtures("flash")
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_layer_over_whole_samples_is_one_graph_with_adapters_and_recomputed(
+    lora: bool, checkpointing: bool
+) -> None:
+    made = model()
+    if lora:
+        inject(made, LoraConfig(rank=4))
+        made.bfloat16()
+    made.model.gradient_checkpointing = checkpointing
+    compile_layers(made)
+    for i in range(3):
+        loss = made(**batch(i)).loss_sum
+        loss.backward()
+    assert not counters["graph_break"]
+    # With adapters the embedding is frozen: what comes into the first layer wants no gradient.
+    assert counters["stats"]["unique_graphs"] == (2 if lora else 1)
+    assert flash_stand_in.DETERMINISTIC == [False] * 3 * CONFIG.n_layers

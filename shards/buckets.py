@@ -52,8 +52,10 @@ class Buckets:
         """The manifest: one row a bucket, ordered by subset, then bucket."""
         import pyarrow.parquet as pq
 
-        # Without threads: a pool costs more than this table, and does not survive a fork.
-        return pq.ParquetFile(self.folder / MANIFEST).read(use_threads=False).to_pylist()
+        # Opened here, because pyarrow takes only paths in UTF-8. Without threads: a pool costs more
+        # than this table, and does not survive a fork.
+        with (self.folder / MANIFEST).open("rb") as file:
+            return pq.ParquetFile(file).read(use_threads=False).to_pylist()
 
     @cached_property
     def _manifest_by_name(self) -> dict[str, ManifestRow]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilellama.files.atomic import library_file, whole_file
+from mobilellama.files.atomic import whole_file
 from mobilellama.shards.export.parts import SPLITS, ExportPart, Portion
 from mobilellama.shards.format import little_endian
 
@@ -52,8 +52,9 @@ class ParquetFormat:
             fields |= {"loss_mask": pa.list_(pa.uint8()), "lengths": pa.list_(pa.int32())}
         schema = pa.schema(fields)
         with (
-            library_file(stem.with_name(f"{stem.name}.parquet")) as path,
-            pq.ParquetWriter(path, schema, compression="zstd") as writer,
+            # An open file, because pyarrow takes only paths in UTF-8.
+            whole_file(stem.with_name(f"{stem.name}.parquet")) as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
         ):
             for portion in portions:
                 starts = _record_starts(portion)

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,14 @@ def test_packed_rows_keep_their_mask_and_their_conversations(
         {"input_ids": [11, 12, 13, 14], "loss_mask": [0, 0, 0, 1], "lengths": [1, 1, 2]},
         {"input_ids": [*range(55, 61)], "loss_mask": [0, 1, 0, 1, 1, 1], "lengths": [2, 4]},
     ]
+
+
+def test_folders_may_have_any_name(small_dataset: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"not \xff UTF-8")
+    shutil.copytree(small_dataset, odd / "dataset")
+    for dataset, out in ((small_dataset, tmp_path / "out"), (odd / "dataset", odd / "out")):
+        assert main(Config(dataset=str(dataset), format="hf", output=str(out))) == 0
+    names = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.parquet")]
+    assert names
+    for name in names:
+        assert (odd / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

@@ -5,6 +5,8 @@ import pty
 import subprocess
 import sys
 
+from tests.helpers.pseudo_terminal import read_all
+
 SPEAK = """
 import logging
 import sys
@@ -92,8 +94,7 @@ def test_in_a_terminal_a_long_message_is_broken_between_words() -> None:
     environment = os.environ | {"COLUMNS": "42", "TERM": "xterm"}
     subprocess.run([sys.executable, "-c", code], stderr=writer, env=environment, check=True)
     os.close(writer)
-    first, second = os.read(reader, 1000).decode().splitlines()
-    os.close(reader)
+    first, second = read_all(reader).splitlines()
     assert first.endswith(" I a message of more") and len(first) <= 42
     assert second == "    than 20 letters"
 

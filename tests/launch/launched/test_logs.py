@@ -20,6 +20,7 @@ from mobilellama.launch.launched.logs import (
     log_file,
     starts,
 )
+from tests.helpers.pseudo_terminal import read_all
 
 LAUNCH = Launch(
     step="pretrain",
@@ -128,9 +129,7 @@ def test_in_a_terminal_long_lines_are_broken_between_words(
             with open(path, "a") as file:
                 file.write(text)
             shown.print_new()
-        printed = os.read(reader, 1000).decode().replace("\r\n", "\n")
-    os.close(reader)
-    assert printed == (
+    assert read_all(reader) == (
         "a line of over\n    twenty letters\nwith an end\nand some more of\n    twenty\n"
     )
 

@@ -1,10 +1,10 @@
-import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobilellama.config import DataError
@@ -14,7 +14,7 @@ from mobilellama.shards.sources.places import path_below
 from mobilellama.shards.sources.remote import RemotePath
 from tests.helpers.file_server import FileServer, serving
 
-DATA = os.urandom(100_000)
+DATA = np.random.default_rng(3).bytes(100_000)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobilellama.config import DataError
@@ -11,7 +11,7 @@ from mobilellama.shards.sources.read_ahead import ReadAhead
 from mobilellama.shards.sources.remote import RemotePath
 from tests.helpers.file_server import serving
 
-DATA = os.urandom(12_000_000)
+DATA = np.random.default_rng(3).bytes(12_000_000)
 MIB = 1 << 20
 
 

@@ -45,8 +45,6 @@ class Work:
     identity: Identity
     sources: SourcesConfig
     max_bad_share: float
-    skip_long: bool = False
-    """Whether records that are too long are left out. False: they fail their slice."""
     plain: bool = False
     """Whether sentencepiece encodes, although a faster way gives the same ids."""
 
@@ -77,6 +75,8 @@ def write_bucket(
         with tempfile.TemporaryFile(dir=target.parent, prefix=f"{target.name}.tmp.") as spool:
             counts = Counts()
             lengths = _spool(spool, work, slice_, encoder, counts, advance)
+            if work.identity.long_records == "fail":
+                counts.require_none_long(slice_.source)
             counts.require_few_bad(slice_.source, work.max_bad_share)
             _commit(spool, lengths, work, slice_, counts)
 
@@ -103,10 +103,6 @@ def _spool(
         lengths.append(batch_lengths)
         advance(counts.source_read - source_read, len(ids), len(texts))
         source_read = counts.source_read
-        if not work.skip_long:
-            counts.require_none_long(slice_.source)
-    if not work.skip_long:
-        counts.require_none_long(slice_.source)
     advance(counts.source_read - source_read, 0, 0)
     spool.flush()
     return np.concatenate(lengths).astype(np.int64)

@@ -218,7 +218,6 @@ def _write(config: Config, plan: Plan, missing: list[Slice], tokenizer: CorpusTo
         identity=plan.identity,
         sources=config.sources,
         max_bad_share=config.max_bad_share,
-        skip_long=config.long_records == "skip",
         plain=config.encoder == "sentencepiece",
     )
     obstacle = None

@@ -21,6 +21,7 @@ import torch
 
 from mobilellama import log as logs
 from mobilellama.config import ConfigError, did_you_mean
+from mobilellama.pretrain.hf.config import llama_sizes
 from mobilellama.pretrain.optimizer import trained
 from mobilellama.pretrain.planning.activations import Shape
 from mobilellama.pretrain.planning.machine import print_plan
@@ -169,16 +170,7 @@ def architecture_of(config: Config, model: ModelConfig) -> Architecture:
     size = vision["image_size"]
     assert isinstance(size, int)
     return Architecture(
-        language={
-            "model_type": "llama",
-            "vocab_size": model.vocab_size,
-            "hidden_size": model.d_model,
-            "intermediate_size": model.d_ff,
-            "num_hidden_layers": model.n_layers,
-            "num_attention_heads": model.n_heads,
-            "num_key_value_heads": model.kv_heads,
-            "max_position_embeddings": model.max_seq_len,
-        },
+        language={**llama_sizes(model), "max_position_embeddings": model.max_seq_len},
         vision=dict(vision),
         projector=config.projector.kind,
         squeeze=config.projector.squeeze or ORIGINAL.squeeze,

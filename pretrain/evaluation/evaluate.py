@@ -173,10 +173,10 @@ def _score_opened(config: Config, model: ScoredModel, version: str) -> int:
             )  # fmt: skip
         log.info("%s ...", plan.name)
         started_s = time.monotonic()
-        score = harness.evaluate(
+        result = harness.evaluate(
             lm, tasks, plan.name, specs=plan.specs, shots=plan.shots, limit=config.limit
         )
-        results.add(plan, score, time.monotonic() - started_s, device=str(device))
+        results.add(plan, result, time.monotonic() - started_s, device=str(device))
     print(score_table(results.tasks_of(config.tasks), model.name, limit=config.limit))
     if config.output:
         print(f"written to {config.output}")

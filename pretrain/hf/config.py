@@ -18,13 +18,7 @@ def llama_config(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> di
     """Return config.json of a LlamaForCausalLM with this architecture."""
     return {
         "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": model.vocab_size,
-        "hidden_size": model.d_model,
-        "intermediate_size": model.d_ff,
-        "num_hidden_layers": model.n_layers,
-        "num_attention_heads": model.n_heads,
-        "num_key_value_heads": model.kv_heads,
+        **llama_sizes(model),
         "head_dim": model.head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": model.max_seq_len,
@@ -42,6 +36,19 @@ def llama_config(model: ModelConfig, tokenizer: TextTokenizer, dtype: str) -> di
         "eos_token_id": tokenizer.eos_id,
         "dtype": DTYPE_NAMES[dtype],
         "torch_dtype": DTYPE_NAMES[dtype],
+    }
+
+
+def llama_sizes(model: ModelConfig) -> dict[str, Any]:
+    """Return the part of a config.json that gives its model's kind and sizes."""
+    return {
+        "model_type": "llama",
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.d_model,
+        "intermediate_size": model.d_ff,
+        "num_hidden_layers": model.n_layers,
+        "num_attention_heads": model.n_heads,
+        "num_key_value_heads": model.kv_heads,
     }
 
 

@@ -231,7 +231,8 @@ def test_a_record_that_is_too_long_fails_its_slice_unless_it_is_to_be_left_out(
         output = tmp_path / f"{skip_long}"
         output.mkdir()
         made, encoder = make_work(output, corpus, small_tokenizer)
-        work = replace(made, sources=sources, skip_long=skip_long)
+        identity = replace(made.identity, long_records="skip" if skip_long else "fail")
+        work = replace(made, sources=sources, identity=identity)
         if skip_long:
             write_bucket(work, slice_, encoder, lambda *_: None)
             receipt = read_json(output / f"{slice_.name}.json")

@@ -8,14 +8,11 @@ A slice's source is ``OWNER/NAME@COMMIT/PATH``. So the plan holds the commit, an
 dataset is of the same one.
 """
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from mobilellama.config import ConfigError, one_line
-
-log = logging.getLogger(__name__)
 
 HUB_URL = "hf://datasets/"
 """Begins the URLs of datasets on the Hub."""

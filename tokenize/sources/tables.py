@@ -12,7 +12,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -56,9 +56,8 @@ def find_table_slices(sources: SourcesConfig, slice_bytes: int) -> tuple[Slice, 
         name = PurePosixPath(urlsplit(sources.dataset).path).name
         subset = sources.subset or name or urlsplit(sources.dataset).netloc
         return _file_slices(sources, sources.dataset, subset, slice_bytes)
-    subset = sources.subset or PurePosixPath(name_and_revision(str(folder))[0]).name
-    if folder.exists():
-        subset = sources.subset or folder.resolve().name
+    hub_name = PurePosixPath(name_and_revision(sources.dataset)[0]).name
+    subset = sources.subset or (folder.resolve().name if folder.exists() else hub_name)
     if folder.is_dir() and not _is_saved(folder):
         return _file_slices(sources, sources.dataset, subset, slice_bytes)
     if folder.is_file():  # not asked for on the Hub, which would take half a minute offline
@@ -103,17 +102,7 @@ def _file_slices(
     if others:
         log.info("%s", left_out_text(others))
     _hint_at_subsets(folder, subset, files)
-    return tuple(
-        Slice(
-            subset=subset,
-            bucket=bucket,
-            source=sources.labelled(path),
-            size=sizes[path],
-            start=0,
-            end=sizes[path],
-        )
-        for bucket, path in enumerate(files)
-    )
+    return _whole_files(subset, {sources.labelled(path): sizes[path] for path in files})
 
 
 def _hub_slices(sources: SourcesConfig, subset: str) -> tuple[Slice, ...]:
@@ -128,16 +117,17 @@ def _hub_slices(sources: SourcesConfig, subset: str) -> tuple[Slice, ...]:
         log.info("%s: datasets downloads the whole split, because %s", sources.dataset, found)
         return ()
     sizes = sizes_below(found.url, found.paths)
+    return _whole_files(
+        subset,
+        {sources.labelled(f"{found.folder}/{path}"): sizes[path] for path in found.paths},
+    )
+
+
+def _whole_files(subset: str, sizes: Mapping[str, int]) -> tuple[Slice, ...]:
+    """Return a slice for each file, by the sizes of the sources, in their order."""
     return tuple(
-        Slice(
-            subset=subset,
-            bucket=bucket,
-            source=sources.labelled(f"{found.folder}/{path}"),
-            size=sizes[path],
-            start=0,
-            end=sizes[path],
-        )
-        for bucket, path in enumerate(found.paths)
+        Slice(subset=subset, bucket=bucket, source=source, size=size, start=0, end=size)
+        for bucket, (source, size) in enumerate(sizes.items())
     )
 
 
